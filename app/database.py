@@ -1,0 +1,150 @@
+"""The shop's own tables, in the same SQLite file as its jobs.
+
+Writes are short and begin IMMEDIATE: a transaction that reads first and writes later can be refused half-way.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar
+
+from sqlalchemy import URL, DateTime, Dialect, Engine, TypeDecorator, event, update
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.engine import Connection
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from app.audit import AuditEntry
+from app.clock import utcnow
+from app.schemas import OrderStatus
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime; SQLite keeps no zone, so it is stored in UTC and read as UTC."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the moment in UTC, without its zone."""
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the moment with its zone."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """The shop's tables."""
+
+    type_annotation_map: ClassVar = {datetime: UtcDateTime}
+
+
+class User(Base):
+    """Somebody who registered."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    username: Mapped[str]
+    email: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+
+
+class Order(Base):
+    """Something that somebody bought."""
+
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int]
+    email: Mapped[str]
+    item: Mapped[str]
+    quantity: Mapped[int]
+    status: Mapped[OrderStatus] = mapped_column(default="placed")
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+
+
+class AuditRow(Base):
+    """One audit entry; ``job_id`` is unique, so that a second attempt of the job adds nothing."""
+
+    __tablename__ = "audit_rows"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(unique=True)
+    user_id: Mapped[int]
+    action: Mapped[str]
+    resource: Mapped[str]
+    at: Mapped[datetime]
+
+
+class Database:
+    """Sessions on the shop's tables."""
+
+    def __init__(self, path: Path) -> None:
+        self._engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(path)))
+        _keep_the_promises_of_the_file(self._engine.sync_engine)
+        self._reading = async_sessionmaker(self._engine, expire_on_commit=False)
+        self._writing = async_sessionmaker(
+            self._engine.execution_options(**{_WRITES: True}), expire_on_commit=False
+        )
+
+    async def create_tables(self) -> None:
+        """Make the tables that are missing."""
+        async with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+
+    async def close(self) -> None:
+        """Close every connection; the next session opens new ones."""
+        await self._engine.dispose()
+
+    def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Return a session that sees one state of the database and writes nothing."""
+        return self._reading()
+
+    def writing(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Return a session in a write transaction: committed at the end, rolled back on an error."""
+        return self._writing.begin()
+
+
+async def add_audit_row(session: AsyncSession, entry: AuditEntry, *, job_id: str) -> None:
+    """Write the entry, unless the same job wrote it before."""
+    row = entry.model_dump() | {"job_id": job_id}
+    await session.execute(insert(AuditRow).values(row).on_conflict_do_nothing(["job_id"]))
+
+
+async def advance_order(
+    session: AsyncSession, order_id: int, before: OrderStatus, after: OrderStatus
+) -> None:
+    """Move the order one step on; one that has taken the step before is left as it is."""
+    where = (Order.id == order_id, Order.status == before)
+    await session.execute(update(Order).where(*where).values(status=after))
+
+
+_WRITES = "shop_writes"
+
+
+def _keep_the_promises_of_the_file(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        # SQLAlchemy says BEGIN, not the driver (its own documented recipe).
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        # The journal mode is a property of the file and the queue's to set.  So is moving the log into the file:
+        # SQLite before 3.51.3 can damage the file when that happens outside the queue's lock.
+        for pragma in (
+            "synchronous = FULL",
+            "wal_autocheckpoint = 0",
+            "mmap_size = 0",
+            "busy_timeout = 10000",
+            "foreign_keys = ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITES)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

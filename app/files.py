@@ -1,0 +1,65 @@
+"""Small files that survive a power cut; every call blocks, so it belongs in a thread."""
+
+import mmap
+import os
+import secrets
+from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Put a file there, whole or not at all, in place of what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def append_line_once(path: Path, line: bytes, *, mark: bytes) -> bool:
+    """Append one line, unless one with the same mark is there already.
+
+    Args:
+        line: without its line end.
+        mark: how the line ends and no other does; at the end, so that half a line does not count.
+
+    Returns:
+        Whether the line was written by this call.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        size = os.fstat(fd).st_size
+        record = line + b"\n"
+        if size:
+            with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as content:
+                if content.rfind(mark + b"\n") >= 0:
+                    return False
+                # A full disk or a power cut can leave half a line: ours must not become its second half.
+                if content[-len(mark) :] == mark:
+                    record = b"\n"
+                elif content[-1:] != b"\n":
+                    record = b"\n" + record
+        # One write in append mode: lines of other threads and processes never mix with it.
+        if os.write(fd, record) != len(record):
+            raise OSError(f"{path}: the disk took only a part of the line")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    if not size:
+        _sync_directory(path.parent)
+    return True
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

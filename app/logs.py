@@ -1,0 +1,80 @@
+"""The application's log: one line per event on standard error, as text or JSON, with the job that it belongs to.
+
+The library configures no logging; this module is the application's own choice, made once, when it is created.
+"""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import TextIO
+
+from app.settings import LogFormat
+
+_JOB_FIELDS = ("job_id", "task", "attempt")
+
+
+def configure(log_format: LogFormat, level: str) -> None:
+    """Send the log of the whole process to standard error, in place of what an earlier call did."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, _Stderr):
+            root.removeHandler(handler)
+    handler = _Stderr()
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root.addHandler(handler)
+    root.setLevel(level)
+    # Uvicorn's command brings handlers of its own; one process has one format.
+    for name in ("uvicorn", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what ``sys.stderr`` is at that moment, so that a replaced stream is never written to."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def _moment(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+def _job_of(record: logging.LogRecord) -> dict[str, object]:
+    found = {name: getattr(record, name, None) for name in _JOB_FIELDS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+class TextFormatter(logging.Formatter):
+    """One line for people; a traceback follows on lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
+        job = "".join(f" {name}={value}" for name, value in _job_of(record).items())
+        line = f"{_moment(record)} {record.levelname:<7} {record.name}: {record.getMessage()}{job}"
+        if record.exc_info:
+            line = f"{line}\n{self.formatException(record.exc_info)}"
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line for machines, the traceback inside."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as JSON."""
+        fields: dict[str, object] = {
+            "time": _moment(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_job_of(record),
+        }
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=str)

@@ -1,0 +1,57 @@
+"""Puts the shop together: ``uvicorn app.main:create_app --factory``, or ``python -m app``."""
+
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app import logs
+from app.problems import answer_in_place_of_500
+from app.routes import Shop, router
+from app.services import Services
+from app.settings import Settings
+from app.tasks import ShopTasks
+from jobrunner import JobRunner
+from jobrunner.fastapi import bearer
+
+log = logging.getLogger("app")
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return a shop of its own; several may live in one process.
+
+    Args:
+        settings: taken from the environment if not given.
+    """
+    settings = settings or Settings()
+    logs.configure(settings.log_format, settings.log_level)
+    services = Services.of(settings)
+    tasks = ShopTasks(services, settings)
+    jobs = JobRunner(settings.database_path, queues={"default": 20, "mail": settings.mail_slots})
+    jobs.include(tasks)
+    token = settings.admin_token.get_secret_value() if settings.admin_token else None
+    admin_token = token or secrets.token_urlsafe(24)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        log.info("database: %s", settings.database_path)
+        if token is None:
+            log.warning("SHOP_ADMIN_TOKEN is not set; for this run it is: %s", admin_token)
+        settings.database_path.parent.mkdir(parents=True, exist_ok=True)
+        # The runner opens the file first, since it knows best what a file must be like, and closes before the sessions
+        # do, since its last jobs still use them.
+        try:
+            async with jobs.running(app):
+                await services.database.create_tables()
+                yield
+        finally:
+            await services.database.close()
+
+    app = FastAPI(title="Shop", summary="A small shop on jobrunner.", lifespan=lifespan)
+    app.state.shop = Shop(settings, services, tasks)
+    answer_in_place_of_500(app)
+    app.include_router(router)
+    app.include_router(jobs.router(read=bearer(admin_token)), prefix="/jobs")
+    return app

@@ -1,0 +1,27 @@
+"""Answers for what would otherwise be a bare 500."""
+
+import json
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+
+from jobrunner import StoreError
+
+
+def answer_in_place_of_500(app: FastAPI) -> None:
+    """Tell a client in words what it can do something about."""
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(StoreError, _store_error)
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    # FastAPI's own answer repeats the input, which may be what JSON has no form for: NaN, half a surrogate pair.
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
+    faults = [{name: fault[name] for name in ("type", "loc", "msg")} for fault in error.errors()]
+    return Response(json.dumps({"detail": faults}), 422, media_type="application/json")
+
+
+async def _store_error(request: Request, error: Exception) -> Response:
+    answer = Response(json.dumps({"detail": str(error)}), 503, media_type="application/json")
+    answer.headers["Retry-After"] = "1"
+    return answer

@@ -1,0 +1,135 @@
+"""What the shop does outside its requests: mail, the way of an order, audit entries.
+
+A task may run more than once (its process can die after the work and before that is written down), so each one is
+made to be repeated: mails keep their ``Message-ID``, audit entries and orders know what has been done.
+"""
+
+from tenacity import wait_exponential, wait_random
+
+from app.audit import AuditEntry, AuditLog
+from app.database import Database, Order, add_audit_row, advance_order
+from app.mail import Mail, Mailer
+from app.services import Services
+from app.settings import Settings
+from jobrunner import Bury, JobContext, TaskRouter
+
+
+class ShopTasks(TaskRouter):
+    """The tasks of one application, bound to its services."""
+
+    def __init__(self, services: Services, settings: Settings) -> None:
+        super().__init__()
+        self.mail = MailTasks(services.mailer, settings)
+        self.orders = OrderTasks(services.mailer, services.database, settings)
+        self.audit = AuditTasks(services.audit_log, services.database)
+        self.include(self.mail, self.orders, self.audit)
+
+
+class PatientRouter(TaskRouter):
+    """For tasks that send mail: a mail server may be away for an hour and back."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(
+            queue="mail",
+            max_attempts=settings.mail_attempts,
+            # The random part keeps mails that failed together from coming back together.
+            wait=wait_exponential(
+                multiplier=settings.mail_wait, exp_base=4, max=settings.mail_wait_max
+            )
+            + wait_random(0, settings.mail_wait / 2),
+            # One late answer is the mail server's own timeout; this is for many that are nearly late.
+            timeout=3 * settings.smtp_timeout,
+        )
+
+
+class MailTasks(PatientRouter):
+    """A mail each."""
+
+    def __init__(self, mailer: Mailer, settings: Settings) -> None:
+        super().__init__(settings)
+
+        @self.task
+        async def send_welcome_email(job: JobContext, email: str, username: str) -> None:
+            text = f"Dear {username},\n\nwelcome to the shop.\n"
+            await mailer.send(Mail(email, "Welcome to the shop", text), id=job.id)
+            job.logger.info("welcome mail sent")
+
+        @self.task
+        async def send_reminder(job: JobContext, email: str) -> None:
+            text = "You asked us to remind you: the shop is open.\n"
+            await mailer.send(Mail(email, "Your reminder", text), id=job.id)
+            job.logger.info("reminder sent")
+
+        self.send_welcome_email = send_welcome_email
+        self.send_reminder = send_reminder
+
+
+class OrderTasks(PatientRouter):
+    """The three steps of an order, one after another: each enqueues the next as its last act.
+
+    A repeated step finds the next one by its key, or makes another if that one has ended already.  So ``cause``, the
+    id of the order's first job, names the effects of all: a doubled step has none.
+    """
+
+    def __init__(self, mailer: Mailer, database: Database, settings: Settings) -> None:
+        super().__init__(settings)
+
+        async def find(order_id: int) -> Order:
+            async with database.reading() as session:
+                order = await session.get(Order, order_id)
+            if order is None:
+                raise Bury(f"there is no order {order_id}")
+            return order
+
+        @self.task
+        async def notify_warehouse(job: JobContext, order_id: int, cause: str) -> None:
+            order = await find(order_id)
+            text = f"Please send {order.quantity} x {order.item} to {order.email}.\n"
+            mail = Mail(settings.warehouse_email, f"Order {order_id}", text)
+            await mailer.send(mail, id=f"{cause}.warehouse")
+            job.logger.info("warehouse told of order %d", order_id)
+            async with database.writing() as session:
+                await advance_order(session, order_id, "audited", "at_warehouse")
+
+        @self.task(queue="default")
+        async def audit_order(order_id: int, cause: str) -> None:
+            order = await find(order_id)
+            resource = f"order:{order_id}"
+            entry = AuditEntry(
+                user_id=order.user_id, action="CREATE", resource=resource, at=order.created_at
+            )
+            async with database.writing() as session:
+                await add_audit_row(session, entry, job_id=cause)
+                await advance_order(session, order_id, "confirmed", "audited")
+            await notify_warehouse.options(key=resource).enqueue(order_id, cause)
+
+        @self.task
+        async def send_order_confirmation(job: JobContext, order_id: int) -> None:
+            order = await find(order_id)
+            text = f"You ordered {order.quantity} x {order.item}. Thank you.\n"
+            await mailer.send(Mail(order.email, f"Your order {order_id}", text), id=job.id)
+            job.logger.info("order %d confirmed", order_id)
+            async with database.writing() as session:
+                await advance_order(session, order_id, "placed", "confirmed")
+            await audit_order.options(key=f"order:{order_id}").enqueue(order_id, job.id)
+
+        self.send_order_confirmation = send_order_confirmation
+
+
+class AuditTasks(TaskRouter):
+    """An audit entry each, into the file or the table."""
+
+    def __init__(self, audit_log: AuditLog, database: Database) -> None:
+        super().__init__()
+
+        @self.task
+        def write_audit_log(job: JobContext, entry: AuditEntry) -> None:
+            audit_log.append(entry, job_id=job.id)
+
+        @self.task
+        async def write_audit_row(job: JobContext, entry: AuditEntry) -> None:
+            async with database.writing() as session:
+                await add_audit_row(session, entry, job_id=job.id)
+
+        self.write_audit_log = write_audit_log
+        self.write_audit_row = write_audit_row

@@ -1,0 +1,72 @@
+"""An open runner's place in its application: found by dependencies, and by a bare ``task.enqueue()`` in a request."""
+
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from jobrunner.current import running
+from jobrunner.errors import AlreadyRunning
+from jobrunner.queue import JobQueue
+
+_Scope = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_Asgi = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
+
+
+class App(Protocol):
+    """What is used of a Starlette or FastAPI application."""
+
+    @property
+    def state(self) -> Any:
+        """Where the open runner is found by requests."""
+        ...
+
+
+@contextmanager
+def placed(queue: JobQueue, app: App) -> Iterator[None]:
+    """Let the application's requests find the queue inside the block.
+
+    Raises:
+        AlreadyRunning: another runner is open on the application.
+    """
+    if getattr(app.state, "jobrunner", None) is not None:
+        raise AlreadyRunning(
+            "the app has an open runner; open a second one with `async with jobs.running():`, without the app, and"
+            " inject it by name: Depends(jobs.queue)"
+        )
+    app.state.jobrunner = queue
+    unwrap = _wrap(app, queue)
+    try:
+        yield
+    finally:
+        unwrap()
+        del app.state.jobrunner
+
+
+def _wrap(app: Any, queue: JobQueue) -> Callable[[], None]:
+    """Run each request in a context that names the queue.
+
+    The stack is wrapped and not added to: an app whose lifespan has begun takes no more middleware.
+    """
+    if not hasattr(app, "middleware_stack"):
+        return lambda: None
+    inner: _Asgi | None = app.middleware_stack
+    if inner is None:
+        inner = app.build_middleware_stack()
+    inside: _Asgi = inner
+
+    async def with_queue(scope: _Scope, receive: _Receive, send: _Send) -> None:
+        token = running.set(queue)
+        try:
+            await inside(scope, receive, send)
+        finally:
+            running.reset(token)
+
+    app.middleware_stack = with_queue
+
+    def unwrap() -> None:
+        if app.middleware_stack is with_queue:
+            app.middleware_stack = inside
+
+    return unwrap

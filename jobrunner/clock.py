@@ -1,0 +1,34 @@
+"""The wall clock: the one module that asks the time of day, and the µs form in which times are stored.
+
+Everything else is handed ``now``; durations come from the event loop's clock.  So a frozen clock freezes the library.
+"""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+SECOND_US = 1_000_000
+
+MAX_US = (datetime(9999, 12, 31, tzinfo=UTC) - EPOCH) // MICROSECOND
+"""The last instant that a job can be due at: beyond it ``datetime`` has no word for the day."""
+
+
+def now_us() -> int:
+    """Return the present as whole microseconds since 1970 in UTC, the form in which times are stored."""
+    return time.time_ns() // 1000
+
+
+def utcnow() -> datetime:
+    """Return the present as an aware datetime in UTC."""
+    return from_us(now_us())
+
+
+def to_us(moment: datetime) -> int:
+    """Return an aware datetime as microseconds since 1970 in UTC."""
+    return (moment - EPOCH) // MICROSECOND
+
+
+def from_us(us: int) -> datetime:
+    """Return stored microseconds as an aware datetime in UTC."""
+    return EPOCH + us * MICROSECOND

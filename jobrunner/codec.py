@@ -1,0 +1,329 @@
+"""Arguments and results as JSON text: what a task takes and returns is validated, written, read back and compared.
+
+A value that would come back as another one (a tuple as a list, an int key as text, a subclass without its own fields)
+is refused while the caller still has it, not found out by the attempt.  Field names, not aliases, are stored.
+"""
+
+import inspect
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NoReturn, NotRequired
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import CoreConfig, SchemaSerializer
+from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on
+
+from jobrunner.errors import InvalidArguments, InvalidTask, ResultNotStored
+from jobrunner.foreign import option_for
+from jobrunner.mismatch import difference, fault_of_dump, fault_of_load, fault_of_validation
+
+MAX_ARGS_BYTES: Final = 1 << 20
+MAX_RESULT_BYTES: Final = 1 << 20
+
+_STORED = ConfigDict(extra="forbid", allow_inf_nan=False, val_json_bytes="base64")
+# A TypedDict's own config reaches the validator but not the serialiser of a TypeAdapter (2.14): it is handed over here.
+_WRITTEN = CoreConfig(ser_json_bytes="base64", ser_json_inf_nan="strings")
+
+_ONE_WAY: Final = {
+    "callable": "a function cannot be stored; pass its name and look it up in the task",
+    "generator": "an iterator can be read only once; annotate it as list[...]",
+    "is-subclass": "a class cannot be stored; pass its name and look it up in the task",
+}
+"""Core schemas that validate but whose values JSON has no word for."""
+
+
+class _Refused(Exception):
+    """A value cannot be kept as it is; never leaves this module, its text becomes the real error's.
+
+    Its cause goes along, but never a ValidationError: that one shows the values, which may be secrets.
+    """
+
+
+class _Shape:
+    """One pydantic type, and the way from a value of it to JSON text and back."""
+
+    __slots__ = ("_dump", "_load", "_validate")
+
+    def __init__(self, adapter: TypeAdapter[Any]) -> None:
+        # The adapter's own methods wrap these ones, at a microsecond a call.
+        self._validate = adapter.validator.validate_python
+        self._load = adapter.validator.validate_json
+        self._dump = SchemaSerializer(adapter.core_schema, _WRITTEN).to_json
+
+    def write(self, value: object, limit: int) -> str:
+        """Return the value as JSON text that reads back as the same value; raise _Refused."""
+        try:
+            value = self._validate(value)
+        except ValidationError as error:
+            raise _Refused(fault_of_validation(error)) from None
+        except Exception as error:
+            raise _Refused(f"a validator raised {error!r}") from error
+        try:
+            data = self._dump(value, by_alias=False, round_trip=True, warnings=False)
+        except Exception as error:
+            raise _Refused(fault_of_dump(value, error)) from error
+        if len(data) > limit:
+            raise _Refused(
+                f"{len(data):,} bytes of JSON are more than the {limit:,} that are stored; "
+                "keep it in a file or a table and pass its name"
+            )
+        try:
+            back = self._load(data, by_alias=False, by_name=True)
+        except ValidationError as error:
+            raise _Refused(fault_of_load(error)) from None
+        except Exception as error:
+            raise _Refused(f"it would not come back from JSON: {error!r}") from error
+        if back != value:
+            fault = difference(value, back)
+            if fault is not None:
+                raise _Refused(fault)
+        return data.decode()
+
+    def read(self, text: str | bytes) -> Any:
+        """Return the value that the text holds; raise _Refused."""
+        try:
+            return self._load(text, by_alias=False, by_name=True)
+        except ValidationError as error:
+            raise _Refused(fault_of_validation(error)) from None
+        except Exception as error:
+            raise _Refused(f"a validator raised {error!r}") from error
+
+
+class ArgsCodec:
+    """The arguments of one task, as a JSON object by parameter name.
+
+    Only what the caller gave is stored: a default stays in the function, and changes with it.
+
+    Args:
+        task: the task's name, for the errors.
+        parameters: those that a caller fills, with resolved annotations; the job context is not among them.
+
+    Raises:
+        InvalidTask: pydantic has no schema for an annotation, or its values cannot be stored.
+    """
+
+    __slots__ = ("_call", "_positional", "_positional_only", "_required", "_shape", "_task")
+
+    def __init__(self, task: str, parameters: Sequence[inspect.Parameter]) -> None:
+        self._task = task
+        self._call = inspect.Signature(parameters)
+        self._positional = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+        self._positional_only = frozenset(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
+        self._required = frozenset(p.name for p in parameters if p.default is p.empty)
+        self._shape = _shape_of_parameters(task, parameters)
+
+    def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+        """Return the stored form of a call's arguments, made now: later changes to them do not reach it.
+
+        Raises:
+            InvalidArguments: they do not fit the task, or would not come back from JSON as they are.
+        """
+        given = dict(zip(self._positional, args, strict=False))
+        if len(args) > len(self._positional):
+            self._refuse_call(args, kwargs)
+        if kwargs:
+            if not kwargs.keys().isdisjoint(given) or not self._positional_only.isdisjoint(kwargs):
+                self._refuse_call(args, kwargs)
+            given.update(kwargs)
+        if not self._required <= given.keys():
+            self._refuse_call(args, kwargs)
+        try:
+            return self._shape.write(given, MAX_ARGS_BYTES)
+        except _Refused as fault:
+            self._refuse_call(args, kwargs, fault)
+
+    def decode(self, payload: str) -> dict[str, Any]:
+        """Return the keyword arguments that a stored payload holds.
+
+        Raises:
+            InvalidArguments: the function's signature has changed so that they no longer fit.
+        """
+        try:
+            given: dict[str, Any] = self._shape.read(payload)
+        except _Refused as fault:
+            raise InvalidArguments(f"{self._task}: {fault}") from fault.__cause__
+        if not self._required <= given.keys():
+            missing = ", ".join(sorted(self._required - given.keys()))
+            raise InvalidArguments(f"{self._task}: missing: {missing}")
+        return given
+
+    def merge(self, payload: str, changes: Mapping[str, object]) -> str:
+        """Return a stored payload with some parameters changed.
+
+        What the payload holds for parameters that the function no longer has is left out: an edit is how such
+        arguments are brought up to date.
+
+        Args:
+            payload: stored arguments; they need not fit any longer, the result must.
+            changes: new values by parameter name, as Python objects or as plain JSON (bytes as base64 text).
+
+        Raises:
+            InvalidArguments: the result does not fit the task, or a name is not a parameter.
+        """
+        unknown = changes.keys() - self._call.parameters.keys()
+        if unknown:
+            raise InvalidArguments(
+                f"{self._task}{self._call_text()} has no parameter {', '.join(sorted(unknown))}"
+            )
+        stored: dict[str, object] = json.loads(payload)
+        try:
+            kept = {name: stored[name] for name in stored if name in self._call.parameters}
+            changed = json.loads(self._shape.write(self._from_outside(changes), MAX_ARGS_BYTES))
+            merged = self.decode(json.dumps({**kept, **changed}))
+            return self._shape.write(merged, MAX_ARGS_BYTES)
+        except _Refused as fault:
+            raise InvalidArguments(f"{self._task}: {fault}") from fault.__cause__
+
+    def _from_outside(self, changes: Mapping[str, object]) -> Any:
+        if not _is_plain_json(changes):
+            return dict(changes)
+        try:
+            text = json.dumps(dict(changes), allow_nan=False)
+        except RecursionError:
+            raise _Refused("nested too deep to be stored as JSON") from None
+        except ValueError as error:
+            raise _Refused(f"cannot be stored as JSON ({error})") from None
+        return self._shape.read(text)
+
+    def _refuse_call(
+        self, args: tuple[object, ...], kwargs: Mapping[str, object], fault: _Refused | None = None
+    ) -> NoReturn:
+        """Raise InvalidArguments in Python's own words if the call is wrong as a call, else with the fault."""
+        try:
+            self._call.bind(*args, **kwargs)
+        except TypeError as error:
+            hint = self._hint(kwargs)
+            raise InvalidArguments(f"{self._task}{self._call_text()}: {error}{hint}") from None
+        raise InvalidArguments(f"{self._task}: {fault}") from (fault and fault.__cause__)
+
+    def _hint(self, kwargs: Mapping[str, object]) -> str:
+        for word in kwargs:
+            option = None if word in self._call.parameters else option_for(word)
+            if option is not None:
+                return (
+                    f"; if {word!r} is meant for the job and not for the function, "
+                    f"write {self._task}.options({option}=...)"
+                )
+        return ""
+
+    def _call_text(self) -> str:
+        """Return the parameters as a caller sees them: their names, and ``=...`` behind the optional ones."""
+        optional = (n if n in self._required else f"{n}=..." for n in self._call.parameters)
+        return f"({', '.join(optional)})"
+
+
+class ResultCodec:
+    """What one task returns, as JSON.
+
+    Args:
+        task: the task's name, for the errors.
+        annotation: the function's return annotation; ``inspect.Signature.empty`` stands for anything.
+    """
+
+    __slots__ = ("_shape", "_task", "_unfit")
+
+    def __init__(self, task: str, annotation: Any) -> None:
+        self._task = task
+        self._unfit: str | None = None
+        self._shape: _Shape | None = None
+        if annotation is inspect.Signature.empty:
+            annotation = Any
+        try:
+            adapter = _adapter_of(annotation)
+        except Exception as error:  # not refused: what it returns may be for direct callers only
+            self._unfit = f"pydantic has no schema for it ({_first_line(error)})"
+        else:
+            self._shape = _Shape(adapter)
+
+    def encode(self, value: object) -> str | None:
+        """Return the stored form of a result; None for None.
+
+        Raises:
+            ResultNotStored: it is too large, or would not come back from JSON as it is.
+        """
+        if value is None:
+            return None
+        if self._shape is None:
+            raise ResultNotStored(f"{self._task} returned {type(value).__name__}: {self._unfit}")
+        try:
+            return self._shape.write(value, MAX_RESULT_BYTES)
+        except _Refused as fault:
+            raise ResultNotStored(f"the result of {self._task}: {fault}") from fault.__cause__
+
+    def decode(self, stored: str | None) -> Any:
+        """Return the result that a stored text holds.
+
+        Raises:
+            ResultNotStored: the function's return annotation has changed so that it no longer fits.
+        """
+        if stored is None:
+            return None
+        if self._shape is None:
+            raise ResultNotStored(f"the result of {self._task}: {self._unfit}")
+        try:
+            return self._shape.read(stored)
+        except _Refused as fault:
+            raise ResultNotStored(f"the result of {self._task}: {fault}") from fault.__cause__
+
+
+def _shape_of_parameters(task: str, parameters: Sequence[inspect.Parameter]) -> _Shape:
+    # Nothing is Required for pydantic: a merge validates part of the arguments, and we name what is missing ourselves.
+    fields = {p.name: NotRequired[p.annotation] for p in parameters}
+    try:
+        make: Any = TypedDict  # a type checker follows the functional form with literal fields only
+        shape = make("Arguments", fields)
+        shape.__pydantic_config__ = _STORED
+        adapter: TypeAdapter[Any] = TypeAdapter(shape)
+        kinds = list(_kinds(adapter.core_schema))  # raises if an annotation names what is not there
+    except Exception as error:
+        raise InvalidTask(_unfit_parameter(task, parameters, error)) from error
+    for name, kind in kinds:
+        if kind in _ONE_WAY:
+            raise InvalidTask(f"{task}: parameter {name!r}: {_ONE_WAY[kind]}")
+    return _Shape(adapter)
+
+
+def _unfit_parameter(task: str, parameters: Iterable[inspect.Parameter], error: Exception) -> str:
+    for parameter in parameters:
+        try:
+            _ = TypeAdapter(parameter.annotation).core_schema["type"]
+        except Exception as found:  # it is this one, whatever pydantic says of it
+            kind = getattr(parameter.annotation, "__name__", str(parameter.annotation))
+            return (
+                f"{task}: parameter {parameter.name!r}: pydantic has no schema for {kind}, so it cannot be stored "
+                f"({_first_line(found)}); pass an id or a pydantic model and look the rest up in the task"
+            )
+    return f"{task}: pydantic has no schema for its parameters ({_first_line(error)})"
+
+
+def _kinds(schema: Any) -> Iterable[tuple[str, str]]:
+    if schema["type"] == "definitions":
+        schema = schema["schema"]
+    for name, field in schema.get("fields", {}).items():
+        inner = field["schema"]
+        while inner["type"] in ("default", "nullable") and "schema" in inner:
+            inner = inner["schema"]
+        yield name, inner["type"]
+
+
+def _adapter_of(annotation: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(annotation, config=_STORED)
+    except PydanticUserError as error:
+        if error.code != "type-adapter-config-unused":
+            raise
+        return TypeAdapter(annotation)  # a model, a dataclass, a TypedDict: its own config holds
+
+
+def _is_plain_json(value: object, depth: int = 0) -> bool:
+    if depth > 200:  # noqa: PLR2004 - deeper than the JSON parser goes; refused further down
+        return True
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and _is_plain_json(v, depth + 1) for k, v in value.items())
+    if type(value) is list:
+        return all(_is_plain_json(item, depth + 1) for item in value)
+    return value is None or type(value) in (str, int, float, bool)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

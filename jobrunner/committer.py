@@ -1,0 +1,258 @@
+"""Group commit: everything that wants to be written rides in the next transaction, and is answered after its commit.
+
+Nobody writes alone.  While one round is being committed, enqueues and outcomes gather for the next, so that a thousand
+callers share a handful of commits and each keeps its promise.  The committer's own task runs the rounds: a caller that
+is cancelled while it waits has not undone its write.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from jobrunner.clock import now_us
+from jobrunner.errors import (
+    InvalidOptions,
+    StoreError,
+    StoreUnavailable,
+    StoreUnusable,
+)
+from jobrunner.model import Claim, Enqueue, Enqueued, Outcome
+from jobrunner.store.protocol import Round, Store, Written
+
+logger = logging.getLogger("jobrunner")
+
+ROWS_PER_ROUND: Final = 2_000
+BYTES_PER_ROUND: Final = 4 * 1024 * 1024
+"""Both bound how long one transaction holds the writer."""
+ROWS_PER_CALL: Final = 10_000
+"""The most that one ``enqueue_many`` may store: it is one transaction, and that long nobody else writes."""
+
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 1.0
+
+
+class Worker(Protocol):
+    """Who takes part in every round besides the callers: the supervisor."""
+
+    def next_claim(self) -> Claim | None:
+        """Return the free slots to fill in the round that is about to be written."""
+        ...
+
+    def take_look_due(self) -> bool:
+        """Return whether the round should look for what has become due, and count it as looked."""
+        ...
+
+    def written(self, batch: Round, written: Written) -> None:
+        """Hear what a round did: start what it claimed, tell who waits."""
+        ...
+
+    def write_failed(self, batch: Round, error: StoreError) -> None:
+        """Hear that nothing of a round was written."""
+        ...
+
+
+class _Unit(NamedTuple):
+    """Jobs that are stored together or not at all, and the caller who waits for them."""
+
+    jobs: Sequence[Enqueue]
+    size: int
+    answer: asyncio.Future[list[Enqueued]]
+
+
+class Committer:
+    """Runs the rounds of one open store, one after another."""
+
+    def __init__(self, store: Store, worker: Worker | None = None) -> None:
+        self._store = store
+        self.worker = worker
+        self._units: deque[_Unit] = deque()
+        self._outcomes: list[Outcome] = []
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self._broken = False
+        self.error: StoreError | None = None
+        """What kept the last round from being written; None while all is well."""
+        self.on_fatal: Callable[[StoreError], None] | None = None
+
+    def start(self) -> None:
+        """Begin to run rounds."""
+        self._task = asyncio.create_task(self._run(), name="jobrunner-committer")
+
+    async def close(self) -> None:
+        """Write what has been handed in and stop; what cannot be written is refused to its callers."""
+        self._closing = True
+        self.wake()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        self._refuse(self.error or StoreUnavailable("the runner is closed"))
+
+    # -- what callers hand in ---------------------------------------------------
+
+    async def enqueue(self, jobs: Sequence[Enqueue]) -> list[Enqueued]:
+        """Store jobs in one transaction; return once they are durable, in the order given.
+
+        Each caller has one call under way, so that serving calls in order of arrival serves callers in turn.
+
+        Raises:
+            InvalidOptions: more than ``ROWS_PER_CALL`` at once.
+            StoreError: they were not stored, or (``StoreOutcomeUnknown``) it cannot be told.
+        """
+        if len(jobs) > ROWS_PER_CALL:
+            raise InvalidOptions(
+                f"enqueue_many() takes {ROWS_PER_CALL:,} jobs at most, not {len(jobs):,}: it is one transaction, and"
+                " nobody else can write meanwhile. Call it once per slice, for instance with itertools.batched()"
+            )
+        if self._closing or self._broken:
+            raise self.error or StoreUnavailable("the runner is closed")
+        if not jobs:
+            return []
+        answer: asyncio.Future[list[Enqueued]] = asyncio.get_running_loop().create_future()
+        size = sum(len(job.args) for job in jobs)
+        self._units.append(_Unit(jobs, size, answer))
+        self.wake()
+        return await answer
+
+    def settle(self, outcome: Outcome) -> None:
+        """Hand in how an attempt ended; it is written in the next round, and tried again until it is."""
+        self._outcomes.append(outcome)
+        self.wake()
+
+    def wake(self) -> None:
+        """See to it that a round runs soon."""
+        self._idle.clear()
+        self._wake.set()
+
+    async def flushed(self) -> None:
+        """Wait until everything handed in so far has been written or refused."""
+        await self._idle.wait()
+
+    # -- the rounds -----------------------------------------------------------------
+
+    def fail(self, error: StoreError) -> None:
+        """Take nothing more: the store must be looked at by a person."""
+        self.error = error
+        self._broken = True
+        self._refuse(error)
+        self.wake()
+
+    async def _run(self) -> None:
+        try:
+            await self._run_rounds()
+        except Exception as error:
+            # A bug of ours. To go on would be to look alive and write nothing.
+            logger.critical("the committer has failed; please report this", exc_info=True)
+            stopped = StoreUnusable(f"the committer has failed: {error!r}")
+            self.fail(stopped)
+            if self.on_fatal is not None:
+                self.on_fatal(stopped)
+        finally:
+            self._idle.set()
+
+    async def _run_rounds(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            await self._wake.wait()
+            # One turn of the loop: attempts that end together are settled together.
+            await asyncio.sleep(0)
+            if self._broken:
+                break
+            self._wake.clear()
+            units, batch = self._gather()
+            failed = await self._write(units, batch)
+            if failed is None:
+                pause_s = FIRST_PAUSE_S
+            elif self._closing or isinstance(failed, StoreUnusable):
+                break
+            else:
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+                self._wake.set()
+            if self._units or self._outcomes:
+                self._wake.set()
+            if not self._wake.is_set():
+                self._idle.set()
+                if self._closing:
+                    break
+
+    def _gather(self) -> tuple[list[_Unit], Round]:
+        """Take the next round's share of what waits."""
+        outcomes = self._outcomes[:ROWS_PER_ROUND]
+        del self._outcomes[: len(outcomes)]
+        rows = len(outcomes)
+        size = 0
+        units: list[_Unit] = []
+        while self._units:
+            unit = self._units[0]
+            if unit.answer.cancelled():
+                # Its caller has gone before it was handed to the store: the one case where nothing is stored.
+                self._units.popleft()
+                continue
+            full = rows + len(unit.jobs) > ROWS_PER_ROUND or size + unit.size > BYTES_PER_ROUND
+            if full and units:
+                break
+            units.append(self._units.popleft())
+            rows += len(unit.jobs)
+            size += unit.size
+        worker = self.worker
+        return units, Round(
+            now=now_us(),
+            outcomes=outcomes,
+            look_due=worker is not None and worker.take_look_due(),
+            enqueues=[job for unit in units for job in unit.jobs],
+            claim=None if worker is None else worker.next_claim(),
+        )
+
+    async def _write(self, units: list[_Unit], batch: Round) -> StoreError | None:
+        try:
+            written = await self._store.write(batch)
+        except StoreError as error:
+            self._failed(units, batch, error)
+            return error
+        self.error = None
+        at = 0
+        for unit in units:
+            _answer(unit, written.enqueued[at : at + len(unit.jobs)])
+            at += len(unit.jobs)
+        if self.worker is not None:
+            self.worker.written(batch, written)
+        return None
+
+    def _failed(self, units: list[_Unit], batch: Round, error: StoreError) -> None:
+        if self.error is None or type(self.error) is not type(error):
+            logger.error("a round could not be written: %s", error)
+        self.error = error
+        # How attempts ended must not be lost while the process lives: it waits for the store to come back. The fence
+        # makes writing it twice harmless, should the failed commit turn out to have worked.
+        self._outcomes[:0] = batch.outcomes
+        for unit in units:
+            if not unit.answer.done():
+                unit.answer.set_exception(error)
+        if self.worker is not None:
+            self.worker.write_failed(batch, error)
+        if isinstance(error, StoreUnusable):
+            self.fail(error)
+            if self.on_fatal is not None:
+                self.on_fatal(error)
+
+    def _refuse(self, error: StoreError) -> None:
+        while self._units:
+            unit = self._units.popleft()
+            if not unit.answer.done():
+                unit.answer.set_exception(error)
+
+
+def _answer(unit: _Unit, stored: Sequence[Enqueued | StoreError]) -> None:
+    if unit.answer.done():
+        return
+    jobs: list[Enqueued] = []
+    for one in stored:
+        if isinstance(one, StoreError):
+            unit.answer.set_exception(one)
+            return
+        jobs.append(one)
+    unit.answer.set_result(jobs)

@@ -1,0 +1,80 @@
+"""What a running task may know of its job."""
+
+import logging
+from collections.abc import MutableMapping
+from datetime import datetime
+from typing import Any
+
+from jobrunner.model import Claimed
+
+_logger = logging.getLogger("jobrunner.task")
+
+
+class JobLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose records carry the job; what the caller hands over as ``extra`` is kept beside it."""
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the job to a record's ``extra``."""
+        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
+        return msg, kwargs
+
+
+class JobContext:
+    """The job that is running; a task that takes it as its first parameter is handed it.
+
+    Attributes:
+        id: the job's id, the same at every attempt: the idempotency key for the world outside.
+        attempt: 1 for the first run.
+        max_attempts: runs in total; None if the task's ``stop=`` alone decides.
+        task: the stored name it was enqueued under.
+        queue: the queue it came from.
+        scheduled_for: the tick that a schedule made the job for; None for a job that was enqueued.
+    """
+
+    __slots__ = (
+        "_cancelled",
+        "_logger",
+        "_told",
+        "attempt",
+        "id",
+        "max_attempts",
+        "queue",
+        "scheduled_for",
+        "task",
+    )
+
+    def __init__(self, job: Claimed, max_attempts: int | None) -> None:
+        self.id: str = job.id
+        self.attempt: int = job.attempt
+        self.max_attempts: int | None = max_attempts
+        self.task: str = job.task
+        self.queue: str = job.queue
+        self.scheduled_for: datetime | None = None
+        self._cancelled = False  # the executor sets it
+        self._told = False
+        self._logger: JobLogger | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the attempt should end: its job was cancelled, its time is out, or the process shuts down.
+
+        An ``async`` task is cancelled by itself at the latest when the shutdown's grace is over; a ``def`` task runs
+        in a thread and has to look. A task that has been told so and then returns has cut its work short: its attempt
+        counts as cancelled, timed out or given back, and not as a success.
+        """
+        if self._cancelled:
+            self._told = True
+        return self._cancelled
+
+    @property
+    def logger(self) -> JobLogger:
+        """A logger named ``jobrunner.task`` whose records carry ``job_id``, ``task`` and ``attempt``."""
+        if self._logger is None:
+            extra = {"job_id": self.id, "task": self.task, "attempt": self.attempt}
+            self._logger = JobLogger(_logger, extra)
+        return self._logger
+
+    def __repr__(self) -> str:
+        return f"<JobContext {self.task} {self.id} attempt {self.attempt}>"

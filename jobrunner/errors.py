@@ -1,0 +1,273 @@
+"""Every exception that jobrunner raises, and the three that a task raises to steer its own job.
+
+::
+
+    JobRunnerError
+    ├── ConfigurationError          refused when a task is declared or a runner is opened
+    │   ├── InvalidTask             the function cannot be a task as it stands
+    │   ├── DuplicateTask           the name is taken
+    │   └── UnknownQueue            a task names a queue that the runner does not have
+    ├── NotRunning                  no open runner to talk to
+    ├── AmbiguousRunner             several open runners, and nothing says which
+    ├── AlreadyRunning              the runner, or another one on the same file, is open in this process
+    ├── WrongThread                 a blocking call on the event loop's own thread
+    ├── UnknownTask                 the task is not registered with this runner
+    ├── InvalidArguments            the arguments do not fit the task (also a ValueError)
+    ├── InvalidOptions              an option has a value that cannot be (also a ValueError)
+    ├── InvalidCursor               a page cursor that no page gave out (also a ValueError)
+    ├── JobNotFound                 no job or dead letter has this id (also a LookupError)
+    ├── Conflict
+    │   ├── KeyTaken                another unfinished job holds the key
+    │   └── AlreadyReplayed         the dead letter has been replayed with edited arguments
+    ├── ResultError                 there is no result to give
+    │   ├── JobDead                 the job is a dead letter
+    │   ├── JobCancelled            the job was cancelled
+    │   ├── JobExpired              the job's time ran out before it started
+    │   ├── ResultTimeout           not finished in time (also a TimeoutError)
+    │   └── ResultNotStored         the job succeeded, its result could not be kept
+    ├── TimedOut                    an attempt took longer than its timeout (stored as the attempt's error)
+    ├── ProcessLost                 an attempt's process died (stored as the attempt's error)
+    └── StoreError
+        ├── StoreBusy               another process held the write lock for too long; nothing was stored
+        ├── StoreFull               no room on the disk; nothing was stored
+        ├── StoreUnavailable        the file cannot be read or written just now; nothing was stored
+        ├── StoreOutcomeUnknown     the commit failed half-way: the write may or may not be there
+        └── StoreUnusable           the worker stops: the file must be looked at
+            ├── NotADatabase        the file is not SQLite
+            ├── StoreCorrupt        the file is damaged
+            ├── StoreReplaced       the file was moved, deleted or replaced while open
+            ├── SchemaTooNew        the file was written by a later jobrunner
+            └── StoreUnsupported    the file system or the SQLite library cannot keep the promises
+
+    Steering (not errors): Retry, Snooze, Bury
+"""
+
+from datetime import datetime, timedelta
+from typing import NoReturn
+
+
+class JobRunnerError(Exception):
+    """The root of everything that jobrunner raises."""
+
+
+class ConfigurationError(JobRunnerError):
+    """A declaration or setting that cannot work; raised before any job runs."""
+
+
+class InvalidTask(ConfigurationError, TypeError):
+    """The decorated function cannot be a task as it stands; the message says what to change."""
+
+
+class DuplicateTask(ConfigurationError):
+    """Two tasks have the same stored name."""
+
+
+class UnknownQueue(ConfigurationError):
+    """A task or an option names a queue that the runner does not have."""
+
+
+class NotRunning(JobRunnerError):
+    """There is no open runner to talk to; the message says which line opens one."""
+
+
+class AmbiguousRunner(JobRunnerError):
+    """Several runners are open and nothing in the context says which one is meant."""
+
+
+class AlreadyRunning(JobRunnerError):
+    """The runner is open already, or another one on the same file is, in this process."""
+
+
+class WrongThread(JobRunnerError):
+    """A blocking call was made on the event loop's own thread, which it would stop for ever."""
+
+
+class UnknownTask(JobRunnerError):
+    """The task is not registered with this runner."""
+
+
+class InvalidArguments(JobRunnerError, ValueError):
+    """The arguments do not fit the task; nothing was stored."""
+
+
+class InvalidOptions(JobRunnerError, ValueError):
+    """An option has a value that cannot be; nothing was stored."""
+
+
+class InvalidCursor(JobRunnerError, ValueError):
+    """A page cursor that no page gave out."""
+
+
+class JobNotFound(JobRunnerError, LookupError):
+    """No job, or no dead letter, has this id."""
+
+
+class Conflict(JobRunnerError):
+    """The store's present state does not allow the change; nothing was changed."""
+
+
+class KeyTaken(Conflict):
+    """Another unfinished job of the task holds the key."""
+
+
+class AlreadyReplayed(Conflict):
+    """The dead letter has been replayed with edited arguments; the message names the new job."""
+
+
+class ResultError(JobRunnerError):
+    """There is no result to give."""
+
+
+class JobDead(ResultError):
+    """The job is a dead letter; the message holds its reason and last error."""
+
+
+class JobCancelled(ResultError):
+    """The job was cancelled."""
+
+
+class JobExpired(ResultError):
+    """The job's time ran out before it could start."""
+
+
+class ResultTimeout(ResultError, TimeoutError):
+    """The job did not finish in the time that the caller was ready to wait; it goes on."""
+
+
+class ResultNotStored(ResultError):
+    """The job succeeded, but what it returned was too large or not JSON, and was not kept."""
+
+
+class TimedOut(JobRunnerError, TimeoutError):
+    """An attempt took longer than its timeout; stored as the attempt's error."""
+
+
+class ProcessLost(JobRunnerError):
+    """The process that ran an attempt died; stored as the attempt's error."""
+
+
+class StoreError(JobRunnerError):
+    """The store could not do what was asked."""
+
+
+class StoreBusy(StoreError):
+    """Another process held the write lock for too long; nothing was stored."""
+
+
+class StoreFull(StoreError):
+    """There is no room left on the disk; nothing was stored."""
+
+
+class StoreUnavailable(StoreError):
+    """The file cannot be read or written just now; nothing was stored."""
+
+
+class StoreOutcomeUnknown(StoreError):
+    """The commit failed half-way: the write may or may not be there. Look the job up by its id."""
+
+
+class StoreUnusable(StoreError):
+    """The file must be looked at by a person; the worker stops."""
+
+
+class NotADatabase(StoreUnusable):
+    """The file is not an SQLite database."""
+
+
+class StoreCorrupt(StoreUnusable):
+    """The file is damaged."""
+
+
+class StoreReplaced(StoreUnusable):
+    """The file was moved, deleted or replaced while it was open."""
+
+
+class SchemaTooNew(StoreUnusable):
+    """The file was written by a later version of jobrunner."""
+
+
+class StoreUnsupported(StoreUnusable):
+    """The file system or the SQLite library cannot keep the promises."""
+
+
+def _refuse_foreign_words(call: str, words: dict[str, object]) -> None:
+    """Answer the words of other job queues with ours."""
+    known = {
+        "defer": "delay",
+        "countdown": "delay",
+        "in_": "delay",
+        "eta": "run_at",
+        "when": "run_at",
+    }
+    for word in words:
+        ours = known.get(word)
+        hint = f"; write {call}({ours}=...)" if ours else ""
+        raise TypeError(f"{call}() has no option {word!r}{hint}")
+
+
+class Steering(Exception):
+    """What a task raises to say what its job does next."""
+
+
+class _Postponed(Steering):
+    def __init__(
+        self,
+        delay: float | timedelta | None = None,
+        *,
+        run_at: datetime | None = None,
+        **foreign: object,
+    ) -> None:
+        _refuse_foreign_words(type(self).__name__, foreign)
+        if delay is not None and run_at is not None:
+            raise TypeError(f"{type(self).__name__}() takes a delay or a run_at, not both")
+        super().__init__(delay if run_at is None else run_at)
+        self.delay = delay
+        self.run_at = run_at
+
+
+class Retry(_Postponed):
+    """End the attempt as failed and run the job again at a time of the task's choosing.
+
+    The time overrides the task's ``wait``; ``max_attempts`` still holds.
+
+    Args:
+        delay: seconds, or a timedelta, from now.
+        run_at: an aware datetime, in place of ``delay``.
+    """
+
+
+class Snooze(_Postponed):
+    """End the attempt and run the job again later, without costing it an attempt.
+
+    Args:
+        delay: seconds, or a timedelta, from now.
+        run_at: an aware datetime, in place of ``delay``.
+    """
+
+    def __init__(
+        self,
+        delay: float | timedelta | None = None,
+        *,
+        run_at: datetime | None = None,
+        **foreign: object,
+    ) -> None:
+        super().__init__(delay, run_at=run_at, **foreign)
+        if delay is None and run_at is None:
+            raise TypeError("Snooze() needs to know for how long: Snooze(60) or Snooze(run_at=...)")
+
+
+class Bury(Steering):
+    """End the attempt and make the job a dead letter now, whatever attempts are left.
+
+    Args:
+        why: kept as the dead letter's error.
+    """
+
+    def __init__(self, why: str = "") -> None:
+        super().__init__(why)
+        self.why = why
+
+
+def unreachable(value: object) -> NoReturn:
+    """Say that a value outside a closed set turned up: a bug of ours, not of the caller."""
+    raise AssertionError(f"jobrunner met {value!r}, which cannot be; please report it")

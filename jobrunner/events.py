@@ -1,0 +1,147 @@
+"""What happens to jobs, told to those who asked: waiters for a result, and the user's hooks.
+
+Telling is a courtesy of this process, made after the commit: it may be missed when the process dies, and nothing that
+goes wrong in a hook harms a job.
+"""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Literal
+
+from jobrunner.errors import ConfigurationError
+from jobrunner.model import Cancelled, Dead, Outcome, RetryAt, Succeeded
+
+logger = logging.getLogger("jobrunner")
+
+EventName = Literal["succeeded", "retry", "dead"]
+Hook = Callable[[Any], Awaitable[None] | None]
+
+MOST_WAITING: Final = 1_000
+"""Events that wait for slow hooks; past that the newest are dropped, with a log line."""
+
+
+class Hooks:
+    """The functions that a runner's user wants called, by event."""
+
+    def __init__(self) -> None:
+        self._hooks: dict[EventName, list[Hook]] = {"succeeded": [], "retry": [], "dead": []}
+
+    def add(self, event: EventName, hook: Hook) -> None:
+        """Call ``hook`` at every such event from now on.
+
+        Raises:
+            ConfigurationError: it cannot be called.
+        """
+        if not callable(hook):
+            raise ConfigurationError(f"on_{event}() takes a function, not {hook!r}")
+        self._hooks[event].append(hook)
+
+    def of(self, event: EventName) -> list[Hook]:
+        """Return the hooks of an event, in the order in which they were added."""
+        return self._hooks[event]
+
+
+class Events:
+    """The events of one open runner."""
+
+    def __init__(
+        self, hooks: Hooks, load: Callable[[EventName, str], Awaitable[object | None]]
+    ) -> None:
+        """Tell ``hooks``; ``load(event, job id)`` reads what they are handed, None if it has gone meanwhile."""
+        self._hooks = hooks
+        self._load = load
+        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._queue: asyncio.Queue[tuple[EventName, str]] = asyncio.Queue(MOST_WAITING)
+        self._task: asyncio.Task[None] | None = None
+        self._dropped = 0
+
+    def settled(self, outcome: Outcome) -> None:
+        """Tell that an attempt's outcome has been committed."""
+        match outcome:
+            case Succeeded():
+                self.tell("succeeded", outcome.job.id)
+            case Dead():
+                self.tell("dead", outcome.job.id)
+            case RetryAt():
+                if self._hooks.of("retry"):
+                    self._put("retry", outcome.job.id)
+            case Cancelled():
+                self.wake(outcome.job.id)
+
+    def tell(self, event: Literal["succeeded", "dead"], id: str) -> None:
+        """Tell that a job has come to its end."""
+        if self._waiters:
+            self.wake(id)
+        if self._hooks.of(event):
+            self._put(event, id)
+
+    def wake(self, id: str) -> None:
+        """Wake those who wait for a job's result."""
+        for waiter in self._waiters.pop(id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def wait_for(self, id: str) -> asyncio.Future[None]:
+        """Return a future that is done once this process learns that the job has come to its end."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(id, set()).add(waiter)
+        waiter.add_done_callback(lambda done: self._forget(id, done))
+        return waiter
+
+    def _forget(self, id: str, waiter: asyncio.Future[None]) -> None:
+        waiters = self._waiters.get(id)
+        if waiters is not None:
+            waiters.discard(waiter)
+            if not waiters:
+                del self._waiters[id]
+
+    # -- hooks ------------------------------------------------------------------
+
+    def _put(self, event: EventName, id: str) -> None:
+        try:
+            self._queue.put_nowait((event, id))
+        except asyncio.QueueFull:
+            self._dropped += 1
+            if self._dropped & (self._dropped - 1) == 0:
+                logger.error("hooks are too slow: %d events have been dropped", self._dropped)
+            return
+        if self._task is None:
+            self._task = asyncio.create_task(self._run_hooks(), name="jobrunner-hooks")
+
+    async def _run_hooks(self) -> None:
+        while True:
+            event, id = await self._queue.get()
+            try:
+                loaded = await self._load(event, id)
+                if loaded is not None:
+                    for hook in self._hooks.of(event):
+                        await _call(event, hook, loaded)
+            except Exception:
+                logger.exception("hooks could not be told that job %s is %s", id, event)
+            finally:
+                self._queue.task_done()
+
+    async def close(self, timeout_s: float) -> None:
+        """Let hooks finish what has been told, for a while; then drop the rest."""
+        if self._task is not None:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._queue.join()
+            except TimeoutError:
+                logger.error("hooks did not finish in %g s and were left", timeout_s)
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        for id in list(self._waiters):
+            self.wake(id)
+
+
+async def _call(event: EventName, hook: Hook, loaded: object) -> None:
+    try:
+        answer = hook(loaded)
+        if inspect.isawaitable(answer):
+            await answer
+    except Exception:
+        logger.exception("the on_%s hook %r failed; the job is not affected", event, hook)

@@ -1,0 +1,263 @@
+"""One attempt: run the task's function to whatever end, and say as a value what follows from it.
+
+Nothing here touches the store.  Whoever stops an attempt writes the reason into it first (``Attempt.stop``), so that
+the end is read and not guessed from the exception.
+"""
+
+import asyncio
+import functools
+import logging
+import traceback
+from typing import Any, Final, Literal
+
+from jobrunner.clock import SECOND_US, now_us
+from jobrunner.context import JobContext
+from jobrunner.errors import (
+    Bury,
+    InvalidArguments,
+    ResultNotStored,
+    Retry,
+    Snooze,
+    Steering,
+    TimedOut,
+)
+from jobrunner.model import (
+    Cancelled,
+    Claimed,
+    Dead,
+    Ended,
+    Outcome,
+    Released,
+    RetryAt,
+    Snoozed,
+    Succeeded,
+)
+from jobrunner.spec import TaskSpec, duration_us, instant_us
+from jobrunner.threads import Threads
+
+logger = logging.getLogger("jobrunner")
+
+StopReason = Literal["timeout", "cancel", "shutdown"]
+
+MAX_ERROR: Final = 8 * 1024
+MAX_TRACEBACK: Final = 32 * 1024
+"""Characters kept of an attempt's error and traceback."""
+MAX_FRAMES: Final = 50
+
+_OUR_FILES: Final = {
+    __file__,
+    TaskSpec.call.__code__.co_filename,
+    Threads.run.__code__.co_filename,
+}
+
+
+class Attempt:
+    """One claimed job on its way through its task's function."""
+
+    __slots__ = (
+        "_timer",
+        "abandoned",
+        "context",
+        "job",
+        "max_attempts",
+        "spec",
+        "stopped",
+        "stopped_at",
+        "task",
+        "thread",
+        "timeout_us",
+    )
+
+    def __init__(self, job: Claimed, spec: TaskSpec) -> None:
+        self.job = job
+        self.spec = spec
+        self.max_attempts = job.max_attempts
+        if self.max_attempts is None:
+            self.max_attempts = spec.policy.max_attempts
+        self.timeout_us: int | None = spec.timeout if job.timeout is None else job.timeout or None
+        self.context = JobContext(job, self.max_attempts)
+        self.stopped: StopReason | None = None
+        """Who stopped it, if somebody did; the first one counts."""
+        self.stopped_at: float | None = None
+        """When it was told to end at once, in the loop's time."""
+        self.task: asyncio.Task[None] | None = None
+        self.thread: asyncio.Future[Any] | None = None
+        """The ``def`` function's thread, once there is one."""
+        self.abandoned = False
+        """Its outcome has been settled without it: what it says later counts no more."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def warn(self, reason: StopReason) -> None:
+        """Let the function know that it should end: ``job.cancelled`` turns true."""
+        if self.stopped is None:
+            self.stopped = reason
+            self.context._cancelled = True  # noqa: SLF001 - written here, read by the task
+
+    def stop(self, reason: StopReason) -> None:
+        """Make the function end: ``job.cancelled`` turns true, and an ``async def`` is cancelled.
+
+        A thread cannot be interrupted. It is waited for, except after a time-out, when the attempt has failed.
+        """
+        self.warn(reason)
+        if self.stopped_at is None:
+            self.stopped_at = asyncio.get_running_loop().time()
+        if self.task is not None and (self.thread is None or reason == "timeout"):
+            self.task.cancel()
+
+    def start_timer(self) -> None:
+        """Begin to measure the attempt's timeout, in the loop's time."""
+        if self.timeout_us is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self.timeout_us / SECOND_US, self.stop, "timeout")
+
+    def stop_timer(self) -> None:
+        """Measure no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def outcome_of_stop(self) -> Outcome:
+        """Return what follows from having been stopped."""
+        now = now_us()
+        match self.stopped:
+            case "cancel":
+                return Cancelled(self.job, Ended("cancelled", now))
+            case "shutdown":
+                return Released(self.job, Ended("released", now))
+            case _:
+                seconds = (self.timeout_us or 0) / SECOND_US
+                source = (
+                    "the task's timeout" if self.job.timeout is None else "the job's own timeout"
+                )
+                return _failed(self, TimedOut(f"no end after {seconds:g} s ({source})"), now)
+
+
+async def execute(attempt: Attempt, threads: Threads) -> Outcome:
+    """Run an attempt to its end; every end is a value, none an exception."""
+    job, spec = attempt.job, attempt.spec
+    try:
+        kwargs = spec.args.decode(job.args)
+    except InvalidArguments as error:
+        return Dead(job, _ended(error, now_us(), "failed"), "invalid_args")
+    attempt.start_timer()
+    try:
+        if spec.is_async:
+            value = await spec.call(attempt.context, kwargs)
+        else:
+            call = functools.partial(spec.call, attempt.context, kwargs)
+            attempt.thread = threads.run(call)
+            # Shielded: the future must outlive a time-out, to say when the thread has ended.
+            value = await asyncio.shield(attempt.thread)
+    except asyncio.CancelledError as error:
+        return attempt.outcome_of_stop() if attempt.stopped else _failed(attempt, error, now_us())
+    except BaseException as error:  # noqa: BLE001 - SystemExit in a task must not end the worker
+        if attempt.stopped == "timeout":
+            return attempt.outcome_of_stop()
+        return _failed(attempt, error, now_us())
+    finally:
+        attempt.stop_timer()
+    # A function that returned after it saw `job.cancelled` has cut its work short: that is no success. One that
+    # finished without looking has done its work, and only a time-out still makes it a failure.
+    if attempt.stopped == "timeout" or (attempt.stopped and attempt.context._told):  # noqa: SLF001 - see stop()
+        return attempt.outcome_of_stop()
+    return _succeeded(attempt, value)
+
+
+def _succeeded(attempt: Attempt, value: Any) -> Succeeded:
+    job = attempt.job
+    ended = Ended("succeeded", now_us())
+    try:
+        return Succeeded(job, ended, attempt.spec.result.encode(value))
+    except ResultNotStored as error:
+        # The work is done, and doing it again would not make the result any smaller.
+        logger.warning("%s %s: %s", job.task, job.id, error, extra=_extra(job))
+        return Succeeded(job, ended, None, str(error))
+
+
+def _failed(attempt: Attempt, error: BaseException, now: int) -> Outcome:
+    """Return what follows from an exception."""
+    job = attempt.job
+    outcome: Literal["failed", "timed_out"] = (
+        "timed_out" if isinstance(error, TimedOut) else "failed"
+    )
+    delay: int | None = None
+    match error:
+        case Bury():
+            return Dead(job, _ended(error, now, "failed"), "buried")
+        case Snooze() | Retry():
+            try:
+                delay = _delay_us(error, now)
+            except ValueError as wrong:
+                error = wrong
+            else:
+                if isinstance(error, Snooze):
+                    return Snoozed(job, Ended("snoozed", now), now + (delay or 0))
+    ended = _ended(error, now, outcome)
+    decided = attempt.spec.policy.decide(
+        error,
+        attempt=job.attempt,
+        first_started_at=job.first_started_at,
+        now=now,
+        max_attempts=job.max_attempts,
+        delay_us=delay,
+    )
+    if isinstance(decided, int):
+        return RetryAt(job, ended, decided)
+    return Dead(job, ended, decided)
+
+
+def _delay_us(steering: Snooze | Retry, now: int) -> int | None:
+    if steering.run_at is not None:
+        return max(0, instant_us(steering.run_at, "run_at") - now)
+    if steering.delay is not None:
+        return duration_us(steering.delay, "delay")
+    return None
+
+
+def _ended(error: BaseException, now: int, outcome: Literal["failed", "timed_out"]) -> Ended:
+    # `raise Retry() from error`: the cause is what went wrong, the steering only what to do about it.
+    told = error.__cause__ if isinstance(error, Steering) and error.__cause__ else error
+    return Ended(outcome, now, _type_name(told), _text(told), _traceback(error))
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    if kind.__module__ in {"builtins", "jobrunner.errors"}:
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as wrong:  # noqa: BLE001 - a broken __str__ must not break the failure path
+        text = f"<its message cannot be shown: {type(wrong).__name__}>"
+    return _storable(text, MAX_ERROR)
+
+
+def _traceback(error: BaseException) -> str:
+    trace = error.__traceback__
+    # The reader wants the task's frames, not the ones through which we called it.
+    while trace is not None and trace.tb_frame.f_code.co_filename in _OUR_FILES:
+        trace = trace.tb_next
+    try:
+        text = "".join(traceback.format_exception(type(error), error, trace, limit=-MAX_FRAMES))
+    except Exception as wrong:  # noqa: BLE001 - as above
+        text = f"<its traceback cannot be shown: {type(wrong).__name__}>"
+    return _storable(text, MAX_TRACEBACK, keep_end=True)
+
+
+def _storable(text: str, most: int, *, keep_end: bool = False) -> str:
+    """Cut a text to size, and of anything that UTF-8 cannot hold."""
+    if len(text) > most:
+        cut = len(text) - most
+        text = (
+            f"[{cut} characters cut]{text[-most:]}"
+            if keep_end
+            else f"{text[:most]}[{cut} characters cut]"
+        )
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _extra(job: Claimed) -> dict[str, object]:
+    return {"job_id": job.id, "task": job.task, "attempt": job.attempt}

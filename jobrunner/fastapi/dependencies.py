@@ -1,0 +1,58 @@
+"""How a request finds its queue: on the state of the app that serves it, where the open runner put it."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+import jobrunner.sync
+from jobrunner.errors import NotRunning
+from jobrunner.queue import JobQueue
+
+NO_RUNNER = (
+    "no runner is open for this app. Either the app was made without it: write"
+    " FastAPI(lifespan=jobs.lifespan), or `async with jobs.running(app):` in a lifespan of your own."
+    " Or its lifespan has not run: TestClient(app) runs it only as a context manager, so write"
+    " `with TestClient(app) as client:`."
+)
+MOUNTED = (
+    " This app is mounted inside another one, and servers run the lifespan of the outermost app alone:"
+    " open the runner in that one's lifespan, with the app that has these routes:"
+    " `async with jobs.running(inner_app):`."
+)
+
+
+async def get_queue(connection: HTTPConnection) -> JobQueue:
+    """Return the queue of the runner that is open on the app, or on the app that this one is mounted in.
+
+    Raises:
+        NotRunning: there is none; the message says which line to write.
+    """
+    for app in _apps(connection):
+        queue: JobQueue | None = getattr(getattr(app, "state", None), "jobrunner", None)
+        if queue is not None:
+            return queue
+    raise NotRunning(
+        NO_RUNNER + (MOUNTED if connection.scope.get("app_root_path") is not None else "")
+    )
+
+
+def _apps(connection: HTTPConnection) -> Iterator[object]:
+    """Yield the app that serves the connection, then the outermost one."""
+    yield connection.scope.get("app")
+    # A mounted app has put itself in the outer one's place; only the first router of a request is still known.
+    yield getattr(connection.scope.get("router"), "dependency_overrides_provider", None)
+
+
+Queue = Annotated[JobQueue, Depends(get_queue)]
+"""``async def`` routes: ``queue: Queue``, then ``await queue.enqueue(task, ...)``."""
+
+
+async def get_sync_queue(queue: Queue) -> jobrunner.sync.SyncQueue:
+    """Return the same queue for a ``def`` route, which runs in a thread."""
+    return jobrunner.sync.SyncQueue(queue)
+
+
+SyncQueue = Annotated[jobrunner.sync.SyncQueue, Depends(get_sync_queue)]
+"""``def`` routes: ``queue: SyncQueue``, then ``queue.enqueue(task, ...)``."""

@@ -1,0 +1,428 @@
+"""Every error of the jobs router as a problem document (RFC 9457) that keeps FastAPI's ``detail`` key.
+
+An ``APIRouter`` has no exception handlers, so a route class brings them.  They are asked where Starlette asks the
+app's own, outside the dependencies' exit stacks: a dependency with ``yield`` still sees the error that passed it.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.models import Response as OpenAPIResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from jobrunner import errors
+
+logger = logging.getLogger("jobrunner.fastapi")
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+MAX_BODY_BYTES: Final = 4 << 20
+"""Arguments of 1 MiB may take three times that on the wire, with every character as a JSON escape."""
+
+MAX_ERRORS: Final = 20
+"""Of a request with more mistakes than this, the first ones are told."""
+
+HEADERS: Final = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""On every answer: it holds payloads and tracebacks, for nobody to keep, to sniff or to frame."""
+
+
+class Kind(NamedTuple):
+    """One sort of problem, as clients tell them apart."""
+
+    status: int
+    code: str
+    title: str
+    example: str
+    retry_after_s: int | None = None
+
+    @property
+    def type(self) -> str:
+        """The URI that names the kind for good."""
+        return f"urn:jobrunner:{self.code}"
+
+
+UNAUTHORIZED = Kind(401, "unauthorized", "Unauthorized", "Not authenticated")
+FORBIDDEN = Kind(403, "forbidden", "Forbidden", "Not allowed")
+CROSS_ORIGIN = Kind(
+    403, "cross-origin", "Refused from another site", "a page of another site may not change jobs"
+)
+NOT_FOUND = Kind(404, "not-found", "No such job", "no job has this id")
+UNKNOWN_QUEUE = Kind(404, "unknown-queue", "No such queue", "there is no queue 'mial'")
+CONFLICT = Kind(409, "conflict", "Not possible now", "the job is running")
+KEY_TAKEN = Kind(409, "key-taken", "Key taken", "an unfinished job of the task holds the key")
+ALREADY_REPLAYED = Kind(
+    409, "already-replayed", "Already replayed", "the dead letter has been replayed before"
+)
+NO_HANDLER = Kind(
+    409,
+    "no-handler",
+    "No handler",
+    "no task 'send_newsletter' is registered; deploy it, then replay",
+)
+UNREADABLE = Kind(400, "bad-request", "Bad Request", "There was an error parsing the body")
+TOO_LARGE = Kind(413, "too-large", "Body too large", f"a body has {MAX_BODY_BYTES} bytes at most")
+NOT_JSON = Kind(
+    415, "not-json", "Not JSON", "send the body as JSON, with Content-Type: application/json"
+)
+INVALID_REQUEST = Kind(
+    422,
+    "invalid-request",
+    "Invalid request",
+    "query.limit: Input should be less than or equal to 200",
+)
+INVALID_ARGUMENTS = Kind(
+    422, "invalid-arguments", "Arguments do not fit the task", "email: Field required"
+)
+INVALID_OPTIONS = Kind(422, "invalid-options", "Impossible option", "delay: must not be negative")
+INVALID_CURSOR = Kind(422, "invalid-cursor", "No such page", "no page gave out this cursor")
+UNKNOWN_TASK = Kind(422, "unknown-task", "No such task", "no task 'send_newsletter' is registered")
+INTERNAL = Kind(
+    500, "internal", "Internal error", "the application uses jobrunner wrongly; see its log"
+)
+NOT_RUNNING = Kind(503, "not-running", "No open runner", "no runner is open for this app")
+STORE_BUSY = Kind(
+    503,
+    "store-busy",
+    "Store busy",
+    "another process held the write lock for too long",
+    retry_after_s=1,
+)
+STORE_UNAVAILABLE = Kind(
+    503, "store-unavailable", "Store unavailable", "the file cannot be written just now"
+)
+OUTCOME_UNKNOWN = Kind(
+    503, "outcome-unknown", "Outcome unknown", "the change may have been stored; look it up"
+)
+STORE_UNUSABLE = Kind(
+    503, "store-unusable", "Store unusable", "the file must be looked at by a person"
+)
+STORE_FULL = Kind(507, "store-full", "Disk full", "there is no room left on the disk")
+
+ABOUT_BLANK: Final = frozenset({UNREADABLE, UNAUTHORIZED, FORBIDDEN})
+"""Kinds that come as plain ``HTTPException``: from FastAPI, from the guards of the app."""
+
+KINDS: Final[Mapping[type[errors.JobRunnerError], Kind]] = {
+    errors.JobRunnerError: INTERNAL,
+    errors.NotRunning: NOT_RUNNING,
+    errors.UnknownTask: UNKNOWN_TASK,
+    errors.UnknownQueue: UNKNOWN_QUEUE,
+    errors.InvalidArguments: INVALID_ARGUMENTS,
+    errors.InvalidOptions: INVALID_OPTIONS,
+    errors.InvalidCursor: INVALID_CURSOR,
+    errors.JobNotFound: NOT_FOUND,
+    errors.Conflict: CONFLICT,
+    errors.KeyTaken: KEY_TAKEN,
+    errors.AlreadyReplayed: ALREADY_REPLAYED,
+    errors.StoreError: STORE_UNAVAILABLE,
+    errors.StoreBusy: STORE_BUSY,
+    errors.StoreFull: STORE_FULL,
+    errors.StoreOutcomeUnknown: OUTCOME_UNKNOWN,
+    errors.StoreUnusable: STORE_UNUSABLE,
+}
+"""An error that is not here is answered as its nearest ancestor."""
+
+
+class Refusal(HTTPException):
+    """The router says no, for a reason of its own.
+
+    An ``HTTPException``, because FastAPI turns anything else that is raised while it reads a body into a 400.
+    """
+
+    def __init__(self, kind: Kind, detail: str) -> None:
+        super().__init__(kind.status, detail)
+        self.kind = kind
+
+
+# -- the document -------------------------------------------------------------------------------------
+
+
+class InvalidField(BaseModel):
+    """One thing that is wrong with a request."""
+
+    loc: list[str | int] = Field(
+        description="Where: `query`, `path` or `body`, then the way to it.",
+        examples=[["query", "limit"]],
+    )
+    msg: str = Field(examples=["Input should be less than or equal to 200"])
+    type: str = Field(description="Stable name of the rule.", examples=["less_than_equal"])
+
+
+class JobProblem(BaseModel):
+    """What went wrong, as RFC 9457 has it."""
+
+    # The schema's name is written down in `documented`, so it has to be one that no app gives to a model of its own.
+    model_config = ConfigDict(title="Problem")
+
+    type: str = Field(
+        description="`urn:jobrunner:` and the code, or `about:blank` if the status says all.",
+        examples=["urn:jobrunner:key-taken"],
+    )
+    title: str = Field(description="The kind in a few words; the same each time.")
+    status: int = Field(description="The HTTP status.", examples=[409])
+    detail: str = Field(description="What happened this time, for people.")
+    code: str = Field(description="Stable short name of the kind.", examples=["key-taken"])
+    errors: list[InvalidField] | None = Field(
+        default=None,
+        description="With `invalid-request`: what is wrong with it, each thing by itself.",
+    )
+
+
+def _document(
+    kind: Kind, detail: object, *, headers: Mapping[str, str] | None = None, **extra: object
+) -> Response:
+    content = {
+        "type": kind.type,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": jsonable_encoder(detail),
+        "code": kind.code,
+        **extra,
+    }
+    answer = Response(
+        # Escaped to ASCII: a lone surrogate, quoted from a request, has no UTF-8 form.
+        json.dumps(content),
+        kind.status,
+        headers,
+        MEDIA_TYPE,
+    )
+    if kind.retry_after_s is not None:
+        answer.headers["retry-after"] = str(kind.retry_after_s)
+    return answer
+
+
+async def answer_http_exception(request: Request, error: Exception) -> Response:
+    """Answer an ``HTTPException``, most often from a dependency of the app's own that guards the router."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - looked up by this class
+    headers = error.headers
+    if error.status_code < HTTPStatus.BAD_REQUEST:
+        # Not a problem: a redirect to a login page, say.
+        return Response(status_code=error.status_code, headers=headers)
+    if isinstance(error, Refusal):
+        return _document(error.kind, error.detail, headers=headers)
+    try:
+        phrase = HTTPStatus(error.status_code).phrase
+    except ValueError:
+        phrase = "Error"
+    code = phrase.lower().replace(" ", "-")
+    return _document(
+        Kind(error.status_code, code, phrase, ""), error.detail, headers=headers, type="about:blank"
+    )
+
+
+async def answer_invalid_request(request: Request, error: Exception) -> Response:
+    """Answer a request that does not fit its route, without repeating its input: that may be large, or a secret."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - looked up by this class
+    everything = error.errors()
+    found = [
+        {
+            "loc": list(each["loc"]),
+            "msg": each["msg"].removeprefix("Value error, "),
+            "type": each["type"],
+        }
+        for each in everything[:MAX_ERRORS]
+    ]
+    sentences = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found]
+    if len(everything) > MAX_ERRORS:
+        sentences.append(f"and {len(everything) - MAX_ERRORS} more")
+    return _document(INVALID_REQUEST, "; ".join(sentences), errors=found)
+
+
+async def answer_own_error(request: Request, error: Exception) -> Response:
+    """Answer an error of jobrunner's; one that only a bug can cause is logged with its traceback."""
+    kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+    if kind is INTERNAL:
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return _document(kind, kind.example)
+    return _document(kind, str(error) or kind.title)
+
+
+Handler = Callable[[Request, Exception], Coroutine[Any, Any, Response]]
+
+HANDLERS: Final[Mapping[type[Exception], Handler]] = {
+    HTTPException: answer_http_exception,
+    RequestValidationError: answer_invalid_request,
+    errors.JobRunnerError: answer_own_error,
+}
+
+_IN_SCOPE = "starlette.exception_handlers"
+
+
+class ProblemRoute(APIRoute):
+    """A route whose errors are problem documents, whose answers are not kept, and that other sites cannot drive."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or a wrong method, under this router's handlers and headers."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        # The handlers by status go away: one of the app's for 404 pages, say, must not answer in their place.
+        by_class, _ = scope.get(_IN_SCOPE, ({}, {}))
+        scope[_IN_SCOPE] = ({**by_class, **HANDLERS}, {})
+        try:
+            await super().handle(scope, receive, send_with_headers)
+        except HTTPException as error:
+            # A wrong method is refused before the handlers are in charge; nothing has been sent yet.
+            if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
+                raise
+            answer = await answer_http_exception(Request(scope), error)
+            await answer(scope, receive, send_with_headers)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Look at a request before FastAPI reads its body."""
+        handle = super().get_route_handler()
+        takes_body = self.body_field is not None
+
+        async def guarded(request: Request) -> Response:
+            _refuse_forgery(request)
+            if takes_body:
+                _refuse_other_than_json(request)
+                request = _limited(request)
+            return await handle(request)
+
+        return guarded
+
+
+# -- guards -------------------------------------------------------------------------------------------
+
+
+def _refuse_forgery(request: Request) -> None:
+    """Refuse a change that a page of another site makes a browser send, with the cookies of the one who reads it.
+
+    Raises:
+        Refusal: the browser says that it comes from elsewhere, and did not have to ask for leave first (CORS).
+    """
+    if request.method in {"GET", "HEAD", "OPTIONS"} or _asked_for_leave(request):
+        return
+    site = request.headers.get("sec-fetch-site")
+    if site is None:
+        # A browser from before 2023 sends Origin alone; what sends neither is no browser.
+        origin = request.headers.get("origin")
+        forged = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    else:
+        forged = site not in {"same-origin", "none"}
+    if forged:
+        raise Refusal(
+            CROSS_ORIGIN,
+            "a page of another site may not change jobs; a client of your own sends the token as"
+            " Authorization: Bearer, or Content-Type: application/json, and is let in by CORSMiddleware",
+        )
+
+
+def _asked_for_leave(request: Request) -> bool:
+    """Tell whether a browser sends such a request to another site only after a preflight that CORS has to grant."""
+    scheme = request.headers.get("authorization", "").partition(" ")[0]
+    return request.method == "DELETE" or scheme.lower() == "bearer" or _is_json(request)
+
+
+def _is_json(request: Request) -> bool:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )
+
+
+def _refuse_other_than_json(request: Request) -> None:
+    has_body = (
+        "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
+    )
+    if has_body and not _is_json(request):
+        raise Refusal(NOT_JSON, NOT_JSON.example)
+
+
+def _limited(request: Request) -> Request:
+    """Return the request with an end to its body.
+
+    FastAPI's ``max_body_size`` would do, but answers in plain text where the client has announced the length.
+    """
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > MAX_BODY_BYTES:
+            raise Refusal(TOO_LARGE, TOO_LARGE.example)
+        return message
+
+    return Request(request.scope, receive)
+
+
+# -- OpenAPI ------------------------------------------------------------------------------------------
+
+_SCHEMA: Final = {"$ref": f"#/components/schemas/{JobProblem.__name__}"}
+
+
+def documented(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
+    """Return a route's ``responses=`` for these kinds of problems, with an example of each."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        response = responses.setdefault(
+            kind.status,
+            {"description": "", "content": {MEDIA_TYPE: {"schema": _SCHEMA, "examples": {}}}},
+        )
+        titles = [title for title in (response["description"], kind.title) if title]
+        response["description"] = "; ".join(titles)
+        response["content"][MEDIA_TYPE]["examples"][kind.code] = {"value": _example(kind)}
+        if kind.retry_after_s is not None:
+            response["headers"] = {
+                "Retry-After": {
+                    "description": f"Seconds to wait, with `{kind.code}`.",
+                    "schema": {"type": "integer"},
+                }
+            }
+    return responses
+
+
+def _example(kind: Kind) -> dict[str, object]:
+    example: dict[str, object] = {
+        "type": "about:blank" if kind in ABOUT_BLANK else kind.type,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": kind.example,
+        "code": kind.code,
+    }
+    if kind is INVALID_REQUEST:
+        example["errors"] = [
+            {
+                "loc": ["query", "limit"],
+                "msg": "Input should be less than or equal to 200",
+                "type": "less_than_equal",
+            }
+        ]
+    return example
+
+
+def with_schema(
+    responses: dict[int | str, dict[str, Any]],
+) -> tuple[dict[int | str, dict[str, Any]], dict[str, Any]]:
+    """Return a route's ``responses=`` and ``openapi_extra=`` that also bring the schema which the others refer to.
+
+    FastAPI takes a schema in only through ``model``, and files it under the media type of the good answer.  So it is
+    named there, and the response then replaced: an object, unlike a dict, is put in the place of what it would merge.
+    """
+    status, response = next(iter(responses.items()))
+    return (
+        {**responses, status: {**response, "model": JobProblem}},
+        {"responses": {str(status): OpenAPIResponse.model_validate(response)}},
+    )

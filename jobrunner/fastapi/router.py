@@ -1,0 +1,384 @@
+"""The jobs router: everything that can be asked of and done to a runner, over HTTP.
+
+Two locks: ``read`` for what only looks, ``act`` for what changes something.  Each stands before the queue, so that a
+stranger learns nothing, not even that the runner is closed.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Response, params
+from fastapi.routing import APIRoute
+
+from jobrunner.errors import ConfigurationError, JobNotFound, UnknownQueue, UnknownTask
+from jobrunner.fastapi import problems
+from jobrunner.fastapi.problems import Kind, ProblemRoute, Refusal, documented, with_schema
+from jobrunner.fastapi.schemas import (
+    CancelledBody,
+    DeadLetterBody,
+    DeadLetterPageBody,
+    DeadLetterQuery,
+    HealthBody,
+    JobDetailBody,
+    JobPageBody,
+    JobQuery,
+    Name,
+    PausedBody,
+    QueuesBody,
+    ReplayBody,
+    ReplayedBody,
+    ReplayFilterBody,
+)
+from jobrunner.job import JobBody
+from jobrunner.queue import JobQueue
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Guard = params.Depends | Callable[..., object]
+"""A lock: ``Depends(f)``, or ``f`` itself."""
+
+OPEN_TO_ALL = (
+    "jobs.router() has no lock, so everyone could read and replay jobs: write"
+    " jobs.router(read=bearer(TOKEN)) with `from jobrunner.fastapi import bearer` (or a dependency of your"
+    " own), or jobs.router(insecure=True) for an app that only localhost can reach"
+)
+OPEN_TO_READ = (
+    "jobs.router(act=...) locks what changes jobs, but everyone could read them: write"
+    " jobs.router(read=..., act=...), or jobs.router(act=..., insecure=True) if that is meant"
+)
+
+JobId = Annotated[UUID, Path(description="The job's id.")]
+DeadLetterId = Annotated[UUID, Path(description="The dead letter's id, which is its job's.")]
+QueueName = Annotated[Name, Path(description="The queue's name.", examples=["mail"])]
+
+READ = (problems.NOT_RUNNING, problems.STORE_UNAVAILABLE, problems.STORE_UNUSABLE)
+WRITE = (*READ, problems.STORE_BUSY, problems.OUTCOME_UNKNOWN, problems.STORE_FULL)
+BODY = (problems.UNREADABLE, problems.TOO_LARGE, problems.NOT_JSON)
+
+
+def build_router(
+    queue: Callable[..., object],
+    *,
+    read: Guard | None = None,
+    act: Guard | None = None,
+    insecure: bool = False,
+) -> APIRouter:
+    """Return the routes, to be included under a prefix: ``app.include_router(..., prefix="/jobs")``.
+
+    Args:
+        queue: the dependency that gives the ``JobQueue``; the key to override it by in ``app.dependency_overrides``.
+        read: lets those pass who may look.
+        act: lets those pass who may replay, cancel, delete and pause; by default the same as ``read``.
+        insecure: do without the locks that are not given.
+
+    Raises:
+        ConfigurationError: everyone could read, and ``insecure`` does not say that this is meant.
+    """
+    if read is None and not insecure:
+        raise ConfigurationError(OPEN_TO_ALL if act is None else OPEN_TO_READ)
+    may_read = _locks("read", read)
+    may_act = _locks("act", act) or may_read
+
+    router = APIRouter(
+        tags=["jobs"], route_class=ProblemRoute, generate_unique_id_function=_operation_id
+    )
+    reading = _Side(router, may_read, READ)
+    acting = _Side(router, may_act, (*WRITE, problems.CROSS_ORIGIN))
+    provided = Depends(queue)
+    _add_list(reading, provided)
+    _add_dead_letters(reading, provided)
+    _add_replays(acting, provided)
+    _add_delete(acting, provided)
+    _add_queues(reading, acting, provided)
+    _add_health(reading, provided)
+    _add_job(reading, acting, provided)  # last: its path takes every word
+    return router
+
+
+def _locks(side: str, guard: Guard | None) -> list[params.Depends]:
+    if guard is None:
+        return []
+    if isinstance(guard, params.Depends):
+        if guard.dependency is not None:
+            return [guard]
+    elif callable(guard):
+        return [Depends(guard)]
+    raise ConfigurationError(
+        f"jobs.router({side}=...) takes a dependency: bearer(TOKEN), Depends(f), or the function itself"
+    )
+
+
+def _operation_id(route: APIRoute) -> str:
+    """Name an operation by its prefix and function: the routers of two runners may stand in one app."""
+    # FastAPI hands in the route under its prefix, which knows the route that it stands for.
+    own = getattr(route, "original_route", route)
+    prefix = route.path_format.removesuffix(own.path_format)
+    words = re.findall(r"[A-Za-z0-9]+", prefix)
+    return "_".join([*words, route.name])
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The routes behind one lock, and the problems that each of them may meet."""
+
+    router: APIRouter
+    lock: list[params.Depends]
+    kinds: tuple[Kind, ...]
+
+    def problems(self, *kinds: Kind) -> dict[int | str, dict[str, Any]]:
+        locked = (problems.UNAUTHORIZED, problems.FORBIDDEN) if self.lock else ()
+        return documented(*locked, *kinds, *self.kinds)
+
+    def route(
+        self,
+        method: str,
+        path: str,
+        *kinds: Kind,
+        summary: str,
+        answers: str,
+        status: int = HTTPStatus.OK,
+        responses: dict[int | str, dict[str, Any]] | None = None,
+        openapi_extra: dict[str, Any] | None = None,
+    ) -> Callable[[F], F]:
+        return self.router.api_route(
+            path,
+            methods=[method],
+            summary=summary,
+            response_description=answers,
+            status_code=status,
+            dependencies=self.lock,
+            responses=responses or self.problems(*kinds),
+            openapi_extra=openapi_extra,
+        )
+
+
+# -- jobs ---------------------------------------------------------------------------------------------
+
+
+def _add_list(reading: _Side, provided: Any) -> None:
+    responses, schema = with_schema(
+        reading.problems(problems.INVALID_REQUEST, problems.INVALID_CURSOR)
+    )
+
+    @reading.route(
+        "GET",
+        "",
+        summary="List jobs",
+        answers="Jobs, newest first.",
+        responses=responses,
+        openapi_extra=schema,
+    )
+    async def list_jobs(
+        where: Annotated[JobQuery, Query()], queue: JobQueue = provided
+    ) -> JobPageBody:
+        """List jobs, newest first, without their arguments. Dead ones are listed as dead letters."""
+        page = await queue.list(
+            task=where.task,
+            queue=where.queue,
+            state=where.state,
+            tag=where.tag,
+            key=where.key,
+            since=where.since,
+            until=where.until,
+            limit=where.limit,
+            cursor=where.cursor,
+        )
+        return JobPageBody.model_validate(page)
+
+
+def _add_job(reading: _Side, acting: _Side, provided: Any) -> None:
+    @reading.route(
+        "GET",
+        "/{id}",
+        problems.NOT_FOUND,
+        problems.INVALID_REQUEST,
+        summary="Get a job",
+        answers="The job.",
+    )
+    async def get_job(id: JobId, queue: JobQueue = provided) -> JobDetailBody:
+        """Get a job with its attempts, without its arguments; a dead one is found too."""
+        return JobDetailBody.model_validate(await queue.get(str(id)))
+
+    @acting.route(
+        "POST",
+        "/{id}/cancel",
+        problems.NOT_FOUND,
+        problems.INVALID_REQUEST,
+        summary="Cancel a job",
+        answers="Whether there was something to cancel.",
+    )
+    async def cancel_job(id: JobId, queue: JobQueue = provided) -> CancelledBody:
+        """Cancel a waiting job at once; ask a running one to stop. A finished or dead one is left alone."""
+        return CancelledBody(cancelled=await queue.cancel(str(id)))
+
+
+# -- dead letters -------------------------------------------------------------------------------------
+
+
+def _add_dead_letters(reading: _Side, provided: Any) -> None:
+    @reading.route(
+        "GET",
+        "/dead-letters",
+        problems.INVALID_REQUEST,
+        problems.INVALID_CURSOR,
+        summary="List dead letters",
+        answers="Dead letters, last died first.",
+    )
+    async def list_dead_letters(
+        where: Annotated[DeadLetterQuery, Query()], queue: JobQueue = provided
+    ) -> DeadLetterPageBody:
+        """List jobs that will not run again by themselves, last died first, with their arguments."""
+        page = await queue.dead_letters.page(
+            task=where.task,
+            queue=where.queue,
+            reason=where.reason,
+            tag=where.tag,
+            since=where.since,
+            until=where.until,
+            limit=where.limit,
+            cursor=where.cursor,
+        )
+        return DeadLetterPageBody.model_validate(page)
+
+    @reading.route(
+        "GET",
+        "/dead-letters/{id}",
+        problems.NOT_FOUND,
+        problems.INVALID_REQUEST,
+        summary="Get a dead letter",
+        answers="The dead letter.",
+    )
+    async def get_dead_letter(id: DeadLetterId, queue: JobQueue = provided) -> DeadLetterBody:
+        """Get a dead letter whole: arguments, last traceback, attempts."""
+        return DeadLetterBody.model_validate(await queue.dead_letters.get(str(id)))
+
+
+def _add_replays(acting: _Side, provided: Any) -> None:
+    @acting.route(
+        "POST",
+        "/dead-letters/{id}/replay",
+        problems.NOT_FOUND,
+        problems.KEY_TAKEN,
+        problems.ALREADY_REPLAYED,
+        problems.NO_HANDLER,
+        problems.INVALID_REQUEST,
+        problems.INVALID_ARGUMENTS,
+        *BODY,
+        summary="Replay a dead letter",
+        answers="The job that will run.",
+        status=HTTPStatus.ACCEPTED,
+    )
+    async def replay_dead_letter(
+        id: DeadLetterId, body: ReplayBody | None = None, queue: JobQueue = provided
+    ) -> JobBody:
+        """Put a dead letter back, with fresh attempts.
+
+        As it was, it keeps its id. With changed arguments it becomes a new job with a new id, linked to it.
+        """
+        changes = body.args if body else None
+        try:
+            # No change is no edit: the same job runs again, and keeps the id that others know it by.
+            job = await queue.dead_letters.replay(str(id), args=changes or None)
+        except (UnknownTask, UnknownQueue) as error:
+            raise Refusal(problems.NO_HANDLER, str(error)) from error
+        except JobNotFound:
+            # The second click of a double click: what it asks for has been done (or raises again, if it never was).
+            job = await queue.get(str(id))
+            raise Refusal(
+                problems.ALREADY_REPLAYED, f"the job is {job.state}, not (or no more) a dead letter"
+            ) from None
+        return JobBody.model_validate(job)
+
+    @acting.route(
+        "POST",
+        "/dead-letters/replay",
+        problems.INVALID_REQUEST,
+        *BODY,
+        summary="Replay dead letters by filter",
+        answers="How many.",
+    )
+    async def replay_dead_letters(
+        body: ReplayFilterBody, queue: JobQueue = provided
+    ) -> ReplayedBody:
+        """Put back every dead letter to which everything given applies, as it was; `dry_run` only counts them."""
+        letters = queue.dead_letters
+        where: dict[str, Any] = body.model_dump(exclude={"all", "dry_run"})
+        matched = await letters.count(**where)
+        replayed = 0 if body.dry_run else await letters.replay_all(**where)
+        return ReplayedBody(matched=max(matched, replayed), replayed=replayed, dry_run=body.dry_run)
+
+
+def _add_delete(acting: _Side, provided: Any) -> None:
+    @acting.route(
+        "DELETE",
+        "/dead-letters/{id}",
+        problems.NOT_FOUND,
+        problems.INVALID_REQUEST,
+        summary="Delete a dead letter",
+        answers="It is gone.",
+        status=HTTPStatus.NO_CONTENT,
+    )
+    async def delete_dead_letter(id: DeadLetterId, queue: JobQueue = provided) -> None:
+        """Delete a dead letter and its attempts for good."""
+        await queue.dead_letters.delete(str(id))
+
+
+# -- queues and health --------------------------------------------------------------------------------
+
+
+def _add_queues(reading: _Side, acting: _Side, provided: Any) -> None:
+    @reading.route("GET", "/queues", summary="List queues", answers="The queues.")
+    async def list_queues(queue: JobQueue = provided) -> QueuesBody:
+        """List the queues over all workers: what waits, what runs, what is paused."""
+        return QueuesBody.model_validate({"items": await queue.queues()})
+
+    @acting.route(
+        "POST",
+        "/queues/{name}/pause",
+        problems.UNKNOWN_QUEUE,
+        problems.INVALID_REQUEST,
+        summary="Pause a queue",
+        answers="The queue is paused.",
+    )
+    async def pause_queue(name: QueueName, queue: JobQueue = provided) -> PausedBody:
+        """Start none of the queue's jobs, in any process, until it is resumed; running ones go on."""
+        await queue.pause(name)
+        return PausedBody(name=name, paused=True)
+
+    @acting.route(
+        "POST",
+        "/queues/{name}/resume",
+        problems.UNKNOWN_QUEUE,
+        problems.INVALID_REQUEST,
+        summary="Resume a queue",
+        answers="The queue is not paused.",
+    )
+    async def resume_queue(name: QueueName, queue: JobQueue = provided) -> PausedBody:
+        """Start the queue's jobs again."""
+        await queue.resume(name)
+        return PausedBody(name=name, paused=False)
+
+
+def _add_health(reading: _Side, provided: Any) -> None:
+    responses = reading.problems()
+    unavailable: int = HTTPStatus.SERVICE_UNAVAILABLE
+    responses[unavailable] |= {"model": HealthBody}
+    responses[unavailable]["description"] += "; or the health of a worker that has stopped"
+
+    @reading.route(
+        "GET",
+        "/health",
+        summary="Health",
+        answers="Jobs are safe; `problems` says what needs a look.",
+        responses=responses,
+    )
+    async def get_health(response: Response, queue: JobQueue = provided) -> HealthBody:
+        """Say whether the promises are being kept: 200 while they are, 503 once this worker stops or has failed."""
+        health = HealthBody.model_validate(await queue.health())
+        if health.status in {"stopping", "failed"}:
+            response.status_code = unavailable
+        return health

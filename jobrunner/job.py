@@ -1,0 +1,245 @@
+"""What the library hands to its users: jobs, their attempts, dead letters, and the state of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import core_schema
+
+from jobrunner.clock import from_us
+from jobrunner.errors import NotRunning
+from jobrunner.model import AttemptOutcome, AttemptRow, DeadReason, State
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class JobSource(Protocol):
+    """Where a job came from, asked again when its holder wants to know more."""
+
+    async def result_of(self, job: Job[Any], timeout: float | timedelta | None) -> Any:
+        """Wait for a job's result."""
+        ...
+
+    async def refreshed(self, job: Job[Any]) -> Job[Any]:
+        """Read a job again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of a job; the last one may still be running and then has no end."""
+
+    attempt: int
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: AttemptOutcome | None
+    error_type: str | None
+    error: str | None
+    traceback: str | None
+    worker: int
+
+
+def history_of(attempts: Iterable[AttemptRow]) -> tuple[Attempt, ...]:
+    """Return stored attempts in their public form."""
+    return tuple(
+        Attempt(
+            attempt=row.attempt,
+            started_at=from_us(row.started_at),
+            finished_at=None if row.finished_at is None else from_us(row.finished_at),
+            outcome=row.outcome,
+            error_type=row.error_type,
+            error=row.error,
+            traceback=row.traceback,
+            worker=row.worker,
+        )
+        for row in attempts
+    )
+
+
+class JobBody(BaseModel):
+    """A job as it is told over HTTP: never its arguments."""
+
+    model_config = ConfigDict(
+        title="Job",
+        from_attributes=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a",
+                    "task": "send_welcome_email",
+                    "queue": "mail",
+                    "state": "queued",
+                    "run_at": "2026-11-22T08:00:00Z",
+                    "created_at": "2026-11-22T08:00:00Z",
+                    "attempt": 0,
+                    "created": True,
+                }
+            ]
+        },
+    )
+
+    id: str = Field(
+        description="UUIDv7, made before the job was stored; the job's idempotency key."
+    )
+    task: str = Field(description="The task's stored name.")
+    queue: str
+    state: State
+    run_at: datetime = Field(description="When the job is, or was, due.")
+    created_at: datetime
+    attempt: int = Field(description="Runs so far, the present one included; 0 before the first.")
+    created: bool = Field(
+        description="False if an unfinished job with the same key was there already."
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job(Generic[R_co]):
+    """One stored call of a task, as it was when it was read.
+
+    May be returned from a FastAPI route (``-> Job[None]``); the response holds the fields of ``JobBody``.
+    """
+
+    id: str
+    task: str
+    queue: str
+    state: State
+    run_at: datetime
+    created_at: datetime
+    attempt: int
+    created: bool
+    """Whether this call stored it; False if an unfinished job held the key, or the job was looked up."""
+    history: tuple[Attempt, ...] = ()
+    """The attempts, oldest first; loaded by ``get`` and ``refresh`` only."""
+    key: str | None = None
+    tag: str | None = None
+    replay_of: str | None = None
+    """The dead letter that this job replays with other arguments."""
+    replays: int = 0
+    """How often this job was put back from the dead letters."""
+    _source: JobSource | None = field(default=None, repr=False)
+
+    async def result(self, timeout: float | timedelta | None = None) -> R_co:
+        """Wait until the job has succeeded and return what it returned.
+
+        Args:
+            timeout: seconds or a timedelta to wait at most; None waits for ever.
+
+        Raises:
+            JobDead, JobCancelled, JobExpired: it will not succeed by itself.
+            ResultTimeout: it is not finished yet; it goes on.
+            ResultNotStored: it succeeded, but what it returned could not be kept.
+            JobNotFound: it is past its retention.
+        """
+        value: R_co = await self._home().result_of(self, timeout)
+        return value
+
+    async def refresh(self) -> Job[R_co]:
+        """Return the job as it is now, with its history."""
+        return await self._home().refreshed(self)
+
+    def _home(self) -> JobSource:
+        if self._source is None:
+            raise NotRunning(
+                "this Job was not read from a runner, so there is nobody to ask about it"
+            )
+        return self._source
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    if not TYPE_CHECKING:
+        # What a job returns is for type checkers alone. Pydantic takes a dataclass with parameters apart by its fields,
+        # past the schema below, so Job[str] is Job itself at run time.
+        def __class_getitem__(cls, result: object) -> "type[Job]":
+            return cls
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(
+            lambda value: JobBody.model_validate(value) if isinstance(value, Job) else value,
+            handler(JobBody),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A job that will not run again by itself, kept whole."""
+
+    id: str
+    task: str
+    queue: str
+    reason: DeadReason
+    error_type: str | None
+    error: str | None
+    traceback: str | None
+    args: dict[str, Any]
+    """The stored arguments by parameter name, as plain JSON values."""
+    attempt: int
+    """Runs in its last life."""
+    created_at: datetime
+    died_at: datetime
+    key: str | None
+    tag: str | None
+    replays: int
+    replay_of: str | None
+    replayed_as: str | None
+    """The job that replays it with edited arguments, if there is one."""
+    history: tuple[Attempt, ...] = ()
+    """The attempts, oldest first; loaded by ``get`` only."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueInfo:
+    """One queue, over all workers of the store."""
+
+    name: str
+    slots: int
+    """Slots of the workers that are alive; 0 if none serves the queue."""
+    paused: bool
+    queued: int
+    scheduled: int
+    running: int
+    oldest_due_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """One process that runs jobs on the store."""
+
+    id: int
+    pid: int
+    host: str
+    started_at: datetime
+    beat_at: datetime
+    stalled: bool
+    """Alive, but its loop has not turned for half a minute: blocked, or stopped."""
+    queues: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the promises are being kept just now, and what stands in the way."""
+
+    status: Literal["ok", "degraded", "stopping", "failed"]
+    """``degraded``: jobs are safe, but something needs a look. ``failed``: this worker has stopped."""
+    problems: tuple[str, ...]
+    """One sentence each."""
+    working: bool
+    """Whether this process runs jobs."""
+    running: int
+    """Attempts under way in this process."""
+    stuck_threads: tuple[str, ...]
+    """Timed-out ``def`` attempts whose thread has not ended, as ``task job-id``."""
+    unknown_tasks: dict[str, datetime]
+    """Tasks with waiting jobs that no live worker knows, and since when the oldest is due."""
+    workers: tuple[WorkerInfo, ...]
+    version: str

@@ -1,0 +1,252 @@
+"""What a job is and what can happen to it: plain values, no I/O.
+
+Times are microseconds since 1970 in UTC, durations microseconds, arguments and results JSON text.  The values that pass
+through every round are named tuples: twenty thousand of them are made each second, at a fifth of a dataclass's price.
+
+The life of a job (each arrow is one value below)::
+
+    Enqueue ─▶ scheduled ─promote─▶ queued ─claim─▶ running ─▶ Succeeded ─▶ succeeded
+                   ▲                  ▲                ├─────▶ RetryAt, Snoozed ─▶ scheduled
+                   └──────────────────┴────────────────┼─────▶ Released ─▶ queued, its attempt given back
+                                      replay           ├─────▶ Cancelled ─▶ cancelled
+                                        ▲              └─────▶ Dead ─┐
+                                        └────── dead letter ◀────────┘
+"""
+
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
+
+State = Literal[
+    "scheduled", "queued", "running", "blocked", "succeeded", "cancelled", "expired", "dead"
+]
+"""``dead`` is the state of a row of the dead-letter table; the others are states of a row of the jobs table."""
+
+UNFINISHED: Final = frozenset({"scheduled", "queued", "running", "blocked"})
+FINISHED: Final = frozenset({"succeeded", "cancelled", "expired", "dead"})
+
+AttemptOutcome = Literal[
+    "succeeded", "failed", "timed_out", "snoozed", "cancelled", "released", "lost"
+]
+DeadReason = Literal["exhausted", "buried", "not_retryable", "lost", "unknown_task", "invalid_args"]
+
+LOST_LIMIT: Final = 5
+"""A job without ``max_attempts`` whose process died this often under it is a dead letter."""
+
+
+class Enqueue(NamedTuple):
+    """A new job, not yet stored."""
+
+    id: str
+    task: str
+    queue: str
+    args: str
+    created_at: int
+    run_at: int
+    priority: int = 0
+    key: str | None = None
+    expires_at: int | None = None
+    max_attempts: int | None = None
+    """Set by the caller for this job alone; None takes the task's at each failure."""
+    timeout: int | None = None
+    """Set by the caller for this job alone, in microseconds; 0 means none, None takes the task's."""
+    tag: str | None = None
+    replay_of: str | None = None
+
+
+class Enqueued(NamedTuple):
+    """What became of an ``Enqueue``: its own row, or the unfinished one that holds its key."""
+
+    id: str
+    created: bool
+    task: str
+    queue: str
+    state: State
+    created_at: int
+    run_at: int
+    attempt: int
+
+
+class Claimed(NamedTuple):
+    """One attempt that this worker may make: the row as the claim left it."""
+
+    seq: int
+    lease: int
+    worker: int
+    id: str
+    task: str
+    queue: str
+    args: str
+    attempt: int
+    """1 for the first run."""
+    started_at: int
+    first_started_at: int
+    """When the first attempt of this life (a replay begins a new one) started."""
+    created_at: int
+    run_at: int
+    priority: int
+    max_attempts: int | None
+    timeout: int | None
+    suspect: bool
+    """Its process died under it before: it runs with no other suspect beside it."""
+
+
+class Ended(NamedTuple):
+    """How an attempt ended, as it is kept in the attempts table."""
+
+    outcome: AttemptOutcome
+    at: int
+    error_type: str | None = None
+    error: str | None = None
+    traceback: str | None = None
+
+
+class Succeeded(NamedTuple):
+    """The job is done. ``result`` is JSON, or None for a result of None."""
+
+    job: Claimed
+    ended: Ended
+    result: str | None
+    result_omitted: str | None = None
+    """Why the result could not be kept, if it could not."""
+
+
+class RetryAt(NamedTuple):
+    """The attempt failed, the job runs again at ``run_at``."""
+
+    job: Claimed
+    ended: Ended
+    run_at: int
+
+
+class Snoozed(NamedTuple):
+    """The job asked to run again at ``run_at``; the attempt is given back."""
+
+    job: Claimed
+    ended: Ended
+    run_at: int
+
+
+class Released(NamedTuple):
+    """Shutdown took the attempt away; the job is queued again and the attempt given back."""
+
+    job: Claimed
+    ended: Ended
+
+
+class Cancelled(NamedTuple):
+    """The running job obeyed a cancel."""
+
+    job: Claimed
+    ended: Ended
+
+
+class Dead(NamedTuple):
+    """The job will not run again by itself: it moves whole to the dead letters."""
+
+    job: Claimed
+    ended: Ended
+    reason: DeadReason
+
+
+Outcome = Succeeded | RetryAt | Snoozed | Released | Cancelled | Dead
+"""What the executor says of an attempt and the store writes down."""
+
+
+class Claim(NamedTuple):
+    """A worker's standing request for work."""
+
+    worker: int
+    slots: Mapping[str, int]
+    """Free slots by queue name; queues without a free slot are left out."""
+    tasks: frozenset[str]
+    """Every name that this worker can run."""
+    suspects: bool
+    """Whether one suspect may be claimed: only while none is running here."""
+
+
+class JobRow(NamedTuple):
+    """A job as it lies in the store; ``dead`` ones carry the four last fields."""
+
+    seq: int
+    id: str
+    task: str
+    queue: str
+    state: State
+    args: str
+    created_at: int
+    run_at: int
+    attempt: int
+    priority: int
+    key: str | None
+    tag: str | None
+    expires_at: int | None
+    max_attempts: int | None
+    timeout: int | None
+    started_at: int | None
+    first_started_at: int | None
+    finished_at: int | None
+    result: str | None
+    result_omitted: str | None
+    cancel_requested: bool
+    crashes: int
+    replays: int
+    replay_of: str | None
+    reason: DeadReason | None = None
+    error_type: str | None = None
+    error: str | None = None
+    traceback: str | None = None
+    replayed_as: str | None = None
+
+
+class AttemptRow(NamedTuple):
+    """One attempt of a job; the running one has no end yet."""
+
+    attempt: int
+    lease: int
+    worker: int
+    started_at: int
+    finished_at: int | None
+    outcome: AttemptOutcome | None
+    error_type: str | None
+    error: str | None
+    traceback: str | None
+
+
+class Filter(NamedTuple):
+    """Which jobs or dead letters a list or a bulk verb means; None means any."""
+
+    task: str | None = None
+    queue: str | None = None
+    state: State | None = None
+    reason: DeadReason | None = None
+    tag: str | None = None
+    key: str | None = None
+    since: int | None = None
+    """Created (a job) or died (a dead letter) at this instant or later."""
+    until: int | None = None
+    """Created or died before this instant."""
+
+
+class QueueStats(NamedTuple):
+    """One queue as the store sees it, over all workers."""
+
+    name: str
+    paused: bool
+    queued: int
+    scheduled: int
+    running: int
+    oldest_due_at: int | None
+    """When the longest-waiting queued job became due."""
+
+
+class WorkerRow(NamedTuple):
+    """A process that runs jobs on this store."""
+
+    worker: int
+    pid: int
+    host: str
+    started_at: int
+    beat_at: int
+    doorbell: str | None
+    queues: Mapping[str, int]
+    tasks: frozenset[str]

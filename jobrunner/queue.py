@@ -1,0 +1,340 @@
+"""The queue as its users hold it: store a job, look it up, cancel it, replay what died."""
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
+
+from jobrunner.call import Call
+from jobrunner.clock import SECOND_US, from_us, now_us
+from jobrunner.committer import Committer
+from jobrunner.dead_letters import DeadLetters
+from jobrunner.errors import (
+    InvalidOptions,
+    JobCancelled,
+    JobDead,
+    JobExpired,
+    JobNotFound,
+    ResultNotStored,
+    ResultTimeout,
+    UnknownQueue,
+    UnknownTask,
+)
+from jobrunner.events import Events
+from jobrunner.foreign import queue_attribute
+from jobrunner.ids import new_id
+from jobrunner.job import Health, Job, QueueInfo, history_of
+from jobrunner.model import FINISHED, AttemptRow, Enqueued, JobRow, State
+from jobrunner.paging import checked_limit, filter_of, read_cursor, write_cursor
+from jobrunner.spec import TaskSpec, duration_us
+from jobrunner.store.protocol import Store
+from jobrunner.task import Task
+from jobrunner.worker import Worker
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+POLL_S: Final = 0.5
+"""How often a wait for a result looks at the store: the job may end in another process."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Jobs, newest first, and the cursor of the page after; None at the end."""
+
+    items: list[Job[Any]]
+    next_cursor: str | None
+
+
+class JobQueue:
+    """The verbs of one open runner; what ``Depends(jobs.queue)`` and ``Queue`` inject."""
+
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        *,
+        tasks: Mapping[str, TaskSpec],
+        queues: frozenset[str],
+        events: Events,
+        worker: Worker,
+    ) -> None:
+        self._store = store
+        self._committer = committer
+        self._tasks = tasks
+        self._queues = queues
+        self._events = events
+        self._worker = worker
+        self.loop = asyncio.get_running_loop()
+        """The loop on which the runner is open; other threads go through it."""
+        self.dead_letters = DeadLetters(store, tasks, stored=self._stored, wake=worker.look)
+
+    # -- storing ------------------------------------------------------------------
+
+    async def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Store a call of the task; the job is on disk when this returns.
+
+        Options go with the task: ``queue.enqueue(remind.options(delay=3600), email)``. If an unfinished job of the
+        task holds the same ``key``, that job is returned, with ``created`` False.
+
+        Raises:
+            InvalidArguments: they do not fit the task; nothing was stored.
+            UnknownTask: the task is not registered with this runner.
+            StoreError: see ``errors``; after a ``StoreOutcomeUnknown`` the job may be there.
+        """
+        return await self.enqueue_call(_task(task).call(*args, **kwargs))
+
+    async def enqueue_call(self, call: Call[R]) -> Job[R]:
+        """Store a call as a job; see ``enqueue``."""
+        now = now_us()
+        job = self._checked(call).to_enqueue(id=new_id(now), now=now)
+        (stored,) = await self._committer.enqueue((job,))
+        return self._stored(stored, call)
+
+    async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
+        """Store many calls (``task.call(...)``) in one transaction: all of them, or none.
+
+        Returns:
+            The jobs, in the order of the calls.
+
+        Raises:
+            InvalidOptions: more than 10,000 calls.
+            InvalidArguments, UnknownTask, StoreError: as ``enqueue``.
+        """
+        now = now_us()
+        many = [self._checked(call) for call in calls]
+        jobs = [call.to_enqueue(id=new_id(now), now=now) for call in many]
+        stored = await self._committer.enqueue(jobs)
+        return [self._stored(one, call) for one, call in zip(stored, many, strict=True)]
+
+    def _checked(self, call: Call[R]) -> Call[R]:
+        if not isinstance(call, Call):
+            raise InvalidOptions(
+                f"{call!r} is not a call: write enqueue_many([task.call(...), ...])"
+            )
+        spec = call.spec
+        if self._tasks.get(spec.name) is not spec:
+            raise UnknownTask(
+                f"{spec.name} ({spec.where}) is not registered with this runner; write jobs.include(router) before it"
+                " is opened, or decorate the function with @jobs.task"
+            )
+        queue = call.options.queue
+        if queue is not None and queue not in self._queues:
+            raise unknown_queue(queue, f"options(queue={queue!r})", self._queues)
+        return call
+
+    def _stored(self, stored: Enqueued, call: Call[R] | None = None) -> Job[R]:
+        options = None if call is None else call.options
+        return Job(
+            stored.id,
+            stored.task,
+            stored.queue,
+            stored.state,
+            from_us(stored.run_at),
+            from_us(stored.created_at),
+            stored.attempt,
+            stored.created,
+            (),
+            None if options is None else options.key,
+            None if options is None else options.tag,
+            None,
+            0,
+            self,
+        )
+
+    # -- looking up ----------------------------------------------------------------
+
+    @overload
+    async def get(self, id: str) -> Job[Any]: ...
+    @overload
+    async def get(self, id: str, task: Task[..., R]) -> Job[R]: ...
+    async def get(self, id: str, task: Task[..., R] | None = None) -> Job[Any]:
+        """Return a job with its history; dead ones are found too, with the state ``dead``.
+
+        Args:
+            id: the job's.
+            task: whose job it must be; gives ``result()`` its type.
+
+        Raises:
+            JobNotFound: there is none, none any more, or it is another task's.
+        """
+        row = await self._row(id)
+        if task is not None and row.task not in {task.name, *task.spec.aliases}:
+            raise JobNotFound(f"job {id} is one of {row.task}, not of {task.name}")
+        return self._job(row, await self._store.attempts(row.seq))
+
+    async def _row(self, id: str) -> JobRow:
+        row = await self._store.get(id)
+        if row is None:
+            raise JobNotFound(f"no job has the id {id}; it may be past its retention")
+        return row
+
+    def _job(self, row: JobRow, attempts: Sequence[AttemptRow] = ()) -> Job[Any]:
+        return Job(
+            id=row.id,
+            task=row.task,
+            queue=row.queue,
+            state=row.state,
+            run_at=from_us(row.run_at),
+            created_at=from_us(row.created_at),
+            attempt=row.attempt,
+            created=False,
+            history=history_of(attempts),
+            key=row.key,
+            tag=row.tag,
+            replay_of=row.replay_of,
+            replays=row.replays,
+            _source=self,
+        )
+
+    async def list(
+        self,
+        *,
+        task: Task[..., Any] | str | None = None,
+        queue: str | None = None,
+        state: State | None = None,
+        tag: str | None = None,
+        key: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """Return a page of jobs (dead letters have a list of their own), newest first.
+
+        Args:
+            since: created at this instant or later.
+            until: created before this instant.
+            limit: jobs on the page, 1 to 1,000.
+            cursor: the ``next_cursor`` of the page before.
+
+        Raises:
+            InvalidCursor: no page gave it out.
+            InvalidOptions: a naive datetime, or a limit out of range.
+        """
+        where = filter_of(
+            task=task, queue=queue, state=state, tag=tag, key=key, since=since, until=until
+        )
+        page = await self._store.jobs(where, before=read_cursor(cursor), limit=checked_limit(limit))
+        return JobPage([self._job(row) for row in page.rows], write_cursor(page.next))
+
+    # -- results -------------------------------------------------------------------------
+
+    async def result_of(self, job: Job[Any], timeout: float | timedelta | None) -> Any:
+        """Wait for a job's result; see ``Job.result``."""
+        loop = asyncio.get_running_loop()
+        wait_s = None if timeout is None else duration_us(timeout, "timeout") / SECOND_US
+        deadline = None if wait_s is None else loop.time() + wait_s
+        while True:
+            # Before the read, so that an end between the two is not missed.
+            waiter = self._events.wait_for(job.id)
+            try:
+                row = await self._row(job.id)
+                if row.state in FINISHED:
+                    return self._result(row)
+                left_s = POLL_S if deadline is None else min(POLL_S, deadline - loop.time())
+                if left_s <= 0:
+                    raise ResultTimeout(
+                        f"{job.task} {job.id} is {row.state} after {wait_s:g} s; it goes on"
+                    )
+                await asyncio.wait([waiter], timeout=left_s)
+            finally:
+                waiter.cancel()
+
+    def _result(self, row: JobRow) -> Any:
+        name = f"{row.task} {row.id}"
+        if row.state == "dead":
+            raise JobDead(f"{name} is a dead letter ({row.reason}): {row.error_type}: {row.error}")
+        if row.state == "cancelled":
+            raise JobCancelled(f"{name} was cancelled")
+        if row.state == "expired":
+            raise JobExpired(f"{name} expired before it could start")
+        if row.result_omitted is not None:
+            raise ResultNotStored(row.result_omitted)
+        spec = self._tasks.get(row.task)
+        if spec is not None:
+            return spec.result.decode(row.result)
+        return None if row.result is None else json.loads(row.result)
+
+    async def refreshed(self, job: Job[Any]) -> Job[Any]:
+        """Read a job again; see ``Job.refresh``."""
+        return await self.get(job.id)
+
+    # -- cancelling ----------------------------------------------------------------------
+
+    async def cancel(self, id: str) -> bool:
+        """Cancel a job: a waiting one at once; a running one is asked to stop, wherever it runs.
+
+        Returns:
+            Whether there was something to cancel; False if the job had finished or died.
+
+        Raises:
+            JobNotFound: there is no such job.
+        """
+        before = await self._store.cancel(id, now=now_us())
+        if before is None:
+            raise JobNotFound(f"no job has the id {id}; it may be past its retention")
+        if before.state in FINISHED:
+            return False
+        if before.state == "running":
+            await self._worker.cancel_requested(before.seq)
+        else:
+            self._events.wake(id)
+        return True
+
+    # -- queues and health ------------------------------------------------------------------
+
+    async def queues(self) -> Sequence[QueueInfo]:
+        """Return every queue that is served, paused, or holds jobs, by name."""
+        return await self._worker.queues(self._queues)
+
+    async def pause(self, name: str) -> None:
+        """Let no worker start jobs of the queue until ``resume``; running ones go on.
+
+        Raises:
+            UnknownQueue: the runner has no such queue.
+        """
+        self._check_queue(name)
+        await self._store.pause(name, now=now_us())
+
+    async def resume(self, name: str) -> None:
+        """Undo ``pause``; raises as it does."""
+        self._check_queue(name)
+        await self._store.resume(name)
+        self._worker.look()
+
+    def _check_queue(self, name: str) -> None:
+        if name not in self._queues:
+            raise unknown_queue(name, "the name", self._queues)
+
+    async def health(self) -> Health:
+        """Return whether the promises are being kept just now, and what stands in the way."""
+        return await self._worker.health()
+
+    if not TYPE_CHECKING:
+        # Not shown to type checkers: they would take any attribute for one that exists.
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(
+                queue_attribute("queue", name) or f"JobQueue has no attribute {name!r}",
+                name=name,
+                obj=self,
+            )
+
+
+def _task(task: Task[P, R]) -> Task[P, R]:
+    if not isinstance(task, Task):
+        raise UnknownTask(
+            f"{task!r} is not a task; decorate the function with @jobs.task, and write enqueue(task, *args, **kwargs)"
+        )
+    return task
+
+
+def unknown_queue(name: str, who: str, known: Iterable[str]) -> UnknownQueue:
+    """Return the error for a queue that a runner does not have, with the line to paste."""
+    queues = ", ".join(f'"{queue}": ...' for queue in sorted(known))
+    return UnknownQueue(
+        f'{who}: the runner has no queue {name!r}; write JobRunner(..., queues={{{queues}, "{name}": 10}})'
+    )

@@ -1,0 +1,353 @@
+"""The decorator that makes tasks of functions, and the routers that collect them."""
+
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Concatenate, Never, ParamSpec, TypedDict, TypeVar, overload
+from weakref import WeakSet
+
+from jobrunner.context import JobContext
+from jobrunner.errors import DuplicateTask, InvalidOptions, InvalidTask
+from jobrunner.foreign import TASK_OPTIONS, refuse_words
+from jobrunner.retry import DEFAULT_RETRY, DEFAULT_WAIT, RetryIf, RetryPolicy, Stop, Wait
+from jobrunner.spec import (
+    DEFAULT_TIMEOUT_US,
+    UNSET,
+    Seconds,
+    Unset,
+    checked_attempts,
+    checked_name,
+    checked_priority,
+    duration_us,
+    make_spec,
+    positive_us,
+)
+from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask, Task, task_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_ROUTER_OPTIONS = (
+    "prefix",
+    *(word for word in TASK_OPTIONS if word not in ("name", "aliases")),
+)
+
+
+class _Declared(TypedDict):
+    """The defaults of a task as they are written; None or UNSET takes the router's."""
+
+    queue: str | None
+    priority: int | None
+    max_attempts: int | None
+    wait: Wait | None
+    stop: Stop | None
+    retry: RetryIf | None
+    timeout: Seconds | Unset | None
+    expires: Seconds | Unset | None
+    retention: Seconds | Unset | None
+
+
+class TaskDecorator:
+    """What ``router.task(...)`` returns: makes a task of the function below it."""
+
+    def __init__(self, decorate: Callable[[Callable[..., Any]], Task[..., Any]]) -> None:
+        self._decorate = decorate
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[Concatenate[JobContext, P], Coroutine[Any, Any, R]], /
+    ) -> CtxAsyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Callable[Concatenate[JobContext, P], R], /) -> CtxSyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
+    def __call__(self, fn: Callable[..., Any], /) -> Task[..., Any]:
+        """Make a task of the function."""
+        return self._decorate(fn)
+
+
+class TaskRouter:
+    """Collects tasks, as an ``APIRouter`` collects routes; a ``JobRunner`` is one, and includes others.
+
+    Args:
+        prefix: put before the stored name of each task, such as ``mail.``.
+        queue, priority, max_attempts, wait, stop, retry, timeout, expires, retention: the defaults of its tasks,
+            see ``task``.
+
+    Raises:
+        InvalidTask: a default has a value that cannot be.
+        TypeError: a word that is no option.
+    """
+
+    def __init__(
+        self,
+        *,
+        prefix: str = "",
+        queue: str = "default",
+        priority: int = 0,
+        max_attempts: int | None = None,
+        wait: Wait | None = None,
+        stop: Stop | None = None,
+        retry: RetryIf | None = None,
+        timeout: Seconds | Unset | None = UNSET,
+        expires: Seconds | None = None,
+        retention: Seconds | None = None,
+        **foreign: Never,
+    ) -> None:
+        if foreign:
+            refuse_words(type(self).__name__, foreign, _ROUTER_OPTIONS)
+        self._prefix = prefix
+        self._declared: _Declared = {
+            "queue": queue,
+            "priority": priority,
+            "max_attempts": max_attempts,
+            "wait": wait,
+            "stop": stop,
+            "retry": retry,
+            "timeout": timeout,
+            "expires": expires,
+            "retention": retention,
+        }
+        try:
+            checked_name(prefix or "x", "prefix")
+            _settled(self._declared)
+        except InvalidOptions as error:
+            raise InvalidTask(f"{type(self).__name__}: {error}") from None
+        self._tasks: dict[str, Task[..., Any]] = {}
+        # Weak: a module's router outlives the runners that tests and factories include it in.
+        self._includers: WeakSet[TaskRouter] = WeakSet()
+
+    @property
+    def tasks(self) -> Mapping[str, Task[..., Any]]:
+        """Every task of this router and of the routers that it includes, by stored name and by alias."""
+        return MappingProxyType(self._tasks)
+
+    @overload
+    def task(  # type: ignore[overload-overlap]
+        self, fn: Callable[Concatenate[JobContext, P], Coroutine[Any, Any, R]], /
+    ) -> CtxAsyncTask[P, R]: ...
+    @overload
+    def task(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def task(self, fn: Callable[Concatenate[JobContext, P], R], /) -> CtxSyncTask[P, R]: ...
+    @overload
+    def task(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
+    @overload
+    def task(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        wait: Wait | None = None,
+        stop: Stop | None = None,
+        retry: RetryIf | None = None,
+        timeout: Seconds | Unset | None = UNSET,
+        expires: Seconds | Unset | None = UNSET,
+        retention: Seconds | Unset | None = UNSET,
+        aliases: Iterable[str] = (),
+    ) -> TaskDecorator: ...
+    def task(
+        self,
+        fn: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        wait: Wait | None = None,
+        stop: Stop | None = None,
+        retry: RetryIf | None = None,
+        timeout: Seconds | Unset | None = UNSET,
+        expires: Seconds | Unset | None = UNSET,
+        retention: Seconds | Unset | None = UNSET,
+        aliases: Iterable[str] = (),
+        **foreign: Never,
+    ) -> Task[..., Any] | TaskDecorator:
+        """Make a task of a function: ``@router.task``, or ``@router.task(queue="mail", timeout=30)``.
+
+        An ``async def`` will run on the event loop, a ``def`` in a thread.  What is left out is the router's.
+
+        Args:
+            fn: the function, if the decorator is written without parentheses.
+            name: the stored name, without the router's prefix; the function's own if left out.  Never the module's:
+                moving a function must not orphan its jobs.
+            queue: the queue of its jobs.
+            priority: higher runs first; 0 if nothing says otherwise.
+            max_attempts: runs in total; 5 if nothing says otherwise.
+            wait: how long until the next attempt, a strategy of tenacity; by default about 2, 12, 72, 432 seconds.
+            stop: when to give up, a strategy of tenacity; alone it lifts ``max_attempts``, with it the first holds.
+            retry: which errors are worth another attempt, a strategy of tenacity; any ``Exception`` by default.
+            timeout: seconds or a timedelta per attempt, None for none; 300 if nothing says otherwise.
+            expires: seconds or a timedelta after a job became due: not started by then, it never runs.
+            retention: seconds or a timedelta for which finished jobs are kept; the runner's by default.
+            aliases: older stored names, prefix and all, whose jobs it runs too.
+            **foreign: the words of other job queues are answered with ours.
+
+        Raises:
+            InvalidTask: the function cannot be a task as it stands, or an option has a value that cannot be.
+            DuplicateTask: the name is taken.
+            TypeError: a word that is no option.
+        """
+        if foreign:
+            refuse_words("@task", foreign, TASK_OPTIONS)
+        declared: _Declared = {
+            "queue": queue,
+            "priority": priority,
+            "max_attempts": max_attempts,
+            "wait": wait,
+            "stop": stop,
+            "retry": retry,
+            "timeout": timeout,
+            "expires": expires,
+            "retention": retention,
+        }
+        # The names around the decorator, in case annotations are text and name something of an enclosing function.
+        namespace = sys._getframe(1).f_locals  # noqa: SLF001
+
+        def decorate(function: Callable[..., Any]) -> Task[..., Any]:
+            return self._made(function, name, aliases, namespace, declared)
+
+        return TaskDecorator(decorate) if fn is None else decorate(fn)
+
+    def include(self, *routers: "TaskRouter") -> None:
+        """Add the tasks of other routers, also those that are declared later.
+
+        Raises:
+            DuplicateTask: two tasks have the same stored name; the message tells both places.
+            InvalidTask: the routers would include each other in a ring.
+        """
+        for router in routers:
+            if not isinstance(router, TaskRouter):
+                raise TypeError(f"include() takes task routers, not {router!r}")
+            if router in self._reach():
+                raise InvalidTask("include(): these routers would include each other in a ring")
+            for task in router._tasks.values():  # noqa: SLF001 - of our own class
+                self._register(task)
+            router._includers.add(self)  # noqa: SLF001 - of our own class
+
+    def _made(
+        self,
+        fn: Any,
+        name: str | None,
+        aliases: Iterable[str],
+        namespace: Mapping[str, Any],
+        declared: _Declared,
+    ) -> Task[..., Any]:
+        if isinstance(fn, Task):
+            raise InvalidTask(
+                f"{fn.name} is a task already: write include() to add it to another router"
+            )
+        if isinstance(fn, str):
+            raise InvalidTask(f"@task({fn!r}): write @task(name={fn!r})")
+        try:
+            settled = _settled(_overlaid(self._declared, declared))
+            spec = make_spec(
+                fn,
+                prefix=self._prefix,
+                name=name,
+                aliases=aliases,
+                namespace=namespace,
+                **settled,
+            )
+        except InvalidOptions as error:
+            raise InvalidTask(f"{getattr(fn, '__name__', fn)}: {error}") from None
+        task = task_of(spec)
+        self._register(task)
+        return task
+
+    def _register(self, task: Task[..., Any]) -> None:
+        names = (task.spec.name, *task.spec.aliases)
+        reach = self._reach()
+        for router in reach:
+            for name in names:
+                _check_free(name, task, router._tasks.get(name))  # noqa: SLF001 - of our own class
+        for router in reach:
+            router._tasks.update(dict.fromkeys(names, task))  # noqa: SLF001 - of our own class
+
+    def _reach(self) -> "set[TaskRouter]":
+        """Return this router and all that include it, over any number of steps."""
+        found: set[TaskRouter] = set()
+        open_: list[TaskRouter] = [self]
+        while open_:
+            router = open_.pop()
+            if router not in found:
+                found.add(router)
+                open_.extend(router._includers)  # noqa: SLF001 - of our own class
+        return found
+
+
+class _Settled(TypedDict):
+    """The defaults of a task, checked and in microseconds."""
+
+    queue: str
+    priority: int
+    policy: RetryPolicy
+    timeout: int | None
+    expires: int | None
+    retention: int | None
+
+
+def _overlaid(router: _Declared, task: _Declared) -> _Declared:
+    """Return the router's defaults with the task's own over them."""
+    return {
+        "queue": router["queue"] if task["queue"] is None else task["queue"],
+        "priority": router["priority"] if task["priority"] is None else task["priority"],
+        "max_attempts": router["max_attempts"]
+        if task["max_attempts"] is None
+        else task["max_attempts"],
+        "wait": router["wait"] if task["wait"] is None else task["wait"],
+        "stop": router["stop"] if task["stop"] is None else task["stop"],
+        "retry": router["retry"] if task["retry"] is None else task["retry"],
+        "timeout": router["timeout"] if task["timeout"] is UNSET else task["timeout"],
+        "expires": router["expires"] if task["expires"] is UNSET else task["expires"],
+        "retention": router["retention"] if task["retention"] is UNSET else task["retention"],
+    }
+
+
+def _settled(declared: _Declared) -> _Settled:
+    """Check the defaults of a task; raise InvalidOptions or InvalidTask."""
+    queue, priority = declared["queue"], declared["priority"]
+    limit, timeout = declared["max_attempts"], declared["timeout"]
+    return {
+        "queue": checked_name("default" if queue is None else queue, "queue"),
+        "priority": checked_priority(0 if priority is None else priority),
+        "policy": RetryPolicy(
+            wait=DEFAULT_WAIT if declared["wait"] is None else declared["wait"],
+            stop=declared["stop"],
+            retry=DEFAULT_RETRY if declared["retry"] is None else declared["retry"],
+            max_attempts=None if limit is None else checked_attempts(limit),
+        ),
+        "timeout": DEFAULT_TIMEOUT_US if timeout is UNSET else _optional_us(timeout, "timeout"),
+        "expires": _optional_us(declared["expires"], "expires"),
+        "retention": _retention_us(declared["retention"]),
+    }
+
+
+def _optional_us(value: Seconds | Unset | None, what: str) -> int | None:
+    return None if value is None or isinstance(value, Unset) else positive_us(value, what)
+
+
+def _retention_us(value: Seconds | Unset | None) -> int | None:
+    return None if value is None or isinstance(value, Unset) else duration_us(value, "retention")
+
+
+def _check_free(name: str, task: Task[..., Any], taken: Task[..., Any] | None) -> None:
+    if taken is None or taken.spec is task.spec:
+        return
+    ours, theirs = task.spec, taken.spec
+    if ours.where == theirs.where:
+        raise DuplicateTask(
+            f"the task {name!r} of {ours.where} is declared twice: its module was imported under two names "
+            f"({ours.fn.__module__}, {theirs.fn.__module__}) or reloaded, or the decorator stands in a function "
+            "that ran twice on one router"
+        )
+    raise DuplicateTask(
+        f"two tasks have the name {name!r}: {theirs.where} and {ours.where}; "
+        "give one of them name=..., or its router a prefix=..."
+    )

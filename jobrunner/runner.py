@@ -1,0 +1,435 @@
+"""The runner: what a user declares tasks on and opens around the application. It composes, and decides nothing."""
+
+import asyncio
+import os
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+
+from jobrunner import current, signals
+from jobrunner.asgi import App, placed
+from jobrunner.call import Call
+from jobrunner.committer import Committer
+from jobrunner.dead_letters import DeadLetters
+from jobrunner.errors import AlreadyRunning, JobNotFound, NotRunning
+from jobrunner.events import EventName, Events, Hooks
+from jobrunner.foreign import queue_attribute
+from jobrunner.job import DeadLetter, Health, Job, QueueInfo
+from jobrunner.model import State
+from jobrunner.queue import JobPage, JobQueue, unknown_queue
+from jobrunner.routing import TaskRouter
+from jobrunner.settings import Durability, Settings
+from jobrunner.spec import Seconds
+from jobrunner.store.sqlite import SqliteStore
+from jobrunner.store.sqlite.store import path_of
+from jobrunner.sync import SyncQueue, in_thread
+from jobrunner.task import Task
+from jobrunner.worker import Worker
+
+if TYPE_CHECKING:
+    # FastAPI takes half a second to import, and a worker or a script needs nothing of it.
+    from fastapi import APIRouter, params
+
+P = ParamSpec("P")
+R = TypeVar("R")
+L = TypeVar("L", bound=Callable[[DeadLetter], Awaitable[None] | None])
+J = TypeVar("J", bound=Callable[[Job[Any]], Awaitable[None] | None])
+
+DEFAULT_STORE = "sqlite:///jobs.db"
+DEFAULT_QUEUES: Mapping[str, int] = {"default": 20}
+
+
+class JobRunner(TaskRouter):
+    """A durable job queue: tasks are declared on it, and it runs while an application does.
+
+    ::
+
+        jobs = JobRunner("sqlite:///shop.db", queues={"default": 20, "mail": 50})
+
+        @jobs.task(queue="mail")
+        async def send_welcome_email(email: str) -> None: ...
+
+        app = FastAPI(lifespan=jobs.lifespan)
+
+    Args:
+        store: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or a path.
+        queues: the slots of each queue in one process.
+        work: False enqueues and reads without running anything.
+        durability: ``"full"`` survives a power cut; ``"normal"`` may lose the last acknowledged jobs at one.
+        grace: seconds or a timedelta that attempts get to finish at shutdown.
+        retention: for how long succeeded, cancelled and expired jobs are kept.
+        keep_finished: how many of them at most.
+        dead_letter_retention: for how long dead letters are kept.
+        unknown_task_after: after what time a waiting job whose task no worker knows becomes a dead letter.
+
+    Raises:
+        ConfigurationError: a value that cannot be.
+    """
+
+    def __init__(
+        self,
+        store: str | os.PathLike[str] = DEFAULT_STORE,
+        *,
+        queues: Mapping[str, int] = DEFAULT_QUEUES,
+        work: bool = True,
+        durability: Durability = "full",
+        grace: Seconds = 10,
+        retention: Seconds = timedelta(days=7),
+        keep_finished: int = 1_000_000,
+        dead_letter_retention: Seconds = timedelta(days=90),
+        unknown_task_after: Seconds = timedelta(days=7),
+    ) -> None:
+        super().__init__()
+        path_of(store)
+        self.settings = Settings.make(
+            store=os.fspath(store),
+            queues=queues,
+            work=work,
+            durability=durability,
+            grace=grace,
+            retention=retention,
+            keep_finished=keep_finished,
+            dead_letter_retention=dead_letter_retention,
+            unknown_task_after=unknown_task_after,
+        )
+        self._hooks = Hooks()
+        self._open: JobQueue | None = None
+        self._opening = False
+
+    # -- opening -----------------------------------------------------------------
+
+    def lifespan(self, app: App) -> AbstractAsyncContextManager[None]:
+        """Be open while the application runs: ``FastAPI(lifespan=jobs.lifespan)``."""
+        return _lifespan(self, app)
+
+    @asynccontextmanager
+    async def running(
+        self,
+        app: App | None = None,
+        *,
+        store: str | os.PathLike[str] | None = None,
+        work: bool | None = None,
+        queues: Iterable[str] | None = None,
+    ) -> AsyncIterator[Self]:
+        """Be open inside the block, on the running loop.
+
+        Args:
+            app: the application whose requests are to find the queue.
+            store: in place of the runner's own.
+            work: in place of the runner's own.
+            queues: the queues that this process serves, all if left out.
+
+        Raises:
+            AlreadyRunning: the runner, or another one on the same file, is open in this process.
+            UnknownQueue: a task names a queue that the runner does not have.
+            StoreError: the store cannot be used; the message says why.
+        """
+        if self._opening:
+            raise AlreadyRunning(
+                "this runner is open already; one `jobs.running()` or lifespan per process"
+            )
+        self._opening = True
+        try:
+            async with AsyncExitStack() as stack:
+                work = self.settings.work if work is None else work
+                slots = self._slots(queues)
+                queue, worker = await self._start(stack, store, work=work, slots=slots)
+                if app is not None:
+                    stack.enter_context(placed(queue, app))
+                stack.enter_context(self._named(queue))
+                loop = asyncio.get_running_loop()
+                stack.callback(signals.chain(lambda: loop.call_soon_threadsafe(worker.begin_stop)))
+                yield self
+        finally:
+            self._opening = False
+
+    async def _start(
+        self,
+        stack: AsyncExitStack,
+        path: str | os.PathLike[str] | None,
+        *,
+        work: bool,
+        slots: Mapping[str, int],
+    ) -> tuple[JobQueue, Worker]:
+        settings = self.settings
+        specs = {name: task.spec for name, task in self.tasks.items()}
+        store = SqliteStore(
+            settings.store if path is None else path, durability=settings.durability
+        )
+        await store.open()
+        stack.push_async_callback(_to_the_end, store.close)
+        committer = Committer(store)
+        events = Events(self._hooks, self._load)
+        worker = Worker(
+            store,
+            committer,
+            specs=specs,
+            slots=slots,
+            settings=settings,
+            events=events,
+            work=work,
+        )
+        queue = JobQueue(
+            store,
+            committer,
+            tasks=specs,
+            queues=frozenset(settings.queues),
+            events=events,
+            worker=worker,
+        )
+        stack.push_async_callback(_to_the_end, lambda: events.close(settings.grace_s))
+        stack.push_async_callback(_to_the_end, worker.stop)
+        # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
+        token = current.running.set(queue)
+        try:
+            await worker.start()
+        finally:
+            current.running.reset(token)
+        return queue, worker
+
+    def _slots(self, queues: Iterable[str] | None) -> Mapping[str, int]:
+        known = self.settings.queues
+        for task in self.tasks.values():
+            if task.spec.queue not in known:
+                raise unknown_queue(task.spec.queue, f"task {task.name} ({task.spec.where})", known)
+        if queues is None:
+            return known
+        chosen = list(queues)
+        for name in chosen:
+            if name not in known:
+                raise unknown_queue(name, "running(queues=...)", known)
+        return {name: known[name] for name in chosen}
+
+    @contextmanager
+    def _named(self, queue: JobQueue) -> Iterator[None]:
+        """Make the queue the runner's, and one of the process's open ones."""
+        self._open = queue
+        current.opened.append(queue)
+        try:
+            yield
+        finally:
+            current.opened.remove(queue)
+            self._open = None
+
+    async def _load(self, event: EventName, id: str) -> object | None:
+        """Read what a hook is handed; None if the job has moved on meanwhile."""
+        if self._open is None:
+            return None
+        try:
+            if event == "dead":
+                return await self._open.dead_letters.get(id)
+            return await self._open.get(id)
+        except JobNotFound:
+            return None
+
+    def run(self, *, queues: Iterable[str] | None = None) -> None:
+        """Run jobs in this process, without an application, until SIGINT or SIGTERM.
+
+        Args:
+            queues: the queues to serve, all if left out.
+        """
+        asyncio.run(self._run_until_signal(queues))
+
+    async def _run_until_signal(self, queues: Iterable[str] | None) -> None:
+        signalled = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in signals.SIGNALS:
+            loop.add_signal_handler(number, signalled.set)
+        try:
+            async with self.running(work=True, queues=queues):
+                await signalled.wait()
+        finally:
+            for number in signals.SIGNALS:
+                loop.remove_signal_handler(number)
+
+    # -- FastAPI -----------------------------------------------------------------------
+
+    async def queue(self) -> JobQueue:
+        """Give the open queue to a route: ``queue: Annotated[JobQueue, Depends(jobs.queue)]``.
+
+        Raises:
+            NotRunning: the runner is not open.
+        """
+        return self._opened("Depends(jobs.queue)")
+
+    def router(
+        self,
+        *,
+        read: "params.Depends | Callable[..., Any] | None" = None,
+        act: "params.Depends | Callable[..., Any] | None" = None,
+        insecure: bool = False,
+    ) -> "APIRouter":
+        """Return the routes that show and steer jobs: ``app.include_router(jobs.router(...), prefix="/jobs")``.
+
+        Args:
+            read: a dependency that lets those pass who may look, such as ``bearer(TOKEN)``.
+            act: lets those pass who may replay, cancel, delete and pause; by default the same as ``read``.
+            insecure: do without; for an app that only localhost can reach.
+
+        Raises:
+            ConfigurationError: nothing guards the routes, and ``insecure`` does not say that this is meant.
+        """
+        from jobrunner.fastapi.router import build_router  # noqa: PLC0415 - see the top
+
+        return build_router(self.queue, read=read, act=act, insecure=insecure)
+
+    # -- the queue's verbs, outside requests ---------------------------------------------
+
+    def _opened(self, call: str) -> JobQueue:
+        if self._open is None:
+            raise NotRunning(
+                f"{call}: the runner is not open. In an application write FastAPI(lifespan=jobs.lifespan), in a test"
+                " `with TestClient(app) as client:`, in a script `async with jobs.running():`"
+            )
+        return self._open
+
+    @property
+    def sync(self) -> "SyncRunner":
+        """The verbs for threads, scripts and ``def`` tasks; each blocks until it is answered."""
+        return SyncRunner(self)
+
+    async def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Store a call of the task; see ``JobQueue.enqueue``."""
+        return await self._opened("jobs.enqueue(...)").enqueue(task, *args, **kwargs)
+
+    async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
+        """Store many calls in one transaction; see ``JobQueue.enqueue_many``."""
+        return await self._opened("jobs.enqueue_many(...)").enqueue_many(calls)
+
+    @overload
+    async def get(self, id: str) -> Job[Any]: ...
+    @overload
+    async def get(self, id: str, task: Task[..., R]) -> Job[R]: ...
+    async def get(self, id: str, task: Task[..., R] | None = None) -> Job[Any]:
+        """Return a job with its history; see ``JobQueue.get``."""
+        queue = self._opened("jobs.get(...)")
+        return await (queue.get(id) if task is None else queue.get(id, task))
+
+    async def list(
+        self,
+        *,
+        task: Task[..., Any] | str | None = None,
+        queue: str | None = None,
+        state: State | None = None,
+        tag: str | None = None,
+        key: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """Return a page of jobs; see ``JobQueue.list``."""
+        return await self._opened("jobs.list(...)").list(
+            task=task,
+            queue=queue,
+            state=state,
+            tag=tag,
+            key=key,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+        )
+
+    async def cancel(self, id: str) -> bool:
+        """Cancel a job; see ``JobQueue.cancel``."""
+        return await self._opened("jobs.cancel(...)").cancel(id)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters: list, get, replay, delete."""
+        return self._opened("jobs.dead_letters").dead_letters
+
+    async def queues(self) -> Sequence[QueueInfo]:
+        """Return every queue; see ``JobQueue.queues``."""
+        return await self._opened("jobs.queues()").queues()
+
+    async def pause(self, name: str) -> None:
+        """Start no more jobs of a queue; see ``JobQueue.pause``."""
+        await self._opened("jobs.pause(...)").pause(name)
+
+    async def resume(self, name: str) -> None:
+        """Undo ``pause``."""
+        await self._opened("jobs.resume(...)").resume(name)
+
+    async def health(self) -> Health:
+        """Return whether the promises are being kept just now; see ``JobQueue.health``."""
+        return await self._opened("jobs.health()").health()
+
+    # -- hooks ---------------------------------------------------------------------------------
+
+    def on_dead(self, hook: L) -> L:
+        """Call ``hook(dead_letter)`` whenever this process makes a job a dead letter.
+
+        As the other hooks: after the commit, one at a time, ``async def`` or ``def`` (on the loop, so it must not
+        block); what it raises is logged and harms no job; it may be missed when the process dies.
+        """
+        self._hooks.add("dead", hook)
+        return hook
+
+    def on_retry(self, hook: J) -> J:
+        """Call ``hook(job)`` whenever an attempt failed and the job will run again; its history holds the error."""
+        self._hooks.add("retry", hook)
+        return hook
+
+    def on_succeeded(self, hook: J) -> J:
+        """Call ``hook(job)`` whenever a job has succeeded in this process."""
+        self._hooks.add("succeeded", hook)
+        return hook
+
+    if not TYPE_CHECKING:
+        # Not shown to type checkers: they would take any attribute for one that exists.
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(
+                queue_attribute("jobs", name) or f"JobRunner has no attribute {name!r}",
+                name=name,
+                obj=self,
+            )
+
+
+class SyncRunner(SyncQueue):
+    """``jobs.sync``: the open queue's verbs, blocking; and a way to open the runner in a script without a loop."""
+
+    def __init__(self, runner: JobRunner) -> None:
+        self._runner = runner
+        self._find = partial(runner._opened, "jobs.sync")  # noqa: SLF001 - the runner's own face
+
+    def running(self, *, work: bool | None = None) -> AbstractContextManager[JobRunner]:
+        """Be open inside a ``with`` block, on a loop in a thread of its own."""
+        return in_thread(self._runner.running(work=work))
+
+
+async def _to_the_end(close: Callable[[], Awaitable[None]]) -> None:
+    """Close something to the end, also when the one who waits for it is cancelled meanwhile."""
+    closing = asyncio.ensure_future(close())
+    cancelled: asyncio.CancelledError | None = None
+    while not closing.done():
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    closing.result()
+    if cancelled is not None:
+        raise cancelled
+
+
+@asynccontextmanager
+async def _lifespan(runner: JobRunner, app: App) -> AsyncIterator[None]:
+    async with runner.running(app):
+        yield

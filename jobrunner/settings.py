@@ -1,0 +1,90 @@
+"""What can be set on a runner, checked once and frozen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from jobrunner.errors import ConfigurationError, InvalidOptions
+from jobrunner.spec import Seconds, checked_name, duration_us
+
+Durability = Literal["full", "normal"]
+
+MOST_SLOTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A runner's settings; durations in the unit that the name says."""
+
+    store: str
+    queues: Mapping[str, int]
+    """Slots by queue name."""
+    work: bool
+    durability: Durability
+    grace_s: float
+    retention_us: int
+    keep_finished: int
+    dead_letter_retention_us: int
+    unknown_task_after_us: int
+
+    @classmethod
+    def make(
+        cls,
+        *,
+        store: str,
+        queues: Mapping[str, int],
+        work: bool,
+        durability: Durability,
+        grace: Seconds,
+        retention: Seconds,
+        keep_finished: int,
+        dead_letter_retention: Seconds,
+        unknown_task_after: Seconds,
+    ) -> "Settings":
+        """Check the settings as the user wrote them.
+
+        Raises:
+            ConfigurationError: a value that cannot be.
+        """
+        if durability not in ("full", "normal"):
+            raise ConfigurationError(
+                f'durability={durability!r} is neither "full" (survives a power cut) nor "normal" (may lose the last'
+                " acknowledged jobs at one)"
+            )
+        if not _is_count(keep_finished, 0):
+            raise ConfigurationError(f"keep_finished={keep_finished!r} is not a number of jobs")
+        try:
+            return cls(
+                store=store,
+                queues=_checked_queues(queues),
+                work=work,
+                durability=durability,
+                grace_s=duration_us(grace, "grace") / 1_000_000,
+                retention_us=duration_us(retention, "retention"),
+                keep_finished=keep_finished,
+                dead_letter_retention_us=duration_us(
+                    dead_letter_retention, "dead_letter_retention"
+                ),
+                unknown_task_after_us=duration_us(unknown_task_after, "unknown_task_after"),
+            )
+        except InvalidOptions as error:
+            raise ConfigurationError(str(error)) from error
+
+
+def _checked_queues(queues: Mapping[str, int]) -> Mapping[str, int]:
+    if not isinstance(queues, Mapping) or not queues:
+        raise ConfigurationError(
+            f'queues={queues!r} is not a mapping of names to slots; write queues={{"default": 20}}'
+        )
+    for name, slots in queues.items():
+        checked_name(name, "queues")
+        if not _is_count(slots, 1) or slots > MOST_SLOTS:
+            raise ConfigurationError(
+                f"queue {name!r} has {slots!r} slots: write a whole number from 1 to {MOST_SLOTS:,}"
+            )
+    return MappingProxyType(dict(queues))
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -1,0 +1,1 @@
+"""Where jobs lie: the contract in ``protocol``, one package per database."""

@@ -1,0 +1,279 @@
+"""The contract between the queue and a database; each sentence below has a test in ``tests/conformance``.
+
+Rules for every method:
+
+- ``now`` (µs) is handed in; a store never asks a clock.
+- A method that writes is one transaction: all of it is there afterwards, or nothing.
+- A caller that is cancelled while it waits has not undone the write.
+- Errors are ``StoreError`` and its children; nothing of a driver's own passes through.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from jobrunner.errors import StoreError
+from jobrunner.model import (
+    AttemptRow,
+    Claim,
+    Claimed,
+    DeadReason,
+    Enqueue,
+    Enqueued,
+    Filter,
+    JobRow,
+    Outcome,
+    QueueStats,
+    WorkerRow,
+)
+
+
+class Round(NamedTuple):
+    """Everything that one transaction carries, done in the order of the fields."""
+
+    now: int
+    outcomes: Sequence[Outcome] = ()
+    look_due: bool = False
+    """Whether to promote and expire what has become due; otherwise ``Written.next_due`` is not set."""
+    enqueues: Sequence[Enqueue] = ()
+    claim: Claim | None = None
+
+
+class Written(NamedTuple):
+    """What a round did."""
+
+    stale: Sequence[Outcome]
+    """Outcomes that the fence refused: the attempt was no longer this worker's. They changed nothing."""
+    cancelled: frozenset[int]
+    """``seq`` of jobs whose outcome would have run them again, but a cancel had been requested: cancelled instead."""
+    enqueued: Sequence[Enqueued | StoreError]
+    """One per enqueue, in order; an error concerns that row alone."""
+    claimed: Sequence[Claimed]
+    """In claim order: priority (high first), then due time, then age."""
+    next_due: int | None
+    """The next instant at which a stored job becomes due or expires; None if there is none."""
+    more_due: bool
+    """Whether more was due than one round promotes: look again at once."""
+    left_queued: bool
+    """Whether claimable jobs may be left over for other workers (the doorbell's hint)."""
+
+
+class Replayed(NamedTuple):
+    """What a replay by filter did in one slice."""
+
+    replayed: int
+    conflicts: int
+    """Dead letters left where they are, because their key is taken."""
+    cursor: int | None
+    """Hand it to the next slice; None when there is no more."""
+
+
+class Recovered(NamedTuple):
+    """What the look for dead workers found."""
+
+    workers: Sequence[int]
+    """Workers that were found dead."""
+    requeued: int
+    buried: Sequence[str]
+    """Ids of jobs that became dead letters (``lost``)."""
+
+
+class Page(NamedTuple):
+    """Rows, newest first, and the cursor of the page after (None at the end)."""
+
+    rows: Sequence[JobRow]
+    next: int | None
+
+
+class Store(Protocol):
+    """A durable home for jobs, shared by any number of processes."""
+
+    # -- life ---------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open the store, making or migrating its tables; on any error everything is closed again.
+
+        Raises:
+            AlreadyRunning: this process has the same store open.
+            NotADatabase, SchemaTooNew, StoreUnsupported, StoreUnavailable: see ``errors``.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close every connection and give up what ``join`` took; safe to call twice."""
+        ...
+
+    # -- the hot path ---------------------------------------------------------
+
+    async def write(self, batch: Round) -> Written:
+        """Carry out a round in one durable transaction.
+
+        An outcome is written only while its ``(seq, lease, worker)`` still runs; otherwise it is reported as stale.
+        A keyed enqueue whose key an unfinished job of the task holds stores nothing and returns that job with
+        ``created`` False. A claim takes only tasks in ``claim.tasks``, only from queues that are not paused, never
+        more than the free slots, and nothing that has expired; it counts the attempt and raises the lease.
+
+        Raises:
+            StoreBusy, StoreFull, StoreUnavailable: nothing of the round was stored.
+            StoreOutcomeUnknown: all of it may have been.
+            StoreUnusable: stop.
+        """
+        ...
+
+    # -- workers ----------------------------------------------------------------
+
+    async def join(self, worker: WorkerRow, on_ring: Callable[[], None]) -> None:
+        """Announce a worker: take its liveness lock, then store its row.
+
+        Args:
+            worker: its row; the store fills in ``doorbell``.
+            on_ring: called on the loop when another process says that there is work. Only a hint: rings get lost.
+        """
+        ...
+
+    def ring(self) -> None:
+        """Ring the other workers that the last ``workers`` showed; never waits, never fails."""
+        ...
+
+    async def leave(self, worker: int, *, now: int) -> None:
+        """Queue what the worker still holds (attempts given back), remove its row, release its lock."""
+        ...
+
+    async def beat(self, worker: int, *, now: int) -> None:
+        """Note that the worker's loop turns."""
+        ...
+
+    async def recover(
+        self, *, now: int, max_attempts: Mapping[str, int | None], thorough: bool
+    ) -> Recovered:
+        """Take the jobs of dead workers away from them: queued again at once, or dead letters (``lost``).
+
+        A job is lost for good when its attempts are used up (its own ``max_attempts``, else the task's in
+        ``max_attempts``, else ``LOST_LIMIT`` deaths). One whose process died twice, or that has one attempt left,
+        becomes a suspect. A live worker's jobs are never touched, however slow it is.
+
+        Args:
+            max_attempts: by task name, what this process knows.
+            thorough: also look at workers whose lock cannot be found by the cheap look.
+        """
+        ...
+
+    async def workers(self) -> Sequence[WorkerRow]:
+        """Return the workers that have joined and neither left nor been found dead."""
+        ...
+
+    # -- one job -------------------------------------------------------------------
+
+    async def get(self, id: str) -> JobRow | None:
+        """Return a job or dead letter by its id."""
+        ...
+
+    async def attempts(self, seq: int) -> Sequence[AttemptRow]:
+        """Return a job's attempts, oldest first, the running one last with no end."""
+        ...
+
+    async def cancel(self, id: str, *, now: int) -> JobRow | None:
+        """Cancel a waiting job at once, ask a running one to stop; return the row as it was before, None if unknown.
+
+        A finished or dead job is left alone.
+        """
+        ...
+
+    async def cancel_requests(self, worker: int) -> Sequence[tuple[int, int]]:
+        """Return ``(seq, lease)`` of the worker's running jobs that somebody asked to stop."""
+        ...
+
+    # -- lists ------------------------------------------------------------------------
+
+    async def jobs(self, where: Filter, *, before: int | None, limit: int) -> Page:
+        """Return jobs (not dead letters), newest first by ``seq``, older than ``before``."""
+        ...
+
+    async def dead_letters(self, where: Filter, *, before: int | None, limit: int) -> Page:
+        """Return dead letters not replayed with edited arguments, last died first; the cursor is opaque."""
+        ...
+
+    async def count_dead_letters(self, where: Filter, *, cap: int) -> int:
+        """Count the dead letters that ``where`` means, at most ``cap``."""
+        ...
+
+    async def queues(self) -> Sequence[QueueStats]:
+        """Return every queue that holds jobs or is paused; each count stops at 100,000."""
+        ...
+
+    async def waiting_tasks(self) -> Sequence[tuple[str, str, int]]:
+        """Return ``(queue, task, due_since)`` for each pair with queued jobs."""
+        ...
+
+    # -- dead letters ---------------------------------------------------------------------
+
+    async def replay(self, id: str, *, now: int) -> Enqueued:
+        """Put a dead letter back under its own id, with fresh attempts, due now; its history stays.
+
+        Raises:
+            JobNotFound: no dead letter has this id (it may have been replayed a moment ago).
+            KeyTaken: an unfinished job of the task holds its key.
+            AlreadyReplayed: it was replayed with edited arguments.
+        """
+        ...
+
+    async def replay_edited(self, id: str, job: Enqueue) -> Enqueued:
+        """Store ``job`` and mark the dead letter as replayed by it, in one transaction; raises as ``replay``."""
+        ...
+
+    async def replay_all(
+        self, where: Filter, *, before: int | None, now: int, limit: int
+    ) -> Replayed:
+        """Replay one slice of the dead letters that ``where`` means, last died first."""
+        ...
+
+    async def delete_dead_letter(self, id: str) -> bool:
+        """Delete a dead letter and its history; return whether it was there."""
+        ...
+
+    async def bury_waiting(
+        self,
+        queue: str,
+        task: str,
+        *,
+        due_before: int,
+        reason: DeadReason,
+        error: str,
+        now: int,
+        limit: int,
+    ) -> Sequence[str]:
+        """Make dead letters of queued jobs of the task that have been due since before ``due_before``."""
+        ...
+
+    # -- queues and upkeep --------------------------------------------------------------------
+
+    async def pause(self, queue: str, *, now: int) -> None:
+        """Let no worker claim from the queue until ``resume``; running jobs go on."""
+        ...
+
+    async def resume(self, queue: str) -> None:
+        """Undo ``pause``."""
+        ...
+
+    async def prune(
+        self,
+        *,
+        finished_before: int,
+        by_task: Mapping[str, int],
+        died_before: int,
+        keep_finished: int,
+        limit: int,
+    ) -> int:
+        """Delete one slice of finished jobs and dead letters that are past their time; return how many.
+
+        Args:
+            finished_before: succeeded, cancelled and expired jobs older than this go.
+            by_task: the same, for tasks with a retention of their own.
+            died_before: dead letters older than this go.
+            keep_finished: of the finished, the newest that many stay at most.
+            limit: rows in this slice, at most.
+        """
+        ...
+
+    async def upkeep(self) -> None:
+        """Do the store's own chores (the file's identity, the log); cheap when there are none."""
+        ...

@@ -1,0 +1,5 @@
+"""The SQLite store."""
+
+from jobrunner.store.sqlite.store import SqliteStore
+
+__all__ = ["SqliteStore"]

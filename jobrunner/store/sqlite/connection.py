@@ -1,0 +1,200 @@
+"""One SQLite connection on a thread of its own, where a transaction is one callable in one hop.
+
+A hop per statement would let a cancelled ``await`` leave a transaction open, which the next user of the connection then
+commits; a callable runs to its end whatever becomes of the task that waits for it.
+"""
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import aiosqlite
+
+from jobrunner.errors import (
+    NotADatabase,
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreOutcomeUnknown,
+    StoreUnavailable,
+)
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_S = 5.0
+"""A backstop for writers that do not know the turnstile (a shell, the application's own engine)."""
+
+_BARRIER = """
+INSERT INTO jobrunner_meta (name, value) VALUES ('barrier', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"""
+
+
+class Connection:
+    """An open SQLite connection; every callable runs on the connection's thread."""
+
+    def __init__(self, connection: aiosqlite.Connection, path: Path, *, read_only: bool) -> None:
+        self._connection = connection
+        self._path = path
+        self._read_only = read_only
+
+    @classmethod
+    async def open(
+        cls, path: Path, *, durability: str = "full", read_only: bool = False
+    ) -> "Connection":
+        """Open the file with the pragmas that keep the store's promises; on an error nothing stays open.
+
+        Args:
+            path: the database file.
+            durability: ``"full"`` syncs at each commit; ``"normal"`` may lose the last commits at a power cut.
+            read_only: refuse every write.
+        """
+        connection = aiosqlite.connect(
+            path, isolation_level=None, cached_statements=256, timeout=BUSY_TIMEOUT_S
+        )
+        # An open connection's thread would keep a process alive whose shutdown was cut short.
+        connection._thread.daemon = True  # noqa: SLF001 - aiosqlite has no public word for it
+        self = cls(connection, path, read_only=read_only)
+        try:
+            await connection
+            await self.run(_set_pragmas, durability, read_only)
+        except BaseException as error:
+            await connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise_as_ours(error, path)
+            raise
+        return self
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Run ``function(connection, *args)`` on the thread, in one hop.
+
+        Raises:
+            StoreError: in place of the driver's error.
+        """
+        try:
+            # The one place that uses aiosqlite's private hop: it has no public call that takes a function.
+            hop: Callable[..., Awaitable[T]] = self._connection._execute  # noqa: SLF001
+            return await hop(self._call, function, args)
+        except sqlite3.Error as error:
+            raise_as_ours(error, self._path)
+        except ValueError as error:
+            if "closed" in str(error) or "no active connection" in str(error):
+                raise StoreUnavailable(f"{self._path} is closed") from error
+            raise
+
+    def _call(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+        return function(self._connection._conn, *args)  # noqa: SLF001 - as above
+
+    async def close(self) -> None:
+        """Close the connection; a read that is under way is cut short, a write is waited for."""
+        raw = self._connection._connection  # noqa: SLF001 - None once closed, where `_conn` would raise
+        if raw is not None and self._read_only:
+            raw.interrupt()
+        await self._connection.close()
+
+
+def _set_pragmas(conn: sqlite3.Connection, durability: str, read_only: bool) -> None:
+    # Reading the schema first: a file that is not SQLite must be refused before anything is written to it.
+    conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if not read_only:
+        (mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise sqlite3.OperationalError(
+                f"SQLite cannot keep a write-ahead log here (mode {mode!r})"
+            )
+    for pragma in (
+        f"synchronous = {'FULL' if durability == 'full' else 'NORMAL'}",
+        # SQLite before 3.51.3 can corrupt a file when two connections reset the log at once: the log is moved by one
+        # elected process, under the write lock, and never by the way of a commit.
+        "wal_autocheckpoint = 0",
+        "mmap_size = 0",
+        "journal_size_limit = 16777216",
+        "foreign_keys = ON",
+        "temp_store = MEMORY",
+        "trusted_schema = OFF",
+        "cell_size_check = ON",
+        "cache_size = -8192",
+        f"query_only = {'ON' if read_only else 'OFF'}",
+    ):
+        conn.execute(f"PRAGMA {pragma}")
+
+
+def transact(conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:
+    """Run ``function(conn, *args)`` in one write transaction; on return it is durable.
+
+    Raises:
+        StoreOutcomeUnknown: the commit failed and could not be sealed off.
+    """
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        result = function(conn, *args)
+    except BaseException:
+        # SQLite has rolled back by itself after some errors (disk full, I/O).
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
+    try:
+        conn.execute("COMMIT")
+    except sqlite3.Error as error:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        if _code(error) == sqlite3.SQLITE_IOERR:
+            _seal(conn, error)
+        raise
+    return result
+
+
+def _seal(conn: sqlite3.Connection, error: sqlite3.Error) -> None:
+    """Make sure that a commit that failed at the disk stays undone.
+
+    Its frames may lie in the log and would come back at the next recovery; one good commit overwrites them.
+    """
+    try:
+        conn.execute("BEGIN IMMEDIATE")
+        conn.execute(_BARRIER)
+        conn.execute("COMMIT")
+    except sqlite3.Error:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise StoreOutcomeUnknown(
+            f"the commit failed ({error}) and so did the one to seal it: the write may come back after a restart"
+        ) from error
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Return SQLite's primary result code, 0 if the error has none."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def raise_as_ours(error: sqlite3.Error, path: Path) -> NoReturn:
+    """Raise the ``StoreError`` that says what a driver's error means for the store at ``path``."""
+    raise as_ours(error, path) from error
+
+
+def as_ours(  # noqa: PLR0911 - a table
+    error: sqlite3.Error, path: Path
+) -> StoreError:
+    """Return the ``StoreError`` that says what a driver's error means for the store at ``path``."""
+    match _code(error):
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StoreBusy(f"another program holds the write lock of {path} for too long")
+        case sqlite3.SQLITE_FULL:
+            return StoreFull(f"no room left for {path}; free some space, waiting jobs are safe")
+        case sqlite3.SQLITE_READONLY:
+            return StoreUnavailable(
+                f"{path} is read-only for this process; check its owner and mode"
+            )
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return StoreUnavailable(
+                f"{path} cannot be opened; check that its directory exists and that this process may write there"
+            )
+        case sqlite3.SQLITE_NOTADB:
+            return NotADatabase(
+                f"{path} is not an SQLite database (or it is encrypted); name another file, it was left as it is"
+            )
+        case sqlite3.SQLITE_CORRUPT:
+            return StoreCorrupt(
+                f"{path} is damaged ({error}); stop the service, keep the file and restore a backup"
+            )
+        case _:
+            return StoreUnavailable(f"{path}: {error}")

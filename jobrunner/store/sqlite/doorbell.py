@@ -1,0 +1,167 @@
+"""The doorbell: a socket of each worker's own, at which other processes of this machine say that there is work.
+
+A ring is only ever a hint.  What goes wrong with it is no error, what it says is not looked at, and the poll finds
+whatever it was about.
+"""
+
+import asyncio
+import atexit
+import contextlib
+import errno
+import functools
+import logging
+import os
+import re
+import secrets
+import socket
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, Self
+
+logger = logging.getLogger("jobrunner")
+
+_LONGEST_ADDRESS: Final = 107 if sys.platform == "linux" else 103
+"""Bytes of ``sun_path``, less the final NUL."""
+
+_BELL_FILE: Final = re.compile(r"/jobrunner-\d+/[0-9a-f]{16}\.bell\Z")
+
+_DRAIN: Final = 32
+"""More than a socket's queue holds (11 on Linux), and an end even while somebody floods it."""
+
+
+_SHORT_DIRECTORY: Final = Path("/tmp")  # noqa: S108 - private_directory checks what it finds there
+
+
+def _runtime_directories() -> Iterator[Path]:
+    name = f"jobrunner-{os.geteuid()}"
+    with contextlib.suppress(OSError):
+        yield Path(tempfile.gettempdir()) / name
+    yield _SHORT_DIRECTORY / name
+
+
+def private_directory(path: Path) -> None:
+    """Make the directory with mode 0700, or check that it is a real one, ours, and closed to everybody else.
+
+    Raises:
+        OSError: it cannot be made, or it is not to be trusted.
+    """
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    # lstat: in a directory that everybody may write to, a stranger's symlink would lead us elsewhere.
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "not a directory of its own", str(path))
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise PermissionError(errno.EPERM, "another user can get in", str(path))
+
+
+class Doorbell:
+    """A worker's doorbell, hung on the event loop that it wakes."""
+
+    __slots__ = ("_loop", "_on_ring", "_pid", "_socket", "address")
+
+    def __init__(self, listening: socket.socket, address: str, on_ring: Callable[[], None]) -> None:
+        self.address = address
+        self._socket = listening
+        self._on_ring = on_ring
+        self._pid = os.getpid()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(listening.fileno(), self._answer)
+
+    @classmethod
+    def open(cls, on_ring: Callable[[], None]) -> Self | None:
+        """Hang a doorbell on the running loop; ``on_ring`` is called there, once for each burst of rings.
+
+        Returns:
+            None where no socket can be had (no private directory with a short enough path): the poll has to do.
+        """
+        for directory in _runtime_directories():
+            address = str(directory / f"{secrets.token_hex(8)}.bell")
+            if len(os.fsencode(address)) > _LONGEST_ADDRESS:
+                continue
+            try:
+                private_directory(directory)
+                _take_down_dead_bells(directory)
+                listening = _bound(address)
+            except OSError as error:
+                logger.debug("no doorbell in %s: %s", directory, error)
+                continue
+            return cls(listening, address, on_ring)
+        logger.debug("no doorbell: other processes' jobs are found by the poll")
+        return None
+
+    def _answer(self) -> None:
+        with contextlib.suppress(OSError):
+            for _ in range(_DRAIN):
+                self._socket.recv(1)
+        self._on_ring()
+
+    def close(self) -> None:
+        """Take the bell down; safe to call twice."""
+        if self._socket.fileno() < 0:
+            return
+        if self._pid == os.getpid():
+            # Not in a forked child: it shares the parent's epoll and would deafen the parent.
+            self._loop.remove_reader(self._socket.fileno())
+            with contextlib.suppress(OSError):
+                os.unlink(self.address)
+        self._socket.close()
+
+
+def _bound(address: str) -> socket.socket:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        listening.setblocking(False)
+        # Under another name first: for an instant between its making and its binding the socket's file refuses as a
+        # dead one's does, and somebody may be taking those down.
+        newborn = f"{address.removesuffix('.bell')}.new"
+        listening.bind(newborn)
+        os.rename(newborn, address)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _take_down_dead_bells(directory: Path) -> None:
+    """Remove the sockets that killed processes left; connecting sends nothing, so the living hear nothing."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if not _BELL_FILE.search(entry.path):
+                continue
+            with (
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe,
+                contextlib.suppress(OSError),
+            ):
+                try:
+                    probe.connect(entry.path)
+                except ConnectionRefusedError:
+                    # For good: a name is bound once, by the socket that made it, and that one is closed.
+                    os.unlink(entry.path)
+
+
+@functools.cache
+def _ringing_socket() -> socket.socket:
+    ringing = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ringing.setblocking(False)
+    atexit.register(ringing.close)
+    return ringing
+
+
+def ring(address: str) -> bool:
+    """Ring another process's doorbell without ever waiting.
+
+    Returns:
+        Whether the bell took it; False if nobody lives there (any more) or it has not been answered for long.
+    """
+    # The address comes out of the database: nobody who can write there gets a byte sent to another kind of socket.
+    if not _BELL_FILE.search(address):
+        return False
+    try:
+        _ringing_socket().sendto(b"\0", address)
+    except OSError:
+        return False
+    return True

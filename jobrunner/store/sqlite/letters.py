@@ -1,0 +1,138 @@
+"""The dead-letter table: replays, with and without other arguments, and deletion; inside an open write transaction."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from jobrunner.errors import AlreadyReplayed, JobNotFound, KeyTaken
+from jobrunner.model import DeadReason, Enqueue, Enqueued, Filter
+from jobrunner.store.protocol import Replayed
+from jobrunner.store.sqlite.reads import letters_where
+from jobrunner.store.sqlite.rounds import BURY_WAITING, FIND_BY_KEY, INSERT
+
+# The lease travels along and never goes back, so that an outcome from an earlier life stays fenced out; the row keeps
+# its seq, under which its history lies.
+_PUT_BACK = """
+INSERT INTO jobrunner_jobs (
+    seq, id, task, queue, state, args, priority, created_at, run_at, attempt, lease, key, tag, max_attempts, timeout,
+    replays, replay_of
+)
+SELECT seq, id, task, queue, 'queued', args, priority, created_at, ?, 0, lease, key, tag, max_attempts, timeout,
+    replays + 1, replay_of
+FROM jobrunner_dead_letters WHERE letter = ?
+RETURNING id, 1, task, queue, state, created_at, run_at, attempt"""
+
+
+def replay(conn: sqlite3.Connection, id: str, now: int) -> Enqueued:
+    """Put one dead letter back under its own id."""
+    letter = _find(conn, id)
+    try:
+        return _put_back(conn, letter, now)
+    except sqlite3.IntegrityError as error:
+        raise _key_taken(conn, letter) from error
+
+
+def _find(conn: sqlite3.Connection, id: str) -> int:
+    row = conn.execute(
+        "SELECT letter, replayed_as FROM jobrunner_dead_letters WHERE id = ?", (id,)
+    ).fetchone()
+    if row is None:
+        raise JobNotFound(f"no dead letter has the id {id}; it may have been replayed or deleted")
+    letter, replayed_as = row
+    if replayed_as is not None:
+        raise AlreadyReplayed(
+            f"dead letter {id} was replayed with other arguments, as job {replayed_as}"
+        )
+    return int(letter)
+
+
+def _put_back(conn: sqlite3.Connection, letter: int, now: int) -> Enqueued:
+    row = conn.execute(_PUT_BACK, (now, letter)).fetchall()[0]
+    conn.execute("DELETE FROM jobrunner_dead_letters WHERE letter = ?", (letter,))
+    return Enqueued(row[0], True, *row[2:])
+
+
+def _key_taken(conn: sqlite3.Connection, letter: int) -> KeyTaken:
+    task, key = conn.execute(
+        "SELECT task, key FROM jobrunner_dead_letters WHERE letter = ?", (letter,)
+    ).fetchone()
+    return _key_error(conn, task, key)
+
+
+def _key_error(conn: sqlite3.Connection, task: str, key: str) -> KeyTaken:
+    holder = conn.execute(FIND_BY_KEY, (task, key)).fetchone()
+    return KeyTaken(
+        f"key {key!r} of task {task} belongs to job {holder[0] if holder else '?'}, which is not finished;"
+        " wait for it or cancel it, then replay again"
+    )
+
+
+def replay_edited(conn: sqlite3.Connection, id: str, job: Enqueue) -> Enqueued:
+    """Store ``job`` in place of a dead letter, which stays and points to it."""
+    letter = _find(conn, id)
+    try:
+        conn.execute(INSERT, (*job, "queued"))
+    except sqlite3.IntegrityError as error:
+        raise _key_error(conn, job.task, job.key or "") from error
+    conn.execute(
+        "UPDATE jobrunner_dead_letters SET replayed_as = ? WHERE letter = ?", (job.id, letter)
+    )
+    return Enqueued(
+        job.id, True, job.task, job.queue, "queued", job.created_at, job.run_at, attempt=0
+    )
+
+
+def replay_all(
+    conn: sqlite3.Connection, where: Filter, before: int | None, now: int, limit: int
+) -> Replayed:
+    """Replay one slice of the dead letters that ``where`` means."""
+    clause, values = letters_where(where, before)
+    letters = [
+        letter
+        for (letter,) in conn.execute(
+            f"SELECT letter FROM jobrunner_dead_letters {clause} ORDER BY letter DESC LIMIT ?",
+            (*values, limit),
+        ).fetchall()
+    ]
+    conflicts = 0
+    for letter in letters:
+        try:
+            _put_back(conn, letter, now)
+        except sqlite3.IntegrityError:
+            # A failed statement undoes itself alone; the letter stays, since its key is taken.
+            conflicts += 1
+    cursor = letters[-1] if len(letters) == limit else None
+    return Replayed(len(letters) - conflicts, conflicts, cursor)
+
+
+def delete(conn: sqlite3.Connection, id: str) -> bool:
+    """Delete a dead letter and its history."""
+    rows = conn.execute(
+        "DELETE FROM jobrunner_dead_letters WHERE id = ? RETURNING seq", (id,)
+    ).fetchall()
+    conn.executemany("DELETE FROM jobrunner_attempts WHERE job = ?", rows)
+    return bool(rows)
+
+
+def bury_waiting(
+    conn: sqlite3.Connection,
+    queue: str,
+    task: str,
+    due_before: int,
+    reason: DeadReason,
+    error: str,
+    now: int,
+    limit: int,
+) -> Sequence[str]:
+    """Make dead letters of jobs that have waited too long for a worker that knows their task."""
+    seqs = conn.execute(
+        """
+        SELECT seq FROM jobrunner_jobs
+        WHERE state = 'queued' AND suspect = 0 AND queue = ? AND task = ? AND run_at < ? LIMIT ?
+        """,
+        (queue, task, due_before, limit),
+    ).fetchall()
+    conn.executemany(BURY_WAITING, [(now, reason, None, error, None, seq) for (seq,) in seqs])
+    ids: list[tuple[str]] = []
+    for (seq,) in seqs:
+        ids.extend(conn.execute("DELETE FROM jobrunner_jobs WHERE seq = ? RETURNING id", (seq,)))
+    return [id for (id,) in ids]

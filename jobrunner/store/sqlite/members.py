@@ -1,0 +1,126 @@
+"""The workers of a file: joining, leaving, and taking the jobs of the dead; inside an open write transaction."""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from jobrunner.model import LOST_LIMIT, WorkerRow
+from jobrunner.store.sqlite.rounds import BURY_RUNNING, KEEP_ATTEMPT, REMOVE
+
+SUSPECT_CRASHES: Final = 2
+_LOST = "the process that ran this attempt died"
+
+
+class Taken(NamedTuple):
+    """What was done with the jobs of one dead worker."""
+
+    requeued: int
+    buried: Sequence[str]
+
+
+def join(conn: sqlite3.Connection, worker: WorkerRow) -> None:
+    """Store a worker's row."""
+    conn.execute(
+        "INSERT INTO jobrunner_workers (worker, pid, host, started_at, beat_at, doorbell, queues, tasks)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            worker.worker,
+            worker.pid,
+            worker.host,
+            worker.started_at,
+            worker.beat_at,
+            worker.doorbell,
+            json.dumps(dict(worker.queues)),
+            json.dumps(sorted(worker.tasks)),
+        ),
+    )
+
+
+def leave(conn: sqlite3.Connection, worker: int, now: int) -> None:
+    """Give back what a worker still holds, without costing it an attempt, and delete its row."""
+    conn.execute(
+        """
+        INSERT INTO jobrunner_attempts
+        SELECT seq, lease, attempt, worker, started_at, ?, 'released', NULL, NULL, NULL
+        FROM jobrunner_jobs WHERE state = 'running' AND worker = ?
+        """,
+        (now, worker),
+    )
+    conn.execute(
+        """
+        UPDATE jobrunner_jobs SET state = iif(cancel_requested, 'cancelled', 'queued'), worker = NULL,
+            finished_at = iif(cancel_requested, ?, NULL), attempt = attempt - 1
+        WHERE state = 'running' AND worker = ?
+        """,
+        (now, worker),
+    )
+    conn.execute("DELETE FROM jobrunner_workers WHERE worker = ?", (worker,))
+
+
+def beat(conn: sqlite3.Connection, worker: int, now: int) -> None:
+    """Note that a worker's loop turns."""
+    conn.execute("UPDATE jobrunner_workers SET beat_at = ? WHERE worker = ?", (now, worker))
+
+
+def rows(conn: sqlite3.Connection) -> Sequence[WorkerRow]:
+    """Return the workers' rows, oldest first."""
+    found = conn.execute(
+        "SELECT worker, pid, host, started_at, beat_at, doorbell, queues, tasks FROM jobrunner_workers"
+        " ORDER BY started_at, worker"
+    )
+    return [
+        WorkerRow(
+            worker, pid, host, at, beat, bell, json.loads(queues), frozenset(json.loads(tasks))
+        )
+        for worker, pid, host, at, beat, bell, queues, tasks in found
+    ]
+
+
+def take_jobs(
+    conn: sqlite3.Connection, worker: int, now: int, max_attempts: Mapping[str, int | None]
+) -> Taken | None:
+    """Take a dead worker's jobs away and delete its row; None if somebody else was first.
+
+    The row is deleted first: of two that saw the worker die, one finds it gone.
+    """
+    deleted = conn.execute("DELETE FROM jobrunner_workers WHERE worker = ?", (worker,))
+    if deleted.rowcount == 0:
+        return None
+    requeued, buried = 0, []
+    held = conn.execute(
+        """
+        SELECT seq, lease, id, task, attempt, max_attempts, crashes + 1, started_at, cancel_requested
+        FROM jobrunner_jobs WHERE state = 'running' AND worker = ?
+        """,
+        (worker,),
+    ).fetchall()
+    for seq, lease, id, task, attempt, own_max, crashes, started_at, cancel in held:
+        fence = (seq, lease, worker)
+        conn.execute(
+            KEEP_ATTEMPT,
+            (seq, lease, attempt, worker, started_at, now, "lost", "ProcessLost", _LOST, None),
+        )
+        most = own_max if own_max is not None else max_attempts.get(task, LOST_LIMIT)
+        if cancel:
+            conn.execute(
+                "UPDATE jobrunner_jobs SET state = 'cancelled', worker = NULL, finished_at = ?"
+                " WHERE seq = ? AND lease = ? AND worker = ?",
+                (now, *fence),
+            )
+        elif attempt >= most if most is not None else crashes >= LOST_LIMIT:
+            conn.execute(BURY_RUNNING, (now, "lost", "ProcessLost", _LOST, None, *fence))
+            conn.execute(REMOVE, fence)
+            buried.append(id)
+        else:
+            # One death says little: a deploy or a power cut takes all running jobs along. From the second on, or when
+            # the next one would be its last, the job runs with no other suspect beside it, so that the innocent are
+            # not buried with the one that kills its process.
+            suspect = crashes >= SUSPECT_CRASHES or (most is not None and attempt + 1 >= most)
+            conn.execute(
+                "UPDATE jobrunner_jobs SET state = 'queued', worker = NULL, crashes = ?, suspect = ?"
+                " WHERE seq = ? AND lease = ? AND worker = ?",
+                (crashes, suspect, *fence),
+            )
+            requeued += 1
+    return Taken(requeued, buried)

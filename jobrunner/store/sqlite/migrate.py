@@ -1,0 +1,69 @@
+"""The numbered migrations and the schema version, kept in a table of ours: the file's pragmas are the application's."""
+
+import sqlite3
+from importlib.resources import files
+
+from jobrunner.errors import SchemaTooNew
+
+META = "CREATE TABLE IF NOT EXISTS jobrunner_meta (name TEXT PRIMARY KEY, value ANY) STRICT"
+
+
+def migrations() -> list[str]:
+    """Return the SQL of every migration; the first one makes version 1."""
+    folder = files("jobrunner.store.sqlite") / "migrations"
+    found = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    return [file.read_text(encoding="utf-8") for file in found]
+
+
+def version(conn: sqlite3.Connection) -> int:
+    """Return the version of the tables in the file, 0 if there are none."""
+    known = conn.execute(
+        "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'jobrunner_meta'"
+    )
+    if known.fetchone() is None:
+        return 0
+    row = conn.execute("SELECT value FROM jobrunner_meta WHERE name = 'schema_version'").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def check(conn: sqlite3.Connection) -> bool:
+    """Return whether the file lacks migrations that this build knows.
+
+    Raises:
+        SchemaTooNew: it has more than this build knows.
+    """
+    found, known = version(conn), len(migrations())
+    if found > known:
+        raise SchemaTooNew(
+            f"the file's tables are version {found}, this jobrunner knows version {known} at most: "
+            "upgrade jobrunner, or restore a backup from before the upgrade"
+        )
+    return found < known
+
+
+def migrate_one(conn: sqlite3.Connection) -> bool:
+    """Apply the next migration inside the open transaction; return whether there was one."""
+    conn.execute(META)
+    if not check(conn):
+        return False
+    done = version(conn)
+    for statement in _statements(migrations()[done]):
+        conn.execute(statement)
+    conn.execute(
+        "INSERT INTO jobrunner_meta (name, value) VALUES ('schema_version', ?)"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (done + 1,),
+    )
+    return True
+
+
+def _statements(script: str) -> list[str]:
+    """Split a script, since ``executescript`` would commit the transaction that it should be part of."""
+    statements, lines = [], []
+    for line in script.splitlines():
+        lines.append(line)
+        text = "\n".join(lines)
+        if sqlite3.complete_statement(text):
+            statements.append(text)
+            lines = []
+    return statements

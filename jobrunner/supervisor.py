@@ -1,0 +1,349 @@
+"""The heart of a worker: fills free slots in each round, starts what was claimed, settles what has ended.
+
+It never writes by itself.  The committer asks it before each round which slots are free, and tells it afterwards what
+the round did; attempts run as tasks of the loop and hand their outcomes to the committer.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from jobrunner.clock import SECOND_US, from_us, now_us
+from jobrunner.committer import Committer
+from jobrunner.errors import StoreError
+from jobrunner.events import Events
+from jobrunner.executor import Attempt, StopReason, execute
+from jobrunner.model import (
+    Cancelled,
+    Claim,
+    Claimed,
+    Dead,
+    Ended,
+    Outcome,
+    Released,
+    RetryAt,
+    Snoozed,
+    Succeeded,
+)
+from jobrunner.spec import TaskSpec
+from jobrunner.store.protocol import Round, Written
+from jobrunner.threads import Threads
+
+logger = logging.getLogger("jobrunner")
+
+POLL_S: Final = 0.5
+"""The longest that a due job waits when every hint fails: a lost bell, a clock that was set."""
+
+OBEY_S: Final = 10.0
+"""How long an ``async def`` may go on after it was cancelled; then its slot is given to another."""
+
+
+class Supervisor:
+    """The slots of one worker and the attempts in them."""
+
+    def __init__(
+        self,
+        worker: int,
+        committer: Committer,
+        *,
+        specs: Mapping[str, TaskSpec],
+        slots: Mapping[str, int],
+        events: Events,
+        ring_others: Callable[[], None],
+    ) -> None:
+        self.worker = worker
+        self.specs = specs
+        self.slots = dict(slots)
+        self.attempts: dict[int, Attempt] = {}
+        """By ``seq``: what runs here and has not been settled."""
+        self.stuck: set[Attempt] = set()
+        """Attempts whose thread goes on after they have failed; each holds its slot."""
+        self.stopping = False
+        self._busy = dict.fromkeys(slots, 0)
+        self._tasks = frozenset(specs)
+        self._committer = committer
+        self._events = events
+        self._ring_others = ring_others
+        self._threads = Threads(sum(slots.values()))
+        self._look_due = True
+        self._suspects_wait = True
+        self._suspect: int | None = None
+        self._due_timer: asyncio.TimerHandle | None = None
+        self._next_due: int | None = None
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    # -- the committer's questions -------------------------------------------------
+
+    def next_claim(self) -> Claim | None:
+        """Return the free slots, None if there are none or the worker is stopping."""
+        if self.stopping:
+            return None
+        free = {
+            queue: slots - self._busy[queue]
+            for queue, slots in self.slots.items()
+            if slots > self._busy[queue]
+        }
+        if not free:
+            return None
+        suspects = self._suspects_wait and self._suspect is None
+        return Claim(self.worker, free, self._tasks, suspects)
+
+    def take_look_due(self) -> bool:
+        """Return whether the next round should look for what has become due."""
+        look, self._look_due = self._look_due, False
+        return look
+
+    def written(self, batch: Round, written: Written) -> None:
+        """Start what a round claimed; log and tell what it settled."""
+        if batch.outcomes:
+            self._settled(batch.outcomes, written)
+        if batch.claim is not None and batch.claim.suspects:
+            self._suspects_wait = any(job.suspect for job in written.claimed)
+        for job in written.claimed:
+            self._start(job)
+        if batch.look_due or (
+            written.next_due is not None
+            and (self._next_due is None or written.next_due < self._next_due)
+        ):
+            self._next_due = written.next_due
+            self._arm()
+        if written.more_due:
+            self.look()
+        if written.left_queued:
+            self._ring_others()
+
+    def write_failed(self, batch: Round, error: StoreError) -> None:
+        """Ask again for what the failed round was to do."""
+        self._look_due = self._look_due or batch.look_due
+
+    # -- when to look -------------------------------------------------------------------
+
+    def look(self, *, suspects: bool = False) -> None:
+        """Have the next round look for due jobs, and see to it that it comes soon."""
+        self._look_due = True
+        self._suspects_wait = self._suspects_wait or suspects
+        self._committer.wake()
+
+    def _arm(self) -> None:
+        """Set the timer for the next due job, if it is due before the next poll."""
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+            self._due_timer = None
+        if self._next_due is None or self.stopping:
+            return
+        wait_s = (self._next_due - now_us()) / SECOND_US
+        if wait_s <= POLL_S:
+            # A clock that is set meanwhile costs half a second at most: the poll looks at it anew.
+            self._due_timer = asyncio.get_running_loop().call_later(max(0.0, wait_s), self.look)
+
+    # -- attempts -------------------------------------------------------------------------
+
+    def _start(self, job: Claimed) -> None:
+        attempt = Attempt(job, self.specs[job.task])
+        self._busy[job.queue] += 1
+        self.attempts[job.seq] = attempt
+        if job.suspect:
+            self._suspect = job.seq
+        self._quiet.clear()
+        attempt.task = asyncio.create_task(self._run(attempt), name=job.task)
+
+    async def _run(self, attempt: Attempt) -> None:
+        """Run an attempt and hand in its outcome; the slot is free once its code has ended."""
+        try:
+            outcome = await execute(attempt, self._threads)
+        except Exception as error:
+            # A bug of ours: the job must neither be lost with its slot nor run in a circle.
+            logger.critical("an attempt's end could not be told; please report this", exc_info=True)
+            now = now_us()
+            ended = Ended("failed", now, type(error).__name__, str(error))
+            outcome = RetryAt(attempt.job, ended, now + 60 * SECOND_US)
+        thread = attempt.thread
+        if thread is not None and not thread.done():
+            await self._outlast(attempt, outcome, thread)
+        else:
+            self._settle(attempt, outcome)
+        self._free(attempt)
+
+    async def _outlast(
+        self, attempt: Attempt, outcome: Outcome, thread: asyncio.Future[object]
+    ) -> None:
+        """Wait for the thread of a timed-out ``def`` task, which nobody can stop."""
+        job = attempt.job
+        logger.error(
+            "%s %s timed out, and its thread goes on: its slot is taken until the thread ends. Check `job.cancelled` in"
+            " the task, or give its calls a time-out of their own",
+            job.task,
+            job.id,
+            extra=_extra(job),
+        )
+        self.stuck.add(attempt)
+        again = isinstance(outcome, (RetryAt, Snoozed, Released))
+        if not again:
+            self._settle(attempt, outcome)
+        while not thread.done():
+            # Cancels concern the attempt, which has ended; only the thread's end counts now.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([thread])
+        self.stuck.discard(attempt)
+        if again:
+            # Held back until here: two runs of one job must not overlap in one process.
+            self._settle(attempt, outcome)
+
+    def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        if not attempt.abandoned:
+            self._committer.settle(outcome)
+            if self.attempts.get(attempt.job.seq) is attempt:
+                del self.attempts[attempt.job.seq]
+
+    def _free(self, attempt: Attempt) -> None:
+        if attempt.abandoned:
+            return
+        job = attempt.job
+        self._busy[job.queue] -= 1
+        if self._suspect == job.seq:
+            self._suspect = None
+            self._suspects_wait = True
+        if not any(self._busy.values()):
+            self._quiet.set()
+        self._committer.wake()
+
+    def stop(self, seq: int, lease: int | None, reason: StopReason) -> bool:
+        """Stop one attempt; return whether it runs here (under that lease, if one is given)."""
+        attempt = self.attempts.get(seq)
+        if attempt is None or (lease is not None and attempt.job.lease != lease):
+            return False
+        attempt.stop(reason)
+        return True
+
+    def look_for_disobedient(self) -> None:
+        """Abandon what was told to end long ago and has not: an ``async def`` that swallows its cancel."""
+        now_s = asyncio.get_running_loop().time()
+        for attempt in list(self.attempts.values()):
+            told_at = attempt.stopped_at
+            if attempt.thread is None and told_at is not None and now_s - told_at > OBEY_S:
+                job = attempt.job
+                logger.error(
+                    "%s %s has swallowed its cancel for %g s and is left behind; what it returns counts no more."
+                    " Let CancelledError pass through the task",
+                    job.task,
+                    job.id,
+                    OBEY_S,
+                    extra=_extra(job),
+                )
+                self.abandon(attempt)
+
+    def abandon(self, attempt: Attempt) -> None:
+        """Settle an attempt without waiting for its code."""
+        self._settle(attempt, attempt.outcome_of_stop())
+        self._free(attempt)
+        attempt.abandoned = True
+
+    # -- shutdown ----------------------------------------------------------------------------
+
+    def begin_stop(self) -> None:
+        """Claim nothing any more, and tell the attempts that the end is near (``job.cancelled``)."""
+        if self.stopping:
+            return
+        self.stopping = True
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+            self._due_timer = None
+        for attempt in self.attempts.values():
+            attempt.warn("shutdown")
+
+    async def stop_all(self, grace_s: float) -> None:
+        """Let attempts finish for the grace, then cancel them, then give back what is left."""
+        self.begin_stop()
+        if await self._ended_within(grace_s):
+            return
+        for attempt in list(self.attempts.values()):
+            attempt.stop("shutdown")
+        if not await self._ended_within(min(1.0, max(grace_s, 0.1))):
+            for attempt in list(self.attempts.values()):
+                job = attempt.job
+                logger.error(
+                    "%s %s does not end; it is given back and left behind",
+                    job.task,
+                    job.id,
+                    extra=_extra(job),
+                )
+                self.abandon(attempt)
+
+    async def _ended_within(self, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._quiet.wait()
+        except TimeoutError:
+            return not self.attempts
+        return True
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._threads.close()
+
+    # -- what was settled -------------------------------------------------------------------------
+
+    def _settled(self, outcomes: Sequence[Outcome], written: Written) -> None:
+        stale = {(outcome.job.seq, outcome.job.lease) for outcome in written.stale}
+        events = self._events
+        debug = logger.isEnabledFor(logging.DEBUG)
+        for outcome in outcomes:
+            job = outcome.job
+            if stale and (job.seq, job.lease) in stale:
+                logger.warning(
+                    "%s %s ended, but its lease had been taken away: its outcome was not written",
+                    job.task,
+                    job.id,
+                    extra=_extra(job),
+                )
+                continue
+            if type(outcome) is Succeeded:
+                if debug:
+                    logger.debug("%s %s succeeded", job.task, job.id, extra=_extra(job))
+            elif job.seq in written.cancelled:
+                outcome = Cancelled(job, outcome.ended)  # noqa: PLW2901 - what was written in its place
+            else:
+                _log(outcome)
+            events.settled(outcome)
+
+
+def _log(outcome: Outcome) -> None:
+    job, ended = outcome.job, outcome.ended
+    match outcome:
+        case RetryAt():
+            logger.warning(
+                "%s %s %s in attempt %d (%s: %s); it runs again at %s",
+                job.task,
+                job.id,
+                "timed out" if ended.outcome == "timed_out" else "failed",
+                job.attempt,
+                ended.error_type,
+                ended.error,
+                from_us(outcome.run_at).isoformat(timespec="milliseconds"),
+                extra=_extra(job),
+            )
+        case Dead():
+            logger.error(
+                "%s %s is a dead letter (%s) after attempt %d: %s: %s\n%s",
+                job.task,
+                job.id,
+                outcome.reason,
+                job.attempt,
+                ended.error_type,
+                ended.error,
+                ended.traceback,
+                extra=_extra(job),
+            )
+        case Snoozed():
+            logger.debug("%s %s is snoozed", job.task, job.id, extra=_extra(job))
+        case Released():
+            logger.info("%s %s is given back", job.task, job.id, extra=_extra(job))
+        case Cancelled():
+            logger.info("%s %s is cancelled", job.task, job.id, extra=_extra(job))
+
+
+def _extra(job: Claimed) -> dict[str, object]:
+    return {"job_id": job.id, "task": job.task, "attempt": job.attempt}

@@ -1,0 +1,132 @@
+"""The queue for code that is not async: threads, scripts, ``def`` routes and ``def`` tasks."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any, Final, ParamSpec, TypeVar, overload
+
+from jobrunner.call import Call
+from jobrunner.errors import NotRunning, WrongThread
+from jobrunner.job import Job
+from jobrunner.queue import JobQueue
+from jobrunner.task import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+LOOP_CHECK_S: Final = 1.0
+"""How often a waiting thread makes sure that the loop it waits for is still there."""
+
+
+class SyncQueue:
+    """Each call goes to the loop on which the runner is open, and blocks the calling thread until it is answered."""
+
+    _find: Callable[[], JobQueue]
+    """Returns the queue that is open now."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._find = lambda: queue
+
+    def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Store a call of the task; see ``JobQueue.enqueue``.
+
+        Raises:
+            WrongThread: called on an event loop's own thread.
+        """
+        self._check_thread("enqueue(task, ...)")
+        return self.run(self._find().enqueue(task, *args, **kwargs))
+
+    def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
+        """Store many calls in one transaction; see ``JobQueue.enqueue_many``."""
+        self._check_thread("enqueue_many([...])")
+        return self.run(self._find().enqueue_many(calls))
+
+    @overload
+    def get(self, id: str) -> Job[Any]: ...
+    @overload
+    def get(self, id: str, task: Task[..., R]) -> Job[R]: ...
+    def get(self, id: str, task: Task[..., R] | None = None) -> Job[Any]:
+        """Return a job with its history; see ``JobQueue.get``."""
+        self._check_thread("get(id)")
+        return self.run(self._find().get(id) if task is None else self._find().get(id, task))
+
+    def cancel(self, id: str) -> bool:
+        """Cancel a job; see ``JobQueue.cancel``."""
+        self._check_thread("cancel(id)")
+        return self.run(self._find().cancel(id))
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run any other coroutine of the library on the runner's loop: ``run(job.result(timeout=5))``.
+
+        Raises:
+            WrongThread: called on an event loop's own thread.
+            NotRunning: the runner's loop has gone.
+        """
+        try:
+            self._check_thread("...")
+            loop = self._find().loop
+            future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except (WrongThread, RuntimeError) as error:
+            coroutine.close()
+            if isinstance(error, WrongThread):
+                raise
+            raise NotRunning("the runner's event loop has been closed") from error
+        while True:
+            try:
+                return future.result(LOOP_CHECK_S)
+            except TimeoutError:
+                if future.done():
+                    # The coroutine's own TimeoutError.
+                    return future.result()
+                if loop.is_closed():
+                    raise NotRunning("the runner's event loop was closed meanwhile") from None
+
+    @staticmethod
+    def _check_thread(call: str) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise WrongThread(
+            f"sync.{call} would block this event loop, and wait for itself; write `await queue.{call}` here"
+        )
+
+
+@contextmanager
+def in_thread(opening: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """Keep an async context manager open on a loop in a thread of its own, for a script without one."""
+    opened: Future[T] = Future()
+    loop_ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def stay_open() -> None:
+        leave = asyncio.Event()
+        loop_ready.set_result((asyncio.get_running_loop(), leave))
+        async with opening as value:
+            opened.set_result(value)
+            await leave.wait()
+
+    def run() -> None:
+        try:
+            asyncio.run(stay_open())
+        except BaseException as error:  # noqa: BLE001 - raised again where the caller waits
+            if not opened.done():
+                opened.set_exception(error)
+            else:
+                closed.set_exception(error)
+        else:
+            closed.set_result(None)
+
+    closed: Future[None] = Future()
+    thread = threading.Thread(target=run, name="jobrunner-loop", daemon=True)
+    thread.start()
+    value = opened.result()
+    try:
+        yield value
+    finally:
+        loop, leave = loop_ready.result()
+        loop.call_soon_threadsafe(leave.set)
+        closed.result()
+        thread.join()

@@ -1,0 +1,170 @@
+"""Tasks: functions that can be stored as jobs."""
+
+import functools
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, Self, TypeVar
+
+from jobrunner.call import NO_OPTIONS, Call, Options
+from jobrunner.context import JobContext
+from jobrunner.current import resolve
+from jobrunner.foreign import task_attribute
+from jobrunner.job import Job
+from jobrunner.spec import UNSET, Seconds, TaskSpec, Unset
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Task(Generic[P, R]):
+    """A registered function with its defaults, as ``@jobs.task`` makes it.
+
+    ``P`` is what a caller fills: the job context is not in it.  Called directly, a task is its function.
+    """
+
+    spec: TaskSpec
+    _options: Options
+
+    def __init__(self, spec: TaskSpec) -> None:
+        # First, so that an attribute of the function never hides one of ours.
+        wrapper: Any = self
+        functools.update_wrapper(wrapper, spec.fn)
+        self.spec = spec
+        self._options = NO_OPTIONS
+
+    @property
+    def name(self) -> str:
+        """The name that its jobs are stored under."""
+        return self.spec.name
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """Return a call with these arguments, validated and written as JSON now; nothing is stored yet.
+
+        Raises:
+            InvalidArguments: they do not fit the function, or cannot be stored as they are.
+        """
+        return Call(self.spec, self.spec.args.encode(args, kwargs), self._options)
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Store a job that calls the function with these arguments; it is on disk when this returns.
+
+        The queue is that of the running attempt, else of the request's application, else of the only open runner.
+
+        Raises:
+            InvalidArguments, InvalidOptions: nothing was stored.
+            NotRunning, AmbiguousRunner: it is not clear where to.
+            StoreError: see its children for what was stored.
+        """
+        call = self.call(*args, **kwargs)
+        return await resolve(f"{self.__name__}.enqueue(...)").enqueue_call(call)
+
+    def options(
+        self,
+        *,
+        delay: Seconds | None = None,
+        run_at: datetime | None = None,
+        priority: int | None = None,
+        key: str | None = None,
+        queue: str | None = None,
+        expires: Seconds | datetime | Unset | None = UNSET,
+        max_attempts: int | None = None,
+        timeout: Seconds | Unset | None = UNSET,
+        tag: str | None = None,
+        **foreign: Never,
+    ) -> Self:
+        """Return the task with options for the jobs that are enqueued through it; the task itself stays as it is.
+
+        Args:
+            delay: seconds or a timedelta until it is due.
+            run_at: an aware datetime at which it is due, in place of ``delay``; the past means now.
+            priority: higher runs first.
+            key: at most one unfinished job of the task has it; enqueuing another one returns that job.
+            queue: in place of the task's.
+            expires: seconds or a timedelta after it became due, or an aware datetime: not started by then, it never
+                runs; None for never, whatever the task says.
+            max_attempts: runs in total, in place of the task's.
+            timeout: seconds or a timedelta per attempt, in place of the task's; None for none.
+            tag: a text to find it by.
+            **foreign: the words of other job queues are answered with ours.
+
+        Raises:
+            InvalidOptions: a value that cannot be.
+            TypeError: a word that is no option.
+        """
+        made = Options.make(
+            f"{self.__name__}.options",
+            delay=delay,
+            run_at=run_at,
+            priority=priority,
+            key=key,
+            queue=queue,
+            expires=expires,
+            max_attempts=max_attempts,
+            timeout=timeout,
+            tag=tag,
+            foreign=foreign,
+        )
+        task = object.__new__(type(self))
+        # Not through __init__: options are set per enqueue, and update_wrapper costs more than all the rest.
+        task.__dict__.update(self.__dict__)
+        task._options = self._options.merge(made)
+        return task
+
+    def __repr__(self) -> str:
+        return f"<Task {self.spec.name}>"
+
+    if TYPE_CHECKING:
+        __name__: str
+        __wrapped__: Callable[..., Any]
+    else:
+        # Not shown to type checkers: they would take any attribute for one that exists.
+        def __getattr__(self, name: str) -> Any:
+            advice = task_attribute(self.__dict__.get("__name__", "task"), name)
+            raise AttributeError(
+                advice or f"{type(self).__name__!r} object has no attribute {name!r}",
+                name=name,
+                obj=self,
+            )
+
+
+class AsyncTask(Task[P, R]):
+    """A task of an ``async def``; it runs on the event loop."""
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function here and now, as if it were no task."""
+        result: R = await self.spec.fn(*args, **kwargs)
+        return result
+
+
+class SyncTask(Task[P, R]):
+    """A task of a ``def``; it runs in a thread."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function here and now, as if it were no task."""
+        result: R = self.spec.fn(*args, **kwargs)
+        return result
+
+
+class CtxAsyncTask(Task[P, R]):
+    """A task of an ``async def`` that is handed its job."""
+
+    async def __call__(self, job: JobContext, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function here and now, as if it were no task."""
+        result: R = await self.spec.fn(job, *args, **kwargs)
+        return result
+
+
+class CtxSyncTask(Task[P, R]):
+    """A task of a ``def`` that is handed its job."""
+
+    def __call__(self, job: JobContext, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function here and now, as if it were no task."""
+        result: R = self.spec.fn(job, *args, **kwargs)
+        return result
+
+
+def task_of(spec: TaskSpec) -> Task[..., Any]:
+    """Return the task of a function, of the kind that is called as the function is."""
+    if spec.is_async:
+        return CtxAsyncTask(spec) if spec.wants_context else AsyncTask(spec)
+    return CtxSyncTask(spec) if spec.wants_context else SyncTask(spec)

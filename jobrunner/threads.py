@@ -1,0 +1,97 @@
+"""The threads that ``def`` tasks run in: as many as there are slots, and daemons.
+
+The standard library's pool joins its threads when the interpreter ends, and a task that hangs would keep the process
+alive for ever; a thread cannot be killed, so it must be one that the process may leave behind.
+"""
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+_Call = tuple[
+    asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[[], Any], contextvars.Context
+]
+
+
+class Threads:
+    """A pool of at most ``size`` daemon threads, started as they are needed."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._started = 0
+        self._busy = 0
+
+    def run(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
+        """Run the function in a thread, in a copy of the caller's context.
+
+        Returns:
+            A future on the running loop; cancelling it does not stop the thread.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._busy += 1
+        future.add_done_callback(self._count_down)
+        if self._started < min(self._busy, self._size):
+            self._started += 1
+            threading.Thread(
+                target=_work, args=(self._calls,), name=f"jobrunner-{self._started}", daemon=True
+            ).start()
+        self._calls.put((loop, future, function, contextvars.copy_context()))
+        return future
+
+    def _count_down(self, _: asyncio.Future[Any]) -> None:
+        self._busy -= 1
+
+    def close(self) -> None:
+        """Let each thread end after the call it is in; does not wait."""
+        for _ in range(self._started):
+            self._calls.put(None)
+        self._started = 0
+
+
+def _work(calls: SimpleQueue[_Call | None]) -> None:
+    while (call := calls.get()) is not None:
+        loop, future, function, context = call
+        answer: Callable[[], None]
+        try:
+            result = context.run(function)
+        except BaseException as error:  # noqa: BLE001 - whatever ends the call is the call's outcome
+            answer = _Answer(future, None, error)
+        else:
+            answer = _Answer(future, result, None)
+        try:
+            loop.call_soon_threadsafe(answer)
+        except RuntimeError:
+            # The loop has closed: the process is going down, and nobody waits for this call any more.
+            return
+        del call, loop, future, function, context, answer
+
+
+class _Answer:
+    """Hands a thread's result to the loop."""
+
+    __slots__ = ("_error", "_future", "_result")
+
+    def __init__(
+        self, future: asyncio.Future[Any], result: Any, error: BaseException | None
+    ) -> None:
+        self._future = future
+        self._result = result
+        self._error = error
+
+    def __call__(self) -> None:
+        if self._future.done():
+            return
+        if self._error is None:
+            self._future.set_result(self._result)
+        elif isinstance(self._error, StopIteration):
+            # A future refuses it, since a generator could not tell it from its own end.
+            wrapped = RuntimeError(f"the task raised {self._error!r}")
+            wrapped.__cause__ = self._error
+            self._future.set_exception(wrapped)
+        else:
+            self._future.set_exception(self._error)

@@ -1,0 +1,403 @@
+"""One process's part in a store: it joins, does the chores on time, answers the doorbell, and leaves.
+
+A process that only enqueues (``work=False``) has a worker too: it runs no jobs, but recovers those of the dead.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from jobrunner.clock import SECOND_US, from_us, now_us
+from jobrunner.committer import Committer
+from jobrunner.errors import StoreError, StoreUnusable
+from jobrunner.events import Events
+from jobrunner.job import Health, QueueInfo, WorkerInfo
+from jobrunner.model import QueueStats, WorkerRow
+from jobrunner.settings import Settings
+from jobrunner.spec import TaskSpec
+from jobrunner.store.protocol import Store
+from jobrunner.supervisor import POLL_S, Supervisor
+from jobrunner.version import __version__
+
+logger = logging.getLogger("jobrunner")
+
+TICK_S: Final = 0.2
+"""How often the locks of other workers are tried: a dead process's jobs wait that long."""
+THOROUGH_S: Final = 5.0
+PEERS_S: Final = 1.0
+BEAT_S: Final = 10.0
+STALLED_US: Final = 30 * SECOND_US
+UNKNOWN_S: Final = 10.0
+PRUNE_S: Final = 60.0
+ROWS_PER_SLICE: Final = 500
+CLOCK_STEP_S: Final = 2.0
+
+
+class Worker:
+    """The chores of one open runner, and its supervisor if it runs jobs."""
+
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        *,
+        specs: Mapping[str, TaskSpec],
+        slots: Mapping[str, int],
+        settings: Settings,
+        events: Events,
+        work: bool,
+    ) -> None:
+        self.id = secrets.randbits(63)
+        self.failed: StoreError | None = None
+        """What stopped this worker for good."""
+        self._store = store
+        self._committer = committer
+        self._specs = specs
+        self._settings = settings
+        self._events = events
+        self._supervisor = (
+            Supervisor(
+                self.id,
+                committer,
+                specs=specs,
+                slots=slots,
+                events=events,
+                ring_others=store.ring,
+            )
+            if work
+            else None
+        )
+        self._max_attempts = {name: spec.policy.max_attempts for name, spec in specs.items()}
+        self._peers: Sequence[WorkerRow] = ()
+        self._stopping: asyncio.Task[None] | None = None
+        self._chores: asyncio.Task[None] | None = None
+        self._rung = asyncio.Event()
+        self._failing: set[str] = set()
+        self._unknown: dict[str, int] = {}
+        self._reported_unknown: set[str] = set()
+        self._last: dict[str, float] = {}
+        self._clocks: tuple[int, float] | None = None
+
+    # -- life --------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take over what dead workers left, join, and begin to work."""
+        await self.recover(thorough=True)
+        if self._supervisor is not None:
+            now = now_us()
+            await self._store.join(
+                WorkerRow(
+                    worker=self.id,
+                    pid=os.getpid(),
+                    host=socket.gethostname(),
+                    started_at=now,
+                    beat_at=now,
+                    doorbell=None,
+                    queues=self._supervisor.slots,
+                    tasks=frozenset(self._specs),
+                ),
+                self._on_ring,
+            )
+            self._committer.worker = self._supervisor
+        await self.refresh_peers()
+        self._committer.on_fatal = self._fail
+        self._committer.start()
+        self._committer.wake()
+        self._chores = asyncio.create_task(self._run_chores(), name="jobrunner-chores")
+
+    def begin_stop(self) -> None:
+        """Start no more attempts, and end those under way within the grace; enqueueing goes on."""
+        if self._stopping is None and self._supervisor is not None:
+            self._supervisor.begin_stop()
+            self._stopping = asyncio.create_task(
+                self._supervisor.stop_all(self._settings.grace_s), name="jobrunner-stop"
+            )
+
+    async def stop(self) -> None:
+        """End the attempts, write what is left to write, and leave the store."""
+        self.begin_stop()
+        if self._stopping is not None:
+            await asyncio.wait([self._stopping])
+        if self._chores is not None:
+            self._chores.cancel()
+            await asyncio.wait([self._chores])
+        await self._committer.close()
+        if self._supervisor is not None:
+            self._supervisor.close()
+            try:
+                await self._store.leave(self.id, now=now_us())
+            except StoreError as error:
+                # As after a kill: the lock goes with the process, and others find the jobs.
+                logger.error("the worker could not sign off: %s", error)
+
+    def _fail(self, error: StoreError) -> None:
+        """Stop for good: the file must be looked at by a person."""
+        if self.failed is None:
+            self.failed = error
+            logger.critical("this worker has stopped: %s", error)
+            self._committer.fail(error)
+            self.begin_stop()
+
+    # -- wake-ups --------------------------------------------------------------------
+
+    def look(self) -> None:
+        """See to it that jobs which are due now are found now, here and in other processes."""
+        if self._supervisor is not None:
+            self._supervisor.look(suspects=True)
+        self._store.ring()
+
+    def _on_ring(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.look(suspects=True)
+        self._rung.set()
+
+    async def cancel_requested(self, seq: int) -> None:
+        """Pass on that a running job is to be cancelled: to our own attempt, else to whoever runs it."""
+        if self._supervisor is None or not self._supervisor.stop(seq, None, "cancel"):
+            self._store.ring()
+
+    # -- chores ---------------------------------------------------------------------------
+
+    async def _run_chores(self) -> None:
+        while True:
+            await self.do_chores()
+            self._rung.clear()
+            try:
+                async with asyncio.timeout(TICK_S):
+                    await self._rung.wait()
+            except TimeoutError:
+                pass
+
+    async def do_chores(self) -> None:
+        """Do the chores whose time has come.
+
+        One that fails is logged and tried again, and keeps no other from its turn.
+        """
+        self._check_clock()
+        thorough = self._is_time("thorough", THOROUGH_S)
+        await self._try("recover", lambda: self.recover(thorough=thorough))
+        await self._try("upkeep", self._store.upkeep)
+        if self._is_time("peers", PEERS_S):
+            await self._try("peers", self.refresh_peers)
+        if self._supervisor is None:
+            return
+        if self._is_time("poll", POLL_S) or self._rung.is_set():
+            self._supervisor.look(suspects=True)
+            self._supervisor.look_for_disobedient()
+            await self._try("cancels", self.obey_cancels)
+        if self._is_time("beat", BEAT_S):
+            await self._try("beat", lambda: self._store.beat(self.id, now=now_us()))
+        if self._is_time("unknown", UNKNOWN_S):
+            await self._try("unknown", self.look_for_unknown)
+        if self._is_time("prune", PRUNE_S):
+            await self._try("prune", self.prune)
+
+    def _is_time(self, chore: str, every_s: float) -> bool:
+        now_s = asyncio.get_running_loop().time()
+        # A twentieth early rather than a whole tick late.
+        if now_s - self._last.get(chore, -every_s) < every_s * 0.95:
+            return False
+        self._last[chore] = now_s
+        return True
+
+    async def _try(self, chore: str, do: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await do()
+        except StoreUnusable as error:
+            self._fail(error)
+        except Exception as error:
+            if chore not in self._failing:
+                self._failing.add(chore)
+                expected = isinstance(error, StoreError)
+                logger.error(
+                    "%s failed and is tried again: %s", chore, error, exc_info=not expected
+                )
+        else:
+            self._failing.discard(chore)
+
+    def _check_clock(self) -> None:
+        """Say so when the clock is set: what waits for its time comes earlier or later by as much."""
+        now, now_s = now_us(), asyncio.get_running_loop().time()
+        if self._clocks is not None:
+            step_s = (now - self._clocks[0]) / SECOND_US - (now_s - self._clocks[1])
+            if abs(step_s) > CLOCK_STEP_S:
+                way = "forward" if step_s > 0 else "back"
+                logger.warning("the clock was set %s by %.1f s", way, abs(step_s))
+        self._clocks = now, now_s
+
+    async def recover(self, *, thorough: bool) -> None:
+        """Take the jobs of dead workers away from them, so that they run again."""
+        found = await self._store.recover(
+            now=now_us(), max_attempts=self._max_attempts, thorough=thorough
+        )
+        if not found.workers:
+            return
+        logger.warning(
+            "%d dead worker(s) found: %d job(s) run again, %d dead letter(s)",
+            len(found.workers),
+            found.requeued,
+            len(found.buried),
+        )
+        for id in found.buried:
+            logger.error("job %s is a dead letter (lost): its process died under it", id)
+            self._events.tell("dead", id)
+        self.look()
+
+    async def refresh_peers(self) -> None:
+        """Learn which other workers there are."""
+        self._peers = [row for row in await self._store.workers() if row.worker != self.id]
+
+    async def obey_cancels(self) -> None:
+        """Stop attempts of ours that somebody cancelled through another process."""
+        if self._supervisor is not None and self._supervisor.attempts:
+            for seq, lease in await self._store.cancel_requests(self.id):
+                self._supervisor.stop(seq, lease, "cancel")
+
+    async def look_for_unknown(self) -> None:
+        """Report waiting jobs whose task no live worker knows; bury those that have waited too long."""
+        known = set(self._specs).union(*(peer.tasks for peer in self._peers))
+        unknown: dict[str, int] = {}
+        now = now_us()
+        too_old = now - self._settings.unknown_task_after_us
+        for queue, task, due_since in await self._store.waiting_tasks():
+            if task in known:
+                continue
+            unknown[task] = min(due_since, unknown.get(task, due_since))
+            if task not in self._reported_unknown:
+                self._reported_unknown.add(task)
+                logger.warning(
+                    "jobs of task %r wait in queue %r, and no worker knows it: register it, or keep its old name with"
+                    " @jobs.task(aliases=[%r]); after %.0f h they become dead letters",
+                    task,
+                    queue,
+                    task,
+                    self._settings.unknown_task_after_us / (3600 * SECOND_US),
+                )
+            await self._bury_unknown(queue, task, too_old, now)
+        self._unknown = unknown
+        self._reported_unknown &= set(unknown)
+
+    async def _bury_unknown(self, queue: str, task: str, due_before: int, now: int) -> None:
+        while True:
+            buried = await self._store.bury_waiting(
+                queue,
+                task,
+                due_before=due_before,
+                reason="unknown_task",
+                error=f"no worker knows the task {task!r}",
+                now=now,
+                limit=ROWS_PER_SLICE,
+            )
+            for id in buried:
+                logger.error("job %s is a dead letter (unknown_task): no worker knows %s", id, task)
+                self._events.tell("dead", id)
+            if len(buried) < ROWS_PER_SLICE:
+                return
+
+    async def prune(self) -> int:
+        """Delete what is past its retention, slice by slice; return how many jobs and dead letters went."""
+        now = now_us()
+        settings = self._settings
+        by_task = {
+            name: now - spec.retention
+            for name, spec in self._specs.items()
+            if spec.retention is not None
+        }
+        total = 0
+        while True:
+            pruned = await self._store.prune(
+                finished_before=now - settings.retention_us,
+                by_task=by_task,
+                died_before=now - settings.dead_letter_retention_us,
+                keep_finished=settings.keep_finished,
+                limit=ROWS_PER_SLICE,
+            )
+            total += pruned
+            if pruned < ROWS_PER_SLICE:
+                return total
+
+    # -- how it stands ------------------------------------------------------------------------
+
+    async def queues(self, known: Iterable[str]) -> Sequence[QueueInfo]:
+        """Return every queue that is known, served, paused, or holds jobs, by name."""
+        slots: dict[str, int] = dict.fromkeys(known, 0)
+        for row in await self._store.workers():
+            for name, count in row.queues.items():
+                slots[name] = slots.get(name, 0) + count
+        stats = {one.name: one for one in await self._store.queues()}
+        empty = {name: QueueStats(name, False, 0, 0, 0, None) for name in slots}
+        return [
+            QueueInfo(
+                name=name,
+                slots=slots.get(name, 0),
+                paused=one.paused,
+                queued=one.queued,
+                scheduled=one.scheduled,
+                running=one.running,
+                oldest_due_at=None if one.oldest_due_at is None else from_us(one.oldest_due_at),
+            )
+            for name, one in sorted((empty | stats).items())
+        ]
+
+    async def health(self) -> Health:
+        """Return whether the promises are being kept just now."""
+        supervisor = self._supervisor
+        problems = []
+        rows: Sequence[WorkerRow] = ()
+        error = self.failed or self._committer.error
+        if error is not None:
+            problems.append(str(error))
+        try:
+            rows = await self._store.workers()
+            problems += [
+                f"queue {one.name} has waiting jobs and no worker serves it"
+                for one in await self.queues(())
+                if one.queued and not one.slots and not one.paused
+            ]
+        except StoreError as unreadable:
+            problems.append(str(unreadable))
+        now = now_us()
+        workers = tuple(_worker_info(row, now) for row in rows)
+        problems += [
+            f"worker {one.id} (pid {one.pid}) is alive, but its loop has not turned since {one.beat_at}"
+            for one in workers
+            if one.stalled
+        ]
+        problems += [f"no worker knows task {task}" for task in self._unknown]
+        problems += [f"{chore} fails" for chore in sorted(self._failing)]
+        stuck = tuple(f"{a.job.task} {a.job.id}" for a in supervisor.stuck) if supervisor else ()
+        problems += [f"the thread of {name} goes on after its time-out" for name in stuck]
+        return Health(
+            status=(
+                "failed"
+                if self.failed
+                else "stopping"
+                if supervisor is not None and supervisor.stopping
+                else "degraded"
+                if problems
+                else "ok"
+            ),
+            problems=tuple(problems),
+            working=supervisor is not None and not supervisor.stopping,
+            running=len(supervisor.attempts) if supervisor else 0,
+            stuck_threads=stuck,
+            unknown_tasks={task: from_us(due) for task, due in self._unknown.items()},
+            workers=workers,
+            version=__version__,
+        )
+
+
+def _worker_info(row: WorkerRow, now: int) -> WorkerInfo:
+    return WorkerInfo(
+        id=row.worker,
+        pid=row.pid,
+        host=row.host,
+        started_at=from_us(row.started_at),
+        beat_at=from_us(row.beat_at),
+        stalled=now - row.beat_at > STALLED_US,
+        queues=dict(row.queues),
+    )

@@ -1,0 +1,60 @@
+# The interpreter that makes .venv, and a way to take arguments with blanks in them as they are.
+python := env("PYTHON", "python3")
+set shell := ["bash", "-euc"]
+set positional-arguments
+
+_default:
+    @'{{just_executable()}}' --list --unsorted
+
+# create .venv and install into it; does nothing when nothing has changed
+[private]
+setup:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    want=$(cat pyproject.toml constraints.txt | cksum)
+    [ "$(cat .venv/.setup-stamp 2>/dev/null || true)" != "$want" ] || exit 0
+    echo "setting up .venv (once; again when the dependencies change)" >&2
+    [ -x .venv/bin/python ] || '{{python}}' -m venv .venv
+    if command -v uv >/dev/null; then
+        uv pip install -q --python .venv/bin/python -c constraints.txt -e '.[app,dev]'
+    else
+        .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[app,dev]'
+    fi
+    echo "$want" > .venv/.setup-stamp
+
+# start the shop on http://127.0.0.1:8000: just run --port 9000
+run *ARGS: setup
+    @exec .venv/bin/python -m app "$@"
+
+# show the product in half a minute: failing mail, kill -9, dead letter, replay
+demo *ARGS: setup
+    @exec .venv/bin/python -m app.demo "$@"
+
+# run the tests: just test -k dead_letter
+test *ARGS: setup
+    @.venv/bin/python -m pytest "$@"
+
+# the tests without the slow ones
+quick *ARGS: setup
+    @.venv/bin/python -m pytest -m "not slow" "$@"
+
+# format, lint, imports, types: all of it must be green before a commit
+check: setup
+    .venv/bin/ruff format --check .
+    .venv/bin/ruff check .
+    .venv/bin/lint-imports
+    .venv/bin/mypy
+
+# rewrite the format and fix what can be fixed
+fmt: setup
+    .venv/bin/ruff format .
+    .venv/bin/ruff check --fix .
+
+# how fast it is, beside raw sqlite3: just bench --json FILE --only drain --runs 5
+bench *ARGS: setup
+    @.venv/bin/python -m tests.benchmarks "$@"
+
+# resolve the dependencies anew into constraints.txt (needs uv)
+lock:
+    uv pip compile -q --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --universal --python-version 3.11 \
+        --extra app --extra fast --extra dev pyproject.toml -o constraints.txt

@@ -1,0 +1,1 @@
+"""Tests of jobrunner and of the shop."""

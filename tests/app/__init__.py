@@ -1,0 +1,1 @@
+"""Tests of the shop: real files, a real mail server, real processes."""

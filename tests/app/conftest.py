@@ -1,0 +1,48 @@
+"""A shop in a directory of the test's own."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from tests.app.shop import ShopClient, make_settings
+from tests.app.smtp import SmtpServer, smtp_server
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("SHOP_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings for a shop whose mail goes to the outbox."""
+    return make_settings(tmp_path)
+
+
+@pytest.fixture
+def shop(settings: Settings) -> Iterator[ShopClient]:
+    """A running shop whose mail goes to the outbox."""
+    with ShopClient(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def smtp() -> Iterator[SmtpServer]:
+    """A mail server that wants no login."""
+    with smtp_server() as server:
+        yield server
+
+
+@pytest.fixture
+def mailing_shop(tmp_path: Path, smtp: SmtpServer) -> Iterator[ShopClient]:
+    """A running shop whose mail goes to ``smtp``."""
+    settings = make_settings(
+        tmp_path, smtp_host=smtp.hostname, smtp_port=smtp.port, smtp_starttls=False
+    )
+    with ShopClient(settings) as client:
+        yield client

@@ -1,0 +1,72 @@
+"""The log: one line per event, with the job it belongs to."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from app import logs
+from app.settings import LogFormat
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
+
+
+def test_json_log_names_the_job(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json", "INFO")
+
+    extra = {"job_id": "job-1", "task": "send_welcome_email", "attempt": 2}
+    logging.getLogger("jobrunner.task").info("sent to %s\nand so on", "ada", extra=extra)
+
+    (line,) = capsys.readouterr().err.splitlines()
+    entry = json.loads(line)
+    assert entry.pop("time").endswith("+00:00")
+    assert entry == {
+        "level": "INFO",
+        "logger": "jobrunner.task",
+        "message": "sent to ada\nand so on",
+        **extra,
+    }
+
+
+def test_text_log_names_the_job(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("text", "INFO")
+
+    extra = {"job_id": "job-1", "task": "send_welcome_email", "attempt": 2}
+    logging.getLogger("jobrunner.task").info("sent", extra=extra)
+
+    line = capsys.readouterr().err
+    assert "INFO" in line
+    assert line.endswith("sent job_id=job-1 task=send_welcome_email attempt=2\n")
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_log_keeps_the_traceback(capsys: pytest.CaptureFixture[str], log_format: LogFormat) -> None:
+    logs.configure(log_format, "INFO")
+
+    try:
+        raise RuntimeError("broken")
+    except RuntimeError:
+        logging.getLogger("app").exception("it failed")
+
+    line = capsys.readouterr().err
+    text = json.loads(line)["traceback"] if log_format == "json" else line
+    assert text.startswith("Traceback") or log_format == "text"
+    assert "RuntimeError: broken" in text
+
+
+def test_configure_again_replaces_what_was_there(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("text", "INFO")
+    logs.configure("json", "WARNING")
+
+    logging.getLogger("app").info("not this")
+    logging.getLogger("app").warning("this")
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["message"] == "this"

@@ -1,0 +1,297 @@
+"""The shop over HTTP, with everything behind it real."""
+
+import json
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from freezegun.api import FrozenDateTimeFactory
+
+from app.audit import AuditEntry
+from app.settings import Settings
+from jobrunner import JobContext
+from jobrunner.model import Claimed
+from tests.app.shop import ShopClient, eventually
+from tests.app.smtp import SmtpServer
+from tests.clocks import MOMENT
+
+DAY_S = 24 * 3600
+
+
+def rows(settings: Settings, query: str) -> list[tuple[object, ...]]:
+    """Ask the shop's file from outside."""
+    with closing(sqlite3.connect(settings.database_path)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def attempt_of(job_id: str, attempt: int) -> JobContext:
+    """Return what a task is handed at an attempt."""
+    job = Claimed(
+        seq=1,
+        lease=attempt,
+        worker=1,
+        id=job_id,
+        task="any",
+        queue="default",
+        args="{}",
+        attempt=attempt,
+        started_at=0,
+        first_started_at=0,
+        created_at=0,
+        run_at=0,
+        priority=0,
+        max_attempts=None,
+        timeout=None,
+        suspect=False,
+    )
+    return JobContext(job, 5)
+
+
+# -- POST /register -------------------------------------------------------------------------------
+
+
+def test_register_answers_201_and_sends_a_welcome_mail(shop: ShopClient) -> None:
+    answer = shop.post("/register", json={"username": "Ada", "email": "ada@example.com"})
+
+    assert answer.status_code == 201
+    shop.finish(answer.json()["job_id"])
+    (mail,) = shop.outbox()
+    assert (mail["to"], mail["subject"]) == ("ada@example.com", "Welcome to the shop")
+
+
+def test_register_twice_is_a_conflict_and_sends_one_mail(shop: ShopClient) -> None:
+    shop.finish(shop.register("ada"))
+
+    again = shop.post("/register", json={"username": "Ada", "email": "ada@example.com"})
+
+    assert again.status_code == 409
+    assert "ada@example.com" in again.json()["detail"]
+    assert len(shop.jobs("send_welcome_email")) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"username": "ada"},
+        {"username": "ada", "email": "no address"},
+        {"username": "ada", "email": "ada@example.com\nBcc: all@example.com"},
+        {"username": "ada", "email": "a" * 300 + "@example.com"},
+        {"username": "ada", "email": "adä@example.com"},
+        {"username": "ada", "email": '"a b"@example.com'},
+        {"username": "", "email": "ada@example.com"},
+        {"username": "ada\r\nlovelace", "email": "ada@example.com"},
+        {"username": "ada\x00", "email": "ada@example.com"},
+        {"username": "a" * 201, "email": "ada@example.com"},
+        {"username": "ada", "email": "ada@example.com", "admin": True},
+    ],
+)
+def test_register_with_bad_input_is_a_422_and_stores_nothing(
+    shop: ShopClient, body: dict[str, object]
+) -> None:
+    assert shop.post("/register", json=body).status_code == 422
+    assert shop.jobs("send_welcome_email") == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"username": "\ud800", "email": "ada@example.com"}',
+        rb'{"username": "ada", "email": "ada@example.com", "\ud800": 1}',
+        b'{"username": NaN, "email": "ada@example.com"}',
+        b'{"username": 1e999, "email": "ada@example.com"}',
+        b"{",
+        b"\xff",
+        b"[" * 100_000,
+    ],
+)
+def test_register_with_what_json_has_no_form_for_is_a_4xx(shop: ShopClient, body: bytes) -> None:
+    answer = shop.post("/register", content=body, headers={"Content-Type": "application/json"})
+
+    assert 400 <= answer.status_code < 500
+    assert answer.json()["detail"]
+
+
+def test_register_takes_names_in_every_script(shop: ShopClient) -> None:
+    job_id = shop.post_job("/register", {"username": "Ада ☕ 愛", "email": "ada@example.com"})
+
+    shop.finish(job_id)
+
+
+# -- POST /subscribe ------------------------------------------------------------------------------
+
+
+def test_subscribe_twice_reminds_once_a_day_later(
+    frozen: FrozenDateTimeFactory, shop: ShopClient
+) -> None:
+    first = shop.post("/subscribe", json={"email": "ada@example.com"}).json()
+    second = shop.post("/subscribe", json={"email": "Ada@Example.com"}).json()
+
+    assert (first["created"], second["created"]) == (True, False)
+    assert first["job_id"] == second["job_id"]
+    due = datetime.fromisoformat(first["scheduled_for"])
+    assert due == MOMENT + timedelta(seconds=DAY_S)
+    frozen.tick(DAY_S - 1)
+    assert shop.job(first["job_id"])["state"] == "scheduled"
+
+    frozen.tick(2)
+    shop.finish(first["job_id"])
+
+    assert [mail["subject"] for mail in shop.outbox()] == ["Your reminder"]
+
+
+def test_subscribe_after_the_reminder_reminds_again(tmp_path: Path, settings: Settings) -> None:
+    soon = settings.model_copy(update={"reminder_delay": 0.01})
+    with ShopClient(soon) as shop:
+        first = shop.post("/subscribe", json={"email": "ada@example.com"}).json()
+        shop.finish(first["job_id"])
+
+        second = shop.post("/subscribe", json={"email": "ada@example.com"}).json()
+        shop.finish(second["job_id"])
+
+    assert second["created"]
+    assert len(list(settings.outbox_dir.iterdir())) == 2
+
+
+# -- orders ---------------------------------------------------------------------------------------
+
+
+def order(shop: ShopClient, **fields: object) -> dict[str, int]:
+    """Place an order."""
+    body = {"email": "ada@example.com", "item": "engine", "quantity": 2}
+    answer = shop.post("/orders", json=body | fields, headers={"X-User-Id": "7"})
+    assert answer.status_code == 201, answer.text
+    placed: dict[str, int] = answer.json()
+    return placed
+
+
+def test_order_is_confirmed_audited_and_sent_to_the_warehouse_in_that_order(
+    shop: ShopClient, settings: Settings
+) -> None:
+    placed = order(shop)
+    at = f"/orders/{placed['order_id']}"
+    eventually(lambda: shop.get(at).json()["status"] == "at_warehouse", "the warehouse knows")
+
+    steps = ("send_order_confirmation", "audit_order", "notify_warehouse")
+    runs = [shop.job(job["id"])["history"] for name in steps for job in shop.jobs(name)]
+    assert [len(history) for history in runs] == [1, 1, 1]
+    started = [history[0]["started_at"] for history in runs]
+    assert started == sorted(started)
+    assert {mail["to"]: mail["subject"] for mail in shop.outbox()} == {
+        "ada@example.com": f"Your order {placed['order_id']}",
+        "warehouse@localhost": f"Order {placed['order_id']}",
+    }
+    (audit,) = rows(settings, "SELECT user_id, action, resource, job_id FROM audit_rows")
+    assert audit == (7, "CREATE", f"order:{placed['order_id']}", placed["job_id"])
+
+
+def test_order_whose_confirmation_fails_at_first_takes_each_step_once(
+    mailing_shop: ShopClient, smtp: SmtpServer, settings: Settings
+) -> None:
+    smtp.data_answers.extend(["451 later", "451 later"])
+
+    placed = order(mailing_shop)
+    at = f"/orders/{placed['order_id']}"
+    eventually(lambda: mailing_shop.get(at).json()["status"] == "at_warehouse", "at the warehouse")
+
+    assert [message["To"] for message in smtp.accepted] == [
+        "ada@example.com",
+        "warehouse@localhost",
+    ]
+    assert rows(settings, "SELECT count(*) FROM audit_rows") == [(1,)]
+
+
+def test_order_can_be_looked_at(shop: ShopClient) -> None:
+    placed = order(shop, item="difference engine")
+
+    found = shop.get(f"/orders/{placed['order_id']}").json()
+
+    assert found["item"] == "difference engine"
+    assert found["quantity"] == 2
+    assert datetime.fromisoformat(found["created_at"]).tzinfo == UTC
+
+
+def test_order_that_is_not_there_is_a_404(shop: ShopClient) -> None:
+    assert shop.get("/orders/1").status_code == 404
+
+
+@pytest.mark.parametrize("order_id", ["0", "-1", "x", str(2**63)])
+def test_order_id_that_cannot_be_is_a_422(shop: ShopClient, order_id: str) -> None:
+    assert shop.get(f"/orders/{order_id}").status_code == 422
+
+
+# -- audit ----------------------------------------------------------------------------------------
+
+
+def test_delete_invoice_appends_a_line_to_the_audit_file(
+    shop: ShopClient, settings: Settings
+) -> None:
+    answer = shop.delete("/invoices/12", headers={"X-User-Id": "7"}).json()
+    shop.finish(answer["job_id"])
+
+    (line,) = settings.audit_file.read_text().splitlines()
+    entry = json.loads(line)
+    assert datetime.fromisoformat(entry.pop("at")).tzinfo is not None
+    assert entry == {
+        "user_id": 7,
+        "action": "DELETE",
+        "resource": "invoice:12",
+        "job_id": answer["job_id"],
+    }
+
+
+def test_delete_user_writes_an_audit_row_beside_the_jobs(
+    shop: ShopClient, settings: Settings
+) -> None:
+    user_id = shop.post("/register", json={"username": "ada", "email": "ada@example.com"}).json()[
+        "user_id"
+    ]
+
+    answer = shop.delete(f"/users/{user_id}").json()
+    shop.finish(answer["job_id"])
+
+    assert rows(settings, "SELECT count(*) FROM users") == [(0,)]
+    assert rows(settings, "SELECT job_id, action, resource FROM audit_rows") == [
+        (answer["job_id"], "DELETE", f"user:{user_id}")
+    ]
+
+
+def test_delete_user_again_is_audited_again(shop: ShopClient, settings: Settings) -> None:
+    for _ in range(2):
+        shop.finish(shop.delete("/users/1").json()["job_id"])
+
+    assert rows(settings, "SELECT count(*) FROM audit_rows") == [(2,)]
+
+
+def test_audit_jobs_that_run_again_write_nothing_more(shop: ShopClient, settings: Settings) -> None:
+    tasks = shop.shop.state.shop.tasks.audit
+    entry = AuditEntry(user_id=1, action="DELETE", resource="user:1")
+    assert shop.portal is not None
+    # As after a crash between the work and its settling: the same job, called once more.
+    for attempt in (1, 2):
+        context = attempt_of("job-1", attempt)
+        tasks.write_audit_log(context, entry)
+        shop.portal.call(tasks.write_audit_row, context, entry)
+
+    assert len(settings.audit_file.read_text().splitlines()) == 1
+    assert rows(settings, "SELECT count(*) FROM audit_rows") == [(1,)]
+
+
+# -- outbox ---------------------------------------------------------------------------------------
+
+
+def test_outbox_lists_the_newest_mail_first(
+    frozen: FrozenDateTimeFactory, shop: ShopClient
+) -> None:
+    assert shop.outbox() == []
+    for name in ("ada", "grace"):
+        shop.finish(shop.register(name))
+        frozen.tick(60)
+
+    assert [mail["to"] for mail in shop.outbox()] == ["grace@example.com", "ada@example.com"]
+
+
+def test_outbox_of_a_shop_with_a_mail_server_is_a_404(mailing_shop: ShopClient) -> None:
+    assert mailing_shop.get("/outbox").status_code == 404

@@ -1,0 +1,1 @@
+"""How fast jobrunner is, with what plain ``sqlite3`` does in the same run beside it: ``just bench``."""

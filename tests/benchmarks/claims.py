@@ -1,0 +1,109 @@
+"""What a claim costs, and that it does not depend on the rows that are not claimed.
+
+Asked of the store through its protocol and not of a whole runner: in a job's whole cost a dearer claim would hide.
+``durability="normal"`` for the same reason, since the wait for the disk is the same whatever the file holds.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from jobrunner.model import Claim, Ended, Enqueue, Succeeded, WorkerRow
+from jobrunner.store.protocol import Round
+from jobrunner.store.sqlite import SqliteStore
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.figures import Row
+from tests.benchmarks.prefill import Past
+
+CLAIMS = 200
+SLOTS = 20
+WORKER = 7
+QUEUES = {"default": SLOTS, "side": SLOTS}
+"""The second queue is empty, or the one that is paused."""
+
+
+def claims(bench: Bench) -> list[Row]:
+    """Claim 20 jobs at a time in files with different pasts, in turns with an empty one."""
+    pasts: list[tuple[str, Callable[[Past], None], float]] = [
+        ("beside 1,000,000 future, 1,000,000 finished, 100,000 dead", _history, 1.3),
+        (
+            "behind 100,000 jobs of an unknown task",
+            lambda past: past.queued(100_000, task="alien"),
+            2,
+        ),
+        ("behind 100,000 jobs of a paused queue", _paused, 2),
+    ]
+    rows = []
+    for words, fill, target in pasts:
+        with bench.place() as place:
+            empty, full = place / "empty.sqlite", place / "full.sqlite"
+            past = Past(full)
+            fill(past)
+            past.close()
+            ours, yardstick = [], []
+            for _ in range(bench.runs):
+                yardstick.append(asyncio.run(_claim_cost(empty)))
+                ours.append(asyncio.run(_claim_cost(full)))
+        rows.append(
+            Row(
+                f"claim of {SLOTS} {words}",
+                "µs",
+                ours,
+                yardstick,
+                beside="empty file",
+                judged="ratio",
+                target=target,
+            )
+        )
+    return rows
+
+
+def _history(past: Past) -> None:
+    past.finished(1_000_000)
+    past.dead(100_000)
+    past.future(1_000_000)
+
+
+def _paused(past: Past) -> None:
+    past.queued(100_000, queue="side")
+    past.paused("side")
+
+
+async def _claim_cost(file: Path) -> float:
+    """Return the median time of one claim, in µs; what is put in for it is gone afterwards."""
+    store = SqliteStore(file, durability="normal")
+    await store.open()
+    now = time.time_ns() // 1000
+    claim = Claim(WORKER, QUEUES, frozenset({"noop"}), suspects=False)
+    took = []
+    try:
+        await store.join(
+            WorkerRow(WORKER, os.getpid(), "bench", now, now, None, QUEUES, frozenset({"noop"})),
+            on_ring=lambda: None,
+        )
+        await store.write(
+            Round(now, enqueues=[_job(now, number) for number in range(CLAIMS * SLOTS)])
+        )
+        for _ in range(CLAIMS):
+            started = time.perf_counter()
+            written = await store.write(Round(now, look_due=True, claim=claim))
+            took.append((time.perf_counter() - started) * 1e6)
+            assert len(written.claimed) == SLOTS, f"{len(written.claimed)} of {SLOTS} jobs claimed"
+            done = Ended("succeeded", now)
+            await store.write(
+                Round(now, outcomes=[Succeeded(job, done, None) for job in written.claimed])
+            )
+        await store.leave(WORKER, now=now)
+    finally:
+        await store.close()
+    return median(took)
+
+
+def _job(now: int, number: int) -> Enqueue:
+    id = f"{now // 1000:012x}"
+    return Enqueue(
+        f"{id[:8]}-{id[8:]}-7000-8000-{number:012x}", "noop", "default", '{"number":1}', now, now
+    )

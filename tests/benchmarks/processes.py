@@ -1,0 +1,57 @@
+"""Other processes: started with a role of ``child``, heard line by line, ended for certain."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).parents[2]
+PATIENCE_S = 60
+
+
+class Child:
+    """A process that says what it has to say in lines of JSON."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    async def heard(self, word: str) -> dict[str, Any]:
+        """Return the next line, which must be about ``word``."""
+        assert self._process.stdout is not None
+        line = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE_S)
+        if not line:
+            raise RuntimeError(f"a child ended before it said {word!r}; its errors are above")
+        said: dict[str, Any] = json.loads(line)
+        if said["word"] != word:
+            raise RuntimeError(f"a child said {said} in place of {word!r}")
+        return said
+
+    async def kill(self) -> None:
+        """End it by ``kill -9`` and wait until it is gone."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+
+@asynccontextmanager
+async def child(role: str, *args: object) -> AsyncIterator[Child]:
+    """Start ``python -m tests.benchmarks.child ROLE ARGS`` and kill it at the end."""
+    words = [sys.executable, "-m", "tests.benchmarks.child", role, *map(str, args)]
+    process = await asyncio.create_subprocess_exec(
+        *words, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    started = Child(process)
+    try:
+        yield started
+    finally:
+        await started.kill()
+
+
+def say(word: str, **more: object) -> None:
+    """Tell the parent a word, from within a child."""
+    print(json.dumps({"word": word} | more), flush=True)

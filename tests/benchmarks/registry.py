@@ -1,0 +1,23 @@
+"""Every measurement by its name, in the order of the table."""
+
+from collections.abc import Callable
+from typing import Final
+
+from tests.benchmarks import claims, footprint, latency, recovery, serving, throughput
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.figures import Row
+
+Measurement = Callable[[Bench], list[Row]]
+
+MEASUREMENTS: Final[dict[str, Measurement]] = {
+    "drain": throughput.drain,
+    "enqueue": throughput.enqueue,
+    "one-by-one": latency.one_by_one,
+    "start": latency.start,
+    "schedule": latency.schedule,
+    "claims": claims.claims,
+    "idle": footprint.idle,
+    "recovery": recovery.recovery,
+    "http": serving.http,
+    "memory": footprint.memory,
+}

@@ -1,0 +1,126 @@
+"""Jobs per second: draining what waits, and enqueueing from many callers."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.benchmarks import raw
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.figures import Row, percentile
+from tests.benchmarks.workload import Workload, fill
+
+JOBS = 20_000
+CALLERS = 100
+LAG_EVERY_S = 0.002
+
+
+class Drained(NamedTuple):
+    """One drain: jobs per second, and how late the loop's timers were, in ms."""
+
+    rate: float
+    lags: Sequence[float]
+
+
+def drain(bench: Bench) -> list[Row]:
+    """Drain 20,000 no-op jobs with 100 slots, and with the default 20."""
+    return [
+        *_drain(bench, slots=100, target=0.2, aim=0.28, lag_target=5),
+        *_drain(bench, slots=20, target=0.12, aim=None, lag_target=None),
+    ]
+
+
+def _drain(
+    bench: Bench, *, slots: int, target: float, aim: float | None, lag_target: float | None
+) -> list[Row]:
+    ours, yardstick, lags = [], [], []
+    for _ in range(bench.runs):
+        with bench.place() as place:
+            yardstick.append(raw.batched(place, JOBS).life_cycles)
+        with bench.place() as place:
+            drained = asyncio.run(_drain_once(place / "jobs.sqlite", slots))
+        ours.append(drained.rate)
+        lags.append(percentile(drained.lags, 0.99))
+    return [
+        Row(
+            f"drain {JOBS:,} no-op jobs, {slots} slots",
+            "/s",
+            ours,
+            yardstick,
+            judged="ratio",
+            target=target,
+            aim=aim,
+            more_is_better=True,
+        ),
+        Row(f"  loop lag p99 meanwhile, {slots} slots", "ms", lags, target=lag_target),
+    ]
+
+
+async def _drain_once(file: Path, slots: int) -> Drained:
+    """Time from the first handler's first line to the commit of the last outcome."""
+    await fill(file, JOBS)
+    began: list[float] = []
+
+    def note_first(_: int) -> None:
+        if not began:
+            began.append(time.perf_counter())
+
+    workload = Workload(file, slots=slots, on_call=note_first)
+    lags: list[float] = []
+    async with workload.jobs.running():
+        watch = asyncio.create_task(watch_lag(lags))
+        await workload.settled()
+        ended = time.perf_counter()
+        watch.cancel()
+        await asyncio.wait([watch])
+    assert workload.calls == JOBS, f"{workload.calls} of {JOBS} jobs ran"
+    return Drained(JOBS / (ended - began[0]), lags)
+
+
+async def watch_lag(lags: list[float]) -> None:
+    """Note for ever how many ms later than asked for the loop wakes this task."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LAG_EVERY_S
+        await asyncio.sleep(LAG_EVERY_S)
+        lags.append((loop.time() - due) * 1000)
+
+
+def enqueue(bench: Bench) -> list[Row]:
+    """Let 100 callers enqueue 20,000 jobs, each awaiting its own before the next."""
+    ours, yardstick = [], []
+    for _ in range(bench.runs):
+        with bench.place() as place:
+            yardstick.append(raw.batched(place, JOBS).inserts)
+        with bench.place() as place:
+            ours.append(asyncio.run(_enqueue_once(place / "jobs.sqlite")))
+    return [
+        Row(
+            f"{CALLERS} concurrent enqueuers",
+            "/s",
+            ours,
+            yardstick,
+            judged="ratio",
+            target=0.1,
+            aim=0.2,
+            more_is_better=True,
+        )
+    ]
+
+
+async def _enqueue_once(file: Path) -> float:
+    workload = Workload(file, work=False)
+    jobs, noop = workload.jobs, workload.noop
+
+    async def caller(first: int) -> None:
+        for number in range(first, first + JOBS // CALLERS):
+            await jobs.enqueue(noop, number)
+
+    async with jobs.running():
+        await jobs.enqueue(noop, 0)  # what is made once is made before the clock runs
+        started = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for first in range(0, JOBS, JOBS // CALLERS):
+                group.create_task(caller(first))
+        return JOBS / (time.perf_counter() - started)

@@ -1,0 +1,52 @@
+"""The runner that is measured: one task that does nothing but say that it was called."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from jobrunner import JobRunner
+
+SLICE = 5_000
+
+
+class Workload:
+    """A ``JobRunner`` with the task ``noop``, which calls ``on_call(number)`` and counts."""
+
+    def __init__(
+        self,
+        file: Path,
+        *,
+        slots: int = 20,
+        work: bool = True,
+        on_call: Callable[[int], None] | None = None,
+    ) -> None:
+        self.calls = 0
+        self.jobs = JobRunner(file, queues={"default": slots}, work=work)
+
+        @self.jobs.task
+        async def noop(number: int) -> None:
+            self.calls += 1
+            if on_call is not None:
+                on_call(number)
+
+        self.noop = noop
+
+    async def fill(self, jobs: int) -> None:
+        """Enqueue ``jobs`` no-ops, in slices."""
+        for first in range(0, jobs, SLICE):
+            numbers = range(first, min(first + SLICE, jobs))
+            await self.jobs.enqueue_many([self.noop.call(number) for number in numbers])
+
+    async def settled(self) -> None:
+        """Return when nothing is due or running any more, which is looked at every 2 ms."""
+        while any(queue.queued or queue.running for queue in await self.jobs.queues()):
+            await asyncio.sleep(0.002)
+
+
+async def fill(file: Path, jobs: int, *, paused: bool = False) -> None:
+    """Leave a file behind in which ``jobs`` no-ops wait."""
+    workload = Workload(file, work=False)
+    async with workload.jobs.running():
+        await workload.fill(jobs)
+        if paused:
+            await workload.jobs.pause("default")

@@ -1,0 +1,68 @@
+"""What every test gets: the check that it left nothing running, a frozen clock, a place for a database."""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from freezegun.api import FrozenDateTimeFactory
+
+from tests.clocks import freeze
+
+OURS = ("_connection_worker_thread", "jobrunner")
+"""Parts of the names of aiosqlite's threads and of our own, which are daemons and count as left behind all the same."""
+
+GOODBYE_S = 2.0
+"""How long a thread that has been told to end may take to do so."""
+
+
+@pytest.fixture(autouse=True)
+def leave_no_thread_behind() -> Iterator[None]:
+    """Fail a test after which a thread still runs that would keep the process, or a connection, open."""
+    before = set(threading.enumerate())
+    yield
+    left = [
+        thread for thread in threading.enumerate() if thread not in before and _is_a_leak(thread)
+    ]
+    for thread in left:
+        thread.join(GOODBYE_S)
+    left = [thread for thread in left if thread.is_alive()]
+    assert not left, f"threads left behind: {left}"
+
+
+def _is_a_leak(thread: threading.Thread) -> bool:
+    return not thread.daemon or any(name in thread.name for name in OURS)
+
+
+@pytest.fixture(autouse=True)
+def leave_no_task_behind(
+    leave_no_thread_behind: None,  # torn down before it, while the test's loop is still there
+    request: pytest.FixtureRequest,
+) -> None:
+    """Fail an async test after which a task still runs on its loop."""
+    if inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("_no_task_left")
+
+
+@pytest.fixture
+async def _no_task_left() -> AsyncIterator[None]:
+    yield
+    # Callbacks of what the test has just closed may still be on their way.
+    await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop, not a wait
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not left, f"tasks left behind: {left}"
+
+
+@pytest.fixture
+def frozen() -> Iterator[FrozenDateTimeFactory]:
+    """Hold the wall clock at ``tests.clocks.MOMENT``; ``frozen.tick(seconds)`` moves it. See ``freeze``."""
+    with freeze() as clock:
+        yield clock
+
+
+@pytest.fixture
+def tmp_db(tmp_path: Path) -> Path:
+    """Name a database file that is not there yet, in a directory of the test's own."""
+    return tmp_path / "jobs.db"

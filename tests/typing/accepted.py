@@ -1,0 +1,128 @@
+"""What a user writes and every type checker must take; ``test_typing`` has them read it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+
+from tenacity import (
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential_jitter,
+    wait_fixed,
+    wait_random,
+)
+
+from jobrunner.call import Call
+from jobrunner.context import JobContext
+from jobrunner.job import Job
+from jobrunner.routing import TaskRouter
+from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask, Task
+
+tasks = TaskRouter(prefix="mail.", queue="mail", max_attempts=8, timeout=30, wait=wait_fixed(1))
+
+
+@tasks.task
+async def send(email: str, username: str = "you") -> int:
+    return len(email + username)
+
+
+@tasks.task
+def write_log(user_id: int, *, detail: dict[str, Any] | None = None) -> None: ...
+
+
+@tasks.task
+async def send_with_job(job: JobContext, email: str) -> str:
+    job.logger.info("sending", extra={"email": email})
+    return f"{job.id} {job.attempt} {job.cancelled}"
+
+
+@tasks.task
+def train(job: JobContext, /, dataset: str) -> float:
+    return 0.9 if not job.cancelled else 0.0
+
+
+@tasks.task(
+    name="digest",
+    queue="slow",
+    priority=3,
+    max_attempts=5,
+    wait=wait_exponential_jitter(max=300) + wait_random(0, 1),
+    stop=stop_after_delay(timedelta(hours=1)) | stop_after_attempt(3),
+    retry=retry_if_exception_type(OSError) & retry_if_not_exception_type(FileNotFoundError),
+    timeout=None,
+    expires=timedelta(days=1),
+    retention=60,
+    aliases=["digest_old"],
+)
+async def digest() -> list[str]:
+    return []
+
+
+@tasks.task(wait=lambda state: state.attempt_number * 2.0, stop=lambda state: False)
+async def digest_with_job(job: JobContext) -> list[str]:
+    return [job.id]
+
+
+@tasks.task(timeout=60)
+def count(n: int) -> int:
+    return n
+
+
+@tasks.task(timeout=60)
+def count_with_job(job: JobContext, n: int) -> int:
+    return n + job.attempt
+
+
+async def enqueue() -> None:
+    assert_type(await send.enqueue("a@b.c"), Job[int])
+    assert_type(await send.enqueue("a@b.c", username="ada"), Job[int])
+    assert_type(await write_log.enqueue(1, detail={"a": 1}), Job[None])
+    assert_type(await send_with_job.enqueue("a@b.c"), Job[str])
+    assert_type(await train.enqueue("d"), Job[float])
+    assert_type(await digest.enqueue(), Job[list[str]])
+    assert_type(await digest_with_job.enqueue(), Job[list[str]])
+    assert_type(await count.enqueue(1), Job[int])
+    assert_type(await count_with_job.enqueue(n=1), Job[int])
+    assert_type(await (await send.enqueue("a@b.c")).result(timeout=5), int)
+
+
+async def options() -> None:
+    later = send.options(delay=timedelta(hours=1), key="k", tag="t", priority=1, queue="slow")
+    assert_type(await later.enqueue("a"), Job[int])
+    assert_type(await send.options(run_at=datetime.now(UTC), expires=3.5).enqueue("a"), Job[int])  # noqa: TID251
+    assert_type(
+        await send.options(expires=None, timeout=None, max_attempts=1).enqueue("a"), Job[int]
+    )
+    assert_type(await later("a"), int)
+
+
+async def call_directly(job: JobContext) -> None:
+    assert_type(await send("a"), int)
+    assert_type(await send_with_job(job, "a"), str)
+    assert_type(train(job, "d"), float)
+    assert_type(count(1), int)
+    assert_type(count_with_job(job, n=1), int)
+
+
+def calls() -> None:
+    assert_type(send.call("a"), Call[int])
+    assert_type([send.call(email) for email in ("a", "b")], list[Call[int]])
+    anything: list[Call[object]] = [send.call("a"), digest.call()]
+    assert anything
+
+
+def kinds() -> None:
+    assert_type(send.name, str)
+    one: AsyncTask[..., int] = send
+    two: SyncTask[..., None] = write_log
+    three: CtxAsyncTask[[str], str] = send_with_job
+    four: CtxSyncTask[..., float] = train
+    every: list[Task[..., Any]] = [one, two, three, four]
+    assert every
+
+
+def many_files() -> None:
+    jobs = TaskRouter()
+    jobs.include(tasks, TaskRouter())
+    assert_type(dict(jobs.tasks), dict[str, Task[..., Any]])

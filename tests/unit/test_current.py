@@ -1,0 +1,93 @@
+"""Which queue a bare ``task.enqueue(...)`` goes to."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import pytest
+
+from jobrunner import current
+from jobrunner.call import Call
+from jobrunner.errors import AmbiguousRunner, InvalidArguments, NotRunning
+from jobrunner.job import Job
+from jobrunner.routing import TaskRouter
+
+R = TypeVar("R")
+MOMENT = datetime(2026, 11, 22, 8, tzinfo=UTC)
+
+router = TaskRouter()
+
+
+@router.task
+async def send(email: str) -> int:
+    return len(email)
+
+
+class Shelf:
+    """An Enqueuer that keeps the calls it is handed."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def enqueue_call(self, call: Call[R]) -> Job[R]:
+        self.calls.append(call.args)
+        return Job("id-1", call.spec.name, "default", "queued", MOMENT, MOMENT, 0, created=True)
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
+
+
+@pytest.fixture(autouse=True)
+def nothing_open() -> Iterator[None]:
+    before = current.opened.copy()
+    current.opened.clear()
+    yield
+    current.opened[:] = before
+
+
+async def test_enqueue_with_no_open_runner_says_which_line_opens_one() -> None:
+    with pytest.raises(NotRunning, match=r"^send\.enqueue\(\.\.\.\).*lifespan=jobs\.lifespan"):
+        await send.enqueue("a")
+
+
+async def test_enqueue_with_one_open_runner_goes_there(shelf: Shelf) -> None:
+    current.opened.append(shelf)
+    job: Job[int] = await send.enqueue("a")
+    assert job.id == "id-1"
+    assert shelf.calls == ['{"email":"a"}']
+
+
+async def test_enqueue_with_several_open_runners_asks_to_name_one(shelf: Shelf) -> None:
+    current.opened.extend([shelf, Shelf()])
+    with pytest.raises(AmbiguousRunner, match=r"await jobs\.enqueue\(task, \.\.\.\)"):
+        await send.enqueue("a")
+    assert not shelf.calls
+
+
+async def test_enqueue_within_an_attempt_goes_to_its_runner(shelf: Shelf) -> None:
+    current.opened.extend([Shelf(), Shelf()])
+    token = current.running.set(shelf)
+    try:
+        await send.enqueue("a")
+    finally:
+        current.running.reset(token)
+    assert shelf.calls == ['{"email":"a"}']
+
+
+async def test_enqueue_in_another_context_does_not_see_the_attempts_runner(shelf: Shelf) -> None:
+    async def attempt() -> None:
+        current.running.set(shelf)
+        await send.enqueue("a")
+
+    await asyncio.create_task(attempt())
+    with pytest.raises(NotRunning):
+        await send.enqueue("b")
+    assert shelf.calls == ['{"email":"a"}']
+
+
+async def test_enqueue_with_wrong_arguments_is_refused_without_a_runner_too() -> None:
+    with pytest.raises(InvalidArguments):
+        await send.enqueue(5)  # type: ignore[arg-type]

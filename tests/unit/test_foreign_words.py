@@ -1,0 +1,148 @@
+"""The words of other job queues are answered with ours."""
+
+from typing import Any
+
+import pytest
+
+from jobrunner import foreign
+from jobrunner.routing import TaskRouter
+
+router = TaskRouter()
+
+
+@router.task
+async def send_mail(email: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("word", "ours"),
+    [
+        ("countdown", "delay="), ("_defer_by", "delay="), ("schedule_in", "delay="),
+        ("eta", "run_at="), ("_defer_until", "run_at="), ("schedule_at", "run_at="), ("when", "run_at="),
+        ("_job_id", "key="), ("task_id", "key="), ("queueing_lock", "key="), ("lock", "key="),
+        ("_queue_name", "queue="), ("routing_key", "queue="),
+        ("_expires", "expires="), ("max_age", "expires="), ("ttl", "expires="),
+        ("max_retries", "max_attempts="), ("max_tries", "max_attempts="), ("retries", "max_attempts="),
+        ("time_limit", "timeout="), ("job_timeout", "timeout="),
+        ("at_front", "priority="), ("labels", "tag="),
+        ("retry_backoff", "@task(wait="), ("autoretry_for", "@task(retry="), ("result_ttl", "@task(retention="),
+        ("wait", "@task(wait="), ("retry", "@task(retry="), ("name", "@task(name="),
+    ],
+)  # fmt: skip
+def test_options_with_a_foreign_word_names_ours(word: str, ours: str) -> None:
+    words: Any = {word: 1}
+    with pytest.raises(TypeError) as caught:
+        send_mail.options(**words)
+    assert f"send_mail.options() has no option {word!r}" in str(caught.value)
+    assert ours in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "ours"),
+    [
+        ("max_retries", "max_attempts="), ("max_tries", "max_attempts="), ("retries", "max_attempts="),
+        ("autoretry_for", "retry=retry_if_exception_type"), ("throws", "retry=retry_if_not_exception_type"),
+        ("retry_backoff", "wait=wait_exponential_jitter"), ("min_backoff", "wait="),
+        ("default_retry_delay", "wait=wait_fixed"), ("retry_delay", "wait=wait_fixed"),
+        ("time_limit", "timeout="), ("soft_time_limit", "timeout="),
+        ("bind", "`job: JobContext`"), ("pass_context", "`job: JobContext`"),
+        ("acks_late", "nothing"), ("ignore_result", "nothing"), ("serializer", "nothing"),
+        ("keep_result", "retention="), ("task_name", "name="), ("actor_name", "name="),
+        ("queue_name", "queue="), ("rate_limit", "queues="), ("max_age", "expires="),
+        ("countdown", "task.options(delay="), ("eta", "task.options(run_at="),
+        ("key", "task.options(key="), ("delay", "task.options(delay="), ("queueing_lock", "task.options(key="),
+    ],
+)  # fmt: skip
+def test_task_with_a_foreign_word_names_ours(word: str, ours: str) -> None:
+    words: Any = {word: 1}
+    with pytest.raises(TypeError) as caught:
+        router.task(**words)
+    assert f"@task() has no option {word!r}" in str(caught.value)
+    assert ours in str(caught.value)
+
+
+def test_router_with_a_foreign_word_names_ours() -> None:
+    words: Any = {"max_retries": 3}
+    with pytest.raises(
+        TypeError, match=r"TaskRouter\(\) has no option 'max_retries': write max_attempts="
+    ):
+        TaskRouter(**words)
+
+
+def test_options_with_a_word_of_nobodys_lists_what_there_is() -> None:
+    words: Any = {"colour": 1}
+    with pytest.raises(TypeError, match="has no option 'colour'; it has delay, run_at, priority"):
+        send_mail.options(**words)
+
+
+def test_options_with_several_foreign_words_answers_each() -> None:
+    words: Any = {"countdown": 1, "max_retries": 3}
+    with pytest.raises(TypeError, match=r"delay=.*; .*max_attempts="):
+        send_mail.options(**words)
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        "delay",
+        "kiq",
+        "send",
+        "defer",
+        "defer_async",
+        "message",
+        "queue_job",
+        "apply",
+        "perform_later",
+    ],
+)
+def test_task_with_a_foreign_verb_gives_the_line_to_write(attribute: str) -> None:
+    with pytest.raises(AttributeError, match=r"write await send_mail\.enqueue\(\.\.\.\)"):
+        getattr(send_mail, attribute)
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    ["apply_async", "kicker", "configure", "send_with_options", "schedule", "enqueue_in"],
+)
+def test_task_with_a_foreign_verb_for_options_gives_the_line_to_write(attribute: str) -> None:
+    with pytest.raises(AttributeError, match=r"send_mail\.options\(delay=60\)\.enqueue"):
+        getattr(send_mail, attribute)
+
+
+@pytest.mark.parametrize("attribute", ["s", "si", "signature"])
+def test_task_with_a_foreign_signature_gives_the_call(attribute: str) -> None:
+    with pytest.raises(AttributeError, match=r"send_mail\.call\(\.\.\.\)"):
+        getattr(send_mail, attribute)
+
+
+def test_task_with_an_attribute_of_nobodys_is_a_plain_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'AsyncTask' object has no attribute 'colour'"):
+        _ = send_mail.colour  # type: ignore[attr-defined]
+    assert not hasattr(send_mail, "__get__")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "line"),
+    [
+        ("enqueue_job", "await jobs.enqueue(task, ...)"),
+        ("send_task", "await jobs.enqueue(task, ...)"),
+        ("enqueue_in", "await jobs.enqueue(task.options(delay=60), ...)"),
+        ("fetch_job", "await jobs.get(id)"),
+        ("revoke", "await jobs.cancel(id)"),
+        ("requeue", "await jobs.dead_letters.replay(id)"),
+    ],
+)
+def test_queue_with_a_foreign_verb_gives_the_line_to_write(attribute: str, line: str) -> None:
+    advice = foreign.queue_attribute("jobs", attribute)
+    assert advice is not None
+    assert advice.endswith(line)
+
+
+def test_queue_with_an_attribute_of_nobodys_has_no_advice() -> None:
+    assert foreign.queue_attribute("jobs", "colour") is None
+
+
+def test_no_foreign_word_is_one_of_ours() -> None:
+    ours = {*foreign.JOB_OPTIONS, *foreign.TASK_OPTIONS}
+    assert not ours & foreign._INSTEAD.keys()
+    assert not foreign._TASK_ATTRIBUTES.keys() & set(dir(send_mail))
