@@ -57,7 +57,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
         job = "".join(f" {name}={value}" for name, value in _job_of(record).items())
-        line = f"{_moment(record)} {record.levelname:<7} {record.name}: {record.getMessage()}{job}"
+        line = f"{_moment(record)} {record.levelname:<7} {record.name}{job}: {record.getMessage()}"
         if record.exc_info:
             line = f"{line}\n{self.formatException(record.exc_info)}"
         return line

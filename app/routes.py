@@ -1,7 +1,7 @@
 """The shop over HTTP.
 
 A route writes its own row first and then its job, in two commits: a job never speaks of a row that is not there.  A
-process that dies between the two has not answered yet.
+process that dies between the two has not answered yet, and leaves a row whose job is missing.
 """
 
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ async def subscribe(subscription: Subscribe, queue: Queue, shop: ShopDep) -> Sub
     """Remind somebody after a while; once, however often it is asked for before that."""
     remind = shop.tasks.mail.send_reminder.options(
         delay=timedelta(seconds=shop.settings.reminder_delay),
-        key=f"reminder:{subscription.email.lower()}",
+        key=f"reminder:{subscription.email}",
     )
     job = await queue.enqueue(remind, subscription.email)
     return Subscribed(job_id=job.id, scheduled_for=job.run_at, created=job.created)

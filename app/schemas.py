@@ -11,10 +11,13 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 
 Email = Annotated[
     str,
-    StringConstraints(max_length=254, pattern=rf"^{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*$"),
+    StringConstraints(
+        to_lower=True, max_length=254, pattern=rf"^{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*$"
+    ),
     Field(examples=["ada@example.com"]),
 ]
-"""An address that every mail server takes: dot-atom, ASCII, nothing to quote or escape."""
+"""An address that every mail server takes: dot-atom, ASCII, nothing to quote or escape; in lower case, so that one
+person has one."""
 
 Line = Annotated[
     str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")

@@ -114,6 +114,7 @@ class OrderTasks(PatientRouter):
             await audit_order.options(key=f"order:{order_id}").enqueue(order_id, job.id)
 
         self.send_order_confirmation = send_order_confirmation
+        self.audit_order = audit_order
 
 
 class AuditTasks(TaskRouter):

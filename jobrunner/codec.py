@@ -73,16 +73,25 @@ class _Shape:
             raise _Refused(fault_of_load(error)) from None
         except Exception as error:
             raise _Refused(f"it would not come back from JSON: {error!r}") from error
-        if back != value:
+        try:
+            same = bool(back == value)
+        except Exception:  # noqa: BLE001 - the caller's own __eq__ may raise anything; that of arrays does
+            same = False
+        if not same:
             fault = difference(value, back)
             if fault is not None:
                 raise _Refused(fault)
         return data.decode()
 
-    def read(self, text: str | bytes) -> Any:
-        """Return the value that the text holds; raise _Refused."""
+    def read(self, text: str, *, by_alias: bool = False) -> Any:
+        """Return the value that the text holds; raise _Refused.
+
+        Args:
+            text: JSON, with the names of fields, as ``write`` has them.
+            by_alias: whether their aliases will do too: for text that others wrote.
+        """
         try:
-            return self._load(text, by_alias=False, by_name=True)
+            return self._load(text, by_alias=by_alias, by_name=True)
         except ValidationError as error:
             raise _Refused(fault_of_validation(error)) from None
         except Exception as error:
@@ -183,7 +192,7 @@ class ArgsCodec:
             raise _Refused("nested too deep to be stored as JSON") from None
         except ValueError as error:
             raise _Refused(f"cannot be stored as JSON ({error})") from None
-        return self._shape.read(text)
+        return self._shape.read(text, by_alias=True)
 
     def _refuse_call(
         self, args: tuple[object, ...], kwargs: Mapping[str, object], fault: _Refused | None = None
@@ -230,7 +239,7 @@ class ResultCodec:
             annotation = Any
         try:
             adapter = _adapter_of(annotation)
-        except Exception as error:  # not refused: what it returns may be for direct callers only
+        except Exception as error:  # noqa: BLE001 - not refused: what it returns may be for direct callers only
             self._unfit = f"pydantic has no schema for it ({_first_line(error)})"
         else:
             self._shape = _Shape(adapter)
@@ -287,7 +296,7 @@ def _unfit_parameter(task: str, parameters: Iterable[inspect.Parameter], error: 
     for parameter in parameters:
         try:
             _ = TypeAdapter(parameter.annotation).core_schema["type"]
-        except Exception as found:  # it is this one, whatever pydantic says of it
+        except Exception as found:  # noqa: BLE001 - it is this one, whatever pydantic says of it
             kind = getattr(parameter.annotation, "__name__", str(parameter.annotation))
             return (
                 f"{task}: parameter {parameter.name!r}: pydantic has no schema for {kind}, so it cannot be stored "

@@ -144,7 +144,6 @@ class Committer:
         try:
             await self._run_rounds()
         except Exception as error:
-            # A bug of ours. To go on would be to look alive and write nothing.
             logger.critical("the committer has failed; please report this", exc_info=True)
             stopped = StoreUnusable(f"the committer has failed: {error!r}")
             self.fail(stopped)
@@ -213,6 +212,12 @@ class Committer:
         except StoreError as error:
             self._failed(units, batch, error)
             return error
+        except Exception as bug:
+            # A bug of ours. To go on would be to look alive and write nothing.
+            logger.critical("a round broke; please report this", exc_info=True)
+            broken = StoreUnusable(f"a round broke: {bug!r}")
+            self._failed(units, batch, broken)
+            return broken
         self.error = None
         at = 0
         for unit in units:
@@ -220,6 +225,9 @@ class Committer:
             at += len(unit.jobs)
         if self.worker is not None:
             self.worker.written(batch, written)
+        elif written.left_queued:
+            # Nobody here runs them.
+            self._store.ring()
         return None
 
     def _failed(self, units: list[_Unit], batch: Round, error: StoreError) -> None:

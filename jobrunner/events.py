@@ -143,5 +143,10 @@ async def _call(event: EventName, hook: Hook, loaded: object) -> None:
         answer = hook(loaded)
         if inspect.isawaitable(answer):
             await answer
-    except Exception:
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - SystemExit in a hook must not end the process
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise  # the runner closes; any other cancel is the hook's own
         logger.exception("the on_%s hook %r failed; the job is not affected", event, hook)

@@ -8,6 +8,7 @@ import asyncio
 import functools
 import logging
 import traceback
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from jobrunner.clock import SECOND_US, now_us
@@ -57,6 +58,7 @@ class Attempt:
     __slots__ = (
         "_timer",
         "abandoned",
+        "begun",
         "context",
         "job",
         "max_attempts",
@@ -85,6 +87,8 @@ class Attempt:
         """The ``def`` function's thread, once there is one."""
         self.abandoned = False
         """Its outcome has been settled without it: what it says later counts no more."""
+        self.begun = False
+        """Its task has had its first step; one that is cancelled before would never run at all, nor settle anything."""
         self._timer: asyncio.TimerHandle | None = None
 
     def warn(self, reason: StopReason) -> None:
@@ -101,7 +105,7 @@ class Attempt:
         self.warn(reason)
         if self.stopped_at is None:
             self.stopped_at = asyncio.get_running_loop().time()
-        if self.task is not None and (self.thread is None or reason == "timeout"):
+        if self.task is not None and self.begun and (self.thread is None or reason == "timeout"):
             self.task.cancel()
 
     def start_timer(self) -> None:
@@ -135,30 +139,43 @@ class Attempt:
 async def execute(attempt: Attempt, threads: Threads) -> Outcome:
     """Run an attempt to its end; every end is a value, none an exception."""
     job, spec = attempt.job, attempt.spec
+    attempt.begun = True
+    if attempt.stopped_at is not None:
+        return attempt.outcome_of_stop()
     try:
         kwargs = spec.args.decode(job.args)
     except InvalidArguments as error:
         return Dead(job, _ended(error, now_us(), "failed"), "invalid_args")
     attempt.start_timer()
     try:
-        if spec.is_async:
-            value = await spec.call(attempt.context, kwargs)
-        else:
-            call = functools.partial(spec.call, attempt.context, kwargs)
-            attempt.thread = threads.run(call)
-            # Shielded: the future must outlive a time-out, to say when the thread has ended.
-            value = await asyncio.shield(attempt.thread)
+        value = await _call(attempt, kwargs, threads)
     except asyncio.CancelledError as error:
         return attempt.outcome_of_stop() if attempt.stopped else _failed(attempt, error, now_us())
     except BaseException as error:  # noqa: BLE001 - SystemExit in a task must not end the worker
-        if attempt.stopped == "timeout":
-            return attempt.outcome_of_stop()
-        return _failed(attempt, error, now_us())
+        timed_out = attempt.stopped == "timeout"
+        return attempt.outcome_of_stop() if timed_out else _failed(attempt, error, now_us())
     finally:
         attempt.stop_timer()
-    # A function that returned after it saw `job.cancelled` has cut its work short: that is no success. One that
-    # finished without looking has done its work, and only a time-out still makes it a failure.
-    if attempt.stopped == "timeout" or (attempt.stopped and attempt.context._told):  # noqa: SLF001 - see stop()
+    return _returned(attempt, value)
+
+
+async def _call(attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads) -> Any:
+    spec = attempt.spec
+    if spec.is_async:
+        return await spec.call(attempt.context, kwargs)
+    attempt.thread = threads.run(functools.partial(spec.call, attempt.context, kwargs))
+    # Shielded: the future must outlive a time-out, to say when the thread has ended.
+    return await asyncio.shield(attempt.thread)
+
+
+def _returned(attempt: Attempt, value: Any) -> Outcome:
+    """Return what follows from the function's having returned.
+
+    One that saw ``job.cancelled`` before has cut its work short: that is no success. One that never looked has done its
+    work, and only a time-out still makes it a failure.
+    """
+    told = attempt.context._told  # noqa: SLF001 - written there, read here
+    if attempt.stopped == "timeout" or (attempt.stopped and told):
         return attempt.outcome_of_stop()
     return _succeeded(attempt, value)
 
@@ -230,7 +247,7 @@ def _type_name(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception as wrong:  # noqa: BLE001 - a broken __str__ must not break the failure path
+    except BaseException as wrong:  # noqa: BLE001 - a broken __str__ must not break the failure path
         text = f"<its message cannot be shown: {type(wrong).__name__}>"
     return _storable(text, MAX_ERROR)
 

@@ -157,7 +157,7 @@ class Job(Generic[R_co]):
     if not TYPE_CHECKING:
         # What a job returns is for type checkers alone. Pydantic takes a dataclass with parameters apart by its fields,
         # past the schema below, so Job[str] is Job itself at run time.
-        def __class_getitem__(cls, result: object) -> "type[Job]":
+        def __class_getitem__(cls, result: object) -> type[Job]:
             return cls
 
     @classmethod

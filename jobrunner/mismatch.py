@@ -88,7 +88,7 @@ def _changed(sent: object, back: object) -> str:
 def _same(a: object, b: object) -> bool:
     try:
         return bool(a == b)
-    except Exception:  # the caller's own __eq__ may raise anything; that of arrays does
+    except Exception:  # noqa: BLE001 - the caller's own __eq__ may raise anything; that of arrays does
         return False
 
 
@@ -111,7 +111,7 @@ def _culprit(
     for name, part in _children(value) if depth < MAX_PATHS else ():
         try:
             to_json(part, bytes_mode="utf8" if in_model else "base64", inf_nan_mode="strings")
-        except Exception:  # whatever it raises, this is the part that raises it
+        except Exception:  # noqa: BLE001 - whatever it raises, this is the part that raises it
             return _culprit(part, _joined(path, name), in_model=in_model, depth=depth + 1)
     return path, value
 

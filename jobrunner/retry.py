@@ -18,7 +18,7 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_exponential, wait_random
 
 from jobrunner.clock import SECOND_US
-from jobrunner.errors import InvalidTask
+from jobrunner.errors import InvalidTask, Retry
 
 logger = logging.getLogger("jobrunner")
 
@@ -87,7 +87,7 @@ class RetryPolicy:
         """Say what becomes of a job whose attempt has just failed.
 
         Args:
-            error: what the attempt failed with.
+            error: what the attempt failed with; a ``Retry`` is retried whatever the predicate says.
             attempt: its number, 1 for the first.
             first_started_at: when the first attempt started (µs).
             now: when this one ended (µs).
@@ -101,7 +101,7 @@ class RetryPolicy:
         """
         state = self._state(error, attempt, max(0, now - first_started_at))
         if delay_us is None:
-            if not isinstance(error, TryAgain) and not self._wants_retry(state):
+            if not isinstance(error, (Retry, TryAgain)) and not self._wants_retry(state):
                 return "not_retryable"
             delay_us = self._delay_us(state)
         delay_us = min(max(0, delay_us), MAX_DELAY_US)

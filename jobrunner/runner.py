@@ -37,7 +37,7 @@ from jobrunner.routing import TaskRouter
 from jobrunner.settings import Durability, Settings
 from jobrunner.spec import Seconds
 from jobrunner.store.sqlite import SqliteStore
-from jobrunner.store.sqlite.store import path_of
+from jobrunner.store.sqlite.place import path_of
 from jobrunner.sync import SyncQueue, in_thread
 from jobrunner.task import Task
 from jobrunner.worker import Worker
@@ -149,10 +149,7 @@ class JobRunner(TaskRouter):
             async with AsyncExitStack() as stack:
                 work = self.settings.work if work is None else work
                 slots = self._slots(queues)
-                queue, worker = await self._start(stack, store, work=work, slots=slots)
-                if app is not None:
-                    stack.enter_context(placed(queue, app))
-                stack.enter_context(self._named(queue))
+                worker = await self._start(stack, app, store, work=work, slots=slots)
                 loop = asyncio.get_running_loop()
                 stack.callback(signals.chain(lambda: loop.call_soon_threadsafe(worker.begin_stop)))
                 yield self
@@ -162,11 +159,12 @@ class JobRunner(TaskRouter):
     async def _start(
         self,
         stack: AsyncExitStack,
+        app: App | None,
         path: str | os.PathLike[str] | None,
         *,
         work: bool,
         slots: Mapping[str, int],
-    ) -> tuple[JobQueue, Worker]:
+    ) -> Worker:
         settings = self.settings
         specs = {name: task.spec for name, task in self.tasks.items()}
         store = SqliteStore(
@@ -193,6 +191,10 @@ class JobRunner(TaskRouter):
             events=events,
             worker=worker,
         )
+        if app is not None:
+            stack.enter_context(placed(queue, app))
+        # Given up only after the worker has stopped: tasks that finish in the grace may still enqueue.
+        stack.enter_context(self._named(queue))
         stack.push_async_callback(_to_the_end, lambda: events.close(settings.grace_s))
         stack.push_async_callback(_to_the_end, worker.stop)
         # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
@@ -201,7 +203,7 @@ class JobRunner(TaskRouter):
             await worker.start()
         finally:
             current.running.reset(token)
-        return queue, worker
+        return worker
 
     def _slots(self, queues: Iterable[str] | None) -> Mapping[str, int]:
         known = self.settings.queues

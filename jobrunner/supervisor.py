@@ -154,8 +154,9 @@ class Supervisor:
         """Run an attempt and hand in its outcome; the slot is free once its code has ended."""
         try:
             outcome = await execute(attempt, self._threads)
-        except Exception as error:
-            # A bug of ours: the job must neither be lost with its slot nor run in a circle.
+        except (Exception, GeneratorExit) as error:
+            # A bug of ours, or a future that failed with GeneratorExit, which closes the coroutines that wait for it:
+            # the job must neither be lost with its slot nor run in a circle.
             logger.critical("an attempt's end could not be told; please report this", exc_info=True)
             now = now_us()
             ended = Ended("failed", now, type(error).__name__, str(error))
@@ -183,7 +184,7 @@ class Supervisor:
         again = isinstance(outcome, (RetryAt, Snoozed, Released))
         if not again:
             self._settle(attempt, outcome)
-        while not thread.done():
+        while not (thread.done() or attempt.abandoned):
             # Cancels concern the attempt, which has ended; only the thread's end counts now.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([thread])
@@ -191,6 +192,7 @@ class Supervisor:
         if again:
             # Held back until here: two runs of one job must not overlap in one process.
             self._settle(attempt, outcome)
+        self._committer.wake()
 
     def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
         if not attempt.abandoned:
@@ -208,7 +210,6 @@ class Supervisor:
             self._suspects_wait = True
         if not any(self._busy.values()):
             self._quiet.set()
-        self._committer.wake()
 
     def stop(self, seq: int, lease: int | None, reason: StopReason) -> bool:
         """Stop one attempt; return whether it runs here (under that lease, if one is given)."""
@@ -271,6 +272,8 @@ class Supervisor:
                     extra=_extra(job),
                 )
                 self.abandon(attempt)
+                if attempt.task is not None:
+                    attempt.task.cancel()
 
     async def _ended_within(self, timeout_s: float) -> bool:
         try:

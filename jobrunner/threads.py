@@ -88,8 +88,9 @@ class _Answer:
             return
         if self._error is None:
             self._future.set_result(self._result)
-        elif isinstance(self._error, StopIteration):
-            # A future refuses it, since a generator could not tell it from its own end.
+        elif isinstance(self._error, (StopIteration, GeneratorExit)):
+            # A future refuses the first, since a generator could not tell it from its own end; the second would close
+            # the coroutine that waits in place of being raised in it.
             wrapped = RuntimeError(f"the task raised {self._error!r}")
             wrapped.__cause__ = self._error
             self._future.set_exception(wrapped)

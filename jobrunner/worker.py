@@ -164,18 +164,20 @@ class Worker:
 
     async def _run_chores(self) -> None:
         while True:
-            await self.do_chores()
+            rung = self._rung.is_set()
             self._rung.clear()
+            await self.do_chores(rung=rung)
             try:
                 async with asyncio.timeout(TICK_S):
                     await self._rung.wait()
             except TimeoutError:
                 pass
 
-    async def do_chores(self) -> None:
-        """Do the chores whose time has come.
+    async def do_chores(self, *, rung: bool = False) -> None:
+        """Do the chores whose time has come; one that fails is logged and keeps no other from its turn.
 
-        One that fails is logged and tried again, and keeps no other from its turn.
+        Args:
+            rung: somebody has rung the bell.
         """
         self._check_clock()
         thorough = self._is_time("thorough", THOROUGH_S)
@@ -185,7 +187,7 @@ class Worker:
             await self._try("peers", self.refresh_peers)
         if self._supervisor is None:
             return
-        if self._is_time("poll", POLL_S) or self._rung.is_set():
+        if self._is_time("poll", POLL_S) or rung:
             self._supervisor.look(suspects=True)
             self._supervisor.look_for_disobedient()
             await self._try("cancels", self.obey_cancels)

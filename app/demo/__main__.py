@@ -10,6 +10,7 @@ import tempfile
 import textwrap
 import threading
 import time
+from argparse import ArgumentParser
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -290,7 +291,9 @@ def _short(run: dict[str, Any]) -> str:
 
 def main() -> int:
     """Show it; leave no process and no file behind."""
-    signal.signal(signal.SIGTERM, _stop)
+    ArgumentParser(prog="python -m app.demo", description=__doc__).parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
     terminal = Terminal()
     terminal.headline("\njobrunner: a durable job queue inside FastAPI, on one SQLite file")
     try:

@@ -1,7 +1,6 @@
 """Every error of the jobs router as a problem document (RFC 9457) that keeps FastAPI's ``detail`` key.
 
-An ``APIRouter`` has no exception handlers, so a route class brings them.  They are asked where Starlette asks the
-app's own, outside the dependencies' exit stacks: a dependency with ``yield`` still sees the error that passed it.
+The codes are part of the interface: one that is here today means the same in later versions.
 """
 
 import json
@@ -9,18 +8,14 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.models import Response as OpenAPIResponse
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
 
 from jobrunner import errors
 
@@ -33,13 +28,6 @@ MAX_BODY_BYTES: Final = 4 << 20
 
 MAX_ERRORS: Final = 20
 """Of a request with more mistakes than this, the first ones are told."""
-
-HEADERS: Final = {
-    "cache-control": "no-store",
-    "x-content-type-options": "nosniff",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-}
-"""On every answer: it holds payloads and tracebacks, for nobody to keep, to sniff or to frame."""
 
 
 class Kind(NamedTuple):
@@ -89,7 +77,7 @@ INVALID_REQUEST = Kind(
 INVALID_ARGUMENTS = Kind(
     422, "invalid-arguments", "Arguments do not fit the task", "email: Field required"
 )
-INVALID_OPTIONS = Kind(422, "invalid-options", "Impossible option", "delay: must not be negative")
+INVALID_OPTIONS = Kind(422, "invalid-options", "Impossible option", "until is too far away")
 INVALID_CURSOR = Kind(422, "invalid-cursor", "No such page", "no page gave out this cursor")
 UNKNOWN_TASK = Kind(422, "unknown-task", "No such task", "no task 'send_newsletter' is registered")
 INTERNAL = Kind(
@@ -259,114 +247,6 @@ HANDLERS: Final[Mapping[type[Exception], Handler]] = {
     RequestValidationError: answer_invalid_request,
     errors.JobRunnerError: answer_own_error,
 }
-
-_IN_SCOPE = "starlette.exception_handlers"
-
-
-class ProblemRoute(APIRoute):
-    """A route whose errors are problem documents, whose answers are not kept, and that other sites cannot drive."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or a wrong method, under this router's handlers and headers."""
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        # The handlers by status go away: one of the app's for 404 pages, say, must not answer in their place.
-        by_class, _ = scope.get(_IN_SCOPE, ({}, {}))
-        scope[_IN_SCOPE] = ({**by_class, **HANDLERS}, {})
-        try:
-            await super().handle(scope, receive, send_with_headers)
-        except HTTPException as error:
-            # A wrong method is refused before the handlers are in charge; nothing has been sent yet.
-            if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
-                raise
-            answer = await answer_http_exception(Request(scope), error)
-            await answer(scope, receive, send_with_headers)
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Look at a request before FastAPI reads its body."""
-        handle = super().get_route_handler()
-        takes_body = self.body_field is not None
-
-        async def guarded(request: Request) -> Response:
-            _refuse_forgery(request)
-            if takes_body:
-                _refuse_other_than_json(request)
-                request = _limited(request)
-            return await handle(request)
-
-        return guarded
-
-
-# -- guards -------------------------------------------------------------------------------------------
-
-
-def _refuse_forgery(request: Request) -> None:
-    """Refuse a change that a page of another site makes a browser send, with the cookies of the one who reads it.
-
-    Raises:
-        Refusal: the browser says that it comes from elsewhere, and did not have to ask for leave first (CORS).
-    """
-    if request.method in {"GET", "HEAD", "OPTIONS"} or _asked_for_leave(request):
-        return
-    site = request.headers.get("sec-fetch-site")
-    if site is None:
-        # A browser from before 2023 sends Origin alone; what sends neither is no browser.
-        origin = request.headers.get("origin")
-        forged = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
-    else:
-        forged = site not in {"same-origin", "none"}
-    if forged:
-        raise Refusal(
-            CROSS_ORIGIN,
-            "a page of another site may not change jobs; a client of your own sends the token as"
-            " Authorization: Bearer, or Content-Type: application/json, and is let in by CORSMiddleware",
-        )
-
-
-def _asked_for_leave(request: Request) -> bool:
-    """Tell whether a browser sends such a request to another site only after a preflight that CORS has to grant."""
-    scheme = request.headers.get("authorization", "").partition(" ")[0]
-    return request.method == "DELETE" or scheme.lower() == "bearer" or _is_json(request)
-
-
-def _is_json(request: Request) -> bool:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return media_type == "application/json" or (
-        media_type.startswith("application/") and media_type.endswith("+json")
-    )
-
-
-def _refuse_other_than_json(request: Request) -> None:
-    has_body = (
-        "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
-    )
-    if has_body and not _is_json(request):
-        raise Refusal(NOT_JSON, NOT_JSON.example)
-
-
-def _limited(request: Request) -> Request:
-    """Return the request with an end to its body.
-
-    FastAPI's ``max_body_size`` would do, but answers in plain text where the client has announced the length.
-    """
-    received = 0
-
-    async def receive() -> Message:
-        nonlocal received
-        message = await request.receive()
-        received += len(message.get("body", b""))
-        if received > MAX_BODY_BYTES:
-            raise Refusal(TOO_LARGE, TOO_LARGE.example)
-        return message
-
-    return Request(request.scope, receive)
-
 
 # -- OpenAPI ------------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from fastapi.routing import APIRoute
 
 from jobrunner.errors import ConfigurationError, JobNotFound, UnknownQueue, UnknownTask
 from jobrunner.fastapi import problems
-from jobrunner.fastapi.problems import Kind, ProblemRoute, Refusal, documented, with_schema
+from jobrunner.fastapi.problems import Kind, Refusal, documented, with_schema
+from jobrunner.fastapi.route import ProblemRoute
 from jobrunner.fastapi.schemas import (
     CancelledBody,
     DeadLetterBody,
@@ -57,6 +58,7 @@ QueueName = Annotated[Name, Path(description="The queue's name.", examples=["mai
 
 READ = (problems.NOT_RUNNING, problems.STORE_UNAVAILABLE, problems.STORE_UNUSABLE)
 WRITE = (*READ, problems.STORE_BUSY, problems.OUTCOME_UNKNOWN, problems.STORE_FULL)
+FILTER = (problems.INVALID_REQUEST, problems.INVALID_OPTIONS)
 BODY = (problems.UNREADABLE, problems.TOO_LARGE, problems.NOT_JSON)
 
 
@@ -160,9 +162,7 @@ class _Side:
 
 
 def _add_list(reading: _Side, provided: Any) -> None:
-    responses, schema = with_schema(
-        reading.problems(problems.INVALID_REQUEST, problems.INVALID_CURSOR)
-    )
+    responses, schema = with_schema(reading.problems(*FILTER, problems.INVALID_CURSOR))
 
     @reading.route(
         "GET",
@@ -223,7 +223,7 @@ def _add_dead_letters(reading: _Side, provided: Any) -> None:
     @reading.route(
         "GET",
         "/dead-letters",
-        problems.INVALID_REQUEST,
+        *FILTER,
         problems.INVALID_CURSOR,
         summary="List dead letters",
         answers="Dead letters, last died first.",
@@ -296,7 +296,7 @@ def _add_replays(acting: _Side, provided: Any) -> None:
     @acting.route(
         "POST",
         "/dead-letters/replay",
-        problems.INVALID_REQUEST,
+        *FILTER,
         *BODY,
         summary="Replay dead letters by filter",
         answers="How many.",

@@ -1,5 +1,6 @@
 """The shop over HTTP, with everything behind it real."""
 
+import functools
 import json
 import sqlite3
 from contextlib import closing
@@ -64,7 +65,7 @@ def test_register_answers_201_and_sends_a_welcome_mail(shop: ShopClient) -> None
 def test_register_twice_is_a_conflict_and_sends_one_mail(shop: ShopClient) -> None:
     shop.finish(shop.register("ada"))
 
-    again = shop.post("/register", json={"username": "Ada", "email": "ada@example.com"})
+    again = shop.post("/register", json={"username": "Ada", "email": "Ada@Example.com"})
 
     assert again.status_code == 409
     assert "ada@example.com" in again.json()["detail"]
@@ -201,6 +202,28 @@ def test_order_whose_confirmation_fails_at_first_takes_each_step_once(
         "warehouse@localhost",
     ]
     assert rows(settings, "SELECT count(*) FROM audit_rows") == [(1,)]
+
+
+def test_order_whose_step_is_doubled_shows_no_second_effect(
+    shop: ShopClient, settings: Settings
+) -> None:
+    placed = order(shop)
+    at = f"/orders/{placed['order_id']}"
+    eventually(lambda: shop.get(at).json()["status"] == "at_warehouse", "at the warehouse")
+    mails = shop.outbox()
+
+    # A process that dies after it enqueued the next step, and stays away until that one has ended, does it again.
+    assert shop.portal is not None
+    audit_order = shop.shop.state.shop.tasks.orders.audit_order
+    again = functools.partial(audit_order.enqueue, placed["order_id"], placed["job_id"])
+    shop.finish(shop.portal.call(again).id)
+    for job in shop.jobs("notify_warehouse"):
+        shop.finish(job["id"])
+
+    assert len(shop.jobs("notify_warehouse")) == 2
+    assert rows(settings, "SELECT count(*) FROM audit_rows") == [(1,)]
+    assert {mail["message_id"] for mail in shop.outbox()} == {mail["message_id"] for mail in mails}
+    assert shop.get(at).json()["status"] == "at_warehouse"
 
 
 def test_order_can_be_looked_at(shop: ShopClient) -> None:

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from jobrunner import Bury, Job, JobDead, JobRunner
 from jobrunner.fastapi import bearer
+from jobrunner.fastapi.problems import MEDIA_TYPE
 
 T = TypeVar("T")
 
@@ -48,7 +49,8 @@ class Site:
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         """Run a coroutine function on the app's loop."""
         assert self.client.portal is not None
-        return self.client.portal.call(function, *args)
+        answer: T = self.client.portal.call(function, *args)
+        return answer
 
     def finished(self) -> Job[str]:
         """Return a job that has succeeded."""
@@ -98,8 +100,16 @@ class Documented:
             f"{name}, which is not documented"
         )
         promised = operation["responses"][str(response.status_code)].get("content")
-        if promised is not None:
-            assert response.headers["content-type"] in promised, f"{name} as another media type"
+        if promised is None:
+            return
+        media_type = response.headers["content-type"]
+        assert media_type in promised, f"{name} as another media type"
+        if media_type == MEDIA_TYPE:
+            response.read()
+            code = response.json()["code"]
+            assert code in promised[media_type]["examples"], (
+                f"{name} {code}, which is not documented"
+            )
 
     def _operation(self, method: str, path: str) -> dict[str, Any] | None:
         # Paths without parameters first, as the router has them.

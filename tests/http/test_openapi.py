@@ -142,10 +142,9 @@ def test_examples_of_bodies_are_valid(model: type[BaseModel]) -> None:
     schema = model.model_json_schema()
     for example in schema.get("examples", ()):
         model.model_validate(example)
-    for name, field in model.model_fields.items():
+    for field in model.model_fields.values():
         for example in field.examples or ():
-            TypeAdapter(model).validate_python  # noqa: B018 - the model is complete
-            TypeAdapter(field.rebuild_annotation()).validate_python(example), name
+            TypeAdapter(field.rebuild_annotation()).validate_python(example)
 
 
 def test_operations_of_two_routers_in_one_app_have_names_of_their_own(jobs: JobRunner) -> None:

@@ -11,7 +11,8 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from jobrunner import errors
-from jobrunner.fastapi.problems import MAX_BODY_BYTES, JobProblem, ProblemRoute
+from jobrunner.fastapi.problems import MAX_BODY_BYTES, JobProblem
+from jobrunner.fastapi.route import ProblemRoute
 from tests.http.conftest import NOBODY, Site
 
 EXPECTED = {
@@ -228,6 +229,8 @@ FOREIGN = [
     {"origin": "https://evil.example"},
     {"origin": "http://testserver:81"},
     {"origin": "null"},
+    {"origin": ""},
+    {"origin": "http://["},
 ]
 OWN: list[dict[str, str]] = [
     {},

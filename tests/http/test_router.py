@@ -1,5 +1,6 @@
 """What the routes of ``jobs.router()`` do, over HTTP, to real jobs."""
 
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -83,6 +84,7 @@ def test_list_by_each_filter_gives_what_fits(site: Site) -> None:
         "since=20260101",
         "since=soon",
         "until=2026-13-01T00:00:00Z",
+        "until=9999-12-31T23:59:59-23:59",
         "cursor=first",
         "cursor=-1",
         "cursor=%D9%A1",
@@ -100,7 +102,7 @@ def test_list_by_each_filter_gives_what_fits(site: Site) -> None:
 def test_list_of_jobs_with_a_bad_query_is_refused(client: TestClient, query: str) -> None:
     answer = client.get(f"/jobs?{query}")
     assert answer.status_code == 422
-    assert answer.json()["code"] in {"invalid-request", "invalid-cursor"}
+    assert answer.json()["code"] in {"invalid-request", "invalid-cursor", "invalid-options"}
 
 
 @pytest.mark.parametrize(
@@ -424,11 +426,8 @@ def test_delete_of_a_job_that_is_not_dead_is_not_found(site: Site) -> None:
 
 def test_pause_and_resume_of_a_queue_show_in_the_list(site: Site) -> None:
     def mail() -> dict[str, Any]:
-        (queue,) = [
-            item
-            for item in site.client.get("/jobs/queues").json()["items"]
-            if item["name"] == "mail"
-        ]
+        queues: list[dict[str, Any]] = site.client.get("/jobs/queues").json()["items"]
+        (queue,) = [queue for queue in queues if queue["name"] == "mail"]
         return queue
 
     assert (mail()["paused"], mail()["slots"]) == (False, 5)
@@ -454,6 +453,16 @@ def test_health_of_a_working_site_is_ok(client: TestClient) -> None:
     body = answer.json()
     assert (body["status"], body["problems"], body["working"]) == ("ok", [], True)
     assert all(worker["id"].isdigit() for worker in body["workers"])
+
+
+def test_health_of_a_stopping_site_is_unavailable_and_says_so(site: Site) -> None:
+    async def stop() -> None:
+        (await site.jobs.queue())._worker.begin_stop()
+
+    site.call(stop)
+    answer = site.client.get("/jobs/health")
+    assert (answer.status_code, answer.json()["status"]) == (503, "stopping")
+    assert answer.headers["content-type"] == "application/json"
 
 
 # -- locks ------------------------------------------------------------------------------------------------
@@ -659,7 +668,7 @@ def test_queue_of_a_mounted_app_with_a_runner_of_its_own_is_its_own(tmp_path: Pa
     ours, _ = shop(tmp_path / "outer.db")
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> Any:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with ours.running(app), theirs.running(inner):
             yield
 
@@ -675,13 +684,12 @@ def test_queue_of_a_mounted_app_with_a_runner_of_its_own_is_its_own(tmp_path: Pa
 def test_override_of_the_queue_is_used_by_routes_and_router(tmp_path: Path) -> None:
     ours, app = shop(tmp_path / "ours.db")
     other, _ = shop(tmp_path / "other.db")
-    other.include(*[])
 
     async def other_queue() -> JobQueue:
         return await other.queue()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> Any:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with ours.running(app), other.running():
             yield
 

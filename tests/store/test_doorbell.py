@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,8 +24,11 @@ ROOT = Path(next(iter(jobrunner.__path__))).parent
 
 
 @pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A temporary directory with a path short enough for a socket."""
+def runtime(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """The runtime directory, in a temporary place with a path short enough for a socket."""
+    tmp_path_factory.getbasetemp()  # made now, or pytest would make it for all other tests in the place patched below
     short = tempfile.mkdtemp(prefix="b")
     monkeypatch.setattr(tempfile, "tempdir", short)
     monkeypatch.setattr(doorbell, "_SHORT_DIRECTORY", Path(short) / "short")
@@ -265,14 +269,14 @@ async def test_open_with_a_directory_that_is_a_trap_hangs_no_bell(
 async def test_open_that_cannot_be_bound_leaves_no_descriptor(
     runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = os.listdir("/dev/fd")
+    before = len(list(Path("/dev/fd").iterdir()))
 
     def refuse(*_: object) -> None:
         raise PermissionError
 
     monkeypatch.setattr(os, "rename", refuse)
     assert Doorbell.open(lambda: None) is None
-    assert os.listdir("/dev/fd") == before
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 async def test_close_twice_and_from_a_forked_child_leaves_the_parent_hearing(ear: Ear) -> None:
@@ -281,9 +285,11 @@ async def test_close_twice_and_from_a_forked_child_leaves_the_parent_hearing(ear
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(10)
         bell.close()
         os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
+    assert os.waitpid(pid, 0)[1] == 0  # noqa: ASYNC222 - it ends at once
     assert ring(bell.address)
     await ear.hear()
     bell.close()
@@ -297,6 +303,12 @@ def test_close_after_its_loop_is_closed_takes_the_bell_down() -> None:
     bell = asyncio.run(main())
     bell.close()
     assert not Path(bell.address).exists()
+
+
+def test_private_directory_in_place_of_a_file_raises(tmp_path: Path) -> None:
+    (tmp_path / "file").touch(mode=0o600)
+    with pytest.raises(NotADirectoryError):
+        private_directory(tmp_path / "file")
 
 
 def test_private_directory_below_a_missing_one_raises(tmp_path: Path) -> None:

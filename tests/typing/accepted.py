@@ -13,11 +13,8 @@ from tenacity import (
     wait_random,
 )
 
-from jobrunner.call import Call
-from jobrunner.context import JobContext
-from jobrunner.job import Job
-from jobrunner.routing import TaskRouter
-from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask, Task
+from jobrunner import Call, Job, JobContext, Task, TaskRouter
+from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask
 
 tasks = TaskRouter(prefix="mail.", queue="mail", max_attempts=8, timeout=30, wait=wait_fixed(1))
 

@@ -416,6 +416,19 @@ def test_F8_encode_what_cannot_be_compared_is_refused() -> None:
     assert refusal(Odd, Odd(inner={"a": Surly()})).startswith("detail.inner.a: ")
 
 
+def test_F8_encode_what_raises_when_compared_is_refused() -> None:
+    class Odd(BaseModel):
+        n: int
+
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("not today")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    assert codec_for(Odd).encode((Odd(n=1),), {}) == '{"detail":{"n":1}}'
+    assert refusal(dict[str, Any], {"a": Odd(n=1)}).startswith("detail.a: ")
+
+
 def test_F9_change_an_argument_after_the_call_leaves_the_stored_one() -> None:
     codec = codec_for(dict[str, list[int]])
     detail = {"a": [1]}
@@ -502,6 +515,8 @@ def test_merge_over_arguments_that_still_lack_one_is_refused() -> None:
         (datetime, datetime(2026, 1, 1, tzinfo=UTC), '"2026-01-01T00:00:00Z"'),
         (User, {"name": "ada"}, '{"name":"ada","joined":null}'),
         (User, User(name="ada"), '{"name":"ada","joined":null}'),
+        (Aliased, {"userId": 3, "in": 4}, '{"user_id":3,"shown":4}'),
+        (Aliased, {"user_id": 3, "shown": 4}, '{"user_id":3,"shown":4}'),
     ],
 )
 def test_merge_takes_python_objects_and_plain_json(

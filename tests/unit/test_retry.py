@@ -15,7 +15,7 @@ import pytest
 import tenacity
 from tenacity import RetryCallState
 
-from jobrunner.errors import InvalidTask
+from jobrunner.errors import InvalidTask, Retry
 from jobrunner.retry import DEFAULT_MAX_ATTEMPTS, MAX_DELAY_US, RetryPolicy, Verdict
 
 S = 1_000_000
@@ -109,8 +109,13 @@ def test_decide_with_a_delay_asked_by_the_task_keeps_max_attempts() -> None:
     assert decide(Recorder(stop=True).policy(), delay_us=S) == "exhausted"
 
 
-def test_decide_a_try_again_of_tenacity_is_retried_whatever_the_predicate() -> None:
-    assert decide(Recorder(retry=False).policy(), error=tenacity.TryAgain()) == START + 6 * S
+@pytest.mark.parametrize("error", [Retry(), tenacity.TryAgain()])
+def test_decide_an_explicit_retry_without_a_delay_asks_wait_but_not_the_predicate(
+    error: Exception,
+) -> None:
+    recorder = Recorder(retry=False)
+    assert decide(recorder.policy(), error=error) == START + 6 * S
+    assert recorder.asked == ["wait", "stop"]
 
 
 # how many

@@ -28,7 +28,7 @@ def _find(path: str) -> os.stat_result | None:
         raise StoreUnavailable(f"{path}: {error.strerror}") from error
 
 
-# -- one store, once per process ---------------------------------------------------------------------------------------
+# -- one store, once per process -------------------------------------------------------------------
 
 _mutex = threading.Lock()
 _claims: "list[StoreClaim]" = []
@@ -46,30 +46,30 @@ os.register_at_fork(after_in_child=_start_anew_in_child)
 class StoreClaim:
     """A claim of this process to a store: while it lasts, nothing else here may open the same file."""
 
-    __slots__ = ("_names", "_pid", "path")
+    __slots__ = ("_pid", "names", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pid = os.getpid()
-        self._names: set[_Inode | tuple[_Inode, str]] = set()
+        self.names: set[_Inode | tuple[_Inode, str]] = set()
         directory, name = os.path.split(path)
         place = _find(directory)
         if place is None:
             raise StoreUnavailable(f"{directory}: there is no such directory; make it first")
         # Two names for one thing. The place says it before the file exists and after it was replaced; the inode says it
         # under any other name. A claim that shares either is a claim to the same store.
-        self._names.add((_inode(place), name))
+        self.names.add((_inode(place), name))
         self.pin()
 
     def pin(self) -> None:
         """Note the file's inode, as soon as it exists: later, other names of the file are known too."""
         if found := _find(str(self.path)):
-            self._names.add(_inode(found))
+            self.names.add(_inode(found))
 
     def collides(self, other: "StoreClaim") -> bool:
         """Say whether both mean the same store."""
         self.pin()
-        return not self._names.isdisjoint(other._names)
+        return not self.names.isdisjoint(other.names)
 
     def inherited(self) -> bool:
         """Say whether it was made by a parent of this forked process."""
@@ -112,7 +112,7 @@ def claim_store(path: Path) -> StoreClaim:
     return claim
 
 
-# -- the same file as at the start -----------------------------------------------------------------------------------
+# -- the same file as at the start -----------------------------------------------------------------
 
 
 class FileIdentity:
@@ -181,48 +181,12 @@ class FileIdentity:
             raise StoreReplaced(f"{path} has got a second name (hard link) while open; remove it")
 
 
-# -- on a local disk -----------------------------------------------------------------------------------------------------
+# -- on a local disk -------------------------------------------------------------------------------
 
-_NETWORK: Final = frozenset(
-    [
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb2",
-        "smb3",
-        "smbfs",
-        "ncpfs",
-        "9p",
-        "afs",
-        "coda",
-        "ceph",
-        "lustre",
-        "gpfs",
-        "beegfs",
-        "glusterfs",
-        "ocfs2",
-        "gfs2",
-        "orangefs",
-        "pvfs2",
-        "davfs",
-        "fuse.sshfs",
-        "fuse.ceph",
-        "fuse.ceph-fuse",
-        "fuse.glusterfs",
-        "fuse.davfs2",
-        "fuse.rclone",
-        "fuse.s3fs",
-        "fuse.goofys",
-        "fuse.gcsfuse",
-        "fuse.blobfuse",
-        "fuse.blobfuse2",
-        "fuse.juicefs",
-        "fuse.mfs",
-        "fuse.moosefs",
-        "fuse.seaweedfs",
-        "fuse.smbnetfs",
-        "fuse.curlftpfs",
-    ]
+_NETWORK: Final = re.compile(
+    r"nfs4?|cifs|smb[23]|smbfs|ncpfs|9p|afs|coda|ceph|lustre|gpfs|beegfs|glusterfs|ocfs2|gfs2|orangefs|pvfs2|davfs"
+    r"|fuse\.(sshfs|ceph|ceph-fuse|glusterfs|davfs2|rclone|s3fs|goofys|gcsfuse|blobfuse2?|juicefs|mfs|moosefs"
+    r"|seaweedfs|smbnetfs|curlftpfs)"
 )
 """Where another machine may write to the same file.  By name: rootless containers run on FUSE, and it is fine."""
 
@@ -256,4 +220,4 @@ def network_file_system(path: Path) -> str | None:
     except OSError:
         return None
     kind = file_system(os.path.realpath(path), mountinfo)
-    return kind if kind in _NETWORK else None
+    return kind if kind and _NETWORK.fullmatch(kind) else None

@@ -7,7 +7,7 @@ from jobrunner.errors import AlreadyReplayed, JobNotFound, KeyTaken
 from jobrunner.model import DeadReason, Enqueue, Enqueued, Filter
 from jobrunner.store.protocol import Replayed
 from jobrunner.store.sqlite.reads import letters_where
-from jobrunner.store.sqlite.rounds import BURY_WAITING, FIND_BY_KEY, INSERT
+from jobrunner.store.sqlite.statements import BURY_WAITING, FIND_BY_KEY, INSERT
 
 # The lease travels along and never goes back, so that an outcome from an earlier life stays fenced out; the row keeps
 # its seq, under which its history lies.
@@ -124,13 +124,16 @@ def bury_waiting(
     limit: int,
 ) -> Sequence[str]:
     """Make dead letters of jobs that have waited too long for a worker that knows their task."""
-    seqs = conn.execute(
-        """
-        SELECT seq FROM jobrunner_jobs
-        WHERE state = 'queued' AND suspect = 0 AND queue = ? AND task = ? AND run_at < ? LIMIT ?
-        """,
-        (queue, task, due_before, limit),
-    ).fetchall()
+    seqs: list[tuple[int]] = []
+    # Each of the two has a partial index of its own.
+    for suspect in ("suspect = 0", "suspect = 1"):
+        seqs += conn.execute(
+            f"""
+            SELECT seq FROM jobrunner_jobs
+            WHERE state = 'queued' AND {suspect} AND queue = ? AND task = ? AND run_at < ? LIMIT ?
+            """,
+            (queue, task, due_before, limit - len(seqs)),
+        ).fetchall()
     conn.executemany(BURY_WAITING, [(now, reason, None, error, None, seq) for (seq,) in seqs])
     ids: list[tuple[str]] = []
     for (seq,) in seqs:

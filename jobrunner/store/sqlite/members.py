@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from jobrunner.model import LOST_LIMIT, WorkerRow
-from jobrunner.store.sqlite.rounds import BURY_RUNNING, KEEP_ATTEMPT, REMOVE
+from jobrunner.store.sqlite.statements import BURY_RUNNING, KEEP_ATTEMPT, REMOVE
 
 SUSPECT_CRASHES: Final = 2
 _LOST = "the process that ran this attempt died"
@@ -101,7 +101,8 @@ def take_jobs(
             KEEP_ATTEMPT,
             (seq, lease, attempt, worker, started_at, now, "lost", "ProcessLost", _LOST, None),
         )
-        most = own_max if own_max is not None else max_attempts.get(task, LOST_LIMIT)
+        # Without a limit, or of a task that this process does not know, only the deaths count.
+        most = own_max if own_max is not None else max_attempts.get(task)
         if cancel:
             conn.execute(
                 "UPDATE jobrunner_jobs SET state = 'cancelled', worker = NULL, finished_at = ?"
@@ -109,6 +110,7 @@ def take_jobs(
                 (now, *fence),
             )
         elif attempt >= most if most is not None else crashes >= LOST_LIMIT:
+            conn.execute("UPDATE jobrunner_jobs SET crashes = ? WHERE seq = ?", (crashes, seq))
             conn.execute(BURY_RUNNING, (now, "lost", "ProcessLost", _LOST, None, *fence))
             conn.execute(REMOVE, fence)
             buried.append(id)

@@ -59,7 +59,7 @@ def _store_errors(path: str | Path) -> Iterator[None]:
         raise _translated(error, path) from error
 
 
-# -- the turnstile ---------------------------------------------------------------------------------------------------
+# -- the turnstile ---------------------------------------------------------------------------------
 
 
 class _Pauses(NamedTuple):
@@ -183,7 +183,7 @@ class Turnstile:
         self._a = self._b = -1
 
 
-# -- liveness ----------------------------------------------------------------------------------------------------------
+# -- liveness --------------------------------------------------------------------------------------
 
 _Inode = tuple[int, int]
 
@@ -333,6 +333,10 @@ class WorkerLock(_HeldFile):
         """Remove the file and give up the lock; safe to call twice. A forked child leaves both to its parent."""
         with _store_errors(self.path):
             self._drop(unlink=True)
+
+    def abandon(self) -> None:
+        """Give up the lock and leave the file, as a death does: whoever finds it takes the worker's jobs over."""
+        self._drop(unlink=False)
 
 
 class TakenLock(_HeldFile):

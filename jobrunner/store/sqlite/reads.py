@@ -6,10 +6,12 @@ from typing import Any, Final
 
 from jobrunner.model import AttemptRow, Filter, JobRow, QueueStats
 from jobrunner.store.protocol import Page
-from jobrunner.store.sqlite.rounds import WAITING_TASKS
+from jobrunner.store.sqlite.statements import WAITING_TASKS
 
 COUNT_CAP: Final = 100_000
 """Counting stops here: a page must not cost more the longer the queue is."""
+MAX_INTEGER: Final = 2**63 - 1
+"""The largest that SQLite knows."""
 
 _JOB = """
 SELECT seq, id, task, queue, state, args, created_at, run_at, attempt, priority, key, tag, expires_at, max_attempts,
@@ -179,20 +181,40 @@ def _count_queued(conn: sqlite3.Connection, queue: str) -> int:
 
 
 def waiting_tasks(conn: sqlite3.Connection) -> Sequence[tuple[str, str, int]]:
-    """Return ``(queue, task, due_since)`` for each pair with queued jobs.
-
-    ``due_since`` is that of the first job in claim order: the oldest, unless priorities differ.
-    """
-    found = []
+    """Return ``(queue, task, due_since)`` for each pair with queued jobs."""
+    due_since: dict[tuple[str, str], int] = {
+        (queue, task): due
+        for queue, task, due in conn.execute(
+            """
+            SELECT queue, task, min(run_at) FROM jobrunner_jobs
+            WHERE state = 'queued' AND suspect = 1 GROUP BY queue, task
+            """
+        )
+    }
     for queue in _queues_with_queued(conn):
         for (task,) in conn.execute(WAITING_TASKS, {"queue": queue}):
-            (due,) = conn.execute(
-                """
-                SELECT run_at FROM jobrunner_jobs
-                WHERE state = 'queued' AND suspect = 0 AND queue = ? AND task = ?
-                ORDER BY priority DESC, run_at, seq LIMIT 1
-                """,
-                (queue, task),
-            ).fetchone()
-            found.append((queue, task, int(due)))
-    return found
+            due = _oldest_due(conn, queue, task)
+            due_since[queue, task] = min(due, due_since.get((queue, task), due))
+    return [(queue, task, due) for (queue, task), due in sorted(due_since.items())]
+
+
+def _oldest_due(conn: sqlite3.Connection, queue: str, task: str) -> int:
+    """Return when the longest-waiting job of the task became due; one seek for each priority that occurs.
+
+    The first in claim order would not do: what starves behind it is just what is to be seen.
+    """
+    firsts: list[int] = []
+    priority = MAX_INTEGER
+    while True:
+        row = conn.execute(
+            """
+            SELECT priority, run_at FROM jobrunner_jobs
+            WHERE state = 'queued' AND suspect = 0 AND queue = ? AND task = ? AND priority < ?
+            ORDER BY priority DESC, run_at LIMIT 1
+            """,
+            (queue, task, priority),
+        ).fetchone()
+        if row is None:
+            return min(firsts)
+        priority, due = row
+        firsts.append(due)

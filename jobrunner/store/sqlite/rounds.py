@@ -7,6 +7,7 @@ again item by item, so that only the culprit hears of it.
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 from jobrunner.errors import StoreError, StoreUnavailable
@@ -25,116 +26,34 @@ from jobrunner.model import (
     Succeeded,
 )
 from jobrunner.store.protocol import Round, Written
+from jobrunner.store.sqlite.statements import (
+    BURY_RUNNING,
+    CANCEL,
+    CANCEL_REQUESTS,
+    EXPIRE,
+    FIND_BY_KEY,
+    INSERT,
+    INSERT_KEYED,
+    KEEP_ATTEMPT,
+    NEXT_DUE,
+    PAUSED,
+    PROMOTE,
+    RANK,
+    REMOVE,
+    RUN_AGAIN,
+    START_LISTED,
+    START_RUNNABLE,
+    SUCCEED,
+    SUSPECTS,
+    WAITING_TASKS,
+)
 
 PROMOTED_PER_ROUND = 500
 """Ten thousand jobs due at one instant must not hold the writer for long."""
 
-# As the partial indexes word them: SQLite takes an index only where the query's condition is the index's own.
-UNFINISHED = "(state = 'scheduled' OR state = 'queued' OR state = 'running' OR state = 'blocked')"
-FINISHED = "(state = 'succeeded' OR state = 'cancelled' OR state = 'expired')"
-WAITING = "(state = 'queued' OR state = 'scheduled')"
 
-FENCE = "WHERE seq = ? AND lease = ? AND worker = ?"
-
-SUCCEED = f"""
-UPDATE jobrunner_jobs SET state = 'succeeded', worker = NULL, suspect = 0,
-    finished_at = ?, result = ?, result_omitted = ?
-{FENCE}"""
-
-RUN_AGAIN = f"""
-UPDATE jobrunner_jobs SET state = ?, worker = NULL, run_at = ?, attempt = attempt - ?, suspect = min(suspect, ?)
-{FENCE}"""
-
-CANCEL = f"""
-UPDATE jobrunner_jobs SET state = 'cancelled', worker = NULL, finished_at = ?
-{FENCE}"""
-
-_BURY = """
-INSERT INTO jobrunner_dead_letters (
-    died_at, reason, error_type, error, traceback, seq, id, task, queue, args, priority, created_at, run_at, attempt,
-    lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of
-)
-SELECT ?, ?, ?, ?, ?, seq, id, task, queue, args, priority, created_at, run_at, attempt,
-    lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of
-FROM jobrunner_jobs """
-
-BURY_RUNNING = f"{_BURY}{FENCE}"
-BURY_WAITING = f"{_BURY}WHERE seq = ? AND state = 'queued'"
-
-REMOVE = f"DELETE FROM jobrunner_jobs {FENCE}"
-
-KEEP_ATTEMPT = "INSERT INTO jobrunner_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-INSERT = """
-INSERT INTO jobrunner_jobs (
-    id, task, queue, args, created_at, run_at, priority, key, expires_at, max_attempts, timeout, tag, replay_of, state
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-
-INSERT_KEYED = f"""{INSERT}
-ON CONFLICT (task, key) WHERE key IS NOT NULL AND {UNFINISHED} DO NOTHING"""
-
-FIND_BY_KEY = f"""
-SELECT id, 0, task, queue, state, created_at, run_at, attempt FROM jobrunner_jobs
-WHERE task = ? AND key = ? AND {UNFINISHED}"""
-
-PROMOTE = """
-UPDATE jobrunner_jobs SET state = 'queued' WHERE seq IN (
-    SELECT seq FROM jobrunner_jobs WHERE state = 'scheduled' AND run_at <= ? ORDER BY run_at LIMIT ?
-)"""
-
-EXPIRE = f"""
-UPDATE jobrunner_jobs SET state = 'expired', finished_at = ? WHERE seq IN (
-    SELECT seq FROM jobrunner_jobs
-    WHERE expires_at <= ? AND expires_at IS NOT NULL AND {WAITING}
-    ORDER BY expires_at LIMIT ?
-)"""
-
-NEXT_DUE = f"""
-SELECT min(due) FROM (
-    SELECT min(run_at) AS due FROM jobrunner_jobs WHERE state = 'scheduled'
-    UNION ALL
-    SELECT min(expires_at) FROM jobrunner_jobs
-    WHERE expires_at IS NOT NULL AND {WAITING}
-)"""
-
-# Each step of the recursion is one seek in the index to the next task: the price is that of the tasks that have waiting
-# jobs, whatever their number, and a task that nobody here knows costs one seek instead of a walk over its rows.
-WAITING_TASKS = """
-WITH RECURSIVE waiting (task) AS (
-    SELECT min(task) FROM jobrunner_jobs WHERE state = 'queued' AND suspect = 0 AND queue = :queue
-    UNION ALL
-    SELECT (
-        SELECT min(task) FROM jobrunner_jobs
-        WHERE state = 'queued' AND suspect = 0 AND queue = :queue AND task > waiting.task
-    )
-    FROM waiting WHERE waiting.task IS NOT NULL
-)
-SELECT task FROM waiting WHERE task IS NOT NULL"""
-
-PAUSED = "SELECT queue FROM jobrunner_paused_queues"
-
-RUNNABLE = """
-    SELECT seq FROM jobrunner_jobs
-    WHERE state = 'queued' AND suspect = 0 AND queue = ? AND task = ? AND (expires_at IS NULL OR expires_at > ?)
-    ORDER BY priority DESC, run_at, seq LIMIT ?"""
-
-RANK = RUNNABLE.replace("SELECT seq", "SELECT -priority, run_at, seq")
-
-SUSPECTS = """
-SELECT seq, task FROM jobrunner_jobs
-WHERE state = 'queued' AND suspect = 1 AND queue = ? AND (expires_at IS NULL OR expires_at > ?)
-ORDER BY priority DESC, run_at, seq"""
-
-# The attempt is counted here, before any code of the task runs, so that a job that kills its process is counted too.
-START = """
-UPDATE jobrunner_jobs SET state = 'running', worker = ?, attempt = attempt + 1, lease = lease + 1, started_at = ?,
-    first_started_at = coalesce(first_started_at, ?)
-WHERE seq IN ({})
-RETURNING seq, lease, worker, id, task, queue, args, attempt, started_at, first_started_at, created_at, run_at,
-    priority, max_attempts, timeout, suspect"""
-
-START_RUNNABLE = START.format(RUNNABLE)
-START_LISTED = START.format("SELECT value FROM json_each(?)")
+# A constraint broken, and what no column can hold: too long, too large a number, half of a surrogate pair.
+_ROW_ERRORS = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeEncodeError)
 
 
 class _NeedsCare(Exception):
@@ -145,7 +64,7 @@ def write(conn: sqlite3.Connection, batch: Round) -> Written:
     """Carry out a round inside the open transaction; on return it is ready to commit."""
     try:
         return _Pass(conn, batch, careful=False).run()
-    except (_NeedsCare, sqlite3.IntegrityError, sqlite3.DataError):
+    except (_NeedsCare, *_ROW_ERRORS):
         conn.execute("ROLLBACK")
         conn.execute("BEGIN IMMEDIATE")
         return _Pass(conn, batch, careful=True).run()
@@ -261,9 +180,8 @@ class _Pass:
         expired = self.conn.execute(EXPIRE, (self.now, self.now, limit)).rowcount
         promoted = self.conn.execute(PROMOTE, (self.now, limit)).rowcount
         self.added += promoted
-        (due,) = self.conn.execute(NEXT_DUE).fetchone()
-        if due is not None:
-            self.note_due(due)
+        # In place of what the outcomes noted: it lies in the table by now, and may just have been promoted.
+        (self.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
         return limit in (expired, promoted)
 
     def note_due(self, due: int) -> None:
@@ -275,10 +193,16 @@ class _Pass:
     def enqueue(self, jobs: Sequence[Enqueue]) -> list[Enqueued | StoreError]:
         if self.careful:
             return [self.insert_careful(job) for job in jobs]
-        plain = [(*job, self.first_state(job)) for job in jobs if job.key is None]
-        if plain:
-            self.conn.executemany(INSERT, plain)
-        return [self.stored(job) if job.key is None else self.insert_keyed(job) for job in jobs]
+        # In the order given, which is their age: runs of jobs without a key in bulk, those with one by one.
+        made: list[Enqueued | StoreError] = []
+        for keyed, group in groupby(jobs, _has_key):
+            if keyed:
+                made.extend(map(self.insert_keyed, group))
+            else:
+                plain = list(group)
+                self.conn.executemany(INSERT, [(*job, self.first_state(job)) for job in plain])
+                made.extend(map(self.stored, plain))
+        return made
 
     def first_state(self, job: Enqueue) -> State:
         # A job that is due from the start stays so when the clock steps back before its round.
@@ -307,7 +231,7 @@ class _Pass:
                 return self.insert_keyed(job)
             self.conn.execute(INSERT, (*job, self.first_state(job)))
             return self.stored(job)
-        except (sqlite3.IntegrityError, sqlite3.DataError) as error:
+        except _ROW_ERRORS as error:
             self.conn.execute("ROLLBACK TO item")
             return StoreUnavailable(f"the store refuses the row of job {job.id}: {error}")
         finally:
@@ -359,8 +283,8 @@ class _Pass:
         return None
 
 
-CANCEL_REQUESTS = """
-SELECT seq, lease FROM jobrunner_jobs WHERE state = 'running' AND cancel_requested = 1 AND worker = ?"""
+def _has_key(job: Enqueue) -> bool:
+    return job.key is not None
 
 
 def _json_ints(numbers: Sequence[int]) -> str:

@@ -4,16 +4,12 @@ Only SQLite ever opens the database file, its ``-wal`` or its ``-shm``: closing 
 SQLite's own locks.  What this module opens lies in the folder beside it.
 """
 
-import asyncio
-import logging
 import os
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from jobrunner.clock import SECOND_US
-from jobrunner.errors import ConfigurationError, StoreUnavailable, StoreUnsupported
+from jobrunner.errors import StoreUnavailable
 from jobrunner.model import (
     AttemptRow,
     DeadReason,
@@ -25,50 +21,27 @@ from jobrunner.model import (
     WorkerRow,
 )
 from jobrunner.store.protocol import Page, Recovered, Replayed, Round, Written
-from jobrunner.store.sqlite import files, letters, members, migrate, posix, reads, rounds, upkeep
-from jobrunner.store.sqlite.connection import Connection, transact
+from jobrunner.store.sqlite import (
+    commands,
+    files,
+    letters,
+    members,
+    migrate,
+    posix,
+    reads,
+    rounds,
+    upkeep,
+)
+from jobrunner.store.sqlite.checkpoint import Checkpointer
+from jobrunner.store.sqlite.connection import Connection
 from jobrunner.store.sqlite.doorbell import Doorbell, ring
+from jobrunner.store.sqlite.place import check_place, path_of
+from jobrunner.store.sqlite.writer import Writer
 
 T = TypeVar("T")
-logger = logging.getLogger("jobrunner")
 
-MINIMUM_SQLITE: Final = (3, 37, 0)
-"""STRICT tables."""
-
-TURNSTILE_TIMEOUT_S: Final = 5.0
-ROWS_PER_CHECKPOINT: Final = 8_000
-"""About a thousand pages of log, which take some ten milliseconds to move."""
-CHECKPOINT_EVERY_S: Final = 1.0
 MISSING_FILE_IS_DEAD_US: Final = 5 * SECOND_US
 ORPHAN_FILE_AGE_US: Final = 60 * SECOND_US
-
-
-def path_of(store: str | os.PathLike[str]) -> Path:
-    """Return the absolute path that a store's URL or path names.
-
-    Args:
-        store: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or a path.
-
-    Raises:
-        ConfigurationError: another database, or none at all.
-    """
-    text = os.fspath(store)
-    scheme, separator, rest = text.partition("://")
-    if separator:
-        if scheme not in {"sqlite", "sqlite+aiosqlite"}:
-            raise ConfigurationError(
-                f"jobrunner cannot store jobs in {scheme!r} yet; write sqlite:///jobs.db"
-            )
-        if not rest.startswith("/") or "?" in rest:
-            raise ConfigurationError(
-                f"{text!r} is not a store; write sqlite:///relative.db or sqlite:////absolute.db"
-            )
-        text = rest[1:]
-    if text in {"", ":memory:"} or text.startswith("file:"):
-        raise ConfigurationError(
-            "a queue in memory would lose its jobs with the process; name a file: sqlite:///jobs.db"
-        )
-    return Path(text).expanduser().absolute()
 
 
 class SqliteStore:
@@ -78,35 +51,29 @@ class SqliteStore:
         self.path = path_of(store)
         self.durability = durability
         self._folder = self.path.with_name(f"{self.path.name}-jobrunner")
-        self._writer: Connection | None = None
-        self._reader: Connection | None = None
-        self._turnstile: posix.Turnstile | None = None
         self._claim: files.StoreClaim | None = None
+        self._writer: Writer | None = None
+        self._reader: Connection | None = None
+        self._checkpointer: Checkpointer | None = None
         self._identity: files.FileIdentity | None = None
         self._locks: dict[int, posix.WorkerLock] = {}
         self._doorbells: dict[int, Doorbell | None] = {}
         self._bells: Sequence[str] = ()
-        self._checkpointer: posix.WorkerLock | None = None
-        self._checkpointing: asyncio.Task[None] | None = None
         self._missing_since: dict[int, int] = {}
-        self._rows_since_checkpoint = 0
-        self._log_seen: tuple[int, int] | None = None
-        self._checkpointed_at = 0.0
 
     # -- life -------------------------------------------------------------------
 
     async def open(self) -> None:
         """See ``Store.open``."""
-        _check_library()
-        self._check_place()
+        check_place(self.path)
         self._claim = files.claim_store(self.path)
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            self._turnstile = posix.Turnstile(self._folder)
-            self._writer = await Connection.open(self.path, durability=self.durability)
-            while await self._writer.run(migrate.check):
-                await self._write(migrate.migrate_one)
+            self._writer = await Writer.open(self.path, self._folder, self.durability)
+            while await self._writer.read(migrate.check):
+                await self._writer.write(migrate.migrate_one)
             self._reader = await Connection.open(self.path, read_only=True)
+            self._checkpointer = Checkpointer(self.path, self._folder, self._writer.checkpoint)
             self._identity = files.FileIdentity.of(self.path)
         except BaseException as error:
             await self.close()
@@ -114,76 +81,33 @@ class SqliteStore:
                 raise StoreUnavailable(f"{self._folder} cannot be used: {error}") from error
             raise
 
-    def _check_place(self) -> None:
-        if not self.path.parent.is_dir():
-            raise StoreUnavailable(
-                f"{self.path.parent} is not a directory; make it first, or name another store"
-            )
-        if self.path.is_dir():
-            raise StoreUnavailable(f"{self.path} is a directory; name a file in it")
-        if kind := files.network_file_system(self.path):
-            raise StoreUnsupported(
-                f"{self.path} lies on a network file system ({kind}), where SQLite's log cannot be shared safely;"
-                " put it on a local disk"
-            )
-
     async def close(self) -> None:
         """See ``Store.close``."""
-        if self._checkpointing is not None:
-            await asyncio.wait([self._checkpointing])
-            self._checkpointing = None
+        if self._checkpointer is not None:
+            await self._checkpointer.close()
+            self._checkpointer = None
         if self._reader is not None:
-            await self._reader.close()
-            self._reader = None
+            reader, self._reader = self._reader, None
+            await reader.close()
         if self._writer is not None:
             writer, self._writer = self._writer, None
-            # SQLite moves the log into the file when the last connection closes: under the lock, as any checkpoint.
-            await self._close_writer(writer)
+            await writer.close()
         for bell in self._doorbells.values():
             if bell is not None:
                 bell.close()
         self._doorbells.clear()
         for lock in self._locks.values():
-            lock.release()
+            # Of a worker that has not left: its jobs are found by the file, as after a kill.
+            lock.abandon()
         self._locks.clear()
-        if self._checkpointer is not None:
-            self._checkpointer.release()
-            self._checkpointer = None
-        if self._turnstile is not None:
-            self._turnstile.close()
-            self._turnstile = None
         if self._claim is not None:
             self._claim.release()
             self._claim = None
 
-    async def _close_writer(self, writer: Connection) -> None:
-        turnstile = self._turnstile
-        assert turnstile is not None  # noqa: S101 - opened before the writer, closed after it
-        held = await writer.run(lambda _: turnstile.try_acquire(TURNSTILE_TIMEOUT_S))
-        try:
-            await writer.close()
-        finally:
-            if held:
-                turnstile.release()
-
-    # -- running functions on the connections --------------------------------------
-
     async def _write(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a function in one durable write transaction, behind the turnstile."""
         if self._writer is None:
             raise StoreUnavailable(f"{self.path} is not open")
-        return await self._writer.run(self._transact, function, args)
-
-    def _transact(
-        self, conn: sqlite3.Connection, function: Callable[..., T], args: tuple[Any, ...]
-    ) -> T:
-        turnstile = self._turnstile
-        assert turnstile is not None  # noqa: S101 - open as long as the writer is
-        turnstile.acquire(TURNSTILE_TIMEOUT_S)
-        try:
-            return transact(conn, function, *args)
-        finally:
-            turnstile.release()
+        return await self._writer.write(function, *args)
 
     async def _read(self, function: Callable[..., T], *args: Any) -> T:
         if self._reader is None:
@@ -195,11 +119,9 @@ class SqliteStore:
     async def write(self, batch: Round) -> Written:
         """See ``Store.write``."""
         written = await self._write(rounds.write, batch)
-        self._rows_since_checkpoint += (
-            len(batch.outcomes) + len(written.enqueued) + len(written.claimed)
-        )
-        if self._rows_since_checkpoint >= ROWS_PER_CHECKPOINT:
-            self._start_checkpoint()
+        if self._checkpointer is not None:
+            rows = len(batch.outcomes) + len(written.enqueued) + len(written.claimed)
+            self._checkpointer.wrote(rows)
         return written
 
     # -- workers --------------------------------------------------------------------------
@@ -299,11 +221,11 @@ class SqliteStore:
 
     async def cancel(self, id: str, *, now: int) -> JobRow | None:
         """See ``Store.cancel``."""
-        return await self._write(_cancel, id, now)
+        return await self._write(commands.cancel, id, now)
 
     async def cancel_requests(self, worker: int) -> Sequence[tuple[int, int]]:
         """See ``Store.cancel_requests``."""
-        return await self._read(_cancel_requests, worker)
+        return await self._read(commands.cancel_requests, worker)
 
     # -- lists -----------------------------------------------------------------------------------
 
@@ -367,11 +289,11 @@ class SqliteStore:
 
     async def pause(self, queue: str, *, now: int) -> None:
         """See ``Store.pause``."""
-        await self._write(_pause, queue, now)
+        await self._write(commands.pause, queue, now)
 
     async def resume(self, queue: str) -> None:
         """See ``Store.resume``."""
-        await self._write(_resume, queue)
+        await self._write(commands.resume, queue)
 
     async def prune(
         self,
@@ -392,87 +314,5 @@ class SqliteStore:
         """See ``Store.upkeep``."""
         if self._identity is not None:
             self._identity.check()
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._checkpointed_at >= CHECKPOINT_EVERY_S and self._log_moved():
-            self._start_checkpoint()
-
-    # -- the checkpoint -----------------------------------------------------------------------------------
-
-    def _log_moved(self) -> bool:
-        """Return whether anybody has written since the last checkpoint, as the log's own stat tells."""
-        try:
-            stat = os.stat(f"{self.path}-wal")
-        except FileNotFoundError:
-            return False
-        seen, self._log_seen = self._log_seen, (stat.st_mtime_ns, stat.st_size)
-        return self._log_seen != seen
-
-    def _start_checkpoint(self) -> None:
-        """Move the log into the file, in the background, if this process is the one elected to."""
-        self._rows_since_checkpoint = 0
-        if self._checkpointing is not None and not self._checkpointing.done():
-            return
-        self._checkpointed_at = asyncio.get_running_loop().time()
-        if self._checkpointer is None:
-            self._checkpointer = posix.WorkerLock.try_hold(self._folder / "checkpoint.lock")
         if self._checkpointer is not None:
-            self._checkpointing = asyncio.create_task(
-                self._checkpoint(), name="jobrunner-checkpoint"
-            )
-
-    async def _checkpoint(self) -> None:
-        try:
-            if self._writer is not None:
-                await self._writer.run(self._run_checkpoint)
-        except Exception:
-            # The log only grows until the next try; what it holds is safe where it is.
-            logger.warning(
-                "the checkpoint of %s failed; it is tried again", self.path, exc_info=True
-            )
-
-    def _run_checkpoint(self, conn: sqlite3.Connection) -> None:
-        turnstile = self._turnstile
-        assert turnstile is not None  # noqa: S101 - open as long as the writer is
-        turnstile.acquire(TURNSTILE_TIMEOUT_S)
-        try:
-            conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        finally:
-            turnstile.release()
-
-
-def _check_library() -> None:
-    if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
-        wanted = ".".join(map(str, MINIMUM_SQLITE))
-        raise StoreUnsupported(
-            f"this Python's SQLite is {sqlite3.sqlite_version}, jobrunner needs {wanted}"
-        )
-
-
-def _cancel(conn: sqlite3.Connection, id: str, now: int) -> JobRow | None:
-    row = reads.get(conn, id)
-    if row is not None:
-        conn.execute(
-            "UPDATE jobrunner_jobs SET state = 'cancelled', finished_at = ?"
-            " WHERE seq = ? AND state IN ('scheduled', 'queued', 'blocked')",
-            (now, row.seq),
-        )
-        conn.execute(
-            "UPDATE jobrunner_jobs SET cancel_requested = 1 WHERE seq = ? AND state = 'running'",
-            (row.seq,),
-        )
-    return row
-
-
-def _cancel_requests(conn: sqlite3.Connection, worker: int) -> Sequence[tuple[int, int]]:
-    return conn.execute(rounds.CANCEL_REQUESTS, (worker,)).fetchall()
-
-
-def _pause(conn: sqlite3.Connection, queue: str, now: int) -> None:
-    conn.execute(
-        "INSERT INTO jobrunner_paused_queues VALUES (?, ?) ON CONFLICT (queue) DO NOTHING",
-        (queue, now),
-    )
-
-
-def _resume(conn: sqlite3.Connection, queue: str) -> None:
-    conn.execute("DELETE FROM jobrunner_paused_queues WHERE queue = ?", (queue,))
+            self._checkpointer.look()

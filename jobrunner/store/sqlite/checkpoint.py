@@ -1,0 +1,90 @@
+"""Moving the write-ahead log into the database file: by one elected process, under the write lock.
+
+SQLite before 3.51.3 can damage the file when two connections reset the log at once, and a commit that checkpoints by
+the way makes somebody wait who did not ask for it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from jobrunner.errors import StoreError
+from jobrunner.store.sqlite.posix import WorkerLock
+
+logger = logging.getLogger("jobrunner")
+
+ROWS_PER_CHECKPOINT: Final = 8_000
+"""About a thousand pages of log, which take some ten milliseconds to move."""
+EVERY_S: Final = 1.0
+
+
+class Checkpointer:
+    """Decides when the log is moved, if this process is the one elected to."""
+
+    def __init__(self, database: Path, folder: Path, move: Callable[[], Awaitable[None]]) -> None:
+        """``move`` does it, on the writer's thread, under the write lock."""
+        self._log = f"{database}-wal"
+        self._lock_path = folder / "checkpoint.lock"
+        self._move = move
+        self._lock: WorkerLock | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._rows = 0
+        self._seen: tuple[int, int] | None = None
+        self._started_at = 0.0
+
+    def wrote(self, rows: int) -> None:
+        """Count rows that this process has written, and begin to move the log when it has grown enough."""
+        self._rows += rows
+        if self._rows >= ROWS_PER_CHECKPOINT:
+            self._start()
+
+    def look(self) -> None:
+        """Begin to move the log if anybody has written since, and it is time."""
+        if asyncio.get_running_loop().time() - self._started_at >= EVERY_S and self._log_moved():
+            self._start()
+
+    def _log_moved(self) -> bool:
+        """Return whether anybody has written since the last look, as the log's own stat tells."""
+        try:
+            stat = os.stat(self._log)
+        except FileNotFoundError:
+            return False
+        seen, self._seen = self._seen, (stat.st_mtime_ns, stat.st_size)
+        return self._seen != seen
+
+    def _start(self) -> None:
+        self._rows = 0
+        if self._task is not None and not self._task.done():
+            return
+        self._started_at = asyncio.get_running_loop().time()
+        if self._lock is None:
+            self._lock = WorkerLock.try_hold(self._lock_path)
+        if self._lock is not None:
+            self._task = asyncio.create_task(self._run(), name="jobrunner-checkpoint")
+
+    async def _run(self) -> None:
+        try:
+            await self._move()
+        except StoreError as error:
+            # The log only grows until the next try; what it holds is safe where it is.
+            logger.warning("the checkpoint failed and is tried again: %s", error)
+
+    async def close(self) -> None:
+        """Wait for a checkpoint that is under way, and let another process be elected."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+            self._task = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def checkpoint(conn: sqlite3.Connection) -> None:
+    """Move what can be moved without waiting for readers."""
+    with contextlib.closing(conn.execute("PRAGMA wal_checkpoint(PASSIVE)")) as cursor:
+        cursor.fetchall()

@@ -1,0 +1,65 @@
+"""Where a store may lie: what its URL names, and what the library and the file system must be able to do."""
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from jobrunner.errors import ConfigurationError, StoreUnavailable, StoreUnsupported
+from jobrunner.store.sqlite.files import network_file_system
+
+MINIMUM_SQLITE: Final = (3, 37, 0)
+"""STRICT tables."""
+
+
+def path_of(store: str | os.PathLike[str]) -> Path:
+    """Return the absolute path that a store's URL or path names.
+
+    Args:
+        store: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or a path.
+
+    Raises:
+        ConfigurationError: another database, or none at all.
+    """
+    text = os.fspath(store)
+    scheme, separator, rest = text.partition("://")
+    if separator:
+        if scheme not in {"sqlite", "sqlite+aiosqlite"}:
+            raise ConfigurationError(
+                f"jobrunner cannot store jobs in {scheme!r} yet; write sqlite:///jobs.db"
+            )
+        if not rest.startswith("/") or "?" in rest:
+            raise ConfigurationError(
+                f"{text!r} is not a store; write sqlite:///relative.db or sqlite:////absolute.db"
+            )
+        text = rest[1:]
+    if text in {"", ":memory:"} or text.startswith("file:"):
+        raise ConfigurationError(
+            "a queue in memory would lose its jobs with the process; name a file: sqlite:///jobs.db"
+        )
+    return Path(text).expanduser().absolute()
+
+
+def check_place(path: Path) -> None:
+    """Make sure that a store can lie at the path.
+
+    Raises:
+        StoreUnavailable: there is no such directory, or the path is one.
+        StoreUnsupported: it lies on a network file system, or this Python's SQLite is too old.
+    """
+    if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
+        wanted = ".".join(map(str, MINIMUM_SQLITE))
+        raise StoreUnsupported(
+            f"this Python's SQLite is {sqlite3.sqlite_version}, jobrunner needs {wanted}"
+        )
+    if not path.parent.is_dir():
+        raise StoreUnavailable(
+            f"{path.parent} is not a directory; make it first, or name another store"
+        )
+    if path.is_dir():
+        raise StoreUnavailable(f"{path} is a directory; name a file in it")
+    if kind := network_file_system(path):
+        raise StoreUnsupported(
+            f"{path} lies on a network file system ({kind}), where SQLite's log cannot be shared safely;"
+            " put it on a local disk"
+        )

@@ -1,0 +1,111 @@
+"""The SQL that changes jobs, a statement per transition."""
+
+# As the partial indexes word them: SQLite takes an index only where the query's condition is the index's own.
+UNFINISHED = "(state = 'scheduled' OR state = 'queued' OR state = 'running' OR state = 'blocked')"
+FINISHED = "(state = 'succeeded' OR state = 'cancelled' OR state = 'expired')"
+WAITING = "(state = 'queued' OR state = 'scheduled')"
+
+FENCE = "WHERE seq = ? AND lease = ? AND worker = ?"
+
+SUCCEED = f"""
+UPDATE jobrunner_jobs SET state = 'succeeded', worker = NULL, suspect = 0,
+    finished_at = ?, result = ?, result_omitted = ?
+{FENCE}"""
+
+RUN_AGAIN = f"""
+UPDATE jobrunner_jobs SET state = ?, worker = NULL, run_at = ?, attempt = attempt - ?, suspect = min(suspect, ?)
+{FENCE}"""
+
+CANCEL = f"""
+UPDATE jobrunner_jobs SET state = 'cancelled', worker = NULL, finished_at = ?
+{FENCE}"""
+
+_BURY = """
+INSERT INTO jobrunner_dead_letters (
+    died_at, reason, error_type, error, traceback, seq, id, task, queue, args, priority, created_at, run_at, attempt,
+    lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of
+)
+SELECT ?, ?, ?, ?, ?, seq, id, task, queue, args, priority, created_at, run_at, attempt,
+    lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of
+FROM jobrunner_jobs """
+
+BURY_RUNNING = f"{_BURY}{FENCE}"
+BURY_WAITING = f"{_BURY}WHERE seq = ? AND state = 'queued'"
+
+REMOVE = f"DELETE FROM jobrunner_jobs {FENCE}"
+
+KEEP_ATTEMPT = "INSERT INTO jobrunner_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+INSERT = """
+INSERT INTO jobrunner_jobs (
+    id, task, queue, args, created_at, run_at, priority, key, expires_at, max_attempts, timeout, tag, replay_of, state
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+INSERT_KEYED = f"""{INSERT}
+ON CONFLICT (task, key) WHERE key IS NOT NULL AND {UNFINISHED} DO NOTHING"""
+
+FIND_BY_KEY = f"""
+SELECT id, 0, task, queue, state, created_at, run_at, attempt FROM jobrunner_jobs
+WHERE task = ? AND key = ? AND {UNFINISHED}"""
+
+PROMOTE = """
+UPDATE jobrunner_jobs SET state = 'queued' WHERE seq IN (
+    SELECT seq FROM jobrunner_jobs WHERE state = 'scheduled' AND run_at <= ? ORDER BY run_at LIMIT ?
+)"""
+
+EXPIRE = f"""
+UPDATE jobrunner_jobs SET state = 'expired', finished_at = ? WHERE seq IN (
+    SELECT seq FROM jobrunner_jobs
+    WHERE expires_at <= ? AND expires_at IS NOT NULL AND {WAITING}
+    ORDER BY expires_at LIMIT ?
+)"""
+
+NEXT_DUE = f"""
+SELECT min(due) FROM (
+    SELECT min(run_at) AS due FROM jobrunner_jobs WHERE state = 'scheduled'
+    UNION ALL
+    SELECT min(expires_at) FROM jobrunner_jobs
+    WHERE expires_at IS NOT NULL AND {WAITING}
+)"""
+
+# Each step of the recursion is one seek in the index to the next task: the price is that of the tasks that have waiting
+# jobs, whatever their number, and a task that nobody here knows costs one seek instead of a walk over its rows.
+WAITING_TASKS = """
+WITH RECURSIVE waiting (task) AS (
+    SELECT min(task) FROM jobrunner_jobs WHERE state = 'queued' AND suspect = 0 AND queue = :queue
+    UNION ALL
+    SELECT (
+        SELECT min(task) FROM jobrunner_jobs
+        WHERE state = 'queued' AND suspect = 0 AND queue = :queue AND task > waiting.task
+    )
+    FROM waiting WHERE waiting.task IS NOT NULL
+)
+SELECT task FROM waiting WHERE task IS NOT NULL"""
+
+PAUSED = "SELECT queue FROM jobrunner_paused_queues"
+
+RUNNABLE = """
+    SELECT seq FROM jobrunner_jobs
+    WHERE state = 'queued' AND suspect = 0 AND queue = ? AND task = ? AND (expires_at IS NULL OR expires_at > ?)
+    ORDER BY priority DESC, run_at, seq LIMIT ?"""
+
+RANK = RUNNABLE.replace("SELECT seq", "SELECT -priority, run_at, seq")
+
+SUSPECTS = """
+SELECT seq, task FROM jobrunner_jobs
+WHERE state = 'queued' AND suspect = 1 AND queue = ? AND (expires_at IS NULL OR expires_at > ?)
+ORDER BY priority DESC, run_at, seq"""
+
+# The attempt is counted here, before any code of the task runs, so that a job that kills its process is counted too.
+START = """
+UPDATE jobrunner_jobs SET state = 'running', worker = ?, attempt = attempt + 1, lease = lease + 1, started_at = ?,
+    first_started_at = coalesce(first_started_at, ?)
+WHERE seq IN ({})
+RETURNING seq, lease, worker, id, task, queue, args, attempt, started_at, first_started_at, created_at, run_at,
+    priority, max_attempts, timeout, suspect"""
+
+START_RUNNABLE = START.format(RUNNABLE)
+START_LISTED = START.format("SELECT value FROM json_each(?)")
+
+CANCEL_REQUESTS = """
+SELECT seq, lease FROM jobrunner_jobs WHERE state = 'running' AND cancel_requested = 1 AND worker = ?"""

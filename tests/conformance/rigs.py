@@ -1,0 +1,56 @@
+"""What the suite needs of a store beyond its verbs: a fresh one, the same again, and the death of a worker.
+
+Another store joins the suite as one more class here.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from jobrunner.store.protocol import Store
+from jobrunner.store.sqlite import SqliteStore
+
+
+class Rig(ABC):
+    """A store under test, and what can be done to it from outside."""
+
+    store: Store
+    url: str
+    """By which another process opens the same store."""
+
+    async def open(self) -> None:
+        """Open the store, fresh or as it was left."""
+        self.store = store_at(self.url)
+        await self.store.open()
+
+    async def close(self) -> None:
+        """Close the store; what it holds stays."""
+        await self.store.close()
+
+    @abstractmethod
+    def kill_worker(self, worker: int) -> None:
+        """Let a worker of this process die in the store's eyes: its lock is free, all else is as it was."""
+
+
+class SqliteRig(Rig):
+    """A file in the test's own directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.url = f"sqlite:///{directory / 'jobs.db'}"
+
+    def kill_worker(self, worker: int) -> None:
+        assert isinstance(self.store, SqliteStore)
+        self.store._locks.pop(worker).abandon()
+        bell = self.store._doorbells.pop(worker)
+        if bell is not None:
+            bell.close()
+
+
+RIGS: Final[Mapping[str, type[SqliteRig]]] = {"sqlite": SqliteRig}
+
+
+def store_at(url: str) -> Store:
+    """Return the store, not yet open, that the URL names."""
+    # What is asked here does not hang on the disk's sync, and hundreds of tests would wait for it.
+    return SqliteStore(url, durability="normal")

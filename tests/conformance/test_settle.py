@@ -1,0 +1,174 @@
+"""How attempts end: what each outcome makes of the job, and what is kept of the attempt."""
+
+from typing import Any
+
+import pytest
+
+from jobrunner.model import AttemptRow, Succeeded
+from jobrunner.store.protocol import Round, Store
+from tests.factories import (
+    HOUR,
+    MINUTE,
+    NOW,
+    OUTCOMES,
+    SECOND,
+    WORKER,
+    cancelled,
+    claim,
+    claim_of,
+    claim_one,
+    dead,
+    ended,
+    enqueue,
+    new,
+    released,
+    retry,
+    row_of,
+    settle,
+    snoozed,
+    succeeded,
+)
+
+LATER = NOW + SECOND
+
+# What each outcome, written at LATER, makes of a job claimed at NOW: the state, and the fields that differ afterwards.
+MADE_OF_IT: dict[str, tuple[str, dict[str, Any]]] = {
+    "succeeded": ("succeeded", {"finished_at": LATER}),
+    "retry": ("scheduled", {"run_at": LATER + HOUR}),
+    "snoozed": ("scheduled", {"run_at": LATER + HOUR, "attempt": 0}),
+    "released": ("queued", {"attempt": 0}),
+    "cancelled": ("cancelled", {"finished_at": LATER}),
+    "dead": (
+        "dead",
+        {
+            "finished_at": LATER,
+            "reason": "exhausted",
+            "error_type": "ValueError",
+            "error": "no luck",
+            "traceback": "Traceback: no luck",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(OUTCOMES))
+async def test_settle_changes_what_the_outcome_says_and_nothing_else(
+    store: Store, kind: str
+) -> None:
+    job = await claim_one(store, new(key="key", tag="tag", priority=2, max_attempts=3))
+    before = await row_of(store, job.id)
+    outcome = OUTCOMES[kind](job)
+    outcome = outcome._replace(ended=outcome.ended._replace(at=LATER))
+    if kind in {"retry", "snoozed"}:
+        outcome = outcome._replace(run_at=LATER + HOUR)  # type: ignore[call-arg]
+    written = await settle(store, outcome, now=LATER)
+    assert (written.stale, written.cancelled) == ([], frozenset())
+    state, changes = MADE_OF_IT[kind]
+    assert await row_of(store, job.id) == before._replace(state=state, **changes)
+
+
+@pytest.mark.parametrize("kind", sorted(OUTCOMES))
+async def test_settle_keeps_the_attempt(store: Store, kind: str) -> None:
+    job = await claim_one(store)
+    outcome = OUTCOMES[kind](job)
+    outcome = outcome._replace(ended=outcome.ended._replace(at=LATER))
+    await settle(store, outcome, now=LATER + HOUR)
+    end = outcome.ended
+    assert await store.attempts(job.seq) == [
+        AttemptRow(
+            1, 1, WORKER, NOW, LATER, end.outcome, end.error_type, end.error, end.traceback
+        )
+    ]
+
+
+async def test_settle_as_succeeded_keeps_the_result(store: Store) -> None:
+    first, second = await claim_one(store), await claim_one(store)
+    await settle(
+        store,
+        succeeded(first, '{"total":[1,2]}'),
+        Succeeded(second, ended("succeeded"), None, "it was too large"),
+    )
+    row = await row_of(store, first.id)
+    assert (row.result, row.result_omitted) == ('{"total":[1,2]}', None)
+    row = await row_of(store, second.id)
+    assert (row.result, row.result_omitted) == (None, "it was too large")
+
+
+async def test_H1_settle_as_retry_numbers_the_next_attempt_and_keeps_the_first_start(
+    store: Store,
+) -> None:
+    job = await claim_one(store)
+    await settle(store, retry(job, NOW + MINUTE))
+    assert await claim(store, now=NOW + MINUTE - 1) == []
+    (again,) = await claim(store, now=NOW + MINUTE)
+    assert (again.attempt, again.first_started_at) == (2, NOW)
+    assert (again.started_at, again.run_at) == (NOW + MINUTE, NOW + MINUTE)
+
+
+async def test_settle_as_released_keeps_its_place_in_the_queue(store: Store) -> None:
+    job = await claim_one(store)
+    await enqueue(store, new(run_at=NOW + 1), now=NOW + 1)
+    await settle(store, released(job, at=NOW + HOUR), now=NOW + HOUR)
+    assert [one.id for one in await claim(store, slots=1, now=NOW + HOUR)] == [job.id]
+
+
+async def test_settle_of_every_kind_in_one_round_settles_each(store: Store) -> None:
+    await enqueue(store, *[new() for _ in range(len(OUTCOMES) * 3)])
+    claimed = await claim(store)
+    kinds = sorted(OUTCOMES) * 3
+    outcomes = [OUTCOMES[kind](job) for kind, job in zip(kinds, claimed, strict=True)]
+    written = await settle(store, *outcomes)
+    assert written.stale == []
+    states = [(await row_of(store, job.id)).state for job in claimed]
+    assert states == [MADE_OF_IT[kind][0] for kind in kinds]
+    for job in claimed:
+        assert len(await store.attempts(job.seq)) == 1
+
+
+async def test_attempts_of_a_long_life_are_listed_oldest_first_and_the_running_one_last(
+    store: Store,
+) -> None:
+    job = await claim_one(store)
+    for outcome in (retry, snoozed, released, retry):
+        await settle(store, outcome(job))
+        (job,) = await claim(store)
+    attempts = await store.attempts(job.seq)
+    assert [one.outcome for one in attempts] == ["failed", "snoozed", "released", "failed", None]
+    assert [one.lease for one in attempts] == [1, 2, 3, 4, 5]
+    assert [one.attempt for one in attempts] == [1, 2, 2, 2, 3]
+    assert attempts[-1].finished_at is None
+
+
+async def test_settle_with_text_of_every_kind_keeps_it(store: Store) -> None:
+    job = await claim_one(store)
+    text = "line\nzero\0tab\tquote'\"; DROP TABLE jobrunner_jobs; -- ✓ \U0001f600"
+    await settle(store, dead(job)._replace(ended=ended("failed", NOW, text, text * 1000)))
+    row = await row_of(store, job.id)
+    assert (row.error, row.traceback) == (text, text * 1000)
+    (attempt,) = await store.attempts(job.seq)
+    assert (attempt.error, attempt.traceback) == (text, text * 1000)
+
+
+async def test_E2_settle_after_the_clock_stepped_back_is_written(store: Store) -> None:
+    """Nothing in the store may hold one time against another."""
+    jobs = [await claim_one(store) for _ in range(4)]
+    past = NOW - HOUR
+    written = await settle(
+        store,
+        succeeded(jobs[0], at=past),
+        retry(jobs[1], past, at=past),
+        dead(jobs[2], at=past),
+        cancelled(jobs[3], at=past),
+        now=past,
+    )
+    assert written.stale == []
+    states = [(await row_of(store, job.id)).state for job in jobs]
+    assert states == ["succeeded", "scheduled", "dead", "cancelled"]
+
+
+async def test_settle_frees_a_job_that_the_same_round_claims_again(store: Store) -> None:
+    job = await claim_one(store)
+    written = await store.write(Round(NOW, outcomes=[released(job)], claim=claim_of(slots=1)))
+    (again,) = written.claimed
+    assert (again.id, again.attempt, again.lease) == (job.id, 1, 2)
+    assert [one.outcome for one in await store.attempts(job.seq)] == ["released", None]

@@ -1,0 +1,398 @@
+"""Workers: joining, leaving, and what becomes of the jobs of one whose process died."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from jobrunner.model import LOST_LIMIT, AttemptRow
+from jobrunner.store.protocol import Recovered, Round, Store
+from tests.conformance.conftest import StartPeer
+from tests.conformance.rigs import Rig
+from tests.factories import (
+    HOUR,
+    NOW,
+    OTHER_WORKER,
+    SECOND,
+    WORKER,
+    claim,
+    claim_of,
+    claim_one,
+    enqueue,
+    new,
+    retry,
+    row_of,
+    settle,
+    succeeded,
+    worker_row,
+)
+
+
+def ignore() -> None:
+    """Hear a ring, and do nothing."""
+
+
+# -- joining and leaving --------------------------------------------------------------------------
+
+
+async def test_join_makes_the_worker_known(store: Store) -> None:
+    row = worker_row(tasks=["b", "a"], queues={"mail": 3, "default": 7})
+    await store.join(row, ignore)
+    (found,) = await store.workers()
+    assert found._replace(doorbell=None) == row
+
+
+async def test_workers_are_those_that_have_neither_left_nor_died(rig: Rig) -> None:
+    store = rig.store
+    for n in range(3):
+        await store.join(worker_row(WORKER + n), ignore)
+    await store.leave(WORKER, now=NOW)
+    rig.kill_worker(WORKER + 1)
+    await store.recover(now=NOW, max_attempts={}, thorough=False)
+    assert [row.worker for row in await store.workers()] == [WORKER + 2]
+
+
+async def test_beat_is_seen_by_all(store: Store) -> None:
+    await store.join(worker_row(), ignore)
+    await store.beat(WORKER, now=NOW + SECOND)
+    (row,) = await store.workers()
+    assert (row.started_at, row.beat_at) == (NOW, NOW + SECOND)
+
+
+async def test_leave_gives_back_what_it_held_without_costing_an_attempt(store: Store) -> None:
+    await store.join(worker_row(), ignore)
+    await store.join(worker_row(OTHER_WORKER), ignore)
+    theirs = await claim_one(store, worker=OTHER_WORKER)
+    job = await claim_one(store, new(key="key"))
+    await settle(store, retry(job))
+    (job,) = await claim(store)
+    assert job.attempt == 2
+    await store.leave(WORKER, now=NOW + SECOND)
+
+    row = await row_of(store, job.id)
+    assert (row.state, row.attempt, row.run_at, row.crashes) == ("queued", 1, NOW, 0)
+    assert (await store.attempts(job.seq))[-1] == AttemptRow(
+        2, 2, WORKER, NOW, NOW + SECOND, "released", None, None, None
+    )
+    assert (await row_of(store, theirs.id)).state == "running"
+    assert [one.worker for one in await store.workers()] == [OTHER_WORKER]
+    (again,) = await claim(store, worker=OTHER_WORKER)
+    assert (again.attempt, again.lease, bool(again.suspect)) == (2, 3, False)
+
+
+async def test_leave_obeys_a_cancel_that_was_asked_for(store: Store) -> None:
+    await store.join(worker_row(), ignore)
+    job = await claim_one(store)
+    await store.cancel(job.id, now=NOW)
+    await store.leave(WORKER, now=NOW + SECOND)
+    row = await row_of(store, job.id)
+    assert (row.state, row.finished_at) == ("cancelled", NOW + SECOND)
+    assert [one.outcome for one in await store.attempts(job.seq)] == ["released"]
+
+
+async def test_leave_of_a_worker_that_holds_nothing_or_never_joined_does_nothing(
+    store: Store,
+) -> None:
+    await store.leave(WORKER, now=NOW)
+    await store.join(worker_row(), ignore)
+    await store.leave(WORKER, now=NOW)
+    await store.leave(WORKER, now=NOW)
+    assert await store.workers() == []
+
+
+async def test_close_twice_gives_up_what_join_took(rig: Rig, peer: StartPeer) -> None:
+    await rig.store.join(worker_row(), ignore)
+    job = await claim_one(rig.store)
+    await rig.close()
+    await rig.store.close()
+    found = peer().opened().call("recover", now=NOW, max_attempts={}, thorough=False)
+    assert found == Recovered([WORKER], 1, [])
+    await rig.open()
+    assert (await row_of(rig.store, job.id)).state == "queued"
+
+
+# -- the death of a worker ---------------------------------------------------------------------------
+
+
+async def die_under(
+    rig: Rig, max_attempts: Mapping[str, int | None], *, worker: int = WORKER
+) -> Recovered:
+    """Let a worker claim all there is and die, and recover its jobs."""
+    await rig.store.join(worker_row(worker), ignore)
+    await claim(rig.store, worker=worker)
+    rig.kill_worker(worker)
+    return await rig.store.recover(now=NOW, max_attempts=max_attempts, thorough=False)
+
+
+async def test_recover_queues_the_jobs_of_the_dead_and_records_the_lost_attempts(
+    rig: Rig,
+) -> None:
+    store = rig.store
+    job = new(key="key", run_at=NOW - HOUR)
+    await enqueue(store, job)
+    await store.join(worker_row(), ignore)
+    (claimed,) = await claim(store)
+    rig.kill_worker(WORKER)
+    found = await store.recover(now=NOW + SECOND, max_attempts={"work": 5}, thorough=False)
+    assert found == Recovered([WORKER], 1, [])
+    row = await row_of(store, job.id)
+    assert (row.state, row.attempt, row.crashes, row.run_at) == ("queued", 1, 1, NOW - HOUR)
+    (attempt,) = await store.attempts(row.seq)
+    assert attempt == AttemptRow(
+        1, 1, WORKER, NOW, NOW + SECOND, "lost", "ProcessLost", attempt.error, None
+    )
+    assert attempt.error
+    # The attempt was counted before it began, so the death has cost it.
+    (again,) = await claim(store)
+    assert (again.attempt, again.lease, again.suspect) == (2, 2, False)
+    assert claimed.lease == 1
+
+
+async def test_recover_with_nothing_dead_finds_nothing(store: Store) -> None:
+    await store.join(worker_row(), ignore)
+    job = await claim_one(store)
+    for thorough in (False, True):
+        found = await store.recover(now=NOW + HOUR, max_attempts={}, thorough=thorough)
+        assert found == Recovered([], 0, [])
+    assert (await row_of(store, job.id)).state == "running"
+
+
+@pytest.mark.parametrize("own", [1, 3])
+async def test_recover_of_a_job_out_of_its_own_attempts_makes_it_a_dead_letter(
+    rig: Rig, own: int
+) -> None:
+    job = new(max_attempts=own)
+    await enqueue(rig.store, job)
+    for _ in range(own - 1):
+        assert (await die_under(rig, {"work": 99})).buried == []
+    assert await die_under(rig, {"work": 99}) == Recovered([WORKER], 0, [job.id])
+    letter = await row_of(rig.store, job.id)
+    assert (letter.state, letter.reason, letter.finished_at) == ("dead", "lost", NOW)
+    assert (letter.error_type, letter.crashes, letter.attempt) == ("ProcessLost", own, own)
+    assert letter.error
+    attempts = await rig.store.attempts(letter.seq)
+    assert [one.outcome for one in attempts] == ["lost"] * own
+
+
+async def test_recover_of_a_job_out_of_its_tasks_attempts_makes_it_a_dead_letter(
+    rig: Rig,
+) -> None:
+    job = new()
+    await enqueue(rig.store, job)
+    for _ in range(2):
+        assert (await die_under(rig, {"work": 3})).buried == []
+    assert (await die_under(rig, {"work": 3})).buried == [job.id]
+
+
+@pytest.mark.parametrize("max_attempts", [{"work": None}, {}], ids=["unlimited", "unknown"])
+async def test_recover_of_a_job_without_a_limit_counts_the_deaths_alone(
+    rig: Rig, max_attempts: Mapping[str, int | None]
+) -> None:
+    """A process that does not know the task (a rolling deploy) must not bury what has only failed often."""
+    job = new()
+    await enqueue(rig.store, job)
+    for _ in range(LOST_LIMIT * 2):
+        (claimed,) = await claim(rig.store)
+        await settle(rig.store, retry(claimed))
+    for _ in range(LOST_LIMIT - 1):
+        assert (await die_under(rig, max_attempts)).buried == []
+    assert (await die_under(rig, max_attempts)).buried == [job.id]
+    assert (await row_of(rig.store, job.id)).crashes == LOST_LIMIT
+
+
+async def test_recover_buries_the_exhausted_and_queues_the_others_of_one_worker(rig: Rig) -> None:
+    last, again = new(max_attempts=1), new()
+    await enqueue(rig.store, last, again)
+    assert await die_under(rig, {"work": 5}) == Recovered([WORKER], 1, [last.id])
+    assert (await row_of(rig.store, again.id)).state == "queued"
+
+
+# -- suspects --------------------------------------------------------------------------------------
+
+
+async def test_D4_recover_makes_a_suspect_of_a_job_under_which_two_processes_died(
+    rig: Rig,
+) -> None:
+    await enqueue(rig.store, new())
+    await die_under(rig, {"work": 9})
+    (job,) = await claim(rig.store, suspects=False)
+    assert not job.suspect
+    await settle(rig.store, retry(job))
+    await die_under(rig, {"work": 9})
+    assert await claim(rig.store, suspects=False) == []
+    (job,) = await claim(rig.store, suspects=True)
+    assert job.suspect
+
+
+async def test_D4_recover_makes_a_suspect_of_a_job_with_one_attempt_left(rig: Rig) -> None:
+    await enqueue(rig.store, new(max_attempts=3))
+    (job,) = await claim(rig.store)
+    await settle(rig.store, retry(job))
+    await die_under(rig, {})
+    (job,) = await claim(rig.store)
+    assert (job.attempt, job.suspect) == (3, True)
+
+
+async def test_D4_suspects_are_claimed_one_at_a_time_among_innocent_jobs(rig: Rig) -> None:
+    """Beside each other the innocent would be buried with the one that kills its process."""
+    store = rig.store
+    suspects = [new(), new(queue="mail"), new()]
+    await enqueue(store, *suspects)
+    for _ in range(2):
+        await store.join(worker_row(), ignore)
+        await claim(store, "default", "mail")
+        for job in await claim(store, "default", "mail"):
+            assert not job.suspect
+        rig.kill_worker(WORKER)
+        await store.recover(now=NOW, max_attempts={"work": 9}, thorough=False)
+    innocent = [new(), new(queue="mail")]
+    await enqueue(store, *innocent)
+    first = await claim(store, "default", "mail")
+    assert sorted(job.suspect for job in first) == [False, False, True]
+    assert {job.id for job in first if not job.suspect} == {job.id for job in innocent}
+    assert len(await claim(store, "default", "mail", suspects=False)) == 0
+    assert [job.suspect for job in await claim(store, "default", "mail")] == [True]
+
+
+async def test_D4_a_suspect_takes_one_of_the_free_slots(rig: Rig) -> None:
+    await enqueue(rig.store, new())
+    await die_under(rig, {"work": 9})
+    await die_under(rig, {"work": 9})
+    await enqueue(rig.store, new(), new())
+    first = await claim(rig.store, slots=1)
+    assert [job.suspect for job in first] == [True]
+    assert len(await claim(rig.store, slots=1)) == 1
+
+
+async def test_D4_a_suspect_of_an_unknown_task_or_in_a_paused_queue_waits(rig: Rig) -> None:
+    job = new()
+    await enqueue(rig.store, job)
+    await die_under(rig, {"work": 9})
+    await die_under(rig, {"work": 9})
+    assert await claim(rig.store, tasks=["play"]) == []
+    await rig.store.pause("default", now=NOW)
+    assert await claim(rig.store) == []
+    await rig.store.resume("default")
+    assert [one.id for one in await claim(rig.store)] == [job.id]
+
+
+async def test_D4_an_attempt_that_ends_clears_the_suspicion(rig: Rig) -> None:
+    await enqueue(rig.store, new())
+    await die_under(rig, {"work": 9})
+    await die_under(rig, {"work": 9})
+    (job,) = await claim(rig.store)
+    await settle(rig.store, retry(job))
+    (job,) = await claim(rig.store, suspects=False)
+    assert not job.suspect
+    # But it has not forgotten: the next death makes it one again at once.
+    await rig.store.join(worker_row(), ignore)
+    rig.kill_worker(WORKER)
+    await rig.store.recover(now=NOW, max_attempts={"work": 9}, thorough=False)
+    (again,) = await claim(rig.store, suspects=True)
+    assert again.suspect
+
+
+async def test_D4_a_replay_starts_without_the_past(rig: Rig) -> None:
+    job = new(max_attempts=1)
+    await enqueue(rig.store, job)
+    await die_under(rig, {})
+    await rig.store.replay(job.id, now=NOW)
+    (again,) = await claim(rig.store, suspects=False)
+    assert (again.attempt, again.suspect) == (1, False)
+    assert (await row_of(rig.store, job.id)).crashes == 0
+
+
+# -- between processes -------------------------------------------------------------------------------
+
+
+async def test_D3_recover_after_a_kill_9_takes_the_jobs_over(
+    store: Store, peer: StartPeer
+) -> None:
+    await enqueue(store, new(), new())
+    other = peer().opened()
+    jobs = other.works()
+    assert len(jobs) == 2
+    assert await store.recover(now=NOW, max_attempts={}, thorough=True) == Recovered([], 0, [])
+    other.kill()
+    found = await store.recover(now=NOW, max_attempts={}, thorough=False)
+    assert found == Recovered([OTHER_WORKER], 2, [])
+    assert await store.workers() == []
+    assert {job.id for job in await claim(store)} == {job.id for job in jobs}
+
+
+async def test_C9_recover_never_takes_the_jobs_of_a_live_process_however_long_it_stands_still(
+    store: Store, peer: StartPeer
+) -> None:
+    await enqueue(store, new())
+    other = peer().opened()
+    (job,) = other.works()
+    other.pause()
+    for thorough in (False, True, True):
+        found = await store.recover(now=NOW + 1000 * HOUR, max_attempts={}, thorough=thorough)
+        assert found == Recovered([], 0, [])
+    other.go_on()
+    assert other.call("write", Round(NOW, outcomes=[succeeded(job)])).stale == []
+    assert (await row_of(store, job.id)).state == "succeeded"
+
+
+async def test_B15_recover_by_two_processes_at_once_queues_each_job_once(
+    store: Store, peer: StartPeer
+) -> None:
+    jobs = [new() for _ in range(50)]
+    await enqueue(store, *jobs)
+    victim, *rescuers = peer(), peer(), peer()
+    victim.opened().works()
+    for rescuer in rescuers:
+        rescuer.opened()
+    victim.kill()
+    for rescuer in rescuers:
+        rescuer.begin("recover", now=NOW, max_attempts={}, thorough=True)
+    mine = await store.recover(now=NOW, max_attempts={}, thorough=True)
+    found = [mine, *(rescuer.answer() for rescuer in rescuers)]
+    assert sorted(len(one.workers) for one in found) == [0, 0, 1]
+    assert sum(one.requeued for one in found) == len(jobs)
+    for job in jobs:
+        row = await row_of(store, job.id)
+        assert (row.state, row.crashes) == ("queued", 1)
+        assert len(await store.attempts(row.seq)) == 1
+
+
+async def test_claim_by_two_processes_at_once_gives_each_job_to_one(
+    store: Store, peer: StartPeer
+) -> None:
+    jobs = [new() for _ in range(200)]
+    await enqueue(store, *jobs)
+    other = peer().opened()
+    other.call("join", worker_row(OTHER_WORKER))
+    taken: list[str] = []
+    while True:
+        wanted = claim_of(worker=OTHER_WORKER, slots=7)
+        other.begin("write", Round(NOW, claim=wanted))
+        mine = await claim(store, slots=7)
+        theirs = other.answer().claimed
+        taken += [job.id for job in (*mine, *theirs)]
+        if not mine and not theirs:
+            break
+    assert sorted(taken) == sorted(job.id for job in jobs)
+
+
+async def test_ring_wakes_the_workers_that_the_last_look_showed(
+    store: Store, peer: StartPeer
+) -> None:
+    other = peer().opened()
+    other.call("join", worker_row(OTHER_WORKER))
+    other.begin("hear")
+    await store.workers()
+    store.ring()
+    assert other.answer() is True
+
+
+async def test_B12_ring_where_nobody_lives_any_more_does_nothing(
+    store: Store, peer: StartPeer
+) -> None:
+    store.ring()
+    other = peer().opened()
+    other.call("join", worker_row(OTHER_WORKER))
+    await store.workers()
+    other.kill()
+    for _ in range(20):
+        store.ring()

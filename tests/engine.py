@@ -1,0 +1,178 @@
+"""The engine as its tests hold it: bounded waits, tasks that wait to be let go, the parts of an open runner."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from jobrunner import Attempt, DeadLetter, Job, JobRunner
+from jobrunner.committer import Committer
+from jobrunner.model import Claimed, JobRow
+from jobrunner.store.protocol import Store
+from jobrunner.supervisor import Supervisor
+from jobrunner.worker import Worker
+
+T = TypeVar("T")
+
+PATIENCE_S = 15.0
+"""How long a test waits for what must come; it comes at once, or the test has failed."""
+
+
+async def soon(what: Awaitable[T]) -> T:
+    """Wait for something that must come, but not for ever."""
+    return await asyncio.wait_for(what, PATIENCE_S)
+
+
+# -- tasks that wait ------------------------------------------------------------------------------------
+
+
+class Gate:
+    """A place in ``async`` tasks where each says that it has come, and waits to be let on."""
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self.most = 0
+        """How many were inside at once, at most."""
+        self.arrivals: list[Any] = []
+        self._came: asyncio.Queue[Any] = asyncio.Queue()
+        self._passes = asyncio.Semaphore(0)
+        self._opened = asyncio.Event()
+
+    async def enter(self, who: object = None) -> None:
+        """Say who has come, and wait to be let on."""
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        self.arrivals.append(who)
+        self._came.put_nowait(who)
+        try:
+            if not self._opened.is_set():
+                await self._passes.acquire()
+        finally:
+            self.inside -= 1
+
+    async def arrival(self) -> Any:
+        """Wait for the next one to come; return who it is."""
+        return await soon(self._came.get())
+
+    def let(self, number: int = 1) -> None:
+        """Let some of those on who wait."""
+        for _ in range(number):
+            self._passes.release()
+
+    def open(self) -> None:
+        """Let everybody on, also those who come later."""
+        self._opened.set()
+        self.let(self.inside)
+
+
+class ThreadGate:
+    """The same for ``def`` tasks; made on the loop, entered in threads."""
+
+    def __init__(self) -> None:
+        self.arrivals: list[Any] = []
+        self.inside = 0
+        self.most = 0
+        self._lock = threading.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._came: asyncio.Queue[Any] = asyncio.Queue()
+        self._open = threading.Event()
+
+    def enter(self, who: object = None) -> None:
+        """Say who has come, and block until the gate is open."""
+        with self._lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            self.arrivals.append(who)
+        self._loop.call_soon_threadsafe(self._came.put_nowait, who)
+        assert self._open.wait(PATIENCE_S), "nobody has opened the gate"
+        with self._lock:
+            self.inside -= 1
+
+    async def arrival(self) -> Any:
+        """Wait for the next one to come; return who it is."""
+        return await soon(self._came.get())
+
+    def open(self) -> None:
+        """Let everybody on."""
+        self._open.set()
+
+
+class Heard:
+    """What a runner's hooks are told, to be waited for."""
+
+    def __init__(self, jobs: JobRunner) -> None:
+        self.dead: asyncio.Queue[DeadLetter] = asyncio.Queue()
+        self.retries: asyncio.Queue[Job[Any]] = asyncio.Queue()
+        self.succeeded: asyncio.Queue[Job[Any]] = asyncio.Queue()
+        jobs.on_dead(self.dead.put_nowait)
+        jobs.on_retry(self.retries.put_nowait)
+        jobs.on_succeeded(self.succeeded.put_nowait)
+
+
+# -- the parts of an open runner --------------------------------------------------------------------------
+
+
+def worker_of(jobs: JobRunner) -> Worker:
+    """Return the worker of an open runner."""
+    assert jobs._open is not None
+    return jobs._open._worker
+
+
+def supervisor_of(jobs: JobRunner) -> Supervisor:
+    """Return the supervisor of an open runner that works."""
+    supervisor = worker_of(jobs)._supervisor
+    assert supervisor is not None
+    return supervisor
+
+
+def committer_of(jobs: JobRunner) -> Committer:
+    """Return the committer of an open runner."""
+    return worker_of(jobs)._committer
+
+
+def store_of(jobs: JobRunner) -> Store:
+    """Return the store of an open runner."""
+    return worker_of(jobs)._store
+
+
+async def next_round(jobs: JobRunner) -> None:
+    """See a whole round through: what was claimable when this is called has been claimed when it returns."""
+    if worker_of(jobs)._supervisor is not None:
+        worker_of(jobs).look()
+    committer_of(jobs).wake()
+    await soon(committer_of(jobs).flushed())
+
+
+async def stored(jobs: JobRunner, id: str) -> JobRow:
+    """Return a job as its row is."""
+    row = await store_of(jobs).get(id)
+    assert row is not None
+    return row
+
+
+async def history(jobs: JobRunner, id: str) -> tuple[Attempt, ...]:
+    """Return the attempts of a job."""
+    return (await jobs.get(id)).history
+
+
+def claimed(**fields: Any) -> Claimed:
+    """Return a claimed job that no store has."""
+    given: dict[str, Any] = {
+        "seq": 1,
+        "lease": 1,
+        "worker": 1,
+        "id": "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a",
+        "task": "task",
+        "queue": "default",
+        "args": "{}",
+        "attempt": 1,
+        "started_at": 0,
+        "first_started_at": 0,
+        "created_at": 0,
+        "run_at": 0,
+        "priority": 0,
+        "max_attempts": None,
+        "timeout": None,
+        "suspect": False,
+    }
+    return Claimed(**given | fields)

@@ -1,0 +1,1 @@
+"""The fault catalogue: each test is named by its row."""

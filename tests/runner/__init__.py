@@ -1,0 +1,1 @@
+"""The runner as its users open it and hold it."""
