@@ -8,7 +8,7 @@ Rules for every method:
 - Errors are ``StoreError`` and its children; nothing of a driver's own passes through.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from jobrunner.errors import StoreError
@@ -221,9 +221,22 @@ class Store(Protocol):
         ...
 
     async def replay_all(
-        self, where: Filter, *, before: int | None, now: int, limit: int
+        self,
+        where: Filter,
+        *,
+        before: int | None,
+        now: int,
+        limit: int,
+        tasks: Collection[str] | None = None,
     ) -> Replayed:
-        """Replay one slice of the dead letters that ``where`` means, last died first."""
+        """Replay one slice of the dead letters that ``where`` means, last died first.
+
+        Args:
+            before: the cursor of the slice before; None begins.
+            now: the present; the jobs are due at once.
+            limit: dead letters in this slice, at most.
+            tasks: those of other tasks are left where they are; None takes all.
+        """
         ...
 
     async def delete_dead_letter(self, id: str) -> bool:

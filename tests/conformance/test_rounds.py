@@ -217,8 +217,8 @@ async def test_write_with_one_bad_row_refuses_that_row_alone(
     claimed = [job.id for job in written.claimed]
     for job in (before, between, after, waiting):
         assert claimed.count(job.id) == 1
-    for job in (ending, failing, lost):
-        assert len(await store.attempts(job.seq)) == 1
+    for attempt in (ending, failing, lost):
+        assert len(await store.attempts(attempt.seq)) == 1
 
 
 async def test_write_with_bad_rows_alone_is_no_error_of_the_round(store: Store) -> None:

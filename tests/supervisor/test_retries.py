@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from freezegun.api import FrozenDateTimeFactory
 from tenacity import (
+    RetryCallState,
     retry_if_exception_type,
     stop_after_attempt,
     stop_after_delay,
@@ -65,9 +66,7 @@ async def test_fails_until_attempts_are_used_up_is_a_dead_letter(tmp_db: Path) -
         assert (found.state, found.attempt) == ("dead", 5)
 
 
-async def test_fails_runs_again_when_wait_says(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
-) -> None:
+async def test_fails_runs_again_when_wait_says(tmp_db: Path, frozen: FrozenDateTimeFactory) -> None:
     jobs = JobRunner(tmp_db)
     heard = Heard(jobs)
 
@@ -96,10 +95,11 @@ async def test_H1_restart_between_attempts_goes_on_from_the_row(tmp_db: Path) ->
     def make() -> tuple[JobRunner, Heard]:
         jobs = JobRunner(tmp_db)
 
-        @jobs.task(
-            wait=lambda state: waits.append(state.attempt_number) or 60.0,
-            stop=stop_after_delay(150),
-        )
+        def wait(state: RetryCallState) -> float:
+            waits.append(state.attempt_number)
+            return 60
+
+        @jobs.task(wait=wait, stop=stop_after_delay(150))
         async def fail() -> None:
             raise LookupError
 

@@ -225,17 +225,20 @@ class _Pass:
         return Enqueued(row[0], False, *row[2:])
 
     def insert_careful(self, job: Enqueue) -> Enqueued | StoreError:
+        made: Enqueued | StoreError
         self.conn.execute("SAVEPOINT item")
         try:
             if job.key is not None:
-                return self.insert_keyed(job)
-            self.conn.execute(INSERT, (*job, self.first_state(job)))
-            return self.stored(job)
+                made = self.insert_keyed(job)
+            else:
+                self.conn.execute(INSERT, (*job, self.first_state(job)))
+                made = self.stored(job)
         except _ROW_ERRORS as error:
             self.conn.execute("ROLLBACK TO item")
-            return StoreUnavailable(f"the store refuses the row of job {job.id}: {error}")
-        finally:
-            self.conn.execute("RELEASE item")
+            made = StoreUnavailable(f"the store refuses the row of job {job.id}: {error}")
+        # Not after other errors: a full disk has rolled all back, the savepoint too.
+        self.conn.execute("RELEASE item")
+        return made
 
     # -- the claim --------------------------------------------------------------------
 
