@@ -103,7 +103,11 @@ class Supervisor:
         if batch.claim is not None and batch.claim.suspects:
             self._suspects_wait = any(job.suspect for job in written.claimed)
         for job in written.claimed:
-            self._start(job)
+            if self.stopping:
+                # The signal came while the claim was being committed.
+                self._committer.settle(Released(job, Ended("released", now_us())))
+            else:
+                self._start(job)
         if batch.look_due or (
             written.next_due is not None
             and (self._next_due is None or written.next_due < self._next_due)

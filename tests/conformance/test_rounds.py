@@ -102,6 +102,13 @@ async def test_next_due_ignores_what_is_over(store: Store) -> None:
     assert (await store.write(Round(NOW, look_due=True))).next_due is None
 
 
+async def test_next_due_ignores_the_expiry_of_what_the_round_has_claimed(store: Store) -> None:
+    job = new(expires_at=NOW + MINUTE)
+    written = await store.write(Round(NOW, look_due=True, enqueues=[job], claim=claim_of()))
+    assert len(written.claimed) == 1
+    assert written.next_due is None
+
+
 # -- more_due ------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from jobrunner import Job, JobRunner, TaskRouter
 from jobrunner.fastapi import Queue
 
-GRACE_S = 1.0
+GRACE_S = 0.5
 SLOTS = 10
 
 

@@ -13,7 +13,7 @@ from tests.children import hold, tasks
 from tests.engine import Heard, history, next_round, soon
 from tests.processes import Child, child
 
-ROUNDS = 24
+ROUNDS = 20
 
 
 class Fleet:
@@ -66,7 +66,7 @@ async def play(fleet: Fleet) -> None:
         if not everybody:
             # The next one starts while these are at work.
             await fleet.start()
-        await fleet.live(dice.uniform(0, 0.5))
+        await fleet.live(dice.uniform(0, 0.4))
         await fleet.kill(2 if everybody else 1)
         if everybody:
             await fleet.start()

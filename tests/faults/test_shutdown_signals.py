@@ -194,8 +194,9 @@ async def test_D8_second_signal_is_as_safe_as_kill_9(tmp_db: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["stuck", "stubborn", "timed_out"])
-@pytest.mark.parametrize("signals", [1, 2])
+@pytest.mark.parametrize(
+    ("task", "signals"), [("stuck", 1), ("stuck", 2), ("stubborn", 1), ("timed_out", 1)]
+)
 async def test_C8_no_thread_and_no_task_keeps_the_process_alive(
     tmp_db: Path, task: str, signals: int
 ) -> None:

@@ -379,13 +379,15 @@ async def test_file_of_a_later_version_is_refused(tmp_db: Path) -> None:
 
 
 @pytest.fixture
-def not_as_root() -> Iterator[Path]:
+def not_as_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return a directory of somebody who may not write to every file, and be that one."""
     place = Path(tempfile.mkdtemp())
     root = os.geteuid() == 0
     if root:
         os.chown(place, NOBODY, NOBODY)
         os.seteuid(NOBODY)
+        # Doorbells of this user, too, shall leave nothing behind.
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
     yield place
     if root:
         os.seteuid(0)

@@ -267,7 +267,7 @@ async def test_C16_error_that_is_hard_to_keep_is_kept_and_the_job_goes_on(tmp_db
         job = await jobs.enqueue(fail)
         assert await job.result(timeout=15) == "done"
         first, second, *_ = await history(jobs, job.id)
-        assert first.error == "caf\\ud800é \0"
+        assert first.error == "caf\\ud800é \\x00"
         assert second.traceback is not None
         assert "ExceptionGroup" in second.traceback or "characters cut" in second.traceback
 

@@ -89,6 +89,9 @@ class _Pass:
         more_due = self.look_due() if batch.look_due else False
         enqueued = self.enqueue(batch.enqueues) if batch.enqueues else []
         claimed = self.claim(batch.claim) if batch.claim else []
+        if batch.look_due:
+            # In place of what was noted on the way: by now that may have been promoted or claimed.
+            (self.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
         return Written(
             stale=self.stale,
             cancelled=cancelled,
@@ -180,8 +183,6 @@ class _Pass:
         expired = self.conn.execute(EXPIRE, (self.now, self.now, limit)).rowcount
         promoted = self.conn.execute(PROMOTE, (self.now, limit)).rowcount
         self.added += promoted
-        # In place of what the outcomes noted: it lies in the table by now, and may just have been promoted.
-        (self.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
         return limit in (expired, promoted)
 
     def note_due(self, due: int) -> None:
