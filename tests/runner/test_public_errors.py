@@ -1,11 +1,8 @@
 """What bad input gets: a clear error at the call or at the start, and nothing stored."""
 
 import asyncio
-import os
-import shutil
 import sqlite3
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,8 +28,6 @@ from jobrunner import (
 )
 from jobrunner.codec import MAX_ARGS_BYTES
 from jobrunner.store.sqlite import files
-
-NOBODY = 65534
 
 tasks = TaskRouter()
 
@@ -376,30 +371,6 @@ async def test_file_of_a_later_version_is_refused(tmp_db: Path) -> None:
     assert changed == 1
     with pytest.raises(StoreUnusable, match="version 999"):
         await opening(tmp_db)
-
-
-@pytest.fixture
-def not_as_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a directory of somebody who may not write to every file, and be that one."""
-    place = Path(tempfile.mkdtemp())
-    root = os.geteuid() == 0
-    if root:
-        os.chown(place, NOBODY, NOBODY)
-        os.seteuid(NOBODY)
-        # Doorbells of this user, too, shall leave nothing behind.
-        monkeypatch.setattr(tempfile, "tempdir", str(place))
-    yield place
-    if root:
-        os.seteuid(0)
-    shutil.rmtree(place)
-
-
-async def test_file_that_is_read_only_is_refused(not_as_root: Path) -> None:
-    file = not_as_root / "jobs.db"
-    await opening(file)
-    file.chmod(0o400)
-    with pytest.raises(StoreError, match="read-only"):
-        await opening(file)
 
 
 async def test_file_that_is_a_directory_is_refused(tmp_db: Path) -> None:

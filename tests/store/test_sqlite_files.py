@@ -19,6 +19,7 @@ from tests.factories import (
     OTHER_WORKER,
     SECOND,
     WORKER,
+    claim,
     claim_one,
     enqueue,
     new,
@@ -249,3 +250,19 @@ async def test_open_after_a_kill_9_finds_everything_acknowledged(
     for job in jobs:
         assert (await row_of(store, job.id)).state == "queued"
     await claim_one(store, new(queue="after"))
+
+
+async def test_B15_recover_by_two_that_miss_the_same_lock_file_is_told_by_one(
+    store: SqliteStore, peer: Peer
+) -> None:
+    """No lock stands between them here: of two that delete the worker's row, one finds it gone."""
+    await enqueue(store, new())
+    await store.join(worker_row(), lambda: None)
+    await claim(store)
+    store._locks[WORKER].path.unlink()
+    store._locks.pop(WORKER).abandon()
+    found = []
+    for now in (NOW, NOW + MINUTE):
+        peer.begin("recover", now=now, max_attempts={}, thorough=True)
+        found = [await store.recover(now=now, max_attempts={}, thorough=True), peer.answer()]
+    assert sorted((len(one.workers), one.requeued) for one in found) == [(0, 0), (1, 1)]
