@@ -154,7 +154,12 @@ async def execute(attempt: Attempt, threads: Threads) -> Outcome:
     try:
         value = await _call(attempt, kwargs, threads)
     except asyncio.CancelledError as error:
-        return attempt.outcome_of_stop() if attempt.stopped else _failed(attempt, error, now_us())
+        if attempt.stopped:
+            return attempt.outcome_of_stop()
+        # A subtask of its own was cancelled: a failure like others, which `retry` would not take for an Exception.
+        failure = RuntimeError("the task was cancelled from inside, and nobody asked for that")
+        failure.__cause__ = error
+        return _failed(attempt, failure.with_traceback(error.__traceback__), now_us())
     except BaseException as error:  # noqa: BLE001 - SystemExit in a task must not end the worker
         timed_out = attempt.stopped == "timeout"
         return attempt.outcome_of_stop() if timed_out else _failed(attempt, error, now_us())

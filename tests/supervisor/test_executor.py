@@ -212,7 +212,7 @@ class Odd(BaseException):
     """An error of the kind that ends programs."""
 
 
-BASE_ERRORS = [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), Odd()]
+BASE_ERRORS = [SystemExit(3), KeyboardInterrupt(), Odd()]
 
 
 @pytest.mark.parametrize(
@@ -722,3 +722,19 @@ async def test_T19_error_with_control_characters_is_kept_and_logged_escaped(
 
     assert outcome.ended.error == "a\\x1b[31mred\\x00\\x0d\nb\tc"
     assert "\x1b" not in (outcome.ended.traceback or "")
+
+
+async def test_C15_cancel_from_inside_the_task_is_a_failure_and_retried(threads: Threads) -> None:
+    router = TaskRouter()
+
+    @router.task
+    async def wait_for_a_cancelled_one() -> None:
+        subtask = asyncio.create_task(asyncio.Event().wait())
+        subtask.cancel()
+        await subtask
+
+    outcome = await end_of(wait_for_a_cancelled_one, threads)
+
+    assert isinstance(outcome, RetryAt)
+    assert outcome.ended.error == "the task was cancelled from inside, and nobody asked for that"
+    assert "CancelledError" in (outcome.ended.traceback or "")
