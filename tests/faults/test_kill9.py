@@ -192,5 +192,6 @@ async def test_D3_all_processes_killed_the_next_one_runs_their_jobs(tmp_db: Path
         for number, job in enumerate(many):
             found = await again.get(job.id, take_over)
             assert await found.result(timeout=15) == str(number)
-        # Of the dead nothing is left but, perhaps, the lock file of one that another was clearing away as it was killed.
+        # Of the dead nothing is left but, perhaps, the lock file of one that the other was clearing
+        # away as it was killed.
         assert len((await again.health()).workers) == 1
