@@ -75,9 +75,7 @@ async def test_settle_keeps_the_attempt(store: Store, kind: str) -> None:
     await settle(store, outcome, now=LATER + HOUR)
     end = outcome.ended
     assert await store.attempts(job.seq) == [
-        AttemptRow(
-            1, 1, WORKER, NOW, LATER, end.outcome, end.error_type, end.error, end.traceback
-        )
+        AttemptRow(1, 1, WORKER, NOW, LATER, end.outcome, end.error_type, end.error, end.traceback)
     ]
 
 

@@ -202,7 +202,7 @@ def test_E8_missing_database_is_told_where_the_zone_is_written(
     try:
         with pytest.raises(InvalidSchedule, match="install tzdata"):
             Cron("0 8 * * *", "Europe/Berlin")
-        assert Cron("0 8 * * *").next_after(at("2026-01-01T00:00+00:00"))
+        assert Cron("0 8 * * *").next_after(at("2026-01-01T00:00+00:00")).hour == 8
     finally:
         zoneinfo.reset_tzpath()
 
