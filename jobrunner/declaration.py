@@ -235,7 +235,7 @@ def reconcile(
         if id in declared or row.source != "code" or row.disabled or row.revision > revision:
             continue
         if row.revision < revision or row.definition.task not in elsewhere:
-            changes.append(ScheduleChange(row, row._replace(disabled=True)))
+            changes.append(ScheduleChange(row, row._replace(disabled=True, revision=revision)))
     return changes
 
 

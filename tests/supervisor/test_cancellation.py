@@ -17,7 +17,16 @@ from jobrunner import (
     Snooze,
 )
 from tests.children import hold, tasks
-from tests.engine import Gate, Heard, ThreadGate, history, next_round, soon, supervisor_of, worker_of
+from tests.engine import (
+    Gate,
+    Heard,
+    ThreadGate,
+    history,
+    next_round,
+    soon,
+    supervisor_of,
+    worker_of,
+)
 from tests.processes import child
 
 NOBODY = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"

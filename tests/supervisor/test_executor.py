@@ -247,7 +247,8 @@ async def test_C15_raises_base_exception_is_a_failure(
 
 
 @pytest.mark.parametrize(
-    ("kind", "error"), [("async def", StopIteration), ("def", StopIteration), ("def", GeneratorExit)]
+    ("kind", "error"),
+    [("async def", StopIteration), ("def", StopIteration), ("def", GeneratorExit)],
 )
 async def test_C15_raises_what_ends_generators_is_a_failure(
     threads: Threads, kind: str, error: type[BaseException]
@@ -685,7 +686,8 @@ async def test_finishes_without_looking_whether_it_should_end_is_success(
 
 
 @pytest.mark.parametrize(
-    "args", ["{}", '{"number": "x"}', '{"number": 1, "old": 2}', "[]", "not JSON", '{"number": NaN}']
+    "args",
+    ["{}", '{"number": "x"}', '{"number": 1, "old": 2}', "[]", "not JSON", '{"number": NaN}'],
 )
 async def test_D18_arguments_that_no_longer_fit_are_a_dead_letter_at_once(
     threads: Threads, args: str

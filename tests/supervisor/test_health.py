@@ -85,8 +85,9 @@ async def test_C9_health_names_a_worker_whose_loop_does_not_turn(
         health = await jobs.health()
         assert health.status == "degraded"
         assert health.workers[0].stalled is True
-        assert f"worker {worker.id} (pid {os.getpid()}) is alive, but its loop has not turned" in (
-            health.problems[0]
+        assert (
+            f"worker {worker.id} (pid {os.getpid()}) is alive, but its loop has not turned"
+            in (health.problems[0])
         )
         worker._last.clear()
         await worker.do_chores()

@@ -107,9 +107,7 @@ async def test_prunes_in_slices_until_nothing_is_left(
         assert (await jobs.list()).items == []
 
 
-async def test_prunes_attempts_with_their_job(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
-) -> None:
+async def test_prunes_attempts_with_their_job(tmp_db: Path, frozen: FrozenDateTimeFactory) -> None:
     jobs = JobRunner(tmp_db, retention=0)
 
     @jobs.task

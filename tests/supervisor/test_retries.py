@@ -65,9 +65,7 @@ async def test_fails_until_attempts_are_used_up_is_a_dead_letter(tmp_db: Path) -
         assert (found.state, found.attempt) == ("dead", 5)
 
 
-async def test_fails_runs_again_when_wait_says(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
-) -> None:
+async def test_fails_runs_again_when_wait_says(tmp_db: Path, frozen: FrozenDateTimeFactory) -> None:
     jobs = JobRunner(tmp_db)
     heard = Heard(jobs)
 

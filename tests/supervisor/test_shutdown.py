@@ -319,9 +319,7 @@ async def test_grace_of_zero_gives_everything_back_at_once(tmp_db: Path) -> None
     assert {(state, attempt) for state, attempt, _ in found} == {("queued", 0)}
 
 
-async def test_told_of_released_in_the_log(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_told_of_released_in_the_log(tmp_db: Path, caplog: pytest.LogCaptureFixture) -> None:
     jobs = JobRunner(tmp_db, grace=0.01)
     heard = Heard(jobs)
     gate = Gate()
