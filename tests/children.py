@@ -85,6 +85,9 @@ async def client(file: str) -> None:
                     say("stored", id=(await jobs.enqueue(hold, name)).id)
                 case ["result", id]:
                     say("result", result=await (await jobs.get(id)).result(timeout=20))
+                case ["schedule", id]:
+                    await jobs.schedules.upsert(id, echo, every=1, args=[id])
+                    say("stored")
                 case _:
                     say("stored", id=(await jobs.enqueue(echo, word)).id)
 
