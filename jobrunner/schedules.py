@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, Unpack
 
+from jobrunner.call import NO_OPTIONS, Options
 from jobrunner.clock import from_us, now_us
 from jobrunner.declaration import Words, define, reconcile
 from jobrunner.errors import (
@@ -160,7 +161,7 @@ class Schedules:
     async def upsert(
         self,
         id: str,
-        task: Task[..., Any],
+        task: Task[..., Any] | str,
         *,
         cron: str | None = None,
         every: Seconds | None = None,
@@ -174,7 +175,7 @@ class Schedules:
 
         Args:
             id: letters, digits and ``_ . : @ + -``.
-            task: what its jobs call; ``task.options(...)`` holds for each of them.
+            task: what its jobs call, or its stored name; ``task.options(...)`` holds for each of them.
             cron: five fields, or ``@daily`` and its kin.
             every: seconds or a timedelta; ticks first one interval from now.
             run_at: an aware datetime, to tick once.
@@ -193,8 +194,8 @@ class Schedules:
         except InvalidOptions as error:
             raise InvalidSchedule(str(error)) from None
         recurrence = self._recurrence(cron, every, run_at, timezone)
-        spec = self._checked(task)
-        definition = define(spec, task._options, recurrence, words, "upsert")  # noqa: SLF001 - of our own class
+        spec, options = self._checked(task)
+        definition = define(spec, options, recurrence, words, "upsert")
 
         def changed(seen: ScheduleRow | None) -> ScheduleRow:
             now = now_us()
@@ -229,19 +230,23 @@ class Schedules:
             raise InvalidSchedule("timezone= goes with cron=; intervals and dates know none")
         return Every(every) if every is not None else Once(given[0])  # type: ignore[arg-type]  # the one that is left
 
-    def _checked(self, task: Task[..., Any]) -> TaskSpec:
+    def _checked(self, task: Task[..., Any] | str) -> tuple[TaskSpec, Options]:
+        if isinstance(task, str):
+            found = self._tasks.get(task)
+            if found is None:
+                raise UnknownTask(f"no task {task!r} is registered with this runner")
+            return found, NO_OPTIONS
         if not isinstance(task, Task):
             raise UnknownTask(f"{task!r} is not a task; decorate the function with @jobs.task")
-        spec = task.spec
+        spec, options = task.spec, task._options  # noqa: SLF001 - of our own class
         if self._tasks.get(spec.name) is not spec:
             raise UnknownTask(
                 f"{spec.name} ({spec.where}) is not registered with this runner; write jobs.include(router) before it"
                 " is opened, or decorate the function with @jobs.task"
             )
-        queue = task._options.queue  # noqa: SLF001 - of our own class
-        if queue is not None and queue not in self._queues:
-            raise UnknownQueue(f"options(queue={queue!r}): the runner has no such queue")
-        return spec
+        if options.queue is not None and options.queue not in self._queues:
+            raise UnknownQueue(f"options(queue={options.queue!r}): the runner has no such queue")
+        return spec, options
 
     async def pause(self, id: str) -> Schedule:
         """Let a schedule make no jobs until ``resume``, in any process; what it has made goes on.
