@@ -40,6 +40,7 @@ class Ticker:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._failing = False
 
     def start(self) -> None:
         """Begin to fire."""
@@ -82,11 +83,17 @@ class Ticker:
             self._wake.clear()
             try:
                 await self.fire_due()
-            except JobRunnerError as error:
-                # The store is not there just now: the committer says so, and the next poll wakes us again.
-                logger.warning("schedules could not be fired, and are tried again: %s", error)
-            except Exception:
-                logger.critical("schedules could not be fired; please report this", exc_info=True)
+            except Exception as error:
+                # The store is not there just now, most likely. The next poll wakes us again.
+                if not self._failing:
+                    logger.error(
+                        "schedules could not be fired, and are tried again: %s",
+                        error,
+                        exc_info=not isinstance(error, JobRunnerError),
+                    )
+                self._failing = True
+            else:
+                self._failing = False
 
     async def fire_due(self) -> int:
         """Fire one slice of what is due; return how many schedules made a step.
