@@ -179,7 +179,7 @@ class DeadLetters:
     ) -> int:
         """Replay every dead letter that fits, in slices, so that other writers get their turn.
 
-        Those whose key is taken stay where they are.
+        Those whose key is taken, and those of tasks that the runner does not have, stay where they are.
 
         Returns:
             How many were replayed.
@@ -193,7 +193,11 @@ class DeadLetters:
         replayed, before = 0, None
         while True:
             done = await self._store.replay_all(
-                where, before=before, now=now_us(), limit=REPLAYED_PER_SLICE
+                where,
+                before=before,
+                now=now_us(),
+                limit=REPLAYED_PER_SLICE,
+                tasks=self._tasks.keys(),
             )
             replayed += done.replayed
             self._wake()

@@ -16,6 +16,7 @@ from jobrunner import (
     Retry,
     Snooze,
 )
+from jobrunner.model import Claimed
 from tests.children import hold, tasks
 from tests.engine import (
     Gate,
@@ -213,8 +214,8 @@ async def test_cancel_in_the_moment_it_starts_frees_its_slot(jobs: JobRunner) ->
         supervisor = supervisor_of(jobs)
         start = supervisor._start
 
-        def start_and_stop(*args: object) -> None:
-            start(*args)  # type: ignore[arg-type]
+        def start_and_stop(job: Claimed) -> None:
+            start(job)
             for attempt in supervisor.attempts.values():
                 attempt.stop("cancel")
 

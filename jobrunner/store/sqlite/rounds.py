@@ -94,6 +94,9 @@ class _Pass:
         fired = [self.fire(fire) for fire in batch.fires]
         enqueued = self.enqueue(batch.enqueues) if batch.enqueues else []
         claimed = self.claim(batch.claim) if batch.claim else []
+        if batch.look_due:
+            # In place of what was noted on the way: by now that may have been promoted or claimed.
+            (self.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
         return Written(
             stale=self.stale,
             cancelled=cancelled,
@@ -189,8 +192,6 @@ class _Pass:
         expired = self.conn.execute(EXPIRE, (self.now, self.now, limit)).rowcount
         promoted = self.conn.execute(PROMOTE, (self.now, limit)).rowcount
         self.added += promoted
-        # In place of what the outcomes noted: it lies in the table by now, and may just have been promoted.
-        (self.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
         return limit in (expired, promoted)
 
     def note_due(self, due: int) -> None:
@@ -254,9 +255,10 @@ class _Pass:
             yield
         except _ROW_ERRORS:
             self.conn.execute("ROLLBACK TO item")
-            raise
-        finally:
             self.conn.execute("RELEASE item")
+            raise
+        # Not after other errors: a full disk has rolled all back, the savepoint too.
+        self.conn.execute("RELEASE item")
 
     # -- ticks ---------------------------------------------------------------------
 
