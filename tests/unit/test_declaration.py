@@ -1,5 +1,6 @@
 """``@router.cron`` and ``@router.every``: what they keep, what they refuse, and how deploys may roll."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +9,6 @@ import pytest
 from jobrunner import (
     ConfigurationError,
     InvalidSchedule,
-    InvalidTask,
     JobContext,
     JobRunner,
     TaskRouter,
@@ -60,19 +60,20 @@ async def test_cron_above_a_function_makes_a_task_of_it_which_is_still_the_funct
 
 
 def test_annotations_that_are_text_are_read_in_the_function_around() -> None:
-    class Local: ...
+    @dataclass
+    class Local:
+        number: int
 
     router = TaskRouter()
 
-    @router.every(60)
-    async def work(thing: "int | None" = None) -> None: ...
+    @router.every(60, args=[Local(7)])
+    async def work(thing: "Local") -> None: ...
 
-    with pytest.raises(InvalidTask):
+    @router.cron("@daily", args={"thing": Local(7)})
+    async def other(thing: "Local") -> None: ...
 
-        @router.every(60)
-        async def wrong(thing: "Local") -> None: ...
-
-    assert set(router.declarations) == {"work"}
+    assert definition_of(router, "work").args == '{"thing":{"number":7}}'
+    assert definition_of(router, "other").args == definition_of(router, "work").args
 
 
 def test_words_are_kept_in_microseconds() -> None:
