@@ -8,7 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
-from sqlalchemy import URL, DateTime, Dialect, Engine, TypeDecorator, event, update
+from sqlalchemy import (
+    URL,
+    DateTime,
+    Dialect,
+    Engine,
+    TypeDecorator,
+    delete,
+    event,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -67,6 +78,16 @@ class Order(Base):
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
 
 
+class Token(Base):
+    """What somebody has to show who says that an address is theirs; kept as a hash, so that a copy opens nothing."""
+
+    __tablename__ = "tokens"
+
+    hash: Mapped[str] = mapped_column(primary_key=True)
+    email: Mapped[str]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class AuditRow(Base):
     """One audit entry; ``job_id`` is unique, so that a second attempt of the job adds nothing."""
 
@@ -121,6 +142,20 @@ async def advance_order(
     """Move the order one step on; one that has taken the step before is left as it is."""
     where = (Order.id == order_id, Order.status == before)
     await session.execute(update(Order).where(*where).values(status=after))
+
+
+async def delete_old_tokens(session: AsyncSession, *, now: datetime) -> int:
+    """Delete the tokens that are good no more; return how many."""
+    gone = await session.scalars(delete(Token).where(Token.expires_at <= now).returning(Token.hash))
+    return len(gone.all())
+
+
+async def count_since(
+    session: AsyncSession, table: type[User] | type[Order], since: datetime, until: datetime
+) -> int:
+    """Count the rows that were made at ``since`` or later, and before ``until``."""
+    rows = select(func.count()).where(table.created_at >= since, table.created_at < until)
+    return await session.scalar(rows) or 0
 
 
 _WRITES = "shop_writes"

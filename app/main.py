@@ -29,7 +29,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     logs.configure(settings.log_format, settings.log_level)
     services = Services.of(settings)
     tasks = ShopTasks(services, settings)
-    jobs = JobRunner(settings.database_path, queues={"default": 20, "mail": settings.mail_slots})
+    jobs = JobRunner(
+        settings.database_path,
+        queues={"default": 20, "mail": settings.mail_slots},
+        timezone=settings.timezone,
+    )
     jobs.include(tasks)
     token = settings.admin_token.get_secret_value() if settings.admin_token else None
     admin_token = token or secrets.token_urlsafe(24)

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Request
+from fastapi import APIRouter, Depends, Header, HTTPException, Path, Request
 from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
 from app.audit import AuditEntry
-from app.database import Order, User
+from app.clock import utcnow
+from app.database import Order, Token, User
 from app.mail import Outbox
 from app.schemas import (
+    Confirm,
+    ConfirmationSent,
+    Confirmed,
     Deleted,
     OrderCreate,
     OrderOut,
@@ -29,7 +33,7 @@ from app.schemas import (
 )
 from app.services import Services
 from app.settings import Settings
-from app.tasks import ShopTasks
+from app.tasks import ShopTasks, hash_of
 from jobrunner.fastapi import Queue
 
 
@@ -80,6 +84,30 @@ async def subscribe(subscription: Subscribe, queue: Queue, shop: ShopDep) -> Sub
     )
     job = await queue.enqueue(remind, subscription.email)
     return Subscribed(job_id=job.id, scheduled_for=job.run_at, created=job.created)
+
+
+@router.post("/confirmations", status_code=202)
+async def ask_for_confirmation(confirm: Confirm, queue: Queue, shop: ShopDep) -> ConfirmationSent:
+    """Send a token to an address; who has it can confirm that the address is theirs."""
+    job = await queue.enqueue(shop.tasks.tokens.send_token, confirm.email)
+    return ConfirmationSent(job_id=job.id)
+
+
+@router.post(
+    "/confirmations/{token}",
+    responses={404: {"description": "The token is not, or no more, good."}},
+)
+async def confirm(token: Annotated[str, Path(max_length=100)], shop: ShopDep) -> Confirmed:
+    """Confirm an address by the token that was sent there; it is good once."""
+    async with shop.services.database.writing() as session:
+        email = await session.scalar(
+            delete(Token)
+            .where(Token.hash == hash_of(token), Token.expires_at > utcnow())
+            .returning(Token.email)
+        )
+    if email is None:
+        raise HTTPException(404, "the token is not, or no more, good")
+    return Confirmed(email=email)
 
 
 @router.post("/orders", status_code=201)

@@ -63,6 +63,24 @@ class Subscribed(BaseModel):
     """False if a reminder for this address was waiting already."""
 
 
+class Confirm(_Request):
+    """A wish to confirm an address."""
+
+    email: Email
+
+
+class ConfirmationSent(BaseModel):
+    """The job that sends the mail with the token."""
+
+    job_id: str
+
+
+class Confirmed(BaseModel):
+    """The address is its owner's."""
+
+    email: str
+
+
 class OrderCreate(_Request):
     """What somebody wants to buy."""
 

@@ -59,6 +59,11 @@ class Settings(BaseSettings):
 
     mail_from: Email = "shop@localhost"
     warehouse_email: Email = "warehouse@localhost"
+    owner_email: Email = Field(default="owner@localhost", description="Gets the daily report.")
+    timezone: str = Field(
+        default="Europe/Berlin",
+        description="Where the shop is: the daily report goes out at 8:00 there.",
+    )
     mail_slots: int = Field(default=20, ge=1, description="Mails under way at the same time.")
     mail_attempts: int = Field(default=8, ge=1, le=32_767)
     mail_wait: Seconds = Field(
@@ -67,6 +72,9 @@ class Settings(BaseSettings):
     mail_wait_max: Seconds = 3600
     reminder_delay: Seconds = Field(
         default=24 * 3600, description="From POST /subscribe to the mail."
+    )
+    token_lifetime: Seconds = Field(
+        default=3600, description="For how long the token in a confirmation mail is good."
     )
 
     @model_validator(mode="after")

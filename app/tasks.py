@@ -1,13 +1,27 @@
-"""What the shop does outside its requests: mail, the way of an order, audit entries.
+"""What the shop does outside its requests: mail, the way of an order, audit entries, and what comes round each day.
 
 A task may run more than once (its process can die after the work and before that is written down), so each one is
 made to be repeated: mails keep their ``Message-ID``, audit entries and orders know what has been done.
 """
 
+import hashlib
+import secrets
+from datetime import timedelta
+
 from tenacity import wait_exponential, wait_random
 
 from app.audit import AuditEntry, AuditLog
-from app.database import Database, Order, add_audit_row, advance_order
+from app.clock import utcnow
+from app.database import (
+    Database,
+    Order,
+    Token,
+    User,
+    add_audit_row,
+    advance_order,
+    count_since,
+    delete_old_tokens,
+)
 from app.mail import Mail, Mailer
 from app.services import Services
 from app.settings import Settings
@@ -22,7 +36,9 @@ class ShopTasks(TaskRouter):
         self.mail = MailTasks(services.mailer, settings)
         self.orders = OrderTasks(services.mailer, services.database, settings)
         self.audit = AuditTasks(services.audit_log, services.database)
-        self.include(self.mail, self.orders, self.audit)
+        self.tokens = TokenTasks(services.mailer, services.database, settings)
+        self.reports = ReportTasks(services.mailer, services.database, settings)
+        self.include(self.mail, self.orders, self.audit, self.tokens, self.reports)
 
 
 class PatientRouter(TaskRouter):
@@ -115,6 +131,59 @@ class OrderTasks(PatientRouter):
 
         self.send_order_confirmation = send_order_confirmation
         self.audit_order = audit_order
+
+
+class TokenTasks(PatientRouter):
+    """Tokens that confirm an address: sent, and cleaned up when their time is over."""
+
+    def __init__(self, mailer: Mailer, database: Database, settings: Settings) -> None:
+        super().__init__(settings)
+
+        @self.task
+        async def send_token(job: JobContext, email: str) -> None:
+            # A repeated attempt makes another token: the first one's text is in no file of ours, only its hash.
+            token = secrets.token_urlsafe(24)
+            expires_at = utcnow() + timedelta(seconds=settings.token_lifetime)
+            async with database.writing() as session:
+                session.add(Token(hash=hash_of(token), email=email, expires_at=expires_at))
+            await mailer.send(Mail(email, "Your token", f"{token}\n"), id=job.id)
+
+        @self.every(minutes=15, overlap="skip")
+        @self.task(queue="default")
+        async def clean_up_tokens(job: JobContext) -> int:
+            async with database.writing() as session:
+                gone = await delete_old_tokens(session, now=utcnow())
+            job.logger.info("%d old token(s) deleted", gone)
+            return gone
+
+        self.send_token = send_token
+        self.clean_up_tokens = clean_up_tokens
+
+
+class ReportTasks(PatientRouter):
+    """What the shop's owner reads with the first coffee."""
+
+    def __init__(self, mailer: Mailer, database: Database, settings: Settings) -> None:
+        super().__init__(settings)
+
+        @self.cron("0 8 * * *")
+        async def send_daily_report(job: JobContext) -> None:
+            # The tick and not the present: a report that is late, or repeated, is still of the same day.
+            until = job.scheduled_for or utcnow()
+            since = until - timedelta(days=1)
+            async with database.reading() as session:
+                users = await count_since(session, User, since, until)
+                orders = await count_since(session, Order, since, until)
+            text = f"From {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC:\n{users} new users, {orders} orders.\n"
+            await mailer.send(Mail(settings.owner_email, "Daily report", text), id=job.id)
+            job.logger.info("daily report sent")
+
+        self.send_daily_report = send_daily_report
+
+
+def hash_of(token: str) -> str:
+    """Return what is kept of a token."""
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
 class AuditTasks(TaskRouter):

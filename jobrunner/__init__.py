@@ -10,10 +10,12 @@ from jobrunner.errors import (
     Bury,
     ConfigurationError,
     Conflict,
+    DeclaredInCode,
     DuplicateTask,
     InvalidArguments,
     InvalidCursor,
     InvalidOptions,
+    InvalidSchedule,
     InvalidTask,
     JobCancelled,
     JobDead,
@@ -26,6 +28,7 @@ from jobrunner.errors import (
     ResultNotStored,
     ResultTimeout,
     Retry,
+    ScheduleNotFound,
     Snooze,
     StoreBusy,
     StoreError,
@@ -42,6 +45,8 @@ from jobrunner.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInf
 from jobrunner.queue import JobPage, JobQueue
 from jobrunner.routing import TaskRouter
 from jobrunner.runner import JobRunner
+from jobrunner.schedule import Cron, Every
+from jobrunner.schedules import Schedule, Schedules, ScheduleTick
 from jobrunner.sync import SyncQueue
 from jobrunner.task import Task
 from jobrunner.version import __version__
@@ -55,14 +60,18 @@ __all__ = [
     "Call",
     "ConfigurationError",
     "Conflict",
+    "Cron",
     "DeadLetter",
     "DeadLetterPage",
     "DeadLetters",
+    "DeclaredInCode",
     "DuplicateTask",
+    "Every",
     "Health",
     "InvalidArguments",
     "InvalidCursor",
     "InvalidOptions",
+    "InvalidSchedule",
     "InvalidTask",
     "Job",
     "JobCancelled",
@@ -81,6 +90,10 @@ __all__ = [
     "ResultNotStored",
     "ResultTimeout",
     "Retry",
+    "Schedule",
+    "ScheduleNotFound",
+    "ScheduleTick",
+    "Schedules",
     "Snooze",
     "StoreBusy",
     "StoreError",

@@ -18,7 +18,7 @@ from jobrunner.errors import (
     StoreUnavailable,
     StoreUnusable,
 )
-from jobrunner.model import Claim, Enqueue, Enqueued, Outcome
+from jobrunner.model import Claim, Enqueue, Enqueued, Fire, Fired, Outcome
 from jobrunner.store.protocol import Round, Store, Written
 
 logger = logging.getLogger("jobrunner")
@@ -35,6 +35,9 @@ LONGEST_PAUSE_S: Final = 1.0
 
 class Worker(Protocol):
     """Who takes part in every round besides the callers: the supervisor."""
+
+    tasks: frozenset[str]
+    """Every name that it can run."""
 
     def next_claim(self) -> Claim | None:
         """Return the free slots to fill in the round that is about to be written."""
@@ -61,6 +64,13 @@ class _Unit(NamedTuple):
     answer: asyncio.Future[list[Enqueued]]
 
 
+class _Fires(NamedTuple):
+    """Steps of schedules, and the ticker that waits for them."""
+
+    fires: Sequence[Fire]
+    answer: asyncio.Future[Sequence[Fired | StoreError]]
+
+
 class Committer:
     """Runs the rounds of one open store, one after another."""
 
@@ -69,6 +79,7 @@ class Committer:
         self.worker = worker
         self._units: deque[_Unit] = deque()
         self._outcomes: list[Outcome] = []
+        self._fires: list[_Fires] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -122,6 +133,19 @@ class Committer:
         self._outcomes.append(outcome)
         self.wake()
 
+    async def fire(self, fires: Sequence[Fire]) -> Sequence[Fired | StoreError]:
+        """Carry out steps of schedules in one round, all that are still as they were seen; see ``Store.write``.
+
+        Raises:
+            StoreError: nothing of them was stored, or (``StoreOutcomeUnknown``) it cannot be told.
+        """
+        if self._closing or self._broken:
+            raise self.error or StoreUnavailable("the runner is closed")
+        step = _Fires(fires, asyncio.get_running_loop().create_future())
+        self._fires.append(step)
+        self.wake()
+        return await step.answer
+
     def wake(self) -> None:
         """See to it that a round runs soon."""
         self._idle.clear()
@@ -161,8 +185,8 @@ class Committer:
             if self._broken:
                 break
             self._wake.clear()
-            units, batch = self._gather()
-            failed = await self._write(units, batch)
+            units, steps, batch = self._gather()
+            failed = await self._write(units, steps, batch)
             if failed is None:
                 pause_s = FIRST_PAUSE_S
             elif self._closing or isinstance(failed, StoreUnusable):
@@ -171,14 +195,14 @@ class Committer:
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
                 self._wake.set()
-            if self._units or self._outcomes:
+            if self._units or self._outcomes or self._fires:
                 self._wake.set()
             if not self._wake.is_set():
                 self._idle.set()
                 if self._closing:
                     break
 
-    def _gather(self) -> tuple[list[_Unit], Round]:
+    def _gather(self) -> tuple[list[_Unit], list[_Fires], Round]:
         """Take the next round's share of what waits."""
         outcomes = self._outcomes[:ROWS_PER_ROUND]
         del self._outcomes[: len(outcomes)]
@@ -197,32 +221,44 @@ class Committer:
             units.append(self._units.popleft())
             rows += len(unit.jobs)
             size += unit.size
+        steps, self._fires = self._fires, []
         worker = self.worker
-        return units, Round(
+        look_due = worker is not None and worker.take_look_due()
+        batch = Round(
             now=now_us(),
             outcomes=outcomes,
-            look_due=worker is not None and worker.take_look_due(),
+            look_due=look_due,
+            fires=[fire for step in steps for fire in step.fires],
             enqueues=[job for unit in units for job in unit.jobs],
             claim=None if worker is None else worker.next_claim(),
+            ticks_of=worker.tasks if worker is not None and (look_due or steps) else None,
         )
+        return units, steps, batch
 
-    async def _write(self, units: list[_Unit], batch: Round) -> StoreError | None:
+    async def _write(
+        self, units: list[_Unit], steps: list[_Fires], batch: Round
+    ) -> StoreError | None:
         try:
             written = await self._store.write(batch)
         except StoreError as error:
-            self._failed(units, batch, error)
+            self._failed(units, steps, batch, error)
             return error
         except Exception as bug:
             # A bug of ours. To go on would be to look alive and write nothing.
             logger.critical("a round broke; please report this", exc_info=True)
             broken = StoreUnusable(f"a round broke: {bug!r}")
-            self._failed(units, batch, broken)
+            self._failed(units, steps, batch, broken)
             return broken
         self.error = None
         at = 0
         for unit in units:
             _answer(unit, written.enqueued[at : at + len(unit.jobs)])
             at += len(unit.jobs)
+        at = 0
+        for step in steps:
+            if not step.answer.done():
+                step.answer.set_result(written.fired[at : at + len(step.fires)])
+            at += len(step.fires)
         if self.worker is not None:
             self.worker.written(batch, written)
         elif written.left_queued:
@@ -230,7 +266,9 @@ class Committer:
             self._store.ring()
         return None
 
-    def _failed(self, units: list[_Unit], batch: Round, error: StoreError) -> None:
+    def _failed(
+        self, units: list[_Unit], steps: list[_Fires], batch: Round, error: StoreError
+    ) -> None:
         if self.error is None or type(self.error) is not type(error):
             logger.error("a round could not be written: %s", error)
         self.error = error
@@ -240,6 +278,9 @@ class Committer:
         for unit in units:
             if not unit.answer.done():
                 unit.answer.set_exception(error)
+        for step in steps:
+            if not step.answer.done():
+                step.answer.set_exception(error)
         if self.worker is not None:
             self.worker.write_failed(batch, error)
         if isinstance(error, StoreUnusable):
@@ -252,6 +293,10 @@ class Committer:
             unit = self._units.popleft()
             if not unit.answer.done():
                 unit.answer.set_exception(error)
+        for step in self._fires:
+            if not step.answer.done():
+                step.answer.set_exception(error)
+        self._fires.clear()
 
 
 def _answer(unit: _Unit, stored: Sequence[Enqueued | StoreError]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import MutableMapping
 from datetime import datetime
 from typing import Any
 
+from jobrunner.clock import from_us
 from jobrunner.model import Claimed
 
 _logger = logging.getLogger("jobrunner.task")
@@ -51,7 +52,9 @@ class JobContext:
         self.max_attempts: int | None = max_attempts
         self.task: str = job.task
         self.queue: str = job.queue
-        self.scheduled_for: datetime | None = None
+        self.scheduled_for: datetime | None = (
+            None if job.scheduled_for is None else from_us(job.scheduled_for)
+        )
         self._cancelled = False  # the executor sets it
         self._told = False
         self._logger: JobLogger | None = None

@@ -160,6 +160,8 @@ class DeadLetters:
                 timeout=row.timeout,
                 tag=row.tag,
                 replay_of=id,
+                schedule=row.schedule,
+                scheduled_for=row.scheduled_for,
             )
             stored = await self._store.replay_edited(id, edited)
         self._wake()

@@ -6,7 +6,8 @@
     ├── ConfigurationError          refused when a task is declared or a runner is opened
     │   ├── InvalidTask             the function cannot be a task as it stands
     │   ├── DuplicateTask           the name is taken
-    │   └── UnknownQueue            a task names a queue that the runner does not have
+    │   ├── UnknownQueue            a task names a queue that the runner does not have
+    │   └── InvalidSchedule         the expression, zone, policy or task of a schedule cannot be (also a ValueError)
     ├── NotRunning                  no open runner to talk to
     ├── AmbiguousRunner             several open runners, and nothing says which
     ├── AlreadyRunning              the runner, or another one on the same file, is open in this process
@@ -16,9 +17,11 @@
     ├── InvalidOptions              an option has a value that cannot be (also a ValueError)
     ├── InvalidCursor               a page cursor that no page gave out (also a ValueError)
     ├── JobNotFound                 no job or dead letter has this id (also a LookupError)
+    ├── ScheduleNotFound            no schedule has this id (also a LookupError)
     ├── Conflict
     │   ├── KeyTaken                another unfinished job holds the key
-    │   └── AlreadyReplayed         the dead letter has been replayed with edited arguments
+    │   ├── AlreadyReplayed         the dead letter has been replayed with edited arguments
+    │   └── DeclaredInCode          the schedule stands in the code, and is changed there
     ├── ResultError                 there is no result to give
     │   ├── JobDead                 the job is a dead letter
     │   ├── JobCancelled            the job was cancelled
@@ -66,6 +69,10 @@ class UnknownQueue(ConfigurationError):
     """A task or an option names a queue that the runner does not have."""
 
 
+class InvalidSchedule(ConfigurationError, ValueError):
+    """The expression, zone, policy or task of a schedule cannot be; the message says what to change."""
+
+
 class NotRunning(JobRunnerError):
     """There is no open runner to talk to; the message says which line opens one."""
 
@@ -102,6 +109,10 @@ class JobNotFound(JobRunnerError, LookupError):
     """No job, or no dead letter, has this id."""
 
 
+class ScheduleNotFound(JobRunnerError, LookupError):
+    """No schedule has this id."""
+
+
 class Conflict(JobRunnerError):
     """The store's present state does not allow the change; nothing was changed."""
 
@@ -112,6 +123,10 @@ class KeyTaken(Conflict):
 
 class AlreadyReplayed(Conflict):
     """The dead letter has been replayed with edited arguments; the message names the new job."""
+
+
+class DeclaredInCode(Conflict):
+    """The schedule stands in the code, and is changed there."""
 
 
 class ResultError(JobRunnerError):

@@ -120,6 +120,10 @@ class Job(Generic[R_co]):
     """The dead letter that this job replays with other arguments."""
     replays: int = 0
     """How often this job was put back from the dead letters."""
+    schedule: str | None = None
+    """The schedule that made this job."""
+    scheduled_for: datetime | None = None
+    """The tick that it was made for."""
     _source: JobSource | None = field(default=None, repr=False)
 
     async def result(self, timeout: float | timedelta | None = None) -> R_co:

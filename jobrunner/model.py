@@ -13,7 +13,7 @@ The life of a job (each arrow is one value below)::
                                         └────── dead letter ◀────────┘
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
 State = Literal[
@@ -51,6 +51,10 @@ class Enqueue(NamedTuple):
     """Set by the caller for this job alone, in microseconds; 0 means none, None takes the task's."""
     tag: str | None = None
     replay_of: str | None = None
+    schedule: str | None = None
+    """The schedule that makes the job."""
+    scheduled_for: int | None = None
+    """The tick that it is made for, without jitter."""
 
 
 class Enqueued(NamedTuple):
@@ -88,6 +92,7 @@ class Claimed(NamedTuple):
     timeout: int | None
     suspect: bool
     """Its process died under it before: it runs with no other suspect beside it."""
+    scheduled_for: int | None = None
 
 
 class Ended(NamedTuple):
@@ -191,6 +196,8 @@ class JobRow(NamedTuple):
     crashes: int
     replays: int
     replay_of: str | None
+    schedule: str | None = None
+    scheduled_for: int | None = None
     reason: DeadReason | None = None
     error_type: str | None = None
     error: str | None = None
@@ -250,3 +257,117 @@ class WorkerRow(NamedTuple):
     doorbell: str | None
     queues: Mapping[str, int]
     tasks: frozenset[str]
+
+
+# -- schedules -----------------------------------------------------------------------------------------
+
+Misfire = Literal["latest", "all", "skip"]
+Overlap = Literal["allow", "skip"]
+ScheduleSource = Literal["code", "stored"]
+TickOutcome = Literal["fired", "missed", "late", "overlap", "key"]
+"""``fired`` made a job.  The others made none: a later tick stands for it (``missed``), its grace was over (``late``),
+a job of the schedule was still unfinished (``overlap``), or an unfinished job held the schedule's key (``key``)."""
+
+
+class Timing(NamedTuple):
+    """When a schedule ticks; exactly one of ``cron``, ``every`` and ``run_at`` is set."""
+
+    cron: str | None = None
+    timezone: str | None = None
+    every: int | None = None
+    run_at: int | None = None
+    start: int | None = None
+    """No tick before it; the first one of an interval."""
+    end: int | None = None
+    """No tick after it."""
+
+
+class Definition(NamedTuple):
+    """What a schedule does, as it is declared or stored: two that are equal here are the same schedule."""
+
+    task: str
+    args: str
+    timing: Timing
+    options: str = "{}"
+    """JSON: the options of its jobs that differ from the task's."""
+    misfire: Misfire = "latest"
+    grace: int | None = None
+    """How late a tick may still make a job; None for however late."""
+    cap: int = 1
+    """How many ticks that were missed make a job each, at most."""
+    overlap: Overlap = "allow"
+    jitter: int = 0
+
+
+class ScheduleRow(NamedTuple):
+    """A schedule as it lies in the store."""
+
+    id: str
+    source: ScheduleSource
+    definition: Definition
+    revision: int
+    """The application's, of which the declaration is; 0 for stored ones."""
+    edition: int
+    """One more with each change, but not with a tick."""
+    paused: bool
+    disabled: bool
+    """Declared in code once, and no more."""
+    created_at: int
+    next: int | None
+    """The next tick; None if there is none to come."""
+    last: int | None = None
+    """The last tick that was dealt with, whether it made a job or not."""
+    last_fired: int | None = None
+    last_job: str | None = None
+    fired: int = 0
+    skipped: int = 0
+    """How many ticks made a job, and how many made none."""
+
+
+class ScheduleChange(NamedTuple):
+    """A row to write, in place of the one that was seen; None for one that is not there."""
+
+    seen: ScheduleRow | None
+    row: ScheduleRow | None
+
+
+class Tick(NamedTuple):
+    """What was decided about one tick, or about a run of ticks that make no job."""
+
+    instant: int
+    outcome: TickOutcome
+    job: Enqueue | None = None
+    until: int | None = None
+    """The last of a run; None for one alone."""
+    number: int = 1
+    """How many."""
+
+
+class Fire(NamedTuple):
+    """The step of a schedule from the tick that was seen to the next one to come."""
+
+    seen: ScheduleRow
+    next: int | None
+    ticks: Sequence[Tick]
+    """Oldest first."""
+
+
+class Fired(NamedTuple):
+    """What became of a ``Fire``."""
+
+    advanced: bool
+    """False if the schedule was no more as it was seen: nothing was written."""
+    jobs: Sequence[Enqueued] = ()
+    skipped: Mapping[TickOutcome, int] = {}
+
+
+class TickRow(NamedTuple):
+    """One tick, or a run of them, as it is kept."""
+
+    instant: int
+    until: int
+    number: int
+    outcome: TickOutcome
+    job: str | None
+    at: int
+    """When it was dealt with."""

@@ -26,8 +26,9 @@ from jobrunner.events import Events
 from jobrunner.foreign import queue_attribute
 from jobrunner.ids import new_id
 from jobrunner.job import Health, Job, QueueInfo, history_of
-from jobrunner.model import FINISHED, AttemptRow, Enqueued, JobRow, State
+from jobrunner.model import FINISHED, AttemptRow, Enqueue, Enqueued, JobRow, State
 from jobrunner.paging import checked_limit, filter_of, read_cursor, write_cursor
+from jobrunner.schedules import Schedules
 from jobrunner.spec import TaskSpec, duration_us
 from jobrunner.store.protocol import Store
 from jobrunner.task import Task
@@ -61,6 +62,7 @@ class JobQueue:
         queues: frozenset[str],
         events: Events,
         worker: Worker,
+        timezone: str,
     ) -> None:
         self._store = store
         self._committer = committer
@@ -71,6 +73,9 @@ class JobQueue:
         self.loop = asyncio.get_running_loop()
         """The loop on which the runner is open; other threads go through it."""
         self.dead_letters = DeadLetters(store, tasks, stored=self._stored, wake=worker.look)
+        self.schedules = Schedules(
+            store, tasks, queues, timezone=timezone, enqueue=self._enqueue, wake=worker.look
+        )
 
     # -- storing ------------------------------------------------------------------
 
@@ -93,6 +98,10 @@ class JobQueue:
         job = self._checked(call).to_enqueue(id=new_id(now), now=now)
         (stored,) = await self._committer.enqueue((job,))
         return self._stored(stored, call)
+
+    async def _enqueue(self, job: Enqueue) -> Job[Any]:
+        (stored,) = await self._committer.enqueue((job,))
+        return self._stored(stored)
 
     async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Store many calls (``task.call(...)``) in one transaction: all of them, or none.
@@ -142,7 +151,7 @@ class JobQueue:
             None if options is None else options.tag,
             None,
             0,
-            self,
+            _source=self,
         )
 
     # -- looking up ----------------------------------------------------------------
@@ -187,6 +196,8 @@ class JobQueue:
             tag=row.tag,
             replay_of=row.replay_of,
             replays=row.replays,
+            schedule=row.schedule,
+            scheduled_for=None if row.scheduled_for is None else from_us(row.scheduled_for),
             _source=self,
         )
 

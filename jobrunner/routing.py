@@ -1,15 +1,19 @@
-"""The decorator that makes tasks of functions, and the routers that collect them."""
+"""The routers that collect tasks, and the schedules that stand above them."""
 
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Concatenate, Never, ParamSpec, TypedDict, TypeVar, overload
+from typing import Any, Concatenate, Never, ParamSpec, TypedDict, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 from jobrunner.context import JobContext
-from jobrunner.errors import DuplicateTask, InvalidOptions, InvalidTask
+from jobrunner.declaration import Declaration, Words, declare
+from jobrunner.decorators import ScheduleDecorator, TaskDecorator
+from jobrunner.errors import DuplicateTask, InvalidOptions, InvalidSchedule, InvalidTask
 from jobrunner.foreign import TASK_OPTIONS, refuse_words
 from jobrunner.retry import DEFAULT_RETRY, DEFAULT_WAIT, RetryIf, RetryPolicy, Stop, Wait
+from jobrunner.schedule import Cron, Every, Recurrence
 from jobrunner.spec import (
     DEFAULT_TIMEOUT_US,
     UNSET,
@@ -45,27 +49,6 @@ class _Declared(TypedDict):
     timeout: Seconds | Unset | None
     expires: Seconds | Unset | None
     retention: Seconds | Unset | None
-
-
-class TaskDecorator:
-    """What ``router.task(...)`` returns: makes a task of the function below it."""
-
-    def __init__(self, decorate: Callable[[Callable[..., Any]], Task[..., Any]]) -> None:
-        self._decorate = decorate
-
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, fn: Callable[Concatenate[JobContext, P], Coroutine[Any, Any, R]], /
-    ) -> CtxAsyncTask[P, R]: ...
-    @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
-    @overload
-    def __call__(self, fn: Callable[Concatenate[JobContext, P], R], /) -> CtxSyncTask[P, R]: ...
-    @overload
-    def __call__(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
-    def __call__(self, fn: Callable[..., Any], /) -> Task[..., Any]:
-        """Make a task of the function."""
-        return self._decorate(fn)
 
 
 class TaskRouter:
@@ -116,6 +99,7 @@ class TaskRouter:
         except InvalidOptions as error:
             raise InvalidTask(f"{type(self).__name__}: {error}") from None
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._schedules: dict[str, Declaration] = {}
         # Weak: a module's router outlives the runners that tests and factories include it in.
         self._includers: WeakSet[TaskRouter] = WeakSet()
 
@@ -123,6 +107,11 @@ class TaskRouter:
     def tasks(self) -> Mapping[str, Task[..., Any]]:
         """Every task of this router and of the routers that it includes, by stored name and by alias."""
         return MappingProxyType(self._tasks)
+
+    @property
+    def declarations(self) -> Mapping[str, Declaration]:
+        """Every schedule that stands above a task of this router and of the routers that it includes, by id."""
+        return MappingProxyType(self._schedules)
 
     @overload
     def task(  # type: ignore[overload-overlap]
@@ -215,11 +204,110 @@ class TaskRouter:
 
         return TaskDecorator(decorate) if fn is None else decorate(fn)
 
+    def cron(
+        self,
+        expression: str,
+        /,
+        *,
+        timezone: str | None = None,
+        id: str | None = None,
+        **words: Unpack[Words],
+    ) -> ScheduleDecorator:
+        """Run the task, or the function, below at the times of a cron expression.
+
+        ::
+
+            @jobs.cron("0 8 * * *", timezone="Europe/Berlin")
+            @jobs.task(timeout=60)
+            async def daily_report(job: JobContext) -> None: ...
+
+        A function becomes a task with the router's defaults.  What its jobs differ in from the task's others goes with
+        ``cron(...)(task.options(...))``.
+
+        Args:
+            expression: minute, hour, day of month, month, day of week; or ``@daily`` and its kin.
+            timezone: such as ``"Europe/Berlin"``; the runner's if not given.
+            id: the schedule's, the task's name if not given; needed where a task has two.
+            **words: see ``Words``: ``args``, ``misfire``, ``grace``, ``cap``, ``overlap``, ``jitter``, ``start`` and
+                ``end``.
+
+        Raises:
+            InvalidSchedule: the expression, the zone or a word cannot be, or the task needs arguments.
+            InvalidTask: the function cannot be a task.
+        """
+        # Checked here and not at the function below, so that the traceback ends at the line that is wrong.
+        recurrence = Cron(expression, "UTC" if timezone is None else timezone)
+        return self._scheduling("@cron", recurrence, id, words, zoned=timezone is not None)
+
+    def every(
+        self,
+        interval: Seconds | None = None,
+        /,
+        *,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+        id: str | None = None,
+        **words: Unpack[Words],
+    ) -> ScheduleDecorator:
+        """Run the task, or the function, below again and again: ``@jobs.every(minutes=5)``.
+
+        The first time is one interval after the schedule was first seen, whatever is restarted meanwhile.
+
+        Args:
+            interval: seconds or a timedelta, in place of the three words.
+            hours, minutes, seconds: added together.
+            id: as in ``cron``.
+            **words: as in ``cron``.
+
+        Raises:
+            InvalidSchedule: the interval or a word cannot be, or the task needs arguments.
+            InvalidTask: the function cannot be a task.
+        """
+        try:
+            summed = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+        except (OverflowError, TypeError, ValueError):
+            raise InvalidSchedule(
+                f"every(hours={hours!r}, minutes={minutes!r}, seconds={seconds!r}) is no interval"
+            ) from None
+        if interval is not None and summed:
+            raise InvalidSchedule("every() takes an interval, or hours, minutes and seconds")
+        recurrence = Every(summed if interval is None else interval)
+        return self._scheduling("@every", recurrence, id, words, zoned=False)
+
+    def _scheduling(
+        self, call: str, recurrence: Recurrence, id: str | None, words: Words, *, zoned: bool
+    ) -> ScheduleDecorator:
+        namespace = sys._getframe(2).f_locals  # noqa: SLF001 - as in task()
+
+        def decorate(fn: Callable[..., Any]) -> Task[..., Any]:
+            task = fn if isinstance(fn, Task) else self._made(fn, None, (), namespace, _NOTHING)
+            options = task._options  # noqa: SLF001 - of our own class
+            self._schedule(
+                declare(id, task.spec, options, recurrence, words, call=call, zoned=zoned)
+            )
+            return task
+
+        return ScheduleDecorator(decorate)
+
+    def _schedule(self, declaration: Declaration) -> None:
+        reach = self._reach()
+        for router in reach:
+            taken = router._schedules.get(declaration.id)  # noqa: SLF001 - of our own class
+            if taken is not None and taken is not declaration:
+                raise InvalidSchedule(
+                    f"two schedules have the id {declaration.id!r}: above {taken.spec.name} ({taken.spec.where}) and"
+                    f" above {declaration.spec.name} ({declaration.spec.where}); give one of them id=..."
+                )
+        for router in reach:
+            router._schedules[declaration.id] = declaration  # noqa: SLF001 - of our own class
+
     def include(self, *routers: "TaskRouter") -> None:
-        """Add the tasks of other routers, also those that are declared later.
+        """Add the tasks of other routers with their schedules, also those that are declared later.
 
         Raises:
             DuplicateTask: two tasks have the same stored name; the message tells both places.
+            InvalidSchedule: two schedules have the same id.
             InvalidTask: the routers would include each other in a ring.
         """
         for router in routers:
@@ -229,6 +317,8 @@ class TaskRouter:
                 raise InvalidTask("include(): these routers would include each other in a ring")
             for task in router._tasks.values():  # noqa: SLF001 - of our own class
                 self._register(task)
+            for declaration in router._schedules.values():  # noqa: SLF001 - of our own class
+                self._schedule(declaration)
             router._includers.add(self)  # noqa: SLF001 - of our own class
 
     def _made(
@@ -280,6 +370,20 @@ class TaskRouter:
                 found.add(router)
                 open_.extend(router._includers)  # noqa: SLF001 - of our own class
         return found
+
+
+_NOTHING: _Declared = {
+    "queue": None,
+    "priority": None,
+    "max_attempts": None,
+    "wait": None,
+    "stop": None,
+    "retry": None,
+    "timeout": UNSET,
+    "expires": UNSET,
+    "retention": UNSET,
+}
+"""Of a task that takes all from its router."""
 
 
 class _Settled(TypedDict):

@@ -27,13 +27,14 @@ from jobrunner.asgi import App, placed
 from jobrunner.call import Call
 from jobrunner.committer import Committer
 from jobrunner.dead_letters import DeadLetters
-from jobrunner.errors import AlreadyRunning, JobNotFound, NotRunning
+from jobrunner.errors import AlreadyRunning, InvalidSchedule, JobNotFound, NotRunning
 from jobrunner.events import EventName, Events, Hooks
 from jobrunner.foreign import queue_attribute
 from jobrunner.job import DeadLetter, Health, Job, QueueInfo
-from jobrunner.model import State
+from jobrunner.model import Definition, State
 from jobrunner.queue import JobPage, JobQueue, unknown_queue
 from jobrunner.routing import TaskRouter
+from jobrunner.schedules import Schedules, queues_of
 from jobrunner.settings import Durability, Settings
 from jobrunner.spec import Seconds
 from jobrunner.store.sqlite import SqliteStore
@@ -77,6 +78,8 @@ class JobRunner(TaskRouter):
         keep_finished: how many of them at most.
         dead_letter_retention: for how long dead letters are kept.
         unknown_task_after: after what time a waiting job whose task no worker knows becomes a dead letter.
+        timezone: of cron expressions that name none.
+        revision: grows with each deploy, so that in a rolling one the schedules of the newest code hold.
 
     Raises:
         ConfigurationError: a value that cannot be.
@@ -94,6 +97,8 @@ class JobRunner(TaskRouter):
         keep_finished: int = 1_000_000,
         dead_letter_retention: Seconds = timedelta(days=90),
         unknown_task_after: Seconds = timedelta(days=7),
+        timezone: str = "UTC",
+        revision: int = 0,
     ) -> None:
         super().__init__()
         path_of(store)
@@ -107,6 +112,8 @@ class JobRunner(TaskRouter):
             keep_finished=keep_finished,
             dead_letter_retention=dead_letter_retention,
             unknown_task_after=unknown_task_after,
+            timezone=timezone,
+            revision=revision,
         )
         self._hooks = Hooks()
         self._open: JobQueue | None = None
@@ -167,6 +174,7 @@ class JobRunner(TaskRouter):
     ) -> Worker:
         settings = self.settings
         specs = {name: task.spec for name, task in self.tasks.items()}
+        schedules = self._declared_schedules()
         store = SqliteStore(
             settings.store if path is None else path, durability=settings.durability
         )
@@ -179,6 +187,7 @@ class JobRunner(TaskRouter):
             committer,
             specs=specs,
             slots=slots,
+            schedules=schedules,
             settings=settings,
             events=events,
             work=work,
@@ -190,6 +199,7 @@ class JobRunner(TaskRouter):
             queues=frozenset(settings.queues),
             events=events,
             worker=worker,
+            timezone=settings.timezone,
         )
         if app is not None:
             stack.enter_context(placed(queue, app))
@@ -217,6 +227,22 @@ class JobRunner(TaskRouter):
             if name not in known:
                 raise unknown_queue(name, "running(queues=...)", known)
         return {name: known[name] for name in chosen}
+
+    def _declared_schedules(self) -> Mapping[str, Definition]:
+        """Return what the code declares, under this runner's time zone; refuse what it cannot run."""
+        defined: dict[str, Definition] = {}
+        for id, declaration in self.declarations.items():
+            spec = declaration.spec
+            if self.tasks.get(spec.name) is None or self.tasks[spec.name].spec is not spec:
+                raise InvalidSchedule(
+                    f"the schedule {id!r} stands above {spec.name} ({spec.where}), which this runner does not have;"
+                    " write jobs.include(router)"
+                )
+            defined[id] = declaration.defined(self.settings.timezone)
+        for id, queue in queues_of(defined).items():
+            if queue not in self.settings.queues:
+                raise unknown_queue(queue, f"the schedule {id!r}", self.settings.queues)
+        return defined
 
     @contextmanager
     def _named(self, queue: JobQueue) -> Iterator[None]:
@@ -357,6 +383,11 @@ class JobRunner(TaskRouter):
     def dead_letters(self) -> DeadLetters:
         """The dead letters: list, get, replay, delete."""
         return self._opened("jobs.dead_letters").dead_letters
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules: list, upsert, pause, resume, run_now, remove."""
+        return self._opened("jobs.schedules").schedules
 
     async def queues(self) -> Sequence[QueueInfo]:
         """Return every queue; see ``JobQueue.queues``."""

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from jobrunner.errors import ConfigurationError, InvalidOptions
+from jobrunner.schedule import zone_of
 from jobrunner.spec import Seconds, checked_name, duration_us
 
 Durability = Literal["full", "normal"]
@@ -27,6 +28,8 @@ class Settings:
     keep_finished: int
     dead_letter_retention_us: int
     unknown_task_after_us: int
+    timezone: str
+    revision: int
 
     @classmethod
     def make(
@@ -41,6 +44,8 @@ class Settings:
         keep_finished: int,
         dead_letter_retention: Seconds,
         unknown_task_after: Seconds,
+        timezone: str,
+        revision: int,
     ) -> "Settings":
         """Check the settings as the user wrote them.
 
@@ -54,7 +59,12 @@ class Settings:
             )
         if not _is_count(keep_finished, 0):
             raise ConfigurationError(f"keep_finished={keep_finished!r} is not a number of jobs")
+        if not _is_count(revision, 0):
+            raise ConfigurationError(
+                f"revision={revision!r} is not a whole number; write one that grows with each deploy, or leave it out"
+            )
         try:
+            zone_of(timezone)
             return cls(
                 store=store,
                 queues=_checked_queues(queues),
@@ -67,6 +77,8 @@ class Settings:
                     dead_letter_retention, "dead_letter_retention"
                 ),
                 unknown_task_after_us=duration_us(unknown_task_after, "unknown_task_after"),
+                timezone=timezone,
+                revision=revision,
             )
         except InvalidOptions as error:
             raise ConfigurationError(str(error)) from error

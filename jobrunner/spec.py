@@ -23,6 +23,8 @@ MAX_PRIORITY: Final = 32_767
 
 DEFAULT_TIMEOUT_US: Final = 300 * SECOND_US
 
+_SCHEDULE_ID: Final = re.compile(r"\w[\w.:@+-]{0,199}", re.ASCII)
+"""Nothing that would have to be escaped in a URL's path."""
 _NAME: Final = re.compile(r"[A-Za-z_][\w.:-]{0,199}", re.ASCII)
 
 
@@ -96,6 +98,19 @@ def checked_name(value: str, what: str) -> str:
     if not isinstance(value, str) or _NAME.fullmatch(value) is None:
         raise InvalidOptions(
             f"{what}={value!r} is not a name: a letter or _, then letters, digits and _ . : -, at most 200 in all"
+        )
+    return value
+
+
+def checked_schedule_id(value: str) -> str:
+    """Return a schedule's id as it is.
+
+    Raises:
+        InvalidOptions: it has characters that an id has not, or more than 200.
+    """
+    if not isinstance(value, str) or _SCHEDULE_ID.fullmatch(value) is None:
+        raise InvalidOptions(
+            f"id={value!r} is no id of a schedule: letters, digits and _ . : @ + -, at most 200, no sign in front"
         )
     return value
 

@@ -52,6 +52,7 @@ class Supervisor:
         slots: Mapping[str, int],
         events: Events,
         ring_others: Callable[[], None],
+        on_next_tick: Callable[[int | None], None],
     ) -> None:
         self.worker = worker
         self.specs = specs
@@ -62,10 +63,11 @@ class Supervisor:
         """Attempts whose thread goes on after they have failed; each holds its slot."""
         self.stopping = False
         self._busy = dict.fromkeys(slots, 0)
-        self._tasks = frozenset(specs)
+        self.tasks = frozenset(specs)
         self._committer = committer
         self._events = events
         self._ring_others = ring_others
+        self._on_next_tick = on_next_tick
         self._threads = Threads(sum(slots.values()))
         self._look_due = True
         self._suspects_wait = True
@@ -89,7 +91,7 @@ class Supervisor:
         if not free:
             return None
         suspects = self._suspects_wait and self._suspect is None
-        return Claim(self.worker, free, self._tasks, suspects)
+        return Claim(self.worker, free, self.tasks, suspects)
 
     def take_look_due(self) -> bool:
         """Return whether the next round should look for what has become due."""
@@ -114,6 +116,8 @@ class Supervisor:
         ):
             self._next_due = written.next_due
             self._arm()
+        if batch.ticks_of is not None:
+            self._on_next_tick(written.next_tick)
         if written.more_due:
             self.look()
         if written.left_queued:

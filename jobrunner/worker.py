@@ -16,11 +16,13 @@ from jobrunner.committer import Committer
 from jobrunner.errors import StoreError, StoreUnusable
 from jobrunner.events import Events
 from jobrunner.job import Health, QueueInfo, WorkerInfo
-from jobrunner.model import QueueStats, WorkerRow
+from jobrunner.model import Definition, QueueStats, WorkerRow
+from jobrunner.schedules import declare
 from jobrunner.settings import Settings
 from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store
 from jobrunner.supervisor import POLL_S, Supervisor
+from jobrunner.ticker import Ticker
 from jobrunner.version import __version__
 
 logger = logging.getLogger("jobrunner")
@@ -47,6 +49,7 @@ class Worker:
         *,
         specs: Mapping[str, TaskSpec],
         slots: Mapping[str, int],
+        schedules: Mapping[str, Definition],
         settings: Settings,
         events: Events,
         work: bool,
@@ -59,6 +62,8 @@ class Worker:
         self._specs = specs
         self._settings = settings
         self._events = events
+        self._schedules = schedules
+        self._ticker = Ticker(store, committer, specs)
         self._supervisor = (
             Supervisor(
                 self.id,
@@ -67,6 +72,7 @@ class Worker:
                 slots=slots,
                 events=events,
                 ring_others=store.ring,
+                on_next_tick=self._ticker.heard,
             )
             if work
             else None
@@ -106,6 +112,9 @@ class Worker:
             slots = ", ".join(f"{name}={count}" for name, count in self._supervisor.slots.items())
             logger.info("worker %d starts: slots %s; %d tasks", self.id, slots, len(self._specs))
         await self.refresh_peers()
+        if self._supervisor is not None:
+            await self.declare_schedules()
+            self._ticker.start()
         self._committer.on_fatal = self._fail
         self._committer.start()
         self._committer.wake()
@@ -114,6 +123,7 @@ class Worker:
     def begin_stop(self) -> None:
         """Start no more attempts, and end those under way within the grace; enqueueing goes on."""
         if self._stopping is None and self._supervisor is not None:
+            self._ticker.begin_stop()
             self._supervisor.begin_stop()
             self._stopping = asyncio.create_task(
                 self._supervisor.stop_all(self._settings.grace_s), name="jobrunner-stop"
@@ -124,6 +134,7 @@ class Worker:
         self.begin_stop()
         if self._stopping is not None:
             await asyncio.wait([self._stopping])
+        await self._ticker.stop()
         if self._chores is not None:
             self._chores.cancel()
             await asyncio.wait([self._chores])
@@ -255,6 +266,21 @@ class Worker:
         """Learn which other workers there are."""
         self._peers = [row for row in await self._store.workers() if row.worker != self.id]
 
+    async def declare_schedules(self) -> None:
+        """Store the schedules that stand in the code, and disable those that stand there no more."""
+        elsewhere = frozenset[str]().union(*(peer.tasks for peer in self._peers))
+        changes = await declare(
+            self._store,
+            self._schedules,
+            revision=self._settings.revision,
+            elsewhere=elsewhere - frozenset(self._specs),
+        )
+        for _, row in changes:
+            if row is not None and row.disabled:
+                logger.warning("schedule %s is disabled: the code declares it no more", row.id)
+        if changes:
+            self._store.ring()
+
     async def obey_cancels(self) -> None:
         """Stop attempts of ours that somebody cancelled through another process."""
         if self._supervisor is not None and self._supervisor.attempts:
@@ -312,6 +338,11 @@ class Worker:
             if spec.retention is not None
         }
         total = 0
+        while (
+            await self._store.prune_ticks(before=now - settings.retention_us, limit=ROWS_PER_SLICE)
+            == ROWS_PER_SLICE
+        ):
+            pass
         while True:
             pruned = await self._store.prune(
                 finished_before=now - settings.retention_us,
@@ -373,6 +404,7 @@ class Worker:
         ]
         problems += [f"no worker knows task {task}" for task in self._unknown]
         problems += [f"{chore} fails" for chore in sorted(self._failing)]
+        problems += self._ticker.problems
         stuck = tuple(f"{a.job.task} {a.job.id}" for a in supervisor.stuck) if supervisor else ()
         problems += [f"the thread of {name} goes on after its time-out" for name in stuck]
         return Health(

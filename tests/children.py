@@ -86,6 +86,9 @@ async def client(file: str) -> None:
                     say("stored", id=(await jobs.enqueue(hold, name)).id)
                 case ["result", id]:
                     say("result", result=await (await jobs.get(id)).result(timeout=20))
+                case ["schedule", id]:
+                    await jobs.schedules.upsert(id, echo, every=1, args=[id])
+                    say("stored")
                 case _:
                     say("stored", id=(await jobs.enqueue(echo, word)).id)
 
@@ -149,12 +152,30 @@ async def load(file: str, ledger_path: str) -> None:
         await asyncio.gather(*(ask() for _ in range(8)))
 
 
+# -- schedules ------------------------------------------------------------------------------------------------
+
+
+async def tick(file: str) -> None:
+    """Be a worker with a tick each second, and say each that runs here, until killed."""
+    jobs = JobRunner(file)
+
+    @jobs.every(seconds=1, misfire="all")
+    async def beat(job: JobContext) -> None:
+        assert job.scheduled_for is not None
+        say("ticked", at=job.scheduled_for.timestamp(), id=job.id)
+
+    async with jobs.running():
+        say("open")
+        await never.wait()
+
+
 ROLES: dict[str, Callable[..., Awaitable[None] | None]] = {
     "work": work,
     "client": client,
     "enqueue_and_vanish": enqueue_and_vanish,
     "run": run,
     "load": load,
+    "tick": tick,
 }
 
 

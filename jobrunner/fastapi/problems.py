@@ -51,11 +51,20 @@ CROSS_ORIGIN = Kind(
     403, "cross-origin", "Refused from another site", "a page of another site may not change jobs"
 )
 NOT_FOUND = Kind(404, "not-found", "No such job", "no job has this id")
+SCHEDULE_NOT_FOUND = Kind(
+    404, "schedule-not-found", "No such schedule", "no schedule has the id 'reprot'"
+)
 UNKNOWN_QUEUE = Kind(404, "unknown-queue", "No such queue", "there is no queue 'mial'")
 CONFLICT = Kind(409, "conflict", "Not possible now", "the job is running")
 KEY_TAKEN = Kind(409, "key-taken", "Key taken", "an unfinished job of the task holds the key")
 ALREADY_REPLAYED = Kind(
     409, "already-replayed", "Already replayed", "the dead letter has been replayed before"
+)
+DECLARED_IN_CODE = Kind(
+    409,
+    "declared-in-code",
+    "Declared in code",
+    "the schedule 'report' stands in the code, above report: change it there, or pause it",
 )
 NO_HANDLER = Kind(
     409,
@@ -78,6 +87,12 @@ INVALID_ARGUMENTS = Kind(
     422, "invalid-arguments", "Arguments do not fit the task", "email: Field required"
 )
 INVALID_OPTIONS = Kind(422, "invalid-options", "Impossible option", "until is too far away")
+INVALID_SCHEDULE = Kind(
+    422,
+    "invalid-schedule",
+    "Impossible schedule",
+    "the cron expression '0 0 31 2 *' cannot be read or never comes true: Bad day-of-month",
+)
 INVALID_CURSOR = Kind(422, "invalid-cursor", "No such page", "no page gave out this cursor")
 UNKNOWN_TASK = Kind(422, "unknown-task", "No such task", "no task 'send_newsletter' is registered")
 INTERNAL = Kind(
@@ -114,6 +129,9 @@ KINDS: Final[Mapping[type[errors.JobRunnerError], Kind]] = {
     errors.InvalidOptions: INVALID_OPTIONS,
     errors.InvalidCursor: INVALID_CURSOR,
     errors.JobNotFound: NOT_FOUND,
+    errors.InvalidSchedule: INVALID_SCHEDULE,
+    errors.ScheduleNotFound: SCHEDULE_NOT_FOUND,
+    errors.DeclaredInCode: DECLARED_IN_CODE,
     errors.Conflict: CONFLICT,
     errors.KeyTaken: KEY_TAKEN,
     errors.AlreadyReplayed: ALREADY_REPLAYED,

@@ -6,9 +6,8 @@ stranger learns nothing, not even that the runner is closed.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Response, params
@@ -16,8 +15,9 @@ from fastapi.routing import APIRoute
 
 from jobrunner.errors import ConfigurationError, JobNotFound, UnknownQueue, UnknownTask
 from jobrunner.fastapi import problems
-from jobrunner.fastapi.problems import Kind, Refusal, documented, with_schema
+from jobrunner.fastapi.problems import Refusal, with_schema
 from jobrunner.fastapi.route import ProblemRoute
+from jobrunner.fastapi.schedules import add_schedules
 from jobrunner.fastapi.schemas import (
     CancelledBody,
     DeadLetterBody,
@@ -34,10 +34,9 @@ from jobrunner.fastapi.schemas import (
     ReplayedBody,
     ReplayFilterBody,
 )
+from jobrunner.fastapi.side import BODY, FILTER, READ, WRITE, Side
 from jobrunner.job import JobBody
 from jobrunner.queue import JobQueue
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 Guard = params.Depends | Callable[..., object]
 """A lock: ``Depends(f)``, or ``f`` itself."""
@@ -56,11 +55,6 @@ JobId = Annotated[UUID, Path(description="The job's id.")]
 DeadLetterId = Annotated[UUID, Path(description="The dead letter's id, which is its job's.")]
 QueueName = Annotated[Name, Path(description="The queue's name.", examples=["mail"])]
 
-READ = (problems.NOT_RUNNING, problems.STORE_UNAVAILABLE, problems.STORE_UNUSABLE)
-WRITE = (*READ, problems.STORE_BUSY, problems.OUTCOME_UNKNOWN, problems.STORE_FULL)
-FILTER = (problems.INVALID_REQUEST, problems.INVALID_OPTIONS)
-BODY = (problems.UNREADABLE, problems.TOO_LARGE, problems.NOT_JSON)
-
 
 def build_router(
     queue: Callable[..., object],
@@ -74,7 +68,7 @@ def build_router(
     Args:
         queue: the dependency that gives the ``JobQueue``; the key to override it by in ``app.dependency_overrides``.
         read: lets those pass who may look.
-        act: lets those pass who may replay, cancel, delete and pause; by default the same as ``read``.
+        act: lets those pass who may replay, cancel, delete, pause and schedule; by default the same as ``read``.
         insecure: do without the locks that are not given.
 
     Raises:
@@ -88,14 +82,15 @@ def build_router(
     router = APIRouter(
         tags=["jobs"], route_class=ProblemRoute, generate_unique_id_function=_operation_id
     )
-    reading = _Side(router, may_read, READ)
-    acting = _Side(router, may_act, (*WRITE, problems.CROSS_ORIGIN))
+    reading = Side(router, may_read, READ)
+    acting = Side(router, may_act, (*WRITE, problems.CROSS_ORIGIN))
     provided = Depends(queue)
     _add_list(reading, provided)
     _add_dead_letters(reading, provided)
     _add_replays(acting, provided)
     _add_delete(acting, provided)
     _add_queues(reading, acting, provided)
+    add_schedules(reading, acting, provided)
     _add_health(reading, provided)
     _add_job(reading, acting, provided)  # last: its path takes every word
     return router
@@ -123,45 +118,10 @@ def _operation_id(route: APIRoute) -> str:
     return "_".join([*words, route.name])
 
 
-@dataclass(frozen=True)
-class _Side:
-    """The routes behind one lock, and the problems that each of them may meet."""
-
-    router: APIRouter
-    lock: list[params.Depends]
-    kinds: tuple[Kind, ...]
-
-    def problems(self, *kinds: Kind) -> dict[int | str, dict[str, Any]]:
-        locked = (problems.UNAUTHORIZED, problems.FORBIDDEN) if self.lock else ()
-        return documented(*locked, *kinds, *self.kinds)
-
-    def route(
-        self,
-        method: str,
-        path: str,
-        *kinds: Kind,
-        summary: str,
-        answers: str,
-        status: int = HTTPStatus.OK,
-        responses: dict[int | str, dict[str, Any]] | None = None,
-        openapi_extra: dict[str, Any] | None = None,
-    ) -> Callable[[F], F]:
-        return self.router.api_route(
-            path,
-            methods=[method],
-            summary=summary,
-            response_description=answers,
-            status_code=status,
-            dependencies=self.lock,
-            responses=responses or self.problems(*kinds),
-            openapi_extra=openapi_extra,
-        )
-
-
 # -- jobs ---------------------------------------------------------------------------------------------
 
 
-def _add_list(reading: _Side, provided: Any) -> None:
+def _add_list(reading: Side, provided: Any) -> None:
     responses, schema = with_schema(reading.problems(*FILTER, problems.INVALID_CURSOR))
 
     @reading.route(
@@ -190,7 +150,7 @@ def _add_list(reading: _Side, provided: Any) -> None:
         return JobPageBody.model_validate(page)
 
 
-def _add_job(reading: _Side, acting: _Side, provided: Any) -> None:
+def _add_job(reading: Side, acting: Side, provided: Any) -> None:
     @reading.route(
         "GET",
         "/{id}",
@@ -219,7 +179,7 @@ def _add_job(reading: _Side, acting: _Side, provided: Any) -> None:
 # -- dead letters -------------------------------------------------------------------------------------
 
 
-def _add_dead_letters(reading: _Side, provided: Any) -> None:
+def _add_dead_letters(reading: Side, provided: Any) -> None:
     @reading.route(
         "GET",
         "/dead-letters",
@@ -257,7 +217,7 @@ def _add_dead_letters(reading: _Side, provided: Any) -> None:
         return DeadLetterBody.model_validate(await queue.dead_letters.get(str(id)))
 
 
-def _add_replays(acting: _Side, provided: Any) -> None:
+def _add_replays(acting: Side, provided: Any) -> None:
     @acting.route(
         "POST",
         "/dead-letters/{id}/replay",
@@ -312,7 +272,7 @@ def _add_replays(acting: _Side, provided: Any) -> None:
         return ReplayedBody(matched=max(matched, replayed), replayed=replayed, dry_run=body.dry_run)
 
 
-def _add_delete(acting: _Side, provided: Any) -> None:
+def _add_delete(acting: Side, provided: Any) -> None:
     @acting.route(
         "DELETE",
         "/dead-letters/{id}",
@@ -330,7 +290,7 @@ def _add_delete(acting: _Side, provided: Any) -> None:
 # -- queues and health --------------------------------------------------------------------------------
 
 
-def _add_queues(reading: _Side, acting: _Side, provided: Any) -> None:
+def _add_queues(reading: Side, acting: Side, provided: Any) -> None:
     @reading.route("GET", "/queues", summary="List queues", answers="The queues.")
     async def list_queues(queue: JobQueue = provided) -> QueuesBody:
         """List the queues over all workers: what waits, what runs, what is paused."""
@@ -363,7 +323,7 @@ def _add_queues(reading: _Side, acting: _Side, provided: Any) -> None:
         return PausedBody(name=name, paused=False)
 
 
-def _add_health(reading: _Side, provided: Any) -> None:
+def _add_health(reading: Side, provided: Any) -> None:
     responses = reading.problems()
     unavailable: int = HTTPStatus.SERVICE_UNAVAILABLE
     responses[unavailable] |= {"model": HealthBody}

@@ -63,18 +63,18 @@ Cursor = Annotated[
 Limit = Annotated[int, Field(ge=1, le=PAGE_LIMIT, description="Entries on a page, at most.")]
 
 
-class _Request(BaseModel):
+class Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
 # -- jobs ---------------------------------------------------------------------------------------------
 
 
-class JobQuery(_Request):
+class JobQuery(Request):
     """Which jobs a list means: those to which everything given applies."""
 
     task: Task = None
@@ -94,7 +94,7 @@ class JobQuery(_Request):
     cursor: Cursor = None
 
 
-class AttemptBody(_Answer):
+class AttemptBody(Answer):
     """One run of a job."""
 
     model_config = ConfigDict(title="Attempt")
@@ -131,6 +131,8 @@ class JobSummaryBody(JobBody):
                     "tag": "sign-up",
                     "replay_of": None,
                     "replays": 0,
+                    "schedule": None,
+                    "scheduled_for": None,
                 }
             ]
         },
@@ -144,6 +146,8 @@ class JobSummaryBody(JobBody):
         description="The dead letter that it replays with other arguments."
     )
     replays: int = Field(description="How often it was put back from the dead letters.")
+    schedule: str | None = Field(description="The schedule that made it.")
+    scheduled_for: datetime | None = Field(description="The tick that it was made for.")
 
 
 class JobDetailBody(JobSummaryBody):
@@ -155,7 +159,7 @@ class JobDetailBody(JobSummaryBody):
     history: tuple[AttemptBody, ...] = Field(description="Its attempts, oldest first.")
 
 
-class JobPageBody(_Answer):
+class JobPageBody(Answer):
     """Some jobs, newest first, and where the next ones are."""
 
     model_config = ConfigDict(title="JobPage")
@@ -164,7 +168,7 @@ class JobPageBody(_Answer):
     next_cursor: str | None = Field(description="For the page after; null on the last one.")
 
 
-class CancelledBody(_Answer):
+class CancelledBody(Answer):
     """What a cancel did."""
 
     model_config = ConfigDict(
@@ -180,7 +184,7 @@ class CancelledBody(_Answer):
 # -- dead letters -------------------------------------------------------------------------------------
 
 
-class _DeadLetterFilter(_Request):
+class _DeadLetterFilter(Request):
     task: Task = None
     queue: QueueName = None
     reason: Reason = None
@@ -198,7 +202,7 @@ class DeadLetterQuery(_DeadLetterFilter):
     cursor: Cursor = None
 
 
-class DeadLetterSummaryBody(_Answer):
+class DeadLetterSummaryBody(Answer):
     """A dead letter in a list, with the arguments that a replay would run with."""
 
     model_config = ConfigDict(title="DeadLetterSummary")
@@ -234,7 +238,7 @@ class DeadLetterBody(DeadLetterSummaryBody):
     history: tuple[AttemptBody, ...] = Field(description="Its attempts, oldest first.")
 
 
-class DeadLetterPageBody(_Answer):
+class DeadLetterPageBody(Answer):
     """Some dead letters, last died first, and where the next ones are."""
 
     model_config = ConfigDict(title="DeadLetterPage")
@@ -243,7 +247,7 @@ class DeadLetterPageBody(_Answer):
     next_cursor: str | None = Field(description="For the page after; null on the last one.")
 
 
-class ReplayBody(_Request):
+class ReplayBody(Request):
     """How to replay a dead letter; nothing at all means as it was."""
 
     model_config = ConfigDict(
@@ -288,7 +292,7 @@ class ReplayFilterBody(_DeadLetterFilter):
         return self
 
 
-class ReplayedBody(_Answer):
+class ReplayedBody(Answer):
     """What a replay by filter did."""
 
     model_config = ConfigDict(
@@ -306,7 +310,7 @@ class ReplayedBody(_Answer):
 # -- queues and health --------------------------------------------------------------------------------
 
 
-class QueueBody(_Answer):
+class QueueBody(Answer):
     """One queue, over all workers of the store."""
 
     model_config = ConfigDict(title="Queue")
@@ -325,7 +329,7 @@ class QueueBody(_Answer):
     )
 
 
-class QueuesBody(_Answer):
+class QueuesBody(Answer):
     """Every queue that has jobs, slots or a pause."""
 
     model_config = ConfigDict(title="Queues")
@@ -333,7 +337,7 @@ class QueuesBody(_Answer):
     items: list[QueueBody]
 
 
-class PausedBody(_Answer):
+class PausedBody(Answer):
     """Whether a queue is paused now."""
 
     model_config = ConfigDict(
@@ -344,7 +348,7 @@ class PausedBody(_Answer):
     paused: bool = Field(description="While paused, none of its jobs starts; running ones go on.")
 
 
-class WorkerBody(_Answer):
+class WorkerBody(Answer):
     """One process that runs jobs on the store."""
 
     model_config = ConfigDict(title="Worker")
@@ -358,7 +362,7 @@ class WorkerBody(_Answer):
     queues: dict[str, int] = Field(description="Its slots by queue.", examples=[{"default": 20}])
 
 
-class HealthBody(_Answer):
+class HealthBody(Answer):
     """Whether the promises are being kept just now, and what stands in the way."""
 
     model_config = ConfigDict(

@@ -20,9 +20,14 @@ from jobrunner.model import (
     Enqueue,
     Enqueued,
     Filter,
+    Fire,
+    Fired,
     JobRow,
     Outcome,
     QueueStats,
+    ScheduleChange,
+    ScheduleRow,
+    TickRow,
     WorkerRow,
 )
 
@@ -34,8 +39,12 @@ class Round(NamedTuple):
     outcomes: Sequence[Outcome] = ()
     look_due: bool = False
     """Whether to promote and expire what has become due."""
+    fires: Sequence[Fire] = ()
+    """Before the claim, so that the job of a tick is claimed with it."""
     enqueues: Sequence[Enqueue] = ()
     claim: Claim | None = None
+    ticks_of: frozenset[str] | None = None
+    """Tasks whose schedules' next tick ``Written.next_tick`` tells; None for not asked."""
 
 
 class Written(NamedTuple):
@@ -58,6 +67,10 @@ class Written(NamedTuple):
     """Whether more was due than one round promotes: look again at once."""
     left_queued: bool
     """Whether the round made more jobs claimable than it claimed: the doorbell's hint to other workers."""
+    fired: Sequence[Fired | StoreError] = ()
+    """One per fire, in order; an error concerns that schedule alone."""
+    next_tick: int | None = None
+    """The next tick of the schedules that were asked for, in the past if it is overdue; None if there is none."""
 
 
 class Replayed(NamedTuple):
@@ -114,6 +127,11 @@ class Store(Protocol):
         A keyed enqueue whose key an unfinished job of the task holds stores nothing and returns that job with
         ``created`` False. A claim takes only tasks in ``claim.tasks``, only from queues that are not paused, never
         more than the free slots, and nothing that has expired; it counts the attempt and raises the lease.
+
+        A fire is carried out only while the schedule's next tick, revision and edition are as they were seen and it
+        is neither paused nor disabled; otherwise nothing of it is written. The step to the next tick, the record of
+        each tick and its job are there together or not at all, and no tick of a schedule is ever recorded twice.
+        With ``overlap="skip"`` a tick makes no job while a job of the schedule is unfinished.
 
         Raises:
             StoreBusy, StoreFull, StoreUnavailable: nothing of the round was stored.
@@ -258,6 +276,47 @@ class Store(Protocol):
         limit: int,
     ) -> Sequence[str]:
         """Make dead letters of queued jobs of the task that have been due since before ``due_before``."""
+        ...
+
+    # -- schedules ----------------------------------------------------------------------------------
+
+    async def schedule(self, id: str) -> ScheduleRow | None:
+        """Return a schedule by its id."""
+        ...
+
+    async def schedules(
+        self, *, task: str | None, after: str | None, limit: int
+    ) -> Sequence[ScheduleRow]:
+        """Return schedules by id, of one task or of all, those whose id comes after ``after``."""
+        ...
+
+    async def declared_schedules(self) -> Sequence[ScheduleRow]:
+        """Return every schedule that was declared in code, the disabled ones too."""
+        ...
+
+    async def due_schedules(
+        self, tasks: frozenset[str], *, now: int, limit: int
+    ) -> Sequence[ScheduleRow]:
+        """Return schedules of the tasks whose next tick is due, the longest overdue first."""
+        ...
+
+    async def change_schedules(self, changes: Sequence[ScheduleChange]) -> bool:
+        """Write, replace and remove schedules, all or none; return False if one is no more as it was seen.
+
+        A schedule that was written has the edition after the seen one's. One that is removed takes its ticks along;
+        its jobs stay.
+        """
+        ...
+
+    async def ticks(self, id: str, *, limit: int) -> Sequence[TickRow]:
+        """Return the ticks of a schedule that are on record, newest first."""
+        ...
+
+    async def prune_ticks(self, *, before: int, limit: int) -> int:
+        """Delete one slice of the ticks dealt with before ``before``; return how many.
+
+        The last tick of each schedule stays, however old.
+        """
         ...
 
     # -- queues and upkeep --------------------------------------------------------------------

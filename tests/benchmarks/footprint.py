@@ -24,11 +24,12 @@ def idle(bench: Bench) -> list[Row]:
     shares = []
     for _ in range(bench.runs):
         with bench.place() as place:
-            shares.append(asyncio.run(_idle_share(place / "jobs.sqlite")) * 100)
+            shares.append(asyncio.run(idle_share(place / "jobs.sqlite")) * 100)
     return [Row("idle worker, share of a core", "%", shares, target=0.5)]
 
 
-async def _idle_share(file: Path) -> float:
+async def idle_share(file: Path) -> float:
+    """Return the share of a core that a worker takes which has nothing to do."""
     async with child("idle", file, IDLE_S) as worker:
         return float((await worker.heard("idle"))["share"])
 

@@ -41,6 +41,15 @@ INSERT INTO jobrunner_dead_letters (
     :now, 1, 1, :now, :now, 0, 0, :now - :rows + i, 'exhausted', 'ValueError', 'no', 'Traceback: no'
 FROM n"""
 
+SCHEDULED = f"""
+INSERT INTO jobrunner_schedules (
+    id, source, task, args, cron, timezone, options, misfire, cap, overlap, jitter, revision, edition, paused,
+    disabled, created_at, next, fired, skipped
+)
+{NUMBERS} SELECT printf('schedule:%d:%d', :group, i), 'stored', :task, '{{"number":1}}', '0 8 * * *', 'UTC', '{{}}',
+    'latest', 100, 'allow', 0, 0, 0, 0, 0, :now, :next + i, 0, 0
+FROM n"""
+
 
 class Past:
     """A database file that is filled before anybody opens it."""
@@ -78,6 +87,10 @@ class Past:
         self._conn.execute(
             "UPDATE sqlite_sequence SET seq = ? WHERE name = 'jobrunner_jobs'", (first + rows,)
         )
+
+    def schedules(self, rows: int, *, task: str = "noop") -> None:
+        """Add schedules that were stored at run time and tick in ten days."""
+        self._add(SCHEDULED, rows, task, "default", next=self._now + 10 * DAY_US)
 
     def paused(self, queue: str) -> None:
         """Pause a queue."""

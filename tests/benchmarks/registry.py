@@ -3,7 +3,15 @@
 from collections.abc import Callable
 from typing import Final
 
-from tests.benchmarks import claims, footprint, latency, recovery, serving, throughput
+from tests.benchmarks import (
+    claims,
+    footprint,
+    latency,
+    recovery,
+    schedules,
+    serving,
+    throughput,
+)
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Row
 
@@ -16,6 +24,7 @@ MEASUREMENTS: Final[dict[str, Measurement]] = {
     "start": latency.start,
     "schedule": latency.schedule,
     "claims": claims.claims,
+    "schedules": schedules.schedules,
     "idle": footprint.idle,
     "recovery": recovery.recovery,
     "http": serving.http,

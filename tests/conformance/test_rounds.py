@@ -6,7 +6,7 @@ import pytest
 
 from jobrunner.errors import StoreError
 from jobrunner.model import Enqueue, Enqueued, Filter
-from jobrunner.store.protocol import Round, Store
+from jobrunner.store.protocol import Round, Store, Written
 from tests.factories import (
     HOUR,
     MINUTE,
@@ -28,7 +28,7 @@ from tests.factories import (
 
 async def test_write_of_an_empty_round_does_nothing(store: Store) -> None:
     written = await store.write(Round(NOW))
-    assert written == ([], frozenset(), [], [], None, False, False)
+    assert written == Written([], frozenset(), [], [], None, False, False, fired=[])
 
 
 async def test_an_enqueue_that_finds_a_free_slot_is_claimed_in_its_own_round(

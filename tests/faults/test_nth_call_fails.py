@@ -46,6 +46,7 @@ class ScriptedWorker:
 
     def __init__(self, worker: int, committer: Committer) -> None:
         self.worker = worker
+        self.tasks = frozenset[str]()
         self.ran: list[Claimed] = []
         self.failed = asyncio.Event()
         self._committer = committer

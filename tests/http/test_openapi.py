@@ -10,10 +10,10 @@ from fastapi.openapi.models import OpenAPI
 from pydantic import BaseModel, TypeAdapter
 
 from jobrunner import JobRunner
-from jobrunner.fastapi import bearer, schemas
+from jobrunner.fastapi import bearer, schedule_schemas, schemas
 from jobrunner.fastapi.problems import MEDIA_TYPE, JobProblem
 
-METHODS = {"get", "post", "delete"}
+METHODS = {"get", "put", "post", "delete"}
 
 
 @pytest.fixture
@@ -60,6 +60,14 @@ def test_page_has_every_route(page: dict[str, Any]) -> None:
         "GET /jobs/queues",
         "POST /jobs/queues/{name}/pause",
         "POST /jobs/queues/{name}/resume",
+        "GET /jobs/schedules",
+        "GET /jobs/schedules/{id}",
+        "GET /jobs/schedules/{id}/ticks",
+        "PUT /jobs/schedules/{id}",
+        "DELETE /jobs/schedules/{id}",
+        "POST /jobs/schedules/{id}/run",
+        "POST /jobs/schedules/{id}/pause",
+        "POST /jobs/schedules/{id}/resume",
         "GET /jobs/health",
         "GET /jobs/{id}",
         "POST /jobs/{id}/cancel",
@@ -132,10 +140,11 @@ def test_health_documents_both_of_its_503(page: dict[str, Any]) -> None:
     "model",
     [
         model
-        for model in vars(schemas).values()
+        for module in (schemas, schedule_schemas)
+        for model in vars(module).values()
         if isinstance(model, type)
         and issubclass(model, BaseModel)
-        and model.__module__ == schemas.__name__
+        and model.__module__ == module.__name__
     ],
 )
 def test_examples_of_bodies_are_valid(model: type[BaseModel]) -> None:
@@ -153,7 +162,7 @@ def test_operations_of_two_routers_in_one_app_have_names_of_their_own(jobs: JobR
     app.include_router(jobs.router(insecure=True), prefix="/admin/mail-jobs")
     page = app.openapi()  # a duplicate would be a warning
     names = [operation["operationId"] for _, operation in operations(page)]
-    assert len(set(names)) == len(names) == 24
+    assert len(set(names)) == len(names) == 40
     assert page["paths"]["/jobs/{id}"]["get"]["operationId"] == "jobs_get_job"
     assert page["paths"]["/admin/mail-jobs"]["get"]["operationId"] == "admin_mail_jobs_list_jobs"
 

@@ -474,6 +474,7 @@ READS = [
     "/jobs/queues",
     "/jobs/health",
 ]
+READS += ["/jobs/schedules", "/jobs/schedules/greet", "/jobs/schedules/greet/ticks"]
 READS += [f"/jobs/{NOBODY}"]
 ACTS = [
     ("POST", f"/jobs/{NOBODY}/cancel"),
@@ -482,6 +483,11 @@ ACTS = [
     ("DELETE", f"/jobs/dead-letters/{NOBODY}"),
     ("POST", "/jobs/queues/mail/pause"),
     ("POST", "/jobs/queues/mail/resume"),
+    ("PUT", "/jobs/schedules/greet"),
+    ("DELETE", "/jobs/schedules/greet"),
+    ("POST", "/jobs/schedules/greet/run"),
+    ("POST", "/jobs/schedules/greet/pause"),
+    ("POST", "/jobs/schedules/greet/resume"),
 ]
 ALL = [("GET", path) for path in READS] + ACTS
 

@@ -23,6 +23,8 @@ def test_settings_left_out_are_the_documented_ones() -> None:
         keep_finished=1_000_000,
         dead_letter_retention_us=90 * DAY_US,
         unknown_task_after_us=7 * DAY_US,
+        timezone="UTC",
+        revision=0,
     )
 
 
@@ -37,7 +39,10 @@ def test_settings_given_are_kept() -> None:
         keep_finished=0,
         dead_letter_retention=1.5,
         unknown_task_after=timedelta(hours=1),
+        timezone="Europe/Berlin",
+        revision=7,
     ).settings
+    assert (settings.timezone, settings.revision) == ("Europe/Berlin", 7)
     assert (settings.store, settings.work, settings.durability) == ("some.db", False, "normal")
     assert dict(settings.queues) == {"a": 1, "b-c.d:e": 10_000}
     assert (settings.grace_s, settings.retention_us, settings.keep_finished) == (60, 0, 0)

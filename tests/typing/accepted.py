@@ -13,7 +13,17 @@ from tenacity import (
     wait_random,
 )
 
-from jobrunner import Call, Job, JobContext, Task, TaskRouter
+from jobrunner import (
+    Call,
+    Cron,
+    Every,
+    Job,
+    JobContext,
+    Schedule,
+    Schedules,
+    Task,
+    TaskRouter,
+)
 from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask
 
 tasks = TaskRouter(prefix="mail.", queue="mail", max_attempts=8, timeout=30, wait=wait_fixed(1))
@@ -123,3 +133,36 @@ def many_files() -> None:
     jobs = TaskRouter()
     jobs.include(tasks, TaskRouter())
     assert_type(dict(jobs.tasks), dict[str, Task[..., Any]])
+
+
+# -- schedules --------------------------------------------------------------------------------------------
+
+
+@tasks.cron("0 8 * * *", timezone="Europe/Berlin", misfire="all", cap=3)
+@tasks.task
+async def nightly(job: JobContext, day: int = 0) -> str:
+    return str(job.scheduled_for)
+
+
+@tasks.every(minutes=5, jitter=timedelta(seconds=10), overlap="skip")
+async def sweep() -> int:
+    return 1
+
+
+@tasks.every(60, args=["ada"])
+def greet(name: str) -> None: ...
+
+
+assert_type(nightly.call(day=3), Call[str])
+assert_type(sweep, AsyncTask[[], int])
+assert_type(tasks.cron("@daily", id="sweep.daily")(sweep), AsyncTask[[], int])
+assert_type(
+    Cron("0 8 * * *", "Europe/Berlin").next_after(datetime(2026, 1, 1, tzinfo=UTC)), datetime
+)
+assert_type(Every(timedelta(minutes=5)).describe(), str)
+
+
+async def steer(schedules: Schedules) -> None:
+    made = await schedules.upsert("a", sweep.options(priority=3), cron="@daily", args=[])
+    assert_type(made, Schedule)
+    assert_type(await schedules.run_now("a"), Job[Any])

@@ -397,6 +397,7 @@ class Hand:
     def __init__(self) -> None:
         self.claim: Claim | None = None
         self.look = False
+        self.tasks = frozenset[str]()
         self.broken = False
         self.claimed: list[Claimed] = []
         self.failed: list[StoreError] = []

@@ -15,10 +15,10 @@ from jobrunner.store.sqlite.statements import BURY_WAITING, FIND_BY_KEY, INSERT
 _PUT_BACK = """
 INSERT INTO jobrunner_jobs (
     seq, id, task, queue, state, args, priority, created_at, run_at, attempt, lease, key, tag, max_attempts, timeout,
-    replays, replay_of
+    replays, replay_of, schedule, scheduled_for
 )
 SELECT seq, id, task, queue, 'queued', args, priority, created_at, ?, 0, lease, key, tag, max_attempts, timeout,
-    replays + 1, replay_of
+    replays + 1, replay_of, schedule, scheduled_for
 FROM jobrunner_dead_letters WHERE letter = ?
 RETURNING id, 1, task, queue, state, created_at, run_at, attempt"""
 

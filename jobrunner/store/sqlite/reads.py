@@ -16,13 +16,13 @@ MAX_INTEGER: Final = 2**63 - 1
 _JOB = """
 SELECT seq, id, task, queue, state, args, created_at, run_at, attempt, priority, key, tag, expires_at, max_attempts,
     timeout, started_at, first_started_at, finished_at, result, result_omitted, cancel_requested, crashes, replays,
-    replay_of
+    replay_of, schedule, scheduled_for
 FROM jobrunner_jobs"""
 
 _LETTER = """
 SELECT seq, id, task, queue, 'dead', args, created_at, run_at, attempt, priority, key, tag, expires_at, max_attempts,
     timeout, started_at, first_started_at, died_at, NULL, NULL, 0, crashes, replays,
-    replay_of, reason, error_type, error, traceback, replayed_as, letter
+    replay_of, schedule, scheduled_for, reason, error_type, error, traceback, replayed_as, letter
 FROM jobrunner_dead_letters"""
 
 

@@ -1,4 +1,4 @@
-"""One round against SQLite: outcomes, promotions, enqueues and the claim, inside an open write transaction.
+"""One round against SQLite: outcomes, promotions, ticks, enqueues and the claim, inside an open write transaction.
 
 Two passes know how to write the same rows.  The bulk pass takes whole groups in one call and is right nearly always;
 when the fence refuses an outcome or a row breaks a constraint, the round is rolled back and the careful pass writes it
@@ -6,7 +6,8 @@ again item by item, so that only the culprit hears of it.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 
@@ -18,6 +19,8 @@ from jobrunner.model import (
     Dead,
     Enqueue,
     Enqueued,
+    Fire,
+    Fired,
     Outcome,
     Released,
     RetryAt,
@@ -26,6 +29,7 @@ from jobrunner.model import (
     Succeeded,
 )
 from jobrunner.store.protocol import Round, Written
+from jobrunner.store.sqlite import schedules
 from jobrunner.store.sqlite.statements import (
     BURY_RUNNING,
     CANCEL,
@@ -87,6 +91,7 @@ class _Pass:
         batch = self.batch
         cancelled = self.settle(batch.outcomes) if batch.outcomes else frozenset()
         more_due = self.look_due() if batch.look_due else False
+        fired = [self.fire(fire) for fire in batch.fires]
         enqueued = self.enqueue(batch.enqueues) if batch.enqueues else []
         claimed = self.claim(batch.claim) if batch.claim else []
         if batch.look_due:
@@ -100,6 +105,10 @@ class _Pass:
             next_due=self.next_due,
             more_due=more_due,
             left_queued=self.added > len(claimed),
+            fired=fired,
+            next_tick=None
+            if batch.ticks_of is None
+            else schedules.next_tick(self.conn, batch.ticks_of),
         )
 
     # -- outcomes -------------------------------------------------------------
@@ -225,21 +234,43 @@ class _Pass:
         row = self.conn.execute(FIND_BY_KEY, (job.task, job.key)).fetchone()
         return Enqueued(row[0], False, *row[2:])
 
+    def insert(self, job: Enqueue) -> Enqueued:
+        if job.key is not None:
+            return self.insert_keyed(job)
+        self.conn.execute(INSERT, (*job, self.first_state(job)))
+        return self.stored(job)
+
     def insert_careful(self, job: Enqueue) -> Enqueued | StoreError:
-        made: Enqueued | StoreError
+        try:
+            with self.savepoint():
+                return self.insert(job)
+        except _ROW_ERRORS as error:
+            return StoreUnavailable(f"the store refuses the row of job {job.id}: {error}")
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo what the block did if it raises, and nothing else of the round."""
         self.conn.execute("SAVEPOINT item")
         try:
-            if job.key is not None:
-                made = self.insert_keyed(job)
-            else:
-                self.conn.execute(INSERT, (*job, self.first_state(job)))
-                made = self.stored(job)
-        except _ROW_ERRORS as error:
+            yield
+        except _ROW_ERRORS:
             self.conn.execute("ROLLBACK TO item")
-            made = StoreUnavailable(f"the store refuses the row of job {job.id}: {error}")
+            self.conn.execute("RELEASE item")
+            raise
         # Not after other errors: a full disk has rolled all back, the savepoint too.
         self.conn.execute("RELEASE item")
-        return made
+
+    # -- ticks ---------------------------------------------------------------------
+
+    def fire(self, fire: Fire) -> Fired | StoreError:
+        """Carry out one schedule's step; in the careful pass its row errors are its own."""
+        if not self.careful:
+            return schedules.fire(self.conn, fire, self.now, self.insert)
+        try:
+            with self.savepoint():
+                return schedules.fire(self.conn, fire, self.now, self.insert)
+        except _ROW_ERRORS as error:
+            return StoreUnavailable(f"the store refuses a row of schedule {fire.seen.id}: {error}")
 
     # -- the claim --------------------------------------------------------------------
 

@@ -23,10 +23,12 @@ UPDATE jobrunner_jobs SET state = 'cancelled', worker = NULL, finished_at = ?
 _BURY = """
 INSERT INTO jobrunner_dead_letters (
     died_at, reason, error_type, error, traceback, seq, id, task, queue, args, priority, created_at, run_at, attempt,
-    lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of
+    lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of,
+    schedule, scheduled_for
 )
 SELECT ?, ?, ?, ?, ?, seq, id, task, queue, args, priority, created_at, run_at, attempt,
-    lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of
+    lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of,
+    schedule, scheduled_for
 FROM jobrunner_jobs """
 
 BURY_RUNNING = f"{_BURY}{FENCE}"
@@ -38,8 +40,9 @@ KEEP_ATTEMPT = "INSERT INTO jobrunner_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?
 
 INSERT = """
 INSERT INTO jobrunner_jobs (
-    id, task, queue, args, created_at, run_at, priority, key, expires_at, max_attempts, timeout, tag, replay_of, state
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    id, task, queue, args, created_at, run_at, priority, key, expires_at, max_attempts, timeout, tag, replay_of,
+    schedule, scheduled_for, state
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 INSERT_KEYED = f"""{INSERT}
 ON CONFLICT (task, key) WHERE key IS NOT NULL AND {UNFINISHED} DO NOTHING"""
@@ -102,7 +105,7 @@ UPDATE jobrunner_jobs SET state = 'running', worker = ?, attempt = attempt + 1, 
     first_started_at = coalesce(first_started_at, ?)
 WHERE seq IN ({})
 RETURNING seq, lease, worker, id, task, queue, args, attempt, started_at, first_started_at, created_at, run_at,
-    priority, max_attempts, timeout, suspect"""
+    priority, max_attempts, timeout, suspect, scheduled_for"""
 
 START_RUNNABLE = START.format(RUNNABLE)
 START_LISTED = START.format("SELECT value FROM json_each(?)")

@@ -20,6 +20,9 @@ from jobrunner.model import (
     Filter,
     JobRow,
     QueueStats,
+    ScheduleChange,
+    ScheduleRow,
+    TickRow,
     WorkerRow,
 )
 from jobrunner.store.protocol import Page, Recovered, Replayed, Round, Written
@@ -32,6 +35,7 @@ from jobrunner.store.sqlite import (
     posix,
     reads,
     rounds,
+    schedules,
     upkeep,
 )
 from jobrunner.store.sqlite.checkpoint import Checkpointer
@@ -127,6 +131,7 @@ class SqliteStore:
         written = await self._write(rounds.write, batch)
         if self._checkpointer is not None:
             rows = len(batch.outcomes) + len(written.enqueued) + len(written.claimed)
+            rows += len(written.fired)
             self._checkpointer.wrote(rows)
         return written
 
@@ -296,6 +301,40 @@ class SqliteStore:
         return await self._write(
             letters.bury_waiting, queue, task, due_before, reason, error, now, limit
         )
+
+    # -- schedules ------------------------------------------------------------------------------------
+
+    async def schedule(self, id: str) -> ScheduleRow | None:
+        """See ``Store.schedule``."""
+        return await self._read(schedules.get, id)
+
+    async def schedules(
+        self, *, task: str | None, after: str | None, limit: int
+    ) -> Sequence[ScheduleRow]:
+        """See ``Store.schedules``."""
+        return await self._read(schedules.rows, task, after, limit)
+
+    async def declared_schedules(self) -> Sequence[ScheduleRow]:
+        """See ``Store.declared_schedules``."""
+        return await self._read(schedules.declared)
+
+    async def due_schedules(
+        self, tasks: frozenset[str], *, now: int, limit: int
+    ) -> Sequence[ScheduleRow]:
+        """See ``Store.due_schedules``."""
+        return await self._read(schedules.due, tasks, now, limit)
+
+    async def change_schedules(self, changes: Sequence[ScheduleChange]) -> bool:
+        """See ``Store.change_schedules``."""
+        return await self._write(schedules.change, changes)
+
+    async def ticks(self, id: str, *, limit: int) -> Sequence[TickRow]:
+        """See ``Store.ticks``."""
+        return await self._read(schedules.ticks, id, limit)
+
+    async def prune_ticks(self, *, before: int, limit: int) -> int:
+        """See ``Store.prune_ticks``."""
+        return await self._write(schedules.prune_ticks, before, limit)
 
     # -- queues and upkeep ----------------------------------------------------------------------------
 

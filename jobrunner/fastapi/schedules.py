@@ -1,0 +1,167 @@
+"""The routes of schedules: look, store, pause, run now, remove."""
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import Path, Query
+
+from jobrunner.errors import UnknownTask
+from jobrunner.fastapi import problems
+from jobrunner.fastapi.problems import Refusal
+from jobrunner.fastapi.schedule_schemas import (
+    ScheduleBody,
+    SchedulePageBody,
+    ScheduleQuery,
+    TicksBody,
+    UpsertBody,
+)
+from jobrunner.fastapi.schemas import PAGE_LIMIT
+from jobrunner.fastapi.side import BODY, Side
+from jobrunner.job import JobBody
+from jobrunner.queue import JobQueue
+
+ScheduleId = Annotated[
+    str,
+    Path(
+        description="The schedule's id.",
+        examples=["daily_report"],
+        max_length=200,
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@+-]*$",
+    ),
+]
+TickLimit = Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Entries, at most.")]
+
+
+def add_schedules(reading: Side, acting: Side, provided: Any) -> None:
+    """Add the routes to both sides of the router."""
+    _add_looks(reading, provided)
+    _add_changes(acting, provided)
+    _add_switches(acting, provided)
+
+
+def _add_looks(reading: Side, provided: Any) -> None:
+    @reading.route(
+        "GET",
+        "/schedules",
+        problems.INVALID_REQUEST,
+        problems.INVALID_OPTIONS,
+        summary="List schedules",
+        answers="Schedules, by id.",
+    )
+    async def list_schedules(
+        where: Annotated[ScheduleQuery, Query()], queue: JobQueue = provided
+    ) -> SchedulePageBody:
+        """List schedules by id, those in the code and those that were stored, without their arguments."""
+        # One more than asked for tells whether there is a page after.
+        found = await queue.schedules.list(
+            task=where.task, after=where.cursor, limit=where.limit + 1
+        )
+        items = found[: where.limit]
+        more = items[-1].id if len(found) > where.limit else None
+        return SchedulePageBody.model_validate({"items": items, "next_cursor": more})
+
+    @reading.route(
+        "GET",
+        "/schedules/{id}",
+        problems.SCHEDULE_NOT_FOUND,
+        problems.INVALID_REQUEST,
+        summary="Get a schedule",
+        answers="The schedule.",
+    )
+    async def get_schedule(id: ScheduleId, queue: JobQueue = provided) -> ScheduleBody:
+        """Get a schedule with its arguments."""
+        return ScheduleBody.model_validate(await queue.schedules.get(id))
+
+    @reading.route(
+        "GET",
+        "/schedules/{id}/ticks",
+        problems.SCHEDULE_NOT_FOUND,
+        problems.INVALID_REQUEST,
+        summary="List the ticks of a schedule",
+        answers="Ticks, newest first.",
+    )
+    async def list_ticks(
+        id: ScheduleId, limit: TickLimit = 50, queue: JobQueue = provided
+    ) -> TicksBody:
+        """List what became of its ticks, newest first: those that made a job, and those that were skipped."""
+        return TicksBody.model_validate({"items": await queue.schedules.ticks(id, limit=limit)})
+
+
+def _add_changes(acting: Side, provided: Any) -> None:
+    @acting.route(
+        "PUT",
+        "/schedules/{id}",
+        problems.DECLARED_IN_CODE,
+        problems.INVALID_REQUEST,
+        problems.INVALID_SCHEDULE,
+        problems.INVALID_ARGUMENTS,
+        problems.UNKNOWN_TASK,
+        *BODY,
+        summary="Store a schedule",
+        answers="The schedule, as it is now.",
+    )
+    async def put_schedule(
+        id: ScheduleId, body: UpsertBody, queue: JobQueue = provided
+    ) -> ScheduleBody:
+        """Store a schedule, or change the one that has the id; all workers follow at once."""
+        # Each value by itself: dumping the model would turn what is nested in the arguments into plain data again.
+        given = {name: getattr(body, name) for name in UpsertBody.model_fields if name != "task"}
+        return ScheduleBody.model_validate(await queue.schedules.upsert(id, body.task, **given))
+
+    @acting.route(
+        "DELETE",
+        "/schedules/{id}",
+        problems.SCHEDULE_NOT_FOUND,
+        problems.DECLARED_IN_CODE,
+        problems.INVALID_REQUEST,
+        summary="Remove a schedule",
+        answers="It is gone.",
+        status=HTTPStatus.NO_CONTENT,
+    )
+    async def remove_schedule(id: ScheduleId, queue: JobQueue = provided) -> None:
+        """Delete a schedule and the record of its ticks; its jobs stay. One that stands in the code is kept."""
+        await queue.schedules.remove(id)
+
+    @acting.route(
+        "POST",
+        "/schedules/{id}/run",
+        problems.SCHEDULE_NOT_FOUND,
+        problems.NO_HANDLER,
+        problems.INVALID_REQUEST,
+        summary="Run a schedule now",
+        answers="The job that will run.",
+        status=HTTPStatus.ACCEPTED,
+    )
+    async def run_schedule_now(id: ScheduleId, queue: JobQueue = provided) -> JobBody:
+        """Store a job of the schedule, due at once, with the options of every other; its ticks stay as they are."""
+        try:
+            job = await queue.schedules.run_now(id)
+        except UnknownTask as error:
+            raise Refusal(problems.NO_HANDLER, str(error)) from error
+        return JobBody.model_validate(job)
+
+
+def _add_switches(acting: Side, provided: Any) -> None:
+    @acting.route(
+        "POST",
+        "/schedules/{id}/pause",
+        problems.SCHEDULE_NOT_FOUND,
+        problems.INVALID_REQUEST,
+        summary="Pause a schedule",
+        answers="The schedule is paused.",
+    )
+    async def pause_schedule(id: ScheduleId, queue: JobQueue = provided) -> ScheduleBody:
+        """Let it make no jobs, in any process, until it is resumed."""
+        return ScheduleBody.model_validate(await queue.schedules.pause(id))
+
+    @acting.route(
+        "POST",
+        "/schedules/{id}/resume",
+        problems.SCHEDULE_NOT_FOUND,
+        problems.INVALID_REQUEST,
+        summary="Resume a schedule",
+        answers="The schedule is not paused.",
+    )
+    async def resume_schedule(id: ScheduleId, queue: JobQueue = provided) -> ScheduleBody:
+        """Let it make jobs again; ticks that fell into the pause make none."""
+        return ScheduleBody.model_validate(await queue.schedules.resume(id))

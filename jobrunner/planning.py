@@ -1,0 +1,238 @@
+"""What a schedule does when its time has come: which ticks make a job, which are skipped, and when it ticks next.
+
+Pure: a plan is made of a row and the present.  It is never long: after a long absence ticks are counted off a stretch
+at a time, each plan going a step nearer to the present, and what would be too many to count is estimated and jumped.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Final, NamedTuple
+
+from jobrunner.call import NO_OPTIONS, Call, Options
+from jobrunner.clock import MAX_US, from_us, to_us
+from jobrunner.errors import InvalidSchedule
+from jobrunner.ids import new_id
+from jobrunner.model import Enqueue, Fire, ScheduleRow, Tick, TickOutcome, Timing
+from jobrunner.schedule import Cron, Every, Once, Recurrence
+from jobrunner.spec import TaskSpec
+
+STRETCH: Final = 500
+"""How many ticks are walked at once: some milliseconds of the loop's time."""
+MOST_COUNTED: Final = 20_000
+"""About two weeks of a tick each minute.  Beyond, the number of those that were missed is an estimate."""
+MOST_CAP: Final = 400
+"""More jobs from one absence than this are a flood; and the walk must be longer."""
+FIRST_WINDOW_US: Final = 120_000_000
+
+
+# -- when it ticks ----------------------------------------------------------------------------
+
+
+def recurrence_of(timing: Timing) -> Recurrence:
+    """Return what a stored timing means.
+
+    Raises:
+        InvalidSchedule: this process cannot read it: its zone is not known here, say.
+    """
+    if timing.cron is not None:
+        return Cron(timing.cron, timing.timezone or "UTC")
+    if timing.every is not None:
+        return Every(timing.every / 1_000_000)
+    if timing.run_at is not None:
+        return Once(from_us(timing.run_at))
+    raise InvalidSchedule("the schedule has neither a cron expression nor an interval nor a date")
+
+
+def tick_after(timing: Timing, instant: int) -> int | None:
+    """Return the tick that follows the tick (or, for a cron expression, any instant) ``instant``."""
+    recurrence = recurrence_of(timing)
+    if timing.start is not None and instant < timing.start:
+        if timing.every is not None:
+            return _unless_over(timing, timing.start)
+        instant = timing.start - 1
+    try:
+        found = recurrence.next_after(from_us(instant))
+    except InvalidSchedule:
+        return None
+    return None if found is None else _unless_over(timing, to_us(found))
+
+
+def first_tick(timing: Timing, now: int, *, last: int | None = None) -> int | None:
+    """Return the first tick of a schedule that is new, or whose timing is.
+
+    Args:
+        now: when it is first seen; an interval ticks first one interval later, a date however long it is past.
+        last: the last tick under its old timing: a clock that has stepped back must not bring it again.
+    """
+    if timing.run_at is not None:
+        return _unless_over(timing, timing.run_at)
+    after = now if last is None else max(now, last)
+    if timing.every is not None and timing.start is not None and timing.start <= after:
+        return _unless_over(timing, _step(timing.start, timing.every, after))
+    return tick_after(timing, after)
+
+
+def resumed_tick(row: ScheduleRow, now: int) -> int | None:
+    """Return the first tick after a pause: none that fell into it, and an interval keeps its beat."""
+    timing = row.definition.timing
+    after = now if row.last is None else max(now, row.last)
+    if row.next is None or row.next > after or timing.run_at is not None:
+        return row.next
+    if timing.every is not None:
+        return _unless_over(timing, _step(row.next, timing.every, after))
+    return tick_after(timing, after)
+
+
+def _step(beat: int, every: int, after: int) -> int:
+    """Return the first multiple of an interval from a beat of it that lies after an instant."""
+    return min(beat + ((after - beat) // every + 1) * every, MAX_US)
+
+
+def _unless_over(timing: Timing, tick: int) -> int | None:
+    return None if tick > MAX_US or (timing.end is not None and tick > timing.end) else tick
+
+
+# -- what it does -----------------------------------------------------------------------------
+
+
+class Plan(NamedTuple):
+    """One step of a schedule; ``jobs`` are instants that make a job."""
+
+    jobs: Sequence[int]
+    skipped: Sequence[Tick]
+    next: int | None
+
+
+def plan(row: ScheduleRow, now: int) -> Plan:
+    """Return what a schedule whose next tick is due does now.
+
+    Raises:
+        InvalidSchedule: this process cannot read it.
+    """
+    definition = row.definition
+    keep = definition.cap if definition.misfire == "all" else 1
+    due, following, before = _walk(row, now, keep)
+    if following is not None and following <= now:
+        # A stretch of a long absence: those at its end may be among the ones that count, which the next plan sees.
+        missed, following = due[:-keep], due[-keep]
+        return Plan((), _run(before, missed, "missed"), following)
+    candidates = due[-keep:]
+    grace = definition.grace
+    late = [tick for tick in candidates if grace is not None and now - tick > grace]
+    jobs = candidates[len(late) :]
+    skipped = [*_run(before, due[:-keep], "missed"), *_run(None, late, "late")]
+    return Plan(jobs, skipped, following)
+
+
+class _Before(NamedTuple):
+    """Ticks that were counted without being walked."""
+
+    first: int
+    last: int
+    number: int
+
+
+def _walk(row: ScheduleRow, now: int, keep: int) -> tuple[list[int], int | None, _Before | None]:
+    """Return a stretch of due ticks from the next one on, the tick that follows, and those that were jumped before."""
+    timing = row.definition.timing
+    first = row.next
+    if first is None or first > now:
+        raise ValueError(f"schedule {row.id} is not due")
+    before: _Before | None = None
+    if timing.every is not None:
+        before = _jump_beats(timing, first, now, keep)
+    due: list[int] = []
+    following: int | None = first if before is None else before.last + (timing.every or 0)
+    while following is not None and following <= now and len(due) < STRETCH:
+        due.append(following)
+        following = tick_after(timing, following)
+    if following is not None and following <= now:
+        estimate = STRETCH * (now - following) // max(1, following - first)
+        if estimate > MOST_COUNTED:
+            near = _nearest(timing, following, now, keep)
+            return (
+                near,
+                tick_after(timing, near[-1]),
+                _Before(first, near[0] - 1, STRETCH + estimate),
+            )
+    return due, following, before
+
+
+def _jump_beats(timing: Timing, first: int, now: int, keep: int) -> _Before | None:
+    """Return the due beats of an interval that need no walk: their number is known without one."""
+    every = timing.every or 1
+    until = now if timing.end is None else min(now, timing.end)
+    beats = (until - first) // every + 1
+    if beats <= keep:
+        return None
+    return _Before(first, first + (beats - keep - 1) * every, beats - keep)
+
+
+def _nearest(timing: Timing, first: int, now: int, keep: int) -> list[int]:
+    """Return the last due ticks, at least one and at most ``keep``, of many since ``first``."""
+    until = now if timing.end is None else min(now, timing.end)
+    window = FIRST_WINDOW_US
+    while True:
+        start = max(until - window, first - 1)
+        found: list[int] = []
+        tick = tick_after(timing, start)
+        while tick is not None and tick <= until:
+            found.append(tick)
+            tick = tick_after(timing, tick)
+        if len(found) >= keep or start < first:
+            return found[-keep:]
+        window *= 4
+
+
+def _run(before: _Before | None, ticks: Sequence[int], outcome: TickOutcome) -> list[Tick]:
+    """Return the record of ticks that make no job: one row, however many."""
+    if before is not None:
+        last = ticks[-1] if ticks else before.last
+        return [Tick(before.first, outcome, None, last, before.number + len(ticks))]
+    return [Tick(ticks[0], outcome, None, ticks[-1], len(ticks))] if ticks else []
+
+
+# -- its jobs ---------------------------------------------------------------------------------
+
+
+def fire_of(row: ScheduleRow, spec: TaskSpec, now: int) -> Fire:
+    """Return the step of a schedule that is due, with the jobs that it makes.
+
+    Raises:
+        InvalidSchedule: this process cannot read it.
+    """
+    jobs, skipped, following = plan(row, now)
+    fired = [Tick(instant, "fired", job_of(row, spec, instant, now)) for instant in jobs]
+    return Fire(row, following, [*skipped, *fired])
+
+
+def job_of(row: ScheduleRow, spec: TaskSpec, instant: int, now: int) -> Enqueue:
+    """Return the job that a schedule makes for an instant, by the way that every enqueue goes."""
+    definition = row.definition
+    due = instant + jitter_us(row.id, instant, definition.jitter)
+    options = load_options(definition.options).merge(Options(run_at=due))
+    job = Call(spec, definition.args, options).to_enqueue(id=new_id(now), now=now)
+    return job._replace(schedule=row.id, scheduled_for=instant)
+
+
+def jitter_us(id: str, instant: int, most: int) -> int:
+    """Return how much later than its tick a job is due: always the same for the same tick, whoever asks."""
+    if not most:
+        return 0
+    digest = hashlib.blake2b(f"{id}@{instant}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % (most + 1)
+
+
+def dump_options(options: Options) -> str:
+    """Return options as JSON, those alone that are set."""
+    unset = {field.name: getattr(NO_OPTIONS, field.name) for field in fields(Options)}
+    values = {name: getattr(options, name) for name in unset}
+    given = {name: value for name, value in values.items() if value is not unset[name]}
+    return json.dumps(given, sort_keys=True)
+
+
+def load_options(text: str) -> Options:
+    """Return the options that ``dump_options`` wrote."""
+    return Options(**json.loads(text))

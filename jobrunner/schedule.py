@@ -1,0 +1,300 @@
+"""When a schedule ticks: cron expressions, intervals and single dates, as pure functions of an instant.
+
+The rules at a change of the clocks, for cron in a zone of its own:
+
+- A time of day (``30 2 * * *``) ticks once per local day: at the end of the gap if the clocks jump over it, at the
+  first of the two if it comes twice.  A day that the calendar of the zone leaves out has no tick.
+- What begins with ``*`` in the minute or the hour (``*/30 * * * *``) follows real time: both of two equal hours.
+
+Intervals know no zones: they follow real time always.
+"""
+
+import functools
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta, tzinfo
+from typing import Final, Literal
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from jobrunner.clock import EPOCH, MAX_US, SECOND_US, from_us, to_us
+from jobrunner.errors import InvalidOptions, InvalidSchedule
+from jobrunner.spec import Seconds, instant_us, positive_us
+
+_ALIASES: Final = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+_FIELDS: Final = "minute, hour, day of month, month, day of week"
+_FIELD_COUNT: Final = 5
+_CHANGE: Final = timedelta(hours=4)
+"""More than the clocks have ever been put back at once."""
+_UNITS: Final = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """Ticks by a cron expression of five fields, read in a time zone.
+
+    ::
+
+        Cron("0 8 * * 1-5", "Europe/Berlin").next_after(utcnow())
+
+    Args:
+        expression: minute, hour, day of month, month, day of week, with names (``MON``, ``JAN``), lists, ranges, steps,
+            ``L``, ``LW`` and ``5#2``; or ``@hourly``, ``@daily``, ``@weekly``, ``@monthly``, ``@yearly``.  If both days
+            are given, either is enough, as in Debian's cron.
+        timezone: a name of the time zone database.
+
+    Raises:
+        InvalidSchedule: the expression cannot be read or never comes true, or the zone is not known.
+    """
+
+    expression: str
+    timezone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        fields = _fields_of(self.expression)
+        zone_of(self.timezone)
+        try:
+            next(CronSim(fields, EPOCH))
+        except CronSimError as error:
+            raise InvalidSchedule(
+                f"the cron expression {self.expression!r} cannot be read or never comes true: {error};"
+                f" its fields are {_FIELDS}"
+            ) from None
+        except StopIteration:
+            raise InvalidSchedule(
+                f"the cron expression {self.expression!r} never comes true: no year has such a day"
+            ) from None
+
+    def next_after(self, instant: datetime) -> datetime:
+        """Return the first tick after an aware instant, in UTC.
+
+        Raises:
+            InvalidSchedule: the instant has no time zone, or no tick is left before the calendar ends.
+        """
+        _check_aware(instant)
+        fields, zone = _fields_of(self.expression), zone_of(self.timezone)
+        minute, hour, *_ = fields.split()
+        by_real_time = minute.startswith("*") or hour.startswith("*")
+        try:
+            if by_real_time:
+                return _next_by_real_time(fields, instant.astimezone(UTC), zone)
+            return _next_time_of_day(fields, instant.astimezone(UTC), zone)
+        except (OverflowError, ValueError, StopIteration):
+            raise InvalidSchedule(f"{self.expression!r} has no tick after {instant}") from None
+
+    def describe(self) -> str:
+        """Return the expression in English."""
+        text = CronSim(_fields_of(self.expression), EPOCH).explain()
+        return f"{text} ({self.timezone})"
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Ticks again and again after the same time.
+
+    Args:
+        interval: seconds or a timedelta, at least one second.
+
+    Raises:
+        InvalidSchedule: the interval is none.
+    """
+
+    interval: Seconds
+
+    def __post_init__(self) -> None:
+        try:
+            us = positive_us(self.interval, "interval")
+        except InvalidOptions as error:
+            raise InvalidSchedule(str(error)) from None
+        if us < SECOND_US:
+            raise InvalidSchedule(
+                f"interval={self.interval!r} is less than a second: for a quicker rhythm write a task that loops"
+            )
+        # One form for one interval, so that equal ones are equal: 300, 300.0, timedelta(minutes=5).
+        object.__setattr__(self, "interval", timedelta(microseconds=us))
+
+    @property
+    def interval_us(self) -> int:
+        """The interval in microseconds."""
+        return positive_us(self.interval, "interval")
+
+    def next_after(self, instant: datetime) -> datetime:
+        """Return the instant one interval later, in UTC.
+
+        Raises:
+            InvalidSchedule: the instant has no time zone, or the calendar ends before.
+        """
+        _check_aware(instant)
+        us = to_us(instant) + self.interval_us
+        if us > MAX_US:
+            raise InvalidSchedule(f"{self.describe()} has no tick after {instant}")
+        return from_us(us)
+
+    def describe(self) -> str:
+        """Return the interval in English."""
+        left, words = self.interval_us, []
+        for unit, seconds in _UNITS:
+            count, left = divmod(left, seconds * SECOND_US)
+            if count:
+                words.append(f"{count} {unit}{'s' if count > 1 else ''}")
+        if left:
+            words.append(f"{left / 1000:g} ms")
+        text = " ".join(words)
+        return f"Every {text.removeprefix('1 ') if len(words) == 1 else text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """Ticks a single time.
+
+    Args:
+        at: an aware datetime.
+
+    Raises:
+        InvalidSchedule: it names no instant.
+    """
+
+    at: datetime
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "at", from_us(instant_us(self.at, "run_at")))
+        except InvalidOptions as error:
+            raise InvalidSchedule(str(error)) from None
+
+    def next_after(self, instant: datetime) -> datetime | None:
+        """Return the tick if it is still to come."""
+        _check_aware(instant)
+        return self.at if self.at > instant else None
+
+    def describe(self) -> str:
+        """Return the date in English."""
+        return f"Once, at {self.at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+Recurrence = Cron | Every | Once
+
+
+# -- on the wall clock ------------------------------------------------------------------------
+
+
+def _next_time_of_day(fields: str, instant: datetime, zone: tzinfo) -> datetime:
+    """Return the first tick after an instant in UTC, where each local day has its own."""
+    for tick in CronSim(fields, instant.astimezone(zone)):
+        # cronsim looks for it on the wall clock: from the second of two equal hours, that may lead back into the first.
+        found = tick.astimezone(UTC)
+        if found > instant and not _is_of_no_day(tick, fields, zone):
+            return found
+    raise StopIteration
+
+
+def _is_of_no_day(tick: datetime, fields: str, zone: tzinfo) -> bool:
+    """Return whether a tick was moved here from a day that the zone has left out (Apia, 30 December 2011)."""
+    wall = tick.replace(tzinfo=None, fold=0)
+    noon_before = datetime.combine(wall.date(), time()) - timedelta(hours=12)
+    if _on_the_clock(noon_before, zone, fold=0) is not None:
+        return False
+    return next(CronSim(fields, wall - timedelta(seconds=1))) != wall
+
+
+def _next_by_real_time(fields: str, instant: datetime, zone: tzinfo) -> datetime:
+    """Return the first instant after one in UTC at which the clocks of a zone show a time that fits."""
+    wall = instant.astimezone(zone).replace(tzinfo=None, fold=0)
+    match = next(CronSim(fields, wall))
+    found = _on_the_clock(match, zone, fold=0)
+    if found is not None and _is_calm(instant, zone) and _is_calm(found, zone):
+        return found
+    # The clocks change near by: what they show runs back, or leaves times out. So all that fits is looked at, from a
+    # little earlier to a little later. (cronsim's own way loses ticks where they change by half an hour.)
+    first: datetime | None = None
+    for match in CronSim(fields, wall - _CHANGE):
+        if first is not None and match > first.astimezone(zone).replace(tzinfo=None) + _CHANGE:
+            return first
+        for fold in (0, 1):
+            found = _on_the_clock(match, zone, fold=fold)
+            if found is not None and found > instant and (first is None or found < first):
+                first = found
+    raise StopIteration
+
+
+def _on_the_clock(wall: datetime, zone: tzinfo, *, fold: Literal[0, 1]) -> datetime | None:
+    """Return when, in UTC, a zone's clocks show that date and time, for the first or second time; None for never."""
+    found = wall.replace(tzinfo=zone, fold=fold).astimezone(UTC)
+    return found if found.astimezone(zone).replace(tzinfo=None, fold=0) == wall else None
+
+
+def _is_calm(instant: datetime, zone: tzinfo) -> bool:
+    """Return whether the clocks of a zone do not change some hours before and after an instant."""
+    offsets = {
+        moment.astimezone(zone).utcoffset()
+        for moment in (instant - _CHANGE, instant, instant + _CHANGE)
+    }
+    return len(offsets) == 1
+
+
+@functools.lru_cache(maxsize=1024)
+def zone_of(name: str) -> tzinfo:
+    """Return a time zone by its name.
+
+    Raises:
+        InvalidSchedule: the time zone database does not know it, or is not there.
+    """
+    if name == "UTC":
+        # Not ZoneInfo("UTC"): for this one there is a short way, since it never changes.
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError, TypeError):
+        raise InvalidSchedule(
+            f"timezone={name!r} is not in the time zone database: write a name such as 'Europe/Berlin'"
+            f"{'' if _has_database() else ' (no database is there at all: install tzdata)'}"
+        ) from None
+
+
+def _has_database() -> bool:
+    try:
+        ZoneInfo("Europe/Berlin")
+    except (KeyError, OSError):
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=1024)
+def _fields_of(expression: str) -> str:
+    """Return the five fields that an expression means, spelt in one way."""
+    if not isinstance(expression, str):
+        raise InvalidSchedule(f'{expression!r} is not a cron expression: write "0 8 * * *"')
+    text = expression.strip()
+    if text.startswith("@"):
+        known = _ALIASES.get(text.lower())
+        if known is None:
+            raise InvalidSchedule(
+                f"the cron expression {expression!r} is none of {', '.join(_ALIASES)}"
+            )
+        return known
+    fields = text.split()
+    if len(fields) == _FIELD_COUNT + 1:
+        raise InvalidSchedule(
+            f"the cron expression {expression!r} has six fields: leave the seconds out, or write"
+            " every(seconds=...)"
+        )
+    if len(fields) != _FIELD_COUNT:
+        raise InvalidSchedule(
+            f"the cron expression {expression!r} has {len(fields)} field(s), not five: {_FIELDS}"
+        )
+    return " ".join(fields)
+
+
+def _check_aware(instant: datetime) -> None:
+    if instant.utcoffset() is None:
+        raise InvalidSchedule(
+            f"{instant!r} has no time zone, so it names no instant: write datetime(..., tzinfo=UTC)"
+        )

@@ -1,0 +1,417 @@
+"""The schedules of an open runner: look, store, pause, run now, remove; and the declaring of those in the code."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar, Unpack
+
+from jobrunner.call import NO_OPTIONS, Options
+from jobrunner.clock import from_us, now_us
+from jobrunner.declaration import Words, define, reconcile
+from jobrunner.errors import (
+    DeclaredInCode,
+    InvalidOptions,
+    InvalidSchedule,
+    ScheduleNotFound,
+    UnknownQueue,
+    UnknownTask,
+)
+from jobrunner.job import Job
+from jobrunner.model import (
+    Definition,
+    Enqueue,
+    Misfire,
+    Overlap,
+    ScheduleChange,
+    ScheduleRow,
+    ScheduleSource,
+    TickOutcome,
+    TickRow,
+)
+from jobrunner.paging import checked_limit
+from jobrunner.planning import first_tick, job_of, load_options, recurrence_of, resumed_tick
+from jobrunner.schedule import Cron, Every, Once, Recurrence
+from jobrunner.spec import Seconds, TaskSpec, checked_schedule_id
+from jobrunner.store.protocol import Store
+from jobrunner.task import Task
+
+T = TypeVar("T")
+
+PAGE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A schedule, as it was when it was read."""
+
+    id: str
+    task: str
+    source: ScheduleSource
+    """``"code"`` for those that stand above a task, ``"stored"`` for those that were made at run time."""
+    description: str
+    """When it ticks, in English."""
+    cron: str | None
+    timezone: str | None
+    every: timedelta | None
+    run_at: datetime | None
+    args: Mapping[str, Any]
+    """By parameter name, those that were given."""
+    misfire: Misfire
+    grace: timedelta | None
+    cap: int
+    overlap: Overlap
+    jitter: timedelta
+    start: datetime | None
+    end: datetime | None
+    paused: bool
+    disabled: bool
+    """It stands in the code no more."""
+    next_at: datetime | None
+    """The next tick; None while it is paused or disabled, and when no tick is to come."""
+    last_at: datetime | None
+    """The last tick that made a job."""
+    last_job: str | None
+    """That job's id."""
+    fired: int
+    skipped: int
+    """How many ticks have made a job, and how many have made none."""
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleTick:
+    """One tick of a schedule, or a run of ticks that made no job."""
+
+    at: datetime
+    until: datetime
+    """The last of the run; the tick itself if it is one."""
+    count: int
+    """How many; an estimate where there were more than 20,000."""
+    outcome: TickOutcome
+    job: str | None
+    """The id of the job that it made."""
+
+
+class Schedules:
+    """Stored recurrences that make jobs; ``queue.schedules``."""
+
+    def __init__(
+        self,
+        store: Store,
+        tasks: Mapping[str, TaskSpec],
+        queues: frozenset[str],
+        *,
+        timezone: str,
+        enqueue: Callable[[Enqueue], Awaitable[Job[Any]]],
+        wake: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._tasks = tasks
+        self._queues = queues
+        self._timezone = timezone
+        self._enqueue = enqueue
+        self._wake = wake
+
+    # -- looking ------------------------------------------------------------------
+
+    async def get(self, id: str) -> Schedule:
+        """Return a schedule.
+
+        Raises:
+            ScheduleNotFound: none has this id.
+        """
+        return _schedule_of(await self._row(id))
+
+    async def list(
+        self,
+        *,
+        task: Task[..., Any] | str | None = None,
+        after: str | None = None,
+        limit: int = PAGE,
+    ) -> list[Schedule]:
+        """Return schedules by id.
+
+        Args:
+            task: only its schedules.
+            after: only those whose id comes after this one: the last of the page before.
+            limit: at most that many, 1 to 1,000.
+        """
+        name = task.name if isinstance(task, Task) else task
+        rows = await self._store.schedules(task=name, after=after, limit=checked_limit(limit))
+        return [_schedule_of(row) for row in rows]
+
+    async def ticks(self, id: str, *, limit: int = 100) -> Sequence[ScheduleTick]:
+        """Return the ticks of a schedule, newest first: those that made a job, and those that were skipped.
+
+        Raises:
+            ScheduleNotFound: none has this id.
+        """
+        await self._row(id)
+        return [_tick_of(row) for row in await self._store.ticks(id, limit=checked_limit(limit))]
+
+    async def _row(self, id: str) -> ScheduleRow:
+        row = await self._store.schedule(id)
+        if row is None:
+            raise ScheduleNotFound(f"no schedule has the id {id!r}")
+        return row
+
+    # -- changing -----------------------------------------------------------------
+
+    async def upsert(
+        self,
+        id: str,
+        task: Task[..., Any] | str,
+        *,
+        cron: str | None = None,
+        every: Seconds | None = None,
+        run_at: datetime | None = None,
+        timezone: str | None = None,
+        **words: Unpack[Words],
+    ) -> Schedule:
+        """Store a schedule, or change the one that has the id; all workers follow at once.
+
+        If nothing about its ticks is changed, the next one stays as it is.
+
+        Args:
+            id: letters, digits and ``_ . : @ + -``.
+            task: what its jobs call, or its stored name; ``task.options(...)`` holds for each of them.
+            cron: five fields, or ``@daily`` and its kin.
+            every: seconds or a timedelta; ticks first one interval from now.
+            run_at: an aware datetime, to tick once.
+            timezone: of the cron expression; the runner's if not given.
+            **words: see ``Words``: ``args``, ``misfire``, ``grace``, ``cap``, ``overlap``, ``jitter``, ``start`` and
+                ``end``.
+
+        Raises:
+            InvalidSchedule: a word has a value that cannot be; nothing was stored.
+            InvalidArguments: ``args`` do not fit the task.
+            DeclaredInCode: the id belongs to a schedule in the code.
+            UnknownTask, UnknownQueue: the runner has no such task or queue.
+        """
+        try:
+            checked_schedule_id(id)
+        except InvalidOptions as error:
+            raise InvalidSchedule(str(error)) from None
+        recurrence = self._recurrence(cron, every, run_at, timezone)
+        spec, options = self._checked(task)
+        definition = define(spec, options, recurrence, words, "upsert")
+
+        def changed(seen: ScheduleRow | None) -> ScheduleRow:
+            now = now_us()
+            timing = definition.timing
+            if seen is None:
+                tick = first_tick(timing, now)
+                return ScheduleRow(id, "stored", definition, 0, 0, False, False, now, tick)
+            if seen.source == "code":
+                raise DeclaredInCode(
+                    f"the schedule {id!r} stands in the code, above {seen.definition.task}: change it there,"
+                    " or pause it"
+                )
+            same = seen.definition.timing == timing
+            tick = seen.next if same else first_tick(timing, now, last=seen.last)
+            return seen._replace(definition=definition, next=tick)
+
+        return _schedule_of(await self._change(id, changed))
+
+    def _recurrence(
+        self,
+        cron: str | None,
+        every: Seconds | None,
+        run_at: datetime | None,
+        timezone: str | None,
+    ) -> Recurrence:
+        given = [word for word in (cron, every, run_at) if word is not None]
+        if len(given) != 1:
+            raise InvalidSchedule("a schedule takes one of cron=, every= and run_at=")
+        if cron is not None:
+            return Cron(cron, self._timezone if timezone is None else timezone)
+        if timezone is not None:
+            raise InvalidSchedule("timezone= goes with cron=; intervals and dates know none")
+        return Every(every) if every is not None else Once(given[0])  # type: ignore[arg-type]  # the one that is left
+
+    def _checked(self, task: Task[..., Any] | str) -> tuple[TaskSpec, Options]:
+        if isinstance(task, str):
+            found = self._tasks.get(task)
+            if found is None:
+                raise UnknownTask(f"no task {task!r} is registered with this runner")
+            return found, NO_OPTIONS
+        if not isinstance(task, Task):
+            raise UnknownTask(f"{task!r} is not a task; decorate the function with @jobs.task")
+        spec, options = task.spec, task._options  # noqa: SLF001 - of our own class
+        if self._tasks.get(spec.name) is not spec:
+            raise UnknownTask(
+                f"{spec.name} ({spec.where}) is not registered with this runner; write jobs.include(router) before it"
+                " is opened, or decorate the function with @jobs.task"
+            )
+        if options.queue is not None and options.queue not in self._queues:
+            raise UnknownQueue(f"options(queue={options.queue!r}): the runner has no such queue")
+        return spec, options
+
+    async def pause(self, id: str) -> Schedule:
+        """Let a schedule make no jobs until ``resume``, in any process; what it has made goes on.
+
+        Raises:
+            ScheduleNotFound: none has this id.
+        """
+        return await self._change_known(id, lambda seen: seen._replace(paused=True))
+
+    async def resume(self, id: str) -> Schedule:
+        """Undo ``pause``; ticks that fell into the pause make no job.
+
+        Raises:
+            ScheduleNotFound: none has this id.
+        """
+
+        def resumed(seen: ScheduleRow) -> ScheduleRow:
+            if not seen.paused:
+                return seen
+            return seen._replace(paused=False, next=resumed_tick(seen, now_us()))
+
+        return await self._change_known(id, resumed)
+
+    async def remove(self, id: str) -> None:
+        """Delete a schedule and the record of its ticks; its jobs stay.
+
+        Raises:
+            ScheduleNotFound: none has this id.
+            DeclaredInCode: it stands in the code, and would be back at the next start.
+        """
+
+        def removed(seen: ScheduleRow | None) -> None:
+            row = self._known(id, seen)
+            if row.source == "code" and not row.disabled:
+                raise DeclaredInCode(
+                    f"the schedule {id!r} stands in the code, above {row.definition.task}: take it away there,"
+                    " or pause it"
+                )
+
+        await self._change(id, removed)
+
+    async def run_now(self, id: str) -> Job[Any]:
+        """Store a job of a schedule now, due at once, with the options of every other; its ticks stay as they are.
+
+        It works on a paused schedule too, and whatever ``overlap`` says.
+
+        Returns:
+            The job; with ``created`` False if an unfinished one held the schedule's key.
+
+        Raises:
+            ScheduleNotFound: none has this id.
+            UnknownTask: the runner does not have its task.
+        """
+        row = await self._row(id)
+        spec = self._tasks.get(row.definition.task)
+        if spec is None:
+            raise UnknownTask(
+                f"schedule {id!r} is of task {row.definition.task}, which this runner does not have; register it, or"
+                " keep its old name with @jobs.task(aliases=[...])"
+            )
+        now = now_us()
+        at_once = row._replace(definition=row.definition._replace(jitter=0))
+        return await self._enqueue(job_of(at_once, spec, now, now))
+
+    async def _change_known(
+        self, id: str, changed: Callable[[ScheduleRow], ScheduleRow]
+    ) -> Schedule:
+        return _schedule_of(await self._change(id, lambda seen: changed(self._known(id, seen))))
+
+    def _known(self, id: str, row: ScheduleRow | None) -> ScheduleRow:
+        if row is None:
+            raise ScheduleNotFound(f"no schedule has the id {id!r}")
+        return row
+
+    async def _change(self, id: str, changed: Callable[[ScheduleRow | None], T]) -> T:
+        """Write what ``changed`` makes of a row; again from the start if another process was quicker."""
+        while True:
+            seen = await self._store.schedule(id)
+            row = changed(seen)
+            if row == seen:
+                return row
+            new = row if isinstance(row, ScheduleRow) else None
+            if await self._store.change_schedules([ScheduleChange(seen, new)]):
+                self._wake()
+                return row
+
+
+async def declare(
+    store: Store,
+    declared: Mapping[str, Definition],
+    *,
+    revision: int,
+    elsewhere: frozenset[str],
+) -> Sequence[ScheduleChange]:
+    """See to it that the store holds what the code declares; return what had to be changed for that.
+
+    Raises:
+        StoreError: nothing was changed.
+    """
+    while True:
+        rows = {row.id: row for row in await store.declared_schedules()}
+        for id in declared:
+            # One that was made at run time, and has moved into the code since.
+            if id not in rows and (row := await store.schedule(id)) is not None:
+                rows[id] = row
+        changes = reconcile(
+            declared, rows.values(), revision=revision, now=now_us(), elsewhere=elsewhere
+        )
+        if not changes or await store.change_schedules(changes):
+            return changes
+
+
+def queues_of(rows: Mapping[str, Definition]) -> Mapping[str, str]:
+    """Return the queue that each definition names itself, by id."""
+    named = {id: load_options(definition.options).queue for id, definition in rows.items()}
+    return {id: queue for id, queue in named.items() if queue is not None}
+
+
+def _schedule_of(row: ScheduleRow) -> Schedule:
+    definition = row.definition
+    timing = definition.timing
+    active = not (row.paused or row.disabled)
+    return Schedule(
+        id=row.id,
+        task=definition.task,
+        source=row.source,
+        description=_description(row),
+        cron=timing.cron,
+        timezone=timing.timezone,
+        every=_duration(timing.every),
+        run_at=_instant(timing.run_at),
+        args=json.loads(definition.args),
+        misfire=definition.misfire,
+        grace=_duration(definition.grace),
+        cap=definition.cap,
+        overlap=definition.overlap,
+        jitter=timedelta(microseconds=definition.jitter),
+        start=_instant(timing.start),
+        end=_instant(timing.end),
+        paused=row.paused,
+        disabled=row.disabled,
+        next_at=_instant(row.next) if active else None,
+        last_at=_instant(row.last_fired),
+        last_job=row.last_job,
+        fired=row.fired,
+        skipped=row.skipped,
+        revision=row.revision,
+    )
+
+
+def _description(row: ScheduleRow) -> str:
+    try:
+        return recurrence_of(row.definition.timing).describe()
+    except InvalidSchedule as error:
+        # Stored by a process that knows more zones than this one.
+        return str(error)
+
+
+def _tick_of(row: TickRow) -> ScheduleTick:
+    return ScheduleTick(from_us(row.instant), from_us(row.until), row.number, row.outcome, row.job)
+
+
+def _instant(us: int | None) -> datetime | None:
+    return None if us is None else from_us(us)
+
+
+def _duration(us: int | None) -> timedelta | None:
+    return None if us is None else timedelta(microseconds=us)

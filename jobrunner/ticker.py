@@ -1,0 +1,154 @@
+"""Fires the schedules of one worker: sleeps until the next tick, plans what is due, hands it to the next round.
+
+The round before tells when the next tick is, so nobody asks for it: no query is made for schedules while none is due.
+Several workers may see one tick as due; the round of one of them writes it, and the others' are refused by the store.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from jobrunner.clock import SECOND_US, from_us, now_us
+from jobrunner.committer import Committer
+from jobrunner.errors import JobRunnerError, StoreError
+from jobrunner.model import Fire, Fired, ScheduleRow
+from jobrunner.planning import fire_of
+from jobrunner.spec import TaskSpec
+from jobrunner.store.protocol import Store
+
+logger = logging.getLogger("jobrunner")
+
+FIRES_PER_ROUND: Final = 100
+"""Planning takes the loop some 50 µs each: ten thousand that tick at midnight must not hold it for half a second."""
+LONGEST_SLEEP_S: Final = 3600.0
+"""Timers beyond a day or so are not exact, and the poll looks at the clock anew long before."""
+
+
+class Ticker:
+    """The timer of the schedules whose tasks one worker knows."""
+
+    def __init__(self, store: Store, committer: Committer, specs: Mapping[str, TaskSpec]) -> None:
+        self._tasks = frozenset(specs)
+        self._stuck: dict[str, tuple[ScheduleRow, str]] = {}
+        """By id, schedules that this process cannot fire as they are, and why."""
+        self._next: int | None = None
+        self._store = store
+        self._committer = committer
+        self._specs = specs
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._failing = False
+
+    def start(self) -> None:
+        """Begin to fire."""
+        self._task = asyncio.create_task(self._run(), name="jobrunner-ticker")
+
+    def begin_stop(self) -> None:
+        """Fire nothing any more; what a round already carries is written."""
+        self._stopping = True
+        self._disarm()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def stop(self) -> None:
+        """Fire nothing any more, and wait until that is so."""
+        self.begin_stop()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def heard(self, next_tick: int | None) -> None:
+        """Sleep until the next tick, which a round has just told."""
+        self._next = next_tick
+        self._disarm()
+        if next_tick is None or self._stopping:
+            return
+        wait_s = (next_tick - now_us()) / SECOND_US
+        if wait_s <= 0:
+            self._wake.set()
+        else:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(min(wait_s, LONGEST_SLEEP_S), self._wake.set)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self.fire_due()
+            except Exception as error:
+                # The store is not there just now, most likely. The next poll wakes us again.
+                if not self._failing:
+                    logger.error(
+                        "schedules could not be fired, and are tried again: %s",
+                        error,
+                        exc_info=not isinstance(error, JobRunnerError),
+                    )
+                self._failing = True
+            else:
+                self._failing = False
+
+    async def fire_due(self) -> int:
+        """Fire one slice of what is due; return how many schedules made a step.
+
+        If more is due, the round that carries the slice says so, and wakes us again.
+        """
+        now = now_us()
+        limit = FIRES_PER_ROUND + len(self._stuck)
+        rows = await self._store.due_schedules(self._tasks, now=now, limit=limit)
+        fires = self._planned(rows, now)
+        if not fires:
+            # The timer rang a moment early. Or another worker was quicker: then the next poll tells the next tick.
+            if self._next is not None and self._next > now:
+                self.heard(self._next)
+            return 0
+        answers = await self._committer.fire(fires)
+        steps = 0
+        for fire, fired in zip(fires, answers, strict=True):
+            if isinstance(fired, StoreError):
+                self._set_aside(fire.seen, fired)
+            elif fired.advanced:
+                steps += 1
+                _log(fire, fired)
+        return steps
+
+    def _planned(self, rows: Sequence[ScheduleRow], now: int) -> list[Fire]:
+        """Return the steps of the schedules that can be fired here."""
+        fires: list[Fire] = []
+        for row in rows:
+            if self._stuck.get(row.id, (None, ""))[0] == row:
+                continue
+            try:
+                fires.append(fire_of(row, self._specs[row.definition.task], now))
+            except (JobRunnerError, ValueError, TypeError) as error:
+                # Whatever a row may hold, the schedules beside it must not wait for it.
+                self._set_aside(row, error)
+            else:
+                self._stuck.pop(row.id, None)
+        return fires
+
+    def _set_aside(self, row: ScheduleRow, error: Exception) -> None:
+        """Leave a schedule alone until it is changed, and say so once."""
+        self._stuck[row.id] = (row, str(error))
+        logger.error("schedule %s cannot be fired by this process: %s", row.id, error)
+
+    @property
+    def problems(self) -> list[str]:
+        """What keeps schedules from being fired, a sentence each."""
+        return [f"schedule {id} cannot be fired: {why}" for id, (_, why) in self._stuck.items()]
+
+
+def _log(fire: Fire, fired: Fired) -> None:
+    for outcome, count in fired.skipped.items():
+        logger.info("schedule %s: %d tick(s) made no job (%s)", fire.seen.id, count, outcome)
+    if logger.isEnabledFor(logging.DEBUG):
+        for job in fired.jobs:
+            following = None if fire.next is None else from_us(fire.next).isoformat()
+            logger.debug("schedule %s made job %s; next tick %s", fire.seen.id, job.id, following)
