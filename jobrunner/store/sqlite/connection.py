@@ -79,7 +79,7 @@ class Connection:
             raise_as_ours(error, self._path)
         except ValueError as error:
             if "closed" in str(error) or "no active connection" in str(error):
-                raise StoreUnavailable(f"{self._path} is closed") from error
+                raise StoreUnavailable(f"{self._path} is not open any more") from error
             raise
 
     def _call(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
@@ -182,6 +182,9 @@ def as_ours(  # noqa: PLR0911 - a table
     match _code(error):
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreBusy(f"another program holds the write lock of {path} for too long")
+        case sqlite3.SQLITE_INTERRUPT:
+            # By our own close: see ``Connection.close``.
+            return StoreUnavailable(f"{path} is not open any more")
         case sqlite3.SQLITE_FULL:
             return StoreFull(f"no room left for {path}; free some space, waiting jobs are safe")
         case sqlite3.SQLITE_READONLY:
