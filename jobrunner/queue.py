@@ -19,6 +19,7 @@ from jobrunner.errors import (
     JobNotFound,
     ResultNotStored,
     ResultTimeout,
+    StoreError,
     UnknownQueue,
     UnknownTask,
 )
@@ -313,6 +314,16 @@ class JobQueue:
     async def health(self) -> Health:
         """Return whether the promises are being kept just now, and what stands in the way."""
         return await self._worker.health()
+
+    def is_ready(self) -> bool:
+        """Return ``Health.ready`` alone, without a look into the store."""
+        return self._worker.is_ready()
+
+    async def failure(self) -> StoreError:
+        """Wait until this process has stopped working for good, and return why; perhaps for ever."""
+        await self._worker.has_failed.wait()
+        assert self._worker.failed is not None  # noqa: S101 - set together
+        return self._worker.failed
 
     if not TYPE_CHECKING:
         # Not shown to type checkers: they would take any attribute for one that exists.
