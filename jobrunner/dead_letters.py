@@ -10,7 +10,7 @@ from jobrunner.clock import from_us, now_us
 from jobrunner.errors import JobNotFound, UnknownTask
 from jobrunner.ids import new_id
 from jobrunner.job import DeadLetter, Job, history_of
-from jobrunner.model import DeadReason, Enqueue, Enqueued, JobRow
+from jobrunner.model import DeadReason, Enqueue, Enqueued, Filter, JobRow
 from jobrunner.paging import checked_limit, filter_of, read_cursor, write_cursor
 from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store
@@ -174,19 +174,20 @@ class DeadLetters:
         tag: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        on_slice: Callable[[int], None] | None = None,
     ) -> int:
         """Replay every dead letter that fits, in slices, so that other writers get their turn.
 
         Those whose key is taken stay where they are.
 
+        Args:
+            on_slice: hears after each slice how many dead letters it has seen to.
+
         Returns:
             How many were replayed.
         """
-        began = now_us()
-        where = filter_of(task=task, queue=queue, reason=reason, tag=tag, since=since, until=until)
-        # What dies again meanwhile was replayed once already.
-        where = where._replace(
-            until=began + 1 if where.until is None else min(where.until, began + 1)
+        where = _until_now(
+            filter_of(task=task, queue=queue, reason=reason, tag=tag, since=since, until=until)
         )
         replayed, before = 0, None
         while True:
@@ -195,8 +196,44 @@ class DeadLetters:
             )
             replayed += done.replayed
             self._wake()
+            if on_slice is not None:
+                on_slice(done.replayed + done.conflicts)
             if done.cursor is None:
                 return replayed
+            before = done.cursor
+
+    async def delete_all(
+        self,
+        *,
+        task: Task[..., Any] | str | None = None,
+        queue: str | None = None,
+        reason: DeadReason | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        on_slice: Callable[[int], None] | None = None,
+    ) -> int:
+        """Delete every dead letter that fits, with its history; in slices, as ``replay_all``.
+
+        Args:
+            on_slice: hears after each slice how many dead letters it has seen to.
+
+        Returns:
+            How many were deleted.
+        """
+        where = _until_now(
+            filter_of(task=task, queue=queue, reason=reason, tag=tag, since=since, until=until)
+        )
+        deleted, before = 0, None
+        while True:
+            done = await self._store.delete_dead_letters(
+                where, before=before, limit=REPLAYED_PER_SLICE
+            )
+            deleted += done.deleted
+            if on_slice is not None:
+                on_slice(done.deleted)
+            if done.cursor is None:
+                return deleted
             before = done.cursor
 
     async def delete(self, id: str) -> None:
@@ -209,6 +246,12 @@ class DeadLetters:
             raise JobNotFound(
                 f"no dead letter has the id {id}; it may have been replayed or deleted"
             )
+
+
+def _until_now(where: Filter) -> Filter:
+    """Leave out what dies from now on: what was replayed may die again meanwhile, and once is enough."""
+    until = now_us() + 1
+    return where._replace(until=until if where.until is None else min(where.until, until))
 
 
 def dead_letter_of(row: JobRow, history: tuple[Any, ...] = ()) -> DeadLetter:

@@ -6,6 +6,7 @@ SQLite's own locks.  What this module opens lies in the folder beside it.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from jobrunner.clock import SECOND_US
@@ -20,10 +21,12 @@ from jobrunner.model import (
     QueueStats,
     WorkerRow,
 )
-from jobrunner.store.protocol import Page, Recovered, Replayed, Round, Written
+from jobrunner.store.protocol import Page, Recovered, Replayed, Round, Slice, Written
 from jobrunner.store.sqlite import (
     commands,
+    copy,
     files,
+    kernel,
     letters,
     members,
     migrate,
@@ -72,6 +75,7 @@ class SqliteStore:
             self._writer = await Writer.open(self.path, self._folder, self.durability)
             while await self._writer.read(migrate.check):
                 await self._writer.write(migrate.migrate_one)
+            await kernel.make_sure_of_one(self._writer, self.path)
             self._reader = await Connection.open(self.path, read_only=True)
             self._checkpointer = Checkpointer(self.path, self._folder, self._writer.checkpoint)
             self._identity = files.FileIdentity.of(self.path)
@@ -269,6 +273,10 @@ class SqliteStore:
         """See ``Store.delete_dead_letter``."""
         return await self._write(letters.delete, id)
 
+    async def delete_dead_letters(self, where: Filter, *, before: int | None, limit: int) -> Slice:
+        """See ``Store.delete_dead_letters``."""
+        return await self._write(letters.delete_all, where, before, limit)
+
     async def bury_waiting(
         self,
         queue: str,
@@ -284,6 +292,18 @@ class SqliteStore:
         return await self._write(
             letters.bury_waiting, queue, task, due_before, reason, error, now, limit
         )
+
+    # -- copies ---------------------------------------------------------------------------------------
+
+    async def backup(self, destination: Path, on_progress: Callable[[int, int], None]) -> None:
+        """Write a whole and consistent copy, while everybody goes on writing; see ``copy.backup``."""
+        await self._read(copy.backup, destination, on_progress)
+
+    async def vacuum(self) -> None:
+        """Give back the room that deleted rows have left; nobody else writes meanwhile."""
+        if self._writer is None:
+            raise StoreUnavailable(f"{self.path} is not open")
+        await self._writer.exclusive(copy.vacuum)
 
     # -- queues and upkeep ----------------------------------------------------------------------------
 
