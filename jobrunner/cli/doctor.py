@@ -1,0 +1,56 @@
+"""``jobrunner doctor``: everything that can be wrong with a store, and what to do about it."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from jobrunner.cli import exits
+from jobrunner.cli.place import Place, as_json, at_place
+
+if TYPE_CHECKING:
+    from jobrunner.store.sqlite.diagnosis import Finding
+
+
+@click.command()
+@at_place
+@click.option("--deep", is_flag=True, help="Also read every page of the file.")
+@as_json
+def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
+    """Look for what is wrong with a store, in use or stopped; nothing is changed.
+
+    With an application, also at its SQLAlchemy engines: one that opens the file with other settings can damage it.
+    """
+    from jobrunner.cli.engines import findings as engine_findings
+    from jobrunner.cli.output import say_json
+    from jobrunner.cli.target import load_runner
+    from jobrunner.clock import now_us
+    from jobrunner.store.sqlite.diagnosis import diagnose
+    from jobrunner.store.sqlite.place import path_of
+
+    store = place.store
+    runner = None if place.target is None else load_runner(place.target)
+    if store is None:
+        assert runner is not None  # noqa: S101 - a place has one of the two
+        store = runner.settings.store
+    path = path_of(store)
+    found = list(diagnose(path, now=now_us(), deep=deep))
+    if runner is not None:
+        found += engine_findings(path)
+    healthy = not any(one.level == "problem" for one in found)
+    if as_json:
+        say_json({"store": path, "healthy": healthy, "findings": [one._asdict() for one in found]})
+    else:
+        for one in found:
+            _say(one)
+    if not healthy:
+        raise click.exceptions.Exit(exits.PROBLEMS)
+
+
+_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+def _say(one: "Finding") -> None:
+    level = click.style(f"{one.level:<8}", fg=_COLOURS[one.level])
+    click.echo(f"{level}{one.about}: {one.what}")
+    if one.do is not None:
+        click.echo(f"{'':<8}→ {one.do}")
