@@ -1,5 +1,6 @@
 """``jobrunner doctor``: everything that can be wrong with a store, and what to do about it."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -33,7 +34,7 @@ def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
         assert runner is not None  # noqa: S101 - a place has one of the two
         store = runner.settings.store
     path = path_of(store)
-    found = list(diagnose(path, now=now_us(), deep=deep))
+    found = [_time_zones(), *diagnose(path, now=now_us(), deep=deep)]
     if runner is not None:
         found += engine_findings(path)
     healthy = not any(one.level == "problem" for one in found)
@@ -44,6 +45,28 @@ def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
             _say(one)
     if not healthy:
         raise click.exceptions.Exit(exits.PROBLEMS)
+
+
+def _time_zones() -> "Finding":
+    from importlib.util import find_spec
+    from zoneinfo import TZPATH, ZoneInfo, ZoneInfoNotFoundError
+
+    from jobrunner.store.sqlite.diagnosis import Finding
+
+    try:
+        # Not one that every system has: Lord Howe moves its clocks by half an hour.
+        ZoneInfo("Australia/Lord_Howe")
+    except ZoneInfoNotFoundError:
+        return Finding(
+            "warning",
+            "time zones",
+            "none are to be had",
+            "install tzdata: the package or the system's",
+        )
+    system = any(Path(place, "Australia/Lord_Howe").exists() for place in TZPATH)
+    where = "the system's" if system else "those of the package tzdata"
+    also = ", and the package tzdata" if system and find_spec("tzdata") else ""
+    return Finding("ok", "time zones", f"{where}{also}")
 
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}

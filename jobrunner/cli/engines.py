@@ -23,8 +23,9 @@ def findings(path: Path) -> Iterator[Finding]:
         return
     from sqlalchemy.engine import Engine
 
-    engines = [one for one in gc.get_objects() if isinstance(one, Engine) and _is_on(one, path)]
-    for engine in engines:
+    found = [one for one in gc.get_objects() if isinstance(one, Engine) and _is_on(one, path)]
+    # An engine with other execution options is another object on the same connections.
+    for engine in {id(one.pool): one for one in found}.values():
         yield _look_at(engine)
 
 

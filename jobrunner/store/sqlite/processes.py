@@ -37,9 +37,9 @@ def that_have_open(path: Path) -> Sequence[Holder]:
 def _has(process: str, wanted: str) -> bool:
     # A process may end, or close the file, between any two of these lines.
     with contextlib.suppress(OSError):
-        for descriptor in os.scandir(f"{process}/fd"):
+        for descriptor in os.listdir(f"{process}/fd"):
             with contextlib.suppress(OSError):
-                if os.readlink(descriptor.path) == wanted:
+                if os.readlink(f"{process}/fd/{descriptor}") == wanted:
                     return True
     return False
 
