@@ -1,4 +1,4 @@
-"""Puts the shop together: ``uvicorn app.main:create_app --factory``, or ``python -m app``."""
+"""Puts the shop together: ``uvicorn app.main:create_app --factory``, or ``python -m app serve``."""
 
 import logging
 import secrets
