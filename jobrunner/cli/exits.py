@@ -1,6 +1,10 @@
 """What the exit codes of the command mean; the same list stands in ``jobrunner --help`` and in docs/deploy.md."""
 
-from typing import Final
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Final, NoReturn
 
 from jobrunner.errors import (
     AlreadyRunning,
@@ -57,6 +61,23 @@ _BY_ERROR: Final[tuple[tuple[type[JobRunnerError], int], ...]] = (
     (AlreadyRunning, CONFIGURATION),
     (NotRunning, CONFIGURATION),
 )
+
+
+def end_at_signals() -> None:
+    """End at SIGTERM and SIGINT with their status, where nothing else hears them.
+
+    While the application is loaded; and after a server has shut down and raises its signal again. Not by the signal
+    itself, which process 1 of a container cannot die of; and at once, since everything is closed by then, and a thread
+    of the application must not keep the process.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.stderr.flush()
+    sys.stdout.flush()
+    os._exit(128 + number)
 
 
 def code_of(error: JobRunnerError) -> int:

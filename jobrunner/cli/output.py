@@ -86,10 +86,9 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def say_fields(fields: Mapping[str, object]) -> None:
     """Print what is known of one thing, a line for each field that has a value."""
-    width = max(map(len, fields), default=0)
-    for name, value in fields.items():
-        if value is None or value == ():
-            continue
+    shown = {name: value for name, value in fields.items() if value not in (None, ())}
+    width = max(map(len, shown), default=0)
+    for name, value in shown.items():
         lines = _word(value, lines=True).split("\n")
         click.echo(f"{name:<{width}}  {lines[0]}")
         for line in lines[1:]:

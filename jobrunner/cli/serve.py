@@ -1,11 +1,9 @@
 """``jobrunner serve``: an application and its jobs under uvicorn, in one process or several on one file."""
 
 import os
-import signal
 import sys
 from functools import partial
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -90,8 +88,7 @@ def run_server(
 def _serve(target: Target, *, workers: int, log_level: str, **options: Any) -> None:
     import uvicorn
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
+    exits.end_at_signals()
     # Loaded here also where only the children serve it: an application that cannot be is told once, and not by each
     # of them again and again.
     loaded = _load(target, log_level)
@@ -109,17 +106,6 @@ def _serve(target: Target, *, workers: int, log_level: str, **options: Any) -> N
     else:
         make = partial(_in_child, target, log_level, os.getpid())
         _run_children(uvicorn.Config(make, factory=True, workers=workers, **options))
-
-
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    """End with a signal's status: while the application is loaded, and after uvicorn has shut down and raised it again.
-
-    Not by the signal itself, which process 1 of a container cannot die of; and at once, since everything is closed and
-    a thread of the application must not keep the process.
-    """
-    sys.stderr.flush()
-    sys.stdout.flush()
-    os._exit(128 + number)
 
 
 def _load(target: Target, log_level: str) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from jobrunner.cli import exits
 from jobrunner.cli.place import Target
 
 
@@ -71,6 +72,7 @@ def _run(target: Target, queues: dict[str, int | None] | None, log_level: str) -
     from jobrunner.process import Orders, orders, work_until_signal
     from jobrunner.runner import JobRunner
 
+    exits.end_at_signals()
     loaded = load(target)
     configure_log(log_level)
     if isinstance(loaded, JobRunner):
