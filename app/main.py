@@ -36,7 +36,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        log.info("database: %s", settings.database_path)
         if token is None:
             log.warning("SHOP_ADMIN_TOKEN is not set; for this run it is: %s", admin_token)
         settings.database_path.parent.mkdir(parents=True, exist_ok=True)

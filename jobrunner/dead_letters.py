@@ -34,11 +34,12 @@ class DeadLetters:
     def __init__(
         self,
         store: Store,
-        tasks: Mapping[str, TaskSpec],
+        tasks: Mapping[str, TaskSpec] | None,
         *,
         stored: Callable[[Enqueued], Job[Any]],
         wake: Callable[[], None],
     ) -> None:
+        """``tasks`` is None where nobody can tell which there are: then every task will do."""
         self._store = store
         self._tasks = tasks
         self._stored = stored
@@ -137,14 +138,14 @@ class DeadLetters:
             InvalidArguments: the merged arguments do not fit the task.
         """
         row = await self._row(id)
-        spec = self._tasks.get(row.task)
-        if spec is None:
+        spec = None if self._tasks is None else self._tasks.get(row.task)
+        if spec is None and (self._tasks is not None or args is not None):
             raise UnknownTask(
                 f"dead letter {id} is of task {row.task}, which this runner does not have; register it, or keep its"
                 " old name with @jobs.task(aliases=[...])"
             )
         now = now_us()
-        if args is None:
+        if args is None or spec is None:
             stored = await self._store.replay(id, now=now)
         else:
             edited = Enqueue(
@@ -178,7 +179,7 @@ class DeadLetters:
     ) -> int:
         """Replay every dead letter that fits, in slices, so that other writers get their turn.
 
-        Those whose key is taken stay where they are.
+        Those whose key is taken, and those of tasks that the runner does not have, stay where they are.
 
         Args:
             on_slice: hears after each slice how many dead letters it has seen to.
@@ -192,7 +193,11 @@ class DeadLetters:
         replayed, before = 0, None
         while True:
             done = await self._store.replay_all(
-                where, before=before, now=now_us(), limit=REPLAYED_PER_SLICE
+                where,
+                before=before,
+                now=now_us(),
+                limit=REPLAYED_PER_SLICE,
+                tasks=None if self._tasks is None else self._tasks.keys(),
             )
             replayed += done.replayed
             self._wake()

@@ -145,7 +145,7 @@ async def _call(event: EventName, hook: Hook, loaded: object) -> None:
             await answer
     except GeneratorExit:
         raise
-    except BaseException as error:  # noqa: BLE001 - SystemExit in a hook must not end the process
+    except BaseException as error:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise  # the runner closes; any other cancel is the hook's own

@@ -45,6 +45,10 @@ MAX_TRACEBACK: Final = 32 * 1024
 """Characters kept of an attempt's error and traceback."""
 MAX_FRAMES: Final = 50
 
+_ESCAPES: Final = {
+    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
+}
+
 _OUR_FILES: Final = {
     __file__,
     TaskSpec.call.__code__.co_filename,
@@ -150,7 +154,12 @@ async def execute(attempt: Attempt, threads: Threads) -> Outcome:
     try:
         value = await _call(attempt, kwargs, threads)
     except asyncio.CancelledError as error:
-        return attempt.outcome_of_stop() if attempt.stopped else _failed(attempt, error, now_us())
+        if attempt.stopped:
+            return attempt.outcome_of_stop()
+        # A subtask of its own was cancelled: a failure like others, which `retry` would not take for an Exception.
+        failure = RuntimeError("the task was cancelled from inside, and nobody asked for that")
+        failure.__cause__ = error
+        return _failed(attempt, failure.with_traceback(error.__traceback__), now_us())
     except BaseException as error:  # noqa: BLE001 - SystemExit in a task must not end the worker
         timed_out = attempt.stopped == "timeout"
         return attempt.outcome_of_stop() if timed_out else _failed(attempt, error, now_us())
@@ -232,9 +241,11 @@ def _delay_us(steering: Snooze | Retry, now: int) -> int | None:
 
 
 def _ended(error: BaseException, now: int, outcome: Literal["failed", "timed_out"]) -> Ended:
-    # `raise Retry() from error`: the cause is what went wrong, the steering only what to do about it.
+    # `raise Retry() from error`: the cause is what went wrong, the steering only what to do about it; unless, as with
+    # `raise Bury("why") from error`, it has words of its own.
     told = error.__cause__ if isinstance(error, Steering) and error.__cause__ else error
-    return Ended(outcome, now, _type_name(told), _text(told), _traceback(error))
+    said = error if isinstance(error, Bury) and error.why else told
+    return Ended(outcome, now, _type_name(told), _text(said), _traceback(error))
 
 
 def _type_name(error: BaseException) -> str:
@@ -273,7 +284,8 @@ def _storable(text: str, most: int, *, keep_end: bool = False) -> str:
             if keep_end
             else f"{text[:most]}[{cut} characters cut]"
         )
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    # Nor of what would steer a terminal from inside a log.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").translate(_ESCAPES)
 
 
 def _extra(job: Claimed) -> dict[str, object]:

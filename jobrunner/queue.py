@@ -58,14 +58,14 @@ class JobQueue:
         store: Store,
         committer: Committer,
         *,
-        tasks: Mapping[str, TaskSpec],
+        tasks: Mapping[str, TaskSpec] | None,
         queues: frozenset[str],
         events: Events,
         worker: Worker,
     ) -> None:
         self._store = store
         self._committer = committer
-        self._tasks = tasks
+        self._tasks = {} if tasks is None else tasks
         self._queues = queues
         self._events = events
         self._worker = worker

@@ -39,7 +39,7 @@ from jobrunner.routing import TaskRouter
 from jobrunner.settings import Durability, Settings, checked_queues
 from jobrunner.spec import Seconds
 from jobrunner.store.sqlite import SqliteStore
-from jobrunner.store.sqlite.place import announce, path_of
+from jobrunner.store.sqlite.place import path_of, warn_of_layer
 from jobrunner.sync import SyncQueue, in_thread
 from jobrunner.task import Task
 from jobrunner.worker import Worker
@@ -179,7 +179,7 @@ class JobRunner(TaskRouter):
             settings.store if path is None else path, durability=settings.durability
         )
         await store.open()
-        announce(store.path)
+        warn_of_layer(store.path)
         stack.push_async_callback(_to_the_end, store.close)
         committer = Committer(store)
         events = Events(self._hooks, self._load)

@@ -103,7 +103,11 @@ class Supervisor:
         if batch.claim is not None and batch.claim.suspects:
             self._suspects_wait = any(job.suspect for job in written.claimed)
         for job in written.claimed:
-            self._start(job)
+            if self.stopping:
+                # The signal came while the claim was being committed.
+                self._committer.settle(Released(job, Ended("released", now_us())))
+            else:
+                self._start(job)
         if batch.look_due or (
             written.next_due is not None
             and (self._next_due is None or written.next_due < self._next_due)
@@ -162,7 +166,7 @@ class Supervisor:
             ended = Ended("failed", now, type(error).__name__, str(error))
             outcome = RetryAt(attempt.job, ended, now + 60 * SECOND_US)
         thread = attempt.thread
-        if thread is not None and not thread.done():
+        if thread is not None and not thread.done() and not attempt.abandoned:
             await self._outlast(attempt, outcome, thread)
         else:
             self._settle(attempt, outcome)
@@ -240,7 +244,7 @@ class Supervisor:
         """Settle an attempt without waiting for its code."""
         self._settle(attempt, attempt.outcome_of_stop())
         self._free(attempt)
-        attempt.abandoned = True
+        _leave_behind(attempt)
 
     # -- shutdown ----------------------------------------------------------------------------
 
@@ -258,11 +262,10 @@ class Supervisor:
     async def stop_all(self, grace_s: float) -> None:
         """Let attempts finish for the grace, then cancel them, then give back what is left."""
         self.begin_stop()
-        if await self._ended_within(grace_s):
-            return
-        for attempt in list(self.attempts.values()):
-            attempt.stop("shutdown")
-        if not await self._ended_within(min(1.0, max(grace_s, 0.1))):
+        if not await self._ended_within(grace_s):
+            for attempt in list(self.attempts.values()):
+                attempt.stop("shutdown")
+            await self._ended_within(min(1.0, max(grace_s, 0.1)))
             for attempt in list(self.attempts.values()):
                 job = attempt.job
                 logger.error(
@@ -272,8 +275,9 @@ class Supervisor:
                     extra=_extra(job),
                 )
                 self.abandon(attempt)
-                if attempt.task is not None:
-                    attempt.task.cancel()
+        for attempt in list(self.stuck):
+            # Settled long ago; only its task still waits for the thread, and the loop would wait for the task.
+            _leave_behind(attempt)
 
     async def _ended_within(self, timeout_s: float) -> bool:
         try:
@@ -311,6 +315,15 @@ class Supervisor:
             else:
                 _log(outcome)
             events.settled(outcome)
+
+
+def _leave_behind(attempt: Attempt) -> None:
+    """Wait for its code no more, and let nobody else wait for it: ``asyncio.run`` would, for ever."""
+    attempt.abandoned = True
+    if attempt.task is not None:
+        attempt.task.cancel()
+        if attempt.thread is None:
+            asyncio._unregister_task(attempt.task)  # noqa: SLF001 - documented, for those who make tasks
 
 
 def _log(outcome: Outcome) -> None:

@@ -107,6 +107,8 @@ class Worker:
                 self._on_ring,
             )
             self._committer.worker = self._supervisor
+            slots = ", ".join(f"{name}={count}" for name, count in self._supervisor.slots.items())
+            logger.info("worker %d starts: slots %s; %d tasks", self.id, slots, len(self._specs))
         await self.refresh_peers()
         self._committer.on_fatal = self._fail
         self._committer.start()

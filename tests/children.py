@@ -61,7 +61,8 @@ def runner(file: str, **settings: object) -> JobRunner:
 
 async def parent() -> str:
     """Wait for the parent's next line."""
-    return (await asyncio.to_thread(sys.stdin.readline)).strip()
+    line: str = await asyncio.to_thread(sys.stdin.readline)
+    return line.strip()
 
 
 async def work(file: str, grace: str = "10") -> None:

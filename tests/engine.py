@@ -1,14 +1,16 @@
 """The engine as its tests hold it: bounded waits, tasks that wait to be let go, the parts of an open runner."""
 
 import asyncio
+import sqlite3
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from jobrunner import Attempt, DeadLetter, Job, JobRunner
 from jobrunner.committer import Committer
 from jobrunner.model import Claimed, JobRow
 from jobrunner.store.protocol import Store
+from jobrunner.store.sqlite.store import SqliteStore
 from jobrunner.supervisor import Supervisor
 from jobrunner.worker import Worker
 
@@ -133,6 +135,14 @@ def committer_of(jobs: JobRunner) -> Committer:
 def store_of(jobs: JobRunner) -> Store:
     """Return the store of an open runner."""
     return worker_of(jobs)._store
+
+
+async def on_writer(jobs: JobRunner, function: Callable[[sqlite3.Connection], T]) -> T:
+    """Run a function on the connection that writes, without a transaction of the store's."""
+    store = store_of(jobs)
+    assert isinstance(store, SqliteStore)
+    assert store._writer is not None
+    return await store._writer.read(function)
 
 
 async def next_round(jobs: JobRunner) -> None:

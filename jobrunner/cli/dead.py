@@ -212,25 +212,18 @@ async def _replay_one(
     desk: "Desk", id: str, changes: dict[str, Any] | None, *, dry_run: bool, as_json: bool
 ) -> None:
     from jobrunner.cli.output import say_json
-    from jobrunner.clock import now_us
     from jobrunner.errors import ConfigurationError
 
     letter = await desk.queue.dead_letters.get(id)
     if dry_run:
         _say_count(1, "replay", as_json=as_json)
         return
-    if changes is not None:
-        if not desk.tasks:
-            raise ConfigurationError(
-                "--args are checked against the task, so name its application: --app"
-            )
-        stored_id = (await desk.queue.dead_letters.replay(id, args=changes)).id
-    elif desk.tasks:
-        stored_id = (await desk.queue.dead_letters.replay(id)).id
-    else:
-        # Without an application no task is known here; its own workers know them.
-        stored_id = (await desk.store.replay(id, now=now_us())).id
-        desk.store.ring()
+    if changes is not None and desk.tasks is None:
+        raise ConfigurationError(
+            "--args are checked against the task, so name its application: --app"
+        )
+    stored_id = (await desk.queue.dead_letters.replay(id, args=changes)).id
+    if desk.tasks is None:
         await _warn_if_unknown(desk, letter.task)
     if as_json:
         say_json({"id": stored_id, "replayed": 1})
@@ -293,7 +286,9 @@ async def _do_many(
         return
     click.echo(f"{done:,} {participle}")
     if left and verb == "replay":
-        click.echo(f"{left:,} stay: an unfinished job holds their key", err=True)
+        click.echo(
+            f"{left:,} stay: an unfinished job holds their key, or no task is theirs", err=True
+        )
 
 
 def _say_count(count: int, verb: str, *, as_json: bool) -> None:

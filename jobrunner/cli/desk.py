@@ -31,8 +31,8 @@ class Desk:
 
     store: SqliteStore
     queue: JobQueue
-    tasks: Mapping[str, TaskSpec]
-    """Those of the application; none if only a store was named."""
+    tasks: Mapping[str, TaskSpec] | None
+    """Those of the application; None if only a store was named."""
     queues: frozenset[str]
     """Every queue that is known: declared, served, paused, or with jobs in it."""
 
@@ -57,7 +57,7 @@ async def _opened(place: Place) -> AsyncIterator[Desk]:
     path = path_of(named)
     make_sure_of_jobs(path)
     settings = _SETTINGS if runner is None else runner.settings
-    tasks = {} if runner is None else {name: task.spec for name, task in runner.tasks.items()}
+    tasks = None if runner is None else {name: task.spec for name, task in runner.tasks.items()}
     store = SqliteStore(path, durability=settings.durability)
     await store.open()
     try:
@@ -67,13 +67,13 @@ async def _opened(place: Place) -> AsyncIterator[Desk]:
 
 
 async def _desk(
-    store: SqliteStore, settings: Settings, tasks: Mapping[str, TaskSpec], queues: set[str]
+    store: SqliteStore, settings: Settings, tasks: Mapping[str, TaskSpec] | None, queues: set[str]
 ) -> Desk:
     # Neither is started: the one would run rounds, the other recover.
     committer = Committer(store)
     events = Events(Hooks(), _nothing)
     worker = Worker(
-        store, committer, specs=tasks, slots={}, settings=settings, events=events, work=False
+        store, committer, specs=tasks or {}, slots={}, settings=settings, events=events, work=False
     )
     # The workers' rows: who is to be rung when something has changed.
     served = {name for row in await store.workers() for name in row.queues}

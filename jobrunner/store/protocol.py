@@ -8,7 +8,7 @@ Rules for every method:
 - Errors are ``StoreError`` and its children; nothing of a driver's own passes through.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from jobrunner.errors import StoreError
@@ -33,7 +33,7 @@ class Round(NamedTuple):
     now: int
     outcomes: Sequence[Outcome] = ()
     look_due: bool = False
-    """Whether to promote and expire what has become due; otherwise ``Written.next_due`` is not set."""
+    """Whether to promote and expire what has become due."""
     enqueues: Sequence[Enqueue] = ()
     claim: Claim | None = None
 
@@ -50,11 +50,14 @@ class Written(NamedTuple):
     claimed: Sequence[Claimed]
     """In claim order: priority (high first), then due time, then age."""
     next_due: int | None
-    """The next instant at which a stored job becomes due or expires; None if there is none."""
+    """The next instant at which a stored job becomes due or expires; None if there is none.
+
+    Of a round that did not look, the earliest among the rows that it wrote itself.
+    """
     more_due: bool
     """Whether more was due than one round promotes: look again at once."""
     left_queued: bool
-    """Whether claimable jobs may be left over for other workers (the doorbell's hint)."""
+    """Whether the round made more jobs claimable than it claimed: the doorbell's hint to other workers."""
 
 
 class Replayed(NamedTuple):
@@ -205,7 +208,7 @@ class Store(Protocol):
         ...
 
     async def queues(self) -> Sequence[QueueStats]:
-        """Return every queue that holds jobs or is paused; each count stops at 100,000."""
+        """Return every queue that holds unfinished jobs or is paused; each count stops at 100,000."""
         ...
 
     async def waiting_tasks(self) -> Sequence[tuple[str, str, int]]:
@@ -229,9 +232,22 @@ class Store(Protocol):
         ...
 
     async def replay_all(
-        self, where: Filter, *, before: int | None, now: int, limit: int
+        self,
+        where: Filter,
+        *,
+        before: int | None,
+        now: int,
+        limit: int,
+        tasks: Collection[str] | None = None,
     ) -> Replayed:
-        """Replay one slice of the dead letters that ``where`` means, last died first."""
+        """Replay one slice of the dead letters that ``where`` means, last died first.
+
+        Args:
+            before: the cursor of the slice before; None begins.
+            now: the present; the jobs are due at once.
+            limit: dead letters in this slice, at most.
+            tasks: those of other tasks are left where they are; None takes all.
+        """
         ...
 
     async def delete_dead_letter(self, id: str) -> bool:

@@ -109,7 +109,8 @@ async def _do(
 ) -> Any:
     match verb:
         case "join":
-            return await store.join(*args, rung.set)
+            (worker,) = args
+            return await store.join(worker, rung.set)
         case "hear":
             async with asyncio.timeout(PATIENCE_S):
                 return await rung.wait()

@@ -6,7 +6,7 @@ Another store joins the suite as one more class here.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from jobrunner.store.protocol import Store
 from jobrunner.store.sqlite import SqliteStore
@@ -36,8 +36,21 @@ class Rig(ABC):
 class SqliteRig(Rig):
     """A file in the test's own directory."""
 
+    _blank: ClassVar[bytes | None] = None
+    """A store without jobs: what a migration writes takes longer than most tests."""
+
     def __init__(self, directory: Path) -> None:
-        self.url = f"sqlite:///{directory / 'jobs.db'}"
+        self._path = directory / "jobs.db"
+        self.url = f"sqlite:///{self._path}"
+
+    async def open(self) -> None:
+        if not self._path.exists():
+            if self._blank is None:
+                await super().open()
+                await self.close()
+                type(self)._blank = self._path.read_bytes()
+            self._path.write_bytes(self._blank or b"")
+        await super().open()
 
     def kill_worker(self, worker: int) -> None:
         assert isinstance(self.store, SqliteStore)

@@ -113,9 +113,7 @@ async def test_H7_replay_by_two_at_once_replays_once(store: Store, peer: StartPe
     for _ in range(5):
         letter = await make_dead(store)
         other.begin("replay", letter.id, now=NOW)
-        mine = (
-            await asyncio.gather(store.replay(letter.id, now=NOW), return_exceptions=True)
-        )[0]
+        mine = (await asyncio.gather(store.replay(letter.id, now=NOW), return_exceptions=True))[0]
         try:
             theirs = other.answer()
         except JobNotFound as error:
@@ -196,16 +194,12 @@ async def test_replay_edited_whose_key_is_taken_stores_nothing(store: Store) -> 
     assert await row_of(store, letter.id) == letter
 
 
-async def test_H7_replay_edited_by_two_at_once_replays_once(
-    store: Store, peer: StartPeer
-) -> None:
+async def test_H7_replay_edited_by_two_at_once_replays_once(store: Store, peer: StartPeer) -> None:
     other = peer().opened()
     letter = await make_dead(store)
     mine, theirs = new(replay_of=letter.id), new(replay_of=letter.id)
     other.begin("replay_edited", letter.id, theirs)
-    (first,) = await asyncio.gather(
-        store.replay_edited(letter.id, mine), return_exceptions=True
-    )
+    (first,) = await asyncio.gather(store.replay_edited(letter.id, mine), return_exceptions=True)
     try:
         second = other.answer()
     except AlreadyReplayed as error:

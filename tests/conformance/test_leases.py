@@ -90,11 +90,14 @@ async def test_settle_that_is_wrong_in_one_part_of_the_fence_is_refused(
     neighbour = await claim_one(store)
     await settle(store, retry(neighbour))
     (neighbour,) = await claim(store)
-    wrong = {"seq": neighbour.seq, "lease": running.lease + 1, "worker": OTHER_WORKER}[part]
-    if part == "seq":
-        # The neighbour's lease is another one, so that both parts have to be looked at.
-        assert neighbour.lease != running.lease
-    await assert_refused(store, OUTCOMES[kind](running._replace(**{part: wrong})), running)
+    # The neighbour's lease is another one, so that both parts have to be looked at.
+    assert neighbour.lease != running.lease
+    wrong = {
+        "seq": running._replace(seq=neighbour.seq),
+        "lease": running._replace(lease=running.lease + 1),
+        "worker": running._replace(worker=OTHER_WORKER),
+    }[part]
+    await assert_refused(store, OUTCOMES[kind](wrong), running)
     assert (await row_of(store, neighbour.id)).state == "running"
 
 

@@ -21,7 +21,6 @@ from tests.factories import (
 )
 
 
-
 async def ids(
     page: Callable[..., Awaitable[Page]], where: Filter | None = None, limit: int = 100
 ) -> list[str]:

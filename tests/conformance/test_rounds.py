@@ -102,6 +102,13 @@ async def test_next_due_ignores_what_is_over(store: Store) -> None:
     assert (await store.write(Round(NOW, look_due=True))).next_due is None
 
 
+async def test_next_due_ignores_the_expiry_of_what_the_round_has_claimed(store: Store) -> None:
+    job = new(expires_at=NOW + MINUTE)
+    written = await store.write(Round(NOW, look_due=True, enqueues=[job], claim=claim_of()))
+    assert len(written.claimed) == 1
+    assert written.next_due is None
+
+
 # -- more_due ------------------------------------------------------------------------------------------
 
 
@@ -217,8 +224,8 @@ async def test_write_with_one_bad_row_refuses_that_row_alone(
     claimed = [job.id for job in written.claimed]
     for job in (before, between, after, waiting):
         assert claimed.count(job.id) == 1
-    for job in (ending, failing, lost):
-        assert len(await store.attempts(job.seq)) == 1
+    for attempt in (ending, failing, lost):
+        assert len(await store.attempts(attempt.seq)) == 1
 
 
 async def test_write_with_bad_rows_alone_is_no_error_of_the_round(store: Store) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from jobrunner.model import AttemptRow, Succeeded
+from jobrunner.model import AttemptRow, State, Succeeded
 from jobrunner.store.protocol import Round, Store
 from tests.factories import (
     HOUR,
@@ -32,7 +32,7 @@ from tests.factories import (
 LATER = NOW + SECOND
 
 # What each outcome, written at LATER, makes of a job claimed at NOW: the state, and the fields that differ afterwards.
-MADE_OF_IT: dict[str, tuple[str, dict[str, Any]]] = {
+MADE_OF_IT: dict[str, tuple[State, dict[str, Any]]] = {
     "succeeded": ("succeeded", {"finished_at": LATER}),
     "retry": ("scheduled", {"run_at": LATER + HOUR}),
     "snoozed": ("scheduled", {"run_at": LATER + HOUR, "attempt": 0}),
@@ -75,9 +75,7 @@ async def test_settle_keeps_the_attempt(store: Store, kind: str) -> None:
     await settle(store, outcome, now=LATER + HOUR)
     end = outcome.ended
     assert await store.attempts(job.seq) == [
-        AttemptRow(
-            1, 1, WORKER, NOW, LATER, end.outcome, end.error_type, end.error, end.traceback
-        )
+        AttemptRow(1, 1, WORKER, NOW, LATER, end.outcome, end.error_type, end.error, end.traceback)
     ]
 
 

@@ -200,9 +200,7 @@ async def test_transition_from_any_state_goes_where_it_may_or_leaves_it(
     await assert_key_is_held_by_the_unfinished(store, specimen, end)
 
 
-async def assert_key_is_held_by_the_unfinished(
-    store: Store, specimen: Specimen, end: str
-) -> None:
+async def assert_key_is_held_by_the_unfinished(store: Store, specimen: Specimen, end: str) -> None:
     (rival,) = await enqueue(store, new(key="key"))
     assert rival.created == (end not in UNFINISHED)
     if not rival.created:

@@ -304,9 +304,7 @@ async def test_D4_a_replay_starts_without_the_past(rig: Rig) -> None:
 # -- between processes -------------------------------------------------------------------------------
 
 
-async def test_D3_recover_after_a_kill_9_takes_the_jobs_over(
-    store: Store, peer: StartPeer
-) -> None:
+async def test_D3_recover_after_a_kill_9_takes_the_jobs_over(store: Store, peer: StartPeer) -> None:
     await enqueue(store, new(), new())
     other = peer().opened()
     jobs = other.works()

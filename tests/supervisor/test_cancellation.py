@@ -16,8 +16,18 @@ from jobrunner import (
     Retry,
     Snooze,
 )
+from jobrunner.model import Claimed
 from tests.children import hold, tasks
-from tests.engine import Gate, Heard, ThreadGate, history, next_round, soon, supervisor_of, worker_of
+from tests.engine import (
+    Gate,
+    Heard,
+    ThreadGate,
+    history,
+    next_round,
+    soon,
+    supervisor_of,
+    worker_of,
+)
 from tests.processes import child
 
 NOBODY = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
@@ -204,8 +214,8 @@ async def test_cancel_in_the_moment_it_starts_frees_its_slot(jobs: JobRunner) ->
         supervisor = supervisor_of(jobs)
         start = supervisor._start
 
-        def start_and_stop(*args: object) -> None:
-            start(*args)  # type: ignore[arg-type]
+        def start_and_stop(job: Claimed) -> None:
+            start(job)
             for attempt in supervisor.attempts.values():
                 attempt.stop("cancel")
 

@@ -212,7 +212,7 @@ class Odd(BaseException):
     """An error of the kind that ends programs."""
 
 
-BASE_ERRORS = [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), Odd()]
+BASE_ERRORS = [SystemExit(3), KeyboardInterrupt(), Odd()]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,8 @@ async def test_C15_raises_base_exception_is_a_failure(
 
 
 @pytest.mark.parametrize(
-    ("kind", "error"), [("async def", StopIteration), ("def", StopIteration), ("def", GeneratorExit)]
+    ("kind", "error"),
+    [("async def", StopIteration), ("def", StopIteration), ("def", GeneratorExit)],
 )
 async def test_C15_raises_what_ends_generators_is_a_failure(
     threads: Threads, kind: str, error: type[BaseException]
@@ -387,7 +388,7 @@ def router_of(error: Callable[[], BaseException]) -> Task[[], None]:
         (lambda: Retry(timedelta(minutes=2)), 120),
         (lambda: Retry(run_at=MOMENT + timedelta(seconds=7)), 7),
         (lambda: Retry(run_at=MOMENT - timedelta(days=1)), 0),
-        (lambda: Retry(), 60),
+        (Retry, 60),
     ],
 )
 async def test_raises_retry_runs_again_when_it_says(
@@ -685,7 +686,8 @@ async def test_finishes_without_looking_whether_it_should_end_is_success(
 
 
 @pytest.mark.parametrize(
-    "args", ["{}", '{"number": "x"}', '{"number": 1, "old": 2}', "[]", "not JSON", '{"number": NaN}']
+    "args",
+    ["{}", '{"number": "x"}', '{"number": 1, "old": 2}', "[]", "not JSON", '{"number": NaN}'],
 )
 async def test_D18_arguments_that_no_longer_fit_are_a_dead_letter_at_once(
     threads: Threads, args: str
@@ -695,3 +697,44 @@ async def test_D18_arguments_that_no_longer_fit_are_a_dead_letter_at_once(
     assert outcome.reason == "invalid_args"
     assert outcome.ended.error_type == "InvalidArguments"
     assert outcome.job.args == args
+
+
+async def test_bury_with_words_and_a_cause_keeps_the_words_and_the_causes_type(
+    threads: Threads,
+) -> None:
+    def refused() -> Bury:
+        why = Bury("the address does not exist")
+        why.__cause__ = ConnectionRefusedError("550 5.1.1 unknown")
+        return why
+
+    outcome = await end_of(router_of(refused), threads)
+
+    assert isinstance(outcome, Dead)
+    assert outcome.ended.error_type == "ConnectionRefusedError"
+    assert outcome.ended.error == "the address does not exist"
+    assert "550 5.1.1 unknown" in (outcome.ended.traceback or "")
+
+
+async def test_T19_error_with_control_characters_is_kept_and_logged_escaped(
+    threads: Threads,
+) -> None:
+    outcome = await end_of(router_of(lambda: ValueError("a\x1b[31mred\x00\r\nb\tc")), threads)
+
+    assert outcome.ended.error == "a\\x1b[31mred\\x00\\x0d\nb\tc"
+    assert "\x1b" not in (outcome.ended.traceback or "")
+
+
+async def test_C15_cancel_from_inside_the_task_is_a_failure_and_retried(threads: Threads) -> None:
+    router = TaskRouter()
+
+    @router.task
+    async def wait_for_a_cancelled_one() -> None:
+        subtask = asyncio.create_task(asyncio.Event().wait())
+        subtask.cancel()
+        await subtask
+
+    outcome = await end_of(wait_for_a_cancelled_one, threads)
+
+    assert isinstance(outcome, RetryAt)
+    assert outcome.ended.error == "the task was cancelled from inside, and nobody asked for that"
+    assert "CancelledError" in (outcome.ended.traceback or "")

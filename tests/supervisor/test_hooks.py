@@ -102,7 +102,7 @@ async def test_hook_may_be_async_or_not_and_may_enqueue(tmp_db: Path) -> None:
     assert order == ["first", "second", job.id]
 
 
-def bad_hooks() -> dict[str, Callable[[Any], Any]]:
+def bad_hooks() -> dict[str, Callable[..., Any]]:
     def fails(_: Any) -> None:
         raise LookupError("the hook is broken")
 
@@ -119,9 +119,9 @@ def bad_hooks() -> dict[str, Callable[[Any], Any]]:
     async def cancels_itself(_: Any) -> None:
         raise asyncio.CancelledError
 
-    def wants_more(_: Any, more: str) -> None: ...
+    def wants_more(*_: Any, more: str) -> None: ...
 
-    return {
+    hooks: dict[str, Callable[..., Any]] = {
         "fails": fails,
         "fails later": fails_later,
         "times out": times_out,
@@ -129,6 +129,7 @@ def bad_hooks() -> dict[str, Callable[[Any], Any]]:
         "cancels itself": cancels_itself,
         "wants more": wants_more,
     }
+    return hooks
 
 
 @pytest.mark.parametrize("name", bad_hooks())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from freezegun.api import FrozenDateTimeFactory
 from tenacity import (
+    RetryCallState,
     retry_if_exception_type,
     stop_after_attempt,
     stop_after_delay,
@@ -17,7 +18,7 @@ from tenacity import (
 from jobrunner import JobContext, JobDead, JobRunner, Retry, Snooze
 from jobrunner.clock import utcnow
 from tests.clocks import MOMENT, freeze
-from tests.engine import Heard, history, next_round, soon, stored, worker_of
+from tests.engine import PATIENCE_S, Heard, history, next_round, soon, stored, worker_of
 
 
 async def test_fails_then_succeeds_keeps_every_attempt(tmp_db: Path) -> None:
@@ -65,9 +66,7 @@ async def test_fails_until_attempts_are_used_up_is_a_dead_letter(tmp_db: Path) -
         assert (found.state, found.attempt) == ("dead", 5)
 
 
-async def test_fails_runs_again_when_wait_says(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
-) -> None:
+async def test_fails_runs_again_when_wait_says(tmp_db: Path, frozen: FrozenDateTimeFactory) -> None:
     jobs = JobRunner(tmp_db)
     heard = Heard(jobs)
 
@@ -96,10 +95,11 @@ async def test_H1_restart_between_attempts_goes_on_from_the_row(tmp_db: Path) ->
     def make() -> tuple[JobRunner, Heard]:
         jobs = JobRunner(tmp_db)
 
-        @jobs.task(
-            wait=lambda state: waits.append(state.attempt_number) or 60.0,
-            stop=stop_after_delay(150),
-        )
+        def wait(state: RetryCallState) -> float:
+            waits.append(state.attempt_number)
+            return 60
+
+        @jobs.task(wait=wait, stop=stop_after_delay(150))
         async def fail() -> None:
             raise LookupError
 
@@ -267,7 +267,7 @@ async def test_C16_error_that_is_hard_to_keep_is_kept_and_the_job_goes_on(tmp_db
         job = await jobs.enqueue(fail)
         assert await job.result(timeout=15) == "done"
         first, second, *_ = await history(jobs, job.id)
-        assert first.error == "caf\\ud800é \0"
+        assert first.error == "caf\\ud800é \\x00"
         assert second.traceback is not None
         assert "ExceptionGroup" in second.traceback or "characters cut" in second.traceback
 
@@ -298,3 +298,28 @@ async def test_C15_base_exception_leaves_the_worker_at_work(tmp_db: Path) -> Non
         for kind in ("exit", "interrupt", "generator"):
             await jobs.enqueue(end_in_thread, kind)
         assert await (await jobs.enqueue(work)).result(timeout=15) == "done"
+
+
+async def test_H6_job_that_dies_after_each_replay_gets_fresh_attempts_and_keeps_its_lineage(
+    tmp_db: Path,
+) -> None:
+    jobs = JobRunner(tmp_db)
+
+    @jobs.task(max_attempts=2, wait=wait_none())
+    async def hopeless() -> None:
+        raise ValueError("still no")
+
+    lives = 3
+    async with jobs.running():
+        job = await jobs.enqueue(hopeless)
+        for life in range(lives):
+            with pytest.raises(JobDead):
+                await job.result(timeout=PATIENCE_S)
+            letter = await jobs.dead_letters.get(job.id)
+            assert (letter.replays, letter.attempt) == (life, 2)
+            assert [a.attempt for a in letter.history] == [1, 2] * (life + 1)
+            if life < lives - 1:
+                replayed = await jobs.dead_letters.replay(job.id)
+                assert (replayed.id, replayed.attempt) == (job.id, 0)
+        # It comes back only when somebody asks for it.
+        assert await jobs.dead_letters.count() == 1

@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from jobrunner import DeadLetter, JobContext, JobRunner, NotRunning, StoreUnavailable
-from tests.engine import Gate, Heard, ThreadGate, history, next_round, soon, stored, worker_of
+from jobrunner.model import Claim
+from tests.engine import (
+    Gate,
+    Heard,
+    ThreadGate,
+    history,
+    next_round,
+    soon,
+    stored,
+    supervisor_of,
+    worker_of,
+)
 
 
 async def states(file: Path, *ids: str) -> list[tuple[str, int, list[str | None]]]:
@@ -319,9 +330,7 @@ async def test_grace_of_zero_gives_everything_back_at_once(tmp_db: Path) -> None
     assert {(state, attempt) for state, attempt, _ in found} == {("queued", 0)}
 
 
-async def test_told_of_released_in_the_log(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_told_of_released_in_the_log(tmp_db: Path, caplog: pytest.LogCaptureFixture) -> None:
     jobs = JobRunner(tmp_db, grace=0.01)
     heard = Heard(jobs)
     gate = Gate()
@@ -338,3 +347,28 @@ async def test_told_of_released_in_the_log(
             assert (await history(jobs, job.id))[0].outcome is None
     assert f"work {job.id} is given back" in caplog.text
     assert heard.dead.empty()
+
+
+async def test_signal_while_a_claim_is_being_committed_gives_the_job_back_unstarted(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = JobRunner(tmp_db)
+    started: list[str] = []
+
+    @jobs.task
+    async def work() -> None:
+        started.append("started")
+
+    async with jobs.running():
+        supervisor = supervisor_of(jobs)
+        ask = supervisor.next_claim
+
+        def ask_then_signal() -> Claim | None:
+            claim = ask()
+            worker_of(jobs).begin_stop()
+            return claim
+
+        monkeypatch.setattr(supervisor, "next_claim", ask_then_signal)
+        job = await jobs.enqueue(work)
+    assert started == []
+    assert await states(tmp_db, job.id) == [("queued", 0, ["released"])]

@@ -1,42 +1,37 @@
 """After a crash: what ran in the dead process runs again, and the innocent are not buried with the culprit."""
 
+import sqlite3
 from pathlib import Path
 
 from jobrunner import JobRunner
 from jobrunner.model import WorkerRow
-from tests.engine import Gate, history, next_round, stored, supervisor_of, worker_of
+from jobrunner.store.sqlite import members
+from jobrunner.store.sqlite.store import SqliteStore
+from tests.engine import Gate, history, next_round, store_of, supervisor_of, worker_of
 
 DEAD = 4711
-"""A worker that exists only as a row: it has no lock file, so it counts as dead after a thorough look."""
+"""A worker that exists only as a row."""
 
 
 async def die_with(jobs: JobRunner, *ids: str) -> None:
     """Have the jobs been running in a process that died, and let the open runner find out."""
-    store = worker_of(jobs)._store
+    store = store_of(jobs)
+    assert isinstance(store, SqliteStore)
+    assert store._writer is not None
     nobody = WorkerRow(DEAD, 1, "host", 1, 1, None, {"default": 1}, frozenset())
 
-    def take(conn: object) -> None:
-        from jobrunner.store.sqlite import members  # noqa: PLC0415 - inside the store's own thread
-
-        members.join(conn, nobody)  # type: ignore[arg-type]
-        conn.executemany(  # type: ignore[attr-defined]
+    def take(conn: sqlite3.Connection) -> None:
+        members.join(conn, nobody)
+        conn.executemany(
             "UPDATE jobrunner_jobs SET state = 'running', worker = ?, attempt = attempt + 1, lease = lease + 1,"
             " started_at = 1, first_started_at = coalesce(first_started_at, 1) WHERE id = ?",
             [(DEAD, id) for id in ids],
         )
 
-    await store._write(take)  # type: ignore[attr-defined]
-    supervisor = worker_of(jobs)._supervisor
+    await store._writer.write(take)
     limits = worker_of(jobs)._max_attempts
-
-    def bury(conn: object) -> object:
-        from jobrunner.store.sqlite import members  # noqa: PLC0415 - as above
-
-        return members.take_jobs(conn, DEAD, 2, limits)  # type: ignore[arg-type]
-
-    assert await store._write(bury) is not None  # type: ignore[attr-defined]
-    if supervisor is not None:
-        worker_of(jobs).look()
+    assert await store._writer.write(members.take_jobs, DEAD, 2, limits) is not None
+    worker_of(jobs).look()
 
 
 async def test_job_whose_process_died_once_runs_again_beside_others(tmp_db: Path) -> None:
@@ -51,7 +46,6 @@ async def test_job_whose_process_died_once_runs_again_beside_others(tmp_db: Path
         await jobs.pause("default")
         many = await jobs.enqueue_many(work.call(number) for number in range(3))
         await die_with(jobs, *(job.id for job in many))
-        assert not any([(await stored(jobs, job.id)).suspect for job in many])
         await jobs.resume("default")
         for _ in range(3):
             await gate.arrival()
@@ -162,7 +156,7 @@ async def test_D4_job_without_limit_is_a_dead_letter_after_five_deaths(tmp_db: P
         assert (await jobs.dead_letters.get(job.id)).reason == "lost"
 
 
-async def test_suspect_that_was_released_stays_one_and_one_that_failed_is_none_any_more(
+async def test_suspect_that_was_released_at_shutdown_stays_one(
     tmp_db: Path,
 ) -> None:
     jobs = JobRunner(tmp_db, grace=0.01, queues={"default": 5})
@@ -182,6 +176,6 @@ async def test_suspect_that_was_released_stays_one_and_one_that_failed_is_none_a
         await gate.arrival()
     async with jobs.running():
         await gate.arrival()
-        row = await stored(jobs, job.id)
-        assert (row.suspect, row.attempt, row.crashes) == (True, 3, 2)
+        (attempt,) = supervisor_of(jobs).attempts.values()
+        assert (attempt.job.suspect, attempt.job.attempt) == (True, 3)
         gate.open()

@@ -131,8 +131,11 @@ async def test_C14_stuck_thread_does_not_hold_the_shutdown_up(
     async with jobs.running():
         await jobs.enqueue(hang)
         await soon(heard.dead.get())
+        (attempt,) = supervisor_of(jobs).stuck
     assert gate.inside == 1
     gate.open()
+    assert attempt.task is not None
+    await soon(asyncio.wait([attempt.task]))
 
 
 async def test_sees_time_out_in_a_thread_ends_as_timed_out(tmp_db: Path) -> None:

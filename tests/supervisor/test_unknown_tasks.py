@@ -192,3 +192,21 @@ async def test_unknown_task_does_not_fill_the_slots_of_known_ones(tmp_db: Path) 
         assert [await job.result(timeout=15) for job in many] == list(range(10))
         await next_round(jobs)
         assert (await jobs.queues())[0].queued == 500
+
+
+async def test_replay_all_leaves_dead_letters_of_unknown_tasks_where_they_are(
+    tmp_db: Path,
+) -> None:
+    old = JobRunner(tmp_db)
+
+    @old.task(max_attempts=1)
+    async def gone() -> None:
+        raise ValueError("no")
+
+    async with old.running():
+        with pytest.raises(JobDead):
+            await (await old.enqueue(gone)).result(timeout=15)
+
+    async with JobRunner(tmp_db).running(work=False) as jobs:
+        assert await jobs.dead_letters.replay_all() == 0
+        assert await jobs.dead_letters.count() == 1

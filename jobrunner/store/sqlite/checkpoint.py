@@ -62,8 +62,12 @@ class Checkpointer:
         if self._task is not None and not self._task.done():
             return
         self._started_at = asyncio.get_running_loop().time()
-        if self._lock is None:
-            self._lock = WorkerLock.try_hold(self._lock_path)
+        try:
+            if self._lock is None:
+                self._lock = WorkerLock.try_hold(self._lock_path)
+        except StoreError as error:
+            # Not the caller's business: the rows that it wrote are committed.
+            _warn(error)
         if self._lock is not None:
             self._task = asyncio.create_task(self._run(), name="jobrunner-checkpoint")
 
@@ -71,8 +75,7 @@ class Checkpointer:
         try:
             await self._move()
         except StoreError as error:
-            # The log only grows until the next try; what it holds is safe where it is.
-            logger.warning("the checkpoint failed and is tried again: %s", error)
+            _warn(error)
 
     async def close(self) -> None:
         """Wait for a checkpoint that is under way, and let another process be elected."""
@@ -82,6 +85,11 @@ class Checkpointer:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def _warn(error: StoreError) -> None:
+    # The log only grows until the next try; what it holds is safe where it is.
+    logger.warning("the checkpoint failed and is tried again: %s", error)
 
 
 def checkpoint(conn: sqlite3.Connection) -> None:

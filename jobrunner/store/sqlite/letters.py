@@ -1,7 +1,8 @@
 """The dead-letter table: replays, with and without other arguments, and deletion; inside an open write transaction."""
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from jobrunner.errors import AlreadyReplayed, JobNotFound, KeyTaken
 from jobrunner.model import DeadReason, Enqueue, Enqueued, Filter
@@ -82,10 +83,18 @@ def replay_edited(conn: sqlite3.Connection, id: str, job: Enqueue) -> Enqueued:
 
 
 def replay_all(
-    conn: sqlite3.Connection, where: Filter, before: int | None, now: int, limit: int
+    conn: sqlite3.Connection,
+    where: Filter,
+    before: int | None,
+    now: int,
+    limit: int,
+    tasks: Collection[str] | None,
 ) -> Replayed:
     """Replay one slice of the dead letters that ``where`` means."""
     clause, values = letters_where(where, before)
+    if tasks is not None:
+        clause = f"{clause} AND task IN (SELECT value FROM json_each(?))"
+        values.append(json.dumps(sorted(tasks)))
     letters = [
         letter
         for (letter,) in conn.execute(

@@ -57,6 +57,11 @@ def migrate_one(conn: sqlite3.Connection) -> bool:
     return True
 
 
+def try_to_write(conn: sqlite3.Connection) -> None:
+    """Fail now if the file is read-only: SQLite opens it all the same, and says so at the first change of a row."""
+    conn.execute("DELETE FROM jobrunner_meta WHERE name = ''")
+
+
 def _statements(script: str) -> list[str]:
     """Split a script, since ``executescript`` would commit the transaction that it should be part of."""
     statements, lines = [], []

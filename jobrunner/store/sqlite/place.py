@@ -72,8 +72,7 @@ def check_place(path: Path) -> None:
         )
 
 
-def announce(path: Path) -> None:
-    """Log where the jobs lie, and warn if that is a place that will not last."""
-    logger.info("jobs are stored in %s (SQLite %s)", path, sqlite3.sqlite_version)
+def warn_of_layer(path: Path) -> None:
+    """Warn if the store lies where it will not last."""
     if kind := container_layer(path):
         logger.warning("%s %s", path, ON_CONTAINER_LAYER % kind)

@@ -89,6 +89,9 @@ class _Pass:
         more_due = self.look_due() if batch.look_due else False
         enqueued = self.enqueue(batch.enqueues) if batch.enqueues else []
         claimed = self.claim(batch.claim) if batch.claim else []
+        if batch.look_due:
+            # In place of what was noted on the way: by now that may have been promoted or claimed.
+            (self.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
         return Written(
             stale=self.stale,
             cancelled=cancelled,
@@ -180,8 +183,6 @@ class _Pass:
         expired = self.conn.execute(EXPIRE, (self.now, self.now, limit)).rowcount
         promoted = self.conn.execute(PROMOTE, (self.now, limit)).rowcount
         self.added += promoted
-        # In place of what the outcomes noted: it lies in the table by now, and may just have been promoted.
-        (self.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
         return limit in (expired, promoted)
 
     def note_due(self, due: int) -> None:
@@ -225,17 +226,20 @@ class _Pass:
         return Enqueued(row[0], False, *row[2:])
 
     def insert_careful(self, job: Enqueue) -> Enqueued | StoreError:
+        made: Enqueued | StoreError
         self.conn.execute("SAVEPOINT item")
         try:
             if job.key is not None:
-                return self.insert_keyed(job)
-            self.conn.execute(INSERT, (*job, self.first_state(job)))
-            return self.stored(job)
+                made = self.insert_keyed(job)
+            else:
+                self.conn.execute(INSERT, (*job, self.first_state(job)))
+                made = self.stored(job)
         except _ROW_ERRORS as error:
             self.conn.execute("ROLLBACK TO item")
-            return StoreUnavailable(f"the store refuses the row of job {job.id}: {error}")
-        finally:
-            self.conn.execute("RELEASE item")
+            made = StoreUnavailable(f"the store refuses the row of job {job.id}: {error}")
+        # Not after other errors: a full disk has rolled all back, the savepoint too.
+        self.conn.execute("RELEASE item")
+        return made
 
     # -- the claim --------------------------------------------------------------------
 

@@ -4,13 +4,15 @@ Only SQLite ever opens the database file, its ``-wal`` or its ``-shm``: closing 
 SQLite's own locks.  What this module opens lies in the folder beside it.
 """
 
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from jobrunner.clock import SECOND_US
-from jobrunner.errors import StoreUnavailable
+from jobrunner.errors import StoreReplaced, StoreUnavailable
 from jobrunner.model import (
     AttemptRow,
     DeadReason,
@@ -42,6 +44,7 @@ from jobrunner.store.sqlite.place import check_place, path_of
 from jobrunner.store.sqlite.writer import Writer
 
 T = TypeVar("T")
+logger = logging.getLogger("jobrunner")
 
 MISSING_FILE_IS_DEAD_US: Final = 5 * SECOND_US
 ORPHAN_FILE_AGE_US: Final = 60 * SECOND_US
@@ -75,10 +78,13 @@ class SqliteStore:
             self._writer = await Writer.open(self.path, self._folder, self.durability)
             while await self._writer.read(migrate.check):
                 await self._writer.write(migrate.migrate_one)
+            await self._writer.write(migrate.try_to_write)
             await kernel.make_sure_of_one(self._writer, self.path)
+            self._claim.pin()
             self._reader = await Connection.open(self.path, read_only=True)
             self._checkpointer = Checkpointer(self.path, self._folder, self._writer.checkpoint)
             self._identity = files.FileIdentity.of(self.path)
+            logger.info("jobs are stored in %s (SQLite %s)", self.path, sqlite3.sqlite_version)
         except BaseException as error:
             await self.close()
             if isinstance(error, OSError):
@@ -264,10 +270,16 @@ class SqliteStore:
         return await self._write(letters.replay_edited, id, job)
 
     async def replay_all(
-        self, where: Filter, *, before: int | None, now: int, limit: int
+        self,
+        where: Filter,
+        *,
+        before: int | None,
+        now: int,
+        limit: int,
+        tasks: Collection[str] | None = None,
     ) -> Replayed:
         """See ``Store.replay_all``."""
-        return await self._write(letters.replay_all, where, before, now, limit)
+        return await self._write(letters.replay_all, where, before, now, limit, tasks)
 
     async def delete_dead_letter(self, id: str) -> bool:
         """See ``Store.delete_dead_letter``."""
@@ -334,5 +346,15 @@ class SqliteStore:
         """See ``Store.upkeep``."""
         if self._identity is not None:
             self._identity.check()
+        self._check_locks()
         if self._checkpointer is not None:
             self._checkpointer.look()
+
+    def _check_locks(self) -> None:
+        """Make sure that others still find the locks that this process holds."""
+        lost = [lock.path for lock in self._locks.values() if not lock.still_ours()]
+        if lost or (self._writer is not None and not self._writer.in_place()):
+            raise StoreReplaced(
+                f"lock files in {self._folder} were removed or replaced while they were in use: other processes take"
+                " this one for dead; restart it, and leave that folder to jobrunner"
+            )

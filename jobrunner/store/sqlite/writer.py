@@ -62,6 +62,10 @@ class Writer:
         finally:
             turnstile.release()
 
+    def in_place(self) -> bool:
+        """Return whether other processes still queue at the same turnstile."""
+        return self._turnstile.in_place()
+
     async def close(self) -> None:
         """Close the connection in turn: SQLite moves the log into the file when the last one closes."""
         turnstile = self._turnstile

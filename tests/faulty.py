@@ -1,0 +1,47 @@
+"""A real store on which chosen rounds fail, and that can be held up in the middle of one."""
+
+import asyncio
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from jobrunner.store.protocol import Round, Written
+from jobrunner.store.sqlite import SqliteStore
+
+
+class Fault(NamedTuple):
+    """What becomes of one round."""
+
+    when: Literal["before", "after"]
+    """``before``: nothing of it is written. ``after``: all of it is, and the reply is lost."""
+    error: Exception
+
+
+class FaultyStore(SqliteStore):
+    """Everything is the SQLite store's own; ``write`` alone can be made to fail."""
+
+    def __init__(self, path: Path) -> None:
+        # The faults are put in by hand, so the disk's sync has nothing to add.
+        super().__init__(path, durability="normal")
+        self.rounds: list[Round] = []
+        """Every round that was begun."""
+        self.faults: dict[int, Fault] = {}
+        """By the round's number, from 1."""
+        self.always: Fault | None = None
+        """For every round, from now on."""
+        self.gate = asyncio.Event()
+        """Shut it (``clear``), and rounds wait before they are written."""
+        self.gate.set()
+        self.entered = asyncio.Event()
+        """A round has begun."""
+
+    async def write(self, batch: Round) -> Written:
+        self.rounds.append(batch)
+        self.entered.set()
+        await self.gate.wait()
+        fault = self.faults.get(len(self.rounds), self.always)
+        if fault is not None and fault.when == "before":
+            raise fault.error
+        written = await super().write(batch)
+        if fault is not None:
+            raise fault.error
+        return written

@@ -1,0 +1,55 @@
+"""The public face: exactly these names, each from where it says."""
+
+import subprocess
+import sys
+
+import pytest
+
+import jobrunner
+import jobrunner.fastapi
+
+PUBLIC = """
+    AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt Bury Call ConfigurationError Conflict DeadLetter
+    DeadLetterPage DeadLetters DuplicateTask Health InvalidArguments InvalidCursor InvalidOptions InvalidTask Job
+    JobCancelled JobContext JobDead JobExpired JobNotFound JobPage JobQueue JobRunner JobRunnerError KeyTaken NotRunning
+    QueueInfo ResultError ResultNotStored ResultTimeout Retry Snooze StoreBusy StoreError StoreFull StoreOutcomeUnknown
+    StoreUnavailable StoreUnusable SyncQueue Task TaskRouter TimedOut UnknownQueue UnknownTask WorkerInfo WrongThread
+    __version__
+""".split()  # noqa: SIM905 - one to a line, they would fill a page
+
+
+def test_exported_names_are_exactly_these() -> None:
+    assert sorted(jobrunner.__all__) == sorted(PUBLIC)
+    assert len(set(jobrunner.__all__)) == len(jobrunner.__all__)
+
+
+def test_exported_names_of_the_fastapi_part_are_exactly_these() -> None:
+    assert sorted(jobrunner.fastapi.__all__) == [
+        "JobQueue",
+        "Queue",
+        "SyncQueue",
+        "bearer",
+        "get_queue",
+        "probes",
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(set(PUBLIC) - {"__version__"}))
+def test_exported_name_is_there_and_documented(name: str) -> None:
+    assert getattr(jobrunner, name).__doc__
+
+
+def test_errors_have_one_root_except_what_steers() -> None:
+    errors = [
+        value
+        for name in PUBLIC
+        if isinstance(value := getattr(jobrunner, name), type) and issubclass(value, Exception)
+    ]
+    steering = {jobrunner.Retry, jobrunner.Snooze, jobrunner.Bury}
+    assert {e for e in errors if not issubclass(e, jobrunner.JobRunnerError)} == steering
+
+
+@pytest.mark.parametrize("module", ["fastapi", "starlette", "uvicorn", "sqlalchemy"])
+def test_import_of_the_core_loads_no_web_framework(module: str) -> None:
+    program = f"import sys, jobrunner; jobrunner.JobRunner(); sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,0 +1,67 @@
+"""The sketches type-check, and do what their readers expect."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from jobrunner import Job
+from tests.processes import CHECKOUT
+from tests.sketches import u01_solo, u08_several
+from tests.sketches.shop.main import Settings, create_app
+
+
+@pytest.fixture(autouse=True)
+def in_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sketches name their files relative to where they run."""
+    monkeypatch.chdir(tmp_path)
+
+
+def result_of(client: TestClient, id: str) -> object:
+    async def wait() -> object:
+        job: Job[object] = await client.app.state.jobrunner.get(id)  # type: ignore[attr-defined]
+        return await job.result(timeout=15)
+
+    assert client.portal is not None
+    return client.portal.call(wait)
+
+
+def test_solo_registers_and_sends() -> None:
+    with TestClient(u01_solo.app) as client:
+        answer = client.post("/register", json={"username": "ada", "email": "ada@example.com"})
+        assert answer.status_code == 202
+        assert answer.json()["task"] == "send_welcome_email"
+        assert result_of(client, answer.json()["id"]) is None
+
+
+def test_several_runners_serve_one_app() -> None:
+    with TestClient(u08_several.app) as client:
+        id = client.post("/train").json()
+        assert result_of(client, id) == 0.9
+        assert client.delete(f"/train/{id}").json() is False
+        assert client.post("/elsewhere").json() == 0.9
+        assert client.portal is not None
+        assert client.portal.call(u08_several.fan_out, ["a", "b"]) == [200, 200]
+
+
+def test_several_runners_serve_a_script_and_a_thread() -> None:
+    assert asyncio.run(u08_several.script()) == 0.9
+    with u08_several.main.sync.running():
+        assert len(u08_several.from_thread()) == 36
+
+
+def test_shop_of_many_files_bills_by_either_route(tmp_path: Path) -> None:
+    with TestClient(create_app(Settings(database=f"sqlite:///{tmp_path}/shop.db"))) as client:
+        for path in ("/bill", "/bill-sync"):
+            assert result_of(client, client.post(path).json()) == "attempt 1 to a@b.c"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_sketches_type_check() -> None:
+    command = [sys.executable, "-m", "mypy", "--strict", "-p", "tests.sketches"]
+    answer = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout

@@ -1,0 +1,24 @@
+"""One file, one evening."""
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from jobrunner import Job, JobRunner
+from jobrunner.fastapi import Queue
+
+jobs = JobRunner("sqlite:///solo.db")
+app = FastAPI(lifespan=jobs.lifespan)
+
+
+class UserCreate(BaseModel):
+    username: str
+    email: str
+
+
+@jobs.task
+async def send_welcome_email(email: str, username: str) -> None: ...
+
+
+@app.post("/register", status_code=202)
+async def register(user: UserCreate, queue: Queue) -> Job[None]:
+    return await queue.enqueue(send_welcome_email, user.email, user.username)
