@@ -125,3 +125,9 @@ async def ready(http: httpx2.AsyncClient) -> None:
             except httpx2.TransportError:
                 pass
             await asyncio.sleep(0.02)  # noqa: TID251 - it does not listen yet: there is nothing to wait on
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in children.split()]

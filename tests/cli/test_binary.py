@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import httpx2
 import pytest
 
 from jobrunner.store.sqlite.processes import that_have_open
-from tests.cli.commands import client, free_port, ready
+from tests.cli.commands import children_of, client, free_port, ready
 from tests.processes import CHECKOUT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -205,6 +206,55 @@ async def test_binary_killed_in_mid_job_and_started_again_has_the_job_done_and_t
     )
     # What else the machine is doing takes its share of the start.
     assert best <= START_S * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+C_LIBRARY = ("c", "dl", "gcc_s", "m", "pthread", "rt", "util", "z")
+"""What the executable takes from the machine: the parts of its C library."""
+
+
+async def test_D20_binary_as_process_1_of_a_root_with_nothing_else_in_it_serves_and_drains(
+    binary: Path, tmp_path: Path
+) -> None:
+    unshare = shutil.which("unshare")
+    enter = [*(unshare or "", "-Urpf", "--mount-proc", f"--root={tmp_path}", "--wd=/data")]
+    libraries = [
+        library
+        for directory in ("/lib64", f"/lib/{os.uname().machine}-linux-gnu")
+        for name in ("ld-linux*", *(f"lib{part}.so.*" for part in C_LIBRARY))
+        for library in Path(directory).glob(name)
+    ]
+    for directory in ("data", "tmp", "proc"):
+        (tmp_path / directory).mkdir()
+    for source in libraries:
+        target = tmp_path / source.relative_to("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    shutil.copy(binary, tmp_path / "shop")
+    tried = await asyncio.create_subprocess_exec(*enter, "/shop", "--version") if unshare else None
+    if tried is None or await tried.wait():
+        pytest.skip(
+            "A ROOT OF ITS OWN IS NOT TO BE HAD HERE: the executable was tried beside Python"
+        )
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *enter, "/shop", "serve", "--port", str(port), env={"SHOP_ADMIN_TOKEN": TOKEN}
+    )
+    try:
+        async with client(port) as http:
+            http.headers["Authorization"] = f"Bearer {TOKEN}"
+            await ready(http)
+            await job(http, await register(http, "ada"), "succeeded")
+        (inside,) = children_of(process.pid)
+        os.kill(inside, signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), GRACE_S + 1) == 143
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+    # The program itself is process 1: without an init, nothing is left behind there either.
+    assert [
+        path.name for path in (tmp_path / "tmp").iterdir() if path.name.startswith("_MEI")
+    ] == []
 
 
 async def test_D7_binary_drains_within_the_grace_at_sigterm(

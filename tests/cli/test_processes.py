@@ -16,6 +16,7 @@ from jobrunner import JobRunner
 from tests.cli import service
 from tests.cli.commands import (
     APP,
+    children_of,
     client,
     free_port,
     jobrunner,
@@ -186,12 +187,6 @@ def as_process_1() -> tuple[str, ...]:
         # The kernel forbids it to this user: at least nobody is there to hand the signal on.
         return ("setsid", "--fork", "--wait")
     return command
-
-
-def children_of(pid: int) -> list[int]:
-    """Return the processes that a process has started."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in children.split()]
 
 
 async def test_serve_without_a_place_for_its_store_says_so_and_ends(tmp_path: Path) -> None:
