@@ -48,7 +48,9 @@ def _find(name: str) -> Any:
     try:
         found: Any = importlib.import_module(module_name)
     except ImportError as error:
-        if isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or "?"):
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(
+            f"{error.name}."
+        ):
             raise ConfigurationError(
                 f"there is no module {error.name} here ({here}) or on the path"
             ) from error
