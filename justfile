@@ -24,7 +24,7 @@ setup:
 
 # start the shop on http://127.0.0.1:8000: just run --port 9000
 run *ARGS: setup
-    @exec .venv/bin/python -m app "$@"
+    @exec .venv/bin/python -m app serve "$@"
 
 # show the product in half a minute: failing mail, kill -9, dead letter, replay
 demo *ARGS: setup
@@ -49,6 +49,11 @@ check: setup
 fmt: setup
     .venv/bin/ruff format .
     .venv/bin/ruff check --fix .
+
+# build dist/shop: the shop and the commands in one file that needs no Python (PyInstaller)
+binary: setup
+    @.venv/bin/python -m PyInstaller --noconfirm --log-level WARN --distpath dist --workpath build app/shop.spec
+    @ls -l dist/shop
 
 # how fast it is, beside raw sqlite3: just bench --json FILE --only drain --runs 5
 bench *ARGS: setup

@@ -1,44 +1,49 @@
-"""``python -m app``: serve the shop."""
+"""``python -m app``, and the single-file executable: serve the shop, look at its jobs and steer them."""
 
-import argparse
-from typing import get_args
+import os
+from typing import TYPE_CHECKING
 
-import uvicorn
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+import click
 
-from app.main import create_app
-from app.settings import LogFormat, Settings
+from jobrunner.cli import main, run_server
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+APP = "app.main:create_app"
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Serve until a signal comes; options go before SHOP_ variables."""
-    parser = argparse.ArgumentParser(
-        prog="python -m app",
-        description="Serve the shop. Everything else is set by SHOP_ variables, see app/settings.py.",
-    )
-    parser.add_argument("--host", help="where to listen (SHOP_HOST, 127.0.0.1)")
-    parser.add_argument("--port", help="0 takes any free one (SHOP_PORT, 8000)")
-    parser.add_argument("--log-format", choices=get_args(LogFormat), help="(SHOP_LOG_FORMAT, text)")
-    options = {name: value for name, value in vars(parser.parse_args(argv)).items() if value}
+@click.command()
+@click.option("--host", help="Where to listen (SHOP_HOST, 127.0.0.1).")
+@click.option("--port", help="0 takes any free one (SHOP_PORT, 8000).")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="(SHOP_LOG_FORMAT, text)")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes; with more than one, set SHOP_ADMIN_TOKEN.",
+)
+def serve(*, workers: int, **options: str | None) -> None:
+    """Serve the shop and run its jobs; everything else is set by SHOP_ variables."""
+    # Said by variables, since other processes may have to hear it too.
+    os.environ |= {f"SHOP_{name.upper()}": value for name, value in options.items() if value}
+    # Here and not above: `--help` answers without the application.
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from app.settings import Settings  # noqa: PLC0415
+
     try:
-        settings = Settings(**options)
+        settings = Settings()
     except ValidationError as error:
-        parser.error("\n".join(_in_words(problem) for problem in error.errors()))
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        # Requests get as long as jobs; a client that keeps its connection open must not keep the process.
-        timeout_graceful_shutdown=10,
-    )
+        raise click.UsageError("\n".join(map(_in_words, error.errors()))) from error
+    run_server(APP, factory=True, workers=workers, host=settings.host, port=settings.port)
 
 
-def _in_words(problem: ErrorDetails) -> str:
+def _in_words(problem: "ErrorDetails") -> str:
     name = "_".join(str(part) for part in ("shop", *problem["loc"]))
     return f"{name.upper()}: {problem['msg']}" if problem["loc"] else problem["msg"]
 
 
 if __name__ == "__main__":
-    main()
+    main(APP, factory=True, own=[serve])

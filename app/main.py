@@ -1,4 +1,4 @@
-"""Puts the shop together: ``uvicorn app.main:create_app --factory``, or ``python -m app``."""
+"""Puts the shop together: ``uvicorn app.main:create_app --factory``, or ``python -m app serve``."""
 
 import logging
 import secrets
@@ -14,7 +14,7 @@ from app.services import Services
 from app.settings import Settings
 from app.tasks import ShopTasks
 from jobrunner import JobRunner
-from jobrunner.fastapi import bearer
+from jobrunner.fastapi import bearer, probes
 
 log = logging.getLogger("app")
 
@@ -56,5 +56,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.shop = Shop(settings, services, tasks)
     answer_in_place_of_500(app)
     app.include_router(router)
+    app.include_router(probes(), prefix="/health")
     app.include_router(jobs.router(read=bearer(admin_token)), prefix="/jobs")
     return app

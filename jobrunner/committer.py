@@ -89,6 +89,8 @@ class Committer:
         self.error: StoreError | None = None
         """What kept the last round from being written; None while all is well."""
         self.on_fatal: Callable[[StoreError], None] | None = None
+        self.written_at_s: float | None = None
+        """When the last round was written, by the loop's clock."""
 
     def start(self) -> None:
         """Begin to run rounds."""
@@ -250,6 +252,7 @@ class Committer:
             self._failed(units, steps, batch, broken)
             return broken
         self.error = None
+        self.written_at_s = asyncio.get_running_loop().time()
         at = 0
         for unit in units:
             _answer(unit, written.enqueued[at : at + len(unit.jobs)])

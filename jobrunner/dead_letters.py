@@ -10,7 +10,7 @@ from jobrunner.clock import from_us, now_us
 from jobrunner.errors import JobNotFound, UnknownTask
 from jobrunner.ids import new_id
 from jobrunner.job import DeadLetter, Job, history_of
-from jobrunner.model import DeadReason, Enqueue, Enqueued, JobRow
+from jobrunner.model import DeadReason, Enqueue, Enqueued, Filter, JobRow
 from jobrunner.paging import checked_limit, filter_of, read_cursor, write_cursor
 from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store
@@ -34,11 +34,12 @@ class DeadLetters:
     def __init__(
         self,
         store: Store,
-        tasks: Mapping[str, TaskSpec],
+        tasks: Mapping[str, TaskSpec] | None,
         *,
         stored: Callable[[Enqueued], Job[Any]],
         wake: Callable[[], None],
     ) -> None:
+        """``tasks`` is None where nobody can tell which there are: then every task will do."""
         self._store = store
         self._tasks = tasks
         self._stored = stored
@@ -137,14 +138,14 @@ class DeadLetters:
             InvalidArguments: the merged arguments do not fit the task.
         """
         row = await self._row(id)
-        spec = self._tasks.get(row.task)
-        if spec is None:
+        spec = None if self._tasks is None else self._tasks.get(row.task)
+        if spec is None and (self._tasks is not None or args is not None):
             raise UnknownTask(
                 f"dead letter {id} is of task {row.task}, which this runner does not have; register it, or keep its"
                 " old name with @jobs.task(aliases=[...])"
             )
         now = now_us()
-        if args is None:
+        if args is None or spec is None:
             stored = await self._store.replay(id, now=now)
         else:
             edited = Enqueue(
@@ -176,19 +177,20 @@ class DeadLetters:
         tag: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        on_slice: Callable[[int], None] | None = None,
     ) -> int:
         """Replay every dead letter that fits, in slices, so that other writers get their turn.
 
         Those whose key is taken, and those of tasks that the runner does not have, stay where they are.
 
+        Args:
+            on_slice: hears after each slice how many dead letters it has seen to.
+
         Returns:
             How many were replayed.
         """
-        began = now_us()
-        where = filter_of(task=task, queue=queue, reason=reason, tag=tag, since=since, until=until)
-        # What dies again meanwhile was replayed once already.
-        where = where._replace(
-            until=began + 1 if where.until is None else min(where.until, began + 1)
+        where = _until_now(
+            filter_of(task=task, queue=queue, reason=reason, tag=tag, since=since, until=until)
         )
         replayed, before = 0, None
         while True:
@@ -197,12 +199,48 @@ class DeadLetters:
                 before=before,
                 now=now_us(),
                 limit=REPLAYED_PER_SLICE,
-                tasks=self._tasks.keys(),
+                tasks=None if self._tasks is None else self._tasks.keys(),
             )
             replayed += done.replayed
             self._wake()
+            if on_slice is not None:
+                on_slice(done.replayed + done.conflicts)
             if done.cursor is None:
                 return replayed
+            before = done.cursor
+
+    async def delete_all(
+        self,
+        *,
+        task: Task[..., Any] | str | None = None,
+        queue: str | None = None,
+        reason: DeadReason | None = None,
+        tag: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        on_slice: Callable[[int], None] | None = None,
+    ) -> int:
+        """Delete every dead letter that fits, with its history; in slices, as ``replay_all``.
+
+        Args:
+            on_slice: hears after each slice how many dead letters it has seen to.
+
+        Returns:
+            How many were deleted.
+        """
+        where = _until_now(
+            filter_of(task=task, queue=queue, reason=reason, tag=tag, since=since, until=until)
+        )
+        deleted, before = 0, None
+        while True:
+            done = await self._store.delete_dead_letters(
+                where, before=before, limit=REPLAYED_PER_SLICE
+            )
+            deleted += done.deleted
+            if on_slice is not None:
+                on_slice(done.deleted)
+            if done.cursor is None:
+                return deleted
             before = done.cursor
 
     async def delete(self, id: str) -> None:
@@ -215,6 +253,12 @@ class DeadLetters:
             raise JobNotFound(
                 f"no dead letter has the id {id}; it may have been replayed or deleted"
             )
+
+
+def _until_now(where: Filter) -> Filter:
+    """Leave out what dies from now on: what was replayed may die again meanwhile, and once is enough."""
+    until = now_us() + 1
+    return where._replace(until=until if where.until is None else min(where.until, until))
 
 
 def dead_letter_of(row: JobRow, history: tuple[Any, ...] = ()) -> DeadLetter:

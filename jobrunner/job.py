@@ -237,6 +237,8 @@ class Health:
     """``degraded``: jobs are safe, but something needs a look. ``failed``: this worker has stopped."""
     problems: tuple[str, ...]
     """One sentence each."""
+    ready: bool
+    """Whether this process should be sent work: not stopping, not failed, and its rounds get written."""
     working: bool
     """Whether this process runs jobs."""
     running: int

@@ -19,6 +19,7 @@ from jobrunner.errors import (
     JobNotFound,
     ResultNotStored,
     ResultTimeout,
+    StoreError,
     UnknownQueue,
     UnknownTask,
 )
@@ -58,7 +59,7 @@ class JobQueue:
         store: Store,
         committer: Committer,
         *,
-        tasks: Mapping[str, TaskSpec],
+        tasks: Mapping[str, TaskSpec] | None,
         queues: frozenset[str],
         events: Events,
         worker: Worker,
@@ -66,7 +67,7 @@ class JobQueue:
     ) -> None:
         self._store = store
         self._committer = committer
-        self._tasks = tasks
+        self._tasks = {} if tasks is None else tasks
         self._queues = queues
         self._events = events
         self._worker = worker
@@ -74,7 +75,7 @@ class JobQueue:
         """The loop on which the runner is open; other threads go through it."""
         self.dead_letters = DeadLetters(store, tasks, stored=self._stored, wake=worker.look)
         self.schedules = Schedules(
-            store, tasks, queues, timezone=timezone, enqueue=self._enqueue, wake=worker.look
+            store, self._tasks, queues, timezone=timezone, enqueue=self._enqueue, wake=worker.look
         )
 
     # -- storing ------------------------------------------------------------------
@@ -324,6 +325,16 @@ class JobQueue:
     async def health(self) -> Health:
         """Return whether the promises are being kept just now, and what stands in the way."""
         return await self._worker.health()
+
+    def is_ready(self) -> bool:
+        """Return ``Health.ready`` alone, without a look into the store."""
+        return self._worker.is_ready()
+
+    async def failure(self) -> StoreError:
+        """Wait until this process has stopped working for good, and return why; perhaps for ever."""
+        await self._worker.has_failed.wait()
+        assert self._worker.failed is not None  # noqa: S101 - set together
+        return self._worker.failed
 
     if not TYPE_CHECKING:
         # Not shown to type checkers: they would take any attribute for one that exists.

@@ -21,6 +21,7 @@ from contextlib import (
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+from weakref import WeakSet
 
 from jobrunner import current, signals
 from jobrunner.asgi import App, placed
@@ -32,13 +33,14 @@ from jobrunner.events import EventName, Events, Hooks
 from jobrunner.foreign import queue_attribute
 from jobrunner.job import DeadLetter, Health, Job, QueueInfo
 from jobrunner.model import Definition, State
+from jobrunner.process import orders, work_until_signal
 from jobrunner.queue import JobPage, JobQueue, unknown_queue
 from jobrunner.routing import TaskRouter
 from jobrunner.schedules import Schedules, queues_of
-from jobrunner.settings import Durability, Settings
+from jobrunner.settings import Durability, Settings, checked_queues
 from jobrunner.spec import Seconds
 from jobrunner.store.sqlite import SqliteStore
-from jobrunner.store.sqlite.place import path_of
+from jobrunner.store.sqlite.place import path_of, warn_of_layer
 from jobrunner.sync import SyncQueue, in_thread
 from jobrunner.task import Task
 from jobrunner.worker import Worker
@@ -54,6 +56,9 @@ J = TypeVar("J", bound=Callable[[Job[Any]], Awaitable[None] | None])
 
 DEFAULT_STORE = "sqlite:///jobs.db"
 DEFAULT_QUEUES: Mapping[str, int] = {"default": 20}
+
+made: "WeakSet[JobRunner]" = WeakSet()
+"""The runners of this process: how a command finds the one of an application that it has loaded."""
 
 
 class JobRunner(TaskRouter):
@@ -118,6 +123,7 @@ class JobRunner(TaskRouter):
         self._hooks = Hooks()
         self._open: JobQueue | None = None
         self._opening = False
+        made.add(self)
 
     # -- opening -----------------------------------------------------------------
 
@@ -132,7 +138,7 @@ class JobRunner(TaskRouter):
         *,
         store: str | os.PathLike[str] | None = None,
         work: bool | None = None,
-        queues: Iterable[str] | None = None,
+        queues: Iterable[str] | Mapping[str, int | None] | None = None,
     ) -> AsyncIterator[Self]:
         """Be open inside the block, on the running loop.
 
@@ -140,7 +146,7 @@ class JobRunner(TaskRouter):
             app: the application whose requests are to find the queue.
             store: in place of the runner's own.
             work: in place of the runner's own.
-            queues: the queues that this process serves, all if left out.
+            queues: the queues that this process serves, all if left out; a mapping also says with how many slots.
 
         Raises:
             AlreadyRunning: the runner, or another one on the same file, is open in this process.
@@ -154,6 +160,8 @@ class JobRunner(TaskRouter):
         self._opening = True
         try:
             async with AsyncExitStack() as stack:
+                if (ordered := orders.get()) is not None:
+                    work, queues = ordered
                 work = self.settings.work if work is None else work
                 slots = self._slots(queues)
                 worker = await self._start(stack, app, store, work=work, slots=slots)
@@ -179,6 +187,7 @@ class JobRunner(TaskRouter):
             settings.store if path is None else path, durability=settings.durability
         )
         await store.open()
+        warn_of_layer(store.path)
         stack.push_async_callback(_to_the_end, store.close)
         committer = Committer(store)
         events = Events(self._hooks, self._load)
@@ -215,18 +224,20 @@ class JobRunner(TaskRouter):
             current.running.reset(token)
         return worker
 
-    def _slots(self, queues: Iterable[str] | None) -> Mapping[str, int]:
+    def _slots(self, queues: Iterable[str] | Mapping[str, int | None] | None) -> Mapping[str, int]:
         known = self.settings.queues
         for task in self.tasks.values():
             if task.spec.queue not in known:
                 raise unknown_queue(task.spec.queue, f"task {task.name} ({task.spec.where})", known)
         if queues is None:
             return known
-        chosen = list(queues)
+        chosen = queues if isinstance(queues, Mapping) else dict.fromkeys(queues)
         for name in chosen:
             if name not in known:
                 raise unknown_queue(name, "running(queues=...)", known)
-        return {name: known[name] for name in chosen}
+        return checked_queues(
+            {name: known[name] if slots is None else slots for name, slots in chosen.items()}
+        )
 
     def _declared_schedules(self) -> Mapping[str, Definition]:
         """Return what the code declares, under this runner's time zone; refuse what it cannot run."""
@@ -266,25 +277,16 @@ class JobRunner(TaskRouter):
         except JobNotFound:
             return None
 
-    def run(self, *, queues: Iterable[str] | None = None) -> None:
+    def run(self, *, queues: Iterable[str] | Mapping[str, int | None] | None = None) -> None:
         """Run jobs in this process, without an application, until SIGINT or SIGTERM.
 
         Args:
-            queues: the queues to serve, all if left out.
-        """
-        asyncio.run(self._run_until_signal(queues))
+            queues: see ``running``.
 
-    async def _run_until_signal(self, queues: Iterable[str] | None) -> None:
-        signalled = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in signals.SIGNALS:
-            loop.add_signal_handler(number, signalled.set)
-        try:
-            async with self.running(work=True, queues=queues):
-                await signalled.wait()
-        finally:
-            for number in signals.SIGNALS:
-                loop.remove_signal_handler(number)
+        Raises:
+            StoreUnusable: the worker has stopped for good; the message says why.
+        """
+        asyncio.run(work_until_signal(self.running(work=True, queues=queues)))
 
     # -- FastAPI -----------------------------------------------------------------------
 

@@ -67,7 +67,7 @@ class Settings:
             zone_of(timezone)
             return cls(
                 store=store,
-                queues=_checked_queues(queues),
+                queues=checked_queues(queues),
                 work=work,
                 durability=durability,
                 grace_s=duration_us(grace, "grace") / 1_000_000,
@@ -84,7 +84,12 @@ class Settings:
             raise ConfigurationError(str(error)) from error
 
 
-def _checked_queues(queues: Mapping[str, int]) -> Mapping[str, int]:
+def checked_queues(queues: Mapping[str, int]) -> Mapping[str, int]:
+    """Return slots by queue as they are, frozen.
+
+    Raises:
+        ConfigurationError: no queue at all, or a number of slots that cannot be.
+    """
     if not isinstance(queues, Mapping) or not queues:
         raise ConfigurationError(
             f'queues={queues!r} is not a mapping of names to slots; write queues={{"default": 20}}'

@@ -37,6 +37,8 @@ UNKNOWN_S: Final = 10.0
 PRUNE_S: Final = 60.0
 ROWS_PER_SLICE: Final = 500
 CLOCK_STEP_S: Final = 2.0
+READY_S: Final = 2.0
+"""How old the last written round of a working process may be: it polls four times as often."""
 
 
 class Worker:
@@ -57,6 +59,8 @@ class Worker:
         self.id = secrets.randbits(63)
         self.failed: StoreError | None = None
         """What stopped this worker for good."""
+        self.has_failed = asyncio.Event()
+        """Set together with ``failed``."""
         self._store = store
         self._committer = committer
         self._specs = specs
@@ -151,6 +155,7 @@ class Worker:
         """Stop for good: the file must be looked at by a person."""
         if self.failed is None:
             self.failed = error
+            self.has_failed.set()
             logger.critical("this worker has stopped: %s", error)
             self._committer.fail(error)
             self.begin_stop()
@@ -357,6 +362,23 @@ class Worker:
 
     # -- how it stands ------------------------------------------------------------------------
 
+    def is_ready(self) -> bool:
+        """Return whether what is promised to whoever sends work now can be kept.
+
+        Not what the last look said, but what the last write did: a supervisor that stands still, or whose rounds do not
+        reach the disk, is not ready, whatever else answers.
+        """
+        if self.failed is not None or self._committer.error is not None:
+            return False
+        if self._supervisor is None:
+            return True
+        written_at_s = self._committer.written_at_s
+        return (
+            not self._supervisor.stopping
+            and written_at_s is not None
+            and asyncio.get_running_loop().time() - written_at_s <= READY_S
+        )
+
     async def queues(self, known: Iterable[str]) -> Sequence[QueueInfo]:
         """Return every queue that is known, served, paused, or holds jobs, by name."""
         slots: dict[str, int] = dict.fromkeys(known, 0)
@@ -418,6 +440,7 @@ class Worker:
                 else "ok"
             ),
             problems=tuple(problems),
+            ready=self.is_ready(),
             working=supervisor is not None and not supervisor.stopping,
             running=len(supervisor.attempts) if supervisor else 0,
             stuck_threads=stuck,

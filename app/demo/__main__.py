@@ -224,7 +224,7 @@ class Story:
             people <= reached,
             f"{len(people)} people registered, {len(people & reached)} have their mail",
         )
-        self._check(status in (0, -signal.SIGTERM), "the shop ended when it was asked to")
+        self._check(status == 128 + signal.SIGTERM, "the shop ended when it was asked to")
 
     # -- asking ------------------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class Shop:
         started = time.perf_counter()
         with self._log.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - nothing from outside in it
-                [sys.executable, "-m", "app", "--port", str(self.port)],
+                [sys.executable, "-m", "app", "serve", "--port", str(self.port)],
                 env=self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

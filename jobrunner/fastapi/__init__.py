@@ -1,7 +1,8 @@
-"""jobrunner in FastAPI's own words: dependencies for routes, a lock for the admin router."""
+"""jobrunner in FastAPI's own words: dependencies for routes, a lock for the admin router, probes."""
 
 from jobrunner.fastapi.bearer import bearer
 from jobrunner.fastapi.dependencies import Queue, SyncQueue, get_queue
+from jobrunner.fastapi.probes import probes
 from jobrunner.queue import JobQueue
 
-__all__ = ["JobQueue", "Queue", "SyncQueue", "bearer", "get_queue"]
+__all__ = ["JobQueue", "Queue", "SyncQueue", "bearer", "get_queue", "probes"]

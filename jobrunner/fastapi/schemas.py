@@ -372,6 +372,7 @@ class HealthBody(Answer):
                 {
                     "status": "ok",
                     "problems": [],
+                    "ready": True,
                     "working": True,
                     "running": 2,
                     "stuck_threads": [],
@@ -387,6 +388,9 @@ class HealthBody(Answer):
         description="`degraded`: jobs are safe, but something needs a look. `failed`: this worker has stopped."
     )
     problems: tuple[str, ...] = Field(description="One sentence each.")
+    ready: bool = Field(
+        description="Whether this process should be sent work: not stopping, not failed, and its rounds get written."
+    )
     working: bool = Field(description="Whether this process runs jobs.")
     running: int = Field(description="Attempts under way in this process.")
     stuck_threads: tuple[str, ...] = Field(

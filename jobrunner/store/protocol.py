@@ -83,6 +83,14 @@ class Replayed(NamedTuple):
     """Hand it to the next slice; None when there is no more."""
 
 
+class Slice(NamedTuple):
+    """What a deletion by filter did in one slice."""
+
+    deleted: int
+    cursor: int | None
+    """Hand it to the next slice; None when there is no more."""
+
+
 class Recovered(NamedTuple):
     """What the look for dead workers found."""
 
@@ -262,6 +270,10 @@ class Store(Protocol):
 
     async def delete_dead_letter(self, id: str) -> bool:
         """Delete a dead letter and its history; return whether it was there."""
+        ...
+
+    async def delete_dead_letters(self, where: Filter, *, before: int | None, limit: int) -> Slice:
+        """Delete one slice of the dead letters that ``where`` means, last died first, with their histories."""
         ...
 
     async def bury_waiting(

@@ -30,6 +30,7 @@ def test_exported_names_of_the_fastapi_part_are_exactly_these() -> None:
         "SyncQueue",
         "bearer",
         "get_queue",
+        "probes",
     ]
 
 

@@ -214,10 +214,23 @@ def file_system(path: str, mountinfo: str) -> str | None:
 
 def network_file_system(path: Path) -> str | None:
     """Return the name of the network file system that holds the path; None if it is a local one, or nobody knows."""
+    return _kind_if(_NETWORK, path)
+
+
+_LAYER: Final = re.compile(r"overlay|aufs|unionfs|fuse\.(fuse-)?overlayfs|fuse\.unionfs")
+"""What a container's root consists of: read-only layers of the image below, and one that goes with the container."""
+
+
+def container_layer(path: Path) -> str | None:
+    """Return the name of the layered file system that holds the path; None if another one does, or nobody knows."""
+    return _kind_if(_LAYER, path)
+
+
+def _kind_if(kinds: re.Pattern[str], path: Path) -> str | None:
     try:
         # Bytes that are no UTF-8 may stand in a path: os.fsdecode keeps them comparable.
         mountinfo = os.fsdecode(_MOUNTINFO.read_bytes())
     except OSError:
         return None
     kind = file_system(os.path.realpath(path), mountinfo)
-    return kind if kind and _NETWORK.fullmatch(kind) else None
+    return kind if kind and kinds.fullmatch(kind) else None

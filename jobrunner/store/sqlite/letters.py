@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from jobrunner.errors import AlreadyReplayed, JobNotFound, KeyTaken
 from jobrunner.model import DeadReason, Enqueue, Enqueued, Filter
-from jobrunner.store.protocol import Replayed
+from jobrunner.store.protocol import Replayed, Slice
 from jobrunner.store.sqlite.reads import letters_where
 from jobrunner.store.sqlite.statements import BURY_WAITING, FIND_BY_KEY, INSERT
 
@@ -120,6 +120,20 @@ def delete(conn: sqlite3.Connection, id: str) -> bool:
     ).fetchall()
     conn.executemany("DELETE FROM jobrunner_attempts WHERE job = ?", rows)
     return bool(rows)
+
+
+def delete_all(conn: sqlite3.Connection, where: Filter, before: int | None, limit: int) -> Slice:
+    """Delete one slice of the dead letters that ``where`` means."""
+    clause, values = letters_where(where, before)
+    rows = conn.execute(
+        f"SELECT letter, seq FROM jobrunner_dead_letters {clause} ORDER BY letter DESC LIMIT ?",
+        (*values, limit),
+    ).fetchall()
+    conn.executemany(
+        "DELETE FROM jobrunner_dead_letters WHERE letter = ?", [(letter,) for letter, _ in rows]
+    )
+    conn.executemany("DELETE FROM jobrunner_attempts WHERE job = ?", [(seq,) for _, seq in rows])
+    return Slice(len(rows), rows[-1][0] if len(rows) == limit else None)
 
 
 def bury_waiting(

@@ -1,15 +1,22 @@
 """Where a store may lie: what its URL names, and what the library and the file system must be able to do."""
 
+import logging
 import os
 import sqlite3
 from pathlib import Path
 from typing import Final
 
 from jobrunner.errors import ConfigurationError, StoreUnavailable, StoreUnsupported
-from jobrunner.store.sqlite.files import network_file_system
+from jobrunner.store.sqlite.files import container_layer, network_file_system
+
+logger = logging.getLogger("jobrunner")
 
 MINIMUM_SQLITE: Final = (3, 37, 0)
 """STRICT tables."""
+
+ON_CONTAINER_LAYER: Final = (
+    "lies on a container's own layer (%s) and goes with the container: mount a volume there"
+)
 
 
 def path_of(store: str | os.PathLike[str]) -> Path:
@@ -63,3 +70,9 @@ def check_place(path: Path) -> None:
             f"{path} lies on a network file system ({kind}), where SQLite's log cannot be shared safely;"
             " put it on a local disk"
         )
+
+
+def warn_of_layer(path: Path) -> None:
+    """Warn if the store lies where it will not last."""
+    if kind := container_layer(path):
+        logger.warning("%s %s", path, ON_CONTAINER_LAYER % kind)

@@ -8,6 +8,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from jobrunner.clock import SECOND_US
@@ -25,10 +26,12 @@ from jobrunner.model import (
     TickRow,
     WorkerRow,
 )
-from jobrunner.store.protocol import Page, Recovered, Replayed, Round, Written
+from jobrunner.store.protocol import Page, Recovered, Replayed, Round, Slice, Written
 from jobrunner.store.sqlite import (
     commands,
+    copy,
     files,
+    kernel,
     letters,
     members,
     migrate,
@@ -80,6 +83,7 @@ class SqliteStore:
             while await self._writer.read(migrate.check):
                 await self._writer.write(migrate.migrate_one)
             await self._writer.write(migrate.try_to_write)
+            await kernel.make_sure_of_one(self._writer, self.path)
             self._claim.pin()
             self._reader = await Connection.open(self.path, read_only=True)
             self._checkpointer = Checkpointer(self.path, self._folder, self._writer.checkpoint)
@@ -286,6 +290,10 @@ class SqliteStore:
         """See ``Store.delete_dead_letter``."""
         return await self._write(letters.delete, id)
 
+    async def delete_dead_letters(self, where: Filter, *, before: int | None, limit: int) -> Slice:
+        """See ``Store.delete_dead_letters``."""
+        return await self._write(letters.delete_all, where, before, limit)
+
     async def bury_waiting(
         self,
         queue: str,
@@ -335,6 +343,18 @@ class SqliteStore:
     async def prune_ticks(self, *, before: int, limit: int) -> int:
         """See ``Store.prune_ticks``."""
         return await self._write(schedules.prune_ticks, before, limit)
+
+    # -- copies ---------------------------------------------------------------------------------------
+
+    async def backup(self, destination: Path, on_progress: Callable[[int, int], None]) -> None:
+        """Write a whole and consistent copy, while everybody goes on writing; see ``copy.backup``."""
+        await self._read(copy.backup, destination, on_progress)
+
+    async def vacuum(self) -> None:
+        """Give back the room that deleted rows have left; nobody else writes meanwhile."""
+        if self._writer is None:
+            raise StoreUnavailable(f"{self.path} is not open")
+        await self._writer.exclusive(copy.vacuum)
 
     # -- queues and upkeep ----------------------------------------------------------------------------
 

@@ -54,7 +54,11 @@ class Writer:
 
     async def checkpoint(self) -> None:
         """Move the log into the file, as far as readers allow."""
-        await self._connection.run(self._in_turn, checkpoint)
+        await self.exclusive(checkpoint)
+
+    async def exclusive(self, function: Callable[..., T], *args: Any) -> T:
+        """Run ``function(connection, *args)`` in turn, for what SQLite refuses to do inside a transaction."""
+        return await self._connection.run(self._in_turn, function, *args)
 
     def _in_turn(self, conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:
         turnstile = self._turnstile

@@ -1,0 +1,16 @@
+"""The command ``jobrunner``, and the same commands as part of an application's own program.
+
+A program that is to become one binary needs three lines::
+
+    from jobrunner.cli import main
+
+    if __name__ == "__main__":
+        main("shop.main:create_app", factory=True)
+
+Commands import what they need when they run, so that ``--help`` answers at once.
+"""
+
+from jobrunner.cli.commands import commands, main
+from jobrunner.cli.serve import run_server
+
+__all__ = ["commands", "main", "run_server"]

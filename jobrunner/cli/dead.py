@@ -1,0 +1,300 @@
+"""``jobrunner dead``: list, show, replay, delete the dead letters, one by its id or many by a filter."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from jobrunner.cli.filters import REASONS, page, which
+from jobrunner.cli.place import Place, as_json, at_place
+
+if TYPE_CHECKING:
+    from jobrunner.cli.desk import Desk
+
+
+@click.group()
+def dead() -> None:
+    """List, show, replay and delete dead letters."""
+
+
+@dead.command("list")
+@at_place
+@which(verb="died")
+@click.option("--reason", type=click.Choice(REASONS), help="Only those that died of this.")
+@page
+@as_json
+def list_letters(place: Place, *, as_json: bool, **where: Any) -> None:
+    """List dead letters, last died first."""
+    from jobrunner.cli.desk import at_desk
+
+    at_desk(place, lambda desk: _list(desk, where, as_json=as_json))
+
+
+async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
+    from jobrunner.cli.output import say_json, say_table
+
+    found = await desk.queue.dead_letters.page(**where)
+    if as_json:
+        say_json({"items": found.items, "next_cursor": found.next_cursor})
+        return
+    say_table(
+        ("id", "task", "reason", "attempt", "died", "error"),
+        [
+            (
+                one.id,
+                one.task,
+                one.reason,
+                one.attempt,
+                one.died_at,
+                _in_a_line(one.error_type, one.error),
+            )
+            for one in found.items
+        ],
+        empty="no dead letters fit",
+    )
+    if found.next_cursor is not None:
+        click.echo(f"more: --cursor {found.next_cursor}", err=True)
+
+
+def _in_a_line(kind: str | None, error: str | None) -> str:
+    text = f"{kind or ''}: {error or ''}".strip(": ")
+    return text if len(text) <= 80 else f"{text[:79]}…"  # noqa: PLR2004 - a terminal's line
+
+
+@dead.command("show")
+@click.argument("id")
+@at_place
+@as_json
+def show(place: Place, *, id: str, as_json: bool) -> None:
+    """Show a dead letter whole: its arguments, its attempts, the traceback."""
+    from jobrunner.cli.desk import at_desk
+
+    at_desk(place, lambda desk: _show(desk, id, as_json=as_json))
+
+
+async def _show(desk: "Desk", id: str, *, as_json: bool) -> None:
+    import dataclasses
+
+    from jobrunner.cli.output import attempt_fields, say_fields, say_json
+
+    letter = await desk.queue.dead_letters.get(id)
+    fields = {field.name: getattr(letter, field.name) for field in dataclasses.fields(letter)}
+    history = attempt_fields(letter.history)
+    if as_json:
+        say_json({**fields, "history": history})
+        return
+    say_fields({name: value for name, value in fields.items() if name != "history"})
+    for one in letter.history:
+        click.echo(f"\nattempt {one.attempt}: {one.outcome}, {one.error_type}: {one.error}")
+
+
+# -- replay and delete ---------------------------------------------------------------------------------
+
+
+def _many(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say which dead letters are meant."""
+    command = click.option("--yes", is_flag=True, help="Do not ask before many.")(command)
+    command = click.option("--dry-run", is_flag=True, help="Only count them.")(command)
+    command = click.option("--all", "every", is_flag=True, help="All that there are.")(command)
+    command = click.option(
+        "--reason", type=click.Choice(REASONS), help="Only those that died of this."
+    )(command)
+    return which(verb="died")(command)
+
+
+@dead.command("replay")
+@click.argument("id", required=False)
+@at_place
+@_many
+@click.option(
+    "--args",
+    "edited",
+    metavar="JSON",
+    help="With an id: arguments by name, in place of the stored ones; needs --app.",
+)
+@as_json
+def replay(
+    place: Place,
+    *,
+    id: str | None,
+    every: bool,
+    dry_run: bool,
+    yes: bool,
+    edited: str | None,
+    as_json: bool,
+    **where: Any,
+) -> None:
+    """Put a dead letter back (by ID), or all that a filter means."""
+    from jobrunner.cli.desk import at_desk
+
+    _check(id, where, every=every)
+    if edited is not None and id is None:
+        raise click.UsageError("--args is for one dead letter; give its id")
+    changes = None if edited is None else _object(edited)
+    if id is not None:
+        only = id
+        at_desk(
+            place, lambda desk: _replay_one(desk, only, changes, dry_run=dry_run, as_json=as_json)
+        )
+    else:
+        at_desk(
+            place,
+            lambda desk: _do_many(
+                desk,
+                where,
+                verb="replay",
+                dry_run=dry_run,
+                yes=yes,
+                as_json=as_json,
+            ),
+        )
+
+
+@dead.command("delete")
+@click.argument("id", required=False)
+@at_place
+@_many
+@as_json
+def delete(
+    place: Place,
+    *,
+    id: str | None,
+    every: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    **where: Any,
+) -> None:
+    """Delete a dead letter (by ID) and its history, or all that a filter means."""
+    from jobrunner.cli.desk import at_desk
+
+    _check(id, where, every=every)
+    if id is not None:
+        only = id
+        at_desk(place, lambda desk: _delete_one(desk, only, dry_run=dry_run, as_json=as_json))
+    else:
+        at_desk(
+            place,
+            lambda desk: _do_many(
+                desk,
+                where,
+                verb="delete",
+                dry_run=dry_run,
+                yes=yes,
+                as_json=as_json,
+            ),
+        )
+
+
+def _check(id: str | None, where: dict[str, Any], *, every: bool) -> None:
+    filtered = any(value is not None for value in where.values())
+    if id is not None and (filtered or every):
+        raise click.UsageError("give an id or a filter, not both")
+    if id is None and not filtered and not every:
+        raise click.UsageError(
+            "say which: an id, a filter (--task, --queue, --reason, --tag, --since, --until), or --all"
+        )
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise click.UsageError(f"--args is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise click.UsageError('--args takes an object, as in {"order_id": 7}')
+    return value
+
+
+async def _replay_one(
+    desk: "Desk", id: str, changes: dict[str, Any] | None, *, dry_run: bool, as_json: bool
+) -> None:
+    from jobrunner.cli.output import say_json
+    from jobrunner.errors import ConfigurationError
+
+    letter = await desk.queue.dead_letters.get(id)
+    if dry_run:
+        _say_count(1, "replay", as_json=as_json)
+        return
+    if changes is not None and desk.tasks is None:
+        raise ConfigurationError(
+            "--args are checked against the task, so name its application: --app"
+        )
+    stored_id = (await desk.queue.dead_letters.replay(id, args=changes)).id
+    if desk.tasks is None:
+        await _warn_if_unknown(desk, letter.task)
+    if as_json:
+        say_json({"id": stored_id, "replayed": 1})
+    else:
+        click.echo(f"replayed as {stored_id}")
+
+
+async def _warn_if_unknown(desk: "Desk", task: str) -> None:
+    workers = await desk.store.workers()
+    if workers and not any(task in worker.tasks for worker in workers):
+        click.echo(f"but no worker that runs now knows the task {task}", err=True)
+
+
+async def _delete_one(desk: "Desk", id: str, *, dry_run: bool, as_json: bool) -> None:
+    from jobrunner.cli.output import say_json
+
+    await desk.queue.dead_letters.get(id)
+    if dry_run:
+        _say_count(1, "delete", as_json=as_json)
+        return
+    await desk.queue.dead_letters.delete(id)
+    if as_json:
+        say_json({"id": id, "deleted": 1})
+    else:
+        click.echo("deleted")
+
+
+async def _do_many(
+    desk: "Desk",
+    where: dict[str, Any],
+    *,
+    verb: Literal["replay", "delete"],
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    from jobrunner.cli.output import say_json
+    from jobrunner.cli.progress import Progress
+
+    letters = desk.queue.dead_letters
+    count = await letters.count(**where)
+    if dry_run:
+        _say_count(count, verb, as_json=as_json)
+        return
+    if count and not yes and sys.stdin.isatty():
+        click.confirm(f"{verb} {count:,} dead letter(s)?", abort=True, err=True)
+    with Progress(verb) as progress:
+
+        def on_slice(number: int) -> None:
+            progress.advance(number, count)
+
+        if verb == "replay":
+            done = await letters.replay_all(**where, on_slice=on_slice)
+        else:
+            done = await letters.delete_all(**where, on_slice=on_slice)
+    left = max(count - done, 0)
+    participle = "replayed" if verb == "replay" else "deleted"
+    if as_json:
+        say_json({participle: done, "left": left})
+        return
+    click.echo(f"{done:,} {participle}")
+    if left and verb == "replay":
+        click.echo(
+            f"{left:,} stay: an unfinished job holds their key, or no task is theirs", err=True
+        )
+
+
+def _say_count(count: int, verb: str, *, as_json: bool) -> None:
+    from jobrunner.cli.output import say_json
+
+    if as_json:
+        say_json({"would": verb, "count": count})
+    else:
+        click.echo(f"would {verb} {count:,} dead letter(s)")

@@ -1,0 +1,117 @@
+"""An opened store with the queue's verbs, and nothing that works by itself.
+
+A command must not do the chores of a worker: without the application's tasks it cannot tell whether a job of a dead
+process may run again.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from jobrunner.cli.place import Place
+from jobrunner.cli.target import load_runner
+from jobrunner.committer import Committer
+from jobrunner.events import Events, Hooks
+from jobrunner.queue import JobQueue
+from jobrunner.settings import Settings
+from jobrunner.spec import TaskSpec
+from jobrunner.store.sqlite import SqliteStore
+from jobrunner.store.sqlite.diagnosis import make_sure_of_jobs
+from jobrunner.store.sqlite.place import path_of
+from jobrunner.worker import Worker
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Desk:
+    """What the commands work with."""
+
+    store: SqliteStore
+    queue: JobQueue
+    tasks: Mapping[str, TaskSpec] | None
+    """Those of the application; None if only a store was named."""
+    queues: frozenset[str]
+    """Every queue that is known: declared, served, paused, or with jobs in it."""
+
+
+def at_desk(place: Place, command: Callable[[Desk], Awaitable[T]]) -> T:
+    """Open the store, run a command on it, and close it."""
+
+    async def run() -> T:
+        async with _opened(place) as desk:
+            return await command(desk)
+
+    return asyncio.run(run())
+
+
+@asynccontextmanager
+async def _opened(place: Place) -> AsyncIterator[Desk]:
+    runner = None if place.target is None else load_runner(place.target)
+    named = place.store
+    if named is None:
+        assert runner is not None  # noqa: S101 - a place has one of the two
+        named = runner.settings.store
+    path = path_of(named)
+    make_sure_of_jobs(path)
+    settings = _SETTINGS if runner is None else runner.settings
+    tasks = None if runner is None else {name: task.spec for name, task in runner.tasks.items()}
+    store = SqliteStore(path, durability=settings.durability)
+    await store.open()
+    try:
+        yield await _desk(store, settings, tasks, set() if runner is None else set(settings.queues))
+    finally:
+        await store.close()
+
+
+async def _desk(
+    store: SqliteStore, settings: Settings, tasks: Mapping[str, TaskSpec] | None, queues: set[str]
+) -> Desk:
+    # Neither is started: the one would run rounds, the other recover.
+    committer = Committer(store)
+    events = Events(Hooks(), _nothing)
+    worker = Worker(
+        store,
+        committer,
+        specs=tasks or {},
+        slots={},
+        schedules={},
+        settings=settings,
+        events=events,
+        work=False,
+    )
+    # The workers' rows: who is to be rung when something has changed.
+    served = {name for row in await store.workers() for name in row.queues}
+    known = frozenset(queues | served | {one.name for one in await store.queues()})
+    queue = JobQueue(
+        store,
+        committer,
+        tasks=tasks,
+        queues=known,
+        events=events,
+        worker=worker,
+        timezone=settings.timezone,
+    )
+    return Desk(store, queue, tasks, known)
+
+
+async def _nothing(*_: object) -> None:
+    """Nobody hears of what a command does."""
+
+
+_SETTINGS = Settings.make(
+    store="",
+    queues={"default": 1},
+    work=False,
+    durability="full",
+    grace=0,
+    retention=0,
+    keep_finished=0,
+    dead_letter_retention=0,
+    unknown_task_after=0,
+    timezone="UTC",
+    revision=0,
+)
+"""Of a store without an application; nothing of it is used, since nothing works."""

@@ -1,0 +1,79 @@
+"""``jobrunner doctor``: everything that can be wrong with a store, and what to do about it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jobrunner.cli import exits
+from jobrunner.cli.place import Place, as_json, at_place
+
+if TYPE_CHECKING:
+    from jobrunner.store.sqlite.diagnosis import Finding
+
+
+@click.command()
+@at_place
+@click.option("--deep", is_flag=True, help="Also read every page of the file.")
+@as_json
+def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
+    """Look for what is wrong with a store, in use or stopped; nothing is changed.
+
+    With an application, also at its SQLAlchemy engines: one that opens the file with other settings can damage it.
+    """
+    from jobrunner.cli.engines import findings as engine_findings
+    from jobrunner.cli.output import say_json
+    from jobrunner.cli.target import load_runner
+    from jobrunner.clock import now_us
+    from jobrunner.store.sqlite.diagnosis import diagnose
+    from jobrunner.store.sqlite.place import path_of
+
+    store = place.store
+    runner = None if place.target is None else load_runner(place.target)
+    if store is None:
+        assert runner is not None  # noqa: S101 - a place has one of the two
+        store = runner.settings.store
+    path = path_of(store)
+    found = [_time_zones(), *diagnose(path, now=now_us(), deep=deep)]
+    if runner is not None:
+        found += engine_findings(path)
+    healthy = not any(one.level == "problem" for one in found)
+    if as_json:
+        say_json({"store": path, "healthy": healthy, "findings": [one._asdict() for one in found]})
+    else:
+        for one in found:
+            _say(one)
+    if not healthy:
+        raise click.exceptions.Exit(exits.PROBLEMS)
+
+
+def _time_zones() -> "Finding":
+    from importlib.util import find_spec
+    from zoneinfo import TZPATH, ZoneInfo, ZoneInfoNotFoundError
+
+    from jobrunner.store.sqlite.diagnosis import Finding
+
+    try:
+        # Not one that every system has: Lord Howe moves its clocks by half an hour.
+        ZoneInfo("Australia/Lord_Howe")
+    except ZoneInfoNotFoundError:
+        return Finding(
+            "warning",
+            "time zones",
+            "none are to be had",
+            "install tzdata: the package or the system's",
+        )
+    system = any(Path(place, "Australia/Lord_Howe").exists() for place in TZPATH)
+    where = "the system's" if system else "those of the package tzdata"
+    also = ", and the package tzdata" if system and find_spec("tzdata") else ""
+    return Finding("ok", "time zones", f"{where}{also}")
+
+
+_COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+def _say(one: "Finding") -> None:
+    level = click.style(f"{one.level:<8}", fg=_COLOURS[one.level])
+    click.echo(f"{level}{one.about}: {one.what}")
+    if one.do is not None:
+        click.echo(f"{'':<8}→ {one.do}")

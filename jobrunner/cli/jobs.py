@@ -1,0 +1,107 @@
+"""``jobrunner jobs``: list, show, cancel."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobrunner.cli import exits
+from jobrunner.cli.filters import STATES, page, which
+from jobrunner.cli.place import Place, as_json, at_place
+
+if TYPE_CHECKING:
+    from jobrunner.cli.desk import Desk
+
+
+@click.group()
+def jobs() -> None:
+    """List, show and cancel jobs."""
+
+
+@jobs.command("list")
+@at_place
+@which(verb="created")
+@click.option("--state", type=click.Choice(STATES), help="Only in this state.")
+@click.option("--key", help="Only with this key.")
+@page
+@as_json
+def list_jobs(place: Place, *, as_json: bool, **where: Any) -> None:
+    """List jobs, newest first; dead ones are under `dead list`."""
+    from jobrunner.cli.desk import at_desk
+
+    at_desk(place, lambda desk: _list(desk, where, as_json=as_json))
+
+
+async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
+    from jobrunner.cli.output import job_fields, say_json, say_table
+
+    found = await desk.queue.list(**where)
+    if as_json:
+        say_json(
+            {"items": [job_fields(job) for job in found.items], "next_cursor": found.next_cursor}
+        )
+        return
+    say_table(
+        ("id", "task", "queue", "state", "attempt", "due", "key", "tag"),
+        [(j.id, j.task, j.queue, j.state, j.attempt, j.run_at, j.key, j.tag) for j in found.items],
+        empty="no jobs fit",
+    )
+    if found.next_cursor is not None:
+        click.echo(f"more: --cursor {found.next_cursor}", err=True)
+
+
+@jobs.command("show")
+@click.argument("id")
+@at_place
+@as_json
+def show(place: Place, *, id: str, as_json: bool) -> None:
+    """Show a job and its attempts."""
+    from jobrunner.cli.desk import at_desk
+
+    at_desk(place, lambda desk: _show(desk, id, as_json=as_json))
+
+
+async def _show(desk: "Desk", id: str, *, as_json: bool) -> None:
+    from jobrunner.cli.output import attempt_fields, job_fields, say_fields, say_json
+
+    job = await desk.queue.get(id)
+    if as_json:
+        say_json({**job_fields(job), "history": attempt_fields(job.history)})
+        return
+    say_fields(job_fields(job))
+    for one in job.history:
+        click.echo()
+        say_fields(
+            {
+                f"attempt {one.attempt}": one.outcome or "running",
+                "started": one.started_at,
+                "finished": one.finished_at,
+                "error": None if one.error_type is None else f"{one.error_type}: {one.error}",
+                "traceback": one.traceback,
+            }
+        )
+
+
+@jobs.command("cancel")
+@click.argument("id")
+@at_place
+@as_json
+def cancel(place: Place, *, id: str, as_json: bool) -> None:
+    """Cancel a job: a waiting one at once, a running one is asked to stop."""
+    from jobrunner.cli.desk import at_desk
+
+    at_desk(place, lambda desk: _cancel(desk, id, as_json=as_json))
+
+
+async def _cancel(desk: "Desk", id: str, *, as_json: bool) -> None:
+    from jobrunner.cli.output import say_json
+
+    cancelled = await desk.queue.cancel(id)
+    state = (await desk.queue.get(id)).state
+    if as_json:
+        say_json({"id": id, "cancelled": cancelled, "state": state})
+    elif cancelled:
+        click.echo("it was asked to stop" if state == "running" else "cancelled")
+    if not cancelled:
+        if not as_json:
+            click.echo(f"nothing to cancel: the job has ended ({state})", err=True)
+        raise click.exceptions.Exit(exits.CONFLICT)

@@ -1,0 +1,112 @@
+"""How commands answer: a table for people, tab-separated lines for pipes, JSON for programs."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from jobrunner.job import Attempt, Job
+
+
+def say_json(value: object) -> None:
+    """Print a value as one JSON document."""
+    click.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return str(value)
+
+
+def job_fields(job: Job[Any]) -> dict[str, object]:
+    """Return a job as it is told, which is without its arguments."""
+    hidden = {"_source", "history", "created"}
+    return {
+        field.name: getattr(job, field.name)
+        for field in dataclasses.fields(job)
+        if field.name not in hidden
+    }
+
+
+def attempt_fields(history: Iterable[Attempt]) -> list[dict[str, object]]:
+    """Return attempts as they are told: a worker's number as text, since JavaScript's end at 53 bits."""
+    return [
+        {
+            **{field.name: getattr(one, field.name) for field in dataclasses.fields(one)},
+            "worker": str(one.worker),
+        }
+        for one in history
+    ]
+
+
+def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """Print rows: drawn on a terminal, else tab-separated with a line of names.
+
+    Args:
+        columns: their names.
+        rows: one value for each column.
+        empty: what to say on a terminal when there are no rows.
+    """
+    texts = [[_word(value) for value in row] for row in rows]
+    if not sys.stdout.isatty():
+        for line in [list(columns), *texts]:
+            click.echo("\t".join(line))
+    elif not texts:
+        click.echo(empty)
+    else:
+        _draw(columns, texts)
+
+
+def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    try:
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        # Without the extra `cli`: the same words, aligned.
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        for line in [columns, *rows]:
+            click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        # An id that is cut short is of no use to the next command.
+        table.add_column(name, overflow="fold", no_wrap=name == "id")
+    for row in rows:
+        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+    Console(highlight=False).print(table)
+
+
+def say_fields(fields: Mapping[str, object]) -> None:
+    """Print what is known of one thing, a line for each field that has a value."""
+    shown = {name: value for name, value in fields.items() if value not in (None, ())}
+    width = max(map(len, shown), default=0)
+    for name, value in shown.items():
+        lines = _word(value, lines=True).split("\n")
+        click.echo(f"{name:<{width}}  {lines[0]}")
+        for line in lines[1:]:
+            click.echo(f"{'':<{width}}  {line}")
+
+
+def _word(value: object, *, lines: bool = False) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value, default=_plain, ensure_ascii=False)
+    text = str(value)
+    # What a job stored must not move the cursor of whoever looks at it.
+    return "".join(
+        one if one.isprintable() or (lines and one == "\n") else " " if one.isspace() else "?"
+        for one in text
+    )

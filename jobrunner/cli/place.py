@@ -1,0 +1,55 @@
+"""Which store a command is about: named by URL, or through the application whose jobs lie in it."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple
+
+import click
+
+
+class Target(NamedTuple):
+    """An application by name."""
+
+    name: str
+    factory: bool
+
+
+class Place(NamedTuple):
+    """What a command was told; at least one of the two is given."""
+
+    store: str | None
+    target: Target | None
+
+
+def at_place(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that name a store, and hand it the ``Place`` as its first argument."""
+
+    @click.option(
+        "--store",
+        metavar="URL",
+        envvar="JOBRUNNER_STORE",
+        help="The store: sqlite:///shop.db or a path. [$JOBRUNNER_STORE]",
+    )
+    @click.option(
+        "--app",
+        metavar="MODULE:NAME",
+        envvar="JOBRUNNER_APP",
+        help="Or the application, which knows its store and its tasks. [$JOBRUNNER_APP]",
+    )
+    @click.option("--factory", is_flag=True, help="NAME is a function that makes the application.")
+    @wraps(command)
+    def with_place(*, store: str | None, app: str | None, factory: bool, **options: Any) -> Any:
+        ctx = click.get_current_context()
+        target = ctx.obj if app is None else Target(app, factory)
+        if store is None and target is None:
+            raise click.UsageError(
+                "say whose jobs are meant: --store sqlite:///shop.db, or --app shop.main:app", ctx
+            )
+        return command(Place(store, target), **options)
+
+    return with_place
+
+
+def as_json(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option to answer as JSON."""
+    return click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")(command)

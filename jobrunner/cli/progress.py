@@ -1,0 +1,52 @@
+"""A bar for what may take long, on a terminal; silence in a pipe."""
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+
+class Progress:
+    """Shows how far a command has come; on standard error, so that the answer stays clean."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            try:
+                from rich.console import Console
+                from rich.progress import Progress as Bar
+            except ImportError:
+                return self
+            self._bar = Bar(console=Console(stderr=True), transient=True)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, total: int) -> None:
+        """Say that so many of so many are done; from any thread."""
+        if self._bar is None:
+            return
+        if self._task is None:
+            self._task = self._bar.add_task(self._what, total=total)
+        self._bar.update(self._task, completed=done, total=total)
+
+    def advance(self, number: int, total: int) -> None:
+        """Say that so many more are done."""
+        self._done += number
+        self.update(self._done, total)

@@ -1,0 +1,92 @@
+"""Loading an application by its name, and finding its runner."""
+
+import gc
+import importlib
+import inspect
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from jobrunner.cli.place import Target
+from jobrunner.errors import AmbiguousRunner, ConfigurationError
+from jobrunner.runner import JobRunner, made
+
+
+def load(target: Target) -> Any:
+    """Import, and if need be make, the application or the runner that a target names.
+
+    Raises:
+        ConfigurationError: it cannot be; what its own code raised is printed before.
+    """
+    found = _find(target.name)
+    if target.factory:
+        if not callable(found):
+            raise ConfigurationError(f"{target.name} cannot be called; leave out --factory")
+        try:
+            found = found()
+        except Exception as error:
+            traceback.print_exc()
+            raise ConfigurationError(f"{target.name}() failed, see above") from error
+    elif inspect.isfunction(found):
+        raise ConfigurationError(
+            f"{target.name} is a function; if it makes the application, add --factory"
+        )
+    return found
+
+
+def _find(name: str) -> Any:
+    module_name, separator, path = name.partition(":")
+    if not (separator and module_name and path):
+        raise ConfigurationError(
+            f"{name!r} is not the name of an application; write module:name, as in shop.main:app"
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        # A script's path begins with its own folder; names are meant from where the user stands, as uvicorn has it.
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(
+            f"{error.name}."
+        ):
+            raise ConfigurationError(
+                f"there is no module {error.name} here ({here}) or on the path"
+            ) from error
+        traceback.print_exc()
+        raise ConfigurationError(f"{module_name} cannot be imported, see above") from error
+    except Exception as error:
+        traceback.print_exc()
+        raise ConfigurationError(f"{module_name} cannot be imported, see above") from error
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            raise ConfigurationError(f"{module_name} has no {path}") from error
+    return found
+
+
+def load_runner(target: Target) -> JobRunner:
+    """Load an application and return the runner that it made.
+
+    Raises:
+        ConfigurationError: the application cannot be loaded, or makes no runner.
+        AmbiguousRunner: it makes several.
+    """
+    before = set(made)
+    loaded = load(target)
+    if isinstance(loaded, JobRunner):
+        return loaded
+    if len(made) > 1:
+        gc.collect()  # one that was made by the way and dropped is not the application's
+    # What was imported before this call, as in a test, made its runner then.
+    found = list(set(made) - before) or list(made)
+    if not found:
+        raise ConfigurationError(f"{target.name} makes no JobRunner; name one, or give --store")
+    if len(found) > 1:
+        stores = ", ".join(sorted(runner.settings.store for runner in found))
+        raise AmbiguousRunner(
+            f"{target.name} makes {len(found)} runners ({stores}); name one (--app module:jobs), or give --store"
+        )
+    return found[0]

@@ -1,0 +1,98 @@
+"""``jobrunner backup`` and ``jobrunner vacuum``: copies of the file that only SQLite itself can make."""
+
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from jobrunner.cli.place import Place, as_json, at_place
+
+if TYPE_CHECKING:
+    from jobrunner.cli.desk import Desk
+
+LONG: Final = 256 * 1024 * 1024
+"""A file of that size takes a second or more to be written anew, and nobody else may write meanwhile."""
+
+
+@click.command()
+@click.argument("destination", type=click.Path(path_type=Path))
+@at_place
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@as_json
+def backup(place: Place, *, destination: Path, force: bool, as_json: bool) -> None:
+    """Write a consistent copy to DESTINATION, a file or a directory, while jobs go on.
+
+    The copy is checked, and has its name only once it is whole. In a directory it is named after the store and the
+    time.
+    """
+    from jobrunner.cli.desk import at_desk
+
+    def copy(desk: "Desk") -> Awaitable[None]:
+        file = _file(desk.store.path, destination, force=force)
+        return _backup(desk, file, as_json=as_json)
+
+    at_desk(place, copy)
+
+
+def _file(store: Path, destination: Path, *, force: bool) -> Path:
+    """Return the file to write to, if it may be written."""
+    from jobrunner.clock import utcnow
+    from jobrunner.errors import Conflict
+
+    if destination.is_dir():
+        destination /= f"{store.stem}-{utcnow():%Y%m%dT%H%M%SZ}{store.suffix}"
+    destination = destination.absolute()
+    if destination.exists():
+        if destination.samefile(store):
+            raise Conflict("that is the store itself; name another file")
+        if not force:
+            raise Conflict(f"{destination} is there already; add --force to replace it")
+    return destination
+
+
+async def _backup(desk: "Desk", destination: Path, *, as_json: bool) -> None:
+    from jobrunner.cli.output import say_json
+    from jobrunner.cli.progress import Progress
+
+    with Progress("pages") as progress:
+        await desk.store.backup(destination, progress.update)
+    size = destination.stat().st_size  # noqa: ASYNC240 - nothing else runs on this loop
+    if as_json:
+        say_json({"store": desk.store.path, "backup": destination, "bytes": size})
+    else:
+        click.echo(f"{destination} ({size:,} bytes)")
+
+
+@click.command()
+@at_place
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
+def vacuum(place: Place, *, yes: bool, as_json: bool) -> None:
+    """Write the file anew without its empty pages.
+
+    On a file in use everybody else waits with their writes until it is done, and gives up after 5 s; so ask a large one
+    to be vacuumed while the service is stopped. It needs as much free room again as the file takes.
+    """
+    from jobrunner.cli.desk import at_desk
+
+    at_desk(place, lambda desk: _vacuum(desk, yes=yes, as_json=as_json))
+
+
+async def _vacuum(desk: "Desk", *, yes: bool, as_json: bool) -> None:
+    from jobrunner.cli.output import say_json
+
+    path = desk.store.path
+    before = path.stat().st_size
+    if before > LONG and not yes and await desk.store.workers():
+        click.confirm(
+            f"{before:,} bytes: workers are at it, and their writes wait until this is done. Go on?",
+            abort=True,
+            err=True,
+        )
+    await desk.store.vacuum()
+    after = path.stat().st_size
+    if as_json:
+        say_json({"store": path, "bytes_before": before, "bytes_after": after})
+    else:
+        click.echo(f"{before:,} bytes before, {after:,} after")

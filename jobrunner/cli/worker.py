@@ -1,0 +1,106 @@
+"""``jobrunner worker``: the jobs of an application, without its HTTP."""
+
+import os
+from typing import Any
+
+import click
+
+from jobrunner.cli import exits
+from jobrunner.cli.place import Target
+
+
+def slots_of_queue(text: str) -> tuple[str, int | None]:
+    """Return a queue to serve, from its name or name=slots; None for as many slots as the runner says."""
+    name, separator, number = text.partition("=")
+    if not separator:
+        return name, None
+    if not (number.isascii() and number.isdigit()):
+        raise click.BadParameter(
+            f"{text!r}: write {name}=50, or {name} alone for the runner's own number"
+        )
+    return name, int(number)
+
+
+@click.command()
+@click.argument("app", required=False)
+@click.option("--factory", is_flag=True, help="NAME is a function that makes the application.")
+@click.option(
+    "--queue",
+    "queues",
+    type=slots_of_queue,
+    multiple=True,
+    metavar="NAME[=SLOTS]",
+    help="Serve this queue alone; may be given several times. All queues by default.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning"]),
+    default="info",
+    show_default=True,
+    help="Of the log on standard error, unless the application has set up its own.",
+)
+@click.pass_context
+def worker(
+    ctx: click.Context,
+    app: str | None,
+    factory: bool,
+    queues: tuple[tuple[str, int | None], ...],
+    log_level: str,
+) -> None:
+    """Run the jobs of APP (module:name), without serving HTTP.
+
+    APP is an application, whose lifespan is run so that its tasks find what they need, or a JobRunner. SIGTERM and
+    SIGINT end it: attempts under way get the runner's grace, and what is left goes back at no cost.
+    """
+    _run(target_of(ctx, app, factory=factory), dict(queues) or None, log_level)
+
+
+def target_of(ctx: click.Context, app: str | None, *, factory: bool) -> Target:
+    """Return the application that is meant: the one that was named, else the program's own."""
+    if app is not None:
+        return Target(app, factory)
+    if isinstance(ctx.obj, Target):
+        return ctx.obj
+    raise click.UsageError("name the application: module:name, as in shop.main:app", ctx)
+
+
+def _run(target: Target, queues: dict[str, int | None] | None, log_level: str) -> None:
+    import asyncio
+    import logging
+
+    from jobrunner.cli.target import load
+    from jobrunner.process import Orders, orders, work_until_signal
+    from jobrunner.runner import JobRunner
+
+    exits.end_at_signals()
+    loaded = load(target)
+    configure_log(log_level)
+    if isinstance(loaded, JobRunner):
+        opened: Any = loaded.running()
+    else:
+        opened = _lifespan_of(loaded, target)
+    orders.set(Orders(work=True, queues=queues))
+    logging.getLogger("jobrunner").info("worker of %s, process %d", target.name, os.getpid())
+    asyncio.run(work_until_signal(opened))
+    logging.getLogger("jobrunner").info("worker of %s has stopped", target.name)
+
+
+def _lifespan_of(loaded: Any, target: Target) -> Any:
+    from jobrunner.errors import ConfigurationError
+
+    try:
+        return loaded.router.lifespan_context(loaded)
+    except AttributeError as error:
+        raise ConfigurationError(
+            f"{target.name} is a {type(loaded).__name__}: name a FastAPI or Starlette application, or a JobRunner"
+        ) from error
+
+
+def configure_log(level: str) -> None:
+    """Send the log to standard error, unless the application does something with it already."""
+    import logging
+
+    if not logging.getLogger().handlers:
+        logging.basicConfig(
+            level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+        )

@@ -1,0 +1,77 @@
+"""A process that does nothing but run jobs: open, work until a signal or a failure, close.
+
+The operator's word, ``Orders``, goes before what the application says of itself: ``jobrunner worker`` runs the jobs of
+an application whose own processes only enqueue.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from typing import Any, Final, NamedTuple
+
+from jobrunner import current, signals
+from jobrunner.errors import NotRunning
+from jobrunner.queue import JobQueue
+
+
+class Orders(NamedTuple):
+    """What the command line asks of a runner that an application's lifespan opens."""
+
+    work: bool
+    queues: Mapping[str, int | None] | None
+    """Slots of the queues to serve, None for the runner's own number; all queues if left out."""
+
+
+orders: Final[ContextVar[Orders | None]] = ContextVar("jobrunner.orders", default=None)
+
+
+async def work_until_signal(opened: AbstractAsyncContextManager[Any]) -> None:
+    """Be open until SIGINT or SIGTERM; attempts under way get their grace. A second SIGINT ends the process at once.
+
+    Args:
+        opened: a runner's ``running()``, or the lifespan of an application that opens one.
+
+    Raises:
+        StoreUnusable: the worker has stopped for good.
+        NotRunning: no runner is open inside.
+    """
+    signalled = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if signalled.is_set() and number == signal.SIGINT:
+            # As after kill -9, for which everything is made; exiting by the way could wait for a thread.
+            os._exit(128 + number)
+        signalled.set()
+
+    for number in signals.SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        async with opened:
+            await _first_of(signalled)
+    finally:
+        for number in signals.SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+async def _first_of(signalled: asyncio.Event) -> None:
+    queues = [queue for queue in current.opened if isinstance(queue, JobQueue)]
+    if not queues:
+        raise NotRunning(
+            "the application's lifespan opens no runner; write FastAPI(lifespan=jobs.lifespan), or in a lifespan of"
+            " your own `async with jobs.running(app):`"
+        )
+    failures = [asyncio.create_task(queue.failure()) for queue in queues]
+    waits = [asyncio.create_task(signalled.wait()), *failures]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for failure in failures:
+            if failure.done():
+                raise failure.result()
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.wait(waits)

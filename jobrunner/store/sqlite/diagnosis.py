@@ -1,0 +1,403 @@
+"""Looking at a store from outside, in use or stopped, without changing it: what is wrong, and what to do about it.
+
+Reads through a connection that cannot write and that leaves the log alone when it closes.  The locks are tried, never
+kept.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+from urllib.parse import quote
+
+from jobrunner.clock import SECOND_US, from_us
+from jobrunner.errors import NotADatabase, SchemaTooNew, StoreError, StoreUnavailable
+from jobrunner.store.sqlite import files, members, migrate, posix, processes, reads
+from jobrunner.store.sqlite.connection import as_ours
+from jobrunner.store.sqlite.place import MINIMUM_SQLITE, ON_CONTAINER_LAYER, check_place
+
+Level = Literal["ok", "warning", "problem"]
+
+PATIENCE_S: Final = 1.0
+LARGE_LOG: Final = 64 * 1024 * 1024
+LITTLE_ROOM: Final = 256 * 1024 * 1024
+MUCH_EMPTY: Final = 64 * 1024 * 1024
+STALLED_US: Final = 30 * SECOND_US
+CLOCK_STEP_US: Final = 2 * SECOND_US
+FIXED_SQLITE: Final = (3, 51, 3)
+"""From here on two connections that reset the log at once do no harm."""
+MEBIBYTE: Final = 1024 * 1024
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    level: Level
+    about: str
+    what: str
+    do: str | None = None
+    """What to do, in the imperative; None if there is nothing."""
+
+
+@contextlib.contextmanager
+def looking_at(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database for looking only.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    try:
+        # mode=ro and not query_only: a connection that could write would move the log when it closes as the last one.
+        conn = sqlite3.connect(
+            f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=PATIENCE_S
+        )
+        with contextlib.closing(conn):
+            for pragma in ("mmap_size = 0", "trusted_schema = OFF", "cell_size_check = ON"):
+                conn.execute(f"PRAGMA {pragma}")
+            conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            yield conn
+    except sqlite3.Error as error:
+        raise as_ours(error, path) from error
+
+
+def make_sure_of_jobs(path: Path) -> None:
+    """Make sure that there is a store which this build can work on as it is, without making or migrating anything.
+
+    Raises:
+        StoreUnavailable: there is none, or it has still to be migrated.
+        NotADatabase, SchemaTooNew, StoreUnsupported: see ``errors``.
+    """
+    check_place(path)
+    if not path.exists():
+        raise StoreUnavailable(
+            f"there is no file {path}; check the name (the application makes it at its first start)"
+        )
+    with looking_at(path) as conn:
+        found = migrate.version(conn)
+        if found == 0:
+            raise NotADatabase(
+                f"{path} holds no jobs: jobrunner has no tables in it; check the name (the application makes them at"
+                " its first start)"
+            )
+        if migrate.check(conn):
+            raise StoreUnavailable(
+                f"the tables of {path} are version {found} and wait to be migrated by this jobrunner: take a backup"
+                " with the old one, then start the application"
+            )
+
+
+def diagnose(path: Path, *, now: int, deep: bool) -> Iterator[Finding]:
+    """Look at everything that can be wrong with a store.
+
+    Args:
+        path: where it lies, or should.
+        now: the present in µs.
+        deep: also have SQLite read every page.
+    """
+    yield _library()
+    try:
+        check_place(path)
+    except StoreError as error:
+        yield Finding("problem", "place", str(error))
+    if not path.exists():
+        yield Finding(
+            "problem",
+            "file",
+            f"there is no file {path}",
+            "check the name; the application makes it",
+        )
+        return
+    yield from _place(path)
+    yield from _open_in(path)
+    try:
+        with looking_at(path) as conn:
+            yield from _schema(conn)
+            yield from _file(conn, path, deep=deep)
+            if migrate.version(conn):
+                yield from _workers(conn, path, now)
+                yield from _waiting(conn)
+                yield from _clock(conn, now)
+    except StoreError as error:
+        yield Finding("problem", "file", str(error))
+        return
+    yield from _locks(path)
+
+
+# -- the machine ---------------------------------------------------------------------------------------
+
+
+def _library() -> Finding:
+    version, found = sqlite3.sqlite_version, sqlite3.sqlite_version_info
+    if found < MINIMUM_SQLITE:
+        wanted = ".".join(map(str, MINIMUM_SQLITE))
+        return Finding("problem", "SQLite", f"{version} is too old", f"upgrade it to {wanted}")
+    if found < FIXED_SQLITE:
+        return Finding(
+            "ok",
+            "SQLite",
+            f"{version}; before 3.51.3 a foreign program that writes while jobs run can damage the log: jobrunner's own"
+            " processes take turns, so stop them before you write with another program",
+        )
+    return Finding("ok", "SQLite", version)
+
+
+def _place(path: Path) -> Iterator[Finding]:
+    size = path.stat().st_size / MEBIBYTE
+    yield Finding("ok", "file", f"{path}, {size:,.1f} MiB")
+    if kind := files.container_layer(path):
+        yield Finding("warning", "place", f"{path} {ON_CONTAINER_LAYER % kind}")
+    if (names := path.stat().st_nlink) != 1:
+        yield Finding(
+            "problem", "file", f"it has {names} names (hard links)", "remove all of them but one"
+        )
+    for needed in (path, path.parent):
+        if not os.access(needed, os.R_OK | os.W_OK):
+            yield Finding(
+                "problem",
+                "rights",
+                f"user {os.geteuid()} may not write to {needed}",
+                "give it to the user that the service runs as, and ask as that user",
+            )
+    room = os.statvfs(path.parent)
+    free = room.f_bavail * room.f_frsize
+    level: Level = "warning" if free < LITTLE_ROOM else "ok"
+    yield Finding(
+        level,
+        "disk",
+        f"{free / MEBIBYTE:,.0f} MiB free",
+        "free some space: a full disk takes no new jobs" if level == "warning" else None,
+    )
+
+
+def _open_in(path: Path) -> Iterator[Finding]:
+    found = [str(one) for one in processes.that_have_open(path)]
+    yield Finding("ok", "open in", ", ".join(found) or "no process that can be seen from here")
+
+
+# -- the file ------------------------------------------------------------------------------------------
+
+
+def _schema(conn: sqlite3.Connection) -> Iterator[Finding]:
+    found, known = migrate.version(conn), len(migrate.migrations())
+    if found == 0:
+        yield Finding(
+            "problem", "tables", "there are none of jobrunner", "check the name of the file"
+        )
+        return
+    try:
+        waits = migrate.check(conn)
+    except SchemaTooNew as error:
+        yield Finding("problem", "tables", str(error))
+        return
+    if waits:
+        yield Finding("ok", "tables", f"version {found}; the next start migrates them to {known}")
+    else:
+        yield Finding("ok", "tables", f"version {found}")
+
+
+def _file(conn: sqlite3.Connection, path: Path, *, deep: bool) -> Iterator[Finding]:
+    def ask(pragma: str) -> str:
+        (answer,) = conn.execute(f"PRAGMA {pragma}").fetchone()
+        return str(answer)
+
+    mode = ask("journal_mode")
+    if mode == "wal":
+        yield Finding("ok", "pragmas", f"journal_mode={mode}, page_size={ask('page_size')}")
+    else:
+        yield Finding(
+            "problem",
+            "pragmas",
+            f"journal_mode={mode}, where readers and writers wait for each other",
+            "start the application: it sets WAL; then look for what sets it back",
+        )
+    empty = int(ask("freelist_count")) * int(ask("page_size"))
+    if empty > MUCH_EMPTY:
+        yield Finding(
+            "ok",
+            "room",
+            f"{empty / MEBIBYTE:,.0f} MiB are empty pages",
+            "jobrunner vacuum gives them back",
+        )
+    yield _log(path)
+    if deep:
+        verdict = ask("integrity_check(1)")
+        if verdict == "ok":
+            yield Finding("ok", "pages", "every page was read and is sound")
+        else:
+            yield Finding(
+                "problem", "pages", verdict, "stop the service, keep the file, restore a backup"
+            )
+
+
+def _log(path: Path) -> Finding:
+    try:
+        size = os.stat(f"{path}-wal").st_size
+    except FileNotFoundError:
+        return Finding(
+            "ok", "log", "none: nobody has the file open, and the last one closed it well"
+        )
+    what = f"{size / MEBIBYTE:,.1f} MiB"
+    if size > LARGE_LOG:
+        return Finding(
+            "warning",
+            "log",
+            f"{what}: it is not being moved into the file",
+            "look for a transaction that is held open (the processes above), or start a worker",
+        )
+    return Finding("ok", "log", what)
+
+
+# -- who works on it -----------------------------------------------------------------------------------
+
+
+def folder_of(path: Path) -> Path:
+    """Return the folder beside a database that holds the locks."""
+    return path.with_name(f"{path.name}-jobrunner")
+
+
+def _workers(conn: sqlite3.Connection, path: Path, now: int) -> Iterator[Finding]:
+    folder = folder_of(path)
+    rows = members.rows(conn)
+    try:
+        lock_files = posix.worker_files(folder)
+    except StoreError:
+        lock_files = {}
+    running = dict(
+        conn.execute(
+            "SELECT worker, count(*) FROM jobrunner_jobs WHERE state = 'running' GROUP BY worker"
+        )
+    )
+    for row in rows:
+        name = f"pid {row.pid} on {row.host}"
+        jobs = running.pop(row.worker, 0)
+        if not _lives(lock_files.pop(row.worker, None)):
+            yield Finding(
+                "warning",
+                "orphans",
+                f"worker {name} is dead and held {jobs} running job(s)",
+                "start the application: it runs them again",
+            )
+        elif now - row.beat_at > STALLED_US:
+            yield Finding(
+                "problem",
+                "worker",
+                f"{name} lives, but its loop has not turned since {from_us(row.beat_at):%F %T} UTC",
+                f"find out what it does (py-spy dump --pid {row.pid}), then restart it",
+            )
+        else:
+            yield Finding("ok", "worker", f"{name}, {jobs} job(s) running")
+    for worker, jobs in running.items():
+        yield Finding(
+            "problem",
+            "orphans",
+            f"{jobs} job(s) are marked as running by worker {worker}, which is not there",
+            "report this; it must not be",
+        )
+    for worker in lock_files:
+        yield Finding(
+            "ok",
+            "locks",
+            f"a lock file of worker {worker} without a row; it is cleaned up by itself",
+        )
+    if not rows:
+        yield Finding("ok", "worker", "none: nobody runs jobs")
+
+
+def _lives(lock_file: Path | None) -> bool:
+    if lock_file is None:
+        return False
+    taken = posix.take_if_dead(lock_file)
+    if isinstance(taken, str):
+        return taken == "alive"
+    taken.close()
+    return False
+
+
+def _waiting(conn: sqlite3.Connection) -> Iterator[Finding]:
+    rows = members.rows(conn)
+    tasks = {task for row in rows for task in row.tasks}
+    served = {queue for row in rows for queue in row.queues}
+    paused = {one.name for one in reads.queues(conn) if one.paused}
+    for queue in sorted(paused):
+        yield Finding("ok", "queue", f"{queue} is paused", f"jobrunner queues resume {queue}")
+    if not rows:
+        return
+    for queue, task, due in reads.waiting_tasks(conn):
+        since = f"jobs of {task} wait in queue {queue} since {from_us(due):%F %T} UTC"
+        if queue not in served and queue not in paused:
+            yield Finding(
+                "warning",
+                "queue",
+                f"{since}, and no worker serves it",
+                f"serve it: queues={{'{queue}': 10}}",
+            )
+        elif task not in tasks:
+            yield Finding(
+                "warning",
+                "task",
+                f"{since}, and no worker knows the task",
+                f"register it, or keep its old name: @jobs.task(aliases=['{task}'])",
+            )
+
+
+def _clock(conn: sqlite3.Connection, now: int) -> Iterator[Finding]:
+    (latest,) = conn.execute(
+        """
+        SELECT max(coalesce((SELECT created_at FROM jobrunner_jobs ORDER BY seq DESC LIMIT 1), 0),
+            coalesce((SELECT max(beat_at) FROM jobrunner_workers), 0))
+        """
+    ).fetchone()
+    if latest - now > CLOCK_STEP_US:
+        yield Finding(
+            "problem",
+            "clock",
+            f"it says {from_us(now):%F %T} UTC, but the file was written at {from_us(latest):%F %T}: it was set back by"
+            f" {(latest - now) / SECOND_US:,.0f} s",
+            "set the clock (timedatectl); jobs that wait for their time come later by as much",
+        )
+    else:
+        yield Finding("ok", "clock", f"{from_us(now):%F %T} UTC")
+
+
+def _locks(path: Path) -> Iterator[Finding]:
+    """Try the write lock as a writer does: the turnstile first, then SQLite's own."""
+    folder = folder_of(path)
+    if not folder.is_dir():
+        yield Finding("ok", "locks", "none: no process has worked on the file here")
+        return
+    try:
+        turnstile = posix.Turnstile(folder)
+    except StoreError as error:
+        yield Finding("problem", "locks", str(error), "check the owner and mode of the folder")
+        return
+    try:
+        if not turnstile.try_acquire(PATIENCE_S):
+            yield Finding(
+                "problem",
+                "locks",
+                f"a process of jobrunner has held the write lock for {PATIENCE_S:g} s",
+                "look for one that was stopped (state T in ps), and continue or kill it",
+            )
+            return
+        yield _try_to_write(path)
+    finally:
+        turnstile.close()
+
+
+def _try_to_write(path: Path) -> Finding:
+    try:
+        with contextlib.closing(
+            sqlite3.connect(path, isolation_level=None, timeout=PATIENCE_S)
+        ) as conn:
+            conn.execute("BEGIN IMMEDIATE")
+            conn.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        return Finding(
+            "problem",
+            "locks",
+            str(as_ours(error, path)),
+            "look at the processes above: one that is no worker keeps a write transaction open",
+        )
+    return Finding("ok", "locks", "the write lock is to be had")

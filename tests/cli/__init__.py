@@ -1,0 +1,1 @@
+"""The command line, as real processes with real signals; and the single-file executable."""

@@ -1,0 +1,270 @@
+"""The commands that look and steer: on a stopped file, and on one in use."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from jobrunner import JobRunner
+from tests.cli.commands import APP, RUNNER, jobrunner, worker
+from tests.cli.conftest import Stored
+from tests.cli.service import hold, tasks
+
+NO_ID = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
+
+
+# -- on a stopped file -----------------------------------------------------------------------------
+
+
+async def test_status_of_a_stopped_store_shows_queues_and_dead_letters(stored: Stored) -> None:
+    answer = await jobrunner("status", "--store", stored.path, "--json")
+    assert answer.code == 0
+    assert answer.json["store"] == str(stored.path)
+    assert [(q["name"], q["scheduled"]) for q in answer.json["queues"]] == [("mail", 1)]
+    assert (answer.json["workers"], answer.json["dead_letters"]) == ([], 3)
+    text = await jobrunner("status", "--store", stored.path)
+    assert f"store: {stored.path}" in text.out
+    assert "dead letters: 3" in text.out
+
+
+@pytest.mark.parametrize("place", ["url", "path", "variable", "app", "runner"])
+async def test_store_is_found_by_url_path_variable_app_or_runner(
+    stored: Stored, place: str
+) -> None:
+    words, variables = {
+        "url": (["--store", f"sqlite:///{stored.path}"], {}),
+        "path": (["--store", str(stored.path)], {}),
+        "variable": ([], {"JOBRUNNER_STORE": str(stored.path)}),
+        "app": (["--app", APP, "--factory"], stored.env),
+        "runner": (["--app", RUNNER, "--factory"], stored.env),
+    }[place]
+    answer = await jobrunner("queues", "list", *words, env=variables)
+    assert answer.code == 0, answer.err
+    names = [row["queue"] for row in answer.rows]
+    # An application knows its queues; a file alone knows those that hold something.
+    assert names == (["default", "mail"] if place in ("app", "runner") else ["mail"])
+
+
+async def test_jobs_are_listed_by_filter_and_page(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    everything = await jobrunner("jobs", "list", *at)
+    assert [row["id"] for row in everything.rows] == [stored.waiting, stored.done]
+    tagged = await jobrunner("jobs", "list", "--tag", "vip", "--since", "1h", "--json", *at)
+    assert [item["id"] for item in tagged.json["items"]] == [stored.done]
+    assert "args" not in tagged.json["items"][0]
+    first = await jobrunner("jobs", "list", "--limit", "1", "--json", *at)
+    cursor = first.json["next_cursor"]
+    second = await jobrunner("jobs", "list", "--limit", "1", "--cursor", cursor, "--json", *at)
+    assert [item["id"] for item in second.json["items"]] == [stored.done]
+    assert second.json["next_cursor"] is None
+
+
+async def test_job_is_shown_with_its_attempts(stored: Stored) -> None:
+    answer = await jobrunner("jobs", "show", stored.done, "--store", stored.path, "--json")
+    assert (answer.json["task"], answer.json["state"]) == ("greet", "succeeded")
+    (attempt,) = answer.json["history"]
+    assert (attempt["outcome"], type(attempt["worker"])) == ("succeeded", str)
+    text = await jobrunner("jobs", "show", stored.dead[0], "--store", stored.path)
+    assert "RuntimeError: no to 0" in text.out
+
+
+async def test_cancel_ends_a_waiting_job_and_refuses_one_that_has_ended(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    answer = await jobrunner("jobs", "cancel", stored.waiting, *at)
+    assert (answer.code, answer.out) == (0, "cancelled\n")
+    again = await jobrunner("jobs", "cancel", stored.waiting, "--json", *at)
+    assert (again.code, again.json["cancelled"], again.json["state"]) == (5, False, "cancelled")
+    assert (await jobrunner("jobs", "cancel", NO_ID, *at)).code == 4
+
+
+async def test_dead_letters_are_listed_and_shown_whole(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    answer = await jobrunner("dead", "list", "--task", "fail", "--reason", "exhausted", *at)
+    assert [row["id"] for row in answer.rows] == list(reversed(stored.dead))
+    assert answer.rows[0]["error"] == "RuntimeError: no to 2"
+    shown = await jobrunner("dead", "show", stored.dead[1], "--json", *at)
+    assert (shown.json["args"], shown.json["reason"]) == ({"number": 1}, "exhausted")
+    assert "raise RuntimeError" in shown.json["traceback"]
+    assert (await jobrunner("dead", "show", stored.done, *at)).code == 4
+
+
+async def test_dead_letters_are_counted_first_then_replayed_by_filter(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    counted = await jobrunner("dead", "replay", "--task", "fail", "--dry-run", "--json", *at)
+    assert counted.json == {"would": "replay", "count": 3}
+    assert (await jobrunner("dead", "replay", "--task", "fail", "--json", *at)).json == {
+        "replayed": 3,
+        "left": 0,
+    }
+    assert (await jobrunner("dead", "list", *at)).rows == []
+    assert len((await jobrunner("jobs", "list", "--state", "queued", *at)).rows) == 3
+
+
+async def test_dead_letter_is_replayed_by_id_and_with_other_arguments(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    answer = await jobrunner("dead", "replay", stored.dead[0], "--json", *at)
+    assert answer.json == {"id": stored.dead[0], "replayed": 1}
+
+    edited = ("dead", "replay", stored.dead[1], "--args", '{"number": 9}', "--json")
+    refused = await jobrunner(*edited, *at)
+    assert (refused.code, "--app" in refused.err) == (7, True)
+    app = ("--app", APP, "--factory")
+    new = await jobrunner(*edited, *app, env=stored.env)
+    shown = await jobrunner("jobs", "show", new.json["id"], "--json", *at)
+    assert shown.json["replay_of"] == stored.dead[1]
+
+    wrong = await jobrunner(
+        "dead", "replay", stored.dead[2], "--args", '{"nr": 1}', *app, env=stored.env
+    )
+    assert (wrong.code, "nr" in wrong.err) == (2, True)
+    again = await jobrunner(*edited, *app, env=stored.env)
+    assert again.code == 5
+
+
+async def test_dead_letters_are_deleted_by_id_and_all(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    assert (await jobrunner("dead", "delete", stored.dead[0], *at)).out == "deleted\n"
+    assert (await jobrunner("dead", "delete", stored.dead[0], *at)).code == 4
+    dry = await jobrunner("dead", "delete", "--all", "--dry-run", *at)
+    assert dry.out == "would delete 2 dead letter(s)\n"
+    assert (await jobrunner("dead", "delete", "--all", "--json", *at)).json["deleted"] == 2
+    assert (await jobrunner("jobs", "show", stored.dead[1], *at)).code == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("dead", "replay"), "say which"),
+        (("dead", "delete", NO_ID, "--all"), "not both"),
+        (("dead", "replay", "--all", "--args", "{}"), "give its id"),
+        (("dead", "replay", NO_ID, "--args", "[]"), "takes an object"),
+        (("jobs", "list", "--since", "yesterday"), "is no time"),
+        (("jobs", "list", "--since", "2026-11-22T08:00"), "no time zone"),
+        (("status",), "--store sqlite:///shop.db"),
+        (("worker",), "name the application"),
+    ],
+    ids=str,
+)
+async def test_command_line_that_means_nothing_is_refused_with_what_to_write(
+    stored: Stored, words: tuple[str, ...], hint: str
+) -> None:
+    at = () if words[0] in ("status", "worker") else ("--store", stored.path)
+    answer = await jobrunner(*words, *at)
+    assert (answer.code, hint in answer.err) == (2, True), answer.err
+
+
+async def test_queue_is_paused_and_resumed_and_an_unknown_one_refused(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    assert (await jobrunner("queues", "pause", "mail", *at)).out == "mail is paused\n"
+    (row,) = (await jobrunner("queues", "list", *at)).rows
+    assert (row["queue"], row["paused"]) == ("mail", "yes")
+    assert (await jobrunner("queues", "resume", "mail", "--json", *at)).json["paused"] is False
+    typo = await jobrunner("queues", "pause", "mial", *at)
+    assert (typo.code, "known: mail" in typo.err) == (4, True)
+
+
+# -- on a file in use --------------------------------------------------------------------------------
+
+
+async def test_commands_steer_a_worker_that_runs(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    async with worker(stored.path, "--queue", "mail=7", "--queue", "default") as running:
+        replayed = await jobrunner("dead", "replay", stored.dead[0], *at)
+        assert replayed.code == 0
+        status = await jobrunner("status", "--json", *at)
+        (one,) = status.json["workers"]
+        assert (one["pid"], one["queues"]) == (running.pid, {"mail": 7, "default": 3})
+        paused = await jobrunner("queues", "pause", "mail", *at)
+        assert paused.code == 0
+        assert (await jobrunner("jobs", "cancel", stored.waiting, *at)).code == 0
+        assert (await jobrunner("doctor", *at)).code == 0
+    listed = await jobrunner("dead", "list", *at)
+    assert stored.dead[0] in {row["id"] for row in listed.rows}, "the worker has run it again"
+
+
+async def test_command_on_a_running_job_s_store_takes_nothing_from_a_dead_worker(
+    tmp_db: Path,
+) -> None:
+    # Without the application nobody can tell whether the job may run again: max_attempts is the task's.
+    async with worker(tmp_db) as running:
+        await running_hold(tmp_db)
+        await running.heard("held")
+        await running.kill()
+    answer = await jobrunner("jobs", "list", "--store", tmp_db, "--json")
+    assert [item["state"] for item in answer.json["items"]] == ["running"]
+    findings = (await jobrunner("doctor", "--store", tmp_db, "--json")).json["findings"]
+    assert [one["about"] for one in findings if one["level"] == "warning"] == ["orphans"]
+
+
+async def running_hold(path: Path) -> None:
+    """Enqueue a job that goes on for ever."""
+    runner = JobRunner(path, queues={"default": 1, "mail": 1})
+    runner.include(tasks)
+    async with runner.running(work=False):
+        await runner.enqueue(hold)
+
+
+# -- what cannot be opened -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "other", "empty"])
+async def test_store_that_is_none_is_refused_and_left_as_it_is(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "some.db"
+    if kind == "text":
+        path.write_text("not a database, but long enough to be taken for one" * 20)
+    elif kind == "empty":
+        path.touch()
+    elif kind == "other":
+        with sqlite3.connect(path) as other:
+            other.execute("CREATE TABLE mine (x)")
+        other.close()
+    before = path.read_bytes() if path.exists() else None
+    answer = await jobrunner("status", "--store", path)
+    assert answer.code == 6
+    assert answer.err.startswith("Error: ")
+    assert "Traceback" not in answer.err
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert not path.with_name("some.db-jobrunner").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "worker", "doctor"])
+async def test_A25_file_of_a_newer_version_is_refused_with_both_versions(
+    stored: Stored, command: str
+) -> None:
+    with sqlite3.connect(stored.path) as db:
+        db.execute("UPDATE jobrunner_meta SET value = 99 WHERE name = 'schema_version'")
+    db.close()
+    before = stored.path.read_bytes()
+    words = {"worker": (RUNNER, "--factory")}.get(command, ("--store", str(stored.path)))
+    answer = await jobrunner(command, *words, env=stored.env)
+    assert answer.code == (8 if command == "doctor" else 6)
+    said = answer.out + answer.err
+    assert "the file's tables are version 99, this jobrunner knows version 1 at most" in said
+    assert "Traceback" not in said
+    assert stored.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("app", "factory", "hint"),
+    [
+        ("nowhere:app", False, "there is no module nowhere"),
+        ("tests.cli.service:nothing", False, "has no nothing"),
+        ("tests.cli.service", False, "write module:name"),
+        ("tests.cli.service:create_app", False, "add --factory"),
+        ("tests.cli.service:create_nothing", True, "makes no JobRunner"),
+        ("tests.cli.service:break_down", True, "the settings are wrong"),
+    ],
+)
+async def test_application_that_cannot_be_loaded_is_named(
+    app: str, factory: bool, hint: str
+) -> None:
+    answer = await jobrunner("status", "--app", app, *(["--factory"] if factory else []))
+    assert (answer.code, hint in answer.err) == (7, True), answer.err
+
+
+async def test_json_is_json_for_every_command_that_answers(stored: Stored) -> None:
+    at = ("--store", str(stored.path))
+    for words in (("status",), ("jobs", "list"), ("dead", "list"), ("queues", "list"), ("doctor",)):
+        answer = await jobrunner(*words, "--json", *at)
+        assert isinstance(json.loads(answer.out), dict), words

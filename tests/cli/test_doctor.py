@@ -1,0 +1,215 @@
+"""``doctor``: what is wrong, and what to do."""
+
+import os
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from jobrunner import JobRunner
+from jobrunner.clock import SECOND_US, now_us
+from jobrunner.store.sqlite import diagnosis, files
+from jobrunner.store.sqlite.diagnosis import Finding, diagnose
+from jobrunner.store.sqlite.posix import Turnstile
+from tests.cli import service
+from tests.cli.commands import jobrunner, worker
+from tests.cli.conftest import Stored
+from tests.processes import CHECKOUT
+
+
+def found(path: Path, about: str, *, now: int | None = None, deep: bool = False) -> list[Finding]:
+    """Return what is found about something."""
+    return [
+        one
+        for one in diagnose(path, now=now_us() if now is None else now, deep=deep)
+        if one.about == about
+    ]
+
+
+def problems(path: Path) -> list[str]:
+    """Return what is found to be wrong."""
+    return [one.about for one in diagnose(path, now=now_us(), deep=True) if one.level != "ok"]
+
+
+def change(path: Path, statement: str) -> None:
+    """Change a file that nobody has open."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(statement)
+        db.commit()
+
+
+@contextmanager
+def stopped_holder(path: Path) -> Iterator[None]:
+    """Have a process stop while it holds the turnstile."""
+    pid = os.fork()
+    if pid == 0:
+        Turnstile(diagnosis.folder_of(path)).acquire(5)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    try:
+        os.waitpid(pid, os.WUNTRACED)
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.fixture
+def bytes_of(stored: Stored) -> Iterator[None]:
+    """Make sure that looking changes nothing."""
+    before = stored.path.read_bytes()
+    yield
+    assert stored.path.read_bytes() == before
+
+
+async def test_doctor_of_a_sound_store_finds_nothing_and_says_what_it_looked_at(
+    stored: Stored,
+) -> None:
+    answer = await jobrunner("doctor", "--deep", "--store", stored.path, "--json")
+    assert (answer.code, answer.json["healthy"]) == (0, True)
+    looked = {one["about"] for one in answer.json["findings"]}
+    assert looked >= {
+        "SQLite",
+        "file",
+        "disk",
+        "open in",
+        "tables",
+        "pragmas",
+        "log",
+        "pages",
+        "worker",
+        "clock",
+        "locks",
+    }
+
+
+async def test_doctor_of_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
+    answer = await jobrunner("doctor", "--store", tmp_path / "no.db")
+    assert answer.code == 8
+    assert "there is no file" in answer.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_doctor_names_a_layer_and_a_network(
+    stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "mountinfo"
+    monkeypatch.setattr(files, "_MOUNTINFO", told)
+    told.write_text("1 1 0:1 / / rw - overlay none rw\n")
+    assert problems(stored.path) == ["place"]
+    told.write_text("1 1 0:1 / / rw - nfs4 none rw\n")
+    assert "network file system (nfs4)" in found(stored.path, "place")[0].what
+
+
+def test_doctor_names_a_hard_link_and_a_full_disk(
+    stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.link(stored.path, tmp_path / "other.db")
+    monkeypatch.setattr(diagnosis, "LITTLE_ROOM", 2**60)
+    assert {"file", "disk"} <= set(problems(stored.path))
+
+
+def test_doctor_names_a_clock_that_was_set_back(stored: Stored, bytes_of: None) -> None:
+    (finding,) = found(stored.path, "clock", now=now_us() - 3600 * SECOND_US)
+    assert (finding.level, "set back by 3,600 s" in finding.what) == ("problem", True)
+
+
+def test_doctor_names_another_journal_mode(stored: Stored) -> None:
+    change(stored.path, "PRAGMA journal_mode = DELETE")
+    (finding,) = found(stored.path, "pragmas")
+    assert finding.level == "problem"
+
+
+def test_doctor_names_damage(stored: Stored) -> None:
+    content = bytearray(stored.path.read_bytes())
+    for page in range(4096 * 2, len(content), 4096):
+        content[page : page + 64] = b"\xff" * 64
+    stored.path.write_bytes(content)
+    assert set(problems(stored.path)) & {"pages", "file"}
+
+
+def test_doctor_names_who_holds_the_write_lock(stored: Stored) -> None:
+    with closing(sqlite3.connect(stored.path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        (finding,) = found(stored.path, "locks")
+        assert (finding.level, "write lock" in finding.what) == ("problem", True)
+        db.execute("ROLLBACK")
+
+
+async def test_doctor_names_a_stopped_process_that_holds_the_turnstile(stored: Stored) -> None:
+    with stopped_holder(stored.path):
+        (finding,) = found(stored.path, "locks")
+        assert (finding.level, "has held the write lock" in finding.what) == ("problem", True)
+    assert found(stored.path, "locks")[0].level == "ok"
+
+
+async def test_doctor_names_orphans_and_who_has_the_file_open(tmp_db: Path) -> None:
+    runner = JobRunner(tmp_db, queues={"default": 1, "mail": 1})
+    runner.include(service.tasks)
+    async with worker(tmp_db) as running:
+        async with runner.running(work=False):
+            await runner.enqueue(service.hold)
+        await running.heard("held")
+        (holder,) = found(tmp_db, "open in")
+        assert f"pid {running.pid} (" in holder.what
+        assert found(tmp_db, "worker")[0].what.endswith("1 job(s) running")
+        stale = found(tmp_db, "worker", now=now_us() + 60 * SECOND_US)
+        assert "its loop has not turned" in stale[0].what
+        await running.kill()
+    (orphan,) = found(tmp_db, "orphans")
+    assert (orphan.level, "held 1 running job(s)" in orphan.what) == ("warning", True)
+    assert found(tmp_db, "orphans") == [orphan], "looking has changed nothing"
+
+
+def test_doctor_names_a_large_log_and_empty_pages(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "LARGE_LOG", -1)
+    with closing(sqlite3.connect(stored.path)) as db:
+        db.execute("SELECT 1 FROM jobrunner_jobs").fetchone()
+        (finding,) = found(stored.path, "log")
+    assert finding.level == "warning"
+    monkeypatch.setattr(diagnosis, "MUCH_EMPTY", -1)
+    assert found(stored.path, "room")
+
+
+async def test_doctor_with_the_app_names_an_engine_that_moves_the_log(
+    stored: Stored, tmp_path: Path
+) -> None:
+    module = tmp_path / "with_engines.py"
+    module.write_text(
+        "import os\n"
+        "from sqlalchemy import create_engine, event\n"
+        "from jobrunner import JobRunner\n"
+        "url = 'sqlite:///' + os.environ['SERVICE_STORE']\n"
+        "jobs = JobRunner(os.environ['SERVICE_STORE'])\n"
+        "bad = create_engine(url)\n"
+        "good = create_engine(url)\n"
+        "elsewhere = create_engine('sqlite:///other.db')\n"
+        "@event.listens_for(good, 'connect')\n"
+        "def configure(connection, entry):\n"
+        "    connection.execute('PRAGMA wal_autocheckpoint = 0')\n"
+        "    connection.execute('PRAGMA mmap_size = 0')\n"
+    )
+    env = {**stored.env, "PYTHONPATH": f"{tmp_path}{os.pathsep}{CHECKOUT}"}
+    answer = await jobrunner("doctor", "--app", "with_engines:jobs", "--json", env=env)
+    engines = [one for one in answer.json["findings"] if one["about"] == "engine"]
+    assert sorted(one["level"] for one in engines) == ["ok", "problem"], answer.err
+    assert answer.code == 8
+    (bad,) = [one for one in engines if one["level"] == "problem"]
+    assert "PRAGMA wal_autocheckpoint = 0" in bad["do"]
+
+
+async def test_doctor_with_the_shop_finds_its_engine_in_order(tmp_path: Path) -> None:
+    env = {"SHOP_DATA_DIR": str(tmp_path)}
+    runner = JobRunner(tmp_path / "shop.db")
+    async with runner.running():
+        answer = await jobrunner(
+            "doctor", "--app", "app.main:create_app", "--factory", "--json", env=env
+        )
+    assert answer.code == 0, answer.out
+    (engine,) = [one for one in answer.json["findings"] if one["about"] == "engine"]
+    assert "keeps the rules" in engine["what"]

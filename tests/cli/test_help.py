@@ -1,0 +1,105 @@
+"""``--help`` answers at once, and says everything."""
+
+import ast
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import jobrunner
+from jobrunner.cli.exits import IN_WORDS
+from tests.cli.commands import jobrunner as run
+from tests.processes import CHECKOUT
+
+HELP_S = 0.4
+HEAVY = ("asyncio", "pydantic", "fastapi", "uvicorn", "sqlite3", "tenacity", "rich")
+
+COMMANDS = (
+    (),
+    ("serve",),
+    ("worker",),
+    ("status",),
+    ("jobs", "list"),
+    ("jobs", "show"),
+    ("jobs", "cancel"),
+    ("dead", "list"),
+    ("dead", "show"),
+    ("dead", "replay"),
+    ("dead", "delete"),
+    ("queues", "list"),
+    ("queues", "pause"),
+    ("queues", "resume"),
+    ("doctor",),
+    ("backup",),
+    ("vacuum",),
+)
+
+
+def imported_by(*words: str) -> set[str]:
+    """Return the top-level modules that a command has imported."""
+    answer = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "jobrunner.cli", *words],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line.rsplit("|", 1)[-1].strip() for line in answer.stderr.splitlines()]
+    return {line.partition(".")[0] for line in lines}
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_of_every_command_imports_no_engine(words: tuple[str, ...]) -> None:
+    assert imported_by(*words, "--help").isdisjoint(HEAVY)
+
+
+def test_help_answers_within_four_tenths_of_a_second() -> None:
+    took = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "jobrunner.cli", "--help"],
+            cwd=CHECKOUT,
+            capture_output=True,
+            check=True,
+        )
+        took.append(time.perf_counter() - began)
+    # The best of five: what the command takes, and not what else the machine is doing.
+    assert min(took) <= HELP_S
+
+
+async def test_help_lists_the_commands_and_the_exit_codes() -> None:
+    answer = await run("--help")
+    assert answer.code == 0
+    for words in COMMANDS[1:]:
+        assert f"\n  {words[0]} " in answer.out
+    codes = [line.split()[0] for line in IN_WORDS.splitlines()[2:]]
+    assert codes == ["0", "1", "2", "3", "4", "5", "6", "7", "8"]
+    for line in IN_WORDS.splitlines()[2:]:
+        assert line in answer.out
+
+
+async def test_version_is_the_library_s() -> None:
+    assert jobrunner.__version__ in (await run("--version")).out
+
+
+def test_public_names_are_found_where_type_checkers_find_them() -> None:
+    source = Path(jobrunner.__file__).read_text(encoding="utf-8")
+    shown = {
+        alias.name: str(statement.module)
+        for block in ast.parse(source).body
+        if isinstance(block, ast.If)
+        for statement in block.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    assert shown == jobrunner._HOMES
+    assert sorted(jobrunner.__all__) == sorted(shown)
+    for name, home in shown.items():
+        assert getattr(jobrunner, name) is getattr(import_module(home), name)
+    assert set(jobrunner.__all__) <= set(dir(jobrunner))
+    with pytest.raises(AttributeError, match="has no attribute 'Jobs'"):
+        _ = jobrunner.Jobs  # type: ignore[attr-defined]

@@ -1,0 +1,87 @@
+"""Tables are drawn for people, and plain for everybody else; what a job stored stays text."""
+
+import os
+import pty
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import click
+import pytest
+
+from jobrunner.cli.filters import instant
+from jobrunner.cli.output import say_fields, say_table
+from jobrunner.clock import utcnow
+from tests.cli.conftest import Stored
+from tests.processes import CHECKOUT
+
+
+def on_a_terminal(*words: str, columns: int = 200) -> str:
+    """Run a command on a terminal; return what it has shown."""
+    ours, theirs = pty.openpty()
+    command = subprocess.Popen(
+        [sys.executable, "-m", "jobrunner.cli", *words],
+        cwd=CHECKOUT,
+        env=os.environ | {"COLUMNS": str(columns), "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # how Linux says that the other side is gone
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert command.wait(20) == 0, shown
+    return shown.decode()
+
+
+def test_table_on_a_terminal_is_drawn_and_cuts_no_id(stored: Stored) -> None:
+    at = ("--store", str(stored.path))
+    shown = on_a_terminal("jobs", "list", *at)
+    assert stored.done in shown
+    assert "\t" not in shown
+    assert "─" in shown
+    narrow = on_a_terminal("dead", "list", *at, columns=60)
+    assert all(id in narrow for id in stored.dead)
+    assert "no jobs fit" in on_a_terminal("jobs", "list", "--tag", "nobody", *at)
+
+
+def test_many_on_a_terminal_are_replayed_with_a_bar(stored: Stored) -> None:
+    shown = on_a_terminal("dead", "replay", "--all", "--yes", "--store", str(stored.path))
+    assert "3 replayed" in shown
+    assert "100%" in shown
+
+
+def test_table_without_rich_is_aligned(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "rich.box", None)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    say_table(("id", "task"), [("1", "greet"), ("200", "x")], empty="-")
+    assert capsys.readouterr().out == "id   task\n1    greet\n200  x\n"
+
+
+def test_control_characters_of_a_job_do_not_reach_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    evil = "a\x1b[2Jb\tc\nd"
+    say_table(("error",), [(evil,)], empty="-")
+    say_fields({"error": evil, "missing": None})
+    assert capsys.readouterr().out == "error\na?[2Jb c d\nerror  a?[2Jb c\n       d\n"
+
+
+def test_time_is_how_long_ago_or_iso() -> None:
+    assert abs(utcnow() - timedelta(hours=24) - instant("24h")) < timedelta(minutes=1)
+    assert instant("2026-11-22T08:00:00+02:00") == datetime(2026, 11, 22, 6, tzinfo=UTC)
+    assert instant("2026-11-22T08:00:00Z").tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    "text", ["", "h", "24x", "-3h", "²h", "99999999999999d", "2026-11-22T08:00"]
+)
+def test_time_that_means_nothing_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        instant(text)

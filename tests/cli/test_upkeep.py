@@ -1,0 +1,134 @@
+"""``backup`` and ``vacuum``: on a file in use, and without a file ever being copied."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from jobrunner import JobRunner, TaskRouter
+from jobrunner.errors import StoreUnavailable
+from jobrunner.store.sqlite import SqliteStore
+from tests.cli.commands import jobrunner
+from tests.cli.conftest import Stored
+
+tasks = TaskRouter()
+
+
+@tasks.task
+async def note(number: int) -> int:
+    """Return the number."""
+    return number
+
+
+def ids(path: Path) -> set[str]:
+    """Return the ids in a database that nobody has open, once SQLite has found it whole."""
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        return {id for (id,) in db.execute("SELECT id FROM jobrunner_jobs")}
+
+
+async def test_A17_backup_under_load_is_whole_and_has_what_was_acknowledged(
+    tmp_db: Path, tmp_path: Path
+) -> None:
+    runner = JobRunner(tmp_db, queues={"default": 20})
+    runner.include(tasks)
+    acknowledged: list[str] = []
+
+    async def load() -> None:
+        while True:
+            acknowledged.append((await runner.enqueue(note, len(acknowledged))).id)
+
+    async with runner.running():
+        callers = [asyncio.create_task(load()) for _ in range(4)]
+        try:
+            for number in range(3):
+                before = list(acknowledged)
+                backup = tmp_path / f"backup-{number}.db"
+                answer = await jobrunner("backup", backup, "--store", tmp_db)
+                assert answer.code == 0, answer.err
+                assert set(before) <= ids(backup)
+        finally:
+            for caller in callers:
+                caller.cancel()
+            await asyncio.wait(callers)
+        assert len(acknowledged) > 100
+    assert sorted(path.name for path in tmp_path.iterdir() if "part" in path.name) == []
+
+
+async def test_backup_that_is_restored_goes_on_where_it_was(stored: Stored, tmp_path: Path) -> None:
+    backup = tmp_path / "backup.db"
+    assert (await jobrunner("backup", backup, "--store", stored.path)).code == 0
+    status = await jobrunner("status", "--store", backup, "--json")
+    assert status.json["dead_letters"] == 3
+    answer = await jobrunner("dead", "replay", "--all", "--store", backup, "--json")
+    assert answer.json == {"replayed": 3, "left": 0}
+
+
+async def test_backup_into_a_directory_is_named_after_store_and_time(
+    stored: Stored, tmp_path: Path
+) -> None:
+    directory = tmp_path / "backups"
+    directory.mkdir()
+    answer = await jobrunner("backup", directory, "--store", stored.path, "--json")
+    (made,) = directory.iterdir()
+    assert answer.json["backup"] == str(made)
+    assert made.name.startswith("jobs-20")
+    assert made.suffix == ".db"
+
+
+async def test_backup_replaces_nothing_unasked_and_never_the_store(
+    stored: Stored, tmp_path: Path
+) -> None:
+    at = ("--store", stored.path)
+    there = tmp_path / "there.db"
+    there.write_text("precious")
+    refused = await jobrunner("backup", there, *at)
+    assert (refused.code, "--force" in refused.err) == (5, True)
+    assert there.read_text() == "precious"
+    assert (await jobrunner("backup", there, "--force", *at)).code == 0
+    assert len(ids(there)) == 2
+    itself = await jobrunner("backup", stored.path, "--force", *at)
+    assert (itself.code, "the store itself" in itself.err) == (5, True)
+    nowhere = await jobrunner("backup", tmp_path / "no" / "b.db", *at)
+    assert (nowhere.code, "cannot be written" in nowhere.err) == (6, True)
+
+
+async def test_backup_that_fails_half_way_leaves_nothing(stored: Stored, tmp_path: Path) -> None:
+    store = SqliteStore(stored.path)
+    await store.open()
+    try:
+
+        def stop(_done: int, _total: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        with pytest.raises(StoreUnavailable, match="No space left"):
+            await store.backup(tmp_path / "half.db", stop)
+        # The connection is as it was: the next backup succeeds.
+        await store.backup(tmp_path / "whole.db", lambda _done, _total: None)
+    finally:
+        await store.close()
+    assert [path.name for path in tmp_path.iterdir() if "half" in path.name] == []
+
+
+async def test_vacuum_gives_room_back_while_a_worker_runs(tmp_db: Path) -> None:
+    runner = JobRunner(tmp_db, queues={"default": 20}, keep_finished=0)
+    runner.include(tasks)
+    async with runner.running(work=False):
+        for start in range(0, 6000, 2000):
+            await runner.enqueue_many(
+                note.options(tag="x" * 150).call(number) for number in range(start, start + 2000)
+            )
+        with closing(sqlite3.connect(tmp_db)) as db:
+            db.execute("PRAGMA wal_autocheckpoint = 0")
+            db.execute("DELETE FROM jobrunner_jobs")
+            db.commit()
+        kept = await runner.enqueue(note, 1)
+        answer = await jobrunner("vacuum", "--yes", "--store", tmp_db, "--json")
+        assert answer.code == 0, answer.err
+        assert answer.json["bytes_after"] < 200_000
+        assert (await runner.get(kept.id)).state == "queued"
+        later = await runner.enqueue(note, 2)
+    assert ids(tmp_db) == {kept.id, later.id}
