@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -123,13 +124,7 @@ async def test_error_of_the_driver_never_passes_through(
 # -- BUSY -----------------------------------------------------------------------------------------------
 
 
-async def test_B3_write_behind_a_stopped_holder_of_the_lock_raises_store_busy(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(writer, "TURNSTILE_TIMEOUT_S", 0.1)
-    store = SqliteStore(tmp_db)
-    await store.open()
-    script = """
+HOLDER = """
 import sys
 from pathlib import Path
 from jobrunner.store.sqlite.posix import Turnstile
@@ -138,15 +133,45 @@ turnstile.acquire(10)
 print("held", flush=True)
 sys.stdin.readline()
 """
-    holder = scripts.start(script, store._folder)
+
+
+def hold_turnstile(store: SqliteStore) -> "subprocess.Popen[str]":
+    """Let another process hold the write lock until it hears a line."""
+    holder = scripts.start(HOLDER, store._folder)
     assert holder.stdout
     assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+async def test_B3_write_behind_a_stopped_holder_of_the_lock_raises_store_busy(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "TURNSTILE_TIMEOUT_S", 0.1)
+    store = SqliteStore(tmp_db)
+    await store.open()
+    holder = hold_turnstile(store)
     job = new()
     with pytest.raises(StoreBusy):
         await enqueue(store, job)
     assert await store.get(job.id) is None
     scripts.communicate(holder, "go\n")
     assert (await enqueue(store, job))[0].created
+    await store.close()
+
+
+async def test_B6_open_of_a_new_file_leaves_it_alone_until_its_turn(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of processes that switch a file to its log at once, SQLite fails some with "database is locked"."""
+    monkeypatch.setattr(writer, "TURNSTILE_TIMEOUT_S", 0.1)
+    store = SqliteStore(tmp_db)
+    store._folder.mkdir()
+    holder = hold_turnstile(store)
+    with pytest.raises(StoreBusy):
+        await store.open()
+    assert tmp_db.read_bytes() == b""
+    scripts.communicate(holder, "go\n")
+    await store.open()
     await store.close()
 
 

@@ -290,7 +290,7 @@ async def test_C5_close_behind_an_endless_query_is_quick(store: SqliteStore) -> 
     await asyncio.to_thread(started.wait, 20)
     async with asyncio.timeout(5):
         await store.close()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailable, match="is not open any more"):
         await reading
 
 

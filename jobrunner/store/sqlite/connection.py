@@ -79,7 +79,7 @@ class Connection:
             raise_as_ours(error, self._path)
         except ValueError as error:
             if "closed" in str(error) or "no active connection" in str(error):
-                raise StoreUnavailable(f"{self._path} is closed") from error
+                raise StoreUnavailable(f"{self._path} is not open any more") from error
             raise
 
     def _call(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
@@ -96,12 +96,6 @@ class Connection:
 def _set_pragmas(conn: sqlite3.Connection, durability: str, read_only: bool) -> None:
     # Reading the schema first: a file that is not SQLite must be refused before anything is written to it.
     conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if not read_only:
-        (mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
-            raise sqlite3.OperationalError(
-                f"SQLite cannot keep a write-ahead log here (mode {mode!r})"
-            )
     for pragma in (
         f"synchronous = {'FULL' if durability == 'full' else 'NORMAL'}",
         # SQLite before 3.51.3 can corrupt a file when two connections reset the log at once: the log is moved by one
@@ -117,6 +111,16 @@ def _set_pragmas(conn: sqlite3.Connection, durability: str, read_only: bool) -> 
         f"query_only = {'ON' if read_only else 'OFF'}",
     ):
         conn.execute(f"PRAGMA {pragma}")
+
+
+def keep_log(conn: sqlite3.Connection) -> None:
+    """Switch the file to a write-ahead log, if it has none yet; behind the turnstile.
+
+    Of several processes that switch at once SQLite fails some with "database is locked", whatever the timeout.
+    """
+    (mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise sqlite3.OperationalError(f"SQLite cannot keep a write-ahead log here (mode {mode!r})")
 
 
 def transact(conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:
@@ -178,6 +182,9 @@ def as_ours(  # noqa: PLR0911 - a table
     match _code(error):
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreBusy(f"another program holds the write lock of {path} for too long")
+        case sqlite3.SQLITE_INTERRUPT:
+            # By our own close: see ``Connection.close``.
+            return StoreUnavailable(f"{path} is not open any more")
         case sqlite3.SQLITE_FULL:
             return StoreFull(f"no room left for {path}; free some space, waiting jobs are safe")
         case sqlite3.SQLITE_READONLY:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from jobrunner.store.sqlite.checkpoint import checkpoint
-from jobrunner.store.sqlite.connection import Connection, transact
+from jobrunner.store.sqlite.connection import Connection, keep_log, transact
 from jobrunner.store.sqlite.posix import Turnstile
 
 T = TypeVar("T")
@@ -36,7 +36,13 @@ class Writer:
         except BaseException:
             turnstile.close()
             raise
-        return cls(connection, turnstile)
+        self = cls(connection, turnstile)
+        try:
+            await connection.run(self._in_turn, keep_log)
+        except BaseException:
+            await self.close()
+            raise
+        return self
 
     async def read(self, function: Callable[..., T], *args: Any) -> T:
         """Run ``function(connection, *args)`` without a transaction."""
