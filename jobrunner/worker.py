@@ -343,11 +343,6 @@ class Worker:
             if spec.retention is not None
         }
         total = 0
-        while (
-            await self._store.prune_ticks(before=now - settings.retention_us, limit=ROWS_PER_SLICE)
-            == ROWS_PER_SLICE
-        ):
-            pass
         while True:
             pruned = await self._store.prune(
                 finished_before=now - settings.retention_us,
@@ -358,7 +353,13 @@ class Worker:
             )
             total += pruned
             if pruned < ROWS_PER_SLICE:
-                return total
+                break
+        ticks = ROWS_PER_SLICE
+        while ticks == ROWS_PER_SLICE:
+            ticks = await self._store.prune_ticks(
+                before=now - settings.retention_us, limit=ROWS_PER_SLICE
+            )
+        return total
 
     # -- how it stands ------------------------------------------------------------------------
 
