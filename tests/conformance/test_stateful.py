@@ -525,7 +525,7 @@ def test_store_in_any_story_does_what_the_model_does(kind: str) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=100,
+            max_examples=60,
             stateful_step_count=40,
             deadline=None,
             database=None,
