@@ -21,7 +21,7 @@ from jobrunner.spec import MAX_DURATION_US
 from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask
 
 if TYPE_CHECKING:
-    from tests.unit.nowhere import Missing  # type: ignore[import-not-found]
+    from no_such_module import Missing  # type: ignore[import-not-found]
 
 S = 1_000_000
 
