@@ -115,14 +115,15 @@ async def test_prunes_attempts_with_their_job(tmp_db: Path, frozen: FrozenDateTi
 
 
 async def test_prunes_by_itself(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, retention=0)
+    keeping = JobRunner(tmp_db)
 
-    @jobs.task
+    @keeping.task
     async def work() -> None: ...
 
-    async with jobs.running():
-        job = await jobs.enqueue(work)
+    async with keeping.running():
+        job = await keeping.enqueue(work)
         await job.result(timeout=15)
+    jobs = JobRunner(tmp_db, retention=0)
     async with jobs.running():
         # The first chores of a worker prune; the round behind them is the signal that they are through.
         await worker_of(jobs).do_chores()
