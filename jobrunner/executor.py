@@ -62,8 +62,9 @@ class Attempt:
     __slots__ = (
         "_timer",
         "abandoned",
-        "begun",
+        "begun_at",
         "context",
+        "ended",
         "job",
         "max_attempts",
         "spec",
@@ -91,8 +92,11 @@ class Attempt:
         """The ``def`` function's thread, once there is one."""
         self.abandoned = False
         """Its outcome has been settled without it: what it says later counts no more."""
-        self.begun = False
-        """Its task has had its first step; one that is cancelled before would never run at all, nor settle anything."""
+        self.begun_at: float | None = None
+        """When its task had its first step, in the loop's time; one that is cancelled before that would never run at
+        all, nor settle anything."""
+        self.ended = False
+        """The function has come to its end."""
         self._timer: asyncio.TimerHandle | None = None
 
     def warn(self, reason: StopReason) -> None:
@@ -109,17 +113,19 @@ class Attempt:
         self.warn(reason)
         if self.stopped_at is None:
             self.stopped_at = asyncio.get_running_loop().time()
-        if self.task is not None and self.begun and (self.thread is None or reason == "timeout"):
+        can_be_told = self.thread is None or reason == "timeout"
+        if self.task is not None and self.begun_at is not None and can_be_told:
             self.task.cancel()
 
     def start_timer(self) -> None:
-        """Begin to measure the attempt's timeout, in the loop's time."""
-        if self.timeout_us is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self.timeout_us / SECOND_US, self.stop, "timeout")
+        """Have it stopped when its timeout is over, if it has begun and not ended: most need no timer at all."""
+        if self.timeout_us is not None and self.begun_at is not None and not self.ended:
+            at_s = self.begun_at + self.timeout_us / SECOND_US
+            self._timer = asyncio.get_running_loop().call_at(at_s, self.stop, "timeout")
 
-    def stop_timer(self) -> None:
-        """Measure no longer."""
+    def end(self) -> None:
+        """Measure its time no longer."""
+        self.ended = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -143,15 +149,14 @@ class Attempt:
 async def execute(attempt: Attempt, threads: Threads) -> Outcome:
     """Run an attempt to its end; every end is a value, none an exception."""
     job, spec = attempt.job, attempt.spec
-    attempt.begun = True
-    if attempt.stopped_at is not None:
-        return attempt.outcome_of_stop()
+    attempt.begun_at = asyncio.get_running_loop().time()
     try:
-        kwargs = spec.args.decode(job.args)
-    except InvalidArguments as error:
-        return Dead(job, _ended(error, now_us(), "failed"), "invalid_args")
-    attempt.start_timer()
-    try:
+        if attempt.stopped_at is not None:
+            return attempt.outcome_of_stop()
+        try:
+            kwargs = spec.args.decode(job.args)
+        except InvalidArguments as error:
+            return Dead(job, _ended(error, now_us(), "failed"), "invalid_args")
         value = await _call(attempt, kwargs, threads)
     except asyncio.CancelledError as error:
         if attempt.stopped:
@@ -164,7 +169,7 @@ async def execute(attempt: Attempt, threads: Threads) -> Outcome:
         timed_out = attempt.stopped == "timeout"
         return attempt.outcome_of_stop() if timed_out else _failed(attempt, error, now_us())
     finally:
-        attempt.stop_timer()
+        attempt.end()
     return _returned(attempt, value)
 
 

@@ -8,9 +8,7 @@ import os
 
 def new_id(now: int) -> str:
     """Return a UUIDv7 whose time is ``now`` (µs) to the millisecond; its other 74 bits are random."""
-    bits = int.from_bytes(os.urandom(10))
-    value = (now // 1000 & 0xFFFF_FFFF_FFFF) << 80 | bits
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    time = f"{now // 1000 & 0xFFFF_FFFF_FFFF:012x}"
+    chance = os.urandom(10).hex()
+    variant = "89ab"[int(chance[3], 16) & 0x3]
+    return f"{time[:8]}-{time[8:]}-7{chance[:3]}-{variant}{chance[4:7]}-{chance[8:]}"

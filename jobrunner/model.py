@@ -256,7 +256,9 @@ class WorkerRow(NamedTuple):
     beat_at: int
     doorbell: str | None
     queues: Mapping[str, int]
-    tasks: frozenset[str]
+    tasks: Mapping[str, int | None]
+    """Every name that it can run, with the attempts of a job that has no ``max_attempts`` of its own; None for those
+    that ``stop=`` alone decides of."""
 
 
 # -- schedules -----------------------------------------------------------------------------------------

@@ -138,13 +138,14 @@ class JobQueue:
 
     def _stored(self, stored: Enqueued, call: Call[R] | None = None) -> Job[R]:
         options = None if call is None else call.options
+        created_at = from_us(stored.created_at)
         return Job(
             stored.id,
             stored.task,
             stored.queue,
             stored.state,
-            from_us(stored.run_at),
-            from_us(stored.created_at),
+            created_at if stored.run_at == stored.created_at else from_us(stored.run_at),
+            created_at,
             stored.attempt,
             stored.created,
             (),

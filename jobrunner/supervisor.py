@@ -104,12 +104,14 @@ class Supervisor:
             self._settled(batch.outcomes, written)
         if batch.claim is not None and batch.claim.suspects:
             self._suspects_wait = any(job.suspect for job in written.claimed)
-        for job in written.claimed:
-            if self.stopping:
-                # The signal came while the claim was being committed.
+        if self.stopping:
+            # The signal came while the claim was being committed.
+            for job in written.claimed:
                 self._committer.settle(Released(job, Ended("released", now_us())))
-            else:
-                self._start(job)
+        elif written.claimed:
+            started = [self._start(job) for job in written.claimed]
+            # Behind their first steps, in which many of them end.
+            asyncio.get_running_loop().call_soon(_start_timers, started)
         if batch.look_due or (
             written.next_due is not None
             and (self._next_due is None or written.next_due < self._next_due)
@@ -149,7 +151,7 @@ class Supervisor:
 
     # -- attempts -------------------------------------------------------------------------
 
-    def _start(self, job: Claimed) -> None:
+    def _start(self, job: Claimed) -> Attempt:
         attempt = Attempt(job, self.specs[job.task])
         self._busy[job.queue] += 1
         self.attempts[job.seq] = attempt
@@ -157,6 +159,7 @@ class Supervisor:
             self._suspect = job.seq
         self._quiet.clear()
         attempt.task = asyncio.create_task(self._run(attempt), name=job.task)
+        return attempt
 
     async def _run(self, attempt: Attempt) -> None:
         """Run an attempt and hand in its outcome; the slot is free once its code has ended."""
@@ -319,6 +322,11 @@ class Supervisor:
             else:
                 _log(outcome)
             events.settled(outcome)
+
+
+def _start_timers(attempts: Sequence[Attempt]) -> None:
+    for attempt in attempts:
+        attempt.start_timer()
 
 
 def _leave_behind(attempt: Attempt) -> None:

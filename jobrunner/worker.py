@@ -81,7 +81,6 @@ class Worker:
             if work
             else None
         )
-        self._max_attempts = {name: spec.policy.max_attempts for name, spec in specs.items()}
         self._peers: Sequence[WorkerRow] = ()
         self._stopping: asyncio.Task[None] | None = None
         self._chores: asyncio.Task[None] | None = None
@@ -108,7 +107,7 @@ class Worker:
                     beat_at=now,
                     doorbell=None,
                     queues=self._supervisor.slots,
-                    tasks=frozenset(self._specs),
+                    tasks={name: spec.policy.max_attempts for name, spec in self._specs.items()},
                 ),
                 self._on_ring,
             )
@@ -251,9 +250,7 @@ class Worker:
 
     async def recover(self, *, thorough: bool) -> None:
         """Take the jobs of dead workers away from them, so that they run again."""
-        found = await self._store.recover(
-            now=now_us(), max_attempts=self._max_attempts, thorough=thorough
-        )
+        found = await self._store.recover(now=now_us(), thorough=thorough)
         if not found.workers:
             return
         logger.warning(

@@ -52,6 +52,12 @@ async def poison() -> None:
     os._exit(9)
 
 
+@tasks.task(max_attempts=1)
+async def die_once() -> None:
+    """End the process without a word, in a job that may run once."""
+    os._exit(9)
+
+
 def runner(file: str, **settings: object) -> JobRunner:
     """Return a runner with the tasks of this module."""
     jobs = JobRunner(file, **settings)  # type: ignore[arg-type]

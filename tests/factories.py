@@ -1,6 +1,7 @@
 """Jobs in every state, made through the store's public verbs alone."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from jobrunner.errors import StoreError
@@ -125,7 +126,7 @@ OUTCOMES: Final[Mapping[str, Callable[[Claimed], Outcome]]] = {
 def worker_row(
     worker: int = WORKER,
     *,
-    tasks: Iterable[str] = ("work",),
+    tasks: Mapping[str, int | None] = MappingProxyType({"work": None}),
     queues: Mapping[str, int] | None = None,
     now: int = NOW,
 ) -> WorkerRow:
@@ -138,7 +139,7 @@ def worker_row(
         beat_at=now,
         doorbell=None,
         queues={"default": 20} if queues is None else queues,
-        tasks=frozenset(tasks),
+        tasks=dict(tasks),
     )
 
 

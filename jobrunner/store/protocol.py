@@ -171,17 +171,15 @@ class Store(Protocol):
         """Note that the worker's loop turns."""
         ...
 
-    async def recover(
-        self, *, now: int, max_attempts: Mapping[str, int | None], thorough: bool
-    ) -> Recovered:
+    async def recover(self, *, now: int, thorough: bool) -> Recovered:
         """Take the jobs of dead workers away from them: queued again at once, or dead letters (``lost``).
 
-        A job is lost for good when its attempts are used up (its own ``max_attempts``, else the task's in
-        ``max_attempts``, else ``LOST_LIMIT`` deaths). One whose process died twice, or that has one attempt left,
-        becomes a suspect. A live worker's jobs are never touched, however slow it is.
+        A job is lost for good when its attempts are used up (its own ``max_attempts``, else those of its task in the
+        dead worker's ``tasks``, else ``LOST_LIMIT`` deaths). One whose process died twice, or that has one attempt
+        left, becomes a suspect. A live worker's jobs are never touched, however slow it is.
 
         Args:
-            max_attempts: by task name, what this process knows.
+            now: the present.
             thorough: also look at workers whose lock cannot be found by the cheap look.
         """
         ...

@@ -81,7 +81,7 @@ async def claim_cost(file: Path) -> float:
     took = []
     try:
         await store.join(
-            WorkerRow(WORKER, os.getpid(), "bench", now, now, None, QUEUES, frozenset({"noop"})),
+            WorkerRow(WORKER, os.getpid(), "bench", now, now, None, QUEUES, {"noop": 5}),
             on_ring=lambda: None,
         )
         await store.write(

@@ -132,7 +132,7 @@ async def test_cancel_of_a_job_whose_worker_died_is_obeyed_by_the_recovery(rig: 
     job = await claim_one(store, new())
     await store.cancel(job.id, now=NOW)
     rig.kill_worker(WORKER)
-    found = await store.recover(now=NOW + SECOND, max_attempts={}, thorough=False)
+    found = await store.recover(now=NOW + SECOND, thorough=False)
     assert (found.requeued, found.buried) == (0, [])
     row = await row_of(store, job.id)
     assert (row.state, row.finished_at) == ("cancelled", NOW + SECOND)

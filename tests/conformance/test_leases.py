@@ -76,7 +76,7 @@ async def test_B16_settle_by_a_worker_that_lost_the_job_is_refused(rig: Rig, kin
     await store.join(worker_row(OTHER_WORKER), lambda: None)
     zombie = await claim_one(store, worker=WORKER)
     rig.kill_worker(WORKER)
-    await store.recover(now=NOW, max_attempts={}, thorough=False)
+    await store.recover(now=NOW, thorough=False)
     (holder,) = await claim(store, worker=OTHER_WORKER)
     await assert_refused(store, OUTCOMES[kind](zombie), holder)
 

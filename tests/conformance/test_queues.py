@@ -152,5 +152,5 @@ async def make_suspect(rig: Rig) -> str:
         await rig.store.join(worker_row(worker), lambda: None)
         await claim(rig.store, worker=worker)
         rig.kill_worker(worker)
-        await rig.store.recover(now=NOW, max_attempts={"work": None}, thorough=False)
+        await rig.store.recover(now=NOW, thorough=False)
     return job.id

@@ -128,7 +128,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(worker=st.sampled_from(WORKERS))
     def join(self, worker: int) -> None:
         if worker not in self.alive:
-            row = worker_row(worker, tasks=TASKS, now=self.now)
+            row = worker_row(worker, tasks=MAX_ATTEMPTS, now=self.now)
             self.do(self.rig.store.join(row, lambda: None))
             self.alive.add(worker)
 
@@ -152,9 +152,7 @@ class StoreMachine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted(self.alive)))
         self.rig.kill_worker(worker)
         self.alive.discard(worker)
-        found = self.do(
-            self.rig.store.recover(now=self.now, max_attempts=MAX_ATTEMPTS, thorough=others)
-        )
+        found = self.do(self.rig.store.recover(now=self.now, thorough=others))
         assert found.workers == [worker]
         buried = set()
         for job in list(self.jobs.values()):

@@ -111,7 +111,7 @@ async def leave(rig: Rig, specimen: Specimen) -> bool:
 
 async def recover(rig: Rig, specimen: Specimen) -> bool:
     rig.kill_worker(WORKER)
-    await rig.store.recover(now=NOW, max_attempts={"work": 5}, thorough=True)
+    await rig.store.recover(now=NOW, thorough=True)
     return (await row_of(rig.store, specimen.row.id)).state != specimen.row.state
 
 

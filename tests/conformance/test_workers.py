@@ -35,7 +35,7 @@ def ignore() -> None:
 
 
 async def test_join_makes_the_worker_known(store: Store) -> None:
-    row = worker_row(tasks=["b", "a"], queues={"mail": 3, "default": 7})
+    row = worker_row(tasks={"b": 5, "a": None}, queues={"mail": 3, "default": 7})
     await store.join(row, ignore)
     (found,) = await store.workers()
     assert found._replace(doorbell=None) == row
@@ -47,7 +47,7 @@ async def test_workers_are_those_that_have_neither_left_nor_died(rig: Rig) -> No
         await store.join(worker_row(WORKER + n), ignore)
     await store.leave(WORKER, now=NOW)
     rig.kill_worker(WORKER + 1)
-    await store.recover(now=NOW, max_attempts={}, thorough=False)
+    await store.recover(now=NOW, thorough=False)
     assert [row.worker for row in await store.workers()] == [WORKER + 2]
 
 
@@ -104,7 +104,7 @@ async def test_close_twice_gives_up_what_join_took(rig: Rig, peer: StartPeer) ->
     job = await claim_one(rig.store)
     await rig.close()
     await rig.store.close()
-    found = peer().opened().call("recover", now=NOW, max_attempts={}, thorough=False)
+    found = peer().opened().call("recover", now=NOW, thorough=False)
     assert found == Recovered([WORKER], 1, [])
     await rig.open()
     assert (await row_of(rig.store, job.id)).state == "queued"
@@ -114,13 +114,13 @@ async def test_close_twice_gives_up_what_join_took(rig: Rig, peer: StartPeer) ->
 
 
 async def die_under(
-    rig: Rig, max_attempts: Mapping[str, int | None], *, worker: int = WORKER
+    rig: Rig, tasks: Mapping[str, int | None], *, worker: int = WORKER
 ) -> Recovered:
     """Let a worker claim all there is and die, and recover its jobs."""
-    await rig.store.join(worker_row(worker), ignore)
+    await rig.store.join(worker_row(worker, tasks=tasks), ignore)
     await claim(rig.store, worker=worker)
     rig.kill_worker(worker)
-    return await rig.store.recover(now=NOW, max_attempts=max_attempts, thorough=False)
+    return await rig.store.recover(now=NOW, thorough=False)
 
 
 async def test_recover_queues_the_jobs_of_the_dead_and_records_the_lost_attempts(
@@ -129,10 +129,10 @@ async def test_recover_queues_the_jobs_of_the_dead_and_records_the_lost_attempts
     store = rig.store
     job = new(key="key", run_at=NOW - HOUR)
     await enqueue(store, job)
-    await store.join(worker_row(), ignore)
+    await store.join(worker_row(tasks={"work": 5}), ignore)
     (claimed,) = await claim(store)
     rig.kill_worker(WORKER)
-    found = await store.recover(now=NOW + SECOND, max_attempts={"work": 5}, thorough=False)
+    found = await store.recover(now=NOW + SECOND, thorough=False)
     assert found == Recovered([WORKER], 1, [])
     row = await row_of(store, job.id)
     assert (row.state, row.attempt, row.crashes, row.run_at) == ("queued", 1, 1, NOW - HOUR)
@@ -151,7 +151,7 @@ async def test_recover_with_nothing_dead_finds_nothing(store: Store) -> None:
     await store.join(worker_row(), ignore)
     job = await claim_one(store)
     for thorough in (False, True):
-        found = await store.recover(now=NOW + HOUR, max_attempts={}, thorough=thorough)
+        found = await store.recover(now=NOW + HOUR, thorough=thorough)
         assert found == Recovered([], 0, [])
     assert (await row_of(store, job.id)).state == "running"
 
@@ -243,7 +243,7 @@ async def test_D4_suspects_are_claimed_one_at_a_time_among_innocent_jobs(rig: Ri
         for job in await claim(store, "default", "mail"):
             assert not job.suspect
         rig.kill_worker(WORKER)
-        await store.recover(now=NOW, max_attempts={"work": 9}, thorough=False)
+        await store.recover(now=NOW, thorough=False)
     innocent = [new(), new(queue="mail")]
     await enqueue(store, *innocent)
     first = await claim(store, "default", "mail")
@@ -286,7 +286,7 @@ async def test_D4_an_attempt_that_ends_clears_the_suspicion(rig: Rig) -> None:
     # But it has not forgotten: the next death makes it one again at once.
     await rig.store.join(worker_row(), ignore)
     rig.kill_worker(WORKER)
-    await rig.store.recover(now=NOW, max_attempts={"work": 9}, thorough=False)
+    await rig.store.recover(now=NOW, thorough=False)
     (again,) = await claim(rig.store, suspects=True)
     assert again.suspect
 
@@ -309,9 +309,9 @@ async def test_D3_recover_after_a_kill_9_takes_the_jobs_over(store: Store, peer:
     other = peer().opened()
     jobs = other.works()
     assert len(jobs) == 2
-    assert await store.recover(now=NOW, max_attempts={}, thorough=True) == Recovered([], 0, [])
+    assert await store.recover(now=NOW, thorough=True) == Recovered([], 0, [])
     other.kill()
-    found = await store.recover(now=NOW, max_attempts={}, thorough=False)
+    found = await store.recover(now=NOW, thorough=False)
     assert found == Recovered([OTHER_WORKER], 2, [])
     assert await store.workers() == []
     assert {job.id for job in await claim(store)} == {job.id for job in jobs}
@@ -325,7 +325,7 @@ async def test_C9_recover_never_takes_the_jobs_of_a_live_process_however_long_it
     (job,) = other.works()
     other.pause()
     for thorough in (False, True, True):
-        found = await store.recover(now=NOW + 1000 * HOUR, max_attempts={}, thorough=thorough)
+        found = await store.recover(now=NOW + 1000 * HOUR, thorough=thorough)
         assert found == Recovered([], 0, [])
     other.go_on()
     assert other.call("write", Round(NOW, outcomes=[succeeded(job)])).stale == []
@@ -343,8 +343,8 @@ async def test_B15_recover_by_two_processes_at_once_queues_each_job_once(
         rescuer.opened()
     victim.kill()
     for rescuer in rescuers:
-        rescuer.begin("recover", now=NOW, max_attempts={}, thorough=True)
-    mine = await store.recover(now=NOW, max_attempts={}, thorough=True)
+        rescuer.begin("recover", now=NOW, thorough=True)
+    mine = await store.recover(now=NOW, thorough=True)
     found = [mine, *(rescuer.answer() for rescuer in rescuers)]
     assert sorted(len(one.workers) for one in found) == [0, 0, 1]
     assert sum(one.requeued for one in found) == len(jobs)

@@ -97,7 +97,7 @@ async def tell(store: FaultyStore, *, for_ever: bool) -> tuple[list[str], list[C
     """Tell the story to its end, or until the store fails for ever; return what was acknowledged and what ran."""
     committer = Committer(store)
     worker = ScriptedWorker(WORKER, committer)
-    await store.join(worker_row(tasks=SCRIPT), lambda: None)
+    await store.join(worker_row(tasks=dict.fromkeys(SCRIPT)), lambda: None)
     committer.start()
     acked: list[str] = []
     stories = [
@@ -126,10 +126,10 @@ async def tell(store: FaultyStore, *, for_ever: bool) -> tuple[list[str], list[C
 
 async def finish(store: FaultyStore) -> list[Claimed]:
     """Be the next process: take over what is left, and run it to its end; return what ran."""
-    await store.recover(now=now_us(), max_attempts={}, thorough=True)
+    await store.recover(now=now_us(), thorough=True)
     committer = Committer(store)
     worker = ScriptedWorker(OTHER_WORKER, committer)
-    await store.join(worker_row(OTHER_WORKER, tasks=SCRIPT), lambda: None)
+    await store.join(worker_row(OTHER_WORKER, tasks=dict.fromkeys(SCRIPT)), lambda: None)
     committer.start()
     for _ in range(8):
         committer.wake()

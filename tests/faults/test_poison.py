@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobDead, JobRunner
-from tests.children import echo, poison, tasks
+from tests.children import die_once, echo, poison, tasks
 from tests.processes import child
 
 MOST_DEATHS = 12
@@ -59,3 +59,18 @@ async def test_D6_two_poisons_with_one_attempt_left_bury_nobody_else(tmp_db: Pat
         letters = await jobs.dead_letters.list()
         assert {letter.id for letter in letters} == {job.id for job in bad}
         assert {letter.reason for letter in letters} == {"lost"}
+
+
+async def test_D4_attempts_of_the_dead_ones_code_count_where_nobody_knows_the_task(
+    tmp_db: Path,
+) -> None:
+    """A job that may run once must not run again because a process without its code found it first."""
+    jobs = JobRunner(tmp_db)
+    jobs.include(tasks)
+    async with jobs.running(work=False):
+        job = await jobs.enqueue(die_once)
+    async with child("work", tmp_db) as worker:
+        await worker.ended()
+    async with JobRunner(tmp_db).running(work=False) as stranger:
+        letter = await stranger.dead_letters.get(job.id)
+        assert (letter.reason, letter.attempt) == ("lost", 1)

@@ -77,7 +77,7 @@ async def life(n):
     letter = await make_dead(store, new(queue=f"other {n}"))
     await store.replay(letter.id, now=NOW)
     await store.upkeep()
-    await store.recover(now=NOW, max_attempts={}, thorough=True)
+    await store.recover(now=NOW, thorough=True)
     await store.jobs(Filter(), before=None, limit=10)
     await store.queues()
     store.ring()
@@ -177,7 +177,7 @@ async def test_join_holds_a_lock_that_nobody_else_can_take(store: SqliteStore, p
     await store.join(worker_row(), lambda: None)
     (row,) = peer.call("workers")
     assert row.worker == WORKER
-    found = peer.call("recover", now=NOW, max_attempts={}, thorough=True)
+    found = peer.call("recover", now=NOW, thorough=True)
     assert found == Recovered([], 0, [])
 
 
@@ -190,7 +190,7 @@ async def test_recover_of_a_worker_whose_lock_file_is_missing_waits_five_seconds
     posix.worker_file(store._folder, OTHER_WORKER).unlink()
 
     async def look(now: int, *, thorough: bool = True) -> Recovered:
-        return await store.recover(now=now, max_attempts={}, thorough=thorough)
+        return await store.recover(now=now, thorough=thorough)
 
     nothing = Recovered([], 0, [])
     assert await look(NOW) == nothing
@@ -208,11 +208,11 @@ async def test_recover_of_a_lock_file_that_came_back_forgets_that_it_was_missing
     path = posix.worker_file(store._folder, OTHER_WORKER)
     hidden = path.with_name("hidden")
     path.rename(hidden)
-    await store.recover(now=NOW, max_attempts={}, thorough=True)
+    await store.recover(now=NOW, thorough=True)
     hidden.rename(path)
-    await store.recover(now=NOW + SECOND, max_attempts={}, thorough=True)
+    await store.recover(now=NOW + SECOND, thorough=True)
     path.rename(hidden)
-    found = await store.recover(now=NOW + 10 * SECOND, max_attempts={}, thorough=True)
+    found = await store.recover(now=NOW + 10 * SECOND, thorough=True)
     assert found == Recovered([], 0, [])
 
 
@@ -225,7 +225,7 @@ async def test_recover_removes_an_old_lock_file_without_a_row_and_spares_a_young
     young.touch()
     os.utime(old, (0, (NOW - MINUTE) / SECOND))
     os.utime(young, (0, (NOW - MINUTE) / SECOND + 1))
-    found = await store.recover(now=NOW, max_attempts={}, thorough=True)
+    found = await store.recover(now=NOW, thorough=True)
     assert found == Recovered([], 0, [])
     assert not old.exists()
     assert young.exists()
@@ -236,7 +236,7 @@ async def test_B8_recover_removes_the_files_of_the_dead(store: SqliteStore, peer
     path = posix.worker_file(store._folder, OTHER_WORKER)
     peer.kill()
     assert path.exists()
-    await store.recover(now=NOW, max_attempts={}, thorough=False)
+    await store.recover(now=NOW, thorough=False)
     assert not path.exists()
 
 
@@ -263,6 +263,6 @@ async def test_B15_recover_by_two_that_miss_the_same_lock_file_is_told_by_one(
     store._locks.pop(WORKER).abandon()
     found = []
     for now in (NOW, NOW + MINUTE):
-        peer.begin("recover", now=now, max_attempts={}, thorough=True)
-        found = [await store.recover(now=now, max_attempts={}, thorough=True), peer.answer()]
+        peer.begin("recover", now=now, thorough=True)
+        found = [await store.recover(now=now, thorough=True), peer.answer()]
     assert sorted((len(one.workers), one.requeued) for one in found) == [(0, 0), (1, 1)]

@@ -20,7 +20,7 @@ from jobrunner.errors import (
     StoreUnsupported,
 )
 from jobrunner.store.sqlite import SqliteStore, files, migrate
-from jobrunner.store.sqlite.connection import Connection
+from jobrunner.store.sqlite.connection import LOG_BYTES, Connection, make_room_in_log
 from tests import scripts
 from tests.factories import claim, enqueue, new
 
@@ -375,3 +375,53 @@ async def test_connection_reads_back_the_pragmas_that_keep_the_promises(
         with pytest.raises(StoreError, match="read-only"):
             await connection.run(lambda conn: conn.execute("DELETE FROM jobrunner_jobs"))
     await connection.close()
+
+
+# -- the log ---------------------------------------------------------------------------------------------
+
+
+async def test_open_makes_room_in_the_log_that_nobody_reads(tmp_db: Path) -> None:
+    """A commit that lets the log grow costs twice as much as one that writes over what is there."""
+    log = tmp_db.with_name(f"{tmp_db.name}-wal")
+    store = SqliteStore(tmp_db)
+    await store.open()
+    size = log.stat().st_size
+    assert size >= LOG_BYTES
+    for _ in range(20):
+        await enqueue(store, new())
+    assert log.stat().st_size == size
+    with contextlib.closing(sqlite3.connect(tmp_db)) as reader:
+        (found,) = reader.execute(
+            "SELECT count(*) FROM sqlite_schema WHERE name = 'jobrunner_room'"
+        ).fetchone()
+        assert found == 0
+        assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    await store.close()
+    assert tmp_db.stat().st_size < LOG_BYTES, "the room was moved into the database"
+    assert not log.exists()
+
+
+async def test_open_leaves_a_log_that_is_large_enough_as_it_is(tmp_db: Path) -> None:
+    store = SqliteStore(tmp_db)
+    await store.open()
+    log = tmp_db.with_name(f"{tmp_db.name}-wal")
+    before = log.stat()
+    other = await Connection.open(tmp_db)
+    await other.run(make_room_in_log, log)
+    await other.close()
+    assert log.stat().st_mtime_ns == before.st_mtime_ns
+    await store.close()
+
+
+def test_open_where_there_is_no_room_for_the_log_goes_on_without(tmp_db: Path) -> None:
+    """What is waiting must run, even on a disk that is nearly full."""
+    script = f"""
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+{OPEN}
+asyncio.run(main())
+"""
+    assert scripts.run(script, tmp_db).splitlines() == ["open"]
+    with contextlib.closing(sqlite3.connect(tmp_db)) as reader:
+        assert reader.execute("SELECT count(*) FROM jobrunner_jobs").fetchone() == (0,)

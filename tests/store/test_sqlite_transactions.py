@@ -201,7 +201,7 @@ async def test_B2_every_write_begins_with_begin_immediate_and_nothing_else(  # n
         "default", "work", due_before=NOW, reason="unknown_task", error="", now=NOW, limit=9
     )
     rig.kill_worker(WORKER)
-    await store.recover(now=NOW, max_attempts={}, thorough=True)
+    await store.recover(now=NOW, thorough=True)
     await store.leave(WORKER, now=NOW)
     await writer_of(store).run(lambda conn: conn.set_trace_callback(None))
     await rig.close()

@@ -16,6 +16,7 @@ from jobrunner import (
     Retry,
     Snooze,
 )
+from jobrunner.executor import Attempt
 from jobrunner.model import Claimed
 from tests.children import hold, tasks
 from tests.engine import (
@@ -214,10 +215,11 @@ async def test_cancel_in_the_moment_it_starts_frees_its_slot(jobs: JobRunner) ->
         supervisor = supervisor_of(jobs)
         start = supervisor._start
 
-        def start_and_stop(job: Claimed) -> None:
-            start(job)
+        def start_and_stop(job: Claimed) -> Attempt:
+            started = start(job)
             for attempt in supervisor.attempts.values():
                 attempt.stop("cancel")
+            return started
 
         supervisor._start = start_and_stop  # type: ignore[method-assign]
         job = await jobs.enqueue(work, 1)

@@ -39,6 +39,7 @@ class Run:
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._threads = threads
         self.attempt.task = asyncio.create_task(self._run())
+        asyncio.get_running_loop().call_soon(self.attempt.start_timer)
 
     async def _run(self) -> None:
         self.outcome.set_result(await execute(self.attempt, self._threads))

@@ -18,7 +18,8 @@ async def die_with(jobs: JobRunner, *ids: str) -> None:
     store = store_of(jobs)
     assert isinstance(store, SqliteStore)
     assert store._writer is not None
-    nobody = WorkerRow(DEAD, 1, "host", 1, 1, None, {"default": 1}, frozenset())
+    limits = {name: task.spec.policy.max_attempts for name, task in jobs.tasks.items()}
+    nobody = WorkerRow(DEAD, 1, "host", 1, 1, None, {"default": 1}, limits)
 
     def take(conn: sqlite3.Connection) -> None:
         members.join(conn, nobody)
@@ -29,8 +30,7 @@ async def die_with(jobs: JobRunner, *ids: str) -> None:
         )
 
     await store._writer.write(take)
-    limits = worker_of(jobs)._max_attempts
-    assert await store._writer.write(members.take_jobs, DEAD, 2, limits) is not None
+    assert await store._writer.write(members.take_jobs, DEAD, 2) is not None
     worker_of(jobs).look()
 
 

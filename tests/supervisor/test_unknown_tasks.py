@@ -89,7 +89,7 @@ async def test_D16_task_that_another_live_worker_knows_is_not_unknown(tmp_db: Pa
     async with jobs.running():
         worker = worker_of(jobs)
         ours = (await worker._store.workers())[0]
-        worker._peers = [ours._replace(worker=1, tasks=frozenset({"send"}))]
+        worker._peers = [ours._replace(worker=1, tasks={"send": None})]
         await worker.look_for_unknown()
         assert (await jobs.health()).unknown_tasks == {}
         assert (await jobs.get(stored.id)).state == "queued"

@@ -18,8 +18,11 @@ from jobrunner.store.sqlite.posix import WorkerLock
 
 logger = logging.getLogger("jobrunner")
 
-ROWS_PER_CHECKPOINT: Final = 8_000
-"""About a thousand pages of log, which take some ten milliseconds to move."""
+PAGES_PER_CHECKPOINT: Final = 1_500
+"""Six megabytes of log, which take some ten milliseconds to move; less than ``connection.LOG_BYTES``."""
+PAGES_PER_ROUND: Final = 6
+ROWS_PER_PAGE: Final = 8
+"""What a round adds to the log, as counted."""
 EVERY_S: Final = 1.0
 
 
@@ -33,14 +36,14 @@ class Checkpointer:
         self._move = move
         self._lock: WorkerLock | None = None
         self._task: asyncio.Task[None] | None = None
-        self._rows = 0
+        self._pages = 0.0
         self._seen: tuple[int, int] | None = None
         self._started_at = 0.0
 
     def wrote(self, rows: int) -> None:
-        """Count rows that this process has written, and begin to move the log when it has grown enough."""
-        self._rows += rows
-        if self._rows >= ROWS_PER_CHECKPOINT:
+        """Count a round of this process, and begin to move the log when it has grown enough."""
+        self._pages += PAGES_PER_ROUND + rows / ROWS_PER_PAGE
+        if self._pages >= PAGES_PER_CHECKPOINT:
             self._start()
 
     def look(self) -> None:
@@ -58,7 +61,7 @@ class Checkpointer:
         return self._seen != seen
 
     def _start(self) -> None:
-        self._rows = 0
+        self._pages = 0.0
         if self._task is not None and not self._task.done():
             return
         self._started_at = asyncio.get_running_loop().time()

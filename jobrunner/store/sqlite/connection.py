@@ -4,6 +4,7 @@ A hop per statement would let a cancelled ``await`` leave a transaction open, wh
 commits; a callable runs to its end whatever becomes of the task that waits for it.
 """
 
+import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -25,6 +26,9 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 5.0
 """A backstop for writers that do not know the turnstile (a shell, the application's own engine)."""
+
+LOG_BYTES = 8 * 1024 * 1024
+"""About what the log holds between two checkpoints; see ``checkpoint.PAGES_PER_CHECKPOINT``."""
 
 _BARRIER = """
 INSERT INTO jobrunner_meta (name, value) VALUES ('barrier', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"""
@@ -121,6 +125,28 @@ def keep_log(conn: sqlite3.Connection) -> None:
     (mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise sqlite3.OperationalError(f"SQLite cannot keep a write-ahead log here (mode {mode!r})")
+
+
+def make_room_in_log(conn: sqlite3.Connection, log: Path) -> None:
+    """Make a new log as large at once as it is going to be; behind the turnstile.
+
+    A commit that lets the file grow has to sync its size as well, which takes about twice as long as to write over the
+    frames of the log's last lap. What is written here is never committed, so nobody reads it.
+    """
+    (cache_size,) = conn.execute("PRAGMA cache_size").fetchone()
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        if log.stat().st_size < LOG_BYTES:
+            conn.execute("PRAGMA cache_size = 16")  # pages; what does not fit goes to the log
+            conn.execute("CREATE TABLE jobrunner_room (bytes BLOB)")
+            with contextlib.suppress(
+                sqlite3.OperationalError
+            ):  # no room: the commit that needs it will say so
+                conn.execute("INSERT INTO jobrunner_room VALUES (zeroblob(?))", (LOG_BYTES,))
+    finally:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        conn.execute(f"PRAGMA cache_size = {cache_size}")
 
 
 def transact(conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:

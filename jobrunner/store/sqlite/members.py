@@ -32,7 +32,7 @@ def join(conn: sqlite3.Connection, worker: WorkerRow) -> None:
             worker.beat_at,
             worker.doorbell,
             json.dumps(dict(worker.queues)),
-            json.dumps(sorted(worker.tasks)),
+            json.dumps(dict(worker.tasks)),
         ),
     )
 
@@ -70,23 +70,23 @@ def rows(conn: sqlite3.Connection) -> Sequence[WorkerRow]:
         " ORDER BY started_at, worker"
     )
     return [
-        WorkerRow(
-            worker, pid, host, at, beat, bell, json.loads(queues), frozenset(json.loads(tasks))
-        )
+        WorkerRow(worker, pid, host, at, beat, bell, json.loads(queues), json.loads(tasks))
         for worker, pid, host, at, beat, bell, queues, tasks in found
     ]
 
 
-def take_jobs(
-    conn: sqlite3.Connection, worker: int, now: int, max_attempts: Mapping[str, int | None]
-) -> Taken | None:
+def take_jobs(conn: sqlite3.Connection, worker: int, now: int) -> Taken | None:
     """Take a dead worker's jobs away and delete its row; None if somebody else was first.
 
     The row is deleted first: of two that saw the worker die, one finds it gone.
     """
-    deleted = conn.execute("DELETE FROM jobrunner_workers WHERE worker = ?", (worker,))
-    if deleted.rowcount == 0:
+    deleted = conn.execute(
+        "DELETE FROM jobrunner_workers WHERE worker = ? RETURNING tasks", (worker,)
+    ).fetchall()
+    if not deleted:
         return None
+    # What the dead one knew of its tasks: the process that finds it may have no code of them, or a later one.
+    max_attempts: Mapping[str, int | None] = json.loads(deleted[0][0])
     requeued, buried = 0, []
     held = conn.execute(
         """
@@ -101,7 +101,7 @@ def take_jobs(
             KEEP_ATTEMPT,
             (seq, lease, attempt, worker, started_at, now, "lost", "ProcessLost", _LOST, None),
         )
-        # Without a limit, or of a task that this process does not know, only the deaths count.
+        # Without a limit only the deaths count.
         most = own_max if own_max is not None else max_attempts.get(task)
         if cancel:
             conn.execute(

@@ -175,9 +175,7 @@ class SqliteStore:
         ]
         return rows
 
-    async def recover(
-        self, *, now: int, max_attempts: Mapping[str, int | None], thorough: bool
-    ) -> Recovered:
+    async def recover(self, *, now: int, thorough: bool) -> Recovered:
         """See ``Store.recover``.
 
         The cheap look is one listing of the folder and a try at each lock in it; the thorough one also asks for
@@ -194,7 +192,7 @@ class SqliteStore:
             if isinstance(taken, str):
                 continue
             try:
-                jobs = await self._write(members.take_jobs, worker, now, max_attempts)
+                jobs = await self._write(members.take_jobs, worker, now)
                 if jobs is not None:
                     found.append(worker)
                     requeued += jobs.requeued
@@ -207,7 +205,7 @@ class SqliteStore:
                 taken.close()
         if thorough:
             for worker in await self._missing_for_long(set(lock_files), now):
-                jobs = await self._write(members.take_jobs, worker, now, max_attempts)
+                jobs = await self._write(members.take_jobs, worker, now)
                 if jobs is not None:
                     found.append(worker)
                     requeued += jobs.requeued

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from jobrunner.store.sqlite.checkpoint import checkpoint
-from jobrunner.store.sqlite.connection import Connection, keep_log, transact
+from jobrunner.store.sqlite.connection import Connection, keep_log, make_room_in_log, transact
 from jobrunner.store.sqlite.posix import Turnstile
 
 T = TypeVar("T")
@@ -39,6 +39,7 @@ class Writer:
         self = cls(connection, turnstile)
         try:
             await connection.run(self._in_turn, keep_log)
+            await connection.run(self._in_turn, make_room_in_log, Path(f"{path}-wal"))
         except BaseException:
             await self.close()
             raise
