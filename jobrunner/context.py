@@ -1,12 +1,17 @@
 """What a running task may know of its job."""
 
+import functools
+import inspect
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 from jobrunner.clock import from_us
-from jobrunner.model import Claimed
+from jobrunner.errors import InvalidWrite
+from jobrunner.model import Claimed, Write
+
+P = ParamSpec("P")
 
 _logger = logging.getLogger("jobrunner.task")
 
@@ -38,6 +43,7 @@ class JobContext:
         "_cancelled",
         "_logger",
         "_told",
+        "_writes",
         "attempt",
         "id",
         "max_attempts",
@@ -58,6 +64,7 @@ class JobContext:
         self._cancelled = False  # the executor sets it
         self._told = False
         self._logger: JobLogger | None = None
+        self._writes: list[Write] = []
 
     @property
     def cancelled(self) -> bool:
@@ -70,6 +77,30 @@ class JobContext:
         if self._cancelled:
             self._told = True
         return self._cancelled
+
+    def write(
+        self, function: Callable[Concatenate[Any, P], object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Have ``function(connection, *args)`` write rows in the transaction that settles the job.
+
+        It is called once the task has returned, and what it writes is there exactly if the job has succeeded: exactly
+        once, however often the task ran. An attempt that fails, snoozes or is cancelled writes nothing. Many jobs share
+        a transaction: there is no faster way.
+
+        Args:
+            function: a ``def`` that takes a ``sqlite3.Connection`` first. It runs in another thread, within 250 ms,
+                leaves commit, rollback, PRAGMAs and jobrunner's own tables alone, and is called again if the
+                transaction was rolled back.
+            *args: its other arguments.
+            **kwargs: the same by name.
+
+        Raises:
+            InvalidWrite: it is no such function.
+        """
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            raise InvalidWrite(f"job.write() takes a `def` with its arguments, not {function!r}")
+        call = functools.partial(function, **kwargs) if kwargs else function
+        self._writes.append(Write(call, args))
 
     @property
     def logger(self) -> JobLogger:

@@ -16,6 +16,7 @@
     ├── InvalidArguments            the arguments do not fit the task (also a ValueError)
     ├── InvalidOptions              an option has a value that cannot be (also a ValueError)
     ├── InvalidCursor               a page cursor that no page gave out (also a ValueError)
+    ├── InvalidWrite                a function of job.write() would harm the transaction that it runs in
     ├── JobNotFound                 no job or dead letter has this id (also a LookupError)
     ├── ScheduleNotFound            no schedule has this id (also a LookupError)
     ├── Conflict
@@ -103,6 +104,10 @@ class InvalidOptions(JobRunnerError, ValueError):
 
 class InvalidCursor(JobRunnerError, ValueError):
     """A page cursor that no page gave out."""
+
+
+class InvalidWrite(JobRunnerError):
+    """A function of ``job.write()`` did what would harm the transaction that it runs in; nothing of it was written."""
 
 
 class JobNotFound(JobRunnerError, LookupError):

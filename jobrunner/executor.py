@@ -143,7 +143,9 @@ class Attempt:
                 source = (
                     "the task's timeout" if self.job.timeout is None else "the job's own timeout"
                 )
-                return _failed(self, TimedOut(f"no end after {seconds:g} s ({source})"), now)
+                return failed(
+                    self.job, self.spec, TimedOut(f"no end after {seconds:g} s ({source})"), now
+                )
 
 
 async def execute(attempt: Attempt, threads: Threads) -> Outcome:
@@ -164,10 +166,10 @@ async def execute(attempt: Attempt, threads: Threads) -> Outcome:
         # A subtask of its own was cancelled: a failure like others, which `retry` would not take for an Exception.
         failure = RuntimeError("the task was cancelled from inside, and nobody asked for that")
         failure.__cause__ = error
-        return _failed(attempt, failure.with_traceback(error.__traceback__), now_us())
+        return failed(job, spec, failure.with_traceback(error.__traceback__), now_us())
     except BaseException as error:  # noqa: BLE001 - SystemExit in a task must not end the worker
         timed_out = attempt.stopped == "timeout"
-        return attempt.outcome_of_stop() if timed_out else _failed(attempt, error, now_us())
+        return attempt.outcome_of_stop() if timed_out else failed(job, spec, error, now_us())
     finally:
         attempt.end()
     return _returned(attempt, value)
@@ -197,17 +199,17 @@ def _returned(attempt: Attempt, value: Any) -> Outcome:
 def _succeeded(attempt: Attempt, value: Any) -> Succeeded:
     job = attempt.job
     ended = Ended("succeeded", now_us())
+    writes = attempt.context._writes  # noqa: SLF001 - written there, read here
     try:
-        return Succeeded(job, ended, attempt.spec.result.encode(value))
+        return Succeeded(job, ended, attempt.spec.result.encode(value), writes=writes)
     except ResultNotStored as error:
         # The work is done, and doing it again would not make the result any smaller.
         logger.warning("%s %s: %s", job.task, job.id, error, extra=_extra(job))
-        return Succeeded(job, ended, None, str(error))
+        return Succeeded(job, ended, None, str(error), writes)
 
 
-def _failed(attempt: Attempt, error: BaseException, now: int) -> Outcome:
+def failed(job: Claimed, spec: TaskSpec, error: BaseException, now: int) -> Outcome:
     """Return what follows from an exception."""
-    job = attempt.job
     outcome: Literal["failed", "timed_out"] = (
         "timed_out" if isinstance(error, TimedOut) else "failed"
     )
@@ -224,7 +226,7 @@ def _failed(attempt: Attempt, error: BaseException, now: int) -> Outcome:
                 if isinstance(error, Snooze):
                     return Snoozed(job, Ended("snoozed", now), now + (delay or 0))
     ended = _ended(error, now, outcome)
-    decided = attempt.spec.policy.decide(
+    decided = spec.policy.decide(
         error,
         attempt=job.attempt,
         first_started_at=job.first_started_at,

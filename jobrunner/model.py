@@ -13,7 +13,7 @@ The life of a job (each arrow is one value below)::
                                         └────── dead letter ◀────────┘
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
 State = Literal[
@@ -105,6 +105,13 @@ class Ended(NamedTuple):
     traceback: str | None = None
 
 
+class Write(NamedTuple):
+    """A function of ``job.write()``: called with the store's connection, in the transaction that settles the job."""
+
+    function: Callable[..., object]
+    args: tuple[object, ...]
+
+
 class Succeeded(NamedTuple):
     """The job is done. ``result`` is JSON, or None for a result of None."""
 
@@ -113,6 +120,8 @@ class Succeeded(NamedTuple):
     result: str | None
     result_omitted: str | None = None
     """Why the result could not be kept, if it could not."""
+    writes: Sequence[Write] = ()
+    """What the task has asked to be written along; if one fails, so does the attempt."""
 
 
 class RetryAt(NamedTuple):

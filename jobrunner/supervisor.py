@@ -14,7 +14,7 @@ from jobrunner.clock import SECOND_US, from_us, now_us
 from jobrunner.committer import Committer
 from jobrunner.errors import StoreError
 from jobrunner.events import Events
-from jobrunner.executor import Attempt, StopReason, execute
+from jobrunner.executor import Attempt, StopReason, execute, failed
 from jobrunner.model import (
     Cancelled,
     Claim,
@@ -301,18 +301,23 @@ class Supervisor:
     # -- what was settled -------------------------------------------------------------------------
 
     def _settled(self, outcomes: Sequence[Outcome], written: Written) -> None:
-        stale = {(outcome.job.seq, outcome.job.lease) for outcome in written.stale}
+        undone = {(outcome.job.seq, outcome.job.lease) for outcome in written.stale}
+        for success, error in written.refused:
+            job = success.job
+            undone.add((job.seq, job.lease))
+            self._committer.settle(failed(job, self.specs[job.task], error, now_us()))
         events = self._events
         debug = logger.isEnabledFor(logging.DEBUG)
+        for outcome in written.stale:
+            logger.warning(
+                "%s %s ended, but its lease had been taken away: its outcome was not written",
+                outcome.job.task,
+                outcome.job.id,
+                extra=_extra(outcome.job),
+            )
         for outcome in outcomes:
             job = outcome.job
-            if stale and (job.seq, job.lease) in stale:
-                logger.warning(
-                    "%s %s ended, but its lease had been taken away: its outcome was not written",
-                    job.task,
-                    job.id,
-                    extra=_extra(job),
-                )
+            if undone and (job.seq, job.lease) in undone:
                 continue
             if type(outcome) is Succeeded:
                 if debug:

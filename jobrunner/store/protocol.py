@@ -27,6 +27,7 @@ from jobrunner.model import (
     QueueStats,
     ScheduleChange,
     ScheduleRow,
+    Succeeded,
     TickRow,
     WorkerRow,
 )
@@ -67,6 +68,8 @@ class Written(NamedTuple):
     """Whether more was due than one round promotes: look again at once."""
     left_queued: bool
     """Whether the round made more jobs claimable than it claimed: the doorbell's hint to other workers."""
+    refused: Sequence[tuple[Succeeded, BaseException]] = ()
+    """Successes of which a write failed, with its error: nothing of them was written, and the jobs still run."""
     fired: Sequence[Fired | StoreError] = ()
     """One per fire, in order; an error concerns that schedule alone."""
     next_tick: int | None = None
@@ -132,6 +135,7 @@ class Store(Protocol):
         """Carry out a round in one durable transaction.
 
         An outcome is written only while its ``(seq, lease, worker)`` still runs; otherwise it is reported as stale.
+        The writes of a success are done with it or not at all; of one whose write fails nothing is written.
         A keyed enqueue whose key an unfinished job of the task holds stores nothing and returns that job with
         ``created`` False. A claim takes only tasks in ``claim.tasks``, only from queues that are not paused, never
         more than the free slots, and nothing that has expired; it counts the attempt and raises the lease.

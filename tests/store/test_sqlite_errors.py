@@ -25,6 +25,7 @@ from jobrunner.model import Filter, Outcome
 from jobrunner.store.protocol import Round
 from jobrunner.store.sqlite import SqliteStore, connection, migrate, writer
 from jobrunner.store.sqlite.connection import Connection, as_ours, transact
+from jobrunner.store.sqlite.statements import COMMIT
 from tests import scripts
 from tests.factories import (
     NOW,
@@ -319,7 +320,7 @@ class FailingCommit(sqlite3.Connection):
     """The error codes of the commits to come."""
 
     def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
-        if sql == "COMMIT" and self.failures:
+        if sql == COMMIT and self.failures:
             code = self.failures.pop(0)
             if code == sqlite3.SQLITE_IOERR_FSYNC:
                 super().execute("ROLLBACK")  # as SQLite does by itself

@@ -21,6 +21,9 @@ from jobrunner.errors import (
     StoreOutcomeUnknown,
     StoreUnavailable,
 )
+from jobrunner.store.sqlite.codes import primary_code
+from jobrunner.store.sqlite.statements import BEGIN, COMMIT, ROLLBACK
+from jobrunner.store.sqlite.writes import WriterConnection
 
 T = TypeVar("T")
 
@@ -54,7 +57,11 @@ class Connection:
             read_only: refuse every write.
         """
         connection = aiosqlite.connect(
-            path, isolation_level=None, cached_statements=256, timeout=BUSY_TIMEOUT_S
+            path,
+            isolation_level=None,
+            cached_statements=256,
+            timeout=BUSY_TIMEOUT_S,
+            factory=sqlite3.Connection if read_only else WriterConnection,
         )
         # An open connection's thread would keep a process alive whose shutdown was cut short.
         connection._thread.daemon = True  # noqa: SLF001 - aiosqlite has no public word for it
@@ -134,7 +141,7 @@ def make_room_in_log(conn: sqlite3.Connection, log: Path) -> None:
     frames of the log's last lap. What is written here is never committed, so nobody reads it.
     """
     (cache_size,) = conn.execute("PRAGMA cache_size").fetchone()
-    conn.execute("BEGIN IMMEDIATE")
+    conn.execute(BEGIN)
     try:
         if log.stat().st_size < LOG_BYTES:
             conn.execute("PRAGMA cache_size = 16")  # pages; what does not fit goes to the log
@@ -145,7 +152,7 @@ def make_room_in_log(conn: sqlite3.Connection, log: Path) -> None:
                 conn.execute("INSERT INTO jobrunner_room VALUES (zeroblob(?))", (LOG_BYTES,))
     finally:
         if conn.in_transaction:
-            conn.execute("ROLLBACK")
+            conn.execute(ROLLBACK)
         conn.execute(f"PRAGMA cache_size = {cache_size}")
 
 
@@ -155,20 +162,20 @@ def transact(conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -
     Raises:
         StoreOutcomeUnknown: the commit failed and could not be sealed off.
     """
-    conn.execute("BEGIN IMMEDIATE")
+    conn.execute(BEGIN)
     try:
         result = function(conn, *args)
     except BaseException:
         # SQLite has rolled back by itself after some errors (disk full, I/O).
         if conn.in_transaction:
-            conn.execute("ROLLBACK")
+            conn.execute(ROLLBACK)
         raise
     try:
-        conn.execute("COMMIT")
+        conn.execute(COMMIT)
     except sqlite3.Error as error:
         if conn.in_transaction:
-            conn.execute("ROLLBACK")
-        if _code(error) == sqlite3.SQLITE_IOERR:
+            conn.execute(ROLLBACK)
+        if primary_code(error) == sqlite3.SQLITE_IOERR:
             _seal(conn, error)
         raise
     return result
@@ -180,20 +187,15 @@ def _seal(conn: sqlite3.Connection, error: sqlite3.Error) -> None:
     Its frames may lie in the log and would come back at the next recovery; one good commit overwrites them.
     """
     try:
-        conn.execute("BEGIN IMMEDIATE")
+        conn.execute(BEGIN)
         conn.execute(_BARRIER)
-        conn.execute("COMMIT")
+        conn.execute(COMMIT)
     except sqlite3.Error:
         if conn.in_transaction:
-            conn.execute("ROLLBACK")
+            conn.execute(ROLLBACK)
         raise StoreOutcomeUnknown(
             f"the commit failed ({error}) and so did the one to seal it: the write may come back after a restart"
         ) from error
-
-
-def _code(error: sqlite3.Error) -> int:
-    """Return SQLite's primary result code, 0 if the error has none."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def raise_as_ours(error: sqlite3.Error, path: Path) -> NoReturn:
@@ -205,7 +207,7 @@ def as_ours(  # noqa: PLR0911 - a table
     error: sqlite3.Error, path: Path
 ) -> StoreError:
     """Return the ``StoreError`` that says what a driver's error means for the store at ``path``."""
-    match _code(error):
+    match primary_code(error):
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreBusy(f"another program holds the write lock of {path} for too long")
         case sqlite3.SQLITE_INTERRUPT:

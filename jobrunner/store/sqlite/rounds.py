@@ -29,8 +29,10 @@ from jobrunner.model import (
     Succeeded,
 )
 from jobrunner.store.protocol import Round, Written
-from jobrunner.store.sqlite import schedules
+from jobrunner.store.sqlite import schedules, writes
+from jobrunner.store.sqlite.codes import primary_code
 from jobrunner.store.sqlite.statements import (
+    BEGIN,
     BURY_RUNNING,
     CANCEL,
     CANCEL_REQUESTS,
@@ -43,8 +45,12 @@ from jobrunner.store.sqlite.statements import (
     PAUSED,
     PROMOTE,
     RANK,
+    RELEASE,
     REMOVE,
+    ROLLBACK,
+    ROLLBACK_TO,
     RUN_AGAIN,
+    SAVEPOINT,
     START_LISTED,
     START_RUNNABLE,
     SUCCEED,
@@ -64,25 +70,52 @@ class _NeedsCare(Exception):
     """The bulk pass met an outcome that the fence refuses."""
 
 
+class _TookAllAlong(Exception):
+    """A write of a task has rolled back the whole round; its error is the cause."""
+
+    def __init__(self, success: Succeeded, error: BaseException) -> None:
+        self.success = success
+        self.error = error
+
+
 def write(conn: sqlite3.Connection, batch: Round) -> Written:
     """Carry out a round inside the open transaction; on return it is ready to commit."""
-    try:
-        return _Pass(conn, batch, careful=False).run()
-    except (_NeedsCare, *_ROW_ERRORS):
-        conn.execute("ROLLBACK")
-        conn.execute("BEGIN IMMEDIATE")
-        return _Pass(conn, batch, careful=True).run()
+    left_out: list[tuple[Succeeded, BaseException]] = []
+    careful = False
+    while True:
+        try:
+            return _Pass(conn, batch, careful=careful, refused=left_out).run()
+        except _TookAllAlong as culprit:
+            left_out.append((culprit.success, culprit.error))
+            batch = batch._replace(
+                outcomes=[one for one in batch.outcomes if one is not culprit.success]
+            )
+        except (_NeedsCare, *_ROW_ERRORS):
+            if careful:
+                raise
+            careful = True
+        if conn.in_transaction:
+            conn.execute(ROLLBACK)
+        conn.execute(BEGIN)
 
 
 class _Pass:
     """One pass over a round, in bulk or item by item."""
 
-    def __init__(self, conn: sqlite3.Connection, batch: Round, *, careful: bool) -> None:
+    def __init__(
+        self,
+        conn: sqlite3.Connection,
+        batch: Round,
+        *,
+        careful: bool,
+        refused: Sequence[tuple[Succeeded, BaseException]],
+    ) -> None:
         self.conn = conn
         self.batch = batch
         self.now = batch.now
         self.careful = careful
         self.stale: list[Outcome] = []
+        self.refused = list(refused)
         self.added = 0
         """Rows that became claimable in this round."""
         self.next_due: int | None = None
@@ -105,6 +138,7 @@ class _Pass:
             next_due=self.next_due,
             more_due=more_due,
             left_queued=self.added > len(claimed),
+            refused=tuple(self.refused),
             fired=fired,
             next_tick=None
             if batch.ticks_of is None
@@ -120,20 +154,55 @@ class _Pass:
             outcomes, cancelled = self.obey_cancels(outcomes)
             self.note_again(outcomes)
         if not self.careful:
-            by_kind: dict[type, list[Any]] = {}
-            for outcome in outcomes:
-                by_kind.setdefault(type(outcome), []).append(outcome)
-            for kind, group in by_kind.items():
-                if _SETTLE[kind](self.conn, group) != len(group):
-                    raise _NeedsCare
-            self.keep_attempts(outcomes)
+            self.settle_in_bulk(outcomes)
         else:
             for outcome in outcomes:
-                if _SETTLE[type(outcome)](self.conn, [outcome]) == 1:
-                    self.keep_attempts([outcome])
-                else:
-                    self.stale.append(outcome)
+                self.settle_one(outcome)
         return cancelled
+
+    def settle_in_bulk(self, outcomes: Sequence[Outcome]) -> None:
+        by_kind: dict[type, list[Any]] = {}
+        plain: list[Outcome] = []
+        for outcome in outcomes:
+            if type(outcome) is Succeeded and outcome.writes:
+                self.settle_one(outcome)
+            else:
+                by_kind.setdefault(type(outcome), []).append(outcome)
+                plain.append(outcome)
+        for kind, group in by_kind.items():
+            if _SETTLE[kind](self.conn, group) != len(group):
+                raise _NeedsCare
+        self.keep_attempts(plain)
+
+    def settle_one(self, outcome: Outcome) -> None:
+        if type(outcome) is Succeeded and outcome.writes:
+            self.settle_with_writes(outcome)
+        elif _SETTLE[type(outcome)](self.conn, [outcome]) == 1:
+            self.keep_attempts([outcome])
+        else:
+            self.stale.append(outcome)
+
+    def settle_with_writes(self, success: Succeeded) -> None:
+        """Settle a job and do what its task has asked to be written, both or neither."""
+        conn = self.conn
+        conn.execute(SAVEPOINT)
+        if _succeed(conn, [success]) != 1:
+            self.stale.append(success)
+            conn.execute(RELEASE)
+            return
+        self.keep_attempts([success])
+        try:
+            writes.run(conn, success.writes)
+            conn.execute(RELEASE)
+        except BaseException as error:
+            if conn.in_transaction:
+                conn.execute(ROLLBACK_TO)
+                conn.execute(RELEASE)
+                self.refused.append((success, error))
+            elif isinstance(error, sqlite3.Error) and _is_of_the_disk(error):
+                raise
+            else:
+                raise _TookAllAlong(success, error) from error
 
     def note_again(self, outcomes: Iterable[Outcome]) -> None:
         """Note when jobs will run again."""
@@ -250,15 +319,15 @@ class _Pass:
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo what the block did if it raises, and nothing else of the round."""
-        self.conn.execute("SAVEPOINT item")
+        self.conn.execute(SAVEPOINT)
         try:
             yield
         except _ROW_ERRORS:
-            self.conn.execute("ROLLBACK TO item")
-            self.conn.execute("RELEASE item")
+            self.conn.execute(ROLLBACK_TO)
+            self.conn.execute(RELEASE)
             raise
         # Not after other errors: a full disk has rolled all back, the savepoint too.
-        self.conn.execute("RELEASE item")
+        self.conn.execute(RELEASE)
 
     # -- ticks ---------------------------------------------------------------------
 
@@ -318,6 +387,10 @@ class _Pass:
         return None
 
 
+def _is_of_the_disk(error: sqlite3.Error) -> bool:
+    return primary_code(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM}
+
+
 def _has_key(job: Enqueue) -> bool:
     return job.key is not None
 
@@ -335,7 +408,7 @@ def _succeed(conn: sqlite3.Connection, group: Sequence[Succeeded]) -> int:
         SUCCEED,
         [
             (ended.at, result, omitted, job.seq, job.lease, job.worker)
-            for job, ended, result, omitted in group
+            for job, ended, result, omitted, _ in group
         ],
     ).rowcount
 

@@ -1,5 +1,14 @@
 """The SQL that changes jobs, a statement per transition."""
 
+# With words of our own: the driver keeps compiled statements by their text, and a task that writes "COMMIT" on the
+# connection that it is lent must not be handed ours, which the authorizer has let pass.
+BEGIN = "BEGIN IMMEDIATE -- jobrunner"
+COMMIT = "COMMIT -- jobrunner"
+ROLLBACK = "ROLLBACK -- jobrunner"
+SAVEPOINT = "SAVEPOINT jobrunner_item"
+RELEASE = "RELEASE jobrunner_item"
+ROLLBACK_TO = "ROLLBACK TO jobrunner_item"
+
 # As the partial indexes word them: SQLite takes an index only where the query's condition is the index's own.
 UNFINISHED = "(state = 'scheduled' OR state = 'queued' OR state = 'running' OR state = 'blocked')"
 FINISHED = "(state = 'succeeded' OR state = 'cancelled' OR state = 'expired')"
