@@ -17,6 +17,8 @@
     ├── InvalidOptions              an option has a value that cannot be (also a ValueError)
     ├── InvalidCursor               a page cursor that no page gave out (also a ValueError)
     ├── InvalidWrite                a function of job.write() would harm the transaction that it runs in
+    ├── InsideTransaction           a call that would wait for the transaction that it is made in
+    ├── LeaseLost                   the attempt is no longer this worker's: its transaction is rolled back
     ├── JobNotFound                 no job or dead letter has this id (also a LookupError)
     ├── ScheduleNotFound            no schedule has this id (also a LookupError)
     ├── Conflict
@@ -108,6 +110,14 @@ class InvalidCursor(JobRunnerError, ValueError):
 
 class InvalidWrite(JobRunnerError):
     """A function of ``job.write()`` did what would harm the transaction that it runs in; nothing of it was written."""
+
+
+class InsideTransaction(JobRunnerError):
+    """A call that would wait for the transaction that it is made in; make it before or after the block."""
+
+
+class LeaseLost(JobRunnerError):
+    """The job was taken away from this worker, and another attempt may run: this one's transaction is rolled back."""
 
 
 class JobNotFound(JobRunnerError, LookupError):

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
 from jobrunner.errors import ConfigurationError
-from jobrunner.model import Cancelled, Dead, Outcome, RetryAt, Succeeded
+from jobrunner.model import Cancelled, Dead, Outcome, RetryAt, Returned, Succeeded
 
 logger = logging.getLogger("jobrunner")
 
@@ -60,7 +60,7 @@ class Events:
     def settled(self, outcome: Outcome) -> None:
         """Tell that an attempt's outcome has been committed."""
         match outcome:
-            case Succeeded():
+            case Succeeded() | Returned():
                 self.tell("succeeded", outcome.job.id)
             case Dead():
                 self.tell("dead", outcome.job.id)

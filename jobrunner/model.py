@@ -124,6 +124,19 @@ class Succeeded(NamedTuple):
     """What the task has asked to be written along; if one fails, so does the attempt."""
 
 
+RESULT_PENDING: Final = "the process ended before the task had returned its result"
+"""``result_omitted`` of a job that its own transaction has settled, until the task has returned."""
+
+
+class Returned(NamedTuple):
+    """The task of a job that its own transaction has settled has returned; only the result is still to be written."""
+
+    job: Claimed
+    ended: Ended
+    result: str | None
+    result_omitted: str | None = None
+
+
 class RetryAt(NamedTuple):
     """The attempt failed, the job runs again at ``run_at``."""
 
@@ -162,7 +175,7 @@ class Dead(NamedTuple):
     reason: DeadReason
 
 
-Outcome = Succeeded | RetryAt | Snoozed | Released | Cancelled | Dead
+Outcome = Succeeded | Returned | RetryAt | Snoozed | Released | Cancelled | Dead
 """What the executor says of an attempt and the store writes down."""
 
 

@@ -27,7 +27,7 @@ from jobrunner.events import Events
 from jobrunner.foreign import queue_attribute
 from jobrunner.ids import new_id
 from jobrunner.job import Health, Job, QueueInfo, history_of
-from jobrunner.model import FINISHED, AttemptRow, Enqueue, Enqueued, JobRow, State
+from jobrunner.model import FINISHED, RESULT_PENDING, AttemptRow, Enqueue, Enqueued, JobRow, State
 from jobrunner.paging import checked_limit, filter_of, read_cursor, write_cursor
 from jobrunner.schedules import Schedules
 from jobrunner.spec import TaskSpec, duration_us
@@ -39,6 +39,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
+RETURN_US: Final = 5 * SECOND_US
+"""How long a task may take to return after its own transaction has settled the job, before its result is given up."""
 POLL_S: Final = 0.5
 """How often a wait for a result looks at the store: the job may end in another process."""
 
@@ -246,7 +248,7 @@ class JobQueue:
             waiter = self._events.wait_for(job.id)
             try:
                 row = await self._row(job.id)
-                if row.state in FINISHED:
+                if row.state in FINISHED and not _is_returning(row):
                     return self._result(row)
                 left_s = POLL_S if deadline is None else min(POLL_S, deadline - loop.time())
                 if left_s <= 0:
@@ -345,6 +347,16 @@ class JobQueue:
                 name=name,
                 obj=self,
             )
+
+
+def _is_returning(row: JobRow) -> bool:
+    """Return whether the job's own transaction has settled it a moment ago, and its task may be about to return."""
+    settled_at = row.finished_at
+    return (
+        row.result_omitted == RESULT_PENDING
+        and settled_at is not None
+        and now_us() - settled_at < RETURN_US
+    )
 
 
 def _task(task: Task[P, R]) -> Task[P, R]:

@@ -23,7 +23,7 @@ from jobrunner.errors import (
 )
 from jobrunner.model import Filter, Outcome
 from jobrunner.store.protocol import Round
-from jobrunner.store.sqlite import SqliteStore, connection, migrate, writer
+from jobrunner.store.sqlite import SqliteStore, connection, migrate, turns
 from jobrunner.store.sqlite.connection import Connection, as_ours, transact
 from jobrunner.store.sqlite.statements import COMMIT
 from tests import scripts
@@ -147,7 +147,7 @@ def hold_turnstile(store: SqliteStore) -> "subprocess.Popen[str]":
 async def test_B3_write_behind_a_stopped_holder_of_the_lock_raises_store_busy(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "TURNSTILE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(turns, "TIMEOUT_S", 0.1)
     store = SqliteStore(tmp_db)
     await store.open()
     holder = hold_turnstile(store)
@@ -164,7 +164,7 @@ async def test_B6_open_of_a_new_file_leaves_it_alone_until_its_turn(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of processes that switch a file to its log at once, SQLite fails some with "database is locked"."""
-    monkeypatch.setattr(writer, "TURNSTILE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(turns, "TIMEOUT_S", 0.1)
     store = SqliteStore(tmp_db)
     store._folder.mkdir()
     holder = hold_turnstile(store)

@@ -13,6 +13,7 @@ from typing import Any
 
 from jobrunner.errors import StoreError, StoreUnavailable
 from jobrunner.model import (
+    RESULT_PENDING,
     Cancelled,
     Claim,
     Claimed,
@@ -24,6 +25,7 @@ from jobrunner.model import (
     Outcome,
     Released,
     RetryAt,
+    Returned,
     Snoozed,
     State,
     Succeeded,
@@ -41,6 +43,7 @@ from jobrunner.store.sqlite.statements import (
     INSERT,
     INSERT_KEYED,
     KEEP_ATTEMPT,
+    KEEP_RESULT,
     NEXT_DUE,
     PAUSED,
     PROMOTE,
@@ -162,25 +165,27 @@ class _Pass:
 
     def settle_in_bulk(self, outcomes: Sequence[Outcome]) -> None:
         by_kind: dict[type, list[Any]] = {}
-        plain: list[Outcome] = []
+        ended: list[Outcome] = []
         for outcome in outcomes:
-            if type(outcome) is Succeeded and outcome.writes:
+            kind = type(outcome)
+            if kind is Succeeded and outcome.writes:  # type: ignore[union-attr]
                 self.settle_one(outcome)
-            else:
-                by_kind.setdefault(type(outcome), []).append(outcome)
-                plain.append(outcome)
+                continue
+            by_kind.setdefault(kind, []).append(outcome)
+            if kind is not Returned:
+                ended.append(outcome)
         for kind, group in by_kind.items():
             if _SETTLE[kind](self.conn, group) != len(group):
                 raise _NeedsCare
-        self.keep_attempts(plain)
+        self.keep_attempts(ended)
 
     def settle_one(self, outcome: Outcome) -> None:
         if type(outcome) is Succeeded and outcome.writes:
             self.settle_with_writes(outcome)
-        elif _SETTLE[type(outcome)](self.conn, [outcome]) == 1:
-            self.keep_attempts([outcome])
-        else:
+        elif _SETTLE[type(outcome)](self.conn, [outcome]) != 1:
             self.stale.append(outcome)
+        elif type(outcome) is not Returned:
+            self.keep_attempts([outcome])
 
     def settle_with_writes(self, success: Succeeded) -> None:
         """Settle a job and do what its task has asked to be written, both or neither."""
@@ -413,6 +418,16 @@ def _succeed(conn: sqlite3.Connection, group: Sequence[Succeeded]) -> int:
     ).rowcount
 
 
+def _keep_result(conn: sqlite3.Connection, group: Sequence[Returned]) -> int:
+    return conn.executemany(
+        KEEP_RESULT,
+        [
+            (result, omitted, job.seq, job.lease, RESULT_PENDING)
+            for job, _, result, omitted in group
+        ],
+    ).rowcount
+
+
 def _retry(conn: sqlite3.Connection, group: Sequence[RetryAt]) -> int:
     return conn.executemany(
         RUN_AGAIN,
@@ -464,6 +479,7 @@ def _bury(conn: sqlite3.Connection, group: Sequence[Dead]) -> int:
 
 _SETTLE: dict[type, Callable[[sqlite3.Connection, Any], int]] = {
     Succeeded: _succeed,
+    Returned: _keep_result,
     RetryAt: _retry,
     Snoozed: _snooze,
     Released: _release,

@@ -21,6 +21,11 @@ UPDATE jobrunner_jobs SET state = 'succeeded', worker = NULL, suspect = 0,
     finished_at = ?, result = ?, result_omitted = ?
 {FENCE}"""
 
+# Settled, it belongs to no worker any more; the lease still tells the attempt.
+KEEP_RESULT = """
+UPDATE jobrunner_jobs SET result = ?, result_omitted = ?
+WHERE seq = ? AND lease = ? AND state = 'succeeded' AND result_omitted = ?"""
+
 RUN_AGAIN = f"""
 UPDATE jobrunner_jobs SET state = ?, worker = NULL, run_at = ?, attempt = attempt - ?, suspect = min(suspect, ?)
 {FENCE}"""

@@ -44,6 +44,7 @@ from jobrunner.store.sqlite import (
 from jobrunner.store.sqlite.checkpoint import Checkpointer
 from jobrunner.store.sqlite.connection import Connection
 from jobrunner.store.sqlite.doorbell import Doorbell, ring
+from jobrunner.store.sqlite.gate import SLOW_S
 from jobrunner.store.sqlite.place import check_place, path_of
 from jobrunner.store.sqlite.writer import Writer
 
@@ -384,13 +385,21 @@ class SqliteStore:
         if self._identity is not None:
             self._identity.check()
         self._check_locks()
+        holder = None if self._writer is None else self._writer.turns.slow_holder()
+        if holder is not None:
+            logger.warning(
+                "%s has had the write transaction for more than %g ms, and nobody else can write: do what takes time"
+                " before `job.transaction()`",
+                holder,
+                SLOW_S * 1000,
+            )
         if self._checkpointer is not None:
             self._checkpointer.look()
 
     def _check_locks(self) -> None:
         """Make sure that others still find the locks that this process holds."""
         lost = [lock.path for lock in self._locks.values() if not lock.still_ours()]
-        if lost or (self._writer is not None and not self._writer.in_place()):
+        if lost or (self._writer is not None and not self._writer.turns.in_place()):
             raise StoreReplaced(
                 f"lock files in {self._folder} were removed or replaced while they were in use: other processes take"
                 " this one for dead; restart it, and leave that folder to jobrunner"

@@ -1,25 +1,25 @@
-"""The one connection of this process that writes, behind the turnstile."""
+"""The one connection of this process that writes, one turn after another."""
 
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
+from jobrunner.errors import StoreBusy
 from jobrunner.store.sqlite.checkpoint import checkpoint
 from jobrunner.store.sqlite.connection import Connection, keep_log, make_room_in_log, transact
-from jobrunner.store.sqlite.posix import Turnstile
+from jobrunner.store.sqlite.turns import Turns
 
 T = TypeVar("T")
-
-TURNSTILE_TIMEOUT_S: Final = 5.0
 
 
 class Writer:
     """Runs each function in one durable write transaction, in turn with the other processes on the file."""
 
-    def __init__(self, connection: Connection, turnstile: Turnstile) -> None:
+    def __init__(self, connection: Connection, turns: Turns) -> None:
         self._connection = connection
-        self._turnstile = turnstile
+        self.turns = turns
 
     @classmethod
     async def open(cls, path: Path, folder: Path, durability: str) -> Self:
@@ -27,16 +27,16 @@ class Writer:
 
         Args:
             path: the database file.
-            folder: where the turnstile stands.
+            folder: where the processes take turns.
             durability: see ``Connection.open``.
         """
-        turnstile = Turnstile(folder)
+        turns = Turns(folder)
         try:
             connection = await Connection.open(path, durability=durability)
         except BaseException:
-            turnstile.close()
+            turns.close()
             raise
-        self = cls(connection, turnstile)
+        self = cls(connection, turns)
         try:
             await connection.run(self._in_turn, keep_log)
             await connection.run(self._in_turn, make_room_in_log, Path(f"{path}-wal"))
@@ -62,24 +62,23 @@ class Writer:
         return await self._connection.run(self._in_turn, function, *args)
 
     def _in_turn(self, conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:
-        turnstile = self._turnstile
-        turnstile.acquire(TURNSTILE_TIMEOUT_S)
+        self.turns.begin()
         try:
             return function(conn, *args)
         finally:
-            turnstile.release()
-
-    def in_place(self) -> bool:
-        """Return whether other processes still queue at the same turnstile."""
-        return self._turnstile.in_place()
+            self.turns.end()
 
     async def close(self) -> None:
         """Close the connection in turn: SQLite moves the log into the file when the last one closes."""
-        turnstile = self._turnstile
         try:
-            await self._connection.run(lambda _: turnstile.try_acquire(TURNSTILE_TIMEOUT_S))
+            await self._connection.run(lambda _: self._last_turn())
         finally:
             try:
                 await self._connection.close()
             finally:
-                turnstile.close()
+                self.turns.close()
+
+    def _last_turn(self) -> None:
+        # Without it, if it cannot be had: others go on, and the last of them moves the log.
+        with contextlib.suppress(StoreBusy):
+            self.turns.begin()
