@@ -1,0 +1,117 @@
+"""Workers that kill themselves at a commit: ``python -m tests.faults.mortal FILE``, then a line per worker.
+
+Each line of the input, ``before 3`` or ``after 3``, forks a worker that sends itself SIGKILL right before or after the
+third commit that its process makes, on whatever connection.  Forked from a process that has imported everything, a
+worker lives for a tenth of a second, so that hundreds of deaths are cheap.
+"""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+import threading
+from typing import Any
+
+from tenacity import wait_none
+
+from jobrunner import JobContext, JobRunner, TaskRouter
+from tests.processes import say
+
+router = TaskRouter(max_attempts=10_000, wait=wait_none())
+
+
+def add_two_rows(connection: sqlite3.Connection, job: str) -> None:
+    """Write what must be there once: a row, and one more on a counter."""
+    connection.execute("INSERT INTO effects (job) VALUES (?)", (job,))
+    connection.execute("UPDATE counter SET number = number + 1")
+
+
+@router.task
+async def write(job: JobContext) -> None:
+    """Use ``job.write()``."""
+    job.write(add_two_rows, job.id)
+
+
+FORMS = {"write": write}
+
+
+def make_tables(file: str) -> None:
+    """Make the application's tables."""
+    connection = sqlite3.connect(file)
+    connection.execute("CREATE TABLE effects (job TEXT NOT NULL)")
+    connection.execute("CREATE TABLE counter (number INTEGER NOT NULL)")
+    connection.execute("INSERT INTO counter VALUES (0)")
+    connection.commit()
+    connection.close()
+
+
+mortal = threading.Event()
+"""Set once the worker is at work: to die while it opens is another test's business."""
+
+
+# -- death -----------------------------------------------------------------------------------------------
+
+
+def die_at(side: str, number: int) -> None:
+    """Have this process die before or after the so manieth commit that it makes."""
+    commits = 0
+    connect = sqlite3.connect
+
+    def count(here: str) -> None:
+        nonlocal commits
+        commits += mortal.is_set() and here == "before"
+        if here == side and commits == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def mortal_connect(*args: Any, factory: Any = sqlite3.Connection, **kwargs: Any) -> Any:
+        class Mortal(factory):  # type: ignore[misc]
+            def execute(self, sql: str, *args: Any) -> Any:
+                if not sql.startswith("COMMIT"):
+                    return super().execute(sql, *args)
+                count("before")
+                done = super().execute(sql, *args)
+                count("after")
+                return done
+
+            def commit(self) -> None:
+                if self.in_transaction:
+                    count("before")
+                    super().commit()
+                    count("after")
+
+        return connect(*args, factory=Mortal, **kwargs)
+
+    sqlite3.connect = mortal_connect
+
+
+async def live(file: str) -> None:
+    """Work until the end, which comes at the latest when nothing is left to do."""
+    jobs = JobRunner(file, queues={"default": 4})
+    jobs.include(router)
+    async with jobs.running():
+        mortal.set()
+        while any(q.queued or q.running or q.scheduled for q in await jobs.queues()):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)  # noqa: TID251 - nobody tells when nothing is left
+        os._exit(0)
+
+
+def main() -> None:
+    """Fork a worker per line, and say how it ended."""
+    file = sys.argv[1]
+    say("ready")
+    for line in sys.stdin:
+        side, number = line.split()
+        child = os.fork()
+        if child == 0:
+            try:
+                die_at(side, int(number))
+                asyncio.run(live(file))
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        say("died", code=os.waitstatus_to_exitcode(status))
+
+
+if __name__ == "__main__":
+    main()
