@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         UnknownTask,
         WrongThread,
     )
+    from jobrunner.injection import Injected
     from jobrunner.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInfo
     from jobrunner.queue import JobPage, JobQueue
     from jobrunner.routing import TaskRouter
@@ -76,6 +77,7 @@ __all__ = [
     "DuplicateTask",
     "Every",
     "Health",
+    "Injected",
     "InvalidArguments",
     "InvalidCursor",
     "InvalidOptions",
@@ -161,6 +163,7 @@ _HOMES = {
     "UnknownQueue": "jobrunner.errors",
     "UnknownTask": "jobrunner.errors",
     "WrongThread": "jobrunner.errors",
+    "Injected": "jobrunner.injection",
     "Attempt": "jobrunner.job",
     "DeadLetter": "jobrunner.job",
     "Health": "jobrunner.job",
