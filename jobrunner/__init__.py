@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         UnknownTask,
         WrongThread,
     )
+    from jobrunner.injection import Injected
     from jobrunner.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInfo
     from jobrunner.queue import JobPage, JobQueue
     from jobrunner.routing import TaskRouter
@@ -79,6 +80,7 @@ __all__ = [
     "DuplicateTask",
     "Every",
     "Health",
+    "Injected",
     "InsideTransaction",
     "InvalidArguments",
     "InvalidCursor",
@@ -170,6 +172,7 @@ _HOMES = {
     "UnknownQueue": "jobrunner.errors",
     "UnknownTask": "jobrunner.errors",
     "WrongThread": "jobrunner.errors",
+    "Injected": "jobrunner.injection",
     "Attempt": "jobrunner.job",
     "DeadLetter": "jobrunner.job",
     "Health": "jobrunner.job",

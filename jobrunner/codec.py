@@ -105,21 +105,37 @@ class ArgsCodec:
 
     Args:
         task: the task's name, for the errors.
-        parameters: those that a caller fills, with resolved annotations; the job context is not among them.
+        parameters: all but the job context, with resolved annotations.
+        injected: the names of those that no caller fills; they keep their places in a call.
 
     Raises:
         InvalidTask: pydantic has no schema for an annotation, or its values cannot be stored.
     """
 
-    __slots__ = ("_call", "_positional", "_positional_only", "_required", "_shape", "_task")
+    __slots__ = (
+        "_call",
+        "_injected",
+        "_positional",
+        "_positional_only",
+        "_required",
+        "_shape",
+        "_task",
+    )
 
-    def __init__(self, task: str, parameters: Sequence[inspect.Parameter]) -> None:
+    def __init__(
+        self,
+        task: str,
+        parameters: Sequence[inspect.Parameter],
+        injected: frozenset[str] = frozenset(),
+    ) -> None:
         self._task = task
-        self._call = inspect.Signature(parameters)
+        filled = [p for p in parameters if p.name not in injected]
+        self._call = inspect.Signature(filled)
+        self._injected = injected
         self._positional = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
         self._positional_only = frozenset(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
-        self._required = frozenset(p.name for p in parameters if p.default is p.empty)
-        self._shape = _shape_of_parameters(task, parameters)
+        self._required = frozenset(p.name for p in filled if p.default is p.empty)
+        self._shape = _shape_of_parameters(task, filled)
 
     def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
         """Return the stored form of a call's arguments, made now: later changes to them do not reach it.
@@ -134,6 +150,8 @@ class ArgsCodec:
             if not kwargs.keys().isdisjoint(given) or not self._positional_only.isdisjoint(kwargs):
                 self._refuse_call(args, kwargs)
             given.update(kwargs)
+        if self._injected and not self._injected.isdisjoint(given):
+            self._refuse_injected(given)
         if not self._required <= given.keys():
             self._refuse_call(args, kwargs)
         try:
@@ -169,6 +187,8 @@ class ArgsCodec:
         Raises:
             InvalidArguments: the result does not fit the task, or a name is not a parameter.
         """
+        if not self._injected.isdisjoint(changes):
+            self._refuse_injected(changes)
         unknown = changes.keys() - self._call.parameters.keys()
         if unknown:
             raise InvalidArguments(
@@ -193,6 +213,13 @@ class ArgsCodec:
         except ValueError as error:
             raise _Refused(f"cannot be stored as JSON ({error})") from None
         return self._shape.read(text, by_alias=True)
+
+    def _refuse_injected(self, given: Mapping[str, object]) -> NoReturn:
+        names = ", ".join(name for name in given if name in self._injected)
+        raise InvalidArguments(
+            f"{self._task}{self._call_text()}: {names} cannot be given: each attempt of the job is handed its own,"
+            " which the task's `= Injected` or `= Depends(...)` says"
+        )
 
     def _refuse_call(
         self, args: tuple[object, ...], kwargs: Mapping[str, object], fault: _Refused | None = None

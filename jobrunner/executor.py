@@ -5,10 +5,11 @@ the end is read and not guessed from the exception.
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 from jobrunner.clock import SECOND_US, now_us
@@ -22,6 +23,7 @@ from jobrunner.errors import (
     Steering,
     TimedOut,
 )
+from jobrunner.injection import Dependency
 from jobrunner.model import (
     Cancelled,
     Claimed,
@@ -33,6 +35,7 @@ from jobrunner.model import (
     Snoozed,
     Succeeded,
 )
+from jobrunner.resolution import LeftBehind, Resolved, Surroundings
 from jobrunner.spec import TaskSpec, duration_us, instant_us
 from jobrunner.threads import Threads
 
@@ -51,9 +54,13 @@ _ESCAPES: Final = {
 
 _OUR_FILES: Final = {
     __file__,
+    contextlib.__file__,  # through which `yield` dependencies are entered
+    Resolved.open.__code__.co_filename,
     TaskSpec.call.__code__.co_filename,
     Threads.run.__code__.co_filename,
 }
+
+_NOWHERE: Final = Surroundings()
 
 
 class Attempt:
@@ -64,9 +71,13 @@ class Attempt:
         "abandoned",
         "begun_at",
         "context",
+        "decided",
         "ended",
+        "error",
         "job",
         "max_attempts",
+        "resolved",
+        "settled",
         "spec",
         "stopped",
         "stopped_at",
@@ -97,6 +108,14 @@ class Attempt:
         all, nor settle anything."""
         self.ended = False
         """The function has come to its end."""
+        self.resolved: Resolved | None = None
+        """Its dependencies, if it has any; they are open until the supervisor has cleaned up."""
+        self.error: BaseException | None = None
+        """What ended it, for its dependencies."""
+        self.decided: Outcome | None = None
+        """What follows from it, once it is but for the clean-up of its dependencies."""
+        self.settled = False
+        """Its outcome has been handed in."""
         self._timer: asyncio.TimerHandle | None = None
 
     def warn(self, reason: StopReason) -> None:
@@ -109,12 +128,22 @@ class Attempt:
         """Make the function end: ``job.cancelled`` turns true, and an ``async def`` is cancelled.
 
         A thread cannot be interrupted. It is waited for, except after a time-out, when the attempt has failed.
+        A clean-up is let to its end, unless the process goes down.
         """
+        if self.decided is not None and reason != "shutdown":
+            return
         self.warn(reason)
         if self.stopped_at is None:
             self.stopped_at = asyncio.get_running_loop().time()
         can_be_told = self.thread is None or reason == "timeout"
         if self.task is not None and self.begun_at is not None and can_be_told:
+            self.task.cancel()
+
+    def end_clean_up(self) -> None:
+        """Cancel the clean-up of its dependencies, which is on the loop."""
+        if self.stopped_at is None:
+            self.stopped_at = asyncio.get_running_loop().time()
+        if self.task is not None:
             self.task.cancel()
 
     def start_timer(self) -> None:
@@ -129,6 +158,11 @@ class Attempt:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def keep(self, error: BaseException) -> None:
+        """Keep what ended it, if a dependency is to be told."""
+        if self.resolved is not None:
+            self.error = error
 
     def outcome_of_stop(self) -> Outcome:
         """Return what follows from having been stopped."""
@@ -148,19 +182,25 @@ class Attempt:
                 )
 
 
-async def execute(attempt: Attempt, threads: Threads) -> Outcome:
-    """Run an attempt to its end; every end is a value, none an exception."""
+async def execute(attempt: Attempt, threads: Threads, around: Surroundings = _NOWHERE) -> Outcome:
+    """Run an attempt to its end; every end is a value, none an exception.
+
+    The dependencies that it was handed (``attempt.resolved``) are still open when this returns; see ``clean_up``.
+    """
     job, spec = attempt.job, attempt.spec
     attempt.begun_at = asyncio.get_running_loop().time()
     try:
         if attempt.stopped_at is not None:
             return attempt.outcome_of_stop()
         try:
-            kwargs = spec.args.decode(job.args)
+            kwargs: Mapping[str, Any] = spec.args.decode(job.args)
         except InvalidArguments as error:
             return Dead(job, _ended(error, now_us(), "failed"), "invalid_args")
+        if spec.injected:
+            kwargs = await _inject(attempt, kwargs, threads, around)
         value = await _call(attempt, kwargs, threads)
     except asyncio.CancelledError as error:
+        attempt.keep(error)
         if attempt.stopped:
             return attempt.outcome_of_stop()
         # A subtask of its own was cancelled: a failure like others, which `retry` would not take for an Exception.
@@ -168,11 +208,85 @@ async def execute(attempt: Attempt, threads: Threads) -> Outcome:
         failure.__cause__ = error
         return failed(job, spec, failure.with_traceback(error.__traceback__), now_us())
     except BaseException as error:  # noqa: BLE001 - SystemExit in a task must not end the worker
+        attempt.keep(error)
         timed_out = attempt.stopped == "timeout"
         return attempt.outcome_of_stop() if timed_out else failed(job, spec, error, now_us())
     finally:
         attempt.end()
+    # The function has returned, and what it was handed is still open.
     return _returned(attempt, value)
+
+
+async def clean_up(
+    attempt: Attempt,
+    resolved: Resolved,
+    threads: Threads,
+    tell: Callable[[Dependency, BaseException], None],
+) -> None:
+    """Clean up the dependencies of an attempt whose outcome is decided; no thread of it is running.
+
+    Args:
+        tell: is told of each clean-up that fails, and with what.
+
+    Raises:
+        LeftBehind: the process goes down, and a thread does not end.
+    """
+    attempt.thread = None
+    attempt.stopped_at = None
+    await _forget_cancels()
+    error = attempt.error
+    if error is None and type(attempt.decided) is not Succeeded:
+        # It returned early because it saw `job.cancelled`, or too late.
+        error = asyncio.CancelledError(f"stopped: {attempt.stopped}")
+
+    async def in_thread(function: Callable[[], Any]) -> Any:
+        thread = attempt.thread = threads.run(function)
+        while not thread.done():
+            if attempt.abandoned:
+                raise LeftBehind
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([thread])
+        attempt.thread = None
+        return thread.result()
+
+    await resolved.close(error, in_thread, tell)
+
+
+async def _forget_cancels() -> None:
+    """Have the clean-up begin as if its task had never been cancelled, for the sake of time-outs in it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        # One that came in the function's last step, with no await behind it, is still to be delivered.
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        while task.cancelling():
+            task.uncancel()
+
+
+async def _inject(
+    attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads, around: Surroundings
+) -> Mapping[str, Any]:
+    """Return the arguments with what the function is handed besides them."""
+    spec = attempt.spec
+
+    async def in_thread(function: Callable[[], Any]) -> Any:
+        attempt.thread = threads.run(function)
+        # Shielded, as a `def` function is: see `_call`.
+        value = await asyncio.shield(attempt.thread)
+        attempt.thread = None
+        _heed_stop(attempt)
+        return value
+
+    attempt.resolved = Resolved(f"{spec.name} ({spec.where})", spec.injected, around)
+    values = await attempt.resolved.open(in_thread)
+    _heed_stop(attempt)
+    return {**kwargs, **values}
+
+
+def _heed_stop(attempt: Attempt) -> None:
+    """End an attempt that was stopped while a thread made a dependency, or that swallowed its cancel."""
+    if attempt.stopped_at is not None:
+        raise asyncio.CancelledError
 
 
 async def _call(attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads) -> Any:

@@ -1,23 +1,24 @@
 """Reads a function that is to be a task: what its callers fill, what it is handed, and why it cannot be one."""
 
 import inspect
-import types
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple
 
 from pydantic.fields import FieldInfo
 
 from jobrunner.context import JobContext
 from jobrunner.errors import InvalidTask
-
-_UNIONS: Final = (Union, types.UnionType)
+from jobrunner.injection import Dependency, Injected, dependency_of
+from jobrunner.signature import bare, hints_of, is_depends, marker_of, place_of, union_parts
 
 
 class Function(NamedTuple):
     """A function as a task sees it."""
 
     parameters: tuple[inspect.Parameter, ...]
-    """Those that a caller fills, with resolved annotations."""
+    """All but the job context, with resolved annotations: those that a caller fills, and those that are injected."""
+    injected: tuple[Dependency, ...]
+    """What the parameters that are injected depend on."""
     returns: Any
     """The resolved return annotation; ``inspect.Signature.empty`` if there is none."""
     is_async: bool
@@ -43,25 +44,23 @@ def read_function(fn: Callable[..., Any], namespace: Mapping[str, Any] | None = 
     wants_context = bool(parameters) and _is_context(parameters[0])
     if wants_context:
         del parameters[0]
+    injected: list[Dependency] = []
     for parameter in parameters:
         fault = _fault_of(parameter)
         if fault is not None:
             raise InvalidTask(f"{fn.__name__} ({where}): parameter {parameter.name!r} {fault}")
+        mark = _mark_of(parameter)
+        if mark is not None:
+            task = f"{fn.__name__} ({where})"
+            injected.append(dependency_of(task, parameter, mark, namespace))
     return Function(
         tuple(parameters),
+        tuple(injected),
         signature.return_annotation,
         inspect.iscoroutinefunction(fn),
         wants_context,
         where,
     )
-
-
-def place_of(fn: object) -> str:
-    """Return where a function was written, as ``file.py:12``."""
-    code = getattr(inspect.unwrap(fn) if callable(fn) else fn, "__code__", None)
-    if code is None:
-        return f"module {getattr(fn, '__module__', None) or type(fn).__module__}"
-    return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def _check_kind(fn: Any, where: str) -> None:
@@ -93,7 +92,7 @@ def _signature(
 ) -> inspect.Signature:
     try:
         signature = inspect.signature(fn)
-        hints = _hints(fn, namespace)
+        hints = hints_of(fn, namespace)
     except NameError as error:
         raise InvalidTask(
             f"{fn.__name__} ({where}): {error}; annotations are needed when the task runs, "
@@ -110,31 +109,45 @@ def _signature(
     return signature.replace(parameters=parameters, return_annotation=returns)
 
 
-def _hints(fn: Callable[..., Any], namespace: Mapping[str, Any] | None) -> dict[str, Any]:
-    # Not inspect's eval_str: it leaves the text inside list["Order"] as it is.
-    try:
-        return get_type_hints(fn, include_extras=True)
-    except NameError:
-        return get_type_hints(fn, localns=dict(namespace or {}), include_extras=True)
+def _mark_of(parameter: inspect.Parameter) -> Any:
+    return parameter.default if is_depends(parameter.default) else marker_of(parameter.annotation)
 
 
 def _fault_of(parameter: inspect.Parameter) -> str | None:
     name, annotation = parameter.name, parameter.annotation
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         return "takes any arguments: name each one, so that it can be checked and stored"
+    if is_depends(parameter.default) or parameter.default is Injected:
+        return _fault_of_injected(parameter)
     if annotation is parameter.empty:
         return _fault_of_bare(name)
     if _names_context(annotation):
         return f"must come first and be no other than a JobContext: write `{name}: JobContext` as the first parameter"
-    if _is_depends(parameter.default) or any(map(_is_depends, _metadata(annotation))):
+    if marker_of(annotation) is not None:
         return (
-            "is a FastAPI dependency, but a task runs outside any request and nobody would resolve it: "
-            "pass an id, and open what is needed inside the function"
+            "is a FastAPI dependency, which whoever enqueues the task cannot pass: "
+            f"write `{name}: ... = Injected`, and each attempt is handed what it depends on"
         )
-    if isinstance(parameter.default, FieldInfo):
+    is_field = isinstance(parameter.default, FieldInfo)
+    return (
+        "has a Field as its default, which the function would be handed as it is: "
+        f"write `{name}: Annotated[..., Field(...)]`"
+        if is_field
+        else None
+    )
+
+
+def _fault_of_injected(parameter: inspect.Parameter) -> str | None:
+    marked = marker_of(parameter.annotation) is not None
+    if parameter.default is Injected and not marked:
         return (
-            "has a Field as its default, which the function would be handed as it is: "
-            f"write `{name}: Annotated[..., Field(...)]`"
+            "is Injected, and nothing says what with: "
+            f"write `{parameter.name}: Annotated[..., Depends(f)] = Injected`"
+        )
+    if parameter.default is not Injected and marked:
+        return (
+            "has a Depends in its annotation and another one as its default: "
+            f"write `{parameter.name}: ... = Injected`"
         )
     return None
 
@@ -150,27 +163,8 @@ def _fault_of_bare(name: str) -> str:
 def _is_context(parameter: inspect.Parameter) -> bool:
     if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
         return False
-    return _bare(parameter.annotation) is JobContext
+    return bare(parameter.annotation) is JobContext
 
 
 def _names_context(annotation: Any) -> bool:
-    bare = _bare(annotation)
-    if get_origin(bare) in _UNIONS:
-        return any(_names_context(part) for part in get_args(bare))
-    return bare is JobContext
-
-
-def _bare(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-
-
-def _metadata(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
-
-
-def _is_depends(value: object) -> bool:
-    # By name: the core does not import FastAPI.
-    return any(
-        kind.__name__ == "Depends" and kind.__module__.partition(".")[0] == "fastapi"
-        for kind in type(value).__mro__
-    )
+    return any(bare(part) is JobContext for part in union_parts(annotation))

@@ -31,10 +31,12 @@ from jobrunner.dead_letters import DeadLetters
 from jobrunner.errors import AlreadyRunning, InvalidSchedule, JobNotFound, NotRunning
 from jobrunner.events import EventName, Events, Hooks
 from jobrunner.foreign import queue_attribute
+from jobrunner.injection import supplied
 from jobrunner.job import DeadLetter, Health, Job, QueueInfo
 from jobrunner.model import Definition, State
 from jobrunner.process import orders, work_until_signal
 from jobrunner.queue import JobPage, JobQueue, unknown_queue
+from jobrunner.resolution import Surroundings
 from jobrunner.routing import TaskRouter
 from jobrunner.schedules import Schedules, queues_of
 from jobrunner.settings import Durability, Settings, checked_queues
@@ -191,6 +193,7 @@ class JobRunner(TaskRouter):
         stack.push_async_callback(_to_the_end, store.close)
         committer = Committer(store)
         events = Events(self._hooks, self._load)
+        around = Surroundings(self, app)
         worker = Worker(
             store,
             committer,
@@ -200,6 +203,7 @@ class JobRunner(TaskRouter):
             settings=settings,
             events=events,
             work=work,
+            around=around,
         )
         queue = JobQueue(
             store,
@@ -210,6 +214,7 @@ class JobRunner(TaskRouter):
             worker=worker,
             timezone=settings.timezone,
         )
+        around.supplies["queue"] = queue
         if app is not None:
             stack.enter_context(placed(queue, app))
         # Given up only after the worker has stopped: tasks that finish in the grace may still enqueue.
@@ -290,6 +295,7 @@ class JobRunner(TaskRouter):
 
     # -- FastAPI -----------------------------------------------------------------------
 
+    @supplied("queue")
     async def queue(self) -> JobQueue:
         """Give the open queue to a route: ``queue: Annotated[JobQueue, Depends(jobs.queue)]``.
 

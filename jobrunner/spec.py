@@ -1,5 +1,6 @@
 """A task as the runner knows it, and how durations and instants are read from the caller's words."""
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from jobrunner.codec import ArgsCodec, ResultCodec
 from jobrunner.context import JobContext
 from jobrunner.errors import InvalidOptions, InvalidTask
 from jobrunner.function import read_function
+from jobrunner.injection import Dependency
 from jobrunner.retry import RetryPolicy
 
 Seconds = float | timedelta
@@ -169,6 +171,25 @@ class TaskSpec:
     """``file.py:12``."""
     positional_only: tuple[tuple[str, Any], ...] = ()
     """Name and default of the parameters that cannot be given by name."""
+    injected: tuple[Dependency, ...] = ()
+    """What each attempt is handed besides its arguments."""
+
+    def check_injected(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        """Refuse a direct call that leaves to the function what only an attempt resolves.
+
+        Raises:
+            TypeError: a parameter that is injected is not given.
+        """
+        try:
+            given = inspect.signature(self.fn).bind_partial(*args, **kwargs).arguments
+        except TypeError:
+            return  # Python's own words for a wrong call are the right ones
+        missing = [need.name for need in self.injected if need.name not in given]
+        if missing:
+            raise TypeError(
+                f"{self.name}() is called directly, and only an attempt of a job is handed {', '.join(missing)}:"
+                f" write {self.name}(..., {', '.join(f'{name}=...' for name in missing)}), or enqueue it"
+            )
 
     def call(self, ctx: JobContext, kwargs: Mapping[str, Any]) -> Any:
         """Call the function with decoded arguments; an ``async`` one returns its coroutine."""
@@ -220,7 +241,9 @@ def make_spec(
         fn=fn,
         is_async=function.is_async,
         wants_context=function.wants_context,
-        args=ArgsCodec(stored, function.parameters),
+        args=ArgsCodec(
+            stored, function.parameters, frozenset(need.name for need in function.injected)
+        ),
         result=ResultCodec(stored, function.returns),
         queue=queue,
         priority=priority,
@@ -233,4 +256,5 @@ def make_spec(
         positional_only=tuple(
             (p.name, p.default) for p in function.parameters if p.kind is p.POSITIONAL_ONLY
         ),
+        injected=function.injected,
     )

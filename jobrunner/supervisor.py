@@ -14,7 +14,8 @@ from jobrunner.clock import SECOND_US, from_us, now_us
 from jobrunner.committer import Committer
 from jobrunner.errors import StoreError
 from jobrunner.events import Events
-from jobrunner.executor import Attempt, StopReason, execute, failed
+from jobrunner.executor import Attempt, StopReason, clean_up, execute, failed
+from jobrunner.injection import Dependency, label
 from jobrunner.model import (
     Cancelled,
     Claim,
@@ -27,6 +28,7 @@ from jobrunner.model import (
     Snoozed,
     Succeeded,
 )
+from jobrunner.resolution import LeftBehind, Resolved, Surroundings
 from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Round, Written
 from jobrunner.threads import Threads
@@ -38,6 +40,9 @@ POLL_S: Final = 0.5
 
 OBEY_S: Final = 10.0
 """How long an ``async def`` may go on after it was cancelled; then its slot is given to another."""
+
+CLEAN_UP_S: Final = 30.0
+"""How long the clean-up of an attempt's dependencies may take; then it is cancelled."""
 
 
 class Supervisor:
@@ -53,6 +58,7 @@ class Supervisor:
         events: Events,
         ring_others: Callable[[], None],
         on_next_tick: Callable[[int | None], None],
+        around: Surroundings,
     ) -> None:
         self.worker = worker
         self.specs = specs
@@ -68,6 +74,7 @@ class Supervisor:
         self._events = events
         self._ring_others = ring_others
         self._on_next_tick = on_next_tick
+        self._around = around
         self._threads = Threads(sum(slots.values()))
         self._look_due = True
         self._suspects_wait = True
@@ -164,7 +171,7 @@ class Supervisor:
     async def _run(self, attempt: Attempt) -> None:
         """Run an attempt and hand in its outcome; the slot is free once its code has ended."""
         try:
-            outcome = await execute(attempt, self._threads)
+            outcome = await execute(attempt, self._threads, self._around)
         except (Exception, GeneratorExit) as error:
             # A bug of ours, or a future that failed with GeneratorExit, which closes the coroutines that wait for it:
             # the job must neither be lost with its slot nor run in a circle.
@@ -175,9 +182,14 @@ class Supervisor:
         thread = attempt.thread
         if thread is not None and not thread.done() and not attempt.abandoned:
             await self._outlast(attempt, outcome, thread)
-        else:
-            self._settle(attempt, outcome)
+        if attempt.resolved is not None:
+            await self._clean_up(attempt, outcome, attempt.resolved)
+        late = attempt.settled
+        self._settle(attempt, outcome)
         self._free(attempt)
+        if late:
+            # Nothing else tells that the slot is free.
+            self._committer.wake()
 
     async def _outlast(
         self, attempt: Attempt, outcome: Outcome, thread: asyncio.Future[object]
@@ -191,22 +203,73 @@ class Supervisor:
             job.id,
             extra=_extra(job),
         )
-        self.stuck.add(attempt)
-        again = isinstance(outcome, (RetryAt, Snoozed, Released))
-        if not again:
-            self._settle(attempt, outcome)
+        self._settle_unless_again(attempt, outcome)
         while not (thread.done() or attempt.abandoned):
             # Cancels concern the attempt, which has ended; only the thread's end counts now.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([thread])
         self.stuck.discard(attempt)
-        if again:
-            # Held back until here: two runs of one job must not overlap in one process.
+
+    def _settle_unless_again(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Settle an attempt whose thread goes on, unless its job will run again.
+
+        That is held back until the thread has ended: two runs of one job must not overlap in one process.
+        """
+        self.stuck.add(attempt)
+        if not isinstance(outcome, (RetryAt, Snoozed, Released)):
             self._settle(attempt, outcome)
-        self._committer.wake()
+
+    async def _clean_up(self, attempt: Attempt, outcome: Outcome, resolved: Resolved) -> None:
+        """Clean up the dependencies of an attempt whose outcome is decided, and is not changed any more."""
+        if attempt.thread is not None and not attempt.thread.done():
+            return  # left behind in it by a process that goes down
+        attempt.decided = outcome
+        if attempt.settled:
+            # No longer among the attempts, but a shutdown must not wait for ever.
+            self.stuck.add(attempt)
+
+        def tell(dependency: Dependency, error: BaseException) -> None:
+            logger.error(
+                "%s %s: the clean-up of its dependency %s failed; that changes nothing in what became of the job: %r",
+                attempt.job.task,
+                attempt.job.id,
+                label(dependency.call),
+                error,
+                exc_info=error,
+                extra=_extra(attempt.job),
+            )
+
+        timer = asyncio.get_running_loop().call_later(CLEAN_UP_S, self._clean_up_lasts, attempt)
+        try:
+            await clean_up(attempt, resolved, self._threads, tell)
+        except LeftBehind:
+            return
+        finally:
+            timer.cancel()
+            self.stuck.discard(attempt)
+            # The error holds its frames, and they the attempt.
+            attempt.resolved = attempt.error = None
+
+    def _clean_up_lasts(self, attempt: Attempt) -> None:
+        job = attempt.job
+        logger.error(
+            "%s %s has ended, and the clean-up of its dependencies goes on after %g s: %s",
+            job.task,
+            job.id,
+            CLEAN_UP_S,
+            "it is cancelled"
+            if attempt.thread is None
+            else "its slot is taken until the thread ends; give its calls a time-out of their own",
+            extra=_extra(job),
+        )
+        if attempt.thread is None:
+            attempt.end_clean_up()
+        elif attempt.decided is not None:
+            self._settle_unless_again(attempt, attempt.decided)
 
     def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
-        if not attempt.abandoned:
+        if not (attempt.settled or attempt.abandoned):
+            attempt.settled = True
             self._committer.settle(outcome)
             if self.attempts.get(attempt.job.seq) is attempt:
                 del self.attempts[attempt.job.seq]
@@ -233,24 +296,26 @@ class Supervisor:
     def look_for_disobedient(self) -> None:
         """Abandon what was told to end long ago and has not: an ``async def`` that swallows its cancel."""
         now_s = asyncio.get_running_loop().time()
-        for attempt in list(self.attempts.values()):
+        for attempt in (*self.attempts.values(), *self.stuck):
             told_at = attempt.stopped_at
             if attempt.thread is None and told_at is not None and now_s - told_at > OBEY_S:
                 job = attempt.job
                 logger.error(
                     "%s %s has swallowed its cancel for %g s and is left behind; what it returns counts no more."
-                    " Let CancelledError pass through the task",
+                    " Let CancelledError pass through %s",
                     job.task,
                     job.id,
                     OBEY_S,
+                    "the task" if attempt.decided is None else "the clean-up of its dependencies",
                     extra=_extra(job),
                 )
                 self.abandon(attempt)
 
     def abandon(self, attempt: Attempt) -> None:
         """Settle an attempt without waiting for its code."""
-        self._settle(attempt, attempt.outcome_of_stop())
+        self._settle(attempt, attempt.decided or attempt.outcome_of_stop())
         self._free(attempt)
+        self.stuck.discard(attempt)
         _leave_behind(attempt)
 
     # -- shutdown ----------------------------------------------------------------------------
@@ -276,9 +341,10 @@ class Supervisor:
             for attempt in list(self.attempts.values()):
                 job = attempt.job
                 logger.error(
-                    "%s %s does not end; it is given back and left behind",
+                    "%s %s does not end; it is %s left behind",
                     job.task,
                     job.id,
+                    "given back and" if attempt.decided is None else "settled, and its clean-up is",
                     extra=_extra(job),
                 )
                 self.abandon(attempt)

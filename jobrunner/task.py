@@ -132,6 +132,8 @@ class AsyncTask(Task[P, R]):
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here and now, as if it were no task."""
+        if self.spec.injected:
+            self.spec.check_injected(args, kwargs)
         result: R = await self.spec.fn(*args, **kwargs)
         return result
 
@@ -141,6 +143,8 @@ class SyncTask(Task[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here and now, as if it were no task."""
+        if self.spec.injected:
+            self.spec.check_injected(args, kwargs)
         result: R = self.spec.fn(*args, **kwargs)
         return result
 
@@ -150,6 +154,8 @@ class CtxAsyncTask(Task[P, R]):
 
     async def __call__(self, job: JobContext, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here and now, as if it were no task."""
+        if self.spec.injected:
+            self.spec.check_injected((job, *args), kwargs)
         result: R = await self.spec.fn(job, *args, **kwargs)
         return result
 
@@ -159,6 +165,8 @@ class CtxSyncTask(Task[P, R]):
 
     def __call__(self, job: JobContext, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here and now, as if it were no task."""
+        if self.spec.injected:
+            self.spec.check_injected((job, *args), kwargs)
         result: R = self.spec.fn(job, *args, **kwargs)
         return result
 

@@ -17,6 +17,7 @@ from jobrunner.errors import StoreError, StoreUnusable
 from jobrunner.events import Events
 from jobrunner.job import Health, QueueInfo, WorkerInfo
 from jobrunner.model import Definition, QueueStats, WorkerRow
+from jobrunner.resolution import Surroundings
 from jobrunner.schedules import declare
 from jobrunner.settings import Settings
 from jobrunner.spec import TaskSpec
@@ -55,6 +56,7 @@ class Worker:
         settings: Settings,
         events: Events,
         work: bool,
+        around: Surroundings,
     ) -> None:
         self.id = secrets.randbits(63)
         self.failed: StoreError | None = None
@@ -77,6 +79,7 @@ class Worker:
                 events=events,
                 ring_others=store.ring,
                 on_next_tick=self._ticker.heard,
+                around=around,
             )
             if work
             else None

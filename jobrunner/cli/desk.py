@@ -15,6 +15,7 @@ from jobrunner.cli.target import load_runner
 from jobrunner.committer import Committer
 from jobrunner.events import Events, Hooks
 from jobrunner.queue import JobQueue
+from jobrunner.resolution import Surroundings
 from jobrunner.settings import Settings
 from jobrunner.spec import TaskSpec
 from jobrunner.store.sqlite import SqliteStore
@@ -81,6 +82,7 @@ async def _desk(
         settings=settings,
         events=events,
         work=False,
+        around=Surroundings(),
     )
     # The workers' rows: who is to be rung when something has changed.
     served = {name for row in await store.workers() for name in row.queues}

@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 
 import jobrunner.sync
 from jobrunner.errors import NotRunning
+from jobrunner.injection import supplied
 from jobrunner.queue import JobQueue
 
 NO_RUNNER = (
@@ -23,6 +24,7 @@ MOUNTED = (
 )
 
 
+@supplied("queue")
 async def get_queue(connection: HTTPConnection) -> JobQueue:
     """Return the queue of the runner that is open on the app, or on the app that this one is mounted in.
 

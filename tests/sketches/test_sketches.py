@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from jobrunner import Job
+from jobrunner import Job, JobRunner
 from tests.processes import CHECKOUT
-from tests.sketches import u01_solo, u08_several
+from tests.sketches import u01_solo, u03_services, u08_several
 from tests.sketches.shop.main import Settings, create_app
 
 
@@ -35,6 +36,33 @@ def test_solo_registers_and_sends() -> None:
         assert answer.status_code == 202
         assert answer.json()["task"] == "send_welcome_email"
         assert result_of(client, answer.json()["id"]) is None
+
+
+def test_services_bill_in_a_route_and_in_a_task(tmp_path: Path) -> None:
+    sent: list[tuple[str, str]] = []
+
+    class Outbox(u03_services.Mailer):
+        async def send(self, to: str, message_id: str) -> None:
+            sent.append((to, message_id))
+
+    jobs = JobRunner(tmp_path / "jobs.db", queues={"mail": 5})
+    jobs.include(u03_services.tasks)
+    app = FastAPI(lifespan=jobs.lifespan)
+    app.include_router(u03_services.routes)
+    with TestClient(app) as client:
+        id = client.post("/bill/1").json()
+        assert result_of(client, id) is None
+        # The override that routes are tested with holds in tasks.
+        app.dependency_overrides[u03_services.get_mailer] = Outbox
+        second = client.post("/bill/2").json()
+        assert result_of(client, second) is None
+        assert sent == [("x", second)]
+        assert client.portal is not None
+        rebilled = client.portal.call(u03_services.rebill.enqueue, 3)
+        assert result_of(client, rebilled.id) is None
+        third = client.portal.call(jobs.list).items[0].id
+        assert result_of(client, third) is None
+        assert sent == [("x", second), ("x", third)]
 
 
 def test_several_runners_serve_one_app() -> None:

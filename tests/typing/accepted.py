@@ -1,8 +1,10 @@
 """What a user writes and every type checker must take; ``test_typing`` has them read it."""
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, assert_type
+from typing import Annotated, Any, assert_type
 
+from fastapi import Depends
 from tenacity import (
     retry_if_exception_type,
     retry_if_not_exception_type,
@@ -17,6 +19,7 @@ from jobrunner import (
     Call,
     Cron,
     Every,
+    Injected,
     Job,
     JobContext,
     Schedule,
@@ -166,3 +169,45 @@ async def steer(schedules: Schedules) -> None:
     made = await schedules.upsert("a", sweep.options(priority=3), cron="@daily", args=[])
     assert_type(made, Schedule)
     assert_type(await schedules.run_now("a"), Job[Any])
+
+
+# -- dependencies -----------------------------------------------------------------------------------------
+
+
+class Session: ...
+
+
+async def get_session() -> AsyncIterator[Session]:
+    yield Session()
+
+
+SessionDep = Annotated[Session, Depends(get_session)]
+
+
+@tasks.task
+async def record(user_id: int, action: str = "none", session: SessionDep = Injected) -> int:
+    return user_id
+
+
+@tasks.task
+def record_by_default(user_id: int, session: Session = Depends(get_session)) -> None: ...
+
+
+@tasks.task
+async def record_with_job(job: JobContext, user_id: int, *, session: SessionDep = Injected) -> str:
+    return job.id
+
+
+@tasks.cron("@daily")
+async def report(session: SessionDep = Injected, untyped: Any = Depends(get_session)) -> None: ...
+
+
+async def enqueue_without_what_is_injected(job: JobContext) -> None:
+    assert_type(await record.enqueue(1), Job[int])
+    assert_type(await record.enqueue(1, action="delete"), Job[int])
+    assert_type(await record_by_default.enqueue(1), Job[None])
+    assert_type(await record_with_job.enqueue(user_id=1), Job[str])
+    assert_type(report.call(), Call[None])
+    assert_type(await record(1, session=Session()), int)
+    assert_type(record_by_default(1, Session()), None)
+    assert_type(await record_with_job(job, 1, session=Session()), str)

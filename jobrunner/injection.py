@@ -1,0 +1,294 @@
+"""What a task's parameters depend on: read once, when the task is registered, by FastAPI's rules.
+
+Built on FastAPI's public mark, ``fastapi.params.Depends``, and not on its solver.  A task runs outside any request, so
+a dependency that needs one is refused here, by name, and not found out by the attempt.
+"""
+
+import asyncio
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, TypeVar
+
+from jobrunner.errors import InvalidTask
+from jobrunner.signature import bare, field_of, is_depends, is_of, marker_of, parameters_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Kind = Literal["function", "coroutine", "generator", "async generator"]
+Scope = Literal["function", "request"]
+
+_MARK: Final = "__jobrunner_supplies__"
+
+_OF_A_REQUEST: Final = (
+    "Request",
+    "HTTPConnection",
+    "WebSocket",
+    "Response",
+    "BackgroundTasks",
+    "SecurityScopes",
+)
+_OUTSIDE: Final = "but a task runs outside any request"
+
+
+class _Injected:
+    """The type of ``Injected``."""
+
+    def __repr__(self) -> str:
+        return "Injected"
+
+    def __reduce__(self) -> str:
+        return "Injected"  # the same object when it is copied or unpickled
+
+
+Injected: Final[Any] = _Injected()
+"""The default of a task's parameter whose annotation names a dependency.
+
+``session: Annotated[AsyncSession, Depends(get_session)] = Injected``: each attempt is handed what FastAPI would hand a
+route, and who enqueues the task does not fill it.
+"""
+
+
+def supplied(what: str) -> Callable[[F], F]:
+    """Mark a dependency, or a method, in whose place a task is handed what belongs to its attempt.
+
+    Args:
+        what: the name under which the attempt's surroundings have it.
+    """
+
+    def mark(call: F) -> F:
+        setattr(call, _MARK, what)
+        return call
+
+    return mark
+
+
+class Dependency(NamedTuple):
+    """A dependency as one parameter asks for it."""
+
+    name: str
+    """The parameter's."""
+    call: Callable[..., Any]
+    kind: Kind
+    supply: str | None
+    """What of the attempt's surroundings is given in its place."""
+    use_cache: bool
+    scope: Scope | None
+    """As it was written."""
+    limit: int | None
+    """How many of it may be open at once, as ``max_concurrency`` says."""
+    mark: Any
+    """The ``Depends`` itself, which a limit belongs to."""
+    key: Hashable
+    """What is resolved once for all who ask for the same."""
+    needs: tuple["Dependency", ...]
+    """What its own parameters ask for."""
+    given: Mapping[str, Callable[[], Any]]
+    """The parameters that are handed a default: one that Python would share among calls, or FastAPI's mark hides."""
+
+
+def dependency_of(
+    task: str,
+    parameter: inspect.Parameter,
+    mark: Any,
+    namespace: Mapping[str, Any] | None = None,
+) -> Dependency:
+    """Read what a task's parameter depends on, down to the last one.
+
+    Args:
+        task: its name and place, for the errors.
+        mark: the ``Depends``.
+        namespace: the names around the task, for annotations that are text and name something local.
+
+    Raises:
+        InvalidTask: it cannot be resolved outside a request; the message says which parameter of which dependency.
+    """
+    return _Reader(task, namespace).read(parameter, mark, ())
+
+
+def overriding(task: str, dependency: Dependency, call: Callable[..., Any]) -> Dependency:
+    """Return a dependency with another function in its place, whose own parameters are read now, as FastAPI does.
+
+    The same function once more is called itself: so is a marked one that means another runner than the attempt's.
+
+    Raises:
+        InvalidTask: as ``dependency_of``.
+    """
+    supply = _supply_of(call) if call != dependency.call else None
+    reader = _Reader(task, None)
+    needs, given = reader.read_call(dependency.name, call, dependency.scope, (), supply)
+    return dependency._replace(
+        call=call, kind=kind_of(call), supply=supply, needs=needs, given=given
+    )
+
+
+class _Reader:
+    """Reads the dependencies of one task."""
+
+    def __init__(self, task: str, namespace: Mapping[str, Any] | None) -> None:
+        self._task = task
+        self._namespace = namespace
+
+    def read(
+        self, parameter: inspect.Parameter, mark: Any, path: tuple[Callable[..., Any], ...]
+    ) -> Dependency:
+        name = parameter.name
+        if is_of(type(mark), "Security"):
+            raise self._unfit(
+                path, name, f"is a Security, {_OUTSIDE} and nobody calls it: write Depends"
+            )
+        call = bare(parameter.annotation) if mark.dependency is None else mark.dependency
+        if not callable(call) or call is inspect.Parameter.empty:
+            raise self._unfit(
+                path, name, f"depends on {call!r}, which cannot be called: write Depends(f)"
+            )
+        if call in path:
+            raise self._unfit(path, name, f"depends on {label(call)}, which depends on itself")
+        kind, scope = kind_of(call), mark.scope
+        supply = _supply_of(call)
+        needs, given = self.read_call(name, call, scope, path, supply)
+        key = (call, scope or ("request" if kind.endswith("generator") else ""))
+        try:
+            hash(key)
+        except TypeError:
+            raise self._unfit(
+                path, name, f"depends on {call!r}, which has no hash: give its class one"
+            ) from None
+        return Dependency(
+            name=name,
+            call=call,
+            kind=kind,
+            supply=supply,
+            use_cache=mark.use_cache,
+            scope=scope,
+            limit=getattr(mark, "max_concurrency", None),
+            mark=mark,
+            key=key,
+            needs=needs,
+            given=given,
+        )
+
+    def read_call(
+        self,
+        name: str,
+        call: Callable[..., Any],
+        scope: Scope | None,
+        path: tuple[Callable[..., Any], ...],
+        supply: str | None,
+    ) -> tuple[tuple[Dependency, ...], Mapping[str, Callable[[], Any]]]:
+        """Read the parameters of a dependency: what they depend on, and the defaults that are handed to them."""
+        if supply is not None:
+            return (), {}
+        try:
+            parameters = parameters_of(call, self._namespace)
+        except (TypeError, ValueError) as error:
+            raise self._unfit(
+                path, name, f"depends on {label(call)}, whose signature cannot be read: {error}"
+            ) from error
+        needs: list[Dependency] = []
+        given: dict[str, Callable[[], Any]] = {}
+        within = (*path, call)
+        outlives = scope != "function" and kind_of(call).endswith("generator")
+        for parameter in parameters:
+            mark = self._mark_of(parameter, within)
+            if mark is None:
+                self._read_plain(parameter, within, given)
+                continue
+            if outlives and mark.scope == "function":
+                raise self._unfit(
+                    within,
+                    parameter.name,
+                    f'has the scope "function", but {label(call)} is cleaned up later: write'
+                    f' Depends({label(call)}, scope="function")',
+                )
+            needs.append(self.read(parameter, mark, within))
+        return tuple(needs), given
+
+    def _mark_of(self, parameter: inspect.Parameter, path: tuple[Callable[..., Any], ...]) -> Any:
+        annotated, default = marker_of(parameter.annotation), parameter.default
+        if annotated is not None and is_depends(default):
+            raise self._unfit(
+                path, parameter.name, "has a Depends in its annotation and another one as default"
+            )
+        mark = default if is_depends(default) else annotated
+        if mark is not None and parameter.kind is parameter.POSITIONAL_ONLY:
+            raise self._unfit(
+                path, parameter.name, "is handed over by name: leave out the `/` behind it"
+            )
+        return mark
+
+    def _read_plain(
+        self,
+        parameter: inspect.Parameter,
+        path: tuple[Callable[..., Any], ...],
+        given: dict[str, Callable[[], Any]],
+    ) -> None:
+        """Refuse a parameter that only a request could fill; note a default that is to be handed over."""
+        name, default, kind = parameter.name, parameter.default, bare(parameter.annotation)
+        advice = f"{_OUTSIDE}: hand what it needs to the task as an argument, or give it another dependency"
+        if is_of(kind, *_OF_A_REQUEST):
+            raise self._unfit(path, name, f"is a {kind.__name__}, {advice}")
+        field = field_of(parameter)
+        if field is not None and (default is field or default is parameter.empty):
+            if field.is_required():
+                what = type(field).__name__
+                raise self._unfit(path, name, f"is a {what} without a default, {advice}")
+            given[name] = functools.partial(field.get_default, call_default_factory=True)
+            return
+        if default is parameter.empty or default is Injected:
+            raise self._unfit(
+                path,
+                name,
+                f"has no default, so FastAPI would read it from the request, {advice}, or a default",
+            )
+        if isinstance(default, (list, dict, set)):
+            # As in FastAPI, which hands each call a copy.
+            given[name] = functools.partial(type(default), default)
+
+    def _unfit(self, path: Sequence[Callable[..., Any]], name: str, fault: str) -> InvalidTask:
+        of = f" of {' > '.join(map(label, path))}" if path else ""
+        return InvalidTask(f"{self._task}: parameter {name!r}{of} {fault}")
+
+
+def _supply_of(call: object) -> str | None:
+    what = getattr(call, _MARK, None)
+    return what if isinstance(what, str) else None
+
+
+def belongs_to(call: object, owner: object) -> bool:
+    """Return whether a marked dependency means this runner: a plain function, or a method of it."""
+    of = getattr(call, "__self__", None)
+    return of is None or of is owner
+
+
+def label(call: object) -> str:
+    """Return what a dependency is called in messages."""
+    while isinstance(call, functools.partial):
+        call = call.func
+    name = getattr(call, "__qualname__", None) or type(call).__qualname__
+    return str(name).rpartition("<locals>.")[2]
+
+
+def kind_of(call: Callable[..., Any]) -> Kind:
+    """Return how a dependency is called, told from it or from what it wraps, as FastAPI does."""
+    forms = _forms(call)
+    if not inspect.isclass(forms[-1]):
+        forms += [part for form in forms for part in _forms(getattr(form, "__call__", form))]  # noqa: B004
+    if any(map(inspect.isasyncgenfunction, forms)):
+        return "async generator"
+    if any(map(inspect.isgeneratorfunction, forms)):
+        return "generator"
+    return "coroutine" if any(map(_is_coroutine, forms)) else "function"
+
+
+def _forms(call: Callable[..., Any]) -> list[Callable[..., Any]]:
+    while isinstance(call, functools.partial):
+        call = call.func
+    return [call, inspect.unwrap(call)]
+
+
+# What marks itself as one without being an `async def`: inspect knows of that since 3.12.
+_is_coroutine: Final[Callable[[object], bool]] = (
+    asyncio if sys.version_info < (3, 12) else inspect
+).iscoroutinefunction

@@ -1,0 +1,233 @@
+"""The dependencies of one attempt: made before its function is called, cleaned up after it, in FastAPI's order.
+
+The values hold for one attempt.  What a ``yield`` dependency has open is closed in reverse order, the function-scoped
+ones first, whatever became of the attempt: its outcome is decided before, and a clean-up does not change it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
+from functools import partial
+from typing import Any, Protocol
+
+from jobrunner.injection import Dependency, belongs_to, overriding
+
+InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Runs a function in a thread of the worker's and gives what it returns."""
+
+
+class LeftBehind(BaseException):
+    """The process waits for the thread of this attempt no more; what is still open stays so."""
+
+
+class Surroundings:
+    """What belongs to all attempts of one open runner, for dependencies to be handed.
+
+    Args:
+        owner: the runner; a marked method of another one is called as it is.
+        app: the application whose ``dependency_overrides`` hold.
+    """
+
+    def __init__(self, owner: object = None, app: object = None) -> None:
+        self.owner = owner
+        self.supplies: dict[str, object] = {}
+        """What is given in place of a marked dependency, by the name in the mark."""
+        self._app = app
+        self._limits: dict[int, tuple[object, asyncio.Semaphore]] = {}
+
+    @property
+    def overrides(self) -> Mapping[Callable[..., Any], Callable[..., Any]]:
+        """The application's overrides as they are now."""
+        return getattr(self._app, "dependency_overrides", None) or {}
+
+    def limit_of(self, dependency: Dependency, limit: int) -> asyncio.Semaphore:
+        """Return what counts how many of a dependency are open; one count for each ``Depends(...)`` as written."""
+        # With the mark, so that its id is not given to another one.
+        mark = dependency.mark
+        return self._limits.setdefault(id(mark), (mark, asyncio.Semaphore(limit)))[1]
+
+
+class _Open(Protocol):
+    """Something to be closed once the attempt has ended."""
+
+    dependency: Dependency
+
+    async def close(self, error: BaseException | None, in_thread: InThread) -> None: ...
+
+
+class Resolved:
+    """The dependencies of one attempt.
+
+    Args:
+        task: its name and place, for the errors of overrides.
+    """
+
+    def __init__(self, task: str, needs: Sequence[Dependency], around: Surroundings) -> None:
+        self._task = task
+        self._needs = needs
+        self._around = around
+        self._made: dict[Hashable, Any] = {}
+        self._values: list[tuple[Callable[..., Any], Any]] = []
+        self._of_function: list[_Open] = []
+        self._of_request: list[_Open] = []
+
+    async def open(self, in_thread: InThread) -> dict[str, Any]:
+        """Make what the task's parameters ask for; return it by their names.
+
+        Raises:
+            InvalidTask: an override cannot be resolved outside a request.
+            BaseException: what a dependency raises. What is open by then stays so until ``close``.
+        """
+        return await self._solve_all(self._needs, in_thread)
+
+    def value_of(self, call: Callable[..., Any]) -> Any:
+        """Return what a dependency gave to this attempt, under whatever override; None if nobody asked for it.
+
+        Several values of one dependency (``use_cache=False``, or two scopes) give the first.
+        """
+        return next((value for made, value in self._values if made == call), None)
+
+    async def close(
+        self,
+        error: BaseException | None,
+        in_thread: InThread,
+        tell: Callable[[Dependency, BaseException], None],
+    ) -> None:
+        """Clean up what is open.
+
+        Args:
+            error: what ended the attempt, thrown into each of them; None if it succeeded. One that swallows it hides it
+                from no other; what one raises in its place is thrown into the next.
+            in_thread: waits for the thread whatever comes, or raises LeftBehind.
+            tell: is told of each clean-up that fails, and with what.
+        """
+        for opened in (*reversed(self._of_function), *reversed(self._of_request)):
+            try:
+                await opened.close(error, in_thread)
+            except (LeftBehind, GeneratorExit):
+                raise
+            except BaseException as wrong:  # noqa: BLE001 - the others are cleaned up all the same
+                tell(opened.dependency, wrong)
+                error = wrong
+
+    async def _solve_all(self, needs: Sequence[Dependency], in_thread: InThread) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for need in needs:
+            values[need.name] = await self._solve(need, in_thread)
+        return values
+
+    async def _solve(self, need: Dependency, in_thread: InThread) -> Any:
+        used = self._overridden(need)
+        # As in FastAPI before the look into what has been made: a part with use_cache=False is made again.
+        given = await self._solve_all(used.needs, in_thread)
+        if need.use_cache and need.key in self._made:
+            return self._made[need.key]
+        if used.supply is not None:
+            value: Any = self._supplied(used.supply)
+        else:
+            given |= {name: default() for name, default in used.given.items()}
+            value = await self._make(used, given, in_thread)
+        self._made.setdefault(need.key, value)
+        self._values.append((need.call, value))
+        return value
+
+    def _overridden(self, need: Dependency) -> Dependency:
+        call = self._around.overrides.get(need.call, need.call)
+        used = need if call is need.call else overriding(self._task, need, call)
+        if used.supply is not None and not belongs_to(used.call, self._around.owner):
+            return overriding(self._task, used, used.call)
+        return used
+
+    def _supplied(self, supply: str) -> object:
+        try:
+            return self._around.supplies[supply]
+        except KeyError:
+            raise RuntimeError(f"{self._task}: nobody gives {supply!r} to this attempt") from None
+
+    async def _make(self, used: Dependency, given: dict[str, Any], in_thread: InThread) -> Any:
+        stack = self._of_function if used.scope == "function" else self._of_request
+        yields = used.kind.endswith("generator")
+        limit: asyncio.Semaphore | None = None
+        if used.limit is not None:
+            limit = self._around.limit_of(used, used.limit)
+            await limit.acquire()
+            if yields:
+                stack.append(_Limit(used, limit))
+        try:
+            match used.kind:
+                case "async generator":
+                    return await _enter(used, given, stack)
+                case "generator":
+                    return await _enter_in_thread(used, given, stack, in_thread)
+                case "coroutine":
+                    return await used.call(**given)
+                case _:
+                    return await in_thread(partial(used.call, **given))
+        finally:
+            if limit is not None and not yields:
+                limit.release()
+
+
+async def _enter(used: Dependency, given: dict[str, Any], stack: list[_Open]) -> Any:
+    manager = asynccontextmanager(used.call)(**given)
+    value = await manager.__aenter__()
+    stack.append(_OnLoop(used, manager))
+    return value
+
+
+async def _enter_in_thread(
+    used: Dependency, given: dict[str, Any], stack: list[_Open], in_thread: InThread
+) -> Any:
+    opened = _InThread(used, contextmanager(used.call)(**given))
+    # Before it is entered: a time-out ends the waiting, but not the thread, which may come to the `yield` yet.
+    stack.append(opened)
+    return await in_thread(opened.enter)
+
+
+class _OnLoop:
+    """An ``async def`` with a ``yield``."""
+
+    def __init__(self, dependency: Dependency, manager: AbstractAsyncContextManager[Any]) -> None:
+        self.dependency = dependency
+        self._manager = manager
+
+    async def close(self, error: BaseException | None, _: InThread) -> None:
+        await self._manager.__aexit__(*_told(error))
+
+
+class _InThread:
+    """A ``def`` with a ``yield``."""
+
+    def __init__(self, dependency: Dependency, manager: AbstractContextManager[Any]) -> None:
+        self.dependency = dependency
+        self._manager = manager
+        self._entered = False
+
+    def enter(self) -> Any:
+        value = self._manager.__enter__()
+        self._entered = True
+        return value
+
+    async def close(self, error: BaseException | None, in_thread: InThread) -> None:
+        if self._entered:
+            await in_thread(partial(self._manager.__exit__, *_told(error)))
+
+
+class _Limit:
+    """A place among those that may have a dependency open at once."""
+
+    def __init__(self, dependency: Dependency, limit: asyncio.Semaphore) -> None:
+        self.dependency = dependency
+        self._limit = limit
+
+    async def close(self, error: BaseException | None, _: InThread) -> None:
+        self._limit.release()
+
+
+def _told(error: BaseException | None) -> tuple[Any, BaseException | None, Any]:
+    return (None, None, None) if error is None else (type(error), error, error.__traceback__)
