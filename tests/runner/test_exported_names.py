@@ -10,11 +10,12 @@ import jobrunner.fastapi
 
 PUBLIC = """
     AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt Bury Call ConfigurationError Conflict Cron DeadLetter
-    DeadLetterPage DeadLetters DeclaredInCode DuplicateTask Every Health InvalidArguments InvalidCursor InvalidOptions
-    InvalidSchedule InvalidSession InvalidTask Job JobCancelled JobContext JobDead JobExpired JobNotFound JobPage JobQueue
-    JobRunner JobRunnerError KeyTaken NotCommitted NotRunning QueueInfo ResultError ResultNotStored ResultTimeout Retry Schedule
-    ScheduleNotFound ScheduleTick Schedules Snooze StoreBusy StoreError StoreFull StoreOutcomeUnknown StoreUnavailable
-    StoreUnusable SyncQueue Task TaskRouter TimedOut UnknownQueue UnknownTask WorkerInfo WrongThread __version__
+    DeadLetterPage DeadLetters DeclaredInCode DuplicateTask Every Health InvalidArguments InvalidCursor
+    InvalidOptions InvalidSchedule InvalidSession InvalidTask Job JobCancelled JobContext JobDead JobExpired
+    JobNotFound JobPage JobQueue JobRunner JobRunnerError KeyTaken NotCommitted NotRunning QueueInfo ResultError
+    ResultNotStored ResultTimeout Retry Schedule ScheduleNotFound ScheduleTick Schedules Snooze StoreBusy StoreError
+    StoreFull StoreOutcomeUnknown StoreUnavailable StoreUnusable SyncQueue Task TaskRouter TimedOut UnknownQueue
+    UnknownTask WorkerInfo WrongThread __version__
 """.split()  # noqa: SIM905 - one to a line, they would fill a page
 
 
