@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
@@ -47,6 +47,8 @@ class Options:
     timeout: int | Unset | None = UNSET
     """Per attempt; None for none."""
     tag: str | None = None
+    session: object = field(default=None, repr=False, compare=False)
+    """The application's own, whose transaction the job is to be part of."""
 
     @classmethod
     def make(
@@ -62,6 +64,7 @@ class Options:
         max_attempts: int | None = None,
         timeout: Seconds | Unset | None = UNSET,
         tag: str | None = None,
+        session: object = None,
         foreign: Mapping[str, object] | None = None,
     ) -> "Options":
         """Check the options as a caller wrote them.
@@ -91,6 +94,7 @@ class Options:
             if timeout is None or timeout is UNSET
             else positive_us(timeout, "timeout"),
             tag=None if tag is None else _checked_text(tag, "tag", MAX_TAG_CHARS),
+            session=session,
         )
         _check_order(made)
         return made
@@ -104,10 +108,10 @@ class Options:
             values["delay"] = values["run_at"] = None
         if later.expires is not UNSET or later.expires_at is not None:
             values["expires"], values["expires_at"] = UNSET, None
-        for field in fields(later):
-            value = getattr(later, field.name)
+        for f in fields(later):
+            value = getattr(later, f.name)
             if value is not None and value is not UNSET:
-                values[field.name] = value
+                values[f.name] = value
         if later.expires is None:
             values["expires"] = None
         if later.timeout is None:

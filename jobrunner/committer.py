@@ -116,10 +116,7 @@ class Committer:
             StoreError: they were not stored, or (``StoreOutcomeUnknown``) it cannot be told.
         """
         if len(jobs) > ROWS_PER_CALL:
-            raise InvalidOptions(
-                f"enqueue_many() takes {ROWS_PER_CALL:,} jobs at most, not {len(jobs):,}: it is one transaction, and"
-                " nobody else can write meanwhile. Call it once per slice, for instance with itertools.batched()"
-            )
+            raise too_many(len(jobs))
         if self._closing or self._broken:
             raise self.error or StoreUnavailable("the runner is closed")
         if not jobs:
@@ -312,3 +309,11 @@ def _answer(unit: _Unit, stored: Sequence[Enqueued | StoreError]) -> None:
             return
         jobs.append(one)
     unit.answer.set_result(jobs)
+
+
+def too_many(jobs: int) -> InvalidOptions:
+    """Return the error for more jobs in one call than one transaction may carry."""
+    return InvalidOptions(
+        f"enqueue_many() takes {ROWS_PER_CALL:,} jobs at most, not {jobs:,}: it is one transaction, and"
+        " nobody else can write meanwhile. Call it once per slice, for instance with itertools.batched()"
+    )

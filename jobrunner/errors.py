@@ -13,6 +13,7 @@
     ├── AlreadyRunning              the runner, or another one on the same file, is open in this process
     ├── WrongThread                 a blocking call on the event loop's own thread
     ├── UnknownTask                 the task is not registered with this runner
+    ├── InvalidSession              the application's session cannot carry jobs as it stands
     ├── InvalidArguments            the arguments do not fit the task (also a ValueError)
     ├── InvalidOptions              an option has a value that cannot be (also a ValueError)
     ├── InvalidCursor               a page cursor that no page gave out (also a ValueError)
@@ -29,6 +30,7 @@
     │   ├── JobDead                 the job is a dead letter
     │   ├── JobCancelled            the job was cancelled
     │   ├── JobExpired              the job's time ran out before it started
+    │   ├── NotCommitted            the transaction that it was stored in has not been committed
     │   ├── ResultTimeout           not finished in time (also a TimeoutError)
     │   └── ResultNotStored         the job succeeded, its result could not be kept
     ├── TimedOut                    an attempt took longer than its timeout (stored as the attempt's error)
@@ -96,6 +98,10 @@ class UnknownTask(JobRunnerError):
     """The task is not registered with this runner."""
 
 
+class InvalidSession(JobRunnerError):
+    """The application's session cannot carry jobs as it stands; nothing was stored, the message says what to write."""
+
+
 class InvalidArguments(JobRunnerError, ValueError):
     """The arguments do not fit the task; nothing was stored."""
 
@@ -158,6 +164,10 @@ class JobCancelled(ResultError):
 
 class JobExpired(ResultError):
     """The job's time ran out before it could start."""
+
+
+class NotCommitted(ResultError):
+    """The transaction that the job was stored in has not been committed, or was rolled back."""
 
 
 class ResultTimeout(ResultError, TimeoutError):

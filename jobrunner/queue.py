@@ -1,6 +1,7 @@
 """The queue as its users hold it: store a job, look it up, cancel it, replay what died."""
 
 import asyncio
+import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from jobrunner.call import Call
 from jobrunner.clock import SECOND_US, from_us, now_us
-from jobrunner.committer import Committer
+from jobrunner.committer import ROWS_PER_CALL, Committer, too_many
 from jobrunner.dead_letters import DeadLetters
 from jobrunner.errors import (
     InvalidOptions,
@@ -17,6 +18,7 @@ from jobrunner.errors import (
     JobDead,
     JobExpired,
     JobNotFound,
+    NotCommitted,
     ResultNotStored,
     ResultTimeout,
     StoreError,
@@ -27,6 +29,7 @@ from jobrunner.events import Events
 from jobrunner.foreign import queue_attribute
 from jobrunner.ids import new_id
 from jobrunner.job import Health, Job, QueueInfo, history_of
+from jobrunner.joined import Caller, Joined, told_on
 from jobrunner.model import FINISHED, RESULT_PENDING, AttemptRow, Enqueue, Enqueued, JobRow, State
 from jobrunner.paging import checked_limit, filter_of, read_cursor, write_cursor
 from jobrunner.schedules import Schedules
@@ -75,6 +78,11 @@ class JobQueue:
         self._worker = worker
         self.loop = asyncio.get_running_loop()
         """The loop on which the runner is open; other threads go through it."""
+        self.session_advice: str | None = None
+        """What to write in place of a plain ``Queue``, where the runner has a session to join."""
+        self._joined: Joined | None = None
+        self._source: object = None
+        self._tell = told_on(self.loop, worker.look)
         self.dead_letters = DeadLetters(store, tasks, stored=self._stored, wake=worker.look)
         self.schedules = Schedules(
             store, self._tasks, queues, timezone=timezone, enqueue=self._enqueue, wake=worker.look
@@ -97,10 +105,22 @@ class JobQueue:
 
     async def enqueue_call(self, call: Call[R]) -> Job[R]:
         """Store a call as a job; see ``enqueue``."""
+        source = call.options.session if isinstance(call, Call) else None
+        if source is not None and not self._joins(source):
+            return await self.joined(source).enqueue_call(call)
         now = now_us()
         job = self._checked(call).to_enqueue(id=new_id(now), now=now)
-        (stored,) = await self._committer.enqueue((job,))
+        (stored,) = await self._store_jobs((job,), now)
         return self._stored(stored, call)
+
+    async def _store_jobs(self, jobs: Sequence[Enqueue], now: int) -> Sequence[Enqueued]:
+        if self._joined is None:
+            return await self._committer.enqueue(jobs)
+        if len(jobs) > ROWS_PER_CALL:
+            raise too_many(len(jobs))
+        if self._worker.failed is not None:
+            raise self._worker.failed
+        return await self._joined.enqueue(jobs, now=now) if jobs else ()
 
     async def _enqueue(self, job: Enqueue) -> Job[Any]:
         (stored,) = await self._committer.enqueue((job,))
@@ -118,9 +138,43 @@ class JobQueue:
         """
         now = now_us()
         many = [self._checked(call) for call in calls]
+        source = _one_session(many)
+        if source is not None and not self._joins(source):
+            return await self.joined(source).enqueue_many(many)
         jobs = [call.to_enqueue(id=new_id(now), now=now) for call in many]
-        stored = await self._committer.enqueue(jobs)
+        stored = await self._store_jobs(jobs, now)
         return [self._stored(one, call) for one, call in zip(stored, many, strict=True)]
+
+    # -- in a transaction of the application's own ------------------------------------
+
+    def joined(self, source: object, caller: Caller | None = None) -> "JobQueue":
+        """Return a view of this queue whose jobs are stored in the transaction of a session of the application's.
+
+        They are committed or rolled back with the session's rows; workers are told after the commit.
+
+        Args:
+            source: a SQLAlchemy ``AsyncSession``, ``AsyncConnection`` or ``Session``, an ``aiosqlite.Connection`` or a
+                ``sqlite3.Connection``, on the same file as the jobs.
+            caller: the request that it belongs to.
+
+        Raises:
+            InvalidSession: it is none of them.
+        """
+        view = copy.copy(self)
+        session = self._store.session(source)
+        joined = Joined(session, loop=self.loop, tell=self._tell, caller=caller)
+        view.__dict__.update(_joined=joined, _source=source)
+        return view
+
+    def _joins(self, source: object) -> bool:
+        return self._joined is not None and self._source is source
+
+    def is_blocking(self, sources: Iterable[object]) -> bool:
+        """Return whether jobs with these sessions in their options are stored at once, in the calling thread."""
+        named = next((source for source in sources if source is not None), None)
+        if named is not None and not self._joins(named):
+            return self._store.session(named).blocking
+        return self._joined is not None and self._joined.session.blocking
 
     def _checked(self, call: Call[R]) -> Call[R]:
         if not isinstance(call, Call):
@@ -182,7 +236,7 @@ class JobQueue:
     async def _row(self, id: str) -> JobRow:
         row = await self._store.get(id)
         if row is None:
-            raise JobNotFound(f"no job has the id {id}; it may be past its retention")
+            raise _not_found(id)
         return row
 
     def _job(self, row: JobRow, attempts: Sequence[AttemptRow] = ()) -> Job[Any]:
@@ -247,7 +301,7 @@ class JobQueue:
             # Before the read, so that an end between the two is not missed.
             waiter = self._events.wait_for(job.id)
             try:
-                row = await self._row(job.id)
+                row = await self._row_of(job)
                 if row.state in FINISHED and not _is_returning(row):
                     return self._result(row)
                 left_s = POLL_S if deadline is None else min(POLL_S, deadline - loop.time())
@@ -258,6 +312,17 @@ class JobQueue:
                 await asyncio.wait([waiter], timeout=left_s)
             finally:
                 waiter.cancel()
+
+    async def _row_of(self, job: Job[Any]) -> JobRow:
+        row = await self._store.get(job.id)
+        if row is not None:
+            return row
+        if self._joined is None:
+            raise _not_found(job.id)
+        raise NotCommitted(
+            f"{job.task} {job.id} was stored in a transaction that has not been committed (or was rolled back), and"
+            " runs after the commit: write `await session.commit()` before you wait for the job"
+        )
 
     def _result(self, row: JobRow) -> Any:
         name = f"{row.task} {row.id}"
@@ -276,7 +341,8 @@ class JobQueue:
 
     async def refreshed(self, job: Job[Any]) -> Job[Any]:
         """Read a job again; see ``Job.refresh``."""
-        return await self.get(job.id)
+        row = await self._row_of(job)
+        return self._job(row, await self._store.attempts(row.seq))
 
     # -- cancelling ----------------------------------------------------------------------
 
@@ -291,7 +357,7 @@ class JobQueue:
         """
         before = await self._store.cancel(id, now=now_us())
         if before is None:
-            raise JobNotFound(f"no job has the id {id}; it may be past its retention")
+            raise _not_found(id)
         if before.state in FINISHED:
             return False
         if before.state == "running":
@@ -365,6 +431,21 @@ def _task(task: Task[P, R]) -> Task[P, R]:
             f"{task!r} is not a task; decorate the function with @jobs.task, and write enqueue(task, *args, **kwargs)"
         )
     return task
+
+
+def _not_found(id: str) -> JobNotFound:
+    return JobNotFound(f"no job has the id {id}; it may be past its retention")
+
+
+def _one_session(calls: Iterable[Call[Any]]) -> object:
+    """Return the session that the calls are to be stored through, None if they name none."""
+    sources = {id(call.options.session): call.options.session for call in calls}
+    if len(sources) > 1:
+        raise InvalidOptions(
+            "enqueue_many() is one transaction, so all of its calls name the same session, or none: set it on each,"
+            " [task.options(session=session).call(...), ...]"
+        )
+    return next(iter(sources.values()), None)
 
 
 def unknown_queue(name: str, who: str, known: Iterable[str]) -> UnknownQueue:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -40,6 +41,7 @@ from jobrunner.resolution import Surroundings
 from jobrunner.routing import TaskRouter
 from jobrunner.schedules import Schedules, queues_of
 from jobrunner.settings import Durability, Settings, checked_queues
+from jobrunner.shield import to_the_end
 from jobrunner.spec import Seconds
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.place import path_of, warn_of_layer
@@ -86,6 +88,8 @@ class JobRunner(TaskRouter):
         dead_letter_retention: for how long dead letters are kept.
         unknown_task_after: after what time a waiting job whose task no worker knows becomes a dead letter.
         timezone: of cron expressions that name none.
+        session: the dependency that yields the application's session, or ``Depends(get_session, scope="function")``:
+            the queue of ``Depends(jobs.queue)`` stores jobs in its transaction.
         revision: grows with each deploy, so that in a rolling one the schedules of the newest code hold.
 
     Raises:
@@ -99,6 +103,7 @@ class JobRunner(TaskRouter):
         queues: Mapping[str, int] = DEFAULT_QUEUES,
         work: bool = True,
         durability: Durability = "full",
+        session: "params.Depends | Callable[..., Any] | None" = None,
         grace: Seconds = 10,
         retention: Seconds = timedelta(days=7),
         keep_finished: int = 1_000_000,
@@ -125,7 +130,19 @@ class JobRunner(TaskRouter):
         self._hooks = Hooks()
         self._open: JobQueue | None = None
         self._opening = False
+        self._session_advice: str | None = None
+        if session is not None:
+            self._join(session)
         made.add(self)
+
+    def _join(self, session: "params.Depends | Callable[..., Any]") -> None:
+        """Let the queues of routes depend on the request's session."""
+        from jobrunner.fastapi import sessions  # noqa: PLC0415 - see the top
+
+        self._session_advice = sessions.advice_for(session)
+        joining = sessions.joining(session, partial(self._opened, "Depends(jobs.queue)"))
+        # In place of the methods: FastAPI reads from a function's signature what it depends on.
+        self.__dict__.update(queue=joining.queue, sync_queue=joining.sync_queue)
 
     # -- opening -----------------------------------------------------------------
 
@@ -161,6 +178,10 @@ class JobRunner(TaskRouter):
             )
         self._opening = True
         try:
+            if app is not None and "jobrunner.fastapi" in sys.modules:
+                from jobrunner.fastapi.sessions import check_routes  # noqa: PLC0415 - see the top
+
+                check_routes(app)
             async with AsyncExitStack() as stack:
                 if (ordered := orders.get()) is not None:
                     work, queues = ordered
@@ -190,7 +211,7 @@ class JobRunner(TaskRouter):
         )
         await store.open()
         warn_of_layer(store.path)
-        stack.push_async_callback(_to_the_end, store.close)
+        stack.push_async_callback(lambda: to_the_end(store.close()))
         committer = Committer(store)
         events = Events(self._hooks, self._load)
         around = Surroundings(self, app)
@@ -215,12 +236,13 @@ class JobRunner(TaskRouter):
             timezone=settings.timezone,
         )
         around.supplies["queue"] = queue
+        queue.session_advice = self._session_advice
         if app is not None:
             stack.enter_context(placed(queue, app))
         # Given up only after the worker has stopped: tasks that finish in the grace may still enqueue.
         stack.enter_context(self._named(queue))
-        stack.push_async_callback(_to_the_end, lambda: events.close(settings.grace_s))
-        stack.push_async_callback(_to_the_end, worker.stop)
+        stack.push_async_callback(lambda: to_the_end(events.close(settings.grace_s)))
+        stack.push_async_callback(lambda: to_the_end(worker.stop()))
         # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
         token = current.running.set(queue)
         try:
@@ -299,10 +321,20 @@ class JobRunner(TaskRouter):
     async def queue(self) -> JobQueue:
         """Give the open queue to a route: ``queue: Annotated[JobQueue, Depends(jobs.queue)]``.
 
+        With ``JobRunner(session=...)`` its jobs are stored in the transaction of the request's session.
+
         Raises:
             NotRunning: the runner is not open.
         """
         return self._opened("Depends(jobs.queue)")
+
+    async def sync_queue(self) -> SyncQueue:
+        """Give the same queue to a ``def`` route: ``queue: Annotated[SyncQueue, Depends(jobs.sync_queue)]``."""
+        return SyncQueue(self._opened("Depends(jobs.sync_queue)"))
+
+    async def _own_queue(self) -> JobQueue:
+        """Give the queue without a session to the routes that show and steer jobs."""
+        return self._opened("jobs.router()")
 
     def router(
         self,
@@ -323,7 +355,7 @@ class JobRunner(TaskRouter):
         """
         from jobrunner.fastapi.router import build_router  # noqa: PLC0415 - see the top
 
-        return build_router(self.queue, read=read, act=act, insecure=insecure)
+        return build_router(self._own_queue, read=read, act=act, insecure=insecure)
 
     # -- the queue's verbs, outside requests ---------------------------------------------
 
@@ -454,20 +486,6 @@ class SyncRunner(SyncQueue):
     def running(self, *, work: bool | None = None) -> AbstractContextManager[JobRunner]:
         """Be open inside a ``with`` block, on a loop in a thread of its own."""
         return in_thread(self._runner.running(work=work))
-
-
-async def _to_the_end(close: Callable[[], Awaitable[None]]) -> None:
-    """Close something to the end, also when the one who waits for it is cancelled meanwhile."""
-    closing = asyncio.ensure_future(close())
-    cancelled: asyncio.CancelledError | None = None
-    while not closing.done():
-        try:
-            await asyncio.shield(closing)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    closing.result()
-    if cancelled is not None:
-        raise cancelled
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from jobrunner.call import Call
 from jobrunner.errors import NotRunning, WrongThread
 from jobrunner.job import Job
 from jobrunner.queue import JobQueue
-from jobrunner.task import Task
+from jobrunner.task import Task, session_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,12 +37,20 @@ class SyncQueue:
             WrongThread: called on an event loop's own thread.
         """
         self._check_thread("enqueue(task, ...)")
-        return self.run(self._find().enqueue(task, *args, **kwargs))
+        queue = self._find()
+        storing = queue.enqueue(task, *args, **kwargs)
+        if queue.is_blocking((session_of(task),)):
+            return _at_once(storing)
+        return self.run(storing)
 
     def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Store many calls in one transaction; see ``JobQueue.enqueue_many``."""
         self._check_thread("enqueue_many([...])")
-        return self.run(self._find().enqueue_many(calls))
+        queue, many = self._find(), list(calls)
+        storing = queue.enqueue_many(many)
+        if queue.is_blocking(call.options.session for call in many if isinstance(call, Call)):
+            return _at_once(storing)
+        return self.run(storing)
 
     @overload
     def get(self, id: str) -> Job[Any]: ...
@@ -93,6 +101,18 @@ class SyncQueue:
         raise WrongThread(
             f"sync.{call} would block this event loop, and wait for itself; write `await queue.{call}` here"
         )
+
+
+def _at_once(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never waits to its end, in this thread."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    finally:
+        work.close()
+    raise AssertionError("a blocking session has waited; please report it")
 
 
 @contextmanager

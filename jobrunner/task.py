@@ -70,6 +70,7 @@ class Task(Generic[P, R]):
         max_attempts: int | None = None,
         timeout: Seconds | Unset | None = UNSET,
         tag: str | None = None,
+        session: object = None,
         **foreign: Never,
     ) -> Self:
         """Return the task with options for the jobs that are enqueued through it; the task itself stays as it is.
@@ -85,6 +86,8 @@ class Task(Generic[P, R]):
             max_attempts: runs in total, in place of the task's.
             timeout: seconds or a timedelta per attempt, in place of the task's; None for none.
             tag: a text to find it by.
+            session: the application's own (of SQLAlchemy, an ``aiosqlite.Connection`` or a ``sqlite3.Connection``): the
+                job is committed or rolled back with its rows.
             **foreign: the words of other job queues are answered with ours.
 
         Raises:
@@ -102,6 +105,7 @@ class Task(Generic[P, R]):
             max_attempts=max_attempts,
             timeout=timeout,
             tag=tag,
+            session=session,
             foreign=foreign,
         )
         task = object.__new__(type(self))
@@ -176,3 +180,8 @@ def task_of(spec: TaskSpec) -> Task[..., Any]:
     if spec.is_async:
         return CtxAsyncTask(spec) if spec.wants_context else AsyncTask(spec)
     return CtxSyncTask(spec) if spec.wants_context else SyncTask(spec)
+
+
+def session_of(task: object) -> object:
+    """Return the session that jobs which are enqueued through the task are stored through; None for none."""
+    return task._options.session if isinstance(task, Task) else None  # noqa: SLF001 - its own module

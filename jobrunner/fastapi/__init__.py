@@ -3,6 +3,16 @@
 from jobrunner.fastapi.bearer import bearer
 from jobrunner.fastapi.dependencies import Queue, SyncQueue, get_queue
 from jobrunner.fastapi.probes import probes
+from jobrunner.fastapi.sessions import job_queue, sync_job_queue
 from jobrunner.queue import JobQueue
 
-__all__ = ["JobQueue", "Queue", "SyncQueue", "bearer", "get_queue", "probes"]
+__all__ = [
+    "JobQueue",
+    "Queue",
+    "SyncQueue",
+    "bearer",
+    "get_queue",
+    "job_queue",
+    "probes",
+    "sync_job_queue",
+]

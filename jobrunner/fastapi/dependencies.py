@@ -7,7 +7,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 import jobrunner.sync
-from jobrunner.errors import NotRunning
+from jobrunner.errors import ConfigurationError, NotRunning
 from jobrunner.injection import supplied
 from jobrunner.queue import JobQueue
 
@@ -30,7 +30,16 @@ async def get_queue(connection: HTTPConnection) -> JobQueue:
 
     Raises:
         NotRunning: there is none; the message says which line to write.
+        ConfigurationError: the runner has a session to join, and this queue would not.
     """
+    queue = await find_queue(connection)
+    if queue.session_advice is not None:
+        raise ConfigurationError(queue.session_advice)
+    return queue
+
+
+async def find_queue(connection: HTTPConnection) -> JobQueue:
+    """Return the same queue, whether or not there is a session to join."""
     for app in _apps(connection):
         queue: JobQueue | None = getattr(getattr(app, "state", None), "jobrunner", None)
         if queue is not None:

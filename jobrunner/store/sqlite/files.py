@@ -129,6 +129,11 @@ class FileIdentity:
         self._inode = inode
         self._beside: dict[str, _Inode] = {}
 
+    def is_at(self, path: str) -> bool:
+        """Say whether the path is another name of the database file."""
+        found = _find(path)
+        return found is not None and _inode(found) == self._inode
+
     @classmethod
     def of(cls, path: Path) -> Self:
         """Note what the database's files are; to be called while a connection is open that has read from it.

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 from jobrunner.errors import StoreError, StoreUnavailable
 from jobrunner.model import (
@@ -102,6 +102,26 @@ def write(conn: sqlite3.Connection, batch: Round) -> Written:
         conn.execute(BEGIN)
 
 
+def insert(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[Enqueued]:
+    """Insert jobs inside the open transaction; one row that cannot be stored fails the call, and may leave others.
+
+    Raises:
+        StoreUnavailable: the store refuses a row.
+    """
+    try:
+        # In the bulk pass an error is raised and never a value.
+        return cast("list[Enqueued]", _Pass(conn, Round(now), careful=False).enqueue(jobs))
+    except _ROW_ERRORS as error:
+        raise StoreUnavailable(f"the store refuses the row of a job: {error}") from error
+
+
+def settle(conn: sqlite3.Connection, outcome: Outcome, now: int) -> bool:
+    """Write how one attempt ended inside the open transaction; return False if the fence refuses it."""
+    alone = _Pass(conn, Round(now), careful=True)
+    alone.settle([outcome])
+    return not alone.stale
+
+
 class _Pass:
     """One pass over a round, in bulk or item by item."""
 
@@ -111,7 +131,7 @@ class _Pass:
         batch: Round,
         *,
         careful: bool,
-        refused: Sequence[tuple[Succeeded, BaseException]],
+        refused: Sequence[tuple[Succeeded, BaseException]] = (),
     ) -> None:
         self.conn = conn
         self.batch = batch

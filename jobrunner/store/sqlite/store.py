@@ -26,7 +26,7 @@ from jobrunner.model import (
     TickRow,
     WorkerRow,
 )
-from jobrunner.store.protocol import Page, Recovered, Replayed, Round, Slice, Written
+from jobrunner.store.protocol import Page, Recovered, Replayed, Round, Session, Slice, Written
 from jobrunner.store.sqlite import (
     commands,
     copy,
@@ -39,13 +39,16 @@ from jobrunner.store.sqlite import (
     reads,
     rounds,
     schedules,
+    sessions,
     upkeep,
 )
+from jobrunner.store.sqlite.bare import Home
 from jobrunner.store.sqlite.checkpoint import Checkpointer
 from jobrunner.store.sqlite.connection import Connection
 from jobrunner.store.sqlite.doorbell import Doorbell, ring
 from jobrunner.store.sqlite.gate import SLOW_S
 from jobrunner.store.sqlite.place import check_place, path_of
+from jobrunner.store.sqlite.watching import Watch
 from jobrunner.store.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -67,6 +70,7 @@ class SqliteStore:
         self._reader: Connection | None = None
         self._checkpointer: Checkpointer | None = None
         self._identity: files.FileIdentity | None = None
+        self._sessions: Home | None = None
         self._locks: dict[int, posix.WorkerLock] = {}
         self._doorbells: dict[int, Doorbell | None] = {}
         self._bells: Sequence[str] = ()
@@ -89,6 +93,7 @@ class SqliteStore:
             self._reader = await Connection.open(self.path, read_only=True)
             self._checkpointer = Checkpointer(self.path, self._folder, self._writer.checkpoint)
             self._identity = files.FileIdentity.of(self.path)
+            self._sessions = Home(self._identity, self.durability, Watch(self.get))
             logger.info("jobs are stored in %s (SQLite %s)", self.path, sqlite3.sqlite_version)
         except BaseException as error:
             await self.close()
@@ -98,6 +103,9 @@ class SqliteStore:
 
     async def close(self) -> None:
         """See ``Store.close``."""
+        if self._sessions is not None:
+            home, self._sessions = self._sessions, None
+            await home.watch.close()
         if self._checkpointer is not None:
             await self._checkpointer.close()
             self._checkpointer = None
@@ -139,6 +147,12 @@ class SqliteStore:
             rows += len(written.fired)
             self._checkpointer.wrote(rows)
         return written
+
+    def session(self, source: object) -> Session:
+        """See ``Store.session``."""
+        if self._sessions is None:
+            raise StoreUnavailable(f"{self.path} is not open")
+        return sessions.session_of(self._sessions, source)
 
     # -- workers --------------------------------------------------------------------------
 

@@ -1,0 +1,220 @@
+"""Queues that join the request's session: the route and the queue hold the same one, by FastAPI's own dependency cache.
+
+The cache goes by function and scope, so that the same function in another scope is another session.  Nothing tells at
+run time that there are two; the routes are looked through when the runner opens.
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+import fastapi.routing
+from fastapi import Depends, params
+from starlette.requests import HTTPConnection
+
+import jobrunner.sync
+from jobrunner.errors import ConfigurationError
+from jobrunner.fastapi.dependencies import find_queue
+from jobrunner.joined import Caller
+from jobrunner.queue import JobQueue
+
+GetQueue = Callable[..., Awaitable[JobQueue]]
+GetSyncQueue = Callable[..., Awaitable[jobrunner.sync.SyncQueue]]
+
+_JOINS: Final = "_jobrunner_joins"
+"""On a dependency function: the session's dependency that it joins."""
+
+
+class Dependencies(NamedTuple):
+    """The functions that give a route its queue, in the transaction of one session's dependency."""
+
+    queue: GetQueue
+    sync_queue: GetSyncQueue
+
+
+def job_queue(session: params.Depends | Callable[..., Any]) -> GetQueue:
+    """Return the dependency whose queue stores jobs in the transaction of the request's session.
+
+    ::
+
+        Queue = Annotated[JobQueue, Depends(job_queue(get_session))]
+
+    The jobs are committed or rolled back with the session's rows, and run after the commit. The same argument gives the
+    same function.
+
+    Args:
+        session: the dependency that yields the session, or ``Depends(get_session, scope="function")``; the routes hold
+            it in the same form.
+
+    Raises:
+        ConfigurationError: it is no dependency.
+    """
+    marker = _marker(session)
+    return _by_request(marker.dependency, marker.use_cache, marker.scope).queue
+
+
+def sync_job_queue(session: params.Depends | Callable[..., Any]) -> GetSyncQueue:
+    """Return the same for ``def`` routes: ``Annotated[SyncQueue, Depends(sync_job_queue(get_session))]``.
+
+    On a ``Session`` of SQLAlchemy or a ``sqlite3.Connection`` it writes in the route's own thread.
+    """
+    marker = _marker(session)
+    return _by_request(marker.dependency, marker.use_cache, marker.scope).sync_queue
+
+
+def joining(
+    session: params.Depends | Callable[..., Any], queue: Callable[[], JobQueue]
+) -> Dependencies:
+    """Return the dependencies of one runner, whose open queue ``queue`` returns.
+
+    Raises:
+        ConfigurationError: the session is no dependency.
+    """
+
+    async def find(connection: HTTPConnection) -> JobQueue:
+        return queue()
+
+    return _dependencies(_marker(session), find)
+
+
+def _marker(session: object) -> params.Depends:
+    if isinstance(session, params.Depends) and session.dependency is not None:
+        return session
+    if callable(session) and not isinstance(session, params.Depends):
+        return params.Depends(session)
+    raise ConfigurationError(
+        f"session={session!r} is no dependency: write session=get_session, or"
+        ' session=Depends(get_session, scope="function")'
+    )
+
+
+@cache
+def _by_request(dependency: Callable[..., Any] | None, use_cache: bool, scope: Any) -> Dependencies:
+    return _dependencies(params.Depends(dependency, use_cache, scope), find_queue)
+
+
+def _dependencies(
+    session: params.Depends, find: Callable[[HTTPConnection], Awaitable[JobQueue]]
+) -> Dependencies:
+    if not session.use_cache:
+        raise ConfigurationError(
+            "with use_cache=False the queue would get a session of its own, and not the route's: write"
+            f" session={_written(session)}"
+        )
+
+    # Entered after the session and left before it: an error of the route is known when the session ends.
+    async def call_of(connection: HTTPConnection, joined: Any = session) -> AsyncIterator[Caller]:
+        caller = Caller(_name_of(connection))
+        try:
+            yield caller
+        except BaseException:
+            caller.has_raised = True
+            raise
+
+    async def get_joined_queue(
+        connection: HTTPConnection,
+        joined: Any = session,
+        caller: Caller = Depends(call_of, scope="function"),
+    ) -> JobQueue:
+        return (await find(connection)).joined(joined, caller)
+
+    async def get_joined_sync_queue(
+        queue: JobQueue = Depends(get_joined_queue),
+    ) -> jobrunner.sync.SyncQueue:
+        return jobrunner.sync.SyncQueue(queue)
+
+    setattr(get_joined_queue, _JOINS, session)
+    return Dependencies(get_joined_queue, get_joined_sync_queue)
+
+
+def _name_of(connection: HTTPConnection) -> str:
+    path = getattr(connection.scope.get("route"), "path", connection.scope.get("path"))
+    return f"{connection.scope.get('method', 'WebSocket')} {path}"
+
+
+def advice_for(session: params.Depends | Callable[..., Any]) -> str:
+    """Return what to write in place of a plain ``Queue`` on a runner that has the session."""
+    written = _written(_marker(session))
+    return (
+        f"this runner has session={written}, and a plain Queue or SyncQueue would store jobs in a transaction of its"
+        f" own: write Queue = Annotated[JobQueue, Depends(job_queue({written}))], in `def` routes SyncQueue ="
+        f" Annotated[SyncQueue, Depends(sync_job_queue({written}))], with both functions from jobrunner.fastapi; or"
+        " Depends(jobs.queue)"
+    )
+
+
+def _written(session: params.Depends) -> str:
+    name = getattr(session.dependency, "__name__", repr(session.dependency))
+    return name if session.scope is None else f'Depends({name}, scope="{session.scope}")'
+
+
+# -- the routes, looked through ------------------------------------------------------------------------
+
+
+def check_routes(app: object) -> None:
+    """Make sure that no route holds a session in another scope than its queue.
+
+    Raises:
+        ConfigurationError: one does; the message names it and says what to write.
+    """
+    for path, route in _routes_of(app):
+        dependants = list(_all_of(getattr(route, "dependant", None)))
+        for wanted in {
+            session for one in dependants if (session := getattr(one.call, _JOINS, None))
+        }:
+            for one in dependants:
+                if one.call is wanted.dependency and not _same(one, wanted):
+                    raise ConfigurationError(_mismatch(path, route, one, wanted))
+
+
+def _same(dependant: Any, session: params.Depends) -> bool:
+    return bool(dependant.use_cache) and _scope_of(dependant.scope, session) == _scope_of(
+        session.scope, session
+    )
+
+
+def _scope_of(scope: str | None, session: params.Depends) -> str:
+    """Return the scope as FastAPI takes it: that of a generator is "request" by default."""
+    call = inspect.unwrap(session.dependency) if session.dependency is not None else None
+    call = call if inspect.isroutine(call) else getattr(call, "__call__", None)  # noqa: B004
+    makes = inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call)
+    return scope or ("request" if makes else "")
+
+
+def _mismatch(path: str, route: Any, dependant: Any, session: params.Depends) -> str:
+    methods = " ".join(sorted(getattr(route, "methods", None) or ("WebSocket",)))
+    name = getattr(session.dependency, "__name__", repr(session.dependency))
+    held = f'scope="{dependant.scope}"' if dependant.scope else "no scope"
+    if not dependant.use_cache:
+        held = "use_cache=False"
+    wanted = _written(session) if session.scope else f"Depends({name})"
+    fix = f"write {wanted} in the route"
+    if dependant.use_cache and dependant.scope:
+        fix += f', or JobRunner(session=Depends({name}, scope="{dependant.scope}"))'
+    return (
+        f"{methods} {path}: the route holds {name} with {held} and its queue with {wanted}, which FastAPI takes for two"
+        f" sessions, so that the jobs would not be in the route's transaction: {fix}"
+    )
+
+
+def _all_of(dependant: Any) -> Iterator[Any]:
+    if dependant is not None:
+        yield dependant
+        for one in dependant.dependencies:
+            yield from _all_of(one)
+
+
+def _routes_of(app: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for route in _flat(getattr(app, "routes", None) or ()):
+        path = prefix + str(getattr(route, "path", ""))
+        yield path, route
+        mounted = getattr(route, "app", None)
+        if mounted is not None and hasattr(mounted, "routes"):
+            yield from _routes_of(mounted, path)
+
+
+def _flat(routes: Iterable[Any]) -> Iterable[Any]:
+    # Newer versions keep an included router whole, and know the routes with all that the inclusion added.
+    contexts = getattr(fastapi.routing, "iter_route_contexts", None)
+    return routes if contexts is None else contexts(routes)

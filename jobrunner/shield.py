@@ -1,0 +1,24 @@
+"""Work that is done to its end, whatever becomes of the one who waits for it."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def to_the_end(work: Awaitable[T]) -> T:
+    """Wait for something to its end, also when the one who waits is cancelled meanwhile, who hears of it then."""
+    running = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except BaseException:  # noqa: BLE001, S110 - raised below, by the result
+            pass
+    result = running.result()
+    if cancelled is not None:
+        raise cancelled
+    return result

@@ -1,0 +1,498 @@
+"""SQLAlchemy's sessions as ``Session``, and its engines prepared for them; imported only where SQLAlchemy is in use.
+
+``Session`` and ``AsyncSession`` say when a transaction has ended; the commit event of an ``AsyncConnection`` comes
+before its rows can be seen, so that its end is looked for as that of a bare connection.
+"""
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+import aiosqlite
+from sqlalchemy import Dialect, Engine, event
+from sqlalchemy.engine import Connection
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+)
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+from jobrunner.errors import ConfigurationError, InvalidSession
+from jobrunner.model import Enqueue, Enqueued, Outcome
+from jobrunner.shield import to_the_end
+from jobrunner.store.sqlite import joined
+from jobrunner.store.sqlite.bare import (
+    IN_TRANSACTION,
+    Home,
+    Joining,
+    raise_as_a_session_error,
+)
+from jobrunner.store.sqlite.files import FileIdentity
+
+T = TypeVar("T")
+Durability = Literal["full", "normal"]
+
+_ATTACHED: Final = "jobrunner.attached"
+"""In ``info`` of each connection that was opened by an attached engine."""
+_WATCHED: Final = "jobrunner.watched"
+"""In ``info`` of a session that has jobs of which nobody has been told."""
+
+ATTACH: Final = (
+    "write attach(engine), with attach of jobrunner.sqlalchemy, where the engine is made and before it is first"
+    " used"
+)
+
+# -- engines -----------------------------------------------------------------------------------------
+
+
+class _Attachment:
+    """What is known of one connection of an attached engine."""
+
+    def __init__(self, durability: str) -> None:
+        self.durability = durability
+        self.file: FileIdentity | None = None
+        """The store's file, once the connection was found to be one to it."""
+
+
+_engines: "WeakKeyDictionary[Dialect, str]" = WeakKeyDictionary()
+"""The attached engines with their durability; a dialect is one engine's, whatever options are set on the engine."""
+
+
+def attach(engine: AsyncEngine | Engine, durability: Durability) -> None:
+    """See ``jobrunner.sqlalchemy.attach``."""
+    sync = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    if not isinstance(sync, Engine):
+        raise ConfigurationError(f"attach() takes an engine of SQLAlchemy, not {engine!r}")
+    if durability not in ("full", "normal"):
+        raise ConfigurationError(f'durability={durability!r} is neither "full" nor "normal"')
+    dialect = sync.dialect
+    if dialect.name != "sqlite" or dialect.driver not in ("pysqlite", "aiosqlite"):
+        raise ConfigurationError(
+            f"attach() takes an engine on the SQLite file of the jobs, not one of {dialect.name}+{dialect.driver}:"
+            ' write create_async_engine("sqlite+aiosqlite:///shop.db") or create_engine("sqlite:///shop.db")'
+        )
+    database = sync.url.database or ""
+    if database in ("", ":memory:") or ":memory:" in database or "mode=memory" in str(sync.url):
+        raise ConfigurationError(
+            "attach() takes an engine on the file of the jobs, and this one is in memory: name the runner's file,"
+            ' as in create_async_engine("sqlite+aiosqlite:///shop.db")'
+        )
+    known = _engines.get(dialect)
+    if known == durability:
+        return
+    if known is not None:
+        raise ConfigurationError(
+            f'the engine is attached already, with durability="{known}": attach it once'
+        )
+    _refuse_if_used(sync, is_async=isinstance(engine, AsyncEngine))
+    _engines[dialect] = durability
+    event.listen(sync, "connect", _Prepare(durability))
+
+
+def _refuse_if_used(engine: Engine, *, is_async: bool) -> None:
+    """Refuse an engine that has connections already; those that only wait in a sync engine's pool are closed."""
+    pool: Any = engine.pool
+    if not hasattr(pool, "checkedout"):
+        return  # keeps none
+    if not is_async and pool.checkedout() == 0:
+        engine.dispose()
+    elif pool.checkedout() or pool.checkedin():
+        dispose = "await engine.dispose()" if is_async else "engine.dispose()"
+        raise ConfigurationError(
+            f"the engine has open connections, which attach() would not reach: {ATTACH}, or `{dispose}` before it"
+        )
+
+
+class _Prepare:
+    """Sets each new connection of an engine."""
+
+    def __init__(self, durability: str) -> None:
+        self._durability = durability
+
+    def __call__(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        driver = entry.driver_connection
+        if isinstance(driver, aiosqlite.Connection):
+            adapted: Any = connection
+            adapted.run_async(self._prepare)
+        else:
+            joined.keep_promises(_raw(driver), self._durability)
+        entry.info[_ATTACHED] = _Attachment(self._durability)
+
+    async def _prepare(self, driver: aiosqlite.Connection) -> None:
+        hop: Callable[..., Awaitable[None]] = driver._execute  # noqa: SLF001 - as in ``connection``
+        await hop(joined.keep_promises, driver._conn, self._durability)  # noqa: SLF001
+
+
+def _raw(driver: Any) -> sqlite3.Connection:
+    if not isinstance(driver, sqlite3.Connection):
+        raise ConfigurationError(f"{driver!r} is no connection of sqlite3")
+    return driver
+
+
+# -- sessions ----------------------------------------------------------------------------------------
+
+
+class Grip(NamedTuple):
+    """The connection under a session, and what is known of it."""
+
+    driver: Any
+    attachment: _Attachment
+
+
+def alchemy_session_of(
+    home: Home, source: Any
+) -> "AlchemySession | AlchemyAsyncSession | AlchemyAsyncConnection | None":
+    """Return one of SQLAlchemy's sessions as a ``Session``; None if it is something else."""
+    if isinstance(source, (scoped_session, async_scoped_session)):
+        source = source()
+    if isinstance(source, AsyncSession):
+        return AlchemyAsyncSession(home, source)
+    if isinstance(source, AsyncConnection):
+        return AlchemyAsyncConnection(home, source)
+    if isinstance(source, Session):
+        return AlchemySession(home, source)
+    return None
+
+
+def _grip(connection: Connection, home: Home) -> Grip:
+    """Return the driver's connection, in the transaction of SQLAlchemy's one.
+
+    Raises:
+        InvalidSession: its engine is not attached, or less durable than the store.
+    """
+    if not connection.in_transaction():
+        # As with its first statement; else its commit() would have nothing to commit.
+        connection.begin()
+    proxied: PoolProxiedConnection = connection.connection
+    attachment: _Attachment | None = proxied.info.get(_ATTACHED)
+    if attachment is None:
+        raise InvalidSession(_not_attached(connection))
+    if home.durability == "full" and attachment.durability != "full":
+        raise InvalidSession(
+            'the runner has durability="full" and the engine of the session durability="normal", so that a power cut'
+            ' could undo an acknowledged job: write attach(engine) without it, or JobRunner(..., durability="normal")'
+        )
+    return Grip(proxied.driver_connection, attachment)
+
+
+def _not_attached(connection: Connection) -> str:
+    if connection.dialect.name != "sqlite":
+        return (
+            f"the session is one of {connection.dialect.name} and the jobs are in an SQLite file: one transaction"
+            " cannot span both"
+        )
+    if connection.dialect in _engines:
+        return f"the session's connection was opened before its engine was attached: {ATTACH}"
+    return f"the session's engine is not attached, and would break the promises of the jobs' file: {ATTACH}"
+
+
+def _raise_refused(error: SQLAlchemyError, home: Home) -> NoReturn:
+    """Raise what it means for whoever enqueues that SQLAlchemy does not give us its connection."""
+    if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
+        raise_as_a_session_error(error.orig, home)
+    raise InvalidSession(
+        f"the session gives no connection to store jobs through: {error}"
+    ) from error
+
+
+def _grip_of_session(session: Session, home: Home) -> Grip:
+    return _grip(session.connection(), home)
+
+
+def _has_unflushed(session: Session) -> bool:
+    return bool(session.new or session.dirty or session.deleted)
+
+
+def _in_transaction(driver: Any) -> bool:
+    return bool(driver.in_transaction)
+
+
+class _Alchemy(Joining):
+    """What SQLAlchemy's kinds share; the functions here run where the connection is used."""
+
+    driver: Any = None
+    """The driver's connection that jobs were stored through last."""
+
+    def is_closed(self) -> bool:
+        """Return whether the session cannot be committed any more, whatever its connection is used for next."""
+        return False
+
+    def follow(self, tell: Callable[[], None], lost: Callable[[], None]) -> None:
+        """Look for the end of the connection's transaction, of which nobody will say anything."""
+        driver = self.driver
+        if self.last_id is None or driver is None:
+            return
+
+        def raw() -> sqlite3.Connection | None:
+            if self.is_closed():
+                return None
+            held = driver if self.blocking else driver._connection  # noqa: SLF001 - None once closed
+            return cast("sqlite3.Connection | None", held)
+
+        self.home.watch.add(raw, id(self), self.last_id, tell, lost)
+
+    def insert_at(
+        self,
+        conn: sqlite3.Connection,
+        attachment: _Attachment,
+        jobs: Sequence[Enqueue],
+        now: int,
+    ) -> list[Enqueued]:
+        self.make_sure(conn, attachment)
+        return self.stored(joined.insert(conn, jobs, now))
+
+    def settle_at(
+        self, conn: sqlite3.Connection, attachment: _Attachment, outcome: Outcome, now: int
+    ) -> bool:
+        self.make_sure(conn, attachment)
+        return joined.settle(conn, outcome, now)
+
+    def begin_at(self, conn: sqlite3.Connection, attachment: _Attachment) -> None:
+        self.make_sure(conn, attachment)
+        joined.begin(conn)
+
+    def make_sure(self, conn: sqlite3.Connection, attachment: _Attachment) -> None:
+        """Hold the connection against the store's file, once in its life."""
+        if attachment.file is not self.home.file:
+            joined.prepare(conn, self.home.file, self.home.durability)
+            attachment.file = self.home.file
+
+
+class AlchemySession(_Alchemy):
+    """A ``Session``: everything is done at once, in the calling thread."""
+
+    blocking = True
+
+    def __init__(self, home: Home, source: Session) -> None:
+        super().__init__(home)
+        self.source = source
+
+    def _grip(self) -> Grip:
+        try:
+            grip = _grip_of_session(self.source, self.home)
+        except SQLAlchemyError as error:
+            _raise_refused(error, self.home)
+        if not isinstance(grip.driver, sqlite3.Connection):
+            raise InvalidSession(
+                "the Session stands on an async engine: hand in the AsyncSession that it belongs to"
+            )
+        self.driver = grip.driver
+        return grip
+
+    def _do(self, function: Callable[..., T], *args: Any) -> T:
+        driver, attachment = self._grip()
+        try:
+            return function(driver, attachment, *args)
+        except sqlite3.Error as error:
+            raise_as_a_session_error(error, self.home)
+            raise
+
+    async def has_changes(self) -> bool:
+        """See ``Session.has_changes``."""
+        if _has_unflushed(self.source):
+            return True
+        return self.source.in_transaction() and _in_transaction(self._grip().driver)
+
+    async def begin(self) -> None:
+        """See ``Session.begin``."""
+        if self.source.in_transaction():
+            raise InvalidSession(IN_TRANSACTION)
+        self._do(self.begin_at)
+
+    async def enqueue(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
+        """See ``Session.enqueue``."""
+        return self._do(self.insert_at, jobs, now)
+
+    async def settle(self, outcome: Outcome, *, now: int) -> bool:
+        """See ``Session.settle``."""
+        return self._do(self.settle_at, outcome, now)
+
+    async def commit(self) -> None:
+        """See ``Session.commit``."""
+        self.source.commit()
+
+    async def rollback(self) -> None:
+        """See ``Session.rollback``."""
+        self.source.rollback()
+
+    def watch(self, tell: Callable[[], None], lost: Callable[[], None]) -> None:
+        """See ``Session.watch``."""
+        if self.last_id is not None:
+            _watch(self, self.source, tell, lost)
+
+
+class _AsyncAlchemy(_Alchemy):
+    async def grip(self) -> Grip:
+        raise NotImplementedError
+
+    async def _hop(self, function: Callable[..., T], *args: Any) -> T:
+        driver, attachment = await self.grip()
+        try:
+            hop: Callable[..., Awaitable[T]] = driver._execute  # noqa: SLF001 - as in ``connection``
+            return await hop(function, driver._conn, attachment, *args)  # noqa: SLF001
+        except sqlite3.Error as error:
+            raise_as_a_session_error(error, self.home)
+            raise
+
+    async def enqueue(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
+        """See ``Session.enqueue``."""
+        return await self._hop(self.insert_at, jobs, now)
+
+    async def settle(self, outcome: Outcome, *, now: int) -> bool:
+        """See ``Session.settle``."""
+        return await self._hop(self.settle_at, outcome, now)
+
+
+class AlchemyAsyncSession(_AsyncAlchemy):
+    """An ``AsyncSession``."""
+
+    def __init__(self, home: Home, source: AsyncSession) -> None:
+        super().__init__(home)
+        self.source = source
+
+    async def grip(self) -> Grip:
+        """Return the connection that the session's transaction uses."""
+        try:
+            grip = await self.source.run_sync(_grip_of_session, self.home)
+        except SQLAlchemyError as error:
+            _raise_refused(error, self.home)
+        self.driver = grip.driver
+        return grip
+
+    async def has_changes(self) -> bool:
+        """See ``Session.has_changes``."""
+        if _has_unflushed(self.source.sync_session):
+            return True
+        return self.source.in_transaction() and _in_transaction((await self.grip()).driver)
+
+    async def begin(self) -> None:
+        """See ``Session.begin``."""
+        if self.source.in_transaction():
+            raise InvalidSession(IN_TRANSACTION)
+        await self._hop(self.begin_at)
+
+    async def commit(self) -> None:
+        """See ``Session.commit``."""
+        await to_the_end(self.source.commit())
+
+    async def rollback(self) -> None:
+        """See ``Session.rollback``."""
+        await to_the_end(self.source.rollback())
+
+    def watch(self, tell: Callable[[], None], lost: Callable[[], None]) -> None:
+        """See ``Session.watch``."""
+        if self.last_id is not None:
+            _watch(self, self.source.sync_session, tell, lost)
+
+
+class AlchemyAsyncConnection(_AsyncAlchemy):
+    """An ``AsyncConnection``."""
+
+    def __init__(self, home: Home, source: AsyncConnection) -> None:
+        super().__init__(home)
+        self.source = source
+
+    async def grip(self) -> Grip:
+        """Return the driver's connection."""
+        try:
+            grip = await self.source.run_sync(_grip, self.home)
+        except SQLAlchemyError as error:
+            _raise_refused(error, self.home)
+        self.driver = grip.driver
+        return grip
+
+    def is_closed(self) -> bool:
+        """Return whether the connection has gone back to its pool."""
+        return self.source.closed
+
+    async def has_changes(self) -> bool:
+        """See ``Session.has_changes``."""
+        return self.source.in_transaction() and _in_transaction((await self.grip()).driver)
+
+    async def begin(self) -> None:
+        """See ``Session.begin``."""
+        if self.source.in_transaction():
+            raise InvalidSession(IN_TRANSACTION)
+        await self._hop(self.begin_at)
+
+    async def commit(self) -> None:
+        """See ``Session.commit``."""
+        await to_the_end(self.source.commit())
+
+    async def rollback(self) -> None:
+        """See ``Session.rollback``."""
+        await to_the_end(self.source.rollback())
+
+    def watch(self, tell: Callable[[], None], lost: Callable[[], None]) -> None:
+        """See ``Session.watch``."""
+        self.follow(tell, lost)
+
+
+# -- the end of a session's transaction ---------------------------------------------------------------
+
+
+class _Watched(NamedTuple):
+    """Jobs of one call that nobody has been told of."""
+
+    nested: SessionTransaction | None
+    """The innermost SAVEPOINT that they were stored in; None for the transaction itself."""
+    tell: Callable[[], None]
+    lost: Callable[[], None]
+    by: _Alchemy
+
+
+def _watch(
+    by: _Alchemy, session: Session, tell: Callable[[], None], lost: Callable[[], None]
+) -> None:
+    watched: list[_Watched] = session.info.setdefault(_WATCHED, [])
+    watched.append(_Watched(session.get_nested_transaction(), tell, lost, by))
+
+
+def _after_commit(session: Session) -> None:
+    watched: list[_Watched] | None = session.info.get(_WATCHED)
+    if not watched:
+        return
+    nested = session.get_nested_transaction()
+    if nested is not None:
+        # A SAVEPOINT was released: what was in it is in what lies around it.
+        around = nested.parent if nested.parent is not None and nested.parent.nested else None
+        watched[:] = [
+            one._replace(nested=around) if one.nested is nested else one for one in watched
+        ]
+        return
+    del session.info[_WATCHED]
+    for one in {one.tell: one for one in watched}.values():
+        if _in_transaction(one.by.driver):
+            # A session inside a transaction that somebody else has begun, and ends.
+            one.by.follow(one.tell, one.lost)
+        else:
+            one.tell()
+
+
+def _after_rollback(session: Session) -> None:
+    watched: list[_Watched] | None = session.info.get(_WATCHED)
+    if not watched:
+        return
+    nested = session.get_nested_transaction()
+    if nested is None:
+        del session.info[_WATCHED]
+    else:
+        watched[:] = [one for one in watched if one.nested is not nested]
+
+
+def _after_end(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None and _WATCHED in session.info:
+        for one in session.info.pop(_WATCHED):
+            one.lost()
+
+
+# On the class: once for every session there is, which is cheaper than anew for each one that carries jobs.
+event.listen(Session, "after_commit", _after_commit)
+event.listen(Session, "after_rollback", _after_rollback)
+event.listen(Session, "after_transaction_end", _after_end)
