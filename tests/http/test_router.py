@@ -128,7 +128,7 @@ def test_get_of_a_finished_job_gives_its_attempts_without_arguments(site: Site) 
     assert (attempt["attempt"], attempt["outcome"], attempt["error"]) == (1, "succeeded", None)
     assert attempt["finished_at"] >= attempt["started_at"]
     assert attempt["worker"].isdigit()
-    assert "ada" not in answer.text
+    assert '"ada"' not in answer.text
 
 
 def test_get_of_a_job_in_another_spelling_of_its_id_finds_it(site: Site) -> None:
