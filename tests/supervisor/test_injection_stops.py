@@ -427,7 +427,8 @@ async def test_shutdown_leaves_a_hanging_thread_of_a_clean_up_behind(
         (attempt,) = supervisor_of(jobs).attempts.values()
     # Nor does anything wait for the thread: `asyncio.run` would wait for the task.
     assert attempt.task is not None
-    await soon(asyncio.wait([attempt.task]))
+    done, _ = await asyncio.wait([attempt.task], timeout=5)
+    assert done
     # What is left open is closed by the loop at its end, and is not told that all went well.
     assert "closed" not in said
     assert "it is settled, and its clean-up is left behind" in caplog.text
