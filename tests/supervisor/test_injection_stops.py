@@ -9,7 +9,16 @@ import pytest
 from fastapi import Depends
 from tenacity import wait_fixed
 
-from jobrunner import Injected, Job, JobCancelled, JobContext, JobDead, JobRunner, supervisor
+from jobrunner import (
+    Injected,
+    Job,
+    JobCancelled,
+    JobContext,
+    JobDead,
+    JobRunner,
+    supervisor,
+    worker,
+)
 from tests.engine import Gate, Heard, ThreadGate, history, soon, supervisor_of, worker_of
 
 
@@ -76,8 +85,14 @@ async def test_cancel_while_a_thread_makes_a_dependency_waits_for_it_and_ends(
         finally:
             said.append("unmade")
 
+    async def next_one() -> None:
+        said.append("next made")
+
     @jobs.task
-    async def work(_: Annotated[None, Depends(slow_open if yields else slow)] = Injected) -> None:
+    async def work(
+        _: Annotated[None, Depends(slow_open if yields else slow)] = Injected,
+        __: Annotated[None, Depends(next_one)] = Injected,
+    ) -> None:
         said.append("work")
 
     async with jobs.running():
@@ -217,13 +232,13 @@ async def test_cancel_of_itself_with_no_await_behind_it_spares_the_clean_up(
 
     async def careful() -> AsyncIterator[None]:
         yield
-        async with asyncio.timeout(0.01):
-            said.append("closing")
-            try:
+        await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop, at which a cancel would come
+        said.append("closing")
+        try:
+            async with asyncio.timeout(0.01):
                 await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                said.append("timed out")
-                raise
+        except TimeoutError:
+            said.append("timed out")
 
     @jobs.task
     async def work(job: JobContext, _: Annotated[None, Depends(careful)] = Injected) -> str:
@@ -283,6 +298,7 @@ async def test_clean_up_that_lasts_in_a_thread_is_reported_and_settled(
     tmp_db: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "CLEAN_UP_S", 0.01)
+    monkeypatch.setattr(worker, "POLL_S", 3600.0)
     jobs = JobRunner(tmp_db, queues={"default": 1})
     gate = ThreadGate()
 
@@ -360,8 +376,9 @@ async def test_shutdown_that_ends_an_attempt_has_it_cleaned_up(
     assert await state_of(tmp_db, job) == ("queued", ["released"])
 
 
+@pytest.mark.parametrize("is_async", [True, False])
 async def test_shutdown_cancels_a_clean_up_that_outlasts_the_grace(
-    tmp_db: Path, said: list[str]
+    tmp_db: Path, said: list[str], caplog: pytest.LogCaptureFixture, is_async: bool
 ) -> None:
     jobs = JobRunner(tmp_db, grace=0.02)
     gate = Gate()
@@ -374,10 +391,15 @@ async def test_shutdown_cancels_a_clean_up_that_outlasts_the_grace(
     async def work(_: Annotated[None, Depends(slow)] = Injected) -> str:
         return "done"
 
+    @jobs.task
+    def work_in_thread(_: Annotated[None, Depends(slow)] = Injected) -> str:
+        return "done"
+
     async with jobs.running():
-        job = await jobs.enqueue(work)
+        job = await jobs.enqueue(work if is_async else work_in_thread)
         await gate.arrival()
     assert said == ["closed by CancelledError"]
+    assert "left behind" not in caplog.text
     assert await state_of(tmp_db, job) == ("succeeded", ["succeeded"])
 
 
@@ -402,6 +424,11 @@ async def test_shutdown_leaves_a_hanging_thread_of_a_clean_up_behind(
     async with jobs.running():
         job = await jobs.enqueue(work)
         await gate.arrival()
+        (attempt,) = supervisor_of(jobs).attempts.values()
+    # Nor does anything wait for the thread: `asyncio.run` would wait for the task.
+    assert attempt.task is not None
+    done, _ = await asyncio.wait([attempt.task], timeout=5)
+    assert done
     # What is left open is closed by the loop at its end, and is not told that all went well.
     assert "closed" not in said
     assert "it is settled, and its clean-up is left behind" in caplog.text
@@ -426,5 +453,132 @@ async def test_shutdown_leaves_a_hanging_thread_of_a_dependency_behind(
     async with jobs.running():
         job = await jobs.enqueue(work)
         await gate.arrival()
+    # The thread may yet use what is open.
+    assert "closed by CancelledError" not in said
     gate.open()
     assert await state_of(tmp_db, job) == ("queued", ["released"])
+
+
+# -- stops that meet ------------------------------------------------------------------------------------------
+
+
+async def test_cancel_that_a_dependency_swallows_still_ends_the_attempt(
+    tmp_db: Path, said: list[str]
+) -> None:
+    jobs = JobRunner(tmp_db)
+    gate = Gate()
+
+    async def deaf() -> None:
+        try:
+            await gate.enter()
+        except asyncio.CancelledError:
+            said.append("swallowed")
+
+    @jobs.task
+    async def work(_: Annotated[None, Depends(deaf)] = Injected) -> None:
+        said.append("work")
+
+    async with jobs.running():
+        job = await jobs.enqueue(work)
+        await gate.arrival()
+        await jobs.cancel(job.id)
+        with pytest.raises(JobCancelled):
+            await job.result(timeout=15)
+    assert said == ["swallowed"]
+
+
+async def test_clean_up_of_a_cancelled_attempt_has_a_time_of_its_own(
+    tmp_db: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = JobRunner(tmp_db)
+    gates = [Gate(), Gate()]
+
+    async def slow() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await gates[1].enter()
+            said.append("closed")
+
+    @jobs.task
+    async def work(_: Annotated[None, Depends(slow)] = Injected) -> None:
+        await gates[0].enter()
+
+    async with jobs.running():
+        job = await jobs.enqueue(work)
+        await gates[0].arrival()
+        await jobs.cancel(job.id)
+        await gates[1].arrival()
+        # Whoever has been told to end is past its time now.
+        monkeypatch.setattr(supervisor, "OBEY_S", -1.0)
+        supervisor_of(jobs).look_for_disobedient()
+        assert len(supervisor_of(jobs).attempts) == 1
+        gates[1].open()
+        with pytest.raises(JobCancelled):
+            await job.result(timeout=15)
+    assert said == ["closed"]
+
+
+class HangsAfterItsThread:
+    """A job that is dead of its time-out, whose thread has ended since, and whose clean-up hangs."""
+
+    def __init__(self, jobs: JobRunner) -> None:
+        self.heard = Heard(jobs)
+        self.thread, self.clean_up = ThreadGate(), Gate()
+        self.cancelled = 0
+
+        async def deaf() -> AsyncIterator[None]:
+            try:
+                yield
+            finally:
+                while not self.clean_up._opened.is_set():
+                    try:
+                        await self.clean_up.enter()
+                    except asyncio.CancelledError:
+                        self.cancelled += 1
+
+        @jobs.task(timeout=0.02, max_attempts=1)
+        def work(_: Annotated[None, Depends(deaf)] = Injected) -> None:
+            self.thread.enter()
+
+        self.task = work
+
+    async def begin(self) -> None:
+        await self.task.enqueue()
+        await soon(self.heard.dead.get())
+        self.thread.open()
+        await self.clean_up.arrival()
+
+
+async def test_shutdown_leaves_the_clean_up_of_a_settled_attempt_behind(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db, grace=0.02)
+    hangs = HangsAfterItsThread(jobs)
+    async with jobs.running():
+        await hangs.begin()
+        (attempt,) = supervisor_of(jobs).stuck
+    assert attempt.abandoned
+    hangs.clean_up.open()
+    assert attempt.task is not None
+    await soon(asyncio.wait([attempt.task]))
+
+
+async def test_clean_up_of_a_settled_attempt_that_swallows_its_cancel_frees_its_slot(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "CLEAN_UP_S", 0.01)
+    monkeypatch.setattr(supervisor, "OBEY_S", 0.01)
+    jobs = JobRunner(tmp_db, queues={"default": 1})
+    hangs = HangsAfterItsThread(jobs)
+
+    @jobs.task
+    async def other() -> str:
+        return "other"
+
+    async with jobs.running():
+        await hangs.begin()
+        (attempt,) = supervisor_of(jobs).stuck
+        assert await (await jobs.enqueue(other)).result(timeout=15) == "other"
+        assert hangs.cancelled >= 1
+        hangs.clean_up.open()
+        assert attempt.task is not None
+        await soon(asyncio.wait([attempt.task]))
