@@ -44,6 +44,11 @@ class SyncQueue:
         self._check_thread("enqueue_many([...])")
         return self.run(self._find().enqueue_many(calls))
 
+    def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
+        """Store calls that run one after another; see ``JobQueue.enqueue_chain``."""
+        self._check_thread("enqueue_chain([...])")
+        return self.run(self._find().enqueue_chain(calls))
+
     @overload
     def get(self, id: str) -> Job[Any]: ...
     @overload

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from jobrunner.errors import StoreError, StoreUnavailable
@@ -29,15 +30,13 @@ from jobrunner.model import (
     Succeeded,
 )
 from jobrunner.store.protocol import Round, Written
-from jobrunner.store.sqlite import schedules
+from jobrunner.store.sqlite import chains, schedules
+from jobrunner.store.sqlite.inserts import insert, insert_all
 from jobrunner.store.sqlite.statements import (
     BURY_RUNNING,
     CANCEL,
     CANCEL_REQUESTS,
     EXPIRE,
-    FIND_BY_KEY,
-    INSERT,
-    INSERT_KEYED,
     KEEP_ATTEMPT,
     NEXT_DUE,
     PAUSED,
@@ -127,10 +126,12 @@ class _Pass:
                 if _SETTLE[kind](self.conn, group) != len(group):
                     raise _NeedsCare
             self.keep_attempts(outcomes)
+            self.follow(outcomes)
         else:
             for outcome in outcomes:
                 if _SETTLE[type(outcome)](self.conn, [outcome]) == 1:
                     self.keep_attempts([outcome])
+                    self.follow([outcome])
                 else:
                     self.stale.append(outcome)
         return cancelled
@@ -184,15 +185,27 @@ class _Pass:
             ],
         )
 
+    def follow(self, outcomes: Sequence[Outcome]) -> None:
+        """Let go, or cancel, what waits behind the jobs that have come to their end."""
+        chained = [outcome for outcome in outcomes if outcome.job.chain is not None]
+        if not chained:
+            return
+        done = [one.job.id for one in chained if isinstance(one, (Succeeded, Dead))]
+        stopped = [one.job.id for one in chained if isinstance(one, Cancelled)]
+        for let_go in chains.follow(self.conn, self.now, done=done, stopped=stopped):
+            self.note(*let_go)
+
     # -- what has become due -----------------------------------------------------
 
     def look_due(self) -> bool:
         """Expire and promote; return whether there is more than one round's share."""
         limit = PROMOTED_PER_ROUND
-        expired = self.conn.execute(EXPIRE, (self.now, self.now, limit)).rowcount
+        expired = self.conn.execute(EXPIRE, (self.now, self.now, limit)).fetchall()
+        stopped = [id for id, chain in expired if chain is not None]
+        chains.follow(self.conn, self.now, stopped=stopped)
         promoted = self.conn.execute(PROMOTE, (self.now, limit)).rowcount
         self.added += promoted
-        return limit in (expired, promoted)
+        return limit in (len(expired), promoted)
 
     def note_due(self, due: int) -> None:
         if self.next_due is None or due < self.next_due:
@@ -200,52 +213,46 @@ class _Pass:
 
     # -- enqueues ------------------------------------------------------------------
 
-    def enqueue(self, jobs: Sequence[Enqueue]) -> list[Enqueued | StoreError]:
+    def enqueue(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
         if self.careful:
-            return [self.insert_careful(job) for job in jobs]
-        # In the order given, which is their age: runs of jobs without a key in bulk, those with one by one.
-        made: list[Enqueued | StoreError] = []
-        for keyed, group in groupby(jobs, _has_key):
-            if keyed:
-                made.extend(map(self.insert_keyed, group))
-            else:
-                plain = list(group)
-                self.conn.executemany(INSERT, [(*job, self.first_state(job)) for job in plain])
-                made.extend(map(self.stored, plain))
-        return made
+            return [one for unit in _units(jobs) for one in self.insert_careful(unit)]
+        stored = insert_all(self.conn, jobs, self.now)
+        self.note_stored(jobs, stored)
+        return stored
 
-    def first_state(self, job: Enqueue) -> State:
-        # A job that is due from the start stays so when the clock steps back before its round.
-        return "queued" if job.run_at <= max(self.now, job.created_at) else "scheduled"
+    def note_stored(self, jobs: Sequence[Enqueue], stored: Sequence[Enqueued]) -> None:
+        for job, made in zip(jobs, stored, strict=True):
+            if made.created:
+                self.note(made.state, made.run_at, job.expires_at)
 
-    def stored(self, job: Enqueue) -> Enqueued:
-        state = self.first_state(job)
+    def note(self, state: State, run_at: int, expires_at: int | None) -> None:
+        """Note what a job that is new, or was let go, means for what comes next."""
+        if state == "blocked":
+            return
         if state == "queued":
             self.added += 1
         else:
-            self.note_due(job.run_at)
-        if job.expires_at is not None:
-            self.note_due(job.expires_at)
-        return Enqueued(job.id, True, job.task, job.queue, state, job.created_at, job.run_at, 0)
-
-    def insert_keyed(self, job: Enqueue) -> Enqueued:
-        if self.conn.execute(INSERT_KEYED, (*job, self.first_state(job))).rowcount:
-            return self.stored(job)
-        row = self.conn.execute(FIND_BY_KEY, (job.task, job.key)).fetchone()
-        return Enqueued(row[0], False, *row[2:])
+            self.note_due(run_at)
+        if expires_at is not None:
+            self.note_due(expires_at)
 
     def insert(self, job: Enqueue) -> Enqueued:
-        if job.key is not None:
-            return self.insert_keyed(job)
-        self.conn.execute(INSERT, (*job, self.first_state(job)))
-        return self.stored(job)
+        made = insert(self.conn, job, self.now)
+        self.note_stored([job], [made])
+        return made
 
-    def insert_careful(self, job: Enqueue) -> Enqueued | StoreError:
+    def insert_careful(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
+        """Store a job, or a chain, which is refused whole if one of its rows is."""
         try:
             with self.savepoint():
-                return self.insert(job)
+                stored = insert_all(self.conn, jobs, self.now)
         except _ROW_ERRORS as error:
-            return StoreUnavailable(f"the store refuses the row of job {job.id}: {error}")
+            what = (
+                f"the row of job {jobs[0].id}" if len(jobs) == 1 else f"a row of chain {jobs[0].id}"
+            )
+            return [StoreUnavailable(f"the store refuses {what}: {error}")] * len(jobs)
+        self.note_stored(jobs, stored)
+        return stored
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -318,8 +325,13 @@ class _Pass:
         return None
 
 
-def _has_key(job: Enqueue) -> bool:
-    return job.key is not None
+def _units(jobs: Sequence[Enqueue]) -> Iterator[Sequence[Enqueue]]:
+    """Return what is refused as one: each job that is in no chain, and each chain."""
+    for chain, group in groupby(jobs, attrgetter("chain")):
+        if chain is None:
+            yield from ([job] for job in group)
+        else:
+            yield list(group)
 
 
 def _json_ints(numbers: Sequence[int]) -> str:
