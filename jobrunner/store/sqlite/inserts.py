@@ -4,11 +4,20 @@ None of them undoes anything: after an error the caller rolls back, all of it or
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
+from typing import Final
 
 from jobrunner.model import Enqueue, Enqueued, State
-from jobrunner.store.sqlite.statements import FIND_BY_KEY, INSERT, INSERT_KEYED
+from jobrunner.store.sqlite.statements import (
+    FIND_BY_KEY,
+    INSERT,
+    INSERT_KEYED,
+    INSERT_LINKED,
+)
+
+_UNLINKED: Final = 15
+"""How many fields of a job that is in no chain are stored: all but ``chain`` and ``after``."""
 
 
 def insert_all(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[Enqueued]:
@@ -18,7 +27,7 @@ def insert_all(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> l
         if kind is True:
             made.extend(insert(conn, job, now) for job in group)
         elif kind is False:
-            made.extend(_insert_many(conn, list(group), now))
+            made.extend(_insert_plain(conn, list(group), now))
         else:
             made.extend(_insert_chain(conn, list(group), now))
     return made
@@ -28,7 +37,7 @@ def insert(conn: sqlite3.Connection, job: Enqueue, now: int) -> Enqueued:
     """Store one job, or find the unfinished one that holds its key."""
     state = _first_state(job, now)
     if job.key is None:
-        conn.execute(INSERT, (*job, state))
+        conn.execute(INSERT_LINKED, (*job, state))
     elif not conn.execute(INSERT_KEYED, (*job, state)).rowcount:
         row = conn.execute(FIND_BY_KEY, (job.task, job.key)).fetchone()
         return Enqueued(row[0], False, *row[2:])
@@ -40,17 +49,14 @@ def _kind(job: Enqueue) -> str | bool:
     return job.key is not None if job.chain is None else job.chain
 
 
-def _insert_many(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> Iterable[Enqueued]:
-    rows = [(*job, _first_state(job, now)) for job in jobs]
+def _insert_plain(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[Enqueued]:
+    states = [_first_state(job, now) for job in jobs]
+    rows = [(*job[:_UNLINKED], state) for job, state in zip(jobs, states, strict=True)]
     conn.executemany(INSERT, rows)
-    return [_made(job, row[-1]) for job, row in zip(jobs, rows, strict=True)]
+    return list(map(_made, jobs, states))
 
 
-def _insert_chain(
-    conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int
-) -> Iterable[Enqueued]:
-    if all(job.key is None for job in jobs):
-        return _insert_many(conn, jobs, now)
+def _insert_chain(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[Enqueued]:
     made: list[Enqueued] = []
     first = before = None
     for job in jobs:

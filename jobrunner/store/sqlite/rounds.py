@@ -222,7 +222,12 @@ class _Pass:
 
     def note_stored(self, jobs: Sequence[Enqueue], stored: Sequence[Enqueued]) -> None:
         for job, made in zip(jobs, stored, strict=True):
-            if made.created:
+            if not made.created:
+                continue
+            if made.state == "queued" and job.expires_at is None:
+                # Nearly all of them.
+                self.added += 1
+            else:
                 self.note(made.state, made.run_at, job.expires_at)
 
     def note(self, state: State, run_at: int, expires_at: int | None) -> None:
