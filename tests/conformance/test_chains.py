@@ -71,6 +71,13 @@ async def test_chain_whose_first_job_is_for_later_waits_for_it(store: Store) -> 
     assert [job.id for job in await claim(store, now=NOW + HOUR)] == [jobs[0].id]
 
 
+async def test_blocked_job_is_nobodys_next_due_time(store: Store) -> None:
+    later = new(run_at=NOW + HOUR, expires_at=NOW + DAY)
+    chain = chained([new(run_at=NOW + DAY), later])
+    assert (await store.write(Round(NOW, enqueues=chain))).next_due == NOW + DAY
+    assert (await store.write(Round(NOW, look_due=True))).next_due == NOW + DAY
+
+
 async def test_one_job_alone_is_no_chain(store: Store) -> None:
     (job,) = await a_chain(store, new())
     assert (job.chain, job.after, job.state) == (None, None, "queued")
