@@ -163,6 +163,8 @@ class DeadLetters:
                 replay_of=id,
                 schedule=row.schedule,
                 scheduled_for=row.scheduled_for,
+                chain=row.chain,
+                after=row.after,
             )
             stored = await self._store.replay_edited(id, edited)
         self._wake()
@@ -282,5 +284,7 @@ def dead_letter_of(row: JobRow, history: tuple[Any, ...] = ()) -> DeadLetter:
         replays=row.replays,
         replay_of=row.replay_of,
         replayed_as=row.replayed_as,
+        chain=row.chain,
+        after=row.after,
         history=history,
     )

@@ -124,6 +124,10 @@ class Job(Generic[R_co]):
     """The schedule that made this job."""
     scheduled_for: datetime | None = None
     """The tick that it was made for."""
+    chain: str | None = None
+    """The id of the first job of its chain; None if it is in none."""
+    after: str | None = None
+    """The job before it in the chain: while it is ``blocked`` it waits for that one, later it followed it."""
     _source: JobSource | None = field(default=None, repr=False)
 
     async def result(self, timeout: float | timedelta | None = None) -> R_co:
@@ -197,6 +201,10 @@ class DeadLetter:
     replay_of: str | None
     replayed_as: str | None
     """The job that replays it with edited arguments, if there is one."""
+    chain: str | None
+    """The id of the first job of its chain. What waited behind it has been let go when it died."""
+    after: str | None
+    """The job before it in the chain."""
     history: tuple[Attempt, ...] = ()
     """The attempts, oldest first; loaded by ``get`` only."""
 
@@ -211,6 +219,8 @@ class QueueInfo:
     paused: bool
     queued: int
     scheduled: int
+    blocked: int
+    """Jobs of chains that wait for the one before them."""
     running: int
     oldest_due_at: datetime | None
 

@@ -11,9 +11,13 @@ The life of a job (each arrow is one value below)::
                                       replay           ├─────▶ Cancelled ─▶ cancelled
                                         ▲              └─────▶ Dead ─┐
                                         └────── dead letter ◀────────┘
+
+In a chain, each job but the first is ``blocked`` until the one before it has succeeded or is dead; then it is scheduled
+or queued as a new one would be.  One that is cancelled or expires takes along those that wait behind it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
 State = Literal[
@@ -55,6 +59,20 @@ class Enqueue(NamedTuple):
     """The schedule that makes the job."""
     scheduled_for: int | None = None
     """The tick that it is made for, without jitter."""
+    chain: str | None = None
+    """The id of the first job of its chain. Those that follow one another and have the same are stored together or not
+    at all, in this order."""
+    after: str | None = None
+    """The id of the job before it in the chain, for which it waits."""
+
+
+def chained(jobs: Sequence[Enqueue]) -> Sequence[Enqueue]:
+    """Return jobs, in one round, as a chain; one alone is none."""
+    if len(jobs) < 2:  # noqa: PLR2004 - a chain has two ends
+        return jobs
+    chain = jobs[0].id
+    followers = [job._replace(chain=chain, after=before.id) for before, job in pairwise(jobs)]
+    return [jobs[0]._replace(chain=chain), *followers]
 
 
 class Enqueued(NamedTuple):
@@ -68,6 +86,8 @@ class Enqueued(NamedTuple):
     created_at: int
     run_at: int
     attempt: int
+    chain: str | None = None
+    after: str | None = None
 
 
 class Claimed(NamedTuple):
@@ -93,6 +113,8 @@ class Claimed(NamedTuple):
     suspect: bool
     """Its process died under it before: it runs with no other suspect beside it."""
     scheduled_for: int | None = None
+    chain: str | None = None
+    """Set if another job may wait for its end."""
 
 
 class Ended(NamedTuple):
@@ -122,6 +144,8 @@ class Succeeded(NamedTuple):
     """Why the result could not be kept, if it could not."""
     writes: Sequence[Write] = ()
     """What the task has asked to be written along; if one fails, so does the attempt."""
+    enqueues: Sequence[Enqueue] = ()
+    """Jobs to be stored along."""
 
 
 RESULT_PENDING: Final = "the process ended before the task had returned its result"
@@ -220,6 +244,8 @@ class JobRow(NamedTuple):
     replay_of: str | None
     schedule: str | None = None
     scheduled_for: int | None = None
+    chain: str | None = None
+    after: str | None = None
     reason: DeadReason | None = None
     error_type: str | None = None
     error: str | None = None
@@ -263,6 +289,7 @@ class QueueStats(NamedTuple):
     paused: bool
     queued: int
     scheduled: int
+    blocked: int
     running: int
     oldest_due_at: int | None
     """When the longest-waiting queued job became due."""

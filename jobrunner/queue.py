@@ -30,7 +30,16 @@ from jobrunner.foreign import queue_attribute
 from jobrunner.ids import new_id
 from jobrunner.job import Health, Job, QueueInfo, history_of
 from jobrunner.joined import Caller, Joined, told_on
-from jobrunner.model import FINISHED, RESULT_PENDING, AttemptRow, Enqueue, Enqueued, JobRow, State
+from jobrunner.model import (
+    FINISHED,
+    RESULT_PENDING,
+    AttemptRow,
+    Enqueue,
+    Enqueued,
+    JobRow,
+    State,
+    chained,
+)
 from jobrunner.paging import checked_limit, filter_of, read_cursor, write_cursor
 from jobrunner.schedules import Schedules
 from jobrunner.spec import TaskSpec, duration_us
@@ -145,6 +154,37 @@ class JobQueue:
         stored = await self._store_jobs(jobs, now)
         return [self._stored(one, call) for one, call in zip(stored, many, strict=True)]
 
+    async def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
+        """Store calls (``task.call(...)``) that run one after another, in one transaction: all of them, or none.
+
+        The first one is due as if it were alone. Each of the others is ``blocked`` until the one before it has
+        succeeded or is a dead letter, retries included, and starts then, or when its own ``delay`` or ``run_at`` is
+        over. If one is cancelled or expires, those behind it are cancelled.
+
+        A call whose ``key`` an unfinished job of its task holds stores nothing: that job is returned, with ``created``
+        False, and the chain goes on without it.
+
+        Returns:
+            The jobs, in the order of the calls.
+
+        Raises:
+            InvalidOptions: more than 10,000 calls.
+            InvalidArguments, UnknownTask, StoreError: as ``enqueue``.
+        """
+        now = now_us()
+        many = [self._checked(call, "enqueue_chain") for call in calls]
+        source = _one_session(many)
+        if source is not None and not self._joins(source):
+            return await self.joined(source).enqueue_chain(many)
+        if len(many) > ROWS_PER_CALL:
+            raise InvalidOptions(
+                f"enqueue_chain() takes {ROWS_PER_CALL:,} jobs at most, not {len(many):,}: it is one transaction, and"
+                " nobody else can write meanwhile. Let the last job of a chain enqueue the next chain"
+            )
+        jobs = chained([call.to_enqueue(id=new_id(now), now=now) for call in many])
+        stored = await self._store_jobs(jobs, now)
+        return [self._stored(one, call) for one, call in zip(stored, many, strict=True)]
+
     # -- in a transaction of the application's own ------------------------------------
 
     def joined(self, source: object, caller: Caller | None = None) -> "JobQueue":
@@ -176,11 +216,9 @@ class JobQueue:
             return self._store.session(named).blocking
         return self._joined is not None and self._joined.session.blocking
 
-    def _checked(self, call: Call[R]) -> Call[R]:
+    def _checked(self, call: Call[R], verb: str = "enqueue_many") -> Call[R]:
         if not isinstance(call, Call):
-            raise InvalidOptions(
-                f"{call!r} is not a call: write enqueue_many([task.call(...), ...])"
-            )
+            raise InvalidOptions(f"{call!r} is not a call: write {verb}([task.call(...), ...])")
         spec = call.spec
         if self._tasks.get(spec.name) is not spec:
             raise UnknownTask(
@@ -209,6 +247,8 @@ class JobQueue:
             None if options is None else options.tag,
             None,
             0,
+            chain=stored.chain,
+            after=stored.after,
             _source=self,
         )
 
@@ -256,6 +296,8 @@ class JobQueue:
             replays=row.replays,
             schedule=row.schedule,
             scheduled_for=None if row.scheduled_for is None else from_us(row.scheduled_for),
+            chain=row.chain,
+            after=row.after,
             _source=self,
         )
 

@@ -381,6 +381,10 @@ class JobRunner(TaskRouter):
         """Store many calls in one transaction; see ``JobQueue.enqueue_many``."""
         return await self._opened("jobs.enqueue_many(...)").enqueue_many(calls)
 
+    async def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
+        """Store calls that run one after another; see ``JobQueue.enqueue_chain``."""
+        return await self._opened("jobs.enqueue_chain(...)").enqueue_chain(calls)
+
     @overload
     async def get(self, id: str) -> Job[Any]: ...
     @overload

@@ -52,6 +52,11 @@ class SyncQueue:
             return _at_once(storing)
         return self.run(storing)
 
+    def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
+        """Store calls that run one after another; see ``JobQueue.enqueue_chain``."""
+        self._check_thread("enqueue_chain([...])")
+        return self.run(self._find().enqueue_chain(calls))
+
     @overload
     def get(self, id: str) -> Job[Any]: ...
     @overload

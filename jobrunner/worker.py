@@ -330,6 +330,9 @@ class Worker:
             for id in buried:
                 logger.error("job %s is a dead letter (unknown_task): no worker knows %s", id, task)
                 self._events.tell("dead", id)
+            if buried:
+                # What waited behind them in a chain is due now.
+                self.look()
             if len(buried) < ROWS_PER_SLICE:
                 return
 
@@ -387,7 +390,7 @@ class Worker:
             for name, count in row.queues.items():
                 slots[name] = slots.get(name, 0) + count
         stats = {one.name: one for one in await self._store.queues()}
-        empty = {name: QueueStats(name, False, 0, 0, 0, None) for name in slots}
+        empty = {name: QueueStats(name, False, 0, 0, 0, 0, None) for name in slots}
         return [
             QueueInfo(
                 name=name,
@@ -395,6 +398,7 @@ class Worker:
                 paused=one.paused,
                 queued=one.queued,
                 scheduled=one.scheduled,
+                blocked=one.blocked,
                 running=one.running,
                 oldest_due_at=None if one.oldest_due_at is None else from_us(one.oldest_due_at),
             )

@@ -52,6 +52,14 @@ async def poison() -> None:
     os._exit(9)
 
 
+@tasks.task(max_attempts=1, timeout=None)
+async def hold_once(name: str) -> str:
+    """Say so, and go on for ever in the only run that there is."""
+    say("held", name=name)
+    await never.wait()
+    return name
+
+
 @tasks.task(max_attempts=1)
 async def die_once() -> None:
     """End the process without a word, in a job that may run once."""
@@ -158,6 +166,26 @@ async def load(file: str, ledger_path: str) -> None:
         await asyncio.gather(*(ask() for _ in range(8)))
 
 
+async def chains(file: str, ledger_path: str) -> None:
+    """Enqueue chains of four and run them as fast as it goes, until killed; note what was acknowledged and run."""
+    ledger = Ledger(ledger_path)
+    jobs = JobRunner(file, queues={"default": 10})
+
+    @jobs.task(max_attempts=100)
+    async def step(job: JobContext, chain: str, place: int) -> None:
+        ledger.note("ran", f"{chain} {place}")
+
+    async def ask() -> None:
+        while True:
+            chain = str(random.getrandbits(64))
+            await jobs.enqueue_chain(step.call(chain, place) for place in range(4))
+            ledger.note("acked", chain, sync=True)
+
+    async with jobs.running():
+        say("open")
+        await asyncio.gather(*(ask() for _ in range(4)))
+
+
 # -- schedules ------------------------------------------------------------------------------------------------
 
 
@@ -181,6 +209,7 @@ ROLES: dict[str, Callable[..., Awaitable[None] | None]] = {
     "enqueue_and_vanish": enqueue_and_vanish,
     "run": run,
     "load": load,
+    "chains": chains,
     "tick": tick,
 }
 

@@ -24,6 +24,7 @@ from jobrunner.model import (
     State,
     Succeeded,
     WorkerRow,
+    chained,
 )
 from jobrunner.store.protocol import Round, Store, Written
 
@@ -220,6 +221,7 @@ Start = Literal[
     "queued again",
     "running",
     "running, asked to stop",
+    "blocked",
     "succeeded",
     "cancelled",
     "expired",
@@ -234,6 +236,7 @@ STARTS: Final[Sequence[Start]] = (
     "queued again",
     "running",
     "running, asked to stop",
+    "blocked",
     "succeeded",
     "cancelled",
     "expired",
@@ -262,9 +265,14 @@ async def bring(store: Store, start: Start, *, worker: int = WORKER) -> Specimen
         expires_at=NOW + SECOND if start == "expired" else EXPIRY,
         run_at=DUE if start in {"scheduled", "cancelled"} else NOW,
     )
-    await enqueue(store, job)
+    if start == "blocked":
+        # Behind one that no transition reaches.
+        head = new("head", queue="head", run_at=NOW + 10 * DAY)
+        await enqueue(store, *chained([head, job]))
+    else:
+        await enqueue(store, job)
     claimed: Claimed | None = None
-    if start not in {"scheduled", "queued", "cancelled", "expired"}:
+    if start not in {"scheduled", "queued", "blocked", "cancelled", "expired"}:
         (claimed,) = await claim(store, worker=worker)
     match start:
         case "scheduled again":
@@ -297,6 +305,7 @@ STATE_OF: Final[Mapping[Start, State]] = {
     "queued again": "queued",
     "running": "running",
     "running, asked to stop": "running",
+    "blocked": "blocked",
     "succeeded": "succeeded",
     "cancelled": "cancelled",
     "expired": "expired",

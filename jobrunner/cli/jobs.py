@@ -41,8 +41,11 @@ async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
         )
         return
     say_table(
-        ("id", "task", "queue", "state", "attempt", "due", "key", "tag"),
-        [(j.id, j.task, j.queue, j.state, j.attempt, j.run_at, j.key, j.tag) for j in found.items],
+        ("id", "task", "queue", "state", "attempt", "due", "key", "tag", "after"),
+        [
+            (j.id, j.task, j.queue, j.state, j.attempt, j.run_at, j.key, j.tag, j.after)
+            for j in found.items
+        ],
         empty="no jobs fit",
     )
     if found.next_cursor is not None:
@@ -86,7 +89,7 @@ async def _show(desk: "Desk", id: str, *, as_json: bool) -> None:
 @at_place
 @as_json
 def cancel(place: Place, *, id: str, as_json: bool) -> None:
-    """Cancel a job: a waiting one at once, a running one is asked to stop."""
+    """Cancel a job: a waiting one at once, a running one is asked to stop; what waits behind it is cancelled too."""
     from jobrunner.cli.desk import at_desk
 
     at_desk(place, lambda desk: _cancel(desk, id, as_json=as_json))

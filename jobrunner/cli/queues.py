@@ -33,9 +33,18 @@ async def _list(desk: "Desk", *, as_json: bool) -> None:
         say_json({"items": found})
         return
     say_table(
-        ("queue", "slots", "paused", "queued", "scheduled", "running", "oldest due"),
+        ("queue", "slots", "paused", "queued", "scheduled", "blocked", "running", "oldest due"),
         [
-            (q.name, q.slots, q.paused, q.queued, q.scheduled, q.running, q.oldest_due_at)
+            (
+                q.name,
+                q.slots,
+                q.paused,
+                q.queued,
+                q.scheduled,
+                q.blocked,
+                q.running,
+                q.oldest_due_at,
+            )
             for q in found
         ],
         empty="no queues yet",

@@ -51,9 +51,18 @@ async def _status(desk: "Desk", *, as_json: bool) -> None:
         return
     click.echo(f"store: {desk.store.path}")
     say_table(
-        ("queue", "slots", "paused", "queued", "scheduled", "running", "oldest due"),
+        ("queue", "slots", "paused", "queued", "scheduled", "blocked", "running", "oldest due"),
         [
-            (q.name, q.slots, q.paused, q.queued, q.scheduled, q.running, q.oldest_due_at)
+            (
+                q.name,
+                q.slots,
+                q.paused,
+                q.queued,
+                q.scheduled,
+                q.blocked,
+                q.running,
+                q.oldest_due_at,
+            )
             for q in queues
         ],
         empty="no queues yet",

@@ -22,6 +22,7 @@ from jobrunner.job import JobBody
 from jobrunner.model import AttemptOutcome, DeadReason
 
 ID = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
+FOLLOWER_ID = "01936d2c-7a40-7c3e-9d55-7a1d2e3f4b5c"
 MOMENT = "2026-11-22T08:00:00Z"
 
 PAGE_LIMIT = 200
@@ -82,7 +83,10 @@ class JobQuery(Request):
     state: Annotated[
         Literal["scheduled", "queued", "running", "blocked", "succeeded", "cancelled", "expired"]
         | None,
-        Field(description="Only in this state. Dead jobs are listed as dead letters."),
+        Field(
+            description="Only in this state. `blocked` ones wait for the job before them in a chain. Dead jobs are"
+            " listed as dead letters."
+        ),
     ] = None
     tag: Tag = None
     key: Key = None
@@ -133,7 +137,27 @@ class JobSummaryBody(JobBody):
                     "replays": 0,
                     "schedule": None,
                     "scheduled_for": None,
-                }
+                    "chain": None,
+                    "after": None,
+                },
+                {
+                    "id": FOLLOWER_ID,
+                    "task": "notify_warehouse",
+                    "queue": "default",
+                    "state": "blocked",
+                    "run_at": MOMENT,
+                    "created_at": MOMENT,
+                    "attempt": 0,
+                    "created": False,
+                    "key": None,
+                    "tag": None,
+                    "replay_of": None,
+                    "replays": 0,
+                    "schedule": None,
+                    "scheduled_for": None,
+                    "chain": ID,
+                    "after": ID,
+                },
             ]
         },
     )
@@ -148,6 +172,12 @@ class JobSummaryBody(JobBody):
     replays: int = Field(description="How often it was put back from the dead letters.")
     schedule: str | None = Field(description="The schedule that made it.")
     scheduled_for: datetime | None = Field(description="The tick that it was made for.")
+    chain: str | None = Field(
+        description="The id of the first job of its chain; null if it is in none."
+    )
+    after: str | None = Field(
+        description="The job before it in the chain: while it is `blocked` it waits for that one, later it followed it."
+    )
 
 
 class JobDetailBody(JobSummaryBody):
@@ -177,7 +207,7 @@ class CancelledBody(Answer):
 
     cancelled: bool = Field(
         description="True if the job will not run, or was running and has been asked to stop;"
-        " false if it had finished or died before."
+        " false if it had finished or died before. Those behind it in its chain are cancelled with it."
     )
 
 
@@ -227,6 +257,11 @@ class DeadLetterSummaryBody(Answer):
         description="The dead letter that it replayed with other arguments."
     )
     replayed_as: str | None = Field(description="The job that replays it with other arguments.")
+    chain: str | None = Field(
+        description="The id of the first job of its chain; null if it is in none. What waited behind it was let go when"
+        " it died."
+    )
+    after: str | None = Field(description="The job before it in the chain.")
 
 
 class DeadLetterBody(DeadLetterSummaryBody):
@@ -323,6 +358,9 @@ class QueueBody(Answer):
     paused: bool = Field(examples=[False])
     queued: int = Field(description="Jobs that could start now.", examples=[3])
     scheduled: int = Field(description="Jobs that wait for their time.", examples=[120])
+    blocked: int = Field(
+        description="Jobs that wait for the one before them in a chain.", examples=[4]
+    )
     running: int = Field(examples=[2])
     oldest_due_at: datetime | None = Field(
         description="Since when the longest-waiting queued job is due."

@@ -56,7 +56,7 @@ class Written(NamedTuple):
     cancelled: frozenset[int]
     """``seq`` of jobs whose outcome would have run them again, but a cancel had been requested: cancelled instead."""
     enqueued: Sequence[Enqueued | StoreError]
-    """One per enqueue, in order; an error concerns that row alone."""
+    """One per enqueue, in order; an error concerns that row alone, or all of its chain."""
     claimed: Sequence[Claimed]
     """In claim order: priority (high first), then due time, then age."""
     next_due: int | None
@@ -199,13 +199,20 @@ class Store(Protocol):
         An outcome is written only while its ``(seq, lease, worker)`` still runs; otherwise it is reported as stale.
         The writes of a success are done with it or not at all; of one whose write fails nothing is written.
         A keyed enqueue whose key an unfinished job of the task holds stores nothing and returns that job with
-        ``created`` False. A claim takes only tasks in ``claim.tasks``, only from queues that are not paused, never
+        ``created`` False. The jobs of a chain are stored together or not at all; an error concerns the whole chain. A
+        claim takes only tasks in ``claim.tasks``, only from queues that are not paused, never
         more than the free slots, and nothing that has expired; it counts the attempt and raises the lease.
 
         A fire is carried out only while the schedule's next tick, revision and edition are as they were seen and it
         is neither paused nor disabled; otherwise nothing of it is written. The step to the next tick, the record of
         each tick and its job are there together or not at all, and no tick of a schedule is ever recorded twice.
         With ``overlap="skip"`` a tick makes no job while a job of the schedule is unfinished.
+
+        Of a chain, each job but the first is ``blocked`` until the one before it has succeeded or is dead; the same
+        transaction makes it scheduled if its ``run_at`` is still ahead, else queued and due now, so that the round that
+        ends a job claims the next one. A job that is cancelled or expires takes along all that wait behind it. In place
+        of one whose key is taken, the one after it follows the last one that was stored. This holds for every method
+        that ends a job.
 
         Raises:
             StoreBusy, StoreFull, StoreUnavailable: nothing of the round was stored.
@@ -278,7 +285,8 @@ class Store(Protocol):
     async def cancel(self, id: str, *, now: int) -> JobRow | None:
         """Cancel a waiting job at once, ask a running one to stop; return the row as it was before, None if unknown.
 
-        A finished or dead job is left alone.
+        A blocked job is one that waits: those behind it are cancelled with it, those before it go on. A finished or
+        dead job is left alone.
         """
         ...
 
@@ -312,6 +320,8 @@ class Store(Protocol):
 
     async def replay(self, id: str, *, now: int) -> Enqueued:
         """Put a dead letter back under its own id, with fresh attempts, due now; its history stays.
+
+        One of a chain keeps its place there, but those behind it were let go when it died, and do not wait again.
 
         Raises:
             JobNotFound: no dead letter has this id (it may have been replayed a moment ago).
@@ -426,6 +436,8 @@ class Store(Protocol):
         limit: int,
     ) -> int:
         """Delete one slice of finished jobs and dead letters that are past their time; return how many.
+
+        A job that waits, blocked ones too, is never deleted, however old.
 
         Args:
             finished_before: succeeded, cancelled and expired jobs older than this go.

@@ -78,6 +78,33 @@ async def test_cancel_ends_a_waiting_job_and_refuses_one_that_has_ended(stored: 
     assert (await jobrunner("jobs", "cancel", NO_ID, *at)).code == 4
 
 
+async def test_chain_is_listed_shown_and_counted_by_its_blocked_jobs(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    runner = JobRunner(stored.path, queues={"default": 1, "mail": 1})
+    runner.include(tasks)
+    async with runner.running(work=False):
+        chain = await runner.enqueue_chain([hold.options(delay=3600).call(), hold.call()])
+    first, second = (job.id for job in chain)
+    answer = await jobrunner("jobs", "list", "--state", "blocked", *at)
+    assert [(row["id"], row["after"]) for row in answer.rows] == [(second, first)]
+    shown = await jobrunner("jobs", "show", second, "--json", *at)
+    assert (shown.json["state"], shown.json["chain"], shown.json["after"]) == (
+        "blocked",
+        first,
+        first,
+    )
+    text = await jobrunner("jobs", "show", second, *at)
+    assert f"after       {first}" in text.out
+    queues = await jobrunner("queues", "list", *at)
+    counted = {row["queue"]: (row["scheduled"], row["blocked"]) for row in queues.rows}
+    assert counted == {"default": ("1", "1"), "mail": ("1", "0")}
+    status = await jobrunner("status", "--json", *at)
+    assert {q["name"]: q["blocked"] for q in status.json["queues"]} == {"default": 1, "mail": 0}
+    assert (await jobrunner("jobs", "cancel", first, *at)).code == 0
+    shown = await jobrunner("jobs", "show", second, "--json", *at)
+    assert shown.json["state"] == "cancelled"
+
+
 async def test_dead_letters_are_listed_and_shown_whole(stored: Stored) -> None:
     at = ("--store", stored.path)
     answer = await jobrunner("dead", "list", "--task", "fail", "--reason", "exhausted", *at)

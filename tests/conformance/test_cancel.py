@@ -40,7 +40,7 @@ async def test_cancel_returns_the_row_as_it_was_before(store: Store, start: Star
     specimen = await bring(store, start)
     assert await store.cancel(specimen.row.id, now=NOW + SECOND) == specimen.row
     row = await row_of(store, specimen.row.id)
-    if STATE_OF[start] in {"scheduled", "queued"}:
+    if STATE_OF[start] in {"scheduled", "queued", "blocked"}:
         assert row == specimen.row._replace(state="cancelled", finished_at=NOW + SECOND)
     elif STATE_OF[start] == "running":
         assert row == specimen.row._replace(cancel_requested=True)

@@ -47,7 +47,7 @@ async def test_enqueue_with_the_key_of_a_job_returns_it_while_it_is_unfinished(
     store: Store, start: Start
 ) -> None:
     specimen = await bring(store, start)
-    unfinished = STATE_OF[start] in {"scheduled", "queued", "running"}
+    unfinished = STATE_OF[start] in {"scheduled", "queued", "running", "blocked"}
     rival = new(key="key")
     (made,) = await enqueue(store, rival)
     assert made.created is not unfinished

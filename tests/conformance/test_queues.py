@@ -1,6 +1,6 @@
 """Queues: paused and resumed, and what they hold."""
 
-from jobrunner.model import QueueStats
+from jobrunner.model import QueueStats, chained
 from jobrunner.store.protocol import Round, Store
 from tests.conformance.rigs import Rig
 from tests.factories import (
@@ -76,11 +76,12 @@ async def test_queues_counts_what_is_unfinished_in_each(store: Store) -> None:
         new(queue="mail", run_at=NOW + HOUR),
         new(queue="later", run_at=NOW + HOUR),
     )
+    await enqueue(store, *chained([new(queue="later", run_at=NOW + HOUR), new(queue="mail")]))
     await store.pause("mail", now=NOW)
     assert await store.queues() == [
-        QueueStats("empty", True, 0, 0, 0, None),
-        QueueStats("later", False, 0, 1, 0, None),
-        QueueStats("mail", True, 2, 1, 1, NOW - HOUR),
+        QueueStats("empty", True, 0, 0, 0, 0, None),
+        QueueStats("later", False, 0, 2, 0, 0, None),
+        QueueStats("mail", True, 2, 1, 1, 1, NOW - HOUR),
     ]
 
 
@@ -98,7 +99,7 @@ async def test_queues_names_the_longest_wait_whatever_the_priority(store: Store)
 
 async def test_queues_counts_suspects_as_queued(rig: Rig) -> None:
     await make_suspect(rig)
-    assert await rig.store.queues() == [QueueStats("default", False, 1, 0, 0, NOW)]
+    assert await rig.store.queues() == [QueueStats("default", False, 1, 0, 0, 0, NOW)]
 
 
 async def test_queues_stops_each_count_at_100_000(store: Store) -> None:
@@ -107,6 +108,9 @@ async def test_queues_stops_each_count_at_100_000(store: Store) -> None:
     await store.write(Round(NOW, enqueues=[new() for _ in range(many)]))
     (default,) = await store.queues()
     assert (default.queued, default.scheduled) == (100_000, 100_000)
+    await store.write(Round(NOW, enqueues=chained([new() for _ in range(many + 1)])))
+    (default,) = await store.queues()
+    assert default.blocked == 100_000
 
 
 async def test_waiting_tasks_names_each_pair_with_queued_jobs(store: Store) -> None:

@@ -1,12 +1,13 @@
 """The store against a model of plain dicts, through stories that Hypothesis makes up.
 
 The model says what each verb does to one job.  The machine compares all rows after each step, and with them that no job
-is lost or doubled, that leases only grow, that a stale outcome changes nothing, and that no dead worker holds a job.
+is lost or doubled, that leases only grow, that a stale outcome changes nothing, that no dead worker holds a job, and
+that what is blocked waits for a job that is there and unfinished, and not for ever.
 """
 
 import asyncio
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -23,11 +24,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobrunner.errors import AlreadyReplayed, JobNotFound, KeyTaken
-from jobrunner.model import LOST_LIMIT, Claimed, Enqueue, Enqueued, Filter, Outcome
+from jobrunner.errors import AlreadyReplayed, JobNotFound, KeyTaken, StoreError
+from jobrunner.model import LOST_LIMIT, Claimed, Enqueue, Enqueued, Filter, Outcome, chained
 from jobrunner.store.protocol import Round
 from tests.conformance.rigs import RIGS, Rig
-from tests.factories import NOW, OUTCOMES, SECOND, claim_of, new, worker_row
+from tests.factories import NOW, OUTCOMES, SECOND, claim_of, new, succeeded, worker_row
 
 T = TypeVar("T")
 
@@ -57,12 +58,14 @@ class Job:
     suspect: bool = False
     replays: int = 0
     replayed_as: str | None = None
+    chain: str | None = None
+    after: str | None = None
     attempts: dict[int, str | None] = field(default_factory=dict)
     """How each attempt ended, by lease; None for the running one."""
 
     @property
     def unfinished(self) -> bool:
-        return self.state in {"scheduled", "queued", "running"}
+        return self.state in {"scheduled", "queued", "running", "blocked"}
 
     def stop(self, outcome: str, state: str) -> None:
         """End the running attempt."""
@@ -119,6 +122,21 @@ class StoreMachine(RuleBasedStateMachine):
     def any_in(self, *states: str) -> bool:
         return any(job.state in states for job in self.jobs.values())
 
+    def ended(self, job: Job) -> None:
+        """Let go, or cancel, what waits behind a job that has come to its end."""
+        for behind in self.jobs.values():
+            if behind.state != "blocked" or behind.after != job.enqueue.id:
+                continue
+            if job.state in {"succeeded", "dead"}:
+                behind.state = "queued" if behind.run_at <= self.now else "scheduled"
+                # Also when the clock has stepped back since it was made.
+                if behind.run_at <= behind.enqueue.created_at:
+                    behind.state = "queued"
+                behind.run_at = max(behind.run_at, self.now)
+            else:
+                behind.state, behind.finished_at = "cancelled", self.now
+                self.ended(behind)
+
     # -- workers ------------------------------------------------------------------------------------
 
     @initialize()
@@ -144,7 +162,9 @@ class StoreMachine(RuleBasedStateMachine):
             if job.worker == worker:
                 job.stop("released", "cancelled" if job.cancel_requested else "queued")
                 job.attempt -= 1
-                job.finished_at = self.now if job.state == "cancelled" else None
+                if job.state == "cancelled":
+                    job.finished_at = self.now
+                    self.ended(job)
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data(), others=st.booleans())
@@ -158,6 +178,8 @@ class StoreMachine(RuleBasedStateMachine):
         for job in list(self.jobs.values()):
             if job.worker == worker:
                 self.lose(job)
+                if not job.unfinished:
+                    self.ended(job)
                 if job.state == "dead":
                     buried.add(job.enqueue.id)
         assert set(found.buried) == buried
@@ -192,7 +214,7 @@ class StoreMachine(RuleBasedStateMachine):
     ) -> None:
         self.now += time
         outcomes = self.some_outcomes(data) if settles and self.claims else []
-        enqueues = [self.some_job(data) for _ in range(count)]
+        enqueues = [job for _ in range(count) for job in self.some_unit(data)]
         claim = None
         if claims and self.alive:
             claim = claim_of(
@@ -201,24 +223,33 @@ class StoreMachine(RuleBasedStateMachine):
                 tasks=data.draw(st.sampled_from([TASKS, TASKS[:1], TASKS[1:]])),
                 suspects=data.draw(st.booleans()),
             )
-        written = self.do(
-            self.rig.store.write(
-                Round(self.now, outcomes, look_due=look, enqueues=enqueues, claim=claim)
-            )
+        self.write(Round(self.now, outcomes, look_due=look, enqueues=enqueues, claim=claim))
+
+    def write(self, batch: Round) -> None:
+        """Write a round, and do the same to the model."""
+        outcomes, enqueues, claim, look = (
+            batch.outcomes,
+            batch.enqueues,
+            batch.claim,
+            batch.look_due,
         )
+        written = self.do(self.rig.store.write(batch))
         assert list(written.stale) == [one for one in outcomes if not self.settled(one)]
         if look:
             self.look_due()
             assert not written.more_due
-        for job, made in zip(enqueues, written.enqueued, strict=True):
-            assert isinstance(made, Enqueued)
-            self.enqueued(job, made)
+        self.stored(enqueues, written.enqueued)
         expected = [] if claim is None else self.claimable(claim)
         assert [job.id for job in written.claimed] == [job.enqueue.id for job in expected]
         for claimed in written.claimed:
             self.claimed(claimed)
         if look:
             assert written.next_due == self.next_due()
+
+    def some_unit(self, data: st.DataObject) -> Sequence[Enqueue]:
+        """Draw a job, or a chain of a few."""
+        length = data.draw(st.sampled_from([1, 1, 2, 3]))
+        return chained([self.some_job(data) for _ in range(length)])
 
     def some_job(self, data: st.DataObject) -> Enqueue:
         run_at = self.now + data.draw(TIMES)
@@ -264,6 +295,7 @@ class StoreMachine(RuleBasedStateMachine):
         job.stop(ended.outcome, states[kind])
         if kind in {"Succeeded", "Cancelled", "Dead"}:
             job.finished_at = ended.at
+            self.ended(job)
         if kind in {"Snoozed", "Released"}:
             job.attempt -= 1
         if kind in {"RetryAt", "Snoozed"}:
@@ -277,6 +309,7 @@ class StoreMachine(RuleBasedStateMachine):
             if job.state in {"scheduled", "queued"}:
                 if job.expires_at is not None and job.expires_at <= self.now:
                     job.state, job.finished_at = "expired", self.now
+                    self.ended(job)
                 elif job.run_at <= self.now:
                     job.state = "queued"
 
@@ -286,15 +319,38 @@ class StoreMachine(RuleBasedStateMachine):
         due += [job.expires_at for job in waiting if job.expires_at is not None]
         return min(due, default=None)
 
+    def stored(self, jobs: Sequence[Enqueue], made: Sequence[Enqueued | StoreError]) -> None:
+        """Add what was stored to the model; those of a chain follow the last one before them that was."""
+        last: dict[str, tuple[str, str]] = {}
+        for job, one in zip(jobs, made, strict=True):
+            assert isinstance(one, Enqueued)
+            if job.chain is None:
+                self.enqueued(job, one)
+                continue
+            chain, after = last.get(job.chain, (job.id, None))
+            self.enqueued(job._replace(chain=chain, after=after), one)
+            if one.created:
+                last[job.chain] = chain, job.id
+
     def enqueued(self, job: Enqueue, made: Enqueued) -> None:
         holder = self.holder(job.task, job.key)
         if holder is not None:
             assert (made.id, made.created, made.state) == (holder.enqueue.id, False, holder.state)
             return
         state = "queued" if job.run_at <= self.now else "scheduled"
+        if job.after is not None and job.replay_of is None:
+            state = "blocked"
         assert (made.id, made.created, made.state) == (job.id, True, state)
         age = len(self.jobs) + self.gone
-        self.jobs[job.id] = Job(job, age, state, job.run_at, expires_at=job.expires_at)
+        self.jobs[job.id] = Job(
+            job,
+            age,
+            state,
+            job.run_at,
+            expires_at=job.expires_at,
+            chain=job.chain,
+            after=job.after,
+        )
 
     def claimable(self, claim: Any) -> list[Job]:
         """Return the jobs that a claim takes, in order."""
@@ -333,8 +389,9 @@ class StoreMachine(RuleBasedStateMachine):
         before = self.do(self.rig.store.cancel(job.enqueue.id, now=self.now))
         assert before is not None
         assert before.state == job.state
-        if job.state in {"scheduled", "queued"}:
+        if job.state in {"scheduled", "queued", "blocked"}:
             job.state, job.finished_at = "cancelled", self.now
+            self.ended(job)
         elif job.state == "running":
             job.cancel_requested = True
 
@@ -462,6 +519,25 @@ class StoreMachine(RuleBasedStateMachine):
         del self.jobs[job.enqueue.id]
         self.gone += 1
 
+    @precondition(lambda self: self.any_in("blocked"))
+    @rule()
+    def everybody_works_until_nothing_waits(self) -> None:
+        """Whatever has happened: with time and a worker nothing stays blocked, or unfinished at all."""
+        for worker in sorted(self.alive):
+            self.sign_off(worker)
+        self.join(WORKERS[0])
+        if self.paused:
+            self.pause_or_resume()
+        self.now += 100 * STEP_US
+        for _ in range(2 * len(self.jobs)):
+            if not any(job.unfinished for job in self.jobs.values()):
+                break
+            before = len(self.claims)
+            self.write(Round(self.now, look_due=True, claim=claim_of(slots=99, tasks=TASKS)))
+            ends = [succeeded(job, at=self.now) for job in self.claims[before:]]
+            self.write(Round(self.now, ends))
+        assert not any(job.unfinished for job in self.jobs.values())
+
     @rule(seconds=st.integers(1, 30))
     def the_clock_steps_back(self, seconds: int) -> None:
         self.now -= seconds * SECOND
@@ -493,6 +569,9 @@ class StoreMachine(RuleBasedStateMachine):
             if job.state != "dead":
                 assert bool(row.cancel_requested) == job.cancel_requested
             assert row.replayed_as == job.replayed_as
+            assert (row.chain, row.after) == (job.chain, job.after)
+            if row.state == "blocked":
+                assert self.jobs[row.after].unfinished
             assert [(one.lease, one.outcome) for one in attempts] == sorted(job.attempts.items())
             if job.state == "running":
                 assert attempts[-1].worker in self.alive

@@ -158,6 +158,7 @@ ALLOWED: Final[Mapping[str, tuple[Transition, Mapping[Start, str]]]] = {
             "scheduled again": "cancelled",
             "queued": "cancelled",
             "queued again": "cancelled",
+            "blocked": "cancelled",
             "cancelled": "cancelled",
             "running": "running",
             "running, asked to stop": "running",
@@ -172,7 +173,7 @@ ALLOWED: Final[Mapping[str, tuple[Transition, Mapping[Start, str]]]] = {
     "recover": (recover, {"running": "queued", "running, asked to stop": "cancelled"}),
 }
 
-UNFINISHED: Final = {"scheduled", "queued", "running"}
+UNFINISHED: Final = {"scheduled", "queued", "running", "blocked"}
 
 
 @pytest.mark.parametrize("start", STARTS)

@@ -72,6 +72,17 @@ class Site:
 
         return self.call(greet)
 
+    def chain(self) -> list[Job[str]]:
+        """Return a chain of three whose first job is scheduled for later."""
+
+        async def greet() -> list[Job[str]]:
+            first = self.greet.options(delay=3600)
+            return await self.jobs.enqueue_chain(
+                [first.call("ada"), self.greet.call("bob"), self.greet.call("eve")]
+            )
+
+        return self.call(greet)
+
     def dead(self, email: str = "ada", *, key: str | None = None, tag: str | None = None) -> str:
         """Return the id of a dead letter."""
 

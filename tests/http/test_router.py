@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from jobrunner import ConfigurationError, Job, JobRunner, NotRunning
 from jobrunner.fastapi import JobQueue, Queue, SyncQueue, bearer, get_queue
-from tests.http.conftest import NOBODY, TOKEN, Site
+from tests.http.conftest import NOBODY, PATIENCE_S, TOKEN, Site
 
 CANARY = "canary-7f3a"
 """An argument that must not show where arguments do not belong."""
@@ -162,6 +162,45 @@ def test_cancel_of_a_waiting_job_cancels_it(site: Site) -> None:
     answer = site.client.post(f"/jobs/{job.id}/cancel")
     assert (answer.status_code, answer.json()) == (200, {"cancelled": True})
     assert site.client.get(f"/jobs/{job.id}").json()["state"] == "cancelled"
+
+
+def test_chain_shows_its_order_and_is_cancelled_from_a_place_on(site: Site) -> None:
+    chain = site.chain()
+    first, second, third = (job.id for job in chain)
+
+    def place(id: str) -> tuple[str, str | None, str | None]:
+        body = site.client.get(f"/jobs/{id}").json()
+        return body["state"], body["chain"], body["after"]
+
+    def blocked() -> list[int]:
+        queues = site.client.get("/jobs/queues").json()["items"]
+        return [queue["blocked"] for queue in queues if queue["name"] == "default"]
+
+    assert [place(job.id) for job in chain] == [
+        ("scheduled", first, None),
+        ("blocked", first, first),
+        ("blocked", first, second),
+    ]
+    listed = site.client.get("/jobs", params={"state": "blocked"}).json()["items"]
+    assert [(item["id"], item["after"]) for item in listed] == [(third, second), (second, first)]
+    assert blocked() == [2]
+    answer = site.client.post(f"/jobs/{second}/cancel")
+    assert (answer.status_code, answer.json()) == (200, {"cancelled": True})
+    assert [place(job.id)[0] for job in chain] == ["scheduled", "cancelled", "cancelled"]
+    assert blocked() == [0]
+
+
+def test_dead_letter_of_a_chain_shows_its_place_there(site: Site) -> None:
+    async def write() -> list[str]:
+        bad = site.write_letter.call("nowhere")
+        chain = await site.jobs.enqueue_chain([bad, site.greet.call("ada")])
+        await chain[1].result(PATIENCE_S)
+        return [job.id for job in chain]
+
+    first, _ = site.call(write)
+    (letter,) = site.client.get("/jobs/dead-letters").json()["items"]
+    assert (letter["id"], letter["chain"], letter["after"]) == (first, first, None)
+    assert site.client.get(f"/jobs/dead-letters/{first}").json()["chain"] == first
 
 
 def test_cancel_of_a_finished_or_dead_job_says_that_nothing_was_cancelled(site: Site) -> None:

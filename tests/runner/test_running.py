@@ -322,6 +322,7 @@ async def test_uses_unopened_runner_is_told_which_line_opens_it(tmp_db: Path) ->
     uses: list[Any] = [
         lambda: jobs.enqueue(greet),
         lambda: jobs.enqueue_many([greet.call()]),
+        lambda: jobs.enqueue_chain([greet.call()]),
         lambda: jobs.get("x"),
         jobs.list,
         lambda: jobs.cancel("x"),

@@ -122,6 +122,8 @@ async def test_calls_on_the_loop_are_refused_with_the_line_to_write(tmp_db: Path
             jobs.sync.enqueue(double, 1)
         with pytest.raises(WrongThread, match=r"await queue\.enqueue_many\("):
             jobs.sync.enqueue_many([double.call(1)])
+        with pytest.raises(WrongThread, match=r"await queue\.enqueue_chain\("):
+            jobs.sync.enqueue_chain([double.call(1)])
         with pytest.raises(WrongThread, match=r"await queue\.get\(id\)"):
             jobs.sync.get("x")
         with pytest.raises(WrongThread, match=r"await queue\.cancel\(id\)"):

@@ -65,6 +65,7 @@ async def test_file_of_version_1_keeps_its_jobs_and_goes_on(version_1: Path) -> 
         letter = await row_of(store, ID.format(1))
         assert (letter.state, letter.args, letter.tag) == ("dead", '{"n":1}', "dead")
         assert (letter.schedule, letter.scheduled_for) == (None, None)
+        assert (letter.chain, letter.after) == (None, None)
         assert len(await store.attempts(letter.seq)) == 1
         done = await row_of(store, ID.format(2))
         assert (done.state, done.result) == ("succeeded", '"done"')

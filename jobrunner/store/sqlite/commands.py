@@ -4,18 +4,20 @@ import sqlite3
 from collections.abc import Sequence
 
 from jobrunner.model import JobRow
-from jobrunner.store.sqlite import reads
+from jobrunner.store.sqlite import chains, reads
 from jobrunner.store.sqlite.statements import CANCEL_REQUESTS
 
 
 def cancel(conn: sqlite3.Connection, id: str, now: int) -> JobRow | None:
     row = reads.get(conn, id)
     if row is not None:
-        conn.execute(
+        waited = conn.execute(
             "UPDATE jobrunner_jobs SET state = 'cancelled', finished_at = ?"
             " WHERE seq = ? AND state IN ('scheduled', 'queued', 'blocked')",
             (now, row.seq),
-        )
+        ).rowcount
+        if waited and row.chain is not None:
+            chains.follow(conn, now, stopped=[id])
         conn.execute(
             "UPDATE jobrunner_jobs SET cancel_requested = 1 WHERE seq = ? AND state = 'running'",
             (row.seq,),

@@ -8,10 +8,11 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-from jobrunner.errors import InvalidSession
+from jobrunner.errors import InvalidSession, StoreUnavailable
 from jobrunner.model import Enqueue, Enqueued, Outcome
-from jobrunner.store.sqlite import rounds
 from jobrunner.store.sqlite.files import FileIdentity
+from jobrunner.store.sqlite.inserts import ROW_ERRORS, insert_all
+from jobrunner.store.sqlite.settling import Notes, Settling
 
 _TAKE_WRITE_LOCK = "DELETE FROM jobrunner_meta WHERE 0"
 """Changes nothing, and makes of an open transaction one that writes."""
@@ -21,11 +22,14 @@ def insert(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[
     """Insert jobs, all or none, in the connection's transaction; begin one if there is none."""
     with _rows_as_tuples(conn):
         begin_if_none(conn)
-        if len(jobs) == 1:
-            # One INSERT is all or nothing by itself.
-            return rounds.insert(conn, jobs, now)
-        with _all_or_none(conn):
-            return rounds.insert(conn, jobs, now)
+        try:
+            if len(jobs) == 1:
+                # One INSERT is all or nothing by itself.
+                return insert_all(conn, jobs, now)
+            with _all_or_none(conn):
+                return insert_all(conn, jobs, now)
+        except ROW_ERRORS as error:
+            raise StoreUnavailable(f"the store refuses the row of a job: {error}") from error
 
 
 def settle(conn: sqlite3.Connection, outcome: Outcome, now: int) -> bool:
@@ -33,7 +37,9 @@ def settle(conn: sqlite3.Connection, outcome: Outcome, now: int) -> bool:
     with _rows_as_tuples(conn):
         begin_if_none(conn)
         with _all_or_none(conn):
-            return rounds.settle(conn, outcome, now)
+            alone = Settling(conn, now, Notes(), careful=True)
+            alone.settle([outcome])
+            return not alone.stale
 
 
 def begin(conn: sqlite3.Connection) -> None:

@@ -7,20 +7,21 @@ from collections.abc import Collection, Sequence
 from jobrunner.errors import AlreadyReplayed, JobNotFound, KeyTaken
 from jobrunner.model import DeadReason, Enqueue, Enqueued, Filter
 from jobrunner.store.protocol import Replayed, Slice
+from jobrunner.store.sqlite import chains
 from jobrunner.store.sqlite.reads import letters_where
-from jobrunner.store.sqlite.statements import BURY_WAITING, FIND_BY_KEY, INSERT
+from jobrunner.store.sqlite.statements import BURY_WAITING, FIND_BY_KEY, INSERT_LINKED
 
 # The lease travels along and never goes back, so that an outcome from an earlier life stays fenced out; the row keeps
 # its seq, under which its history lies.
 _PUT_BACK = """
 INSERT INTO jobrunner_jobs (
     seq, id, task, queue, state, args, priority, created_at, run_at, attempt, lease, key, tag, max_attempts, timeout,
-    replays, replay_of, schedule, scheduled_for
+    replays, replay_of, schedule, scheduled_for, chain, after
 )
 SELECT seq, id, task, queue, 'queued', args, priority, created_at, ?, 0, lease, key, tag, max_attempts, timeout,
-    replays + 1, replay_of, schedule, scheduled_for
+    replays + 1, replay_of, schedule, scheduled_for, chain, after
 FROM jobrunner_dead_letters WHERE letter = ?
-RETURNING id, 1, task, queue, state, created_at, run_at, attempt"""
+RETURNING id, 1, task, queue, state, created_at, run_at, attempt, chain, after"""
 
 
 def replay(conn: sqlite3.Connection, id: str, now: int) -> Enqueued:
@@ -71,14 +72,23 @@ def replay_edited(conn: sqlite3.Connection, id: str, job: Enqueue) -> Enqueued:
     """Store ``job`` in place of a dead letter, which stays and points to it."""
     letter = _find(conn, id)
     try:
-        conn.execute(INSERT, (*job, "queued"))
+        conn.execute(INSERT_LINKED, (*job, "queued"))
     except sqlite3.IntegrityError as error:
         raise _key_error(conn, job.task, job.key or "") from error
     conn.execute(
         "UPDATE jobrunner_dead_letters SET replayed_as = ? WHERE letter = ?", (job.id, letter)
     )
     return Enqueued(
-        job.id, True, job.task, job.queue, "queued", job.created_at, job.run_at, attempt=0
+        job.id,
+        True,
+        job.task,
+        job.queue,
+        "queued",
+        job.created_at,
+        job.run_at,
+        0,
+        job.chain,
+        job.after,
     )
 
 
@@ -158,7 +168,10 @@ def bury_waiting(
             (queue, task, due_before, limit - len(seqs)),
         ).fetchall()
     conn.executemany(BURY_WAITING, [(now, reason, None, error, None, seq) for (seq,) in seqs])
-    ids: list[tuple[str]] = []
+    buried: list[tuple[str, str | None]] = []
     for (seq,) in seqs:
-        ids.extend(conn.execute("DELETE FROM jobrunner_jobs WHERE seq = ? RETURNING id", (seq,)))
-    return [id for (id,) in ids]
+        buried += conn.execute(
+            "DELETE FROM jobrunner_jobs WHERE seq = ? RETURNING id, chain", (seq,)
+        )
+    chains.follow(conn, now, done=[id for id, chain in buried if chain is not None])
+    return [id for id, _ in buried]

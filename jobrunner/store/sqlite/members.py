@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from jobrunner.model import LOST_LIMIT, WorkerRow
+from jobrunner.store.sqlite import chains
 from jobrunner.store.sqlite.statements import BURY_RUNNING, KEEP_ATTEMPT, REMOVE
 
 SUSPECT_CRASHES: Final = 2
@@ -47,14 +48,17 @@ def leave(conn: sqlite3.Connection, worker: int, now: int) -> None:
         """,
         (now, worker),
     )
-    conn.execute(
+    given_back = conn.execute(
         """
         UPDATE jobrunner_jobs SET state = iif(cancel_requested, 'cancelled', 'queued'), worker = NULL,
             finished_at = iif(cancel_requested, ?, NULL), attempt = attempt - 1
         WHERE state = 'running' AND worker = ?
+        RETURNING id, chain, state
         """,
         (now, worker),
-    )
+    ).fetchall()
+    stopped = [id for id, chain, state in given_back if chain is not None and state == "cancelled"]
+    chains.follow(conn, now, stopped=stopped)
     conn.execute("DELETE FROM jobrunner_workers WHERE worker = ?", (worker,))
 
 
@@ -87,15 +91,16 @@ def take_jobs(conn: sqlite3.Connection, worker: int, now: int) -> Taken | None:
         return None
     # What the dead one knew of its tasks: the process that finds it may have no code of them, or a later one.
     max_attempts: Mapping[str, int | None] = json.loads(deleted[0][0])
-    requeued, buried = 0, []
+    requeued, buried = 0, list[str]()
+    done, stopped = list[str](), list[str]()
     held = conn.execute(
         """
-        SELECT seq, lease, id, task, attempt, max_attempts, crashes + 1, started_at, cancel_requested
+        SELECT seq, lease, id, task, attempt, max_attempts, crashes + 1, started_at, cancel_requested, chain
         FROM jobrunner_jobs WHERE state = 'running' AND worker = ?
         """,
         (worker,),
     ).fetchall()
-    for seq, lease, id, task, attempt, own_max, crashes, started_at, cancel in held:
+    for seq, lease, id, task, attempt, own_max, crashes, started_at, cancel, chain in held:
         fence = (seq, lease, worker)
         conn.execute(
             KEEP_ATTEMPT,
@@ -109,11 +114,15 @@ def take_jobs(conn: sqlite3.Connection, worker: int, now: int) -> Taken | None:
                 " WHERE seq = ? AND lease = ? AND worker = ?",
                 (now, *fence),
             )
+            if chain is not None:
+                stopped.append(id)
         elif attempt >= most if most is not None else crashes >= LOST_LIMIT:
             conn.execute("UPDATE jobrunner_jobs SET crashes = ? WHERE seq = ?", (crashes, seq))
             conn.execute(BURY_RUNNING, (now, "lost", "ProcessLost", _LOST, None, *fence))
             conn.execute(REMOVE, fence)
             buried.append(id)
+            if chain is not None:
+                done.append(id)
         else:
             # One death says little: a deploy or a power cut takes all running jobs along. From the second on, or when
             # the next one would be its last, the job runs with no other suspect beside it, so that the innocent are
@@ -125,4 +134,5 @@ def take_jobs(conn: sqlite3.Connection, worker: int, now: int) -> Taken | None:
                 (crashes, suspect, *fence),
             )
             requeued += 1
+    chains.follow(conn, now, done=done, stopped=stopped)
     return Taken(requeued, buried)

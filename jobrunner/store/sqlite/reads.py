@@ -16,13 +16,13 @@ MAX_INTEGER: Final = 2**63 - 1
 _JOB = """
 SELECT seq, id, task, queue, state, args, created_at, run_at, attempt, priority, key, tag, expires_at, max_attempts,
     timeout, started_at, first_started_at, finished_at, result, result_omitted, cancel_requested, crashes, replays,
-    replay_of, schedule, scheduled_for
+    replay_of, schedule, scheduled_for, chain, after
 FROM jobrunner_jobs"""
 
 _LETTER = """
 SELECT seq, id, task, queue, 'dead', args, created_at, run_at, attempt, priority, key, tag, expires_at, max_attempts,
     timeout, started_at, first_started_at, died_at, NULL, NULL, 0, crashes, replays,
-    replay_of, schedule, scheduled_for, reason, error_type, error, traceback, replayed_as, letter
+    replay_of, schedule, scheduled_for, chain, after, reason, error_type, error, traceback, replayed_as, letter
 FROM jobrunner_dead_letters"""
 
 
@@ -121,6 +121,15 @@ def queues(conn: sqlite3.Connection) -> Sequence[QueueStats]:
             """
         )
     )
+    blocked = dict(
+        conn.execute(
+            f"""
+            SELECT queue, count(*) FROM (
+                SELECT queue FROM jobrunner_jobs WHERE state = 'blocked' LIMIT {COUNT_CAP}
+            ) GROUP BY queue
+            """
+        )
+    )
     running = dict(
         conn.execute(
             "SELECT queue, count(*) FROM jobrunner_jobs WHERE state = 'running' GROUP BY queue"
@@ -134,13 +143,14 @@ def queues(conn: sqlite3.Connection) -> Sequence[QueueStats]:
     oldest: dict[str, int] = {}
     for name, _, due in waiting_tasks(conn):
         oldest[name] = min(due, oldest.get(name, due))
-    names = sorted(paused | set(queued) | set(scheduled) | set(running) | set(suspects))
+    names = sorted(paused.union(queued, scheduled, blocked, running, suspects))
     return [
         QueueStats(
             name,
             name in paused,
             queued.get(name, 0) + suspects.get(name, 0),
             scheduled.get(name, 0),
+            blocked.get(name, 0),
             running.get(name, 0),
             oldest.get(name),
         )

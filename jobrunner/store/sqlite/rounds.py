@@ -6,79 +6,44 @@ again item by item, so that only the culprit hears of it.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any, cast
+from operator import attrgetter
 
 from jobrunner.errors import StoreError, StoreUnavailable
 from jobrunner.model import (
-    RESULT_PENDING,
-    Cancelled,
     Claim,
     Claimed,
-    Dead,
     Enqueue,
     Enqueued,
     Fire,
     Fired,
-    Outcome,
-    Released,
-    RetryAt,
-    Returned,
-    Snoozed,
-    State,
     Succeeded,
 )
 from jobrunner.store.protocol import Round, Written
-from jobrunner.store.sqlite import schedules, writes
-from jobrunner.store.sqlite.codes import primary_code
+from jobrunner.store.sqlite import chains, schedules
+from jobrunner.store.sqlite.inserts import ROW_ERRORS, insert, insert_all
+from jobrunner.store.sqlite.settling import NeedsCare, Notes, Settling, TookAllAlong
 from jobrunner.store.sqlite.statements import (
     BEGIN,
-    BURY_RUNNING,
-    CANCEL,
-    CANCEL_REQUESTS,
     EXPIRE,
-    FIND_BY_KEY,
-    INSERT,
-    INSERT_KEYED,
-    KEEP_ATTEMPT,
-    KEEP_RESULT,
     NEXT_DUE,
     PAUSED,
     PROMOTE,
     RANK,
     RELEASE,
-    REMOVE,
     ROLLBACK,
     ROLLBACK_TO,
-    RUN_AGAIN,
     SAVEPOINT,
     START_LISTED,
     START_RUNNABLE,
-    SUCCEED,
     SUSPECTS,
     WAITING_TASKS,
 )
 
 PROMOTED_PER_ROUND = 500
 """Ten thousand jobs due at one instant must not hold the writer for long."""
-
-
-# A constraint broken, and what no column can hold: too long, too large a number, half of a surrogate pair.
-_ROW_ERRORS = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeEncodeError)
-
-
-class _NeedsCare(Exception):
-    """The bulk pass met an outcome that the fence refuses."""
-
-
-class _TookAllAlong(Exception):
-    """A write of a task has rolled back the whole round; its error is the cause."""
-
-    def __init__(self, success: Succeeded, error: BaseException) -> None:
-        self.success = success
-        self.error = error
 
 
 def write(conn: sqlite3.Connection, batch: Round) -> Written:
@@ -88,38 +53,18 @@ def write(conn: sqlite3.Connection, batch: Round) -> Written:
     while True:
         try:
             return _Pass(conn, batch, careful=careful, refused=left_out).run()
-        except _TookAllAlong as culprit:
+        except TookAllAlong as culprit:
             left_out.append((culprit.success, culprit.error))
             batch = batch._replace(
                 outcomes=[one for one in batch.outcomes if one is not culprit.success]
             )
-        except (_NeedsCare, *_ROW_ERRORS):
+        except (NeedsCare, *ROW_ERRORS):
             if careful:
                 raise
             careful = True
         if conn.in_transaction:
             conn.execute(ROLLBACK)
         conn.execute(BEGIN)
-
-
-def insert(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[Enqueued]:
-    """Insert jobs inside the open transaction; one row that cannot be stored fails the call, and may leave others.
-
-    Raises:
-        StoreUnavailable: the store refuses a row.
-    """
-    try:
-        # In the bulk pass an error is raised and never a value.
-        return cast("list[Enqueued]", _Pass(conn, Round(now), careful=False).enqueue(jobs))
-    except _ROW_ERRORS as error:
-        raise StoreUnavailable(f"the store refuses the row of a job: {error}") from error
-
-
-def settle(conn: sqlite3.Connection, outcome: Outcome, now: int) -> bool:
-    """Write how one attempt ended inside the open transaction; return False if the fence refuses it."""
-    alone = _Pass(conn, Round(now), careful=True)
-    alone.settle([outcome])
-    return not alone.stale
 
 
 class _Pass:
@@ -137,145 +82,33 @@ class _Pass:
         self.batch = batch
         self.now = batch.now
         self.careful = careful
-        self.stale: list[Outcome] = []
-        self.refused = list(refused)
-        self.added = 0
-        """Rows that became claimable in this round."""
-        self.next_due: int | None = None
+        self.notes = Notes()
+        self.settling = Settling(conn, batch.now, self.notes, careful=careful, refused=refused)
 
     def run(self) -> Written:
         batch = self.batch
-        cancelled = self.settle(batch.outcomes) if batch.outcomes else frozenset()
+        settling, notes = self.settling, self.notes
+        cancelled = settling.settle(batch.outcomes) if batch.outcomes else frozenset()
         more_due = self.look_due() if batch.look_due else False
         fired = [self.fire(fire) for fire in batch.fires]
         enqueued = self.enqueue(batch.enqueues) if batch.enqueues else []
         claimed = self.claim(batch.claim) if batch.claim else []
         if batch.look_due:
             # In place of what was noted on the way: by now that may have been promoted or claimed.
-            (self.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
+            (notes.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
         return Written(
-            stale=self.stale,
+            stale=settling.stale,
             cancelled=cancelled,
             enqueued=enqueued,
             claimed=claimed,
-            next_due=self.next_due,
+            next_due=notes.next_due,
             more_due=more_due,
-            left_queued=self.added > len(claimed),
-            refused=tuple(self.refused),
+            left_queued=notes.added > len(claimed),
+            refused=tuple(settling.refused),
             fired=fired,
             next_tick=None
             if batch.ticks_of is None
             else schedules.next_tick(self.conn, batch.ticks_of),
-        )
-
-    # -- outcomes -------------------------------------------------------------
-
-    def settle(self, outcomes: Sequence[Outcome]) -> frozenset[int]:
-        """Write how attempts ended; return the jobs that a waiting cancel kept from running again."""
-        cancelled: frozenset[int] = frozenset()
-        if any(type(outcome) is not Succeeded for outcome in outcomes):
-            outcomes, cancelled = self.obey_cancels(outcomes)
-            self.note_again(outcomes)
-        if not self.careful:
-            self.settle_in_bulk(outcomes)
-        else:
-            for outcome in outcomes:
-                self.settle_one(outcome)
-        return cancelled
-
-    def settle_in_bulk(self, outcomes: Sequence[Outcome]) -> None:
-        by_kind: dict[type, list[Any]] = {}
-        ended: list[Outcome] = []
-        for outcome in outcomes:
-            kind = type(outcome)
-            if kind is Succeeded and outcome.writes:  # type: ignore[union-attr]
-                self.settle_one(outcome)
-                continue
-            by_kind.setdefault(kind, []).append(outcome)
-            if kind is not Returned:
-                ended.append(outcome)
-        for kind, group in by_kind.items():
-            if _SETTLE[kind](self.conn, group) != len(group):
-                raise _NeedsCare
-        self.keep_attempts(ended)
-
-    def settle_one(self, outcome: Outcome) -> None:
-        if type(outcome) is Succeeded and outcome.writes:
-            self.settle_with_writes(outcome)
-        elif _SETTLE[type(outcome)](self.conn, [outcome]) != 1:
-            self.stale.append(outcome)
-        elif type(outcome) is not Returned:
-            self.keep_attempts([outcome])
-
-    def settle_with_writes(self, success: Succeeded) -> None:
-        """Settle a job and do what its task has asked to be written, both or neither."""
-        conn = self.conn
-        conn.execute(SAVEPOINT)
-        if _succeed(conn, [success]) != 1:
-            self.stale.append(success)
-            conn.execute(RELEASE)
-            return
-        self.keep_attempts([success])
-        try:
-            writes.run(conn, success.writes)
-            conn.execute(RELEASE)
-        except BaseException as error:
-            if conn.in_transaction:
-                conn.execute(ROLLBACK_TO)
-                conn.execute(RELEASE)
-                self.refused.append((success, error))
-            elif isinstance(error, sqlite3.Error) and _is_of_the_disk(error):
-                raise
-            else:
-                raise _TookAllAlong(success, error) from error
-
-    def note_again(self, outcomes: Iterable[Outcome]) -> None:
-        """Note when jobs will run again."""
-        for outcome in outcomes:
-            if isinstance(outcome, (RetryAt, Snoozed)):
-                self.note_due(outcome.run_at)
-            elif isinstance(outcome, Released):
-                self.added += 1
-
-    def obey_cancels(self, outcomes: Sequence[Outcome]) -> tuple[Sequence[Outcome], frozenset[int]]:
-        """Turn outcomes that would run a job again into a cancel where one was asked for meanwhile."""
-        asked = {
-            (seq, lease)
-            for worker in {outcome.job.worker for outcome in outcomes}
-            for seq, lease in self.conn.execute(CANCEL_REQUESTS, (worker,))
-        }
-        if not asked:
-            return outcomes, frozenset()
-        obeyed: list[Outcome] = []
-        cancelled: set[int] = set()
-        for outcome in outcomes:
-            job, ended = outcome.job, outcome.ended
-            runs_again = isinstance(outcome, (RetryAt, Snoozed, Released))
-            if runs_again and (job.seq, job.lease) in asked:
-                cancelled.add(job.seq)
-                obeyed.append(Cancelled(job, ended))
-            else:
-                obeyed.append(outcome)
-        return obeyed, frozenset(cancelled)
-
-    def keep_attempts(self, outcomes: Sequence[Outcome]) -> None:
-        self.conn.executemany(
-            KEEP_ATTEMPT,
-            [
-                (
-                    job.seq,
-                    job.lease,
-                    job.attempt,
-                    job.worker,
-                    job.started_at,
-                    ended.at,
-                    ended.outcome,
-                    ended.error_type,
-                    ended.error,
-                    ended.traceback,
-                )
-                for job, ended, *_ in outcomes
-            ],
         )
 
     # -- what has become due -----------------------------------------------------
@@ -283,63 +116,39 @@ class _Pass:
     def look_due(self) -> bool:
         """Expire and promote; return whether there is more than one round's share."""
         limit = PROMOTED_PER_ROUND
-        expired = self.conn.execute(EXPIRE, (self.now, self.now, limit)).rowcount
+        expired = self.conn.execute(EXPIRE, (self.now, self.now, limit)).fetchall()
+        stopped = [id for id, chain in expired if chain is not None]
+        chains.follow(self.conn, self.now, stopped=stopped)
         promoted = self.conn.execute(PROMOTE, (self.now, limit)).rowcount
-        self.added += promoted
-        return limit in (expired, promoted)
-
-    def note_due(self, due: int) -> None:
-        if self.next_due is None or due < self.next_due:
-            self.next_due = due
+        self.notes.added += promoted
+        return limit in (len(expired), promoted)
 
     # -- enqueues ------------------------------------------------------------------
 
-    def enqueue(self, jobs: Sequence[Enqueue]) -> list[Enqueued | StoreError]:
+    def enqueue(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
         if self.careful:
-            return [self.insert_careful(job) for job in jobs]
-        # In the order given, which is their age: runs of jobs without a key in bulk, those with one by one.
-        made: list[Enqueued | StoreError] = []
-        for keyed, group in groupby(jobs, _has_key):
-            if keyed:
-                made.extend(map(self.insert_keyed, group))
-            else:
-                plain = list(group)
-                self.conn.executemany(INSERT, [(*job, self.first_state(job)) for job in plain])
-                made.extend(map(self.stored, plain))
-        return made
-
-    def first_state(self, job: Enqueue) -> State:
-        # A job that is due from the start stays so when the clock steps back before its round.
-        return "queued" if job.run_at <= max(self.now, job.created_at) else "scheduled"
-
-    def stored(self, job: Enqueue) -> Enqueued:
-        state = self.first_state(job)
-        if state == "queued":
-            self.added += 1
-        else:
-            self.note_due(job.run_at)
-        if job.expires_at is not None:
-            self.note_due(job.expires_at)
-        return Enqueued(job.id, True, job.task, job.queue, state, job.created_at, job.run_at, 0)
-
-    def insert_keyed(self, job: Enqueue) -> Enqueued:
-        if self.conn.execute(INSERT_KEYED, (*job, self.first_state(job))).rowcount:
-            return self.stored(job)
-        row = self.conn.execute(FIND_BY_KEY, (job.task, job.key)).fetchone()
-        return Enqueued(row[0], False, *row[2:])
+            return [one for unit in _units(jobs) for one in self.insert_careful(unit)]
+        stored = insert_all(self.conn, jobs, self.now)
+        self.notes.stored(jobs, stored)
+        return stored
 
     def insert(self, job: Enqueue) -> Enqueued:
-        if job.key is not None:
-            return self.insert_keyed(job)
-        self.conn.execute(INSERT, (*job, self.first_state(job)))
-        return self.stored(job)
+        made = insert(self.conn, job, self.now)
+        self.notes.stored([job], [made])
+        return made
 
-    def insert_careful(self, job: Enqueue) -> Enqueued | StoreError:
+    def insert_careful(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
+        """Store a job, or a chain, which is refused whole if one of its rows is."""
         try:
             with self.savepoint():
-                return self.insert(job)
-        except _ROW_ERRORS as error:
-            return StoreUnavailable(f"the store refuses the row of job {job.id}: {error}")
+                stored = insert_all(self.conn, jobs, self.now)
+        except ROW_ERRORS as error:
+            what = (
+                f"the row of job {jobs[0].id}" if len(jobs) == 1 else f"a row of chain {jobs[0].id}"
+            )
+            return [StoreUnavailable(f"the store refuses {what}: {error}")] * len(jobs)
+        self.notes.stored(jobs, stored)
+        return stored
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -347,7 +156,7 @@ class _Pass:
         self.conn.execute(SAVEPOINT)
         try:
             yield
-        except _ROW_ERRORS:
+        except ROW_ERRORS:
             self.conn.execute(ROLLBACK_TO)
             self.conn.execute(RELEASE)
             raise
@@ -363,7 +172,7 @@ class _Pass:
         try:
             with self.savepoint():
                 return schedules.fire(self.conn, fire, self.now, self.insert)
-        except _ROW_ERRORS as error:
+        except ROW_ERRORS as error:
             return StoreUnavailable(f"the store refuses a row of schedule {fire.seen.id}: {error}")
 
     # -- the claim --------------------------------------------------------------------
@@ -412,12 +221,13 @@ class _Pass:
         return None
 
 
-def _is_of_the_disk(error: sqlite3.Error) -> bool:
-    return primary_code(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM}
-
-
-def _has_key(job: Enqueue) -> bool:
-    return job.key is not None
+def _units(jobs: Sequence[Enqueue]) -> Iterator[Sequence[Enqueue]]:
+    """Return what is refused as one: each job that is in no chain, and each chain."""
+    for chain, group in groupby(jobs, attrgetter("chain")):
+        if chain is None:
+            yield from ([job] for job in group)
+        else:
+            yield list(group)
 
 
 def _json_ints(numbers: Sequence[int]) -> str:
@@ -426,83 +236,3 @@ def _json_ints(numbers: Sequence[int]) -> str:
 
 def _CLAIM_ORDER(job: Claimed) -> tuple[int, int, int]:  # noqa: N802 - a constant that is a function
     return (-job.priority, job.run_at, job.seq)
-
-
-def _succeed(conn: sqlite3.Connection, group: Sequence[Succeeded]) -> int:
-    return conn.executemany(
-        SUCCEED,
-        [
-            (ended.at, result, omitted, job.seq, job.lease, job.worker)
-            for job, ended, result, omitted, _ in group
-        ],
-    ).rowcount
-
-
-def _keep_result(conn: sqlite3.Connection, group: Sequence[Returned]) -> int:
-    return conn.executemany(
-        KEEP_RESULT,
-        [
-            (result, omitted, job.seq, job.lease, RESULT_PENDING)
-            for job, _, result, omitted in group
-        ],
-    ).rowcount
-
-
-def _retry(conn: sqlite3.Connection, group: Sequence[RetryAt]) -> int:
-    return conn.executemany(
-        RUN_AGAIN,
-        [("scheduled", run_at, 0, 0, job.seq, job.lease, job.worker) for job, _, run_at in group],
-    ).rowcount
-
-
-def _snooze(conn: sqlite3.Connection, group: Sequence[Snoozed]) -> int:
-    return conn.executemany(
-        RUN_AGAIN,
-        [("scheduled", run_at, 1, 0, job.seq, job.lease, job.worker) for job, _, run_at in group],
-    ).rowcount
-
-
-def _release(conn: sqlite3.Connection, group: Sequence[Released]) -> int:
-    return conn.executemany(
-        RUN_AGAIN,
-        [("queued", job.run_at, 1, 1, job.seq, job.lease, job.worker) for job, _ in group],
-    ).rowcount
-
-
-def _cancel(conn: sqlite3.Connection, group: Sequence[Cancelled]) -> int:
-    return conn.executemany(
-        CANCEL, [(ended.at, job.seq, job.lease, job.worker) for job, ended in group]
-    ).rowcount
-
-
-def _bury(conn: sqlite3.Connection, group: Sequence[Dead]) -> int:
-    conn.executemany(
-        BURY_RUNNING,
-        [
-            (
-                ended.at,
-                reason,
-                ended.error_type,
-                ended.error,
-                ended.traceback,
-                job.seq,
-                job.lease,
-                job.worker,
-            )
-            for job, ended, reason in group
-        ],
-    )
-    return conn.executemany(
-        REMOVE, [(job.seq, job.lease, job.worker) for job, _, _ in group]
-    ).rowcount
-
-
-_SETTLE: dict[type, Callable[[sqlite3.Connection, Any], int]] = {
-    Succeeded: _succeed,
-    Returned: _keep_result,
-    RetryAt: _retry,
-    Snoozed: _snooze,
-    Released: _release,
-    Cancelled: _cancel,
-    Dead: _bury,
-}

@@ -38,11 +38,11 @@ _BURY = """
 INSERT INTO jobrunner_dead_letters (
     died_at, reason, error_type, error, traceback, seq, id, task, queue, args, priority, created_at, run_at, attempt,
     lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of,
-    schedule, scheduled_for
+    schedule, scheduled_for, chain, after
 )
 SELECT ?, ?, ?, ?, ?, seq, id, task, queue, args, priority, created_at, run_at, attempt,
     lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of,
-    schedule, scheduled_for
+    schedule, scheduled_for, chain, after
 FROM jobrunner_jobs """
 
 BURY_RUNNING = f"{_BURY}{FENCE}"
@@ -58,11 +58,18 @@ INSERT INTO jobrunner_jobs (
     schedule, scheduled_for, state
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
-INSERT_KEYED = f"""{INSERT}
+# Of a chain. Two more values to bind, even two times NULL, are a tenth of the price of a row.
+INSERT_LINKED = """
+INSERT INTO jobrunner_jobs (
+    id, task, queue, args, created_at, run_at, priority, key, expires_at, max_attempts, timeout, tag, replay_of,
+    schedule, scheduled_for, chain, after, state
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+INSERT_KEYED = f"""{INSERT_LINKED}
 ON CONFLICT (task, key) WHERE key IS NOT NULL AND {UNFINISHED} DO NOTHING"""
 
 FIND_BY_KEY = f"""
-SELECT id, 0, task, queue, state, created_at, run_at, attempt FROM jobrunner_jobs
+SELECT id, 0, task, queue, state, created_at, run_at, attempt, chain, after FROM jobrunner_jobs
 WHERE task = ? AND key = ? AND {UNFINISHED}"""
 
 PROMOTE = """
@@ -75,7 +82,24 @@ UPDATE jobrunner_jobs SET state = 'expired', finished_at = ? WHERE seq IN (
     SELECT seq FROM jobrunner_jobs
     WHERE expires_at <= ? AND expires_at IS NOT NULL AND {WAITING}
     ORDER BY expires_at LIMIT ?
-)"""
+)
+RETURNING id, chain"""
+
+# What waits behind these. It is due from now on: a job must not overtake the ones that have waited.
+LET_GO = """
+UPDATE jobrunner_jobs SET
+    state = iif(run_at <= max(:now, created_at), 'queued', 'scheduled'), run_at = max(run_at, :now)
+WHERE state = 'blocked' AND after IN (SELECT value FROM json_each(:ended))
+RETURNING state, run_at, expires_at"""
+
+CANCEL_REST = """
+WITH RECURSIVE rest (seq, id) AS (
+    SELECT seq, id FROM jobrunner_jobs
+    WHERE state = 'blocked' AND after IN (SELECT value FROM json_each(:ended))
+    UNION ALL
+    SELECT job.seq, job.id FROM rest JOIN jobrunner_jobs job ON job.state = 'blocked' AND job.after = rest.id
+)
+UPDATE jobrunner_jobs SET state = 'cancelled', finished_at = :now WHERE seq IN (SELECT seq FROM rest)"""
 
 NEXT_DUE = f"""
 SELECT min(due) FROM (
@@ -119,7 +143,7 @@ UPDATE jobrunner_jobs SET state = 'running', worker = ?, attempt = attempt + 1, 
     first_started_at = coalesce(first_started_at, ?)
 WHERE seq IN ({})
 RETURNING seq, lease, worker, id, task, queue, args, attempt, started_at, first_started_at, created_at, run_at,
-    priority, max_attempts, timeout, suspect, scheduled_for"""
+    priority, max_attempts, timeout, suspect, scheduled_for, chain"""
 
 START_RUNNABLE = START.format(RUNNABLE)
 START_LISTED = START.format("SELECT value FROM json_each(?)")

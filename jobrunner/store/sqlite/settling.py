@@ -1,0 +1,317 @@
+"""How attempts ended, inside an open write transaction: behind the fence, with what is written along and what follows.
+
+Two ways write the same rows: in bulk, which is right nearly always, and item by item, where one is refused.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from jobrunner.model import (
+    RESULT_PENDING,
+    Cancelled,
+    Dead,
+    Enqueue,
+    Enqueued,
+    Outcome,
+    Released,
+    RetryAt,
+    Returned,
+    Snoozed,
+    State,
+    Succeeded,
+)
+from jobrunner.store.sqlite import chains, writes
+from jobrunner.store.sqlite.codes import primary_code
+from jobrunner.store.sqlite.inserts import insert_all
+from jobrunner.store.sqlite.statements import (
+    BURY_RUNNING,
+    CANCEL,
+    CANCEL_REQUESTS,
+    KEEP_ATTEMPT,
+    KEEP_RESULT,
+    RELEASE,
+    REMOVE,
+    ROLLBACK_TO,
+    RUN_AGAIN,
+    SAVEPOINT,
+    SUCCEED,
+)
+
+
+class NeedsCare(Exception):
+    """In bulk: the fence refuses an outcome."""
+
+
+class TookAllAlong(Exception):
+    """A write of a task has rolled back the whole transaction."""
+
+    def __init__(self, success: Succeeded, error: BaseException) -> None:
+        self.success = success
+        self.error = error
+
+
+class Notes:
+    """What a transaction means for what comes next."""
+
+    def __init__(self) -> None:
+        self.added = 0
+        """Rows that became claimable."""
+        self.next_due: int | None = None
+
+    def due(self, due: int) -> None:
+        """Note an instant at which a job becomes due or expires."""
+        if self.next_due is None or due < self.next_due:
+            self.next_due = due
+
+    def note(self, state: State, run_at: int, expires_at: int | None) -> None:
+        """Note a job that is new, or was let go."""
+        if state == "blocked":
+            return
+        if state == "queued":
+            self.added += 1
+        else:
+            self.due(run_at)
+        if expires_at is not None:
+            self.due(expires_at)
+
+    def stored(self, jobs: Sequence[Enqueue], made: Sequence[Enqueued]) -> None:
+        """Note jobs that have been enqueued."""
+        for job, one in zip(jobs, made, strict=True):
+            if not one.created:
+                continue
+            if one.state == "queued" and job.expires_at is None:
+                # Nearly all of them.
+                self.added += 1
+            else:
+                self.note(one.state, one.run_at, job.expires_at)
+
+
+class Settling:
+    """The outcomes of one transaction."""
+
+    def __init__(
+        self,
+        conn: sqlite3.Connection,
+        now: int,
+        notes: Notes,
+        *,
+        careful: bool,
+        refused: Sequence[tuple[Succeeded, BaseException]] = (),
+    ) -> None:
+        """``refused``: successes that were left out because of a write of theirs."""
+        self.conn = conn
+        self.now = now
+        self.notes = notes
+        self.careful = careful
+        self.stale: list[Outcome] = []
+        self.refused = list(refused)
+
+    def settle(self, outcomes: Sequence[Outcome]) -> frozenset[int]:
+        """Write how attempts ended; return the jobs that a waiting cancel kept from running again."""
+        cancelled: frozenset[int] = frozenset()
+        if any(type(outcome) is not Succeeded for outcome in outcomes):
+            outcomes, cancelled = self.obey_cancels(outcomes)
+            self.note_again(outcomes)
+        if not self.careful:
+            self.settle_in_bulk(outcomes)
+        else:
+            for outcome in outcomes:
+                self.settle_one(outcome)
+        return cancelled
+
+    def settle_in_bulk(self, outcomes: Sequence[Outcome]) -> None:
+        by_kind: dict[type, list[Any]] = {}
+        ended: list[Outcome] = []
+        for outcome in outcomes:
+            kind = type(outcome)
+            if type(outcome) is Succeeded and (outcome.writes or outcome.enqueues):
+                self.settle_one(outcome)
+                continue
+            by_kind.setdefault(kind, []).append(outcome)
+            if kind is not Returned:
+                ended.append(outcome)
+        for kind, group in by_kind.items():
+            if _SETTLE[kind](self.conn, group) != len(group):
+                raise NeedsCare
+        self.keep_attempts(ended)
+        self.follow(ended)
+
+    def settle_one(self, outcome: Outcome) -> None:
+        if type(outcome) is Succeeded and (outcome.writes or outcome.enqueues):
+            self.settle_with_writes(outcome)
+        elif _SETTLE[type(outcome)](self.conn, [outcome]) != 1:
+            self.stale.append(outcome)
+        elif type(outcome) is not Returned:
+            self.keep_attempts([outcome])
+            self.follow([outcome])
+
+    def settle_with_writes(self, success: Succeeded) -> None:
+        """Settle a job and do what its task has asked to be written along, all or nothing."""
+        conn = self.conn
+        conn.execute(SAVEPOINT)
+        if _succeed(conn, [success]) != 1:
+            self.stale.append(success)
+            conn.execute(RELEASE)
+            return
+        self.keep_attempts([success])
+        try:
+            if success.writes:
+                writes.run(conn, success.writes)
+            stored = insert_all(conn, success.enqueues, self.now)
+            conn.execute(RELEASE)
+        except BaseException as error:
+            if conn.in_transaction:
+                conn.execute(ROLLBACK_TO)
+                conn.execute(RELEASE)
+                self.refused.append((success, error))
+            elif isinstance(error, sqlite3.Error) and _is_of_the_disk(error):
+                raise
+            else:
+                raise TookAllAlong(success, error) from error
+            return
+        self.notes.stored(success.enqueues, stored)
+        self.follow([success])
+
+    def note_again(self, outcomes: Iterable[Outcome]) -> None:
+        """Note when jobs will run again."""
+        for outcome in outcomes:
+            if isinstance(outcome, (RetryAt, Snoozed)):
+                self.notes.due(outcome.run_at)
+            elif isinstance(outcome, Released):
+                self.notes.added += 1
+
+    def obey_cancels(self, outcomes: Sequence[Outcome]) -> tuple[Sequence[Outcome], frozenset[int]]:
+        """Turn outcomes that would run a job again into a cancel where one was asked for meanwhile."""
+        asked = {
+            (seq, lease)
+            for worker in {outcome.job.worker for outcome in outcomes}
+            for seq, lease in self.conn.execute(CANCEL_REQUESTS, (worker,))
+        }
+        if not asked:
+            return outcomes, frozenset()
+        obeyed: list[Outcome] = []
+        cancelled: set[int] = set()
+        for outcome in outcomes:
+            job, ended = outcome.job, outcome.ended
+            runs_again = isinstance(outcome, (RetryAt, Snoozed, Released))
+            if runs_again and (job.seq, job.lease) in asked:
+                cancelled.add(job.seq)
+                obeyed.append(Cancelled(job, ended))
+            else:
+                obeyed.append(outcome)
+        return obeyed, frozenset(cancelled)
+
+    def keep_attempts(self, outcomes: Sequence[Outcome]) -> None:
+        self.conn.executemany(
+            KEEP_ATTEMPT,
+            [
+                (
+                    job.seq,
+                    job.lease,
+                    job.attempt,
+                    job.worker,
+                    job.started_at,
+                    ended.at,
+                    ended.outcome,
+                    ended.error_type,
+                    ended.error,
+                    ended.traceback,
+                )
+                for job, ended, *_ in outcomes
+            ],
+        )
+
+    def follow(self, outcomes: Sequence[Outcome]) -> None:
+        """Let go, or cancel, what waits behind the jobs that have come to their end."""
+        chained = [outcome for outcome in outcomes if outcome.job.chain is not None]
+        if not chained:
+            return
+        done = [one.job.id for one in chained if isinstance(one, (Succeeded, Dead))]
+        stopped = [one.job.id for one in chained if isinstance(one, Cancelled)]
+        for let_go in chains.follow(self.conn, self.now, done=done, stopped=stopped):
+            self.notes.note(*let_go)
+
+
+def _is_of_the_disk(error: sqlite3.Error) -> bool:
+    return primary_code(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM}
+
+
+def _succeed(conn: sqlite3.Connection, group: Sequence[Succeeded]) -> int:
+    return conn.executemany(
+        SUCCEED,
+        [
+            (ended.at, result, omitted, job.seq, job.lease, job.worker)
+            for job, ended, result, omitted, *_ in group
+        ],
+    ).rowcount
+
+
+def _keep_result(conn: sqlite3.Connection, group: Sequence[Returned]) -> int:
+    return conn.executemany(
+        KEEP_RESULT,
+        [
+            (result, omitted, job.seq, job.lease, RESULT_PENDING)
+            for job, _, result, omitted in group
+        ],
+    ).rowcount
+
+
+def _retry(conn: sqlite3.Connection, group: Sequence[RetryAt]) -> int:
+    return conn.executemany(
+        RUN_AGAIN,
+        [("scheduled", run_at, 0, 0, job.seq, job.lease, job.worker) for job, _, run_at in group],
+    ).rowcount
+
+
+def _snooze(conn: sqlite3.Connection, group: Sequence[Snoozed]) -> int:
+    return conn.executemany(
+        RUN_AGAIN,
+        [("scheduled", run_at, 1, 0, job.seq, job.lease, job.worker) for job, _, run_at in group],
+    ).rowcount
+
+
+def _release(conn: sqlite3.Connection, group: Sequence[Released]) -> int:
+    return conn.executemany(
+        RUN_AGAIN,
+        [("queued", job.run_at, 1, 1, job.seq, job.lease, job.worker) for job, _ in group],
+    ).rowcount
+
+
+def _cancel(conn: sqlite3.Connection, group: Sequence[Cancelled]) -> int:
+    return conn.executemany(
+        CANCEL, [(ended.at, job.seq, job.lease, job.worker) for job, ended in group]
+    ).rowcount
+
+
+def _bury(conn: sqlite3.Connection, group: Sequence[Dead]) -> int:
+    conn.executemany(
+        BURY_RUNNING,
+        [
+            (
+                ended.at,
+                reason,
+                ended.error_type,
+                ended.error,
+                ended.traceback,
+                job.seq,
+                job.lease,
+                job.worker,
+            )
+            for job, ended, reason in group
+        ],
+    )
+    return conn.executemany(
+        REMOVE, [(job.seq, job.lease, job.worker) for job, _, _ in group]
+    ).rowcount
+
+
+_SETTLE: dict[type, Callable[[sqlite3.Connection, Any], int]] = {
+    Succeeded: _succeed,
+    Returned: _keep_result,
+    RetryAt: _retry,
+    Snoozed: _snooze,
+    Released: _release,
+    Cancelled: _cancel,
+    Dead: _bury,
+}
