@@ -19,13 +19,12 @@ _TAKE_WRITE_LOCK = "DELETE FROM jobrunner_meta WHERE 0"
 
 def insert(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[Enqueued]:
     """Insert jobs, all or none, in the connection's transaction; begin one if there is none."""
-    with _rows_as_tuples(conn):
-        begin_if_none(conn)
-        if len(jobs) == 1:
-            # One INSERT is all or nothing by itself.
-            return rounds.insert(conn, jobs, now)
-        with _all_or_none(conn):
-            return rounds.insert(conn, jobs, now)
+    begin_if_none(conn)
+    if len(jobs) == 1 and jobs[0].key is None:
+        # One INSERT is all or nothing by itself, and reads no row.
+        return rounds.insert(conn, jobs, now)
+    with _rows_as_tuples(conn), _all_or_none(conn):
+        return rounds.insert(conn, jobs, now)
 
 
 def settle(conn: sqlite3.Connection, outcome: Outcome, now: int) -> bool:

@@ -80,9 +80,12 @@ def insert(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[
     Raises:
         StoreUnavailable: the store refuses a row.
     """
+    bulk = _Pass(conn, Round(now), careful=False)
     try:
+        if len(jobs) == 1:
+            return [bulk.insert(jobs[0])]
         # In the bulk pass an error is raised and never a value.
-        return cast("list[Enqueued]", _Pass(conn, Round(now), careful=False).enqueue(jobs))
+        return cast("list[Enqueued]", bulk.enqueue(jobs))
     except _ROW_ERRORS as error:
         raise StoreUnavailable(f"the store refuses the row of a job: {error}") from error
 
