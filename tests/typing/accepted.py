@@ -1,8 +1,13 @@
 """What a user writes and every type checker must take; ``test_typing`` has them read it."""
 
+import sqlite3
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, assert_type
+from typing import Annotated, Any, assert_type
 
+from fastapi import Depends
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from tenacity import (
     retry_if_exception_type,
     retry_if_not_exception_type,
@@ -19,11 +24,16 @@ from jobrunner import (
     Every,
     Job,
     JobContext,
+    JobQueue,
+    JobRunner,
     Schedule,
     Schedules,
+    SyncQueue,
     Task,
     TaskRouter,
 )
+from jobrunner.fastapi import job_queue, sync_job_queue
+from jobrunner.sqlalchemy import attach
 from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask
 
 tasks = TaskRouter(prefix="mail.", queue="mail", max_attempts=8, timeout=30, wait=wait_fixed(1))
@@ -166,3 +176,40 @@ async def steer(schedules: Schedules) -> None:
     made = await schedules.upsert("a", sweep.options(priority=3), cron="@daily", args=[])
     assert_type(made, Schedule)
     assert_type(await schedules.run_now("a"), Job[Any])
+
+
+# -- in a transaction of the application's own -----------------------------------------------------------
+
+
+async def get_session() -> AsyncIterator[AsyncSession]:
+    async with AsyncSession() as session:
+        yield session
+
+
+Joined = Annotated[JobQueue, Depends(job_queue(get_session))]
+JoinedSync = Annotated[SyncQueue, Depends(sync_job_queue(Depends(get_session, scope="function")))]
+
+
+def sessions(one: AsyncEngine, two: Engine) -> tuple[object, object]:
+    attach(one)
+    attach(two, durability="normal")
+    jobs = JobRunner(session=get_session)
+    JobRunner(session=Depends(get_session, scope="function"))
+
+    async def route(queue: Annotated[JobQueue, Depends(jobs.queue)]) -> None:
+        assert_type(await queue.enqueue(send, "a"), Job[int])
+
+    def def_route(queue: Annotated[SyncQueue, Depends(jobs.sync_queue)]) -> None:
+        assert_type(queue.enqueue(send, "a"), Job[int])
+
+    return route, def_route
+
+
+async def join(queue: Joined, session: AsyncSession, conn: sqlite3.Connection) -> None:
+    assert_type(await queue.enqueue(send, "a"), Job[int])
+    assert_type(await send.options(session=session).enqueue("a"), Job[int])
+    assert_type(await queue.enqueue(send.options(session=conn, delay=5), "a"), Job[int])
+
+
+def join_in_a_thread(queue: JoinedSync) -> None:
+    assert_type(queue.enqueue(send, "a"), Job[int])

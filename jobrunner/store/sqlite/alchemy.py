@@ -210,8 +210,10 @@ def _has_connection(session: Session) -> bool:
 
     SQLAlchemy has no public word for it; without its private one, run_sync() is the way, at twice the price.
     """
-    connections = getattr(session.get_transaction(), "_connections", None)
-    return bool(connections) and session.bind in connections
+    if session.in_nested_transaction():
+        return False  # its first use says SAVEPOINT
+    connections: Any = getattr(session.get_transaction(), "_connections", ())
+    return session.bind in connections
 
 
 def _has_unflushed(session: Session) -> bool:
