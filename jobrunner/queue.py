@@ -1,7 +1,6 @@
 """The queue as its users hold it: store a job, look it up, cancel it, replay what died."""
 
 import asyncio
-import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -200,10 +199,11 @@ class JobQueue:
         Raises:
             InvalidSession: it is none of them.
         """
-        view = copy.copy(self)
         session = self._store.session(source)
         joined = Joined(session, loop=self.loop, tell=self._tell, caller=caller)
-        view.__dict__.update(_joined=joined, _source=source)
+        # Not copy.copy(): a view is made per request, or per call, and this takes a third of the time.
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, _joined=joined, _source=source)
         return view
 
     def _joins(self, source: object) -> bool:

@@ -355,6 +355,7 @@ class JobRunner(TaskRouter):
         """
         from jobrunner.fastapi.router import build_router  # noqa: PLC0415 - see the top
 
+        # Its routes steer the queue and open no session.
         queue = self.queue if self._session_advice is None else self._own_queue
         return build_router(queue, read=read, act=act, insecure=insecure)
 

@@ -3,7 +3,7 @@
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-import jobrunner.store.sqlite.alchemy
+import jobrunner.store.sqlite.attached
 from jobrunner.settings import Durability
 
 __all__ = ["attach"]
@@ -24,4 +24,4 @@ def attach(engine: AsyncEngine | Engine, *, durability: Durability = "full") -> 
     Raises:
         ConfigurationError: another kind of database, one in memory, or connections are open already.
     """
-    jobrunner.store.sqlite.alchemy.attach(engine, durability)
+    jobrunner.store.sqlite.attached.attach(engine, durability)

@@ -10,6 +10,7 @@ from tests.benchmarks import (
     recovery,
     schedules,
     serving,
+    sessions,
     throughput,
 )
 from tests.benchmarks.bench import Bench
@@ -21,6 +22,7 @@ MEASUREMENTS: Final[dict[str, Measurement]] = {
     "drain": throughput.drain,
     "enqueue": throughput.enqueue,
     "one-by-one": latency.one_by_one,
+    "joined": sessions.joined,
     "start": latency.start,
     "schedule": latency.schedule,
     "claims": claims.claims,

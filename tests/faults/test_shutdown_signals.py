@@ -59,12 +59,14 @@ class Site:
 
 
 @asynccontextmanager
-async def served(file: Path, *options: str) -> AsyncIterator[Site]:
-    """Serve the site on a free port of this machine."""
+async def served(
+    file: Path, *options: str, app: str = "tests.faults.site:create_app"
+) -> AsyncIterator[Site]:
+    """Serve the site, or another one, on a free port of this machine."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    command = ("-m", "uvicorn", "tests.faults.site:create_app", "--factory", "--port", str(port))
+    command = ("-m", "uvicorn", app, "--factory", "--port", str(port))
     base = f"http://127.0.0.1:{port}"
     async with (
         process(*command, "--log-level", "error", *options, SITE_DATABASE=str(file)) as server,

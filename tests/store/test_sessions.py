@@ -581,6 +581,20 @@ async def test_busy_file_is_refused_as_busy(store: SqliteStore, tmp_db: Path) ->
     conn.close()
 
 
+async def test_session_that_has_read_an_older_state_is_told_so(
+    store: SqliteStore, tmp_db: Path
+) -> None:
+    conn = sqlite3.connect(tmp_db)
+    conn.execute("BEGIN")
+    conn.execute("SELECT count(*) FROM orders").fetchone()
+    await enqueue(store, new())
+    with pytest.raises(StoreBusy, match="has read"):
+        await store.session(conn).enqueue([new()], now=NOW)
+    conn.rollback()
+    await store.session(conn).enqueue([new()], now=NOW)
+    conn.close()
+
+
 async def test_retry_is_settled_with_its_time(store: SqliteStore, tmp_db: Path) -> None:
     await store.join(worker_row(), lambda: None)
     job = await claim_one(store, new())

@@ -1,10 +1,13 @@
 """What a user writes and every type checker must take; ``test_typing`` has them read it."""
 
+import sqlite3
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, assert_type
 
 from fastapi import Depends
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from tenacity import (
     retry_if_exception_type,
     retry_if_not_exception_type,
@@ -22,11 +25,16 @@ from jobrunner import (
     Injected,
     Job,
     JobContext,
+    JobQueue,
+    JobRunner,
     Schedule,
     Schedules,
+    SyncQueue,
     Task,
     TaskRouter,
 )
+from jobrunner.fastapi import job_queue, sync_job_queue
+from jobrunner.sqlalchemy import attach
 from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask
 
 tasks = TaskRouter(prefix="mail.", queue="mail", max_attempts=8, timeout=30, wait=wait_fixed(1))
@@ -174,32 +182,32 @@ async def steer(schedules: Schedules) -> None:
 # -- dependencies -----------------------------------------------------------------------------------------
 
 
-class Session: ...
+class Ledger: ...
 
 
-async def get_session() -> AsyncIterator[Session]:
-    yield Session()
+async def get_ledger() -> AsyncIterator[Ledger]:
+    yield Ledger()
 
 
-SessionDep = Annotated[Session, Depends(get_session)]
+LedgerDep = Annotated[Ledger, Depends(get_ledger)]
 
 
 @tasks.task
-async def record(user_id: int, action: str = "none", session: SessionDep = Injected) -> int:
+async def record(user_id: int, action: str = "none", ledger: LedgerDep = Injected) -> int:
     return user_id
 
 
 @tasks.task
-def record_by_default(user_id: int, session: Session = Depends(get_session)) -> None: ...
+def record_by_default(user_id: int, ledger: Ledger = Depends(get_ledger)) -> None: ...
 
 
 @tasks.task
-async def record_with_job(job: JobContext, user_id: int, *, session: SessionDep = Injected) -> str:
+async def record_with_job(job: JobContext, user_id: int, *, ledger: LedgerDep = Injected) -> str:
     return job.id
 
 
 @tasks.cron("@daily")
-async def report(session: SessionDep = Injected, untyped: Any = Depends(get_session)) -> None: ...
+async def report(ledger: LedgerDep = Injected, untyped: Any = Depends(get_ledger)) -> None: ...
 
 
 async def enqueue_without_what_is_injected(job: JobContext) -> None:
@@ -208,6 +216,43 @@ async def enqueue_without_what_is_injected(job: JobContext) -> None:
     assert_type(await record_by_default.enqueue(1), Job[None])
     assert_type(await record_with_job.enqueue(user_id=1), Job[str])
     assert_type(report.call(), Call[None])
-    assert_type(await record(1, session=Session()), int)
-    assert_type(record_by_default(1, Session()), None)
-    assert_type(await record_with_job(job, 1, session=Session()), str)
+    assert_type(await record(1, ledger=Ledger()), int)
+    assert_type(record_by_default(1, Ledger()), None)
+    assert_type(await record_with_job(job, 1, ledger=Ledger()), str)
+
+
+# -- in a transaction of the application's own -----------------------------------------------------------
+
+
+async def get_session() -> AsyncIterator[AsyncSession]:
+    async with AsyncSession() as session:
+        yield session
+
+
+Joined = Annotated[JobQueue, Depends(job_queue(get_session))]
+JoinedSync = Annotated[SyncQueue, Depends(sync_job_queue(Depends(get_session, scope="function")))]
+
+
+def sessions(one: AsyncEngine, two: Engine) -> tuple[object, object]:
+    attach(one)
+    attach(two, durability="normal")
+    jobs = JobRunner(session=get_session)
+    JobRunner(session=Depends(get_session, scope="function"))
+
+    async def route(queue: Annotated[JobQueue, Depends(jobs.queue)]) -> None:
+        assert_type(await queue.enqueue(send, "a"), Job[int])
+
+    def def_route(queue: Annotated[SyncQueue, Depends(jobs.sync_queue)]) -> None:
+        assert_type(queue.enqueue(send, "a"), Job[int])
+
+    return route, def_route
+
+
+async def join(queue: Joined, session: AsyncSession, conn: sqlite3.Connection) -> None:
+    assert_type(await queue.enqueue(send, "a"), Job[int])
+    assert_type(await send.options(session=session).enqueue("a"), Job[int])
+    assert_type(await queue.enqueue(send.options(session=conn, delay=5), "a"), Job[int])
+
+
+def join_in_a_thread(queue: JoinedSync) -> None:
+    assert_type(queue.enqueue(send, "a"), Job[int])

@@ -6,134 +6,35 @@ before its rows can be seen, so that its end is looked for as that of a bare con
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar, cast
-from weakref import WeakKeyDictionary
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar, cast
 
-import aiosqlite
-from sqlalchemy import Dialect, Engine, event
+from sqlalchemy import event
 from sqlalchemy.engine import Connection
-from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
-    AsyncEngine,
     AsyncSession,
     async_scoped_session,
 )
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.pool import PoolProxiedConnection
 
-from jobrunner.errors import ConfigurationError, InvalidSession
+from jobrunner.errors import InvalidSession
 from jobrunner.model import Enqueue, Enqueued, Outcome
 from jobrunner.shield import to_the_end
 from jobrunner.store.sqlite import joined
+from jobrunner.store.sqlite.attached import ATTACH, ATTACHED, Attachment, engines
 from jobrunner.store.sqlite.bare import (
     IN_TRANSACTION,
     Home,
     Joining,
     raise_as_a_session_error,
 )
-from jobrunner.store.sqlite.files import FileIdentity
 
 T = TypeVar("T")
-Durability = Literal["full", "normal"]
 
-_ATTACHED: Final = "jobrunner.attached"
-"""In ``info`` of each connection that was opened by an attached engine."""
 _WATCHED: Final = "jobrunner.watched"
 """In ``info`` of a session that has jobs of which nobody has been told."""
-
-ATTACH: Final = (
-    "write attach(engine), with attach of jobrunner.sqlalchemy, where the engine is made and before it is first"
-    " used"
-)
-
-# -- engines -----------------------------------------------------------------------------------------
-
-
-class _Attachment:
-    """What is known of one connection of an attached engine."""
-
-    def __init__(self, durability: str) -> None:
-        self.durability = durability
-        self.file: FileIdentity | None = None
-        """The store's file, once the connection was found to be one to it."""
-
-
-_engines: "WeakKeyDictionary[Dialect, str]" = WeakKeyDictionary()
-"""The attached engines with their durability; a dialect is one engine's, whatever options are set on the engine."""
-
-
-def attach(engine: AsyncEngine | Engine, durability: Durability) -> None:
-    """See ``jobrunner.sqlalchemy.attach``."""
-    sync = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
-    if not isinstance(sync, Engine):
-        raise ConfigurationError(f"attach() takes an engine of SQLAlchemy, not {engine!r}")
-    if durability not in ("full", "normal"):
-        raise ConfigurationError(f'durability={durability!r} is neither "full" nor "normal"')
-    dialect = sync.dialect
-    if dialect.name != "sqlite" or dialect.driver not in ("pysqlite", "aiosqlite"):
-        raise ConfigurationError(
-            f"attach() takes an engine on the SQLite file of the jobs, not one of {dialect.name}+{dialect.driver}:"
-            ' write create_async_engine("sqlite+aiosqlite:///shop.db") or create_engine("sqlite:///shop.db")'
-        )
-    database = sync.url.database or ""
-    if database in ("", ":memory:") or ":memory:" in database or "mode=memory" in str(sync.url):
-        raise ConfigurationError(
-            "attach() takes an engine on the file of the jobs, and this one is in memory: name the runner's file,"
-            ' as in create_async_engine("sqlite+aiosqlite:///shop.db")'
-        )
-    known = _engines.get(dialect)
-    if known == durability:
-        return
-    if known is not None:
-        raise ConfigurationError(
-            f'the engine is attached already, with durability="{known}": attach it once'
-        )
-    _refuse_if_used(sync, is_async=isinstance(engine, AsyncEngine))
-    _engines[dialect] = durability
-    event.listen(sync, "connect", _Prepare(durability))
-
-
-def _refuse_if_used(engine: Engine, *, is_async: bool) -> None:
-    """Refuse an engine that has connections already; those that only wait in a sync engine's pool are closed."""
-    pool: Any = engine.pool
-    if not hasattr(pool, "checkedout"):
-        return  # keeps none
-    if not is_async and pool.checkedout() == 0:
-        engine.dispose()
-    elif pool.checkedout() or pool.checkedin():
-        dispose = "await engine.dispose()" if is_async else "engine.dispose()"
-        raise ConfigurationError(
-            f"the engine has open connections, which attach() would not reach: {ATTACH}, or `{dispose}` before it"
-        )
-
-
-class _Prepare:
-    """Sets each new connection of an engine."""
-
-    def __init__(self, durability: str) -> None:
-        self._durability = durability
-
-    def __call__(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-        driver = entry.driver_connection
-        if isinstance(driver, aiosqlite.Connection):
-            adapted: Any = connection
-            adapted.run_async(self._prepare)
-        else:
-            joined.keep_promises(_raw(driver), self._durability)
-        entry.info[_ATTACHED] = _Attachment(self._durability)
-
-    async def _prepare(self, driver: aiosqlite.Connection) -> None:
-        hop: Callable[..., Awaitable[None]] = driver._execute  # noqa: SLF001 - as in ``connection``
-        await hop(joined.keep_promises, driver._conn, self._durability)  # noqa: SLF001
-
-
-def _raw(driver: Any) -> sqlite3.Connection:
-    if not isinstance(driver, sqlite3.Connection):
-        raise ConfigurationError(f"{driver!r} is no connection of sqlite3")
-    return driver
-
 
 # -- sessions ----------------------------------------------------------------------------------------
 
@@ -142,7 +43,7 @@ class Grip(NamedTuple):
     """The connection under a session, and what is known of it."""
 
     driver: Any
-    attachment: _Attachment
+    attachment: Attachment
 
 
 def alchemy_session_of(
@@ -170,7 +71,7 @@ def _grip(connection: Connection, home: Home) -> Grip:
         # As with its first statement; else its commit() would have nothing to commit.
         connection.begin()
     proxied: PoolProxiedConnection = connection.connection
-    attachment: _Attachment | None = proxied.info.get(_ATTACHED)
+    attachment: Attachment | None = proxied.info.get(ATTACHED)
     if attachment is None:
         raise InvalidSession(_not_attached(connection))
     if home.durability == "full" and attachment.durability != "full":
@@ -187,7 +88,7 @@ def _not_attached(connection: Connection) -> str:
             f"the session is one of {connection.dialect.name} and the jobs are in an SQLite file: one transaction"
             " cannot span both"
         )
-    if connection.dialect in _engines:
+    if connection.dialect in engines:
         return f"the session's connection was opened before its engine was attached: {ATTACH}"
     return f"the session's engine is not attached, and would break the promises of the jobs' file: {ATTACH}"
 
@@ -203,6 +104,17 @@ def _raise_refused(error: SQLAlchemyError, home: Home) -> NoReturn:
 
 def _grip_of_session(session: Session, home: Home) -> Grip:
     return _grip(session.connection(), home)
+
+
+def _has_connection(session: Session) -> bool:
+    """Return whether the session's one connection is there already, so that asking for it waits for nothing.
+
+    SQLAlchemy has no public word for it; without its private one, run_sync() is the way, at twice the price.
+    """
+    if session.in_nested_transaction():
+        return False  # its first use says SAVEPOINT
+    connections: Any = getattr(session.get_transaction(), "_connections", ())
+    return session.bind in connections
 
 
 def _has_unflushed(session: Session) -> bool:
@@ -240,7 +152,7 @@ class _Alchemy(Joining):
     def insert_at(
         self,
         conn: sqlite3.Connection,
-        attachment: _Attachment,
+        attachment: Attachment,
         jobs: Sequence[Enqueue],
         now: int,
     ) -> list[Enqueued]:
@@ -248,16 +160,16 @@ class _Alchemy(Joining):
         return self.stored(joined.insert(conn, jobs, now))
 
     def settle_at(
-        self, conn: sqlite3.Connection, attachment: _Attachment, outcome: Outcome, now: int
+        self, conn: sqlite3.Connection, attachment: Attachment, outcome: Outcome, now: int
     ) -> bool:
         self.make_sure(conn, attachment)
         return joined.settle(conn, outcome, now)
 
-    def begin_at(self, conn: sqlite3.Connection, attachment: _Attachment) -> None:
+    def begin_at(self, conn: sqlite3.Connection, attachment: Attachment) -> None:
         self.make_sure(conn, attachment)
         joined.begin(conn)
 
-    def make_sure(self, conn: sqlite3.Connection, attachment: _Attachment) -> None:
+    def make_sure(self, conn: sqlite3.Connection, attachment: Attachment) -> None:
         """Hold the connection against the store's file, once in its life."""
         if attachment.file is not self.home.file:
             joined.prepare(conn, self.home.file, self.home.durability)
@@ -358,8 +270,12 @@ class AlchemyAsyncSession(_AsyncAlchemy):
 
     async def grip(self) -> Grip:
         """Return the connection that the session's transaction uses."""
+        session = self.source.sync_session
         try:
-            grip = await self.source.run_sync(_grip_of_session, self.home)
+            if _has_connection(session):
+                grip = _grip_of_session(session, self.home)
+            else:
+                grip = await self.source.run_sync(_grip_of_session, self.home)
         except SQLAlchemyError as error:
             _raise_refused(error, self.home)
         self.driver = grip.driver

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import aiosqlite
 
-from jobrunner.errors import InvalidSession
+from jobrunner.errors import InvalidSession, StoreBusy
 from jobrunner.model import Enqueue, Enqueued, Outcome
 from jobrunner.shield import to_the_end
 from jobrunner.store.sqlite import joined
@@ -41,6 +41,11 @@ def raise_as_a_session_error(error: sqlite3.Error, home: Home) -> Any:
             ) from error
         if "closed" in text.lower():
             raise InvalidSession(CLOSED) from error
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY_SNAPSHOT:
+        raise StoreBusy(
+            "the session's transaction has read, and somebody else has written since, so that it cannot write any more:"
+            " roll back and do it again, with BEGIN IMMEDIATE or the enqueue before the first read"
+        ) from error
     raise_as_ours(error, home.file.path)
 
 

@@ -20,16 +20,15 @@ _TAKE_WRITE_LOCK = "DELETE FROM jobrunner_meta WHERE 0"
 
 def insert(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[Enqueued]:
     """Insert jobs, all or none, in the connection's transaction; begin one if there is none."""
-    with _rows_as_tuples(conn):
-        begin_if_none(conn)
-        try:
-            if len(jobs) == 1:
-                # One INSERT is all or nothing by itself.
-                return insert_all(conn, jobs, now)
-            with _all_or_none(conn):
-                return insert_all(conn, jobs, now)
-        except ROW_ERRORS as error:
-            raise StoreUnavailable(f"the store refuses the row of a job: {error}") from error
+    begin_if_none(conn)
+    try:
+        if len(jobs) == 1 and jobs[0].key is None:
+            # One INSERT is all or nothing by itself, and reads no row.
+            return insert_all(conn, jobs, now)
+        with _rows_as_tuples(conn), _all_or_none(conn):
+            return insert_all(conn, jobs, now)
+    except ROW_ERRORS as error:
+        raise StoreUnavailable(f"the store refuses the row of a job: {error}") from error
 
 
 def settle(conn: sqlite3.Connection, outcome: Outcome, now: int) -> bool:
