@@ -1,4 +1,4 @@
-"""The shop's own tables, in the same SQLite file as its jobs.
+"""The shop's own tables, in the same SQLite file as its jobs, so that one transaction can hold rows and jobs.
 
 Writes are short and begin IMMEDIATE: a transaction that reads first and writes later can be refused half-way.
 """
@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from sqlalchemy import (
     URL,
+    CheckConstraint,
     DateTime,
     Dialect,
     Engine,
@@ -20,7 +21,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -30,6 +31,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from app.audit import AuditEntry
 from app.clock import utcnow
 from app.schemas import OrderStatus
+from jobrunner.sqlalchemy import attach
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -78,6 +80,19 @@ class Order(Base):
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
 
 
+class Stock(Base):
+    """How much there is of an item."""
+
+    __tablename__ = "stock"
+    __table_args__ = (CheckConstraint("available >= 0"),)
+
+    item: Mapped[str] = mapped_column(primary_key=True)
+    available: Mapped[int]
+    """What can still be ordered: an order lowers it, in the transaction that places the order."""
+    sent: Mapped[int] = mapped_column(default=0)
+    """What the warehouse was told to send, in the transaction that settles the job which told it."""
+
+
 class Token(Base):
     """What somebody has to show who says that an address is theirs; kept as a hash, so that a copy opens nothing."""
 
@@ -106,7 +121,8 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self._engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(path)))
-        _keep_the_promises_of_the_file(self._engine.sync_engine)
+        attach(self._engine)
+        _begin_ourselves(self._engine.sync_engine)
         self._reading = async_sessionmaker(self._engine, expire_on_commit=False)
         self._writing = async_sessionmaker(
             self._engine.execution_options(**{_WRITES: True}), expire_on_commit=False
@@ -136,12 +152,29 @@ async def add_audit_row(session: AsyncSession, entry: AuditEntry, *, job_id: str
     await session.execute(insert(AuditRow).values(row).on_conflict_do_nothing(["job_id"]))
 
 
-async def advance_order(
-    session: AsyncSession, order_id: int, before: OrderStatus, after: OrderStatus
-) -> None:
-    """Move the order one step on; one that has taken the step before is left as it is."""
-    where = (Order.id == order_id, Order.status == before)
-    await session.execute(update(Order).where(*where).values(status=after))
+async def take_from_stock(
+    session: AsyncSession, item: str, quantity: int, *, at_first: int
+) -> bool:
+    """Lower the stock of an item; return False, with nothing changed, if there is not enough of it.
+
+    Args:
+        at_first: how much there is of an item that nobody has asked for before.
+    """
+    await session.execute(_known(item, at_first))
+    where = (Stock.item == item, Stock.available >= quantity)
+    lower = update(Stock).where(*where).values(available=Stock.available - quantity)
+    return await session.scalar(lower.returning(Stock.item)) is not None
+
+
+async def add_to_stock(session: AsyncSession, item: str, quantity: int, *, at_first: int) -> Stock:
+    """Raise the stock of an item; return how much there is of it now."""
+    await session.execute(_known(item, at_first))
+    more = update(Stock).where(Stock.item == item).values(available=Stock.available + quantity)
+    return (await session.scalars(more.returning(Stock))).one()
+
+
+def _known(item: str, at_first: int) -> Insert:
+    return insert(Stock).values(item=item, available=at_first, sent=0).on_conflict_do_nothing()
 
 
 async def delete_old_tokens(session: AsyncSession, *, now: datetime) -> int:
@@ -161,22 +194,14 @@ async def count_since(
 _WRITES = "shop_writes"
 
 
-def _keep_the_promises_of_the_file(engine: Engine) -> None:
+def _begin_ourselves(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def configure(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         # SQLAlchemy says BEGIN, not the driver (its own documented recipe).
         connection.isolation_level = None
         cursor = connection.cursor()
-        # The journal mode is a property of the file and the queue's to set.  So is moving the log into the file:
-        # SQLite before 3.51.3 can damage the file when that happens outside the queue's lock.
-        for pragma in (
-            "synchronous = FULL",
-            "wal_autocheckpoint = 0",
-            "mmap_size = 0",
-            "busy_timeout = 10000",
-            "foreign_keys = ON",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
+        cursor.execute("PRAGMA busy_timeout = 10000")
+        cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
     @event.listens_for(engine, "begin")

@@ -2,21 +2,34 @@
 
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
 
 from fastapi import FastAPI
 
 from app import logs
 from app.problems import answer_in_place_of_500
-from app.routes import Shop, router
-from app.services import Services
+from app.routes import router
+from app.services import Services, get_services, in_session
 from app.settings import Settings
-from app.tasks import ShopTasks
+from app.tasks import ShopTasks, get_tasks
 from jobrunner import JobRunner
 from jobrunner.fastapi import bearer, probes
 
+T = TypeVar("T")
+
 log = logging.getLogger("app")
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """What ``create_app`` made for one application, on ``app.state.shop``."""
+
+    settings: Settings
+    services: Services
+    tasks: ShopTasks
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -31,6 +44,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     tasks = ShopTasks(services, settings)
     jobs = JobRunner(
         settings.database_path,
+        session=in_session,
         queues={"default": 20, "mail": settings.mail_slots},
         timezone=settings.timezone,
     )
@@ -54,8 +68,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app = FastAPI(title="Shop", summary="A small shop on jobrunner.", lifespan=lifespan)
     app.state.shop = Shop(settings, services, tasks)
+    app.dependency_overrides |= {get_services: _giving(services), get_tasks: _giving(tasks)}
     answer_in_place_of_500(app)
     app.include_router(router)
     app.include_router(probes(), prefix="/health")
     app.include_router(jobs.router(read=bearer(admin_token)), prefix="/jobs")
     return app
+
+
+def _giving(value: T) -> Callable[[], Awaitable[T]]:
+    async def give() -> T:  # not a `def`, which FastAPI would call in a thread
+        return value
+
+    return give

@@ -24,10 +24,16 @@ Line = Annotated[
 ]
 """One line of text for people."""
 
+Item = Annotated[Line, Field(examples=["analytical engine"])]
+"""What the shop sells."""
+
 RowId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 """What SQLite can hold as a key."""
 
 OrderStatus = Literal["placed", "confirmed", "audited", "at_warehouse"]
+"""In this order; an order may skip a step that became a dead letter."""
+
+Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class _Request(BaseModel):
@@ -85,8 +91,8 @@ class OrderCreate(_Request):
     """What somebody wants to buy."""
 
     email: Email
-    item: Annotated[Line, Field(examples=["analytical engine"])]
-    quantity: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    item: Item
+    quantity: Quantity = 1
 
 
 class OrderPlaced(BaseModel):
@@ -107,6 +113,23 @@ class OrderOut(BaseModel):
     quantity: int
     status: OrderStatus
     created_at: datetime
+
+
+class Delivery(_Request):
+    """More of an item."""
+
+    item: Item
+    quantity: Quantity
+
+
+class StockOut(BaseModel):
+    """How much there is of an item, and how much of it has gone to customers."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    item: str
+    available: int
+    sent: int
 
 
 class Deleted(BaseModel):

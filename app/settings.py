@@ -57,6 +57,12 @@ class Settings(BaseSettings):
     )
     smtp_timeout: Seconds = Field(default=20, description="Of one answer of the mail server.")
 
+    stock: int = Field(
+        default=1_000_000,
+        ge=0,
+        le=2**53,
+        description="How much there is of each item before anybody has asked for it.",
+    )
     mail_from: Email = "shop@localhost"
     warehouse_email: Email = "warehouse@localhost"
     owner_email: Email = Field(default="owner@localhost", description="Gets the daily report.")

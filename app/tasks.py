@@ -1,13 +1,16 @@
 """What the shop does outside its requests: mail, the way of an order, audit entries, and what comes round each day.
 
-A task may run more than once (its process can die after the work and before that is written down), so each one is
-made to be repeated: mails keep their ``Message-ID``, audit entries and orders know what has been done.
+A task may run more than once (its process can die after the work and before that is written down).  What it writes to
+the shop's tables is written in the transaction that settles its job, and so exactly once; what it does outside of them
+is made to be repeated: mails keep their ``Message-ID``, the audit file knows its lines.
 """
 
 import hashlib
 import secrets
 from datetime import timedelta
+from typing import Annotated
 
+from fastapi import Depends
 from tenacity import wait_exponential, wait_random
 
 from app.audit import AuditEntry, AuditLog
@@ -18,10 +21,10 @@ from app.database import (
     Token,
     User,
     add_audit_row,
-    advance_order,
     count_since,
     delete_old_tokens,
 )
+from app.ledger import order_at_warehouse, order_audited, order_confirmed
 from app.mail import Mail, Mailer
 from app.services import Services
 from app.settings import Settings
@@ -81,11 +84,7 @@ class MailTasks(PatientRouter):
 
 
 class OrderTasks(PatientRouter):
-    """The three steps of an order, one after another: each enqueues the next as its last act.
-
-    A repeated step finds the next one by its key, or makes another if that one has ended already.  So ``cause``, the
-    id of the order's first job, names the effects of all: a doubled step has none.
-    """
+    """The three steps of an order, stored as a chain: each starts when the one before has succeeded, or is dead."""
 
     def __init__(self, mailer: Mailer, database: Database, settings: Settings) -> None:
         super().__init__(settings)
@@ -98,39 +97,29 @@ class OrderTasks(PatientRouter):
             return order
 
         @self.task
-        async def notify_warehouse(job: JobContext, order_id: int, cause: str) -> None:
-            order = await find(order_id)
-            text = f"Please send {order.quantity} x {order.item} to {order.email}.\n"
-            mail = Mail(settings.warehouse_email, f"Order {order_id}", text)
-            await mailer.send(mail, id=f"{cause}.warehouse")
-            job.logger.info("warehouse told of order %d", order_id)
-            async with database.writing() as session:
-                await advance_order(session, order_id, "audited", "at_warehouse")
-
-        @self.task(queue="default")
-        async def audit_order(order_id: int, cause: str) -> None:
-            order = await find(order_id)
-            resource = f"order:{order_id}"
-            entry = AuditEntry(
-                user_id=order.user_id, action="CREATE", resource=resource, at=order.created_at
-            )
-            async with database.writing() as session:
-                await add_audit_row(session, entry, job_id=cause)
-                await advance_order(session, order_id, "confirmed", "audited")
-            await notify_warehouse.options(key=resource).enqueue(order_id, cause)
-
-        @self.task
         async def send_order_confirmation(job: JobContext, order_id: int) -> None:
             order = await find(order_id)
             text = f"You ordered {order.quantity} x {order.item}. Thank you.\n"
             await mailer.send(Mail(order.email, f"Your order {order_id}", text), id=job.id)
             job.logger.info("order %d confirmed", order_id)
-            async with database.writing() as session:
-                await advance_order(session, order_id, "placed", "confirmed")
-            await audit_order.options(key=f"order:{order_id}").enqueue(order_id, job.id)
+            job.write(order_confirmed, order_id)
+
+        @self.task(queue="default")
+        async def audit_order(job: JobContext, order_id: int) -> None:
+            job.write(order_audited, order_id, job_id=job.id)
+
+        @self.task
+        async def notify_warehouse(job: JobContext, order_id: int) -> None:
+            order = await find(order_id)
+            text = f"Please send {order.quantity} x {order.item} to {order.email}.\n"
+            mail = Mail(settings.warehouse_email, f"Order {order_id}", text)
+            await mailer.send(mail, id=job.id)
+            job.logger.info("warehouse told of order %d", order_id)
+            job.write(order_at_warehouse, order_id)
 
         self.send_order_confirmation = send_order_confirmation
         self.audit_order = audit_order
+        self.notify_warehouse = notify_warehouse
 
 
 class TokenTasks(PatientRouter):
@@ -203,3 +192,11 @@ class AuditTasks(TaskRouter):
 
         self.write_audit_log = write_audit_log
         self.write_audit_row = write_audit_row
+
+
+async def get_tasks() -> ShopTasks:
+    """Stand for the application's own tasks; see ``app.services``."""
+    raise NotImplementedError("create_app() puts its own function in place of this one")
+
+
+TasksDep = Annotated[ShopTasks, Depends(get_tasks)]

@@ -66,7 +66,7 @@ class Story:
         say.chapter(
             "Register people while the mail server fails",
             "Two processes: a mail server that answers 451, and the shop with its job queue inside. "
-            "POST /register stores a user and a job, and answers; the mail is sent after that.",
+            "POST /register stores a user and a job in one transaction, and answers; the mail is sent after that.",
         )
         took = self._shop.start()
         say.say(f"mail server at 127.0.0.1:{self._mail.port}, shop at {self._shop.url}")

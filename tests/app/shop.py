@@ -24,9 +24,13 @@ def make_settings(data_dir: Path, **fields: object) -> Settings:
 class ShopClient(TestClient):
     """A client with the admin token; as a context manager it runs the shop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, raise_server_exceptions: bool = True) -> None:
         self.shop: FastAPI = create_app(settings)
-        super().__init__(self.shop, headers={"Authorization": f"Bearer {TOKEN}"})
+        super().__init__(
+            self.shop,
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            raise_server_exceptions=raise_server_exceptions,
+        )
 
     def post_job(self, path: str, body: dict[str, Any]) -> str:
         """Send a request that enqueues a job; return the job's id."""

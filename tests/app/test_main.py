@@ -102,6 +102,7 @@ def test_openapi_describes_every_route(shop: ShopClient) -> None:
             "/subscribe": ["post"],
             "/orders": ["post"],
             "/orders/{order_id}": ["get"],
+            "/stock": ["get", "post"],
             "/invoices/{invoice_id}": ["delete"],
             "/users/{user_id}": ["delete"],
             "/outbox": ["get"],

@@ -1,6 +1,5 @@
 """The shop over HTTP, with everything behind it real."""
 
-import functools
 import json
 import sqlite3
 from contextlib import closing
@@ -14,7 +13,7 @@ from app.audit import AuditEntry
 from app.settings import Settings
 from jobrunner import JobContext
 from jobrunner.model import Claimed
-from tests.app.shop import ShopClient, eventually
+from tests.app.shop import ShopClient, eventually, make_settings
 from tests.app.smtp import SmtpServer
 from tests.clocks import MOMENT
 
@@ -25,6 +24,18 @@ def rows(settings: Settings, query: str) -> list[tuple[object, ...]]:
     """Ask the shop's file from outside."""
     with closing(sqlite3.connect(settings.database_path)) as connection:
         return connection.execute(query).fetchall()
+
+
+def break_commits(settings: Settings, table: str, event: str) -> None:
+    """Have every transaction fail that does this to the table: when it is committed, and not before."""
+    with closing(sqlite3.connect(settings.database_path)) as connection:
+        connection.execute("CREATE TABLE nowhere (id INTEGER PRIMARY KEY)")
+        connection.execute(
+            "CREATE TABLE lost (id REFERENCES nowhere (id) DEFERRABLE INITIALLY DEFERRED)"
+        )
+        connection.execute(
+            f"CREATE TRIGGER lose AFTER {event} ON {table} BEGIN INSERT INTO lost VALUES (1); END"  # noqa: S608
+        )
 
 
 def attempt_of(job_id: str, attempt: int) -> JobContext:
@@ -121,6 +132,48 @@ def test_register_takes_names_in_every_script(shop: ShopClient) -> None:
     shop.finish(job_id)
 
 
+# -- one transaction ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "event", "method", "path", "body"),
+    [
+        ("users", "INSERT", "POST", "/register", {"username": "bob", "email": "bob@example.com"}),
+        ("orders", "INSERT", "POST", "/orders", {"email": "bob@example.com", "item": "engine"}),
+        ("users", "DELETE", "DELETE", "/users/1", None),
+    ],
+)
+def test_commit_that_fails_is_a_500_and_leaves_neither_row_nor_job(
+    settings: Settings, table: str, event: str, method: str, path: str, body: dict[str, str] | None
+) -> None:
+    state = """
+        SELECT (SELECT group_concat(id) FROM users), (SELECT count(*) FROM orders),
+            (SELECT count(*) FROM stock), (SELECT count(*) FROM jobrunner_jobs)
+    """
+    with ShopClient(settings, raise_server_exceptions=False) as shop:
+        shop.finish(shop.register("ada"))
+        break_commits(settings, table, event)
+        before = rows(settings, state)
+
+        assert shop.request(method, path, json=body).status_code == 500
+
+        assert rows(settings, state) == before
+        # The route wrote its row and its jobs, and would be heard of if these were there.
+        shop.finish(shop.post_job("/confirmations", {"email": "ada@example.com"}))
+        assert [mail["subject"] for mail in shop.outbox()] == ["Your token", "Welcome to the shop"]
+
+
+def test_conflict_leaves_no_job(shop: ShopClient, settings: Settings) -> None:
+    shop.finish(shop.register("ada"))
+    count = "SELECT count(*) FROM jobrunner_jobs"
+    before = rows(settings, count)
+
+    again = shop.post("/register", json={"username": "ada", "email": "ada@example.com"})
+
+    assert again.status_code == 409
+    assert rows(settings, count) == before
+
+
 # -- POST /subscribe ------------------------------------------------------------------------------
 
 
@@ -161,6 +214,9 @@ def test_subscribe_after_the_reminder_reminds_again(tmp_path: Path, settings: Se
 # -- orders ---------------------------------------------------------------------------------------
 
 
+STEPS = ("send_order_confirmation", "audit_order", "notify_warehouse")
+
+
 def order(shop: ShopClient, **fields: object) -> dict[str, int]:
     """Place an order."""
     body = {"email": "ada@example.com", "item": "engine", "quantity": 2}
@@ -177,8 +233,10 @@ def test_order_is_confirmed_audited_and_sent_to_the_warehouse_in_that_order(
     at = f"/orders/{placed['order_id']}"
     eventually(lambda: shop.get(at).json()["status"] == "at_warehouse", "the warehouse knows")
 
-    steps = ("send_order_confirmation", "audit_order", "notify_warehouse")
-    runs = [shop.job(job["id"])["history"] for name in steps for job in shop.jobs(name)]
+    (confirm,), (audit,), (notify,) = map(shop.jobs, STEPS)
+    assert confirm["id"] == placed["job_id"]
+    assert [job["after"] for job in (confirm, audit, notify)] == [None, confirm["id"], audit["id"]]
+    runs = [shop.job(job["id"])["history"] for job in (confirm, audit, notify)]
     assert [len(history) for history in runs] == [1, 1, 1]
     started = [history[0]["started_at"] for history in runs]
     assert started == sorted(started)
@@ -186,8 +244,9 @@ def test_order_is_confirmed_audited_and_sent_to_the_warehouse_in_that_order(
         "ada@example.com": f"Your order {placed['order_id']}",
         "warehouse@localhost": f"Order {placed['order_id']}",
     }
-    (audit,) = rows(settings, "SELECT user_id, action, resource, job_id FROM audit_rows")
-    assert audit == (7, "CREATE", f"order:{placed['order_id']}", placed["job_id"])
+    (row,) = rows(settings, "SELECT user_id, action, resource, job_id FROM audit_rows")
+    assert row == (7, "CREATE", f"order:{placed['order_id']}", audit["id"])
+    assert rows(settings, "SELECT (SELECT at FROM audit_rows) = created_at FROM orders") == [(1,)]
 
 
 def test_order_whose_confirmation_fails_at_first_takes_each_step_once(
@@ -206,26 +265,63 @@ def test_order_whose_confirmation_fails_at_first_takes_each_step_once(
     assert rows(settings, "SELECT count(*) FROM audit_rows") == [(1,)]
 
 
-def test_order_whose_step_is_doubled_shows_no_second_effect(
-    shop: ShopClient, settings: Settings
+def test_order_whose_confirmation_is_dead_goes_on_without_it(
+    tmp_path: Path, smtp: SmtpServer
 ) -> None:
-    placed = order(shop)
+    smtp.rcpt_answers.append("550 no such person")
+    settings = make_settings(
+        tmp_path, smtp_host=smtp.hostname, smtp_port=smtp.port, smtp_starttls=False
+    )
+    with ShopClient(settings) as shop:
+        placed = order(shop)
+        at = f"/orders/{placed['order_id']}"
+        eventually(lambda: shop.get(at).json()["status"] == "at_warehouse", "at the warehouse")
+        assert [message["To"] for message in smtp.accepted] == ["warehouse@localhost"]
+        assert rows(settings, "SELECT count(*) FROM audit_rows") == [(1,)]
+
+        assert shop.post(f"/jobs/dead-letters/{placed['job_id']}/replay").is_success
+        shop.finish(str(placed["job_id"]))
+
+        assert shop.get(at).json()["status"] == "at_warehouse"
+    assert [message["To"] for message in smtp.accepted][1:] == ["ada@example.com"]
+
+
+def stock_of(shop: ShopClient, item: str) -> tuple[int, int]:
+    """Return how many are left and how many were sent."""
+    stock = shop.get("/stock", params={"item": item}).json()
+    return stock["available"], stock["sent"]
+
+
+def test_order_is_taken_from_the_stock_at_once_and_counted_as_sent_at_its_end(
+    mailing_shop: ShopClient, smtp: SmtpServer
+) -> None:
+    assert mailing_shop.get("/stock", params={"item": "engine"}).status_code == 404
+    more = mailing_shop.post("/stock", json={"item": "engine", "quantity": 5}).json()
+    smtp.data_answers.extend(["451 later", "451 later"])
+    placed = order(mailing_shop, quantity=2)
+    assert stock_of(mailing_shop, "engine") == (more["available"] - 2, 0)
+
     at = f"/orders/{placed['order_id']}"
-    eventually(lambda: shop.get(at).json()["status"] == "at_warehouse", "at the warehouse")
-    mails = shop.outbox()
+    eventually(lambda: mailing_shop.get(at).json()["status"] == "at_warehouse", "at the warehouse")
+    assert stock_of(mailing_shop, "engine") == (more["available"] - 2, 2)
 
-    # A process that dies after it enqueued the next step, and stays away until that one has ended, does it again.
-    assert shop.portal is not None
-    audit_order = shop.shop.state.shop.tasks.orders.audit_order
-    again = functools.partial(audit_order.enqueue, placed["order_id"], placed["job_id"])
-    shop.finish(shop.portal.call(again).id)
-    for job in shop.jobs("notify_warehouse"):
-        shop.finish(job["id"])
 
-    assert len(shop.jobs("notify_warehouse")) == 2
-    assert rows(settings, "SELECT count(*) FROM audit_rows") == [(1,)]
-    assert {mail["message_id"] for mail in shop.outbox()} == {mail["message_id"] for mail in mails}
-    assert shop.get(at).json()["status"] == "at_warehouse"
+def test_order_of_more_than_there_is_is_a_409_and_leaves_nothing(settings: Settings) -> None:
+    with ShopClient(settings.model_copy(update={"stock": 3})) as shop:
+        order(shop, quantity=2)
+        answer = shop.post(
+            "/orders", json={"email": "a@example.com", "item": "engine", "quantity": 2}
+        )
+
+        assert answer.status_code == 409
+        assert "engine" in answer.json()["detail"]
+        assert stock_of(shop, "engine")[0] == 1
+        assert len(shop.jobs("send_order_confirmation")) == 1
+        assert rows(settings, "SELECT count(*) FROM orders") == [(1,)]
+
+        assert shop.post("/stock", json={"item": "engine", "quantity": 1}).json()["available"] == 2
+        order(shop, quantity=2)
+        assert stock_of(shop, "engine")[0] == 0
 
 
 def test_order_can_be_looked_at(shop: ShopClient) -> None:
