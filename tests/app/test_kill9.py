@@ -1,0 +1,157 @@
+"""``kill -9`` of the served shop while it takes orders: rows, jobs, audit entries and stock counts stay one."""
+
+import random
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.demo.shop import Broken, Shop, wait_for
+from app.schemas import OrderCreate
+
+KILLS = 10
+CLIENTS = 4
+ITEMS = ("analytical engine", "difference engine")
+STOCK = 100_000
+
+
+@dataclass
+class Ledger:
+    """What the shop has answered 201 to."""
+
+    orders: dict[int, tuple[str, int]] = field(default_factory=dict)
+    users: dict[int, str] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+    """Answers that were no 201."""
+
+
+class Crowd:
+    """Clients who register and order as fast as the shop answers, until it does no more."""
+
+    def __init__(self, shop: Shop, ledger: Ledger) -> None:
+        self._shop = shop
+        self._ledger = ledger
+        self._answers = threading.Semaphore(0)
+        self._threads = [threading.Thread(target=self._live) for _ in range(CLIENTS)]
+        for thread in self._threads:
+            thread.start()
+
+    def wait_for_answers(self, number: int) -> None:
+        for _ in range(number):
+            assert self._answers.acquire(timeout=20), self._ledger.refused
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(20)
+            assert not thread.is_alive()
+
+    def _live(self) -> None:
+        dice = random.Random()
+        try:
+            while True:
+                self._register(f"u{dice.getrandbits(64):x}@example.com")
+                self._order(dice.choice(ITEMS), dice.randint(1, 9))
+        except Broken as broken:
+            if not isinstance(broken.__cause__, httpx2.TransportError):
+                self._ledger.refused.append(str(broken))
+
+    def _register(self, email: str) -> None:
+        answer = self._shop.post("/register", {"username": "somebody", "email": email})
+        self._ledger.users[answer["user_id"]] = email
+        self._answers.release()
+
+    def _order(self, item: str, quantity: int) -> None:
+        wanted = OrderCreate(email="ada@example.com", item=item, quantity=quantity)
+        answer = self._shop.post("/orders", wanted.model_dump())
+        self._ledger.orders[answer["order_id"]] = (item, quantity)
+        self._answers.release()
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(tmp_path, {"STOCK": STOCK, "LOG_LEVEL": "WARNING", "MAIL_ATTEMPTS": 100})
+    yield shop
+    shop.close()
+
+
+def ask(file: Path, query: str) -> list[tuple[Any, ...]]:
+    """Ask the file of a shop that is dead."""
+    with closing(sqlite3.connect(file)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def check(file: Path, ledger: Ledger) -> None:
+    """Hold the file against itself and against the ledger, whatever the moment at which the shop died."""
+    assert ask(file, "PRAGMA integrity_check") == [("ok",)]
+    orders = {id: (item, n) for id, item, n in ask(file, "SELECT id, item, quantity FROM orders")}
+    assert ledger.orders.items() <= orders.items()
+    users = dict(ask(file, "SELECT id, email FROM users"))
+    assert ledger.users.items() <= users.items()
+
+    tags = ask(file, "SELECT tag, count(*) FROM jobrunner_jobs WHERE tag IS NOT NULL GROUP BY tag")
+    assert dict(tags) == {f"order:{id}": 3 for id in orders}, "a chain for each order, none else"
+    mails = ask(file, "SELECT args FROM jobrunner_jobs WHERE task = 'send_welcome_email'")
+    assert len(mails) == len(users)
+    assert all(any(email in args for (args,) in mails) for email in ledger.users.values())
+
+    # What a job writes is there exactly if the job has succeeded.
+    done = "SELECT tag FROM jobrunner_jobs WHERE state = 'succeeded' AND task = "
+    audited = [resource for (resource,) in ask(file, "SELECT resource FROM audit_rows")]
+    assert Counter(audited) == Counter(tag for (tag,) in ask(file, f"{done} 'audit_order'"))
+    told = [int(tag.partition(":")[2]) for (tag,) in ask(file, f"{done} 'notify_warehouse'")]
+    ordered, sent = Counter[str](), Counter[str]()
+    for item, quantity in orders.values():
+        ordered[item] += quantity
+    for item, quantity in map(orders.__getitem__, told):
+        sent[item] += quantity
+    for item, available, gone in ask(file, "SELECT item, available, sent FROM stock"):
+        assert (available, gone) == (STOCK - ordered[item], sent[item]), item
+    at_warehouse = ask(file, "SELECT id FROM orders WHERE status = 'at_warehouse' ORDER BY id")
+    assert [id for (id,) in at_warehouse] == sorted(told)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_killed_while_it_takes_orders_the_shop_has_rows_and_jobs_together_and_effects_once(
+    shop: Shop, tmp_path: Path
+) -> None:
+    file = tmp_path / "shop.db"
+    ledger = Ledger()
+    dice = random.Random()
+    for _ in range(KILLS):
+        shop.start()
+        crowd = Crowd(shop, ledger)
+        crowd.wait_for_answers(dice.randint(1, 80))
+        shop.kill()
+        crowd.join()
+        check(file, ledger)
+    assert ledger.refused == []
+    assert len(ledger.orders) > 5 * KILLS, "that was no load"
+
+    shop.start()
+    wait_for("all jobs have ended", 60, lambda: True if is_idle(shop) else None)
+    assert shop.get("/jobs/dead-letters")["items"] == []
+    shop.stop()
+    check(file, ledger)
+    statuses = ask(file, "SELECT DISTINCT status FROM orders")
+    assert statuses == [("at_warehouse",)]
+    (audited,) = ask(file, "SELECT count(*), count(DISTINCT resource) FROM audit_rows")
+    (orders,) = ask(file, "SELECT count(*), count(*) FROM orders")
+    assert audited == orders
+    mails = ask(file, "SELECT id FROM jobrunner_jobs WHERE queue = 'mail'")
+    assert {f"{id}.eml" for (id,) in mails} <= {
+        path.name for path in (tmp_path / "outbox").iterdir()
+    }
+
+
+def is_idle(shop: Shop) -> bool:
+    """Return whether nothing is left to do now."""
+    waiting = ("queued", "scheduled", "blocked", "running")
+    return not any(queue[state] for queue in shop.get("/jobs/queues")["items"] for state in waiting)
