@@ -9,7 +9,7 @@ import contextlib
 import functools
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from jobrunner.clock import SECOND_US, now_us
@@ -29,6 +29,7 @@ from jobrunner.model import (
     Claimed,
     Dead,
     Ended,
+    Enqueue,
     Outcome,
     Released,
     RetryAt,
@@ -314,12 +315,24 @@ def _succeeded(attempt: Attempt, value: Any) -> Succeeded:
     job = attempt.job
     ended = Ended("succeeded", now_us())
     writes = attempt.context._writes  # noqa: SLF001 - written there, read here
+    added = _added(attempt)
     try:
-        return Succeeded(job, ended, attempt.spec.result.encode(value), writes=writes)
+        return Succeeded(job, ended, attempt.spec.result.encode(value), None, writes, added)
     except ResultNotStored as error:
         # The work is done, and doing it again would not make the result any smaller.
         logger.warning("%s %s: %s", job.task, job.id, error, extra=_extra(job))
-        return Succeeded(job, ended, None, str(error), writes)
+        return Succeeded(job, ended, None, str(error), writes, added)
+
+
+def _added(attempt: Attempt) -> Sequence[Enqueue]:
+    """Return the jobs that the attempt has added to its ``Background``, which takes no more."""
+    background = None if attempt.resolved is None else attempt.resolved.own.get("background")
+    if background is None:
+        return ()
+    jobs: Sequence[Enqueue] = background.take(
+        "the task has returned, and what it added goes with its success"
+    )
+    return jobs
 
 
 def failed(job: Claimed, spec: TaskSpec, error: BaseException, now: int) -> Outcome:

@@ -20,6 +20,7 @@ Kind = Literal["function", "coroutine", "generator", "async generator"]
 Scope = Literal["function", "request"]
 
 _MARK: Final = "__jobrunner_supplies__"
+_OWNER: Final = "__jobrunner_owner__"
 
 _OF_A_REQUEST: Final = (
     "Request",
@@ -50,15 +51,18 @@ route, and who enqueues the task does not fill it.
 """
 
 
-def supplied(what: str) -> Callable[[F], F]:
+def supplied(what: str, owner: object = None) -> Callable[[F], F]:
     """Mark a dependency, or a method, in whose place a task is handed what belongs to its attempt.
 
     Args:
         what: the name under which the attempt's surroundings have it.
+        owner: the runner that it means, if only one and it is no method of it.
     """
 
     def mark(call: F) -> F:
         setattr(call, _MARK, what)
+        if owner is not None:
+            setattr(call, _OWNER, owner)
         return call
 
     return mark
@@ -257,8 +261,8 @@ def _supply_of(call: object) -> str | None:
 
 
 def belongs_to(call: object, owner: object) -> bool:
-    """Return whether a marked dependency means this runner: a plain function, or a method of it."""
-    of = getattr(call, "__self__", None)
+    """Return whether a marked dependency means this runner: a plain function, or one of its own."""
+    of = getattr(call, "__self__", getattr(call, _OWNER, None))
     return of is None or of is owner
 
 

@@ -20,12 +20,13 @@ from contextlib import (
     contextmanager,
 )
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
 from jobrunner import current, signals
 from jobrunner.asgi import App, placed
+from jobrunner.background import DurableBackgroundTasks
 from jobrunner.call import Call
 from jobrunner.committer import Committer
 from jobrunner.dead_letters import DeadLetters
@@ -130,6 +131,7 @@ class JobRunner(TaskRouter):
         self._hooks = Hooks()
         self._open: JobQueue | None = None
         self._opening = False
+        self._session = session
         self._session_advice: str | None = None
         if session is not None:
             self._join(session)
@@ -236,6 +238,7 @@ class JobRunner(TaskRouter):
             timezone=settings.timezone,
         )
         around.supplies["queue"] = queue
+        around.makers["background"] = lambda: DurableBackgroundTasks(queue.prepare)
         queue.session_advice = self._session_advice
         if app is not None:
             stack.enter_context(placed(queue, app))
@@ -331,6 +334,18 @@ class JobRunner(TaskRouter):
     async def sync_queue(self) -> SyncQueue:
         """Give the same queue to a ``def`` route: ``queue: Annotated[SyncQueue, Depends(jobs.sync_queue)]``."""
         return SyncQueue(self._opened("Depends(jobs.sync_queue)"))
+
+    @cached_property
+    def background(self) -> Callable[..., Awaitable[DurableBackgroundTasks]]:
+        """Give a route its tasks for afterwards: ``Annotated[DurableBackgroundTasks, Depends(jobs.background)]``.
+
+        What is added is stored as one chain before the response leaves, and not at all if the route raises. With
+        ``JobRunner(session=...)`` it is committed or rolled back with the rows that the session then holds.
+        """
+        from jobrunner.fastapi import sessions  # noqa: PLC0415 - see the top
+
+        find = partial(self._opened, "Depends(jobs.background)")
+        return sessions.background_of(self, self._session, find)
 
     async def _own_queue(self) -> JobQueue:
         """Give the queue without a session to the routes that show and steer jobs."""

@@ -40,7 +40,7 @@ class SyncQueue:
         queue = self._find()
         storing = queue.enqueue(task, *args, **kwargs)
         if queue.is_blocking((session_of(task),)):
-            return _at_once(storing)
+            return at_once(storing)
         return self.run(storing)
 
     def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
@@ -49,7 +49,7 @@ class SyncQueue:
         queue, many = self._find(), list(calls)
         storing = queue.enqueue_many(many)
         if queue.is_blocking(call.options.session for call in many if isinstance(call, Call)):
-            return _at_once(storing)
+            return at_once(storing)
         return self.run(storing)
 
     def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
@@ -108,7 +108,7 @@ class SyncQueue:
         )
 
 
-def _at_once(work: Coroutine[Any, Any, T]) -> T:
+def at_once(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine that never waits to its end, in this thread."""
     try:
         work.send(None)
