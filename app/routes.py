@@ -104,10 +104,10 @@ async def create_order(
 ) -> OrderPlaced:
     """Place an order; confirmation, audit entry and word to the warehouse follow in that order."""
     try:
-        placed, job_id = await orders.place(order, user_id=caller)
+        placed = await orders.place(order, user_id=caller)
     except OutOfStock as error:
         raise HTTPException(409, str(error)) from None
-    return OrderPlaced(order_id=placed.id, job_id=job_id)
+    return OrderPlaced(order_id=placed.id)
 
 
 @router.get("/orders/{order_id}", responses={404: {"description": "There is no such order."}})

@@ -96,10 +96,9 @@ class OrderCreate(_Request):
 
 
 class OrderPlaced(BaseModel):
-    """The new order, and the job that sends the confirmation."""
+    """The new order; its jobs carry the tag ``order:`` and its id."""
 
     order_id: int
-    job_id: str
 
 
 class OrderOut(BaseModel):

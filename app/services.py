@@ -16,7 +16,7 @@ from app.database import Database
 from app.mail import Outbox, SmtpMailer, mailer
 from app.settings import Settings
 from jobrunner import JobQueue
-from jobrunner.fastapi import job_queue
+from jobrunner.fastapi import DurableBackgroundTasks, job_background, job_queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +63,6 @@ SessionDep = Annotated[AsyncSession, in_session]
 
 Queue = Annotated[JobQueue, Depends(job_queue(in_session))]
 """Stores jobs in the transaction of the request's session: with its rows, or not at all."""
+
+Background = Annotated[DurableBackgroundTasks, Depends(job_background(in_session))]
+"""Stores jobs that run one after another, with what the session holds when the route has returned."""

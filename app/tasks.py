@@ -84,7 +84,7 @@ class MailTasks(PatientRouter):
 
 
 class OrderTasks(PatientRouter):
-    """The three steps of an order, stored as a chain: each starts when the one before has succeeded, or is dead."""
+    """The three steps of an order, one after another: each starts when the one before has succeeded, or is dead."""
 
     def __init__(self, mailer: Mailer, database: Database, settings: Settings) -> None:
         super().__init__(settings)

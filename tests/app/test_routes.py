@@ -234,7 +234,11 @@ def test_order_is_confirmed_audited_and_sent_to_the_warehouse_in_that_order(
     eventually(lambda: shop.get(at).json()["status"] == "at_warehouse", "the warehouse knows")
 
     (confirm,), (audit,), (notify,) = map(shop.jobs, STEPS)
-    assert confirm["id"] == placed["job_id"]
+    assert shop.get("/jobs", params={"tag": f"order:{placed['order_id']}"}).json()["items"] == [
+        notify,
+        audit,
+        confirm,
+    ]
     assert [job["after"] for job in (confirm, audit, notify)] == [None, confirm["id"], audit["id"]]
     runs = [shop.job(job["id"])["history"] for job in (confirm, audit, notify)]
     assert [len(history) for history in runs] == [1, 1, 1]
@@ -279,8 +283,10 @@ def test_order_whose_confirmation_is_dead_goes_on_without_it(
         assert [message["To"] for message in smtp.accepted] == ["warehouse@localhost"]
         assert rows(settings, "SELECT count(*) FROM audit_rows") == [(1,)]
 
-        assert shop.post(f"/jobs/dead-letters/{placed['job_id']}/replay").is_success
-        shop.finish(str(placed["job_id"]))
+        (letter,) = shop.get("/jobs/dead-letters").json()["items"]
+        assert (letter["task"], letter["reason"]) == ("send_order_confirmation", "buried")
+        assert shop.post(f"/jobs/dead-letters/{letter['id']}/replay").is_success
+        shop.finish(letter["id"])
 
         assert shop.get(at).json()["status"] == "at_warehouse"
     assert [message["To"] for message in smtp.accepted][1:] == ["ada@example.com"]

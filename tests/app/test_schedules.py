@@ -33,7 +33,7 @@ def test_shop_has_its_two_schedules_in_its_own_time(shop: ShopClient) -> None:
 
 def test_daily_report_counts_the_last_day_up_to_its_tick(shop: ShopClient) -> None:
     shop.finish(shop.register("ada"))
-    shop.finish(shop.post_job("/orders", {"email": "ada@example.com", "item": "engine"}))
+    shop.post("/orders", json={"email": "ada@example.com", "item": "engine"}).raise_for_status()
     run(shop, "send_daily_report")
     (report,) = [mail for mail in shop.outbox() if mail["to"] == "owner@localhost"]
     text = (shop.shop.state.shop.settings.outbox_dir / report["file"]).read_text(encoding="utf-8")
