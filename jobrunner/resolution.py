@@ -85,6 +85,10 @@ class Resolved:
         """
         return await self._solve_all(self._needs, in_thread)
 
+    async def add(self, need: Dependency, in_thread: InThread) -> Any:
+        """Make one dependency more, or return what was made of it; raises as ``open``."""
+        return await self._solve(need, in_thread)
+
     def value_of(self, call: Callable[..., Any]) -> Any:
         """Return what a dependency gave to this attempt, under whatever override; None if nobody asked for it.
 

@@ -11,6 +11,7 @@ from jobrunner.call import Call
 from jobrunner.errors import NotRunning, WrongThread
 from jobrunner.job import Job
 from jobrunner.queue import JobQueue
+from jobrunner.shield import at_once
 from jobrunner.task import Task, session_of
 
 P = ParamSpec("P")
@@ -40,7 +41,7 @@ class SyncQueue:
         queue = self._find()
         storing = queue.enqueue(task, *args, **kwargs)
         if queue.is_blocking((session_of(task),)):
-            return _at_once(storing)
+            return at_once(storing)
         return self.run(storing)
 
     def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
@@ -49,7 +50,7 @@ class SyncQueue:
         queue, many = self._find(), list(calls)
         storing = queue.enqueue_many(many)
         if queue.is_blocking(call.options.session for call in many if isinstance(call, Call)):
-            return _at_once(storing)
+            return at_once(storing)
         return self.run(storing)
 
     def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
@@ -106,18 +107,6 @@ class SyncQueue:
         raise WrongThread(
             f"sync.{call} would block this event loop, and wait for itself; write `await queue.{call}` here"
         )
-
-
-def _at_once(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never waits to its end, in this thread."""
-    try:
-        work.send(None)
-    except StopIteration as end:
-        value: T = end.value
-        return value
-    finally:
-        work.close()
-    raise AssertionError("a blocking session has waited; please report it")
 
 
 @contextmanager

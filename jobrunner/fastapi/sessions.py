@@ -50,7 +50,7 @@ def job_queue(session: params.Depends | Callable[..., Any]) -> GetQueue:
     Raises:
         ConfigurationError: it is no dependency.
     """
-    marker = _marker(session)
+    marker = marker_of(session)
     return _by_request(marker.dependency, marker.use_cache, marker.scope).queue
 
 
@@ -59,7 +59,7 @@ def sync_job_queue(session: params.Depends | Callable[..., Any]) -> GetSyncQueue
 
     On a ``Session`` of SQLAlchemy or a ``sqlite3.Connection`` it writes in the route's own thread.
     """
-    marker = _marker(session)
+    marker = marker_of(session)
     return _by_request(marker.dependency, marker.use_cache, marker.scope).sync_queue
 
 
@@ -75,10 +75,15 @@ def joining(
     async def find(connection: HTTPConnection) -> JobQueue:
         return queue()
 
-    return _dependencies(_marker(session), find)
+    return _dependencies(marker_of(session), find)
 
 
-def _marker(session: object) -> params.Depends:
+def marker_of(session: object) -> params.Depends:
+    """Return the session's dependency as ``Depends(...)``.
+
+    Raises:
+        ConfigurationError: it is no dependency.
+    """
     if isinstance(session, params.Depends) and session.dependency is not None:
         return session
     if callable(session) and not isinstance(session, params.Depends):
@@ -135,7 +140,7 @@ def _name_of(connection: HTTPConnection) -> str:
 
 def advice_for(session: params.Depends | Callable[..., Any]) -> str:
     """Return what to write in place of a plain ``Queue`` on a runner that has the session."""
-    written = _written(_marker(session))
+    written = _written(marker_of(session))
     return (
         f"this runner has session={written}, and a plain Queue or SyncQueue would store jobs in a transaction of its"
         f" own: write Queue = Annotated[JobQueue, Depends(job_queue({written}))], in `def` routes SyncQueue ="
