@@ -4,13 +4,14 @@ Whoever stops an attempt writes the reason into it first, so that the end is rea
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from jobrunner.clock import SECOND_US, now_us
 from jobrunner.context import JobContext
 from jobrunner.endings import failed
 from jobrunner.errors import TimedOut
-from jobrunner.model import Cancelled, Claimed, Ended, Outcome, Released
+from jobrunner.model import Cancelled, Claimed, Ended, Enqueue, Outcome, Released
 from jobrunner.resolution import Resolved
 from jobrunner.spec import TaskSpec
 
@@ -123,6 +124,14 @@ class Attempt:
         """Keep what ended it, if a dependency is to be told."""
         if self.resolved is not None:
             self.error = error
+
+    def take_added(self, over: str) -> Sequence[Enqueue]:
+        """Return the jobs that it has added to its ``Background``, which takes no more: see ``over``."""
+        background = None if self.resolved is None else self.resolved.own.get("background")
+        if background is None:
+            return ()
+        jobs: Sequence[Enqueue] = background.take(over)
+        return jobs
 
     def outcome_of_stop(self) -> Outcome:
         """Return what follows from having been stopped."""

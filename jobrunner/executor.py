@@ -215,9 +215,10 @@ def _succeeded(attempt: Attempt, value: Any) -> Succeeded:
     job = attempt.job
     ended = Ended("succeeded", now_us())
     writes = attempt.context._writes  # noqa: SLF001 - written there, read here
+    added = attempt.take_added("the task has returned, and what it added goes with its success")
     try:
-        return Succeeded(job, ended, attempt.spec.result.encode(value), writes=writes)
+        return Succeeded(job, ended, attempt.spec.result.encode(value), None, writes, added)
     except ResultNotStored as error:
         # The work is done, and doing it again would not make the result any smaller.
         logger.warning("%s %s: %s", job.task, job.id, error, extra=extra(job))
-        return Succeeded(job, ended, None, str(error), writes)
+        return Succeeded(job, ended, None, str(error), writes, added)

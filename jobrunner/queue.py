@@ -194,6 +194,28 @@ class JobQueue:
         stored = await self._store_jobs(jobs, now)
         return [self._stored(one, call) for one, call in zip(stored, many, strict=True)]
 
+    # -- what a request or an attempt has gathered ------------------------------------
+
+    def prepare(self, call: Call[Any]) -> Enqueue:
+        """Return a call as the row that ``store`` is given later; raises what is wrong with it, as ``enqueue``."""
+        now = now_us()
+        return self._checked(call).to_enqueue(id=new_id(now), now=now)
+
+    async def store(self, jobs: Sequence[Enqueue]) -> None:
+        """Store rows in one commit of their own, even on a view that joins a session."""
+        await self._committer.enqueue(jobs)
+
+    async def store_with_changes(self, jobs: Sequence[Enqueue]) -> bool:
+        """Store rows in the transaction of the session that this view joins, if it has changes to be committed.
+
+        Returns:
+            Whether it has.
+        """
+        if self._joined is None or not await self._joined.session.has_changes():
+            return False
+        await self._store_jobs(jobs, now_us())
+        return True
+
     # -- in a transaction of the application's own ------------------------------------
 
     def joined(self, source: object, caller: Caller | None = None) -> "JobQueue":
@@ -215,6 +237,10 @@ class JobQueue:
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__, _joined=joined, _source=source)
         return view
+
+    def joined_by(self, task: str, source: object) -> "JobQueue":
+        """Return the same view for an attempt of a task."""
+        return self.joined(source, Caller(task))
 
     def _joins(self, source: object) -> bool:
         return self._joined is not None and self._source is source

@@ -37,6 +37,8 @@ class Surroundings:
         self.owner = owner
         self.supplies: dict[str, object] = {}
         """What is given in place of a marked dependency, by the name in the mark."""
+        self.makers: dict[str, Callable[[], object]] = {}
+        """The same for what each attempt gets one of its own of."""
         self._app = app
         self._limits: dict[int, tuple[object, asyncio.Semaphore]] = {}
 
@@ -71,6 +73,8 @@ class Resolved:
         self._task = task
         self._needs = needs
         self._around = around
+        self.own: dict[str, Any] = {}
+        """What was made for this attempt alone, by the name in the mark."""
         self._made: dict[Hashable, Any] = {}
         self._values: list[tuple[Callable[..., Any], Any]] = []
         self._of_function: list[_Open] = []
@@ -133,6 +137,8 @@ class Resolved:
             return self._made[need.key]
         if used.supply is not None:
             value: Any = self._supplied(used.supply)
+            if given:
+                value = value.joined_by(self._task, given["session"])
         else:
             given |= {name: default() for name, default in used.given.items()}
             value = await self._make(used, given, in_thread)
@@ -148,6 +154,10 @@ class Resolved:
         return used
 
     def _supplied(self, supply: str) -> object:
+        if supply in self._around.makers:
+            if supply not in self.own:
+                self.own[supply] = self._around.makers[supply]()
+            return self.own[supply]
         try:
             return self._around.supplies[supply]
         except KeyError:

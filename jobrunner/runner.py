@@ -21,17 +21,19 @@ from contextlib import (
     contextmanager,
 )
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
 from jobrunner import current, signals
 from jobrunner.asgi import App, placed
+from jobrunner.background import DurableBackgroundTasks
 from jobrunner.call import Call
 from jobrunner.committer import Committer
 from jobrunner.dead_letters import DeadLetters
 from jobrunner.errors import (
     AlreadyRunning,
+    ConfigurationError,
     InvalidSchedule,
     InvalidTask,
     JobNotFound,
@@ -149,7 +151,7 @@ class JobRunner(TaskRouter):
 
         self._session = sessions.marker_of(session)
         self._session_advice = sessions.advice_for(session)
-        joining = sessions.joining(session, partial(self._opened, "Depends(jobs.queue)"))
+        joining = sessions.joining(self, session, partial(self._opened, "Depends(jobs.queue)"))
         # In place of the methods: FastAPI reads from a function's signature what it depends on.
         self.__dict__.update(queue=joining.queue, sync_queue=joining.sync_queue)
 
@@ -245,7 +247,9 @@ class JobRunner(TaskRouter):
             worker=worker,
             timezone=settings.timezone,
         )
-        around.supplies["queue"] = queue
+        around.makers["queue"] = partial(_plain, queue)
+        around.supplies["joined queue"] = queue
+        around.makers["background"] = lambda: DurableBackgroundTasks(queue.prepare)
         queue.session_advice = self._session_advice
         if app is not None:
             stack.enter_context(placed(queue, app))
@@ -351,6 +355,18 @@ class JobRunner(TaskRouter):
     async def sync_queue(self) -> SyncQueue:
         """Give the same queue to a ``def`` route: ``queue: Annotated[SyncQueue, Depends(jobs.sync_queue)]``."""
         return SyncQueue(self._opened("Depends(jobs.sync_queue)"))
+
+    @cached_property
+    def background(self) -> Callable[..., Awaitable[DurableBackgroundTasks]]:
+        """Give a route its tasks for afterwards: ``Annotated[DurableBackgroundTasks, Depends(jobs.background)]``.
+
+        What is added is stored as one chain before the response leaves, and not at all if the route raises. With
+        ``JobRunner(session=...)`` it is committed or rolled back with the rows that the session then holds.
+        """
+        from jobrunner.fastapi import sessions  # noqa: PLC0415 - see the top
+
+        find = partial(self._opened, "Depends(jobs.background)")
+        return sessions.background_of(self, self._session, find)
 
     async def _own_queue(self) -> JobQueue:
         """Give the queue without a session to the routes that show and steer jobs."""
@@ -512,6 +528,17 @@ class SyncRunner(SyncQueue):
     def running(self, *, work: bool | None = None) -> AbstractContextManager[JobRunner]:
         """Be open inside a ``with`` block, on a loop in a thread of its own."""
         return in_thread(self._runner.running(work=work))
+
+
+def _plain(queue: JobQueue) -> JobQueue:
+    """Return the queue for a task that asks for it without a session, where there is none to be joined.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
+    if queue.session_advice is not None:
+        raise ConfigurationError(queue.session_advice)
+    return queue
 
 
 @asynccontextmanager

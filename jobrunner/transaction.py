@@ -289,7 +289,10 @@ class Transaction:
         session = self._session
         assert session is not None  # noqa: S101 - entered
         if error is None:
+            added = self._attempt.take_added("the transaction of this attempt has settled the job")
             try:
+                if added:
+                    await session.enqueue(added, now=now_us())
                 await session.commit()
             except BaseException:
                 await session.rollback()

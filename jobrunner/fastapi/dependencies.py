@@ -49,6 +49,12 @@ async def find_queue(connection: HTTPConnection) -> JobQueue:
     )
 
 
+def name_of(connection: HTTPConnection) -> str:
+    """Return what a request is called in messages: ``POST /register``."""
+    path = getattr(connection.scope.get("route"), "path", connection.scope.get("path"))
+    return f"{connection.scope.get('method', 'WebSocket')} {path}"
+
+
 def _apps(connection: HTTPConnection) -> Iterator[object]:
     """Yield the app that serves the connection, then the outermost one."""
     yield connection.scope.get("app")

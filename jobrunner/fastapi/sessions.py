@@ -15,7 +15,9 @@ from starlette.requests import HTTPConnection
 
 import jobrunner.sync
 from jobrunner.errors import ConfigurationError
-from jobrunner.fastapi.dependencies import find_queue
+from jobrunner.fastapi.background import Find, GetBackground, gather_alone, gather_joined, giving
+from jobrunner.fastapi.dependencies import find_queue, name_of
+from jobrunner.injection import supplied
 from jobrunner.joined import Caller
 from jobrunner.queue import JobQueue
 
@@ -63,8 +65,37 @@ def sync_job_queue(session: params.Depends | Callable[..., Any]) -> GetSyncQueue
     return _by_request(marker.dependency, marker.use_cache, marker.scope).sync_queue
 
 
+def job_background(session: params.Depends | Callable[..., Any]) -> GetBackground:
+    """Return the dependency of a request's tasks for afterwards, stored with the rows that its session then holds.
+
+    ::
+
+        Background = Annotated[DurableBackgroundTasks, Depends(job_background(get_session))]
+
+    They are committed or rolled back with what is uncommitted in the session when the route has returned; with nothing
+    uncommitted they are a commit of their own. The arguments and errors are those of ``job_queue``.
+    """
+    marker = marker_of(session)
+    return _background_by_request(marker.dependency, marker.use_cache, marker.scope)
+
+
+def background_of(
+    owner: object,
+    session: params.Depends | Callable[..., Any] | None,
+    queue: Callable[[], JobQueue],
+) -> GetBackground:
+    """Return the same of one runner, whose open queue ``queue`` returns, with its session if it has one."""
+
+    async def find(_: HTTPConnection) -> JobQueue:
+        return queue()
+
+    if session is None:
+        return giving(gather_alone(find), owner)
+    return _background(marker_of(session), find, owner)
+
+
 def joining(
-    session: params.Depends | Callable[..., Any], queue: Callable[[], JobQueue]
+    owner: object, session: params.Depends | Callable[..., Any], queue: Callable[[], JobQueue]
 ) -> Dependencies:
     """Return the dependencies of one runner, whose open queue ``queue`` returns.
 
@@ -75,7 +106,7 @@ def joining(
     async def find(connection: HTTPConnection) -> JobQueue:
         return queue()
 
-    return _dependencies(marker_of(session), find)
+    return _dependencies(marker_of(session), find, owner)
 
 
 def marker_of(session: object) -> params.Depends:
@@ -99,18 +130,34 @@ def _by_request(dependency: Callable[..., Any] | None, use_cache: bool, scope: A
     return _dependencies(params.Depends(dependency, use_cache, scope), find_queue)
 
 
-def _dependencies(
-    session: params.Depends, find: Callable[[HTTPConnection], Awaitable[JobQueue]]
-) -> Dependencies:
+@cache
+def _background_by_request(
+    dependency: Callable[..., Any] | None, use_cache: bool, scope: Any
+) -> GetBackground:
+    return _background(params.Depends(dependency, use_cache, scope), find_queue)
+
+
+def _background(session: params.Depends, find: Find, owner: object = None) -> GetBackground:
+    _check_shared(session)
+    gather = gather_joined(find, session)
+    setattr(gather, _JOINS, session)
+    return giving(gather, owner)
+
+
+def _check_shared(session: params.Depends) -> None:
     if not session.use_cache:
         raise ConfigurationError(
             "with use_cache=False the queue would get a session of its own, and not the route's: write"
             f" session={_written(session)}"
         )
 
+
+def _dependencies(session: params.Depends, find: Find, owner: object = None) -> Dependencies:
+    _check_shared(session)
+
     # Entered after the session and left before it: an error of the route is known when the session ends.
     async def call_of(connection: HTTPConnection, joined: Any = session) -> AsyncIterator[Caller]:
-        caller = Caller(_name_of(connection))
+        caller = Caller(name_of(connection))
         try:
             yield caller
         except BaseException:
@@ -130,22 +177,19 @@ def _dependencies(
         return jobrunner.sync.SyncQueue(queue)
 
     setattr(get_joined_queue, _JOINS, session)
+    supplied("joined queue", owner, session)(get_joined_queue)
     return Dependencies(get_joined_queue, get_joined_sync_queue)
-
-
-def _name_of(connection: HTTPConnection) -> str:
-    path = getattr(connection.scope.get("route"), "path", connection.scope.get("path"))
-    return f"{connection.scope.get('method', 'WebSocket')} {path}"
 
 
 def advice_for(session: params.Depends | Callable[..., Any]) -> str:
     """Return what to write in place of a plain ``Queue`` on a runner that has the session."""
     written = _written(marker_of(session))
     return (
-        f"this runner has session={written}, and a plain Queue or SyncQueue would store jobs in a transaction of its"
-        f" own: write Queue = Annotated[JobQueue, Depends(job_queue({written}))], in `def` routes SyncQueue ="
-        f" Annotated[SyncQueue, Depends(sync_job_queue({written}))], with both functions from jobrunner.fastapi; or"
-        " Depends(jobs.queue)"
+        f"this runner has session={written}, and a plain Queue, SyncQueue or Background would store jobs in a"
+        f" transaction of its own: write Queue = Annotated[JobQueue, Depends(job_queue({written}))], in `def` routes"
+        f" SyncQueue = Annotated[SyncQueue, Depends(sync_job_queue({written}))], Background ="
+        f" Annotated[DurableBackgroundTasks, Depends(job_background({written}))], with the functions"
+        " from jobrunner.fastapi; or Depends(jobs.queue) and Depends(jobs.background)"
     )
 
 
@@ -158,7 +202,7 @@ def _written(session: params.Depends) -> str:
 
 
 def check_routes(app: object) -> None:
-    """Make sure that no route holds a session in another scope than its queue.
+    """Make sure that no route holds a session in another scope than its queue or its background tasks.
 
     Raises:
         ConfigurationError: one does; the message names it and says what to write.
@@ -198,8 +242,8 @@ def _mismatch(path: str, route: Any, dependant: Any, session: params.Depends) ->
     if dependant.use_cache and dependant.scope:
         fix += f', or JobRunner(session=Depends({name}, scope="{dependant.scope}"))'
     return (
-        f"{methods} {path}: the route holds {name} with {held} and its queue with {wanted}, which FastAPI takes for two"
-        f" sessions, so that the jobs would not be in the route's transaction: {fix}"
+        f"{methods} {path}: the route holds {name} with {held} and its queue or background tasks with {wanted},"
+        f" which FastAPI takes for two sessions, so that the jobs would not be in the route's transaction: {fix}"
     )
 
 

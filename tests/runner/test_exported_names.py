@@ -26,11 +26,14 @@ def test_exported_names_are_exactly_these() -> None:
 
 def test_exported_names_of_the_fastapi_part_are_exactly_these() -> None:
     assert sorted(jobrunner.fastapi.__all__) == [
+        "Background",
+        "DurableBackgroundTasks",
         "JobQueue",
         "Queue",
         "SyncQueue",
         "bearer",
         "get_queue",
+        "job_background",
         "job_queue",
         "probes",
         "sync_job_queue",

@@ -1,0 +1,123 @@
+"""Background tasks of a request: stored once the route has succeeded, before its response leaves.
+
+FastAPI ends a ``yield`` dependency after the response unless its scope is "function", and whoever writes
+``Depends(...)`` would have to know.  So what routes depend on is a plain function, and the ``yield`` is in a private
+one below it.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, params
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import HTTPConnection
+
+from jobrunner.background import DurableBackgroundTasks
+from jobrunner.fastapi.dependencies import get_queue, name_of
+from jobrunner.injection import kind_of, supplied
+from jobrunner.joined import Caller
+from jobrunner.model import Enqueue
+from jobrunner.queue import JobQueue
+from jobrunner.shield import at_once
+
+Find = Callable[[HTTPConnection], Awaitable[JobQueue]]
+GetBackground = Callable[..., Awaitable[DurableBackgroundTasks]]
+Gather = Callable[..., AsyncIterator[DurableBackgroundTasks]]
+Store = Callable[[Sequence[Enqueue]], Awaitable[None]]
+
+_IN_THREAD: Final = ("function", "generator")
+"""The kinds of dependencies that FastAPI calls in a thread: their session is used in threads, and may block them."""
+
+_STORED = "the response of this request is made, and what was added before is stored"
+_FAILED = "this request has failed, and nothing that it added is stored"
+
+
+def gather_alone(find: Find) -> Gather:
+    """Return the private dependency that stores tasks in a commit of their own."""
+
+    async def gather(connection: HTTPConnection) -> AsyncIterator[DurableBackgroundTasks]:
+        queue = await find(connection)
+        async with _gathering(connection, queue, None, queue.store) as tasks:
+            yield tasks
+
+    return gather
+
+
+def gather_joined(find: Find, session: params.Depends) -> Gather:
+    """Return the private dependency that stores tasks with the changes of the session, if it has any.
+
+    It is entered after the session and left before it, so that a commit behind the session's ``yield`` holds them.
+    """
+    in_thread = session.dependency is not None and kind_of(session.dependency) in _IN_THREAD
+
+    async def gather(
+        connection: HTTPConnection, joined: Any = session
+    ) -> AsyncIterator[DurableBackgroundTasks]:
+        queue = await find(connection)
+        view = queue.joined(joined, Caller(name_of(connection)))
+        store = partial(_store_with_session, view, in_thread)
+        async with _gathering(connection, queue, joined, store) as tasks:
+            yield tasks
+
+    return gather
+
+
+@asynccontextmanager
+async def _gathering(
+    connection: HTTPConnection, queue: JobQueue, session: object, store: Store
+) -> AsyncIterator[DurableBackgroundTasks]:
+    """Gather tasks inside the block, and store them at its end if it raises nothing."""
+    # An alias and a runner's own dependency in one request share one object: the first one ends last, and stores.
+    all_held: dict[tuple[int, int], DurableBackgroundTasks]
+    all_held = connection.scope.setdefault("jobrunner.background", {})
+    which = id(queue), id(session)
+    held = all_held.get(which)
+    if held is not None:
+        yield held
+        return
+    tasks = all_held[which] = DurableBackgroundTasks(queue.prepare)
+    try:
+        yield tasks
+    except BaseException:
+        tasks.take(_FAILED)
+        raise
+    if jobs := tasks.take(_STORED):
+        await store(jobs)
+
+
+async def _store_with_session(view: JobQueue, in_thread: bool, jobs: Sequence[Enqueue]) -> None:
+    """Store tasks where the session's rows are about to be committed, else in a commit of their own.
+
+    Nobody would commit a session that has no changes, or has had its commit.
+    """
+    storing = view.store_with_changes(jobs)
+    if in_thread and view.is_blocking(()):
+        is_stored = await run_in_threadpool(at_once, storing)
+    else:
+        is_stored = await storing
+    if not is_stored:
+        await view.store(jobs)
+
+
+def giving(gather: Gather, owner: object = None) -> GetBackground:
+    """Return what routes depend on.
+
+    Args:
+        owner: the runner that it means; None for that of the request, or of the task.
+    """
+
+    @supplied("background", owner)
+    async def get_background(
+        tasks: DurableBackgroundTasks = Depends(gather, scope="function"),
+    ) -> DurableBackgroundTasks:
+        return tasks
+
+    return get_background
+
+
+get_background = giving(gather_alone(get_queue))
+
+Background = Annotated[DurableBackgroundTasks, Depends(get_background)]
+"""``background: Background``, then ``background.add_task(task, ...)``, in routes, services and tasks."""
