@@ -5,15 +5,37 @@ import inspect
 import logging
 from collections.abc import Callable, MutableMapping
 from datetime import datetime
-from typing import Any, Concatenate, ParamSpec
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Protocol
 
 from jobrunner.clock import from_us
-from jobrunner.errors import InvalidWrite
+from jobrunner.errors import InvalidWrite, NotRunning
 from jobrunner.model import Claimed, Write
 
 P = ParamSpec("P")
 
 _logger = logging.getLogger("jobrunner.task")
+
+
+class JobTransaction(Protocol):
+    """What ``job.transaction()`` returns; it gives the application's session."""
+
+    async def __aenter__(self) -> Any: ...
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
+    def __enter__(self) -> Any: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
 
 
 class JobLogger(logging.LoggerAdapter[logging.Logger]):
@@ -43,6 +65,7 @@ class JobContext:
         "_cancelled",
         "_logger",
         "_told",
+        "_transact",
         "_writes",
         "attempt",
         "id",
@@ -65,6 +88,7 @@ class JobContext:
         self._told = False
         self._logger: JobLogger | None = None
         self._writes: list[Write] = []
+        self._transact: Callable[[], JobTransaction] | None = None  # the executor sets it
 
     @property
     def cancelled(self) -> bool:
@@ -77,6 +101,22 @@ class JobContext:
         if self._cancelled:
             self._told = True
         return self._cancelled
+
+    def transaction(self) -> "JobTransaction":
+        """Open the application's session in a write transaction whose commit settles the job.
+
+        ``async with job.transaction() as tx:``, in a ``def`` task ``with job.transaction() as tx:``. What is written
+        through ``tx`` is there exactly if the job has succeeded; jobs that are enqueued inside are part of it. An error
+        in the block rolls it back. Nobody else writes to the database meanwhile: do what takes time before it. What is
+        read inside stays as it was read, so that a value may be read, changed and written back.
+
+        Raises:
+            ConfigurationError: the runner has no ``session=``.
+            LeaseLost: the job was taken away from this worker, or a transaction has settled it already.
+        """
+        if self._transact is None:
+            raise NotRunning("job.transaction() is for the task that runs the job")
+        return self._transact()
 
     def write(
         self, function: Callable[Concatenate[Any, P], object], *args: P.args, **kwargs: P.kwargs

@@ -21,6 +21,7 @@ Scope = Literal["function", "request"]
 
 _MARK: Final = "__jobrunner_supplies__"
 _OWNER: Final = "__jobrunner_owner__"
+_SESSION: Final = "__jobrunner_session__"
 
 _OF_A_REQUEST: Final = (
     "Request",
@@ -51,18 +52,21 @@ route, and who enqueues the task does not fill it.
 """
 
 
-def supplied(what: str, owner: object = None) -> Callable[[F], F]:
+def supplied(what: str, owner: object = None, session: object = None) -> Callable[[F], F]:
     """Mark a dependency, or a method, in whose place a task is handed what belongs to its attempt.
 
     Args:
         what: the name under which the attempt's surroundings have it.
         owner: the runner that it means, if only one and it is no method of it.
+        session: the ``Depends`` of a session that what is handed over is to join.
     """
 
     def mark(call: F) -> F:
         setattr(call, _MARK, what)
         if owner is not None:
             setattr(call, _OWNER, owner)
+        if session is not None:
+            setattr(call, _SESSION, session)
         return call
 
     return mark
@@ -183,7 +187,11 @@ class _Reader:
     ) -> tuple[tuple[Dependency, ...], Mapping[str, Callable[[], Any]]]:
         """Read the parameters of a dependency: what they depend on, and the defaults that are handed to them."""
         if supply is not None:
-            return (), {}
+            session = getattr(call, _SESSION, None)
+            if session is None:
+                return (), {}
+            joined = inspect.Parameter("session", inspect.Parameter.KEYWORD_ONLY)
+            return (self.read(joined, session, (*path, call)),), {}
         try:
             parameters = parameters_of(call, self._namespace)
         except (TypeError, ValueError) as error:

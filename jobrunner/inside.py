@@ -4,26 +4,36 @@ While it is open nobody else writes to the store.  So what is stored in it is st
 another write is refused at once.
 """
 
-from contextvars import ContextVar
-from typing import Any, Final
+from contextvars import ContextVar, Token
+from typing import Any
 
 from jobrunner.errors import InsideTransaction
 
 
 class Inside:
-    """One transaction that is under way."""
+    """One transaction that is under way on a store, and the application's session that it is of."""
 
-    __slots__ = ("closed", "session", "store")
+    __slots__ = ("_token", "closed", "source", "store")
 
-    def __init__(self, store: object, session: Any) -> None:
+    def __init__(self, store: object, source: Any) -> None:
         self.store = store
-        self.session = session
-        """A ``store.protocol.Session``."""
+        self.source = source
         self.closed = False
         """Tasks that were made inside keep the context, and may outlive the block."""
+        self._token: Token[Inside | None] | None = None
+
+    def enter(self) -> None:
+        """Be what the code of this context runs inside of."""
+        self._token = _inside.set(self)
+
+    def leave(self) -> None:
+        """Be so no more, nor for what was started inside."""
+        self.closed = True
+        if self._token is not None:
+            _inside.reset(self._token)
 
 
-_inside: Final[ContextVar[Inside | None]] = ContextVar("jobrunner.inside", default=None)
+_inside: ContextVar[Inside | None] = ContextVar("jobrunner.inside", default=None)
 
 
 def inside_of(store: object) -> Inside | None:

@@ -12,6 +12,7 @@ from jobrunner.clock import SECOND_US, from_us, now_us
 from jobrunner.committer import ROWS_PER_CALL, Committer, too_many
 from jobrunner.dead_letters import DeadLetters
 from jobrunner.errors import (
+    InsideTransaction,
     InvalidOptions,
     JobCancelled,
     JobDead,
@@ -27,6 +28,7 @@ from jobrunner.errors import (
 from jobrunner.events import Events
 from jobrunner.foreign import queue_attribute
 from jobrunner.ids import new_id
+from jobrunner.inside import inside_of, refuse_inside
 from jobrunner.job import Health, Job, QueueInfo, history_of
 from jobrunner.joined import Caller, Joined, told_on
 from jobrunner.model import (
@@ -122,6 +124,14 @@ class JobQueue:
         return self._stored(stored, call)
 
     async def _store_jobs(self, jobs: Sequence[Enqueue], now: int) -> Sequence[Enqueued]:
+        inside = inside_of(self._store)
+        if inside is not None and self._source is not inside.source:
+            if self._joined is not None:
+                raise InsideTransaction(
+                    "inside `job.transaction()` jobs are stored through its session, and this queue has another one"
+                )
+            joining = self.joined(inside.source)
+            return await joining._store_jobs(jobs, now)  # noqa: SLF001 - a view of this queue
         if self._joined is None:
             return await self._committer.enqueue(jobs)
         if len(jobs) > ROWS_PER_CALL:
@@ -228,6 +238,10 @@ class JobQueue:
         view.__dict__.update(self.__dict__, _joined=joined, _source=source)
         return view
 
+    def joined_by(self, task: str, source: object) -> "JobQueue":
+        """Return the same view for an attempt of a task."""
+        return self.joined(source, Caller(task))
+
     def _joins(self, source: object) -> bool:
         return self._joined is not None and self._source is source
 
@@ -236,7 +250,10 @@ class JobQueue:
         named = next((source for source in sources if source is not None), None)
         if named is not None and not self._joins(named):
             return self._store.session(named).blocking
-        return self._joined is not None and self._joined.session.blocking
+        if self._joined is not None:
+            return self._joined.session.blocking
+        inside = inside_of(self._store)
+        return inside is not None and self._store.session(inside.source).blocking
 
     def _checked(self, call: Call[R], verb: str = "enqueue_many") -> Call[R]:
         if not isinstance(call, Call):
@@ -358,6 +375,7 @@ class JobQueue:
 
     async def result_of(self, job: Job[Any], timeout: float | timedelta | None) -> Any:
         """Wait for a job's result; see ``Job.result``."""
+        refuse_inside(self._store, "result()")
         loop = asyncio.get_running_loop()
         wait_s = None if timeout is None else duration_us(timeout, "timeout") / SECOND_US
         deadline = None if wait_s is None else loop.time() + wait_s

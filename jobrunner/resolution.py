@@ -89,6 +89,10 @@ class Resolved:
         """
         return await self._solve_all(self._needs, in_thread)
 
+    async def add(self, need: Dependency, in_thread: InThread) -> Any:
+        """Make one dependency more, or return what was made of it; raises as ``open``."""
+        return await self._solve(need, in_thread)
+
     def value_of(self, call: Callable[..., Any]) -> Any:
         """Return what a dependency gave to this attempt, under whatever override; None if nobody asked for it.
 
@@ -133,6 +137,8 @@ class Resolved:
             return self._made[need.key]
         if used.supply is not None:
             value: Any = self._supplied(used.supply)
+            if given:
+                value = value.joined_by(self._task, given["session"])
         else:
             given |= {name: default() for name, default in used.given.items()}
             value = await self._make(used, given, in_thread)

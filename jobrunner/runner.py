@@ -1,6 +1,7 @@
 """The runner: what a user declares tasks on and opens around the application. It composes, and decides nothing."""
 
 import asyncio
+import inspect
 import os
 import sys
 from collections.abc import (
@@ -30,10 +31,17 @@ from jobrunner.background import DurableBackgroundTasks
 from jobrunner.call import Call
 from jobrunner.committer import Committer
 from jobrunner.dead_letters import DeadLetters
-from jobrunner.errors import AlreadyRunning, InvalidSchedule, JobNotFound, NotRunning
+from jobrunner.errors import (
+    AlreadyRunning,
+    ConfigurationError,
+    InvalidSchedule,
+    InvalidTask,
+    JobNotFound,
+    NotRunning,
+)
 from jobrunner.events import EventName, Events, Hooks
 from jobrunner.foreign import queue_attribute
-from jobrunner.injection import supplied
+from jobrunner.injection import Dependency, dependency_of, supplied
 from jobrunner.job import DeadLetter, Health, Job, QueueInfo
 from jobrunner.model import Definition, State
 from jobrunner.process import orders, work_until_signal
@@ -131,7 +139,7 @@ class JobRunner(TaskRouter):
         self._hooks = Hooks()
         self._open: JobQueue | None = None
         self._opening = False
-        self._session = session
+        self._session: params.Depends | None = None
         self._session_advice: str | None = None
         if session is not None:
             self._join(session)
@@ -141,8 +149,9 @@ class JobRunner(TaskRouter):
         """Let the queues of routes depend on the request's session."""
         from jobrunner.fastapi import sessions  # noqa: PLC0415 - see the top
 
+        self._session = sessions.marker_of(session)
         self._session_advice = sessions.advice_for(session)
-        joining = sessions.joining(session, partial(self._opened, "Depends(jobs.queue)"))
+        joining = sessions.joining(self, session, partial(self._opened, "Depends(jobs.queue)"))
         # In place of the methods: FastAPI reads from a function's signature what it depends on.
         self.__dict__.update(queue=joining.queue, sync_queue=joining.sync_queue)
 
@@ -227,6 +236,7 @@ class JobRunner(TaskRouter):
             events=events,
             work=work,
             around=around,
+            session=self._session_of_tasks(),
         )
         queue = JobQueue(
             store,
@@ -237,7 +247,8 @@ class JobRunner(TaskRouter):
             worker=worker,
             timezone=settings.timezone,
         )
-        around.supplies["queue"] = queue
+        around.makers["queue"] = partial(_plain, queue)
+        around.supplies["joined queue"] = queue
         around.makers["background"] = lambda: DurableBackgroundTasks(queue.prepare)
         queue.session_advice = self._session_advice
         if app is not None:
@@ -253,6 +264,16 @@ class JobRunner(TaskRouter):
         finally:
             current.running.reset(token)
         return worker
+
+    def _session_of_tasks(self) -> Dependency | InvalidTask | None:
+        """Return the session's dependency as tasks resolve it, or why they cannot: it may need a request."""
+        if self._session is None:
+            return None
+        parameter = inspect.Parameter("session", inspect.Parameter.KEYWORD_ONLY)
+        try:
+            return dependency_of("JobRunner(session=...)", parameter, self._session)
+        except InvalidTask as error:
+            return error
 
     def _slots(self, queues: Iterable[str] | Mapping[str, int | None] | None) -> Mapping[str, int]:
         known = self.settings.queues
@@ -507,6 +528,17 @@ class SyncRunner(SyncQueue):
     def running(self, *, work: bool | None = None) -> AbstractContextManager[JobRunner]:
         """Be open inside a ``with`` block, on a loop in a thread of its own."""
         return in_thread(self._runner.running(work=work))
+
+
+def _plain(queue: JobQueue) -> JobQueue:
+    """Return the queue for a task that asks for it without a session, where there is none to be joined.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
+    if queue.session_advice is not None:
+        raise ConfigurationError(queue.session_advice)
+    return queue
 
 
 @asynccontextmanager

@@ -1,8 +1,8 @@
 """Work that is done to its end, whatever becomes of the one who waits for it."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -22,3 +22,15 @@ async def to_the_end(work: Awaitable[T]) -> T:
     if cancelled is not None:
         raise cancelled
     return result
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never waits to its end, in this thread."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    finally:
+        work.close()
+    raise AssertionError("a blocking session has waited; please report it")

@@ -10,11 +10,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from jobrunner.attempt import Attempt, StopReason
 from jobrunner.clock import SECOND_US, from_us, now_us
 from jobrunner.committer import Committer
+from jobrunner.endings import extra, failed
 from jobrunner.errors import StoreError
 from jobrunner.events import Events
-from jobrunner.executor import Attempt, StopReason, clean_up, execute, failed
+from jobrunner.executor import clean_up, execute
 from jobrunner.injection import Dependency, label
 from jobrunner.model import (
     Cancelled,
@@ -32,6 +34,7 @@ from jobrunner.resolution import LeftBehind, Resolved, Surroundings
 from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Round, Written
 from jobrunner.threads import Threads
+from jobrunner.transaction import Transactions
 
 logger = logging.getLogger("jobrunner")
 
@@ -59,6 +62,7 @@ class Supervisor:
         ring_others: Callable[[], None],
         on_next_tick: Callable[[int | None], None],
         around: Surroundings,
+        transactions: Transactions,
     ) -> None:
         self.worker = worker
         self.specs = specs
@@ -75,6 +79,7 @@ class Supervisor:
         self._ring_others = ring_others
         self._on_next_tick = on_next_tick
         self._around = around
+        self._transactions = transactions
         self._threads = Threads(sum(slots.values()))
         self._look_due = True
         self._suspects_wait = True
@@ -171,7 +176,7 @@ class Supervisor:
     async def _run(self, attempt: Attempt) -> None:
         """Run an attempt and hand in its outcome; the slot is free once its code has ended."""
         try:
-            outcome = await execute(attempt, self._threads, self._around)
+            outcome = await execute(attempt, self._threads, self._around, self._transactions)
         except (Exception, GeneratorExit) as error:
             # A bug of ours, or a future that failed with GeneratorExit, which closes the coroutines that wait for it:
             # the job must neither be lost with its slot nor run in a circle.
@@ -201,7 +206,7 @@ class Supervisor:
             " the task, or give its calls a time-out of their own",
             job.task,
             job.id,
-            extra=_extra(job),
+            extra=extra(job),
         )
         self._settle_unless_again(attempt, outcome)
         while not (thread.done() or attempt.abandoned):
@@ -236,7 +241,7 @@ class Supervisor:
                 label(dependency.call),
                 error,
                 exc_info=error,
-                extra=_extra(attempt.job),
+                extra=extra(attempt.job),
             )
 
         timer = asyncio.get_running_loop().call_later(CLEAN_UP_S, self._clean_up_lasts, attempt)
@@ -260,7 +265,7 @@ class Supervisor:
             "it is cancelled"
             if attempt.thread is None
             else "its slot is taken until the thread ends; give its calls a time-out of their own",
-            extra=_extra(job),
+            extra=extra(job),
         )
         if attempt.thread is None:
             attempt.end_clean_up()
@@ -270,7 +275,11 @@ class Supervisor:
     def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
         if not (attempt.settled or attempt.abandoned):
             attempt.settled = True
-            self._committer.settle(outcome)
+            if attempt.has_committed:
+                self._events.settled(outcome)
+                self._committer.wake()
+            else:
+                self._committer.settle(outcome)
             if self.attempts.get(attempt.job.seq) is attempt:
                 del self.attempts[attempt.job.seq]
 
@@ -307,7 +316,7 @@ class Supervisor:
                     job.id,
                     OBEY_S,
                     "the task" if attempt.decided is None else "the clean-up of its dependencies",
-                    extra=_extra(job),
+                    extra=extra(job),
                 )
                 self.abandon(attempt)
 
@@ -345,7 +354,7 @@ class Supervisor:
                     job.task,
                     job.id,
                     "given back and" if attempt.decided is None else "settled, and its clean-up is",
-                    extra=_extra(job),
+                    extra=extra(job),
                 )
                 self.abandon(attempt)
         for attempt in list(self.stuck):
@@ -379,7 +388,7 @@ class Supervisor:
                 "%s %s ended, but its lease had been taken away: its outcome was not written",
                 outcome.job.task,
                 outcome.job.id,
-                extra=_extra(outcome.job),
+                extra=extra(outcome.job),
             )
         for outcome in outcomes:
             job = outcome.job
@@ -387,7 +396,7 @@ class Supervisor:
                 continue
             if type(outcome) is Succeeded:
                 if debug:
-                    logger.debug("%s %s succeeded", job.task, job.id, extra=_extra(job))
+                    logger.debug("%s %s succeeded", job.task, job.id, extra=extra(job))
             elif job.seq in written.cancelled:
                 outcome = Cancelled(job, outcome.ended)  # noqa: PLW2901 - what was written in its place
             else:
@@ -422,7 +431,7 @@ def _log(outcome: Outcome) -> None:
                 ended.error_type,
                 ended.error,
                 from_us(outcome.run_at).isoformat(timespec="milliseconds"),
-                extra=_extra(job),
+                extra=extra(job),
             )
         case Dead():
             logger.error(
@@ -434,15 +443,11 @@ def _log(outcome: Outcome) -> None:
                 ended.error_type,
                 ended.error,
                 ended.traceback,
-                extra=_extra(job),
+                extra=extra(job),
             )
         case Snoozed():
-            logger.debug("%s %s is snoozed", job.task, job.id, extra=_extra(job))
+            logger.debug("%s %s is snoozed", job.task, job.id, extra=extra(job))
         case Released():
-            logger.info("%s %s is given back", job.task, job.id, extra=_extra(job))
+            logger.info("%s %s is given back", job.task, job.id, extra=extra(job))
         case Cancelled():
-            logger.info("%s %s is cancelled", job.task, job.id, extra=_extra(job))
-
-
-def _extra(job: Claimed) -> dict[str, object]:
-    return {"job_id": job.id, "task": job.task, "attempt": job.attempt}
+            logger.info("%s %s is cancelled", job.task, job.id, extra=extra(job))

@@ -11,6 +11,7 @@ from jobrunner.call import Call
 from jobrunner.errors import NotRunning, WrongThread
 from jobrunner.job import Job
 from jobrunner.queue import JobQueue
+from jobrunner.shield import at_once
 from jobrunner.task import Task, session_of
 
 P = ParamSpec("P")
@@ -106,18 +107,6 @@ class SyncQueue:
         raise WrongThread(
             f"sync.{call} would block this event loop, and wait for itself; write `await queue.{call}` here"
         )
-
-
-def at_once(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never waits to its end, in this thread."""
-    try:
-        work.send(None)
-    except StopIteration as end:
-        value: T = end.value
-        return value
-    finally:
-        work.close()
-    raise AssertionError("a blocking session has waited; please report it")
 
 
 @contextmanager

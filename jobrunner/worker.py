@@ -13,9 +13,11 @@ from typing import Final
 
 from jobrunner.clock import SECOND_US, from_us, now_us
 from jobrunner.committer import Committer
-from jobrunner.errors import StoreError, StoreUnusable
+from jobrunner.errors import InvalidTask, StoreError, StoreUnusable
 from jobrunner.events import Events
+from jobrunner.injection import Dependency
 from jobrunner.job import Health, QueueInfo, WorkerInfo
+from jobrunner.joined import told_on
 from jobrunner.model import Definition, QueueStats, WorkerRow
 from jobrunner.resolution import Surroundings
 from jobrunner.schedules import declare
@@ -24,6 +26,7 @@ from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store
 from jobrunner.supervisor import POLL_S, Supervisor
 from jobrunner.ticker import Ticker
+from jobrunner.transaction import Transactions
 from jobrunner.version import __version__
 
 logger = logging.getLogger("jobrunner")
@@ -57,6 +60,7 @@ class Worker:
         events: Events,
         work: bool,
         around: Surroundings,
+        session: Dependency | InvalidTask | None = None,
     ) -> None:
         self.id = secrets.randbits(63)
         self.failed: StoreError | None = None
@@ -80,6 +84,9 @@ class Worker:
                 ring_others=store.ring,
                 on_next_tick=self._ticker.heard,
                 around=around,
+                transactions=Transactions(
+                    store, session, told_on(asyncio.get_running_loop(), self.look)
+                ),
             )
             if work
             else None

@@ -20,7 +20,7 @@ from jobrunner.injection import kind_of, supplied
 from jobrunner.joined import Caller
 from jobrunner.model import Enqueue
 from jobrunner.queue import JobQueue
-from jobrunner.sync import at_once
+from jobrunner.shield import at_once
 
 Find = Callable[[HTTPConnection], Awaitable[JobQueue]]
 GetBackground = Callable[..., Awaitable[DurableBackgroundTasks]]

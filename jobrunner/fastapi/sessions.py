@@ -17,6 +17,7 @@ import jobrunner.sync
 from jobrunner.errors import ConfigurationError
 from jobrunner.fastapi.background import Find, GetBackground, gather_alone, gather_joined, giving
 from jobrunner.fastapi.dependencies import find_queue, name_of
+from jobrunner.injection import supplied
 from jobrunner.joined import Caller
 from jobrunner.queue import JobQueue
 
@@ -51,7 +52,7 @@ def job_queue(session: params.Depends | Callable[..., Any]) -> GetQueue:
     Raises:
         ConfigurationError: it is no dependency.
     """
-    marker = _marker(session)
+    marker = marker_of(session)
     return _by_request(marker.dependency, marker.use_cache, marker.scope).queue
 
 
@@ -60,7 +61,7 @@ def sync_job_queue(session: params.Depends | Callable[..., Any]) -> GetSyncQueue
 
     On a ``Session`` of SQLAlchemy or a ``sqlite3.Connection`` it writes in the route's own thread.
     """
-    marker = _marker(session)
+    marker = marker_of(session)
     return _by_request(marker.dependency, marker.use_cache, marker.scope).sync_queue
 
 
@@ -74,7 +75,7 @@ def job_background(session: params.Depends | Callable[..., Any]) -> GetBackgroun
     They are committed or rolled back with what is uncommitted in the session when the route has returned; with nothing
     uncommitted they are a commit of their own. The arguments and errors are those of ``job_queue``.
     """
-    marker = _marker(session)
+    marker = marker_of(session)
     return _background_by_request(marker.dependency, marker.use_cache, marker.scope)
 
 
@@ -90,11 +91,11 @@ def background_of(
 
     if session is None:
         return giving(gather_alone(find), owner)
-    return _background(_marker(session), find, owner)
+    return _background(marker_of(session), find, owner)
 
 
 def joining(
-    session: params.Depends | Callable[..., Any], queue: Callable[[], JobQueue]
+    owner: object, session: params.Depends | Callable[..., Any], queue: Callable[[], JobQueue]
 ) -> Dependencies:
     """Return the dependencies of one runner, whose open queue ``queue`` returns.
 
@@ -105,10 +106,15 @@ def joining(
     async def find(connection: HTTPConnection) -> JobQueue:
         return queue()
 
-    return _dependencies(_marker(session), find)
+    return _dependencies(marker_of(session), find, owner)
 
 
-def _marker(session: object) -> params.Depends:
+def marker_of(session: object) -> params.Depends:
+    """Return the session's dependency as ``Depends(...)``.
+
+    Raises:
+        ConfigurationError: it is no dependency.
+    """
     if isinstance(session, params.Depends) and session.dependency is not None:
         return session
     if callable(session) and not isinstance(session, params.Depends):
@@ -146,7 +152,7 @@ def _check_shared(session: params.Depends) -> None:
         )
 
 
-def _dependencies(session: params.Depends, find: Find) -> Dependencies:
+def _dependencies(session: params.Depends, find: Find, owner: object = None) -> Dependencies:
     _check_shared(session)
 
     # Entered after the session and left before it: an error of the route is known when the session ends.
@@ -171,12 +177,13 @@ def _dependencies(session: params.Depends, find: Find) -> Dependencies:
         return jobrunner.sync.SyncQueue(queue)
 
     setattr(get_joined_queue, _JOINS, session)
+    supplied("joined queue", owner, session)(get_joined_queue)
     return Dependencies(get_joined_queue, get_joined_sync_queue)
 
 
 def advice_for(session: params.Depends | Callable[..., Any]) -> str:
     """Return what to write in place of a plain ``Queue`` on a runner that has the session."""
-    written = _written(_marker(session))
+    written = _written(marker_of(session))
     return (
         f"this runner has session={written}, and a plain Queue, SyncQueue or Background would store jobs in a"
         f" transaction of its own: write Queue = Annotated[JobQueue, Depends(job_queue({written}))], in `def` routes"

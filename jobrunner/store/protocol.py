@@ -6,9 +6,11 @@ Rules for every method:
 - A method that writes is one transaction: all of it is there afterwards, or nothing.
 - A caller that is cancelled while it waits has not undone the write.
 - Errors are ``StoreError`` and its children; nothing of a driver's own passes through.
+- What would wait for the transaction that it is called in raises ``InsideTransaction``.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 from jobrunner.errors import StoreError
@@ -148,6 +150,10 @@ class Session(Protocol):
         """
         ...
 
+    async def has_committed(self) -> bool:
+        """Return whether its holder has committed something through it, as far as that can be known."""
+        ...
+
     async def settle(self, outcome: Outcome, *, now: int) -> bool:
         """Write how an attempt ended in its transaction; return False if the attempt is no longer the worker's."""
         ...
@@ -230,6 +236,22 @@ class Store(Protocol):
             InvalidSession: it is of no kind that this store knows.
             StoreUnavailable: the store is not open.
         """
+        ...
+
+    def turn(self, holder: str) -> AbstractAsyncContextManager[None]:
+        """Let nobody else write inside the block: for a transaction on a connection of the application's.
+
+        Args:
+            holder: who writes, for the log and the errors of those who wait too long.
+
+        Raises:
+            InsideTransaction: the caller's own transaction has the turn.
+            StoreBusy: others write for too long.
+        """
+        ...
+
+    def blocking_turn(self, holder: str) -> AbstractContextManager[None]:
+        """Do as ``turn``, and block the thread meanwhile."""
         ...
 
     # -- workers ----------------------------------------------------------------

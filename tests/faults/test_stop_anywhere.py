@@ -9,7 +9,7 @@ import pytest
 from fastapi import Depends
 
 from jobrunner import Injected, JobRunner
-from jobrunner.executor import Attempt
+from jobrunner.attempt import Attempt
 from jobrunner.supervisor import Supervisor
 from tests.engine import history, soon, supervisor_of
 

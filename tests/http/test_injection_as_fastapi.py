@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from jobrunner import Injected, TaskRouter
-from jobrunner.executor import Attempt, clean_up, execute
+from jobrunner.attempt import Attempt
+from jobrunner.executor import clean_up, execute
 from jobrunner.resolution import Surroundings
 from jobrunner.threads import Threads
 from tests.engine import claimed

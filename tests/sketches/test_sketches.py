@@ -1,6 +1,7 @@
 """The sketches type-check, and do what their readers expect."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from jobrunner import Job, JobRunner
 from tests.processes import CHECKOUT
@@ -36,6 +38,59 @@ def test_solo_registers_and_sends() -> None:
         assert answer.status_code == 202
         assert answer.json()["task"] == "send_welcome_email"
         assert result_of(client, answer.json()["id"]) is None
+
+
+def test_tutorial_does_what_each_route_says() -> None:
+    # Here: an engine's relative file is that of the directory in which it is made.
+    from tests.sketches import u02_tutorial as tutorial  # noqa: PLC0415
+
+    async def prepare() -> None:
+        async with tutorial.engine.begin() as connection:
+            await connection.run_sync(tutorial.Base.metadata.create_all)
+
+    with TestClient(tutorial.app) as client:
+        portal = client.portal
+        assert portal is not None
+        portal.call(prepare)
+
+        def runs() -> list[str]:
+            """Let what the last request has added run; return the names in the order of the chain."""
+            jobs = [job for job in portal.call(tutorial.jobs.list).items if job.id not in seen]
+            seen.update(job.id for job in jobs)
+            for job in jobs:
+                result_of(client, job.id)
+            assert len({job.chain for job in jobs}) == 1
+            return [job.task.rpartition(".")[2] for job in reversed(jobs)]
+
+        seen: set[str] = set()
+        user = {"username": "ada", "email": "ada@example.com"}
+        assert client.post("/register", json=user).status_code == 201
+        assert runs() == ["send_welcome_email"]
+        assert client.delete("/invoices/7").json() == {"deleted": 7}
+        assert runs() == ["write_audit_log"]
+        assert client.delete("/users/3").json() == {"deleted": 3}
+        assert runs() == ["log_to_db", "log_to_db_default_form"]
+        assert client.post("/orders", json={"email": "ada@example.com"}).json() == 99
+        assert runs() == ["confirm", "write_audit_log", "notify_warehouse"]
+        lines = [json.loads(line) for line in Path("audit.log").read_text().splitlines()]
+        assert [line["resource"] for line in lines] == ["invoice:7", "order:99"]
+
+        # Clean-up, which commits, comes after the success.
+        async def until_logged() -> list[int]:
+            while True:
+                async with tutorial.Session() as session:
+                    logged = (await session.scalars(select(tutorial.AuditLog.user_id))).all()
+                if len(logged) == 2:
+                    return list(logged)
+
+        assert portal.call(until_logged) == [1, 1]
+        first = client.post("/subscribe", params={"email": "ada@example.com"}).json()
+        second = client.post("/subscribe", params={"email": "ada@example.com"}).json()
+        assert (first["created"], second["created"]) == (True, False)
+        assert second["scheduled_for"] == first["scheduled_for"]
+        assert client.get("/jobs", params={"state": "scheduled"}).json()["items"] != []
+        portal.call(tutorial.replay_everything)
+        portal.call(tutorial.engine.dispose)
 
 
 def test_services_bill_in_a_route_and_in_a_task(tmp_path: Path) -> None:

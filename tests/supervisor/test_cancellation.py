@@ -16,7 +16,7 @@ from jobrunner import (
     Retry,
     Snooze,
 )
-from jobrunner.executor import Attempt
+from jobrunner.attempt import Attempt
 from jobrunner.model import Claimed
 from tests.children import hold, tasks
 from tests.engine import (

@@ -33,7 +33,13 @@ from jobrunner import (
     Task,
     TaskRouter,
 )
-from jobrunner.fastapi import job_queue, sync_job_queue
+from jobrunner.fastapi import (
+    Background,
+    DurableBackgroundTasks,
+    job_background,
+    job_queue,
+    sync_job_queue,
+)
 from jobrunner.sqlalchemy import attach
 from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask
 
@@ -256,3 +262,27 @@ async def join(queue: Joined, session: AsyncSession, conn: sqlite3.Connection) -
 
 def join_in_a_thread(queue: JoinedSync) -> None:
     assert_type(queue.enqueue(send, "a"), Job[int])
+
+
+class Desk:
+    def __init__(self, background: Background) -> None:
+        self.background = background
+
+
+def add(
+    desk: Desk,
+    background: Background,
+    joined: Annotated[DurableBackgroundTasks, Depends(job_background(get_session))],
+    jobs: JobRunner,
+) -> object:
+    assert_type(background, DurableBackgroundTasks)
+    background.add_task(send, "a")
+    background.add_task(send, email="a", username="b")
+    background.add_task(send.options(delay=5, tag="late"), "a")
+    desk.background.add_task(write_log, 3, detail={"a": 1})
+    joined.add_task(send_with_job, "a")
+
+    async def route(own: Annotated[DurableBackgroundTasks, Depends(jobs.background)]) -> None:
+        own.add_task(send, "a")
+
+    return route

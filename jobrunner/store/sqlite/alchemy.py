@@ -33,6 +33,8 @@ from jobrunner.store.sqlite.bare import (
 
 T = TypeVar("T")
 
+_COMMITTED: Final = "jobrunner.committed"
+"""In ``info`` of a session that has been committed."""
 _WATCHED: Final = "jobrunner.watched"
 """In ``info`` of a session that has jobs of which nobody has been told."""
 
@@ -225,6 +227,10 @@ class AlchemySession(_Alchemy):
         """See ``Session.settle``."""
         return self._do(self.settle_at, outcome, now)
 
+    async def has_committed(self) -> bool:
+        """See ``Session.has_committed``."""
+        return _COMMITTED in self.source.info
+
     async def commit(self) -> None:
         """See ``Session.commit``."""
         self.source.commit()
@@ -293,6 +299,10 @@ class AlchemyAsyncSession(_AsyncAlchemy):
             raise InvalidSession(IN_TRANSACTION)
         await self._hop(self.begin_at)
 
+    async def has_committed(self) -> bool:
+        """See ``Session.has_committed``."""
+        return _COMMITTED in self.source.sync_session.info
+
     async def commit(self) -> None:
         """See ``Session.commit``."""
         await to_the_end(self.source.commit())
@@ -337,6 +347,10 @@ class AlchemyAsyncConnection(_AsyncAlchemy):
             raise InvalidSession(IN_TRANSACTION)
         await self._hop(self.begin_at)
 
+    async def has_committed(self) -> bool:
+        """See ``Session.has_committed``; nobody knows what else its pooled connection has been used for."""
+        return False
+
     async def commit(self) -> None:
         """See ``Session.commit``."""
         await to_the_end(self.source.commit())
@@ -371,6 +385,8 @@ def _watch(
 
 
 def _after_commit(session: Session) -> None:
+    if session.get_nested_transaction() is None:
+        session.info[_COMMITTED] = True
     watched: list[_Watched] | None = session.info.get(_WATCHED)
     if not watched:
         return

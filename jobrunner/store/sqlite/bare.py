@@ -116,6 +116,10 @@ class AiosqliteSession(Joining):
         """See ``Session.has_changes``."""
         return await self._hop(_in_transaction)
 
+    async def has_committed(self) -> bool:
+        """See ``Session.has_committed``."""
+        return await self._hop(_has_committed)
+
     async def begin(self) -> None:
         """See ``Session.begin``."""
         await self._hop(self.begin_in)
@@ -169,6 +173,10 @@ class SqliteSession(Joining):
         """See ``Session.has_changes``."""
         return self._do(_in_transaction)
 
+    async def has_committed(self) -> bool:
+        """See ``Session.has_committed``."""
+        return self._do(_has_committed)
+
     async def begin(self) -> None:
         """See ``Session.begin``."""
         self._do(self.begin_in)
@@ -204,6 +212,11 @@ def _on_connection(
 
 def _in_transaction(conn: sqlite3.Connection) -> bool:
     return conn.in_transaction
+
+
+def _has_committed(conn: sqlite3.Connection) -> bool:
+    # Or rolled back; a connection does not tell.
+    return conn.total_changes > 0 and not conn.in_transaction
 
 
 def _commit(conn: sqlite3.Connection) -> None:

@@ -8,7 +8,9 @@ import asyncio
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Final
 
 SLOW_S: Final = 0.25
@@ -31,11 +33,21 @@ class Gate:
         """The task that holds it; None if it is nobody's, or the writer's."""
         self._since_s = 0.0
 
-    def enter(self, timeout_s: float) -> bool:
-        """Hold the gate afterwards, or return False after ``timeout_s``; blocks the thread."""
+    def enter(self, timeout_s: float, on_slow: Callable[[], None] = lambda: None) -> bool:
+        """Hold the gate afterwards, or return False after ``timeout_s``; blocks the thread.
+
+        Args:
+            on_slow: is called once if it takes longer than ``SLOW_S``.
+        """
         waiter = self._queue()
         if waiter is None:
             return True
+        if timeout_s > SLOW_S:
+            with suppress(TimeoutError):
+                waiter.result(SLOW_S)
+                return True
+            on_slow()
+            timeout_s -= SLOW_S
         try:
             waiter.result(timeout_s)
         except TimeoutError:

@@ -8,11 +8,13 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from jobrunner.clock import SECOND_US
 from jobrunner.errors import StoreReplaced, StoreUnavailable
+from jobrunner.inside import refuse_inside
 from jobrunner.model import (
     AttemptRow,
     DeadReason,
@@ -46,8 +48,8 @@ from jobrunner.store.sqlite.bare import Home
 from jobrunner.store.sqlite.checkpoint import Checkpointer
 from jobrunner.store.sqlite.connection import Connection
 from jobrunner.store.sqlite.doorbell import Doorbell, ring
-from jobrunner.store.sqlite.gate import SLOW_S
 from jobrunner.store.sqlite.place import check_place, path_of
+from jobrunner.store.sqlite.turns import Turns
 from jobrunner.store.sqlite.watching import Watch
 from jobrunner.store.sqlite.writer import Writer
 
@@ -128,6 +130,7 @@ class SqliteStore:
             self._claim = None
 
     async def _write(self, function: Callable[..., T], *args: Any) -> T:
+        refuse_inside(self, f"{function.__name__}()")
         if self._writer is None:
             raise StoreUnavailable(f"{self.path} is not open")
         return await self._writer.write(function, *args)
@@ -153,6 +156,20 @@ class SqliteStore:
         if self._sessions is None:
             raise StoreUnavailable(f"{self.path} is not open")
         return sessions.session_of(self._sessions, source)
+
+    def turn(self, holder: str) -> AbstractAsyncContextManager[None]:
+        """See ``Store.turn``."""
+        return self._turns().of_task(holder)
+
+    def blocking_turn(self, holder: str) -> AbstractContextManager[None]:
+        """See ``Store.blocking_turn``."""
+        return self._turns().of_thread(holder)
+
+    def _turns(self) -> Turns:
+        refuse_inside(self, "job.transaction()")
+        if self._writer is None:
+            raise StoreUnavailable(f"{self.path} is not open")
+        return self._writer.turns
 
     # -- workers --------------------------------------------------------------------------
 
@@ -399,14 +416,6 @@ class SqliteStore:
         if self._identity is not None:
             self._identity.check()
         self._check_locks()
-        holder = None if self._writer is None else self._writer.turns.slow_holder()
-        if holder is not None:
-            logger.warning(
-                "%s has had the write transaction for more than %g ms, and nobody else can write: do what takes time"
-                " before `job.transaction()`",
-                holder,
-                SLOW_S * 1000,
-            )
         if self._checkpointer is not None:
             self._checkpointer.look()
 

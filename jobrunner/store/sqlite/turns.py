@@ -1,14 +1,17 @@
 """Who writes next: the gate orders the writers of this process, the turnstile behind it the processes on the file."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from jobrunner.errors import StoreBusy
-from jobrunner.store.sqlite.gate import Gate
+from jobrunner.store.sqlite.gate import SLOW_S, Gate
 from jobrunner.store.sqlite.posix import Turnstile
+
+logger = logging.getLogger("jobrunner")
 
 TIMEOUT_S: Final = 5.0
 
@@ -27,7 +30,7 @@ class Turns:
         Raises:
             StoreBusy: others have not ended theirs for a long time.
         """
-        if not self._gate.enter(TIMEOUT_S):
+        if not self._gate.enter(TIMEOUT_S, self._name_slow_holder):
             raise StoreBusy(
                 f"{self._gate.holder or 'the writer'} has not ended its transaction for {TIMEOUT_S:g} s"
             )
@@ -39,6 +42,7 @@ class Turns:
 
     def end(self) -> None:
         """Let the next one in."""
+        self._name_slow_holder()
         try:
             self._turnstile.release()
         finally:
@@ -93,9 +97,15 @@ class Turns:
         finally:
             self.end()
 
-    def slow_holder(self) -> str | None:
-        """Return the task that has had its turn for too long, once for each turn."""
-        return self._gate.slow_holder()
+    def _name_slow_holder(self) -> None:
+        holder = self._gate.slow_holder()
+        if holder is not None:
+            logger.warning(
+                "%s has had the write transaction for more than %g ms, and nobody else can write: do what takes time"
+                " before `job.transaction()`",
+                holder,
+                SLOW_S * 1000,
+            )
 
     def in_place(self) -> bool:
         """Return whether other processes still queue at the same turnstile."""

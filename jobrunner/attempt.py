@@ -1,0 +1,151 @@
+"""One claimed job on its way through its task's function, and how it is told to end.
+
+Whoever stops an attempt writes the reason into it first, so that the end is read and not guessed from the exception.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from jobrunner.clock import SECOND_US, now_us
+from jobrunner.context import JobContext
+from jobrunner.endings import failed
+from jobrunner.errors import TimedOut
+from jobrunner.model import Cancelled, Claimed, Ended, Enqueue, Outcome, Released
+from jobrunner.resolution import Resolved
+from jobrunner.spec import TaskSpec
+
+StopReason = Literal["timeout", "cancel", "shutdown"]
+
+
+class Attempt:
+    """One claimed job on its way through its task's function."""
+
+    __slots__ = (
+        "_timer",
+        "abandoned",
+        "begun_at",
+        "context",
+        "decided",
+        "ended",
+        "error",
+        "has_committed",
+        "job",
+        "max_attempts",
+        "resolved",
+        "settled",
+        "spec",
+        "stopped",
+        "stopped_at",
+        "task",
+        "thread",
+        "timeout_us",
+        "transaction_ended",
+    )
+
+    def __init__(self, job: Claimed, spec: TaskSpec) -> None:
+        self.job = job
+        self.spec = spec
+        self.max_attempts = job.max_attempts
+        if self.max_attempts is None:
+            self.max_attempts = spec.policy.max_attempts
+        self.timeout_us: int | None = spec.timeout if job.timeout is None else job.timeout or None
+        self.context = JobContext(job, self.max_attempts)
+        self.stopped: StopReason | None = None
+        """Who stopped it, if somebody did; the first one counts."""
+        self.stopped_at: float | None = None
+        """When it was told to end at once, in the loop's time."""
+        self.task: asyncio.Task[None] | None = None
+        self.thread: asyncio.Future[Any] | None = None
+        """The ``def`` function's thread, once there is one."""
+        self.abandoned = False
+        """Its outcome has been settled without it: what it says later counts no more."""
+        self.begun_at: float | None = None
+        """When its task had its first step, in the loop's time; one that is cancelled before that would never run at
+        all, nor settle anything."""
+        self.ended = False
+        """The function has come to its end."""
+        self.resolved: Resolved | None = None
+        """Its dependencies, if it has any; they are open until the supervisor has cleaned up."""
+        self.error: BaseException | None = None
+        """What ended it, for its dependencies."""
+        self.decided: Outcome | None = None
+        """What follows from it, once it is but for the clean-up of its dependencies."""
+        self.settled = False
+        """Its outcome has been handed in."""
+        self.transaction_ended: Ended | None = None
+        """How the job was settled by a transaction of the attempt's own, if it was."""
+        self.has_committed = False
+        """Its outcome was settled with what an injected session has written."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def warn(self, reason: StopReason) -> None:
+        """Let the function know that it should end: ``job.cancelled`` turns true."""
+        if self.stopped is None:
+            self.stopped = reason
+            self.context._cancelled = True  # noqa: SLF001 - written here, read by the task
+
+    def stop(self, reason: StopReason) -> None:
+        """Make the function end: ``job.cancelled`` turns true, and an ``async def`` is cancelled.
+
+        A thread cannot be interrupted. It is waited for, except after a time-out, when the attempt has failed.
+        A clean-up is let to its end, unless the process goes down.
+        """
+        if self.decided is not None and reason != "shutdown":
+            return
+        self.warn(reason)
+        if self.stopped_at is None:
+            self.stopped_at = asyncio.get_running_loop().time()
+        can_be_told = self.thread is None or reason == "timeout"
+        if self.task is not None and self.begun_at is not None and can_be_told:
+            self.task.cancel()
+
+    def end_clean_up(self) -> None:
+        """Cancel the clean-up of its dependencies, which is on the loop."""
+        if self.stopped_at is None:
+            self.stopped_at = asyncio.get_running_loop().time()
+        if self.task is not None:
+            self.task.cancel()
+
+    def start_timer(self) -> None:
+        """Have it stopped when its timeout is over, if it has begun and not ended: most need no timer at all."""
+        if self.timeout_us is not None and self.begun_at is not None and not self.ended:
+            at_s = self.begun_at + self.timeout_us / SECOND_US
+            self._timer = asyncio.get_running_loop().call_at(at_s, self.stop, "timeout")
+
+    def end(self) -> None:
+        """Measure its time no longer."""
+        self.ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def keep(self, error: BaseException) -> None:
+        """Keep what ended it, if a dependency is to be told."""
+        if self.resolved is not None:
+            self.error = error
+
+    def take_added(self, over: str) -> Sequence[Enqueue]:
+        """Return the jobs that it has added to its ``Background``, which takes no more: see ``over``."""
+        background = None if self.resolved is None else self.resolved.own.get("background")
+        if background is None:
+            return ()
+        jobs: Sequence[Enqueue] = background.take(over)
+        return jobs
+
+    def outcome_of_stop(self) -> Outcome:
+        """Return what follows from having been stopped."""
+        now = now_us()
+        match self.stopped:
+            case "cancel":
+                return Cancelled(self.job, Ended("cancelled", now))
+            case "shutdown":
+                return Released(self.job, Ended("released", now))
+            case _:
+                seconds = (self.timeout_us or 0) / SECOND_US
+                source = (
+                    "the task's timeout" if self.job.timeout is None else "the job's own timeout"
+                )
+                return failed(
+                    self.job, self.spec, TimedOut(f"no end after {seconds:g} s ({source})"), now
+                )

@@ -1,0 +1,119 @@
+"""How a failed attempt has ended: the outcome that follows from an exception, and the words that are kept of it."""
+
+import contextlib
+import traceback
+from typing import Final, Literal
+
+from jobrunner.errors import Bury, Retry, Snooze, Steering, TimedOut
+from jobrunner.model import Claimed, Dead, Ended, Outcome, RetryAt, Snoozed
+from jobrunner.resolution import Resolved
+from jobrunner.spec import TaskSpec, duration_us, instant_us
+from jobrunner.threads import Threads
+
+MAX_ERROR: Final = 8 * 1024
+MAX_TRACEBACK: Final = 32 * 1024
+"""Characters kept of an attempt's error and traceback."""
+MAX_FRAMES: Final = 50
+
+_ESCAPES: Final = {
+    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
+}
+
+OUR_FILES: Final = {
+    contextlib.__file__,  # through which `yield` dependencies are entered
+    Resolved.open.__code__.co_filename,
+    TaskSpec.call.__code__.co_filename,
+    Threads.run.__code__.co_filename,
+}
+"""Whose frames nobody needs who looks for the fault in a task."""
+
+
+def failed(job: Claimed, spec: TaskSpec, error: BaseException, now: int) -> Outcome:
+    """Return what follows from an exception."""
+    outcome: Literal["failed", "timed_out"] = (
+        "timed_out" if isinstance(error, TimedOut) else "failed"
+    )
+    delay: int | None = None
+    match error:
+        case Bury():
+            return Dead(job, ended_by(error, now, "failed"), "buried")
+        case Snooze() | Retry():
+            try:
+                delay = _delay_us(error, now)
+            except ValueError as wrong:
+                error = wrong
+            else:
+                if isinstance(error, Snooze):
+                    return Snoozed(job, Ended("snoozed", now), now + (delay or 0))
+    ended = ended_by(error, now, outcome)
+    decided = spec.policy.decide(
+        error,
+        attempt=job.attempt,
+        first_started_at=job.first_started_at,
+        now=now,
+        max_attempts=job.max_attempts,
+        delay_us=delay,
+    )
+    if isinstance(decided, int):
+        return RetryAt(job, ended, decided)
+    return Dead(job, ended, decided)
+
+
+def _delay_us(steering: Snooze | Retry, now: int) -> int | None:
+    if steering.run_at is not None:
+        return max(0, instant_us(steering.run_at, "run_at") - now)
+    if steering.delay is not None:
+        return duration_us(steering.delay, "delay")
+    return None
+
+
+def ended_by(error: BaseException, now: int, outcome: Literal["failed", "timed_out"]) -> Ended:
+    # `raise Retry() from error`: the cause is what went wrong, the steering only what to do about it; unless, as with
+    # `raise Bury("why") from error`, it has words of its own.
+    told = error.__cause__ if isinstance(error, Steering) and error.__cause__ else error
+    said = error if isinstance(error, Bury) and error.why else told
+    return Ended(outcome, now, _type_name(told), _text(said), _traceback(error))
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    if kind.__module__ in {"builtins", "jobrunner.errors"}:
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except BaseException as wrong:  # noqa: BLE001 - a broken __str__ must not break the failure path
+        text = f"<its message cannot be shown: {type(wrong).__name__}>"
+    return _storable(text, MAX_ERROR)
+
+
+def _traceback(error: BaseException) -> str:
+    trace = error.__traceback__
+    # The reader wants the task's frames, not the ones through which we called it.
+    while trace is not None and trace.tb_frame.f_code.co_filename in OUR_FILES:
+        trace = trace.tb_next
+    try:
+        text = "".join(traceback.format_exception(type(error), error, trace, limit=-MAX_FRAMES))
+    except Exception as wrong:  # noqa: BLE001 - as above
+        text = f"<its traceback cannot be shown: {type(wrong).__name__}>"
+    return _storable(text, MAX_TRACEBACK, keep_end=True)
+
+
+def _storable(text: str, most: int, *, keep_end: bool = False) -> str:
+    """Cut a text to size, and of anything that UTF-8 cannot hold."""
+    if len(text) > most:
+        cut = len(text) - most
+        text = (
+            f"[{cut} characters cut]{text[-most:]}"
+            if keep_end
+            else f"{text[:most]}[{cut} characters cut]"
+        )
+    # Nor of what would steer a terminal from inside a log.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").translate(_ESCAPES)
+
+
+def extra(job: Claimed) -> dict[str, object]:
+    return {"job_id": job.id, "task": job.task, "attempt": job.attempt}

@@ -1,0 +1,309 @@
+"""The application's rows and the end of the job in one commit: ``job.transaction()``, and sessions that are injected.
+
+What settles the job, with the fence before it, is written through the application's own session.  So its rows are there
+exactly if the job has succeeded, and an attempt whose job was taken away from it writes nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+from jobrunner.attempt import Attempt
+from jobrunner.clock import now_us
+from jobrunner.endings import extra
+from jobrunner.errors import (
+    ConfigurationError,
+    InvalidSession,
+    InvalidTask,
+    InvalidWrite,
+    LeaseLost,
+    WrongThread,
+)
+from jobrunner.injection import Dependency
+from jobrunner.inside import Inside
+from jobrunner.model import RESULT_PENDING, Ended, Succeeded
+from jobrunner.resolution import Resolved, Surroundings
+from jobrunner.shield import at_once, to_the_end
+from jobrunner.store.protocol import Session, Store
+from jobrunner.threads import Threads
+
+logger = logging.getLogger("jobrunner")
+
+Dependent = Callable[[Attempt], Awaitable[Any]]
+
+
+class Transactions:
+    """What the attempts of one open runner need for transactions of their own.
+
+    Args:
+        store: where the jobs lie.
+        session: the dependency that yields the application's session, or why a task cannot have it; None if the runner
+            has none.
+        tell: is called after a commit that may have stored jobs, or let some go.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        session: Dependency | InvalidTask | None,
+        tell: Callable[[], None],
+    ) -> None:
+        self.store = store
+        self.session = session
+        self.tell = tell
+        self._warned: set[str] = set()
+
+    def session_of(self, attempt: Attempt) -> Session | None:
+        """Return the session that the attempt was injected, if it was."""
+        if not isinstance(self.session, Dependency) or attempt.resolved is None:
+            return None
+        source = attempt.resolved.value_of(self.session.call)
+        return None if source is None else self.store.session(source)
+
+    async def settle(self, attempt: Attempt, success: Succeeded, threads: Threads) -> None:
+        """Commit what the attempt has written through the session it was injected, with the end of the job.
+
+        Sets ``attempt.has_committed`` if there was anything; if not, the job is settled as any other.
+
+        Raises:
+            LeaseLost: the job is another worker's by now; everything was rolled back.
+            Exception: the commit failed; everything was rolled back.
+        """
+        session = self.session_of(attempt)
+        if session is None:
+            return
+        if session.blocking:
+            blocking: Session = session
+            await to_the_end(threads.run(lambda: at_once(self._settle(attempt, success, blocking))))
+        else:
+            await to_the_end(self._settle(attempt, success, session))
+
+    async def _settle(self, attempt: Attempt, success: Succeeded, session: Session) -> None:
+        job = attempt.job
+        if not await session.has_changes():
+            if await session.has_committed():
+                self._warn_of_commit(attempt)
+            return
+        if success.writes:
+            await session.rollback()
+            raise InvalidWrite(
+                "job.write() and rows in an injected session are two transactions: write all of it through the session,"
+                " or all of it by job.write()"
+            )
+        try:
+            if not await session.settle(success, now=now_us()):
+                raise LeaseLost(f"{job.task} {job.id} was taken away from this worker")
+            await session.commit()
+        except BaseException:
+            await session.rollback()
+            raise
+        attempt.has_committed = True
+        self.tell()
+
+    def _warn_of_commit(self, attempt: Attempt) -> None:
+        job = attempt.job
+        if job.task not in self._warned:
+            self._warned.add(job.task)
+            logger.warning(
+                "%s commits its session itself: those rows are there before the job is settled, and once more if it"
+                " runs again. Leave the commit to jobrunner, or use `async with job.transaction()`",
+                job.task,
+                extra=extra(job),
+            )
+
+
+class Transaction:
+    """``async with job.transaction() as tx:``, in a ``def`` task ``with``; see ``JobContext.transaction``."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        transactions: Transactions,
+        threads: Threads,
+        around: Surroundings,
+    ) -> None:
+        self._attempt = attempt
+        self._transactions = transactions
+        self._threads = threads
+        self._around = around
+        self._session: Session | None = None
+        self._inside: Inside | None = None
+        self._ended: Ended | None = None
+        self._turn: AbstractAsyncContextManager[None] | None = None
+        self._blocking_turn: AbstractContextManager[None] | None = None
+
+    # -- in async tasks ---------------------------------------------------------------
+
+    async def __aenter__(self) -> Any:
+        """Begin, and return the application's session.
+
+        Raises:
+            LeaseLost: the job is another worker's by now.
+            StoreBusy: others write for too long.
+        """
+        store = self._transactions.store
+        resolved = self._resolved()
+        source = await resolved.add(self._dependency(), self._in_thread)
+        session = store.session(source)
+        turn = store.turn(self._holder)
+        await turn.__aenter__()
+        try:
+            try:
+                await to_the_end(self._begin(session))
+            except asyncio.CancelledError:
+                # It has begun all the same.
+                await to_the_end(session.rollback())
+                raise
+        except BaseException:
+            await turn.__aexit__(None, None, None)
+            raise
+        self._turn = turn
+        self._enter(session, source)
+        return source
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Commit, or roll back after an error."""
+        turn = self._turn
+        assert turn is not None  # noqa: S101 - entered
+        try:
+            self._leave()
+            await to_the_end(self._end(error))
+        finally:
+            await turn.__aexit__(None, None, None)
+
+    async def _in_thread(self, function: Callable[[], Any]) -> Any:
+        return await to_the_end(self._threads.run(function))
+
+    # -- in `def` tasks ---------------------------------------------------------------
+
+    def __enter__(self) -> Any:
+        """Begin, and return the application's session; raises as ``__aenter__``."""
+        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - as get_running_loop(), without an error to catch
+            raise WrongThread("in an `async` task write `async with job.transaction() as tx:`")
+        store = self._transactions.store
+        session, source = self._blocking_session()
+        turn = store.blocking_turn(self._holder)
+        turn.__enter__()
+        try:
+            at_once(self._begin(session))
+        except BaseException:
+            turn.__exit__(None, None, None)
+            raise
+        self._blocking_turn = turn
+        self._enter(session, source)
+        return source
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Commit, or roll back after an error."""
+        turn = self._blocking_turn
+        assert turn is not None  # noqa: S101 - entered
+        try:
+            self._leave()
+            at_once(self._end(error))
+        finally:
+            turn.__exit__(None, None, None)
+
+    def _blocking_session(self) -> tuple[Session, Any]:
+        async def here(function: Callable[[], Any]) -> Any:
+            return function()
+
+        advice = (
+            "a `def` task needs a session that does not wait for the event loop: a dependency that is a `def` and"
+            " yields a Session of SQLAlchemy or a sqlite3.Connection. Or write the task as `async def`"
+        )
+        dependency = self._dependency()
+        if _waits(dependency):
+            raise InvalidSession(f"job.transaction(): {advice}")
+        source = at_once(self._resolved().add(dependency, here))
+        session = self._transactions.store.session(source)
+        if not session.blocking:
+            raise InvalidSession(f"job.transaction(): {advice}")
+        return session, source
+
+    # -- both -------------------------------------------------------------------------
+
+    @property
+    def _holder(self) -> str:
+        return f"{self._attempt.job.task} {self._attempt.job.id}"
+
+    def _dependency(self) -> Dependency:
+        session = self._transactions.session
+        if session is None:
+            raise ConfigurationError(
+                "job.transaction() opens the application's session, and this runner knows none: write"
+                " JobRunner(..., session=get_session)"
+            )
+        if isinstance(session, InvalidTask):
+            raise ConfigurationError(f"job.transaction(): {session}") from session
+        if self._attempt.transaction_ended is not None:
+            raise LeaseLost(
+                "a transaction of this attempt has settled the job already: put what belongs together into one block"
+            )
+        return session
+
+    def _resolved(self) -> Resolved:
+        attempt = self._attempt
+        if attempt.resolved is None:
+            attempt.resolved = Resolved(
+                f"{attempt.spec.name} ({attempt.spec.where})", (), self._around
+            )
+        return attempt.resolved
+
+    async def _begin(self, session: Session) -> None:
+        """Begin to write, and settle the job first: the fence is asked before anything is done."""
+        job = self._attempt.job
+        await session.begin()
+        try:
+            now = now_us()
+            self._ended = Ended("succeeded", now)
+            success = Succeeded(job, self._ended, None, RESULT_PENDING)
+            if not await session.settle(success, now=now):
+                raise LeaseLost(f"{job.task} {job.id} was taken away from this worker")
+        except BaseException:
+            await session.rollback()
+            raise
+
+    def _enter(self, session: Session, source: Any) -> None:
+        self._session = session
+        self._inside = Inside(self._transactions.store, source)
+        self._inside.enter()
+
+    def _leave(self) -> None:
+        if self._inside is not None:
+            self._inside.leave()
+
+    async def _end(self, error: BaseException | None) -> None:
+        session = self._session
+        assert session is not None  # noqa: S101 - entered
+        if error is None:
+            added = self._attempt.take_added("the transaction of this attempt has settled the job")
+            try:
+                if added:
+                    await session.enqueue(added, now=now_us())
+                await session.commit()
+            except BaseException:
+                await session.rollback()
+                raise
+            self._attempt.transaction_ended = self._ended
+            self._transactions.tell()
+        else:
+            await session.rollback()
+
+
+def _waits(dependency: Dependency) -> bool:
+    """Return whether making it needs the event loop."""
+    needs_loop = dependency.kind in ("coroutine", "async generator")
+    return needs_loop or any(map(_waits, dependency.needs))
