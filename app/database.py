@@ -28,7 +28,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from app.audit import AuditEntry
 from app.clock import utcnow
 from app.schemas import OrderStatus
 from jobrunner.sqlalchemy import attach
@@ -104,7 +103,7 @@ class Token(Base):
 
 
 class AuditRow(Base):
-    """One audit entry; ``job_id`` is unique, so that a second attempt of the job adds nothing."""
+    """One audit entry, written in the transaction that settles its job; so ``job_id`` can be unique."""
 
     __tablename__ = "audit_rows"
 
@@ -144,12 +143,6 @@ class Database:
     def writing(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Return a session in a write transaction: committed at the end, rolled back on an error."""
         return self._writing.begin()
-
-
-async def add_audit_row(session: AsyncSession, entry: AuditEntry, *, job_id: str) -> None:
-    """Write the entry, unless the same job wrote it before."""
-    row = entry.model_dump() | {"job_id": job_id}
-    await session.execute(insert(AuditRow).values(row).on_conflict_do_nothing(["job_id"]))
 
 
 async def take_from_stock(

@@ -102,7 +102,10 @@ async def confirm(token: Annotated[str, Path(max_length=100)], session: SessionD
 async def create_order(
     order: OrderCreate, orders: Annotated[OrderService, Depends()], caller: Caller = 1
 ) -> OrderPlaced:
-    """Place an order; confirmation, audit entry and word to the warehouse follow in that order."""
+    """Place an order; confirmation, audit entry and word to the warehouse follow in that order.
+
+    Each waits for the one before, but not for ever: a confirmation that is a dead letter holds up nothing.
+    """
     try:
         placed = await orders.place(order, user_id=caller)
     except OutOfStock as error:

@@ -16,19 +16,19 @@ from tenacity import wait_exponential, wait_random
 from app.audit import AuditEntry, AuditLog
 from app.clock import utcnow
 from app.database import (
+    AuditRow,
     Database,
     Order,
     Token,
     User,
-    add_audit_row,
     count_since,
     delete_old_tokens,
 )
 from app.ledger import order_at_warehouse, order_audited, order_confirmed
 from app.mail import Mail, Mailer
-from app.services import Services
+from app.services import Services, SessionDep
 from app.settings import Settings
-from jobrunner import Bury, JobContext, TaskRouter
+from jobrunner import Bury, Injected, JobContext, TaskRouter
 
 
 class ShopTasks(TaskRouter):
@@ -38,7 +38,7 @@ class ShopTasks(TaskRouter):
         super().__init__()
         self.mail = MailTasks(services.mailer, settings)
         self.orders = OrderTasks(services.mailer, services.database, settings)
-        self.audit = AuditTasks(services.audit_log, services.database)
+        self.audit = AuditTasks(services.audit_log)
         self.tokens = TokenTasks(services.mailer, services.database, settings)
         self.reports = ReportTasks(services.mailer, services.database, settings)
         self.include(self.mail, self.orders, self.audit, self.tokens, self.reports)
@@ -139,9 +139,8 @@ class TokenTasks(PatientRouter):
 
         @self.every(minutes=15, overlap="skip")
         @self.task(queue="default")
-        async def clean_up_tokens(job: JobContext) -> int:
-            async with database.writing() as session:
-                gone = await delete_old_tokens(session, now=utcnow())
+        async def clean_up_tokens(job: JobContext, session: SessionDep = Injected) -> int:
+            gone = await delete_old_tokens(session, now=utcnow())
             job.logger.info("%d old token(s) deleted", gone)
             return gone
 
@@ -178,7 +177,7 @@ def hash_of(token: str) -> str:
 class AuditTasks(TaskRouter):
     """An audit entry each, into the file or the table."""
 
-    def __init__(self, audit_log: AuditLog, database: Database) -> None:
+    def __init__(self, audit_log: AuditLog) -> None:
         super().__init__()
 
         @self.task
@@ -186,9 +185,10 @@ class AuditTasks(TaskRouter):
             audit_log.append(entry, job_id=job.id)
 
         @self.task
-        async def write_audit_row(job: JobContext, entry: AuditEntry) -> None:
-            async with database.writing() as session:
-                await add_audit_row(session, entry, job_id=job.id)
+        async def write_audit_row(
+            job: JobContext, entry: AuditEntry, session: SessionDep = Injected
+        ) -> None:
+            session.add(AuditRow(job_id=job.id, **entry.model_dump()))
 
         self.write_audit_log = write_audit_log
         self.write_audit_row = write_audit_row

@@ -116,6 +116,10 @@ class Shop:
         """Return the answer's JSON."""
         return self._ask("POST", path, json={} if body is None else body)
 
+    def delete(self, path: str) -> Any:
+        """Return the answer's JSON."""
+        return self._ask("DELETE", path)
+
     def jobs(self, task: str) -> Iterator[dict[str, Any]]:
         """Return every job of the task, page by page."""
         query: dict[str, str | int] = {"task": task, "limit": 200}

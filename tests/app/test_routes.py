@@ -392,18 +392,33 @@ def test_delete_user_again_is_audited_again(shop: ShopClient, settings: Settings
     assert rows(settings, "SELECT count(*) FROM audit_rows") == [(2,)]
 
 
-def test_audit_jobs_that_run_again_write_nothing_more(shop: ShopClient, settings: Settings) -> None:
+def test_audit_job_that_runs_again_writes_no_second_line(
+    shop: ShopClient, settings: Settings
+) -> None:
     tasks = shop.shop.state.shop.tasks.audit
-    entry = AuditEntry(user_id=1, action="DELETE", resource="user:1")
-    assert shop.portal is not None
+    entry = AuditEntry(user_id=1, action="DELETE", resource="invoice:1")
     # As after a crash between the work and its settling: the same job, called once more.
     for attempt in (1, 2):
-        context = attempt_of("job-1", attempt)
-        tasks.write_audit_log(context, entry)
-        shop.portal.call(tasks.write_audit_row, context, entry)
+        tasks.write_audit_log(attempt_of("job-1", attempt), entry)
 
     assert len(settings.audit_file.read_text().splitlines()) == 1
-    assert rows(settings, "SELECT count(*) FROM audit_rows") == [(1,)]
+
+
+def test_audit_row_is_committed_with_the_success_of_its_job_or_not_at_all(
+    shop: ShopClient, settings: Settings
+) -> None:
+    break_commits(settings, "audit_rows", "INSERT")
+    job_id = shop.delete("/users/1").json()["job_id"]
+    eventually(lambda: shop.job(job_id)["state"] == "scheduled", "an attempt has failed")
+    assert rows(settings, "SELECT count(*) FROM audit_rows") == [(0,)]
+
+    with closing(sqlite3.connect(settings.database_path)) as connection:
+        connection.execute("DROP TRIGGER lose")
+    shop.finish(job_id)
+
+    assert rows(settings, "SELECT job_id FROM audit_rows") == [(job_id,)]
+    first = shop.job(job_id)["history"][0]
+    assert (first["outcome"], first["error_type"]) == ("failed", "sqlalchemy.exc.IntegrityError")
 
 
 # -- outbox ---------------------------------------------------------------------------------------
