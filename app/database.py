@@ -13,7 +13,6 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     Dialect,
-    Engine,
     TypeDecorator,
     delete,
     event,
@@ -24,7 +23,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -119,29 +123,32 @@ class Database:
     """Sessions on the shop's tables."""
 
     def __init__(self, path: Path) -> None:
-        self._engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(path)))
-        attach(self._engine)
-        _begin_ourselves(self._engine.sync_engine)
-        self._reading = async_sessionmaker(self._engine, expire_on_commit=False)
-        self._writing = async_sessionmaker(
-            self._engine.execution_options(**{_WRITES: True}), expire_on_commit=False
-        )
+        self._reader = _engine(path, "BEGIN")
+        # One connection: whoever wants to write waits for it in the order of coming.  Those who wait for SQLite's own
+        # lock look again now and then, and the unlucky ones among them wait for seconds.
+        self._writer = _engine(path, "BEGIN IMMEDIATE", pool_size=1, max_overflow=0)
+        self._reading = async_sessionmaker(self._reader, expire_on_commit=False)
+        self._writing = async_sessionmaker(self._writer, expire_on_commit=False)
 
     async def create_tables(self) -> None:
         """Make the tables that are missing."""
-        async with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
+        async with self._writer.begin() as connection:
             await connection.run_sync(Base.metadata.create_all)
 
     async def close(self) -> None:
         """Close every connection; the next session opens new ones."""
-        await self._engine.dispose()
+        await self._reader.dispose()
+        await self._writer.dispose()
 
     def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Return a session that sees one state of the database and writes nothing."""
         return self._reading()
 
     def writing(self) -> AbstractAsyncContextManager[AsyncSession]:
-        """Return a session in a write transaction: committed at the end, rolled back on an error."""
+        """Return a session in a write transaction: committed at the end, rolled back on an error.
+
+        It holds up all other writers from its first statement on.
+        """
         return self._writing.begin()
 
 
@@ -184,11 +191,11 @@ async def count_since(
     return await session.scalar(rows) or 0
 
 
-_WRITES = "shop_writes"
+def _engine(path: Path, begin: str, **pool: int) -> AsyncEngine:
+    engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(path)), **pool)
+    attach(engine)
 
-
-def _begin_ourselves(engine: Engine) -> None:
-    @event.listens_for(engine, "connect")
+    @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         # SQLAlchemy says BEGIN, not the driver (its own documented recipe).
         connection.isolation_level = None
@@ -197,7 +204,8 @@ def _begin_ourselves(engine: Engine) -> None:
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get(_WRITES)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    @event.listens_for(engine.sync_engine, "begin")
+    def say_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
