@@ -23,6 +23,8 @@ MEASUREMENTS: Final[dict[str, Measurement]] = {
     "enqueue": throughput.enqueue,
     "one-by-one": latency.one_by_one,
     "joined": sessions.joined,
+    "settled": sessions.settled,
+    "writes": throughput.writes,
     "start": latency.start,
     "schedule": latency.schedule,
     "claims": claims.claims,

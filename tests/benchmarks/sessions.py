@@ -9,13 +9,18 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from jobrunner.clock import now_us
+from jobrunner.model import Claim, Claimed, Ended, Succeeded
 from jobrunner.sqlalchemy import attach
+from jobrunner.store.protocol import Round
+from jobrunner.store.sqlite import SqliteStore
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Row
 from tests.benchmarks.workload import Workload
 
 TRANSACTIONS = 1_000
 WARM_UP = 50
+WORKER = 4711
 
 
 class _Base(DeclarativeBase):
@@ -55,6 +60,64 @@ def joined(bench: Bench) -> list[Row]:
             target=1.3,
         )
     ]
+
+
+def settled(bench: Bench) -> list[Row]:
+    """Insert a row through an ``AsyncSession`` and commit, with the settle of a running job beside it and without."""
+    ours, plain = [], []
+    for _ in range(bench.runs):
+        with bench.place() as place:
+            took = asyncio.run(_settles(place / "jobs.sqlite"))
+        ours.append(median(took.joined))
+        plain.append(median(took.plain))
+    return [
+        Row(
+            "commit of a job with one row in its session, p50",
+            "ms",
+            ours,
+            plain,
+            beside="the transaction alone",
+            judged="ratio",
+            target=1.3,
+        )
+    ]
+
+
+async def _settles(file: Path) -> Transactions:
+    """Measure inside one task: what its own sessions take with a job to settle, and without."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{file}")
+    attach(engine)
+    session_of = async_sessionmaker(engine)
+    took = Transactions([], [])
+    workload = Workload(file, work=False)
+    store = SqliteStore(file)
+    await store.open()
+    await store.close()
+    async with workload.jobs.running():
+        await workload.fill(WARM_UP + TRANSACTIONS)
+    await store.open()
+    claimed: list[Claimed] = []
+    while len(claimed) < WARM_UP + TRANSACTIONS:
+        claim = Claim(WORKER, {"default": 500}, frozenset({"noop"}), False)
+        claimed += (await store.write(Round(now_us(), claim=claim))).claimed
+    async with engine.begin() as connection:
+        await connection.run_sync(_Base.metadata.create_all)
+    for number, job in enumerate(claimed):
+        for with_settle, samples in ((False, took.plain), (True, took.joined)):
+            started = time.perf_counter()
+            async with session_of() as session:
+                session.add(_Order(item="tea"))
+                await session.flush()
+                if with_settle:
+                    ended = Ended("succeeded", now_us())
+                    joined = store.session(session)
+                    assert await joined.settle(Succeeded(job, ended, None), now=ended.at)
+                await session.commit()
+            if number >= WARM_UP:
+                samples.append((time.perf_counter() - started) * 1000)
+    await engine.dispose()
+    await store.close()
+    return took
 
 
 async def _transactions(file: Path) -> Transactions:

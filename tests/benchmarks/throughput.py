@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jobrunner import JobContext, JobRunner
 from tests.benchmarks import raw
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Row, percentile
-from tests.benchmarks.workload import Workload, fill
+from tests.benchmarks.workload import SLICE, Workload, fill
 
 JOBS = 20_000
 CALLERS = 100
@@ -29,6 +30,52 @@ def drain(bench: Bench) -> list[Row]:
         *_drain(bench, slots=100, target=0.2, aim=0.28, lag_target=5),
         *_drain(bench, slots=20, target=0.12, aim=None, lag_target=None),
     ]
+
+
+def writes(bench: Bench) -> list[Row]:
+    """Drain jobs that each hand a function that does nothing to ``job.write()``, beside jobs that do not."""
+    ours: list[float] = []
+    plain: list[float] = []
+    for _ in range(bench.runs):
+        for samples, writing in ((plain, False), (ours, True)):
+            with bench.place() as place:
+                samples.append(asyncio.run(_drain_writes(place / "jobs.sqlite", writing=writing)))
+    return [
+        Row(
+            f"drain {JOBS:,} jobs with job.write(), 100 slots",
+            "/s",
+            ours,
+            plain,
+            beside="jobs that write nothing",
+            judged="ratio",
+            target=0.5,
+            more_is_better=True,
+        )
+    ]
+
+
+def _nothing(_: object) -> None: ...
+
+
+async def _drain_writes(file: Path, *, writing: bool) -> float:
+    """Return jobs per second."""
+    jobs = JobRunner(file, queues={"default": 100})
+    began: list[float] = []
+
+    @jobs.task
+    async def work(job: JobContext) -> None:
+        if not began:
+            began.append(time.perf_counter())
+        if writing:
+            job.write(_nothing)
+
+    async with jobs.running(work=False):
+        for _ in range(0, JOBS, SLICE):
+            await jobs.enqueue_many([work.call() for _ in range(SLICE)])
+    async with jobs.running():
+        while any(queue.queued or queue.running for queue in await jobs.queues()):
+            await asyncio.sleep(0.002)
+        return JOBS / (time.perf_counter() - began[0])
 
 
 def _drain(

@@ -11,12 +11,20 @@ import signal
 import sqlite3
 import sys
 import threading
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
+from fastapi import Depends
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from tenacity import wait_none
 
-from jobrunner import JobContext, JobRunner, TaskRouter
+from jobrunner import Injected, JobContext, JobRunner, Task, TaskRouter
+from jobrunner.sqlalchemy import attach
 from tests.processes import say
+
+engines: list[AsyncEngine] = []
+"""The one of the process; made behind the fork."""
 
 router = TaskRouter(max_attempts=10_000, wait=wait_none())
 
@@ -33,7 +41,34 @@ async def write(job: JobContext) -> None:
     job.write(add_two_rows, job.id)
 
 
-FORMS = {"write": write}
+async def get_session() -> AsyncIterator[AsyncSession]:
+    """Yield a session on the file of the process."""
+    async with AsyncSession(engines[0]) as session:
+        yield session
+
+
+@router.task
+async def transact(job: JobContext) -> None:
+    """Use ``job.transaction()``."""
+    async with job.transaction() as tx:
+        await execute_two(tx, job.id)
+
+
+@router.task
+async def inject(
+    job: JobContext, session: Annotated[AsyncSession, Depends(get_session)] = Injected
+) -> None:
+    """Use an injected session."""
+    await execute_two(session, job.id)
+
+
+async def execute_two(session: AsyncSession, job: str) -> None:
+    """Do as ``add_two_rows``."""
+    await session.execute(text("INSERT INTO effects (job) VALUES (:job)"), {"job": job})
+    await session.execute(text("UPDATE counter SET number = number + 1"))
+
+
+FORMS: dict[str, Task[[], None]] = {"write": write, "transaction": transact, "session": inject}
 
 
 def make_tables(file: str) -> None:
@@ -87,7 +122,9 @@ def die_at(side: str, number: int) -> None:
 
 async def live(file: str) -> None:
     """Work until the end, which comes at the latest when nothing is left to do."""
-    jobs = JobRunner(file, queues={"default": 4})
+    engines.append(create_async_engine(f"sqlite+aiosqlite:///{file}"))
+    attach(engines[0])
+    jobs = JobRunner(file, queues={"default": 4}, session=get_session)
     jobs.include(router)
     async with jobs.running():
         mortal.set()

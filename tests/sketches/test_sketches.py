@@ -1,7 +1,9 @@
 """The sketches type-check, and do what their readers expect."""
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +15,17 @@ from sqlalchemy import select
 
 from jobrunner import Job, JobRunner
 from tests.processes import CHECKOUT
-from tests.sketches import u01_solo, u03_services, u08_several
+from tests.sketches import u01_solo, u03_services, u05_aiosqlite, u08_several
 from tests.sketches.shop.main import Settings, create_app
 
 
 @pytest.fixture(autouse=True)
 def in_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sketches name their files relative to where they run."""
+    """Sketches name their files relative to where they run, or, an engine's, to where they are imported."""
     monkeypatch.chdir(tmp_path)
+    for name in ("u02_tutorial", "u04_team"):
+        monkeypatch.delitem(sys.modules, f"tests.sketches.{name}", raising=False)
+        monkeypatch.delattr(f"tests.sketches.{name}", raising=False)
 
 
 def result_of(client: TestClient, id: str) -> object:
@@ -40,8 +45,44 @@ def test_solo_registers_and_sends() -> None:
         assert result_of(client, answer.json()["id"]) is None
 
 
+def test_repository_and_queue_share_one_transaction() -> None:
+    from tests.sketches import u02_tutorial as tutorial  # noqa: PLC0415
+    from tests.sketches import u04_team as team  # noqa: PLC0415
+
+    async def prepare() -> None:
+        async with tutorial.engine.begin() as connection:
+            await connection.run_sync(tutorial.Base.metadata.create_all)
+
+    async def actions() -> list[str]:
+        async with tutorial.Session() as session:
+            return list(await session.scalars(select(tutorial.AuditLog.action)))
+
+    async def close() -> None:
+        await tutorial.engine.dispose()
+
+    app = FastAPI(lifespan=tutorial.jobs.lifespan)
+    app.include_router(team.r)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        portal = client.portal
+        assert portal is not None
+        portal.call(prepare)
+        assert client.post("/o", params={"fails": True}).status_code == 500
+        assert portal.call(tutorial.jobs.list).items == []
+        assert portal.call(actions) == []
+        assert result_of(client, client.post("/o").json()) == 1
+        assert portal.call(actions) == ["ORDER", "SHIP"]
+        portal.call(close)
+
+
+def test_bare_connection_is_one_transaction_in_the_route_and_in_the_task() -> None:
+    with contextlib.closing(sqlite3.connect("shop.db")) as db:
+        db.execute("create table t (n integer)")
+        with TestClient(u05_aiosqlite.app) as client:
+            assert result_of(client, client.post("/").json()) == 2
+        assert db.execute("select n from t order by n").fetchall() == [(1,), (2,)]
+
+
 def test_tutorial_does_what_each_route_says() -> None:
-    # Here: an engine's relative file is that of the directory in which it is made.
     from tests.sketches import u02_tutorial as tutorial  # noqa: PLC0415
 
     async def prepare() -> None:
