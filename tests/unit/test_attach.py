@@ -1,13 +1,17 @@
 """``attach``: which engines it takes, and what it says of the others."""
 
+import contextlib
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
 
 from jobrunner import ConfigurationError
 from jobrunner.sqlalchemy import attach
@@ -77,3 +81,40 @@ def test_importing_jobrunner_imports_no_sqlalchemy() -> None:
         " import jobrunner.store.sqlite.store; sys.exit('sqlalchemy' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+TABLE = "CREATE TABLE links (id INTEGER PRIMARY KEY, other REFERENCES links DEFERRABLE INITIALLY DEFERRED)"
+DANGLING = "INSERT INTO links VALUES (1, 2)"
+
+
+def assert_nobody_writes(file: Path) -> None:
+    with contextlib.closing(sqlite3.connect(file, timeout=0)) as conn:
+        conn.execute("BEGIN IMMEDIATE")
+
+
+async def test_commit_that_fails_leaves_no_open_transaction_in_the_pool(tmp_db: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_db}")
+    attach(engine)
+    async with AsyncSession(engine) as session:
+        await session.execute(text(TABLE))
+        await session.commit()
+        await session.execute(text("PRAGMA foreign_keys = ON"))
+        await session.execute(text(DANGLING))
+        with pytest.raises(IntegrityError):
+            await session.commit()
+    assert_nobody_writes(tmp_db)
+    await engine.dispose()
+
+
+def test_commit_of_a_sync_session_that_fails_leaves_none_either(tmp_db: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_db}")
+    attach(engine)
+    with Session(engine) as session:
+        session.execute(text(TABLE))
+        session.commit()
+        session.execute(text("PRAGMA foreign_keys = ON"))
+        session.execute(text(DANGLING))
+        with pytest.raises(IntegrityError):
+            session.commit()
+    assert_nobody_writes(tmp_db)
+    engine.dispose()

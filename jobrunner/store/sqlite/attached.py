@@ -9,7 +9,7 @@ import aiosqlite
 from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
 from jobrunner.errors import ConfigurationError
 from jobrunner.store.sqlite import joined
@@ -68,6 +68,7 @@ def attach(engine: AsyncEngine | Engine, durability: Durability) -> None:
     _refuse_if_used(sync, is_async=isinstance(engine, AsyncEngine))
     engines[dialect] = durability
     event.listen(sync, "connect", _Prepare(durability))
+    event.listen(sync, "reset", _end_transaction)
 
 
 def _refuse_if_used(engine: Engine, *, is_async: bool) -> None:
@@ -102,6 +103,20 @@ class _Prepare:
     async def _prepare(self, driver: aiosqlite.Connection) -> None:
         hop: Callable[..., Awaitable[None]] = driver._execute  # noqa: SLF001 - as in ``connection``
         await hop(joined.keep_promises, driver._conn, self._durability)  # noqa: SLF001
+
+
+def _end_transaction(
+    connection: DBAPIConnection, entry: ConnectionPoolEntry, state: PoolResetState
+) -> None:
+    """Roll back what a COMMIT that failed has left open on a connection that goes back to its pool.
+
+    SQLAlchemy takes the transaction for ended then, and the connection would keep the write lock until its next use.
+    """
+    if not state.transaction_was_reset or state.terminate_only or not state.asyncio_safe:
+        return
+    driver: Any = entry.driver_connection
+    if driver.in_transaction:
+        connection.rollback()
 
 
 def _raw(driver: Any) -> sqlite3.Connection:
