@@ -150,8 +150,8 @@ class Supervisor:
         ]
         if holders:
             logger.warning(
-                "a round waits, and these have a session: %s. From a session's first write to its commit nobody else can"
-                " write: do what takes time before the first write",
+                "a round waits, and these have a session: %s. From a session's first write to its commit nobody else"
+                " can write: do what takes time before the first write",
                 ", ".join(holders),
             )
 
