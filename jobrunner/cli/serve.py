@@ -131,4 +131,8 @@ def _in_child(target: Target, log_level: str, parent: int) -> Any:
 def _run_children(config: "uvicorn.Config") -> None:
     from uvicorn.supervisors import Multiprocess
 
-    Multiprocess(config, sockets=[config.bind_socket()]).run()
+    parent = Multiprocess(config, sockets=[config.bind_socket()])
+    parent.run()
+    # It ends by itself, and well, when a child could not start.
+    if any(child.process.exitcode == exits.NOT_STARTED for child in parent.processes):
+        sys.exit(exits.NOT_STARTED)

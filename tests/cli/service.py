@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -34,16 +35,23 @@ async def hold(job: JobContext) -> None:
     await asyncio.Event().wait()
 
 
+@tasks.task(timeout=None)
+async def block() -> None:
+    """Block one of the threads that asyncio keeps, for ever."""
+    say("blocked")
+    await asyncio.to_thread(threading.Event().wait)
+
+
 @tasks.task(queue="mail")
 async def send(number: int) -> None:
     """Say that a mail goes out."""
     say("sent", number=number)
 
 
-def create_runner() -> JobRunner:
-    """Return a runner on the store that the environment names."""
+def create_runner(store: str | None = None) -> JobRunner:
+    """Return a runner on a store, or the one that the environment names."""
     runner = JobRunner(
-        os.environ["SERVICE_STORE"],
+        store or os.environ["SERVICE_STORE"],
         queues={"default": 3, "mail": 2},
         grace=float(os.environ.get("SERVICE_GRACE", "1")),
     )
