@@ -260,7 +260,7 @@ async def _do_many(
     yes: bool,
     as_json: bool,
 ) -> None:
-    from jobrunner.cli.output import say_json
+    from jobrunner.cli.output import ask, say_json
     from jobrunner.cli.progress import Progress
 
     letters = desk.queue.dead_letters
@@ -269,7 +269,7 @@ async def _do_many(
         _say_count(count, verb, as_json=as_json)
         return
     if count and not yes and sys.stdin.isatty():
-        click.confirm(f"{verb} {count:,} dead letter(s)?", abort=True, err=True)
+        ask(f"{verb} {count:,} dead letter(s)?")
     with Progress(verb) as progress:
 
         def on_slice(number: int) -> None:

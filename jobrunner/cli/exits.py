@@ -51,6 +51,7 @@ Exit codes:
   6  the store cannot be used: missing, full, busy, damaged, too new
   7  the application cannot be loaded, or is not set up for this
   8  doctor has found a problem
+  130, 143  broken off by Ctrl-C (SIGINT), SIGTERM; for serve a good end
 """
 
 _BY_ERROR: Final[tuple[tuple[type[JobRunnerError], int], ...]] = (

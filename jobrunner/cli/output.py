@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -44,6 +45,24 @@ def attempt_fields(history: Iterable[Attempt]) -> list[dict[str, object]]:
         }
         for one in history
     ]
+
+
+def ask(question: str) -> None:
+    """Ask whether to go on, and end the command if not.
+
+    Raises:
+        click.Abort: the answer is no, or there is none.
+    """
+    # The loop hears signals when it turns next, and it does not turn while somebody thinks.
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    }
+    try:
+        click.confirm(question, abort=True, err=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:

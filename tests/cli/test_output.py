@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -53,6 +54,32 @@ def test_many_on_a_terminal_are_replayed_with_a_bar(stored: Stored) -> None:
     shown = on_a_terminal("dead", "replay", "--all", "--yes", "--store", str(stored.path))
     assert "3 replayed" in shown
     assert "100%" in shown
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, -signal.SIGTERM)], ids=str
+)
+def test_question_is_ended_by_the_first_signal(stored: Stored, number: int, code: int) -> None:
+    ours, theirs = pty.openpty()
+    words = ("dead", "delete", "--all", "--store", str(stored.path))
+    command = subprocess.Popen(
+        [sys.executable, "-m", "jobrunner.cli", *words],
+        cwd=CHECKOUT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    try:
+        shown = b""
+        while b"delete 3 dead letter(s)?" not in shown:
+            shown += os.read(ours, 65536)
+        command.send_signal(number)
+        assert command.wait(10) == code
+    finally:
+        command.kill()
+        command.wait()
+        os.close(ours)
 
 
 def test_table_without_rich_is_aligned(
