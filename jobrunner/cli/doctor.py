@@ -34,7 +34,7 @@ def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
         assert runner is not None  # noqa: S101 - a place has one of the two
         store = runner.settings.store
     path = path_of(store)
-    found = [_time_zones(), *diagnose(path, now=now_us(), deep=deep)]
+    found = [_time_zones(), *diagnose(path, now=now_us, deep=deep)]
     if runner is not None:
         found += engine_findings(path)
     healthy = not any(one.level == "problem" for one in found)
