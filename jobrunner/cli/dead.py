@@ -33,11 +33,12 @@ def list_letters(place: Place, *, as_json: bool, **where: Any) -> None:
 
 
 async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
-    from jobrunner.cli.output import say_json, say_table
+    from jobrunner.cli.output import letter_fields, say_json, say_table
 
     found = await desk.queue.dead_letters.page(**where)
     if as_json:
-        say_json({"items": found.items, "next_cursor": found.next_cursor})
+        items = [letter_fields(letter) for letter in found.items]
+        say_json({"items": items, "next_cursor": found.next_cursor})
         return
     say_table(
         ("id", "task", "reason", "attempt", "died", "error"),

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 
 from jobrunner import Job, JobContext, JobRunner, TaskRouter
 from jobrunner.fastapi import Queue, probes
@@ -67,6 +68,14 @@ def create_app() -> FastAPI:
     @app.post("/hold")
     async def post_hold(queue: Queue) -> Job[None]:
         return await queue.enqueue(hold)
+
+    @app.get("/stay")
+    async def get_stay() -> StreamingResponse:
+        async def answer() -> AsyncIterator[bytes]:
+            yield b"and"
+            await asyncio.Event().wait()
+
+        return StreamingResponse(answer())
 
     @app.post("/greet/{name}")
     async def post_greet(name: str, queue: Queue) -> Job[str]:

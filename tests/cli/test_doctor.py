@@ -11,7 +11,7 @@ import pytest
 
 from jobrunner import JobRunner
 from jobrunner.clock import SECOND_US, now_us
-from jobrunner.store.sqlite import diagnosis, files
+from jobrunner.store.sqlite import diagnosis, files, members
 from jobrunner.store.sqlite.diagnosis import Finding, diagnose
 from jobrunner.store.sqlite.posix import Turnstile
 from tests.cli import service
@@ -234,7 +234,7 @@ CLAIMS = (
 def test_worker_that_leaves_or_claims_while_the_doctor_looks_is_no_orphan(
     stored: Stored, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
-    rows = diagnosis.members.rows
+    rows = members.rows
     change(
         stored.path,
         "INSERT INTO jobrunner_workers VALUES (1, 1, 'here', ?1, ?1, NULL, '{}', '[]')",
@@ -248,7 +248,7 @@ def test_worker_that_leaves_or_claims_while_the_doctor_looks_is_no_orphan(
         change(stored.path, statement)
         return seen
 
-    monkeypatch.setattr(diagnosis.members, "rows", then)
+    monkeypatch.setattr(members, "rows", then)
     assert found(stored.path, "orphans") == []
 
 
@@ -307,6 +307,14 @@ async def test_doctor_with_the_app_looks_at_its_engines(
     assert (engine["level"], what in engine["what"]) == (level, True), engine
     assert engine["do"] is None if do is None else do in engine["do"]
     assert answer.code == (8 if level == "problem" else 0)
+
+
+async def test_doctor_looks_at_a_store_whose_application_cannot_be_loaded(stored: Stored) -> None:
+    app = ("--app", "tests.cli.service:break_down", "--factory")
+    assert (await jobrunner("doctor", *app)).code == 7
+    answer = await jobrunner("doctor", *app, "--store", stored.path, "--json")
+    problems = [one["about"] for one in answer.json["findings"] if one["level"] == "problem"]
+    assert (answer.code, problems) == (8, ["application"])
 
 
 async def test_doctor_with_the_shop_finds_its_engine_in_order(tmp_path: Path) -> None:

@@ -64,6 +64,20 @@ async def test_D7_serve_ends_within_grace_and_gives_back_what_runs(
     assert await state(tmp_db, id) == ("queued", 0)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_D7_serve_ends_within_grace_though_a_client_stays(tmp_db: Path, workers: str) -> None:
+    async with (
+        server(tmp_db, "--workers", workers) as serving,
+        serving.http.stream("GET", "/stay") as answer,
+    ):
+        assert await anext(answer.aiter_bytes()) == b"and"
+        began = time.perf_counter()
+        serving.process.send_signal(signal.SIGTERM)
+        assert await serving.process.ended() == (143 if workers == "1" else 0)
+        # uvicorn's parent of several looks each half second.
+        assert time.perf_counter() - began <= GRACE_S + (1 if workers == "1" else 1.5)
+
+
 async def test_serve_is_not_ready_from_the_signal_on_and_still_answers(tmp_db: Path) -> None:
     async with server(tmp_db, grace="20") as serving:
         await serving.http.post("/hold")
