@@ -29,6 +29,8 @@ BYTES_PER_ROUND: Final = 4 * 1024 * 1024
 ROWS_PER_CALL: Final = 10_000
 """The most that one ``enqueue_many`` may store: it is one transaction, and that long nobody else writes."""
 
+SLOW_S: Final = 0.25
+"""A round that takes longer has probably waited for somebody else's transaction."""
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 1.0
 
@@ -49,6 +51,10 @@ class Worker(Protocol):
 
     def written(self, batch: Round, written: Written) -> None:
         """Hear what a round did: start what it claimed, tell who waits."""
+        ...
+
+    def waits(self) -> None:
+        """Hear that a round takes so long that somebody may be keeping it waiting."""
         ...
 
     def write_failed(self, batch: Round, error: StoreError) -> None:
@@ -237,6 +243,9 @@ class Committer:
     async def _write(
         self, units: list[_Unit], steps: list[_Fires], batch: Round
     ) -> StoreError | None:
+        loop = asyncio.get_running_loop()
+        # Told while it waits: afterwards nobody knows any more who kept it waiting.
+        slow = None if self.worker is None else loop.call_later(SLOW_S, self.worker.waits)
         try:
             written = await self._store.write(batch)
         except StoreError as error:
@@ -248,8 +257,11 @@ class Committer:
             broken = StoreUnusable(f"a round broke: {bug!r}")
             self._failed(units, steps, batch, broken)
             return broken
+        finally:
+            if slow is not None:
+                slow.cancel()
         self.error = None
-        self.written_at_s = asyncio.get_running_loop().time()
+        self.written_at_s = loop.time()
         at = 0
         for unit in units:
             _answer(unit, written.enqueued[at : at + len(unit.jobs)])

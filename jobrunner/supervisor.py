@@ -141,6 +141,20 @@ class Supervisor:
         """Ask again for what the failed round was to do."""
         self._look_due = self._look_due or batch.look_due
 
+    def waits(self) -> None:
+        """Name the tasks that may keep everybody waiting: SQLite has one writer at a time."""
+        holders = [
+            f"{attempt.job.task} {attempt.job.id}"
+            for attempt in self.attempts.values()
+            if self._transactions.session_of(attempt) is not None
+        ]
+        if holders:
+            logger.warning(
+                "a round waits, and these have a session: %s. From a session's first write to its commit nobody else"
+                " can write: do what takes time before the first write",
+                ", ".join(holders),
+            )
+
     # -- when to look -------------------------------------------------------------------
 
     def look(self, *, suspects: bool = False) -> None:

@@ -64,6 +64,6 @@ def test_commands_on_the_page_exist_with_their_options(page: str) -> None:
 
 
 def test_exit_codes_on_the_page_are_those_of_the_help() -> None:
-    said = dict(re.findall(r"^\| (\d) \| (.*) \|$", PAGE, re.MULTILINE))
-    helped = dict(re.findall(r"^  (\d)  (.*)$", IN_WORDS, re.MULTILINE))
+    said = dict(re.findall(r"^\| (\d[\d, ]*) \| (.*) \|$", PAGE, re.MULTILINE))
+    helped = dict(re.findall(r"^  (\d[\d, ]*)  (.*)$", IN_WORDS, re.MULTILINE))
     assert list(said) == list(helped)

@@ -24,15 +24,6 @@ _COMMANDS: Final = {
 }
 
 
-class Refused(click.ClickException):
-    """What the library refuses, as the end of a command."""
-
-    def __init__(self, error: JobRunnerError) -> None:
-        super().__init__(str(error))
-        # Click declares one code for each class; it looks at the instance.
-        self.exit_code = exits.code_of(error)  # type: ignore[misc]
-
-
 class Commands(click.Group):
     """The commands, in the order of the list above; the errors of the library end them with a line and a code."""
 
@@ -45,7 +36,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except JobRunnerError as error:
-            raise Refused(error) from error
+            raise exits.Refused(error) from error
 
 
 def commands(app: str | None = None, *, factory: bool = False) -> click.Group:

@@ -33,11 +33,12 @@ def list_letters(place: Place, *, as_json: bool, **where: Any) -> None:
 
 
 async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
-    from jobrunner.cli.output import say_json, say_table
+    from jobrunner.cli.output import letter_fields, say_json, say_table
 
     found = await desk.queue.dead_letters.page(**where)
     if as_json:
-        say_json({"items": found.items, "next_cursor": found.next_cursor})
+        items = [letter_fields(letter) for letter in found.items]
+        say_json({"items": items, "next_cursor": found.next_cursor})
         return
     say_table(
         ("id", "task", "reason", "attempt", "died", "error"),
@@ -260,7 +261,7 @@ async def _do_many(
     yes: bool,
     as_json: bool,
 ) -> None:
-    from jobrunner.cli.output import say_json
+    from jobrunner.cli.output import ask, say_json
     from jobrunner.cli.progress import Progress
 
     letters = desk.queue.dead_letters
@@ -269,7 +270,7 @@ async def _do_many(
         _say_count(count, verb, as_json=as_json)
         return
     if count and not yes and sys.stdin.isatty():
-        click.confirm(f"{verb} {count:,} dead letter(s)?", abort=True, err=True)
+        ask(f"{verb} {count:,} dead letter(s)?")
     with Progress(verb) as progress:
 
         def on_slice(number: int) -> None:

@@ -6,9 +6,12 @@ process may run again.
 
 import asyncio
 import dataclasses
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
+
+import click
 
 from jobrunner.cli.place import Place
 from jobrunner.cli.target import load_runner
@@ -39,13 +42,24 @@ class Desk:
 
 
 def at_desk(place: Place, command: Callable[[Desk], Awaitable[T]]) -> T:
-    """Open the store, run a command on it, and close it."""
+    """Open the store, run a command on it, and close it; also where SIGINT or SIGTERM breaks it off."""
 
     async def run() -> T:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker: this is a coroutine
+        # As asyncio does at SIGINT. Left alone it would kill the process, and what was half written would stay.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         async with _opened(place) as desk:
             return await command(desk)
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except KeyboardInterrupt:
+        number = signal.SIGINT
+    except asyncio.CancelledError:
+        number = signal.SIGTERM
+    click.echo("broken off", err=True)
+    raise click.exceptions.Exit(128 + number)
 
 
 @asynccontextmanager

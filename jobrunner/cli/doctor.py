@@ -25,16 +25,25 @@ def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
     from jobrunner.cli.output import say_json
     from jobrunner.cli.target import load_runner
     from jobrunner.clock import now_us
-    from jobrunner.store.sqlite.diagnosis import diagnose
+    from jobrunner.errors import JobRunnerError
+    from jobrunner.store.sqlite.diagnosis import Finding, diagnose
     from jobrunner.store.sqlite.place import path_of
 
     store = place.store
-    runner = None if place.target is None else load_runner(place.target)
+    runner, found = None, [_time_zones()]
+    if place.target is not None:
+        try:
+            runner = load_runner(place.target)
+        except JobRunnerError as error:
+            if store is None:
+                raise
+            what = f"it cannot be loaded: {error}"
+            found.append(Finding("problem", "application", what, "mend that, or leave out --app"))
     if store is None:
         assert runner is not None  # noqa: S101 - a place has one of the two
         store = runner.settings.store
     path = path_of(store)
-    found = [_time_zones(), *diagnose(path, now=now_us(), deep=deep)]
+    found += diagnose(path, now=now_us, deep=deep)
     if runner is not None:
         found += engine_findings(path)
     healthy = not any(one.level == "problem" for one in found)

@@ -1,4 +1,4 @@
-"""The application's own SQLAlchemy engines on the store's file: do they keep its rules?
+"""The application's own SQLAlchemy engines on the store's file: are they attached, and do they keep its rules?
 
 An engine that moves the log by itself does so outside the write lock, where SQLite before 3.51.3 can damage the file.
 """
@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
-from jobrunner.store.sqlite.diagnosis import Finding
+from jobrunner.errors import StoreError
+from jobrunner.store.sqlite.diagnosis import Finding, looking_at
 
 RULES: Final = {"wal_autocheckpoint": 0, "mmap_size": 0}
 """What every connection to the file has to have set."""
@@ -24,34 +26,64 @@ def findings(path: Path) -> Iterator[Finding]:
     from sqlalchemy.engine import Engine
 
     found = [one for one in gc.get_objects() if isinstance(one, Engine) and _is_on(one, path)]
-    # An engine with other execution options is another object on the same connections.
-    for engine in {id(one.pool): one for one in found}.values():
-        yield _look_at(engine)
+    try:
+        # An engine's connection could write, and would move the log if it closed as the last.
+        with looking_at(path):
+            # An engine with other execution options is another object on the same connections.
+            for engine in {id(one.pool): one for one in found}.values():
+                yield _look_at(engine)
+    except StoreError:
+        return  # which the look at the file itself has told
 
 
 def _is_on(engine: Any, path: Path) -> bool:
     url = engine.url
     if url.get_backend_name() != "sqlite" or not url.database:
         return False
-    return bool(os.path.realpath(url.database) == os.path.realpath(path))
+    named = url.database
+    if named.startswith("file:"):
+        named = unquote(named.removeprefix("file:").removeprefix("//").partition("?")[0])
+    return bool(os.path.realpath(named) == os.path.realpath(path))
 
 
 def _look_at(engine: Any) -> Finding:
+    from jobrunner.store.sqlite.attached import ATTACH, engines
+
     name = f"{engine.url.render_as_string(hide_password=True)}"
+    durability = engines.get(engine.dialect)
     try:
         found = _pragmas(engine)
     except Exception as error:  # noqa: BLE001 - whatever its drivers and listeners raise
-        return Finding("warning", "engine", f"{name} cannot be looked at: {error}")
-    wrong = {rule: found[rule] for rule, wanted in RULES.items() if found[rule] != wanted}
-    if not wrong:
-        return Finding("ok", "engine", f"{name} keeps the rules of the file")
-    settings = ", ".join(f"{rule}={value}" for rule, value in wrong.items())
-    lines = "; ".join(f"PRAGMA {rule} = {RULES[rule]}" for rule in wrong)
+        return Finding(
+            "warning",
+            "engine",
+            f"{name} cannot be looked at: {error}",
+            "see that the application itself can connect with it",
+        )
+    wrong = ", ".join(
+        f"{rule}={found[rule]}" for rule, wanted in RULES.items() if found[rule] != wanted
+    )
+    harm = "moves the log outside the write lock, which can damage it"
+    if durability is not None and not wrong:
+        return Finding("ok", "engine", f'{name} is attached, with durability="{durability}"')
+    if durability is not None:
+        return Finding(
+            "problem",
+            "engine",
+            f"{name} is attached, but then set to {wrong} by the application: it {harm}",
+            "leave those pragmas out of its own listener",
+        )
+    if wrong:
+        return Finding(
+            "problem",
+            "engine",
+            f"{name} is not attached and opens the store's file with {wrong}: it {harm}",
+            ATTACH,
+        )
     return Finding(
-        "problem",
+        "ok",
         "engine",
-        f"{name} opens the store's file with {settings}: it moves the log outside the write lock, which can damage it",
-        f'run on each connect (@event.listens_for(engine, "connect")): {lines}',
+        f"{name} keeps the rules of the file by itself; it is not attached, so its sessions cannot carry jobs",
     )
 
 

@@ -1,10 +1,16 @@
 """What the exit codes of the command mean; the same list stands in ``jobrunner --help`` and in docs/deploy.md."""
 
+import contextlib
+import logging
 import os
 import signal
 import sys
+import traceback
+from collections.abc import Iterator
 from types import FrameType
 from typing import Final, NoReturn
+
+import click
 
 from jobrunner.errors import (
     AlreadyRunning,
@@ -37,7 +43,7 @@ IN_WORDS: Final = """\
 \b
 Exit codes:
   0  done
-  1  a fault of jobrunner or of the application; the traceback is above
+  1  a fault of jobrunner or of the application (the traceback is above), or you have said no
   2  the command line is wrong
   3  the server could not start; its log says why
   4  there is no such job, dead letter, queue or task
@@ -45,6 +51,7 @@ Exit codes:
   6  the store cannot be used: missing, full, busy, damaged, too new
   7  the application cannot be loaded, or is not set up for this
   8  doctor has found a problem
+  130, 143  broken off by Ctrl-C (SIGINT), SIGTERM; for serve a good end
 """
 
 _BY_ERROR: Final[tuple[tuple[type[JobRunnerError], int], ...]] = (
@@ -63,6 +70,36 @@ _BY_ERROR: Final[tuple[tuple[type[JobRunnerError], int], ...]] = (
 )
 
 
+class Refused(click.ClickException):
+    """What the library refuses, as the end of a command."""
+
+    def __init__(self, error: JobRunnerError) -> None:
+        super().__init__(str(error))
+        # Click declares one code for each class; it looks at the instance.
+        self.exit_code = code_of(error)  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """End the process where the block ends, with the code that tells how it has ended.
+
+    For a block that has closed everything: the interpreter's own way out waits for every thread that the application
+    has started, however long that takes.
+    """
+    code = 0
+    try:
+        yield
+    except JobRunnerError as error:
+        refused = Refused(error)
+        refused.show()
+        code = refused.exit_code
+    except Exception:  # noqa: BLE001 - as the interpreter does at its end
+        traceback.print_exc()
+        code = FAILED
+    logging.shutdown()
+    _end_with(code)
+
+
 def end_at_signals() -> None:
     """End at SIGTERM and SIGINT with their status, where nothing else hears them.
 
@@ -75,9 +112,15 @@ def end_at_signals() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
-    sys.stderr.flush()
-    sys.stdout.flush()
-    os._exit(128 + number)
+    _end_with(128 + number)
+
+
+def _end_with(code: int) -> NoReturn:
+    for stream in (sys.stderr, sys.stdout):
+        # Whoever read it may be gone.
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def code_of(error: JobRunnerError) -> int:

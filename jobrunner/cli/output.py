@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import Any
 
 import click
 
-from jobrunner.job import Attempt, Job
+from jobrunner.job import Attempt, DeadLetter, Job, QueueInfo
 
 
 def say_json(value: object) -> None:
@@ -35,6 +36,15 @@ def job_fields(job: Job[Any]) -> dict[str, object]:
     }
 
 
+def letter_fields(letter: DeadLetter) -> dict[str, object]:
+    """Return a dead letter as it is told in a list, which is without its attempts and its traceback."""
+    return {
+        field.name: getattr(letter, field.name)
+        for field in dataclasses.fields(letter)
+        if field.name not in {"history", "traceback"}
+    }
+
+
 def attempt_fields(history: Iterable[Attempt]) -> list[dict[str, object]]:
     """Return attempts as they are told: a worker's number as text, since JavaScript's end at 53 bits."""
     return [
@@ -44,6 +54,24 @@ def attempt_fields(history: Iterable[Attempt]) -> list[dict[str, object]]:
         }
         for one in history
     ]
+
+
+def ask(question: str) -> None:
+    """Ask whether to go on, and end the command if not.
+
+    Raises:
+        click.Abort: the answer is no, or there is none.
+    """
+    # The loop hears signals when it turns next, and it does not turn while somebody thinks.
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    }
+    try:
+        click.confirm(question, abort=True, err=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
@@ -64,11 +92,33 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty
         _draw(columns, texts)
 
 
+def say_queues(queues: Iterable[QueueInfo]) -> None:
+    """Print the table of queues."""
+    say_table(
+        ("queue", "slots", "paused", "queued", "scheduled", "blocked", "running", "oldest due"),
+        [
+            (
+                q.name,
+                q.slots,
+                q.paused,
+                q.queued,
+                q.scheduled,
+                q.blocked,
+                q.running,
+                q.oldest_due_at,
+            )
+            for q in queues
+        ],
+        empty="no queues yet",
+    )
+
+
 def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     try:
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
     except ImportError:
         # Without the extra `cli`: the same words, aligned.
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
@@ -80,7 +130,7 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         # An id that is cut short is of no use to the next command.
         table.add_column(name, overflow="fold", no_wrap=name == "id")
     for row in rows:
-        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+        table.add_row(*map(Text, row))  # and not as markup, which takes brackets for its own
     Console(highlight=False).print(table)
 
 

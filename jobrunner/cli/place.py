@@ -28,19 +28,21 @@ def at_place(command: Callable[..., Any]) -> Callable[..., Any]:
         "--store",
         metavar="URL",
         envvar="JOBRUNNER_STORE",
-        help="The store: sqlite:///shop.db or a path. [$JOBRUNNER_STORE]",
+        help="The store: sqlite:///shop.db or a path; no application is loaded. [$JOBRUNNER_STORE]",
     )
     @click.option(
         "--app",
         metavar="MODULE:NAME",
         envvar="JOBRUNNER_APP",
-        help="Or the application, which knows its store and its tasks. [$JOBRUNNER_APP]",
+        help="The application, which knows its store and its tasks; with --store, only its tasks. [$JOBRUNNER_APP]",
     )
     @click.option("--factory", is_flag=True, help="NAME is a function that makes the application.")
     @wraps(command)
     def with_place(*, store: str | None, app: str | None, factory: bool, **options: Any) -> Any:
         ctx = click.get_current_context()
-        target = ctx.obj if app is None else Target(app, factory)
+        # A program's own application is not needed for a file that is named, and may be what is broken.
+        own = ctx.obj if store is None else None
+        target = own if app is None else Target(app, factory)
         if store is None and target is None:
             raise click.UsageError(
                 "say whose jobs are meant: --store sqlite:///shop.db, or --app shop.main:app", ctx

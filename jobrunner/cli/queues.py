@@ -26,29 +26,13 @@ def list_queues(place: Place, *, as_json: bool) -> None:
 
 
 async def _list(desk: "Desk", *, as_json: bool) -> None:
-    from jobrunner.cli.output import say_json, say_table
+    from jobrunner.cli.output import say_json, say_queues
 
     found = await desk.queue.queues()
     if as_json:
         say_json({"items": found})
         return
-    say_table(
-        ("queue", "slots", "paused", "queued", "scheduled", "blocked", "running", "oldest due"),
-        [
-            (
-                q.name,
-                q.slots,
-                q.paused,
-                q.queued,
-                q.scheduled,
-                q.blocked,
-                q.running,
-                q.oldest_due_at,
-            )
-            for q in found
-        ],
-        empty="no queues yet",
-    )
+    say_queues(found)
 
 
 @queues.command("pause")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import uvicorn
 
 CONNECTIONS_S: Final = 10
-"""How long open connections get at shutdown, beside the jobs: a client that stays must not keep the process."""
+"""How long open connections get at shutdown at most: a client that stays must not keep the process."""
 
 
 @click.command()
@@ -95,7 +95,7 @@ def _serve(target: Target, *, workers: int, log_level: str, **options: Any) -> N
     options = {
         "log_level": log_level,
         "log_config": None,
-        "timeout_graceful_shutdown": CONNECTIONS_S,
+        "timeout_graceful_shutdown": _connections_s(),
         **options,
     }
     if workers == 1:
@@ -106,6 +106,13 @@ def _serve(target: Target, *, workers: int, log_level: str, **options: Any) -> N
     else:
         make = partial(_in_child, target, log_level, os.getpid())
         _run_children(uvicorn.Config(make, factory=True, workers=workers, **options))
+
+
+def _connections_s() -> float:
+    """Return how long open connections get: as long as the jobs, beside them, so that the grace is that of both."""
+    from jobrunner.runner import made
+
+    return min([CONNECTIONS_S, *(runner.settings.grace_s for runner in made)])
 
 
 def _load(target: Target, log_level: str) -> Any:
@@ -131,4 +138,8 @@ def _in_child(target: Target, log_level: str, parent: int) -> Any:
 def _run_children(config: "uvicorn.Config") -> None:
     from uvicorn.supervisors import Multiprocess
 
-    Multiprocess(config, sockets=[config.bind_socket()]).run()
+    parent = Multiprocess(config, sockets=[config.bind_socket()])
+    parent.run()
+    # It ends by itself, and well, when a child could not start.
+    if any(child.process.exitcode == exits.NOT_STARTED for child in parent.processes):
+        sys.exit(exits.NOT_STARTED)

@@ -21,7 +21,7 @@ def status(place: Place, *, as_json: bool) -> None:
 
 
 async def _status(desk: "Desk", *, as_json: bool) -> None:
-    from jobrunner.cli.output import say_json, say_table
+    from jobrunner.cli.output import say_json, say_queues, say_table
 
     queues = await desk.queue.queues()
     health = await desk.queue.health()
@@ -50,23 +50,7 @@ async def _status(desk: "Desk", *, as_json: bool) -> None:
         )
         return
     click.echo(f"store: {desk.store.path}")
-    say_table(
-        ("queue", "slots", "paused", "queued", "scheduled", "blocked", "running", "oldest due"),
-        [
-            (
-                q.name,
-                q.slots,
-                q.paused,
-                q.queued,
-                q.scheduled,
-                q.blocked,
-                q.running,
-                q.oldest_due_at,
-            )
-            for q in queues
-        ],
-        empty="no queues yet",
-    )
+    say_queues(queues)
     say_table(
         ("pid", "host", "since", "last beat", "queues"),
         [

@@ -52,11 +52,26 @@ def _file(store: Path, destination: Path, *, force: bool) -> Path:
 
 
 async def _backup(desk: "Desk", destination: Path, *, as_json: bool) -> None:
+    import asyncio
+    import threading
+
     from jobrunner.cli.output import say_json
     from jobrunner.cli.progress import Progress
 
+    broken_off = threading.Event()
+
+    def on_progress(done: int, total: int) -> None:
+        if broken_off.is_set():
+            raise InterruptedError
+        progress.update(done, total)
+
     with Progress("pages") as progress:
-        await desk.store.backup(destination, progress.update)
+        try:
+            await desk.store.backup(destination, on_progress)
+        except asyncio.CancelledError:
+            # A thread copies, and hears of nothing but this; the store's close waits for it.
+            broken_off.set()
+            raise
     size = destination.stat().st_size  # noqa: ASYNC240 - nothing else runs on this loop
     if as_json:
         say_json({"store": desk.store.path, "backup": destination, "bytes": size})
@@ -80,15 +95,13 @@ def vacuum(place: Place, *, yes: bool, as_json: bool) -> None:
 
 
 async def _vacuum(desk: "Desk", *, yes: bool, as_json: bool) -> None:
-    from jobrunner.cli.output import say_json
+    from jobrunner.cli.output import ask, say_json
 
     path = desk.store.path
     before = path.stat().st_size
     if before > LONG and not yes and await desk.store.workers():
-        click.confirm(
-            f"{before:,} bytes: workers are at it, and their writes wait until this is done. Go on?",
-            abort=True,
-            err=True,
+        ask(
+            f"{before:,} bytes: workers are at it, and their writes wait until this is done. Go on?"
         )
     await desk.store.vacuum()
     after = path.stat().st_size

@@ -81,8 +81,13 @@ def _run(target: Target, queues: dict[str, int | None] | None, log_level: str) -
         opened = _lifespan_of(loaded, target)
     orders.set(Orders(work=True, queues=queues))
     logging.getLogger("jobrunner").info("worker of %s, process %d", target.name, os.getpid())
-    asyncio.run(work_until_signal(opened))
-    logging.getLogger("jobrunner").info("worker of %s has stopped", target.name)
+
+    async def work() -> None:
+        with exits.at_once():
+            await work_until_signal(opened)
+            logging.getLogger("jobrunner").info("worker of %s has stopped", target.name)
+
+    asyncio.run(work())
 
 
 def _lifespan_of(loaded: Any, target: Target) -> Any:

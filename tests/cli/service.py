@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 
 from jobrunner import Job, JobContext, JobRunner, TaskRouter
 from jobrunner.fastapi import Queue, probes
@@ -34,16 +36,23 @@ async def hold(job: JobContext) -> None:
     await asyncio.Event().wait()
 
 
+@tasks.task(timeout=None)
+async def block() -> None:
+    """Block one of the threads that asyncio keeps, for ever."""
+    say("blocked")
+    await asyncio.to_thread(threading.Event().wait)
+
+
 @tasks.task(queue="mail")
 async def send(number: int) -> None:
     """Say that a mail goes out."""
     say("sent", number=number)
 
 
-def create_runner() -> JobRunner:
-    """Return a runner on the store that the environment names."""
+def create_runner(store: str | None = None) -> JobRunner:
+    """Return a runner on a store, or the one that the environment names."""
     runner = JobRunner(
-        os.environ["SERVICE_STORE"],
+        store or os.environ["SERVICE_STORE"],
         queues={"default": 3, "mail": 2},
         grace=float(os.environ.get("SERVICE_GRACE", "1")),
     )
@@ -59,6 +68,14 @@ def create_app() -> FastAPI:
     @app.post("/hold")
     async def post_hold(queue: Queue) -> Job[None]:
         return await queue.enqueue(hold)
+
+    @app.get("/stay")
+    async def get_stay() -> StreamingResponse:
+        async def answer() -> AsyncIterator[bytes]:
+            yield b"and"
+            await asyncio.Event().wait()
+
+        return StreamingResponse(answer())
 
     @app.post("/greet/{name}")
     async def post_greet(name: str, queue: Queue) -> Job[str]:

@@ -1,15 +1,34 @@
 """The commands that look and steer: on a stopped file, and on one in use."""
 
+import asyncio
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from jobrunner import JobRunner
+from jobrunner.fastapi.schemas import (
+    AttemptBody,
+    DeadLetterBody,
+    DeadLetterPageBody,
+    DeadLetterSummaryBody,
+    JobDetailBody,
+    JobPageBody,
+    JobSummaryBody,
+    QueueBody,
+    QueuesBody,
+    WorkerBody,
+)
 from tests.cli.commands import APP, RUNNER, jobrunner, worker
 from tests.cli.conftest import Stored
 from tests.cli.service import hold, tasks
+from tests.processes import CHECKOUT
 
 NO_ID = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
 
@@ -44,6 +63,19 @@ async def test_store_is_found_by_url_path_variable_app_or_runner(
     names = [row["queue"] for row in answer.rows]
     # An application knows its queues; a file alone knows those that hold something.
     assert names == (["default", "mail"] if place in ("app", "runner") else ["mail"])
+
+
+async def test_program_s_own_application_is_not_loaded_for_a_store_that_is_named(
+    stored: Stored, tmp_path: Path
+) -> None:
+    program = "from jobrunner.cli import main; main('tests.cli.service:break_down', factory=True)"
+    ours = [sys.executable, "-c", program, "backup", str(tmp_path / "b.db")]
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    named = await asyncio.to_thread(
+        subprocess.run, [*ours, "--store", str(stored.path)], cwd=CHECKOUT, env=env, check=False
+    )
+    own = await asyncio.to_thread(subprocess.run, ours, cwd=CHECKOUT, env=env, check=False)
+    assert (named.returncode, own.returncode) == (0, 7)
 
 
 async def test_jobs_are_listed_by_filter_and_page(stored: Stored) -> None:
@@ -288,6 +320,42 @@ async def test_application_that_cannot_be_loaded_is_named(
 ) -> None:
     answer = await jobrunner("status", "--app", app, *(["--factory"] if factory else []))
     assert (answer.code, hint in answer.err) == (7, True), answer.err
+
+
+def keys(model: type[BaseModel], *without: str) -> set[str]:
+    """Return the names of an answer of the HTTP API."""
+    return set(model.model_fields) - set(without)
+
+
+async def test_json_has_the_names_of_the_http_api(stored: Stored) -> None:
+    async def ask(*words: str) -> Any:
+        return (await jobrunner(*words, "--json", "--store", stored.path)).json
+
+    async with worker(stored.path):
+        async with asyncio.timeout(20):
+            while not (status := await ask("status"))["workers"]:
+                pass
+    assert set(status) == {"store", "queues", "workers", "dead_letters", "problems"}
+    assert set(status["queues"][0]) == keys(QueueBody)
+    assert set(status["workers"][0]) == keys(WorkerBody)
+    queues = await ask("queues", "list")
+    assert (set(queues), set(queues["items"][0])) == (keys(QueuesBody), keys(QueueBody))
+    # Whether the call has stored the job is told to who has enqueued it.
+    listed = await ask("jobs", "list")
+    assert set(listed) == keys(JobPageBody)
+    assert set(listed["items"][0]) == keys(JobSummaryBody, "created")
+    shown = await ask("jobs", "show", stored.done)
+    assert set(shown) == keys(JobDetailBody, "created")
+    assert set(shown["history"][0]) == keys(AttemptBody)
+    letters = await ask("dead", "list")
+    assert set(letters) == keys(DeadLetterPageBody)
+    assert set(letters["items"][0]) == keys(DeadLetterSummaryBody)
+    letter = await ask("dead", "show", stored.dead[0])
+    assert set(letter) == keys(DeadLetterBody)
+    assert set(letter["history"][0]) == keys(AttemptBody)
+    doctor = await ask("doctor")
+    assert set(doctor) == {"store", "healthy", "findings"}
+    assert set(doctor["findings"][0]) == {"level", "about", "what", "do"}
 
 
 async def test_json_is_json_for_every_command_that_answers(stored: Stored) -> None:

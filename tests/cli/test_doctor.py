@@ -11,7 +11,7 @@ import pytest
 
 from jobrunner import JobRunner
 from jobrunner.clock import SECOND_US, now_us
-from jobrunner.store.sqlite import diagnosis, files
+from jobrunner.store.sqlite import diagnosis, files, members
 from jobrunner.store.sqlite.diagnosis import Finding, diagnose
 from jobrunner.store.sqlite.posix import Turnstile
 from tests.cli import service
@@ -24,20 +24,20 @@ def found(path: Path, about: str, *, now: int | None = None, deep: bool = False)
     """Return what is found about something."""
     return [
         one
-        for one in diagnose(path, now=now_us() if now is None else now, deep=deep)
+        for one in diagnose(path, now=now_us if now is None else lambda: now, deep=deep)
         if one.about == about
     ]
 
 
 def problems(path: Path) -> list[str]:
     """Return what is found to be wrong."""
-    return [one.about for one in diagnose(path, now=now_us(), deep=True) if one.level != "ok"]
+    return [one.about for one in diagnose(path, now=now_us, deep=True) if one.level != "ok"]
 
 
-def change(path: Path, statement: str) -> None:
+def change(path: Path, statement: str, *values: int) -> None:
     """Change a file that nobody has open."""
     with closing(sqlite3.connect(path)) as db:
-        db.execute(statement)
+        db.execute(statement, values)
         db.commit()
 
 
@@ -176,31 +176,145 @@ def test_doctor_names_a_large_log_and_empty_pages(
     assert found(stored.path, "room")
 
 
-async def test_doctor_with_the_app_names_an_engine_that_moves_the_log(
-    stored: Stored, tmp_path: Path
+async def test_doctor_of_a_killed_process_s_file_leaves_the_log_as_it_is(
+    tmp_db: Path, tmp_path: Path
 ) -> None:
-    module = tmp_path / "with_engines.py"
-    module.write_text(
-        "import os\n"
-        "from sqlalchemy import create_engine, event\n"
-        "from jobrunner import JobRunner\n"
-        "url = 'sqlite:///' + os.environ['SERVICE_STORE']\n"
-        "jobs = JobRunner(os.environ['SERVICE_STORE'])\n"
-        "bad = create_engine(url)\n"
-        "good = create_engine(url)\n"
-        "elsewhere = create_engine('sqlite:///other.db')\n"
-        "@event.listens_for(good, 'connect')\n"
-        "def configure(connection, entry):\n"
-        "    connection.execute('PRAGMA wal_autocheckpoint = 0')\n"
-        "    connection.execute('PRAGMA mmap_size = 0')\n"
+    (tmp_path / "with_engine.py").write_text(WITH_ENGINES.format(rest="bad = create_engine(url)\n"))
+    env = {"SERVICE_STORE": str(tmp_db), "PYTHONPATH": f"{tmp_path}{os.pathsep}{CHECKOUT}"}
+    runner = JobRunner(tmp_db, queues={"default": 1, "mail": 1})
+    runner.include(service.tasks)
+    async with worker(tmp_db) as running:
+        async with runner.running(work=False):
+            await runner.enqueue(service.hold)
+        await running.heard("held")
+        await running.kill()
+    log = tmp_db.with_name(f"{tmp_db.name}-wal")
+    before = tmp_db.read_bytes(), log.read_bytes()
+    answer = await jobrunner("doctor", "--app", "with_engine:jobs", "--json", env=env)
+    assert {one["about"] for one in answer.json["findings"]} >= {"engine", "locks"}
+    assert (tmp_db.read_bytes(), log.read_bytes()) == before
+
+
+def test_doctor_says_of_a_file_that_was_closed_well_that_it_has_no_log(stored: Stored) -> None:
+    (finding,) = found(stored.path, "log")
+    assert finding.what.startswith("none: nobody has the file open")
+
+
+def test_doctor_that_takes_long_does_not_take_a_new_job_for_a_wrong_clock(stored: Stored) -> None:
+    later = now_us() + 60 * SECOND_US
+    clock = iter((later,))
+    looked = []
+    for finding in diagnose(stored.path, now=lambda: next(clock), deep=True):
+        looked.append(finding)
+        if finding.about == "pragmas":
+            change(stored.path, "UPDATE jobrunner_jobs SET created_at = ?", later)
+    assert [one.level for one in looked if one.about == "clock"] == ["ok"]
+
+
+async def test_doctor_names_a_job_that_is_blocked_for_ever(stored: Stored) -> None:
+    runner = JobRunner(stored.path, queues={"default": 1, "mail": 1})
+    runner.include(service.tasks)
+    async with runner.running(work=False):
+        chain = await runner.enqueue_chain(
+            [service.hold.options(delay=3600).call(), service.hold.call()]
+        )
+    assert found(stored.path, "chains") == []
+    change(stored.path, "UPDATE jobrunner_jobs SET state = 'succeeded' WHERE state = 'scheduled'")
+    (finding,) = found(stored.path, "chains")
+    assert (finding.level, chain[1].id in finding.what) == ("problem", True)
+
+
+LEAVES = "DELETE FROM jobrunner_workers"
+CLAIMS = (
+    "UPDATE jobrunner_jobs SET state = 'running', worker = 7, lease = 1 WHERE state = 'scheduled'"
+)
+
+
+@pytest.mark.parametrize("statement", [LEAVES, CLAIMS], ids=["leaves", "claims"])
+def test_worker_that_leaves_or_claims_while_the_doctor_looks_is_no_orphan(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    rows = members.rows
+    change(
+        stored.path,
+        "INSERT INTO jobrunner_workers VALUES (1, 1, 'here', ?1, ?1, NULL, '{}', '[]')",
+        now_us(),
     )
+    if statement == CLAIMS:
+        change(stored.path, LEAVES)
+
+    def then(conn: sqlite3.Connection) -> object:
+        seen = rows(conn)
+        change(stored.path, statement)
+        return seen
+
+    monkeypatch.setattr(members, "rows", then)
+    assert found(stored.path, "orphans") == []
+
+
+WITH_ENGINES = """\
+import os
+from sqlalchemy import create_engine, event
+from jobrunner import JobRunner
+from jobrunner.sqlalchemy import attach
+
+def moves_no_log(connection, entry):
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("PRAGMA mmap_size = 0")
+
+def moves_the_log(connection, entry):
+    connection.execute("PRAGMA wal_autocheckpoint = 1000")
+
+url = "sqlite:///" + os.environ["SERVICE_STORE"]
+jobs = JobRunner(os.environ["SERVICE_STORE"])
+{rest}"""
+
+
+@pytest.mark.parametrize(
+    ("rest", "level", "what", "do"),
+    [
+        ("e = create_engine(url)", "problem", "is not attached and opens", "write attach(engine)"),
+        (
+            "e = create_engine(url.replace('///', '///file:') + '?uri=true')",
+            "problem",
+            "is not attached and opens",
+            "write attach(engine)",
+        ),
+        ("e = create_engine(url)\nattach(e)", "ok", 'is attached, with durability="full"', None),
+        (
+            "e = create_engine(url)\nevent.listen(e, 'connect', moves_no_log)",
+            "ok",
+            "it is not attached",
+            None,
+        ),
+        (
+            "e = create_engine(url)\nattach(e)\nevent.listen(e, 'connect', moves_the_log)",
+            "problem",
+            "is attached, but then set to wal_autocheckpoint=1000",
+            "leave those pragmas out",
+        ),
+    ],
+    ids=["unattached", "unattached by URI", "attached", "by hand", "undone"],
+)
+async def test_doctor_with_the_app_looks_at_its_engines(
+    stored: Stored, tmp_path: Path, rest: str, level: str, what: str, do: str | None
+) -> None:
+    module = WITH_ENGINES.format(rest=f"{rest}\nelsewhere = create_engine('sqlite:///other.db')\n")
+    (tmp_path / "with_engines.py").write_text(module)
     env = {**stored.env, "PYTHONPATH": f"{tmp_path}{os.pathsep}{CHECKOUT}"}
     answer = await jobrunner("doctor", "--app", "with_engines:jobs", "--json", env=env)
-    engines = [one for one in answer.json["findings"] if one["about"] == "engine"]
-    assert sorted(one["level"] for one in engines) == ["ok", "problem"], answer.err
-    assert answer.code == 8
-    (bad,) = [one for one in engines if one["level"] == "problem"]
-    assert "PRAGMA wal_autocheckpoint = 0" in bad["do"]
+    (engine,) = [one for one in answer.json["findings"] if one["about"] == "engine"]
+    assert (engine["level"], what in engine["what"]) == (level, True), engine
+    assert engine["do"] is None if do is None else do in engine["do"]
+    assert answer.code == (8 if level == "problem" else 0)
+
+
+async def test_doctor_looks_at_a_store_whose_application_cannot_be_loaded(stored: Stored) -> None:
+    app = ("--app", "tests.cli.service:break_down", "--factory")
+    assert (await jobrunner("doctor", *app)).code == 7
+    answer = await jobrunner("doctor", *app, "--store", stored.path, "--json")
+    problems = [one["about"] for one in answer.json["findings"] if one["level"] == "problem"]
+    assert (answer.code, problems) == (8, ["application"])
 
 
 async def test_doctor_with_the_shop_finds_its_engine_in_order(tmp_path: Path) -> None:

@@ -76,8 +76,8 @@ async def test_help_lists_the_commands_and_the_exit_codes() -> None:
     assert answer.code == 0
     for words in COMMANDS[1:]:
         assert f"\n  {words[0]} " in answer.out
-    codes = [line.split()[0] for line in IN_WORDS.splitlines()[2:]]
-    assert codes == ["0", "1", "2", "3", "4", "5", "6", "7", "8"]
+    codes = [line.split("  ")[1] for line in IN_WORDS.splitlines()[2:]]
+    assert codes == ["0", "1", "2", "3", "4", "5", "6", "7", "8", "130, 143"]
     for line in IN_WORDS.splitlines()[2:]:
         assert line in answer.out
 

@@ -2,10 +2,12 @@
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import click
 import pytest
@@ -53,6 +55,44 @@ def test_many_on_a_terminal_are_replayed_with_a_bar(stored: Stored) -> None:
     shown = on_a_terminal("dead", "replay", "--all", "--yes", "--store", str(stored.path))
     assert "3 replayed" in shown
     assert "100%" in shown
+
+
+def test_drawn_table_shows_brackets_and_backslashes_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for text in ("[red]", "list[0]", r"C:\[temp]", "[/]", "end\\"):
+        say_table(("error",), [(text,)], empty="-")
+        assert text in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, -signal.SIGTERM)], ids=str
+)
+def test_question_is_ended_by_the_first_signal(stored: Stored, number: int, code: int) -> None:
+    ours, theirs = pty.openpty()
+    words = ("dead", "delete", "--all", "--store", str(stored.path))
+    command = subprocess.Popen(
+        [sys.executable, "-m", "jobrunner.cli", *words],
+        cwd=CHECKOUT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    try:
+        shown = b""
+        while b"delete 3 dead letter(s)?" not in shown:
+            shown += os.read(ours, 65536)
+        # Until it sleeps at the terminal: Python's input() does not see a signal that comes right before.
+        while "\nState:\tS" not in Path(f"/proc/{command.pid}/status").read_text():
+            pass
+        command.send_signal(number)
+        assert command.wait(10) == code
+    finally:
+        command.kill()
+        command.wait()
+        os.close(ours)
 
 
 def test_table_without_rich_is_aligned(

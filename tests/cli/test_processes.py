@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -61,6 +62,20 @@ async def test_D7_serve_ends_within_grace_and_gives_back_what_runs(
         assert await serving.process.ended() == code
         assert time.perf_counter() - began <= GRACE_S + 1
     assert await state(tmp_db, id) == ("queued", 0)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_D7_serve_ends_within_grace_though_a_client_stays(tmp_db: Path, workers: str) -> None:
+    async with (
+        server(tmp_db, "--workers", workers) as serving,
+        serving.http.stream("GET", "/stay") as answer,
+    ):
+        assert await anext(answer.aiter_bytes()) == b"and"
+        began = time.perf_counter()
+        serving.process.send_signal(signal.SIGTERM)
+        assert await serving.process.ended() == (143 if workers == "1" else 0)
+        # uvicorn's parent of several looks each half second.
+        assert time.perf_counter() - began <= GRACE_S + (1 if workers == "1" else 1.5)
 
 
 async def test_serve_is_not_ready_from_the_signal_on_and_still_answers(tmp_db: Path) -> None:
@@ -189,17 +204,27 @@ def as_process_1() -> tuple[str, ...]:
     return command
 
 
-async def test_serve_without_a_place_for_its_store_says_so_and_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_serve_without_a_place_for_its_store_says_so_and_ends(
+    tmp_path: Path, workers: str
+) -> None:
     answer = await jobrunner(
-        "serve",
-        APP,
-        "--factory",
-        "--port",
-        "0",
+        *("serve", APP, "--factory", "--port", "0", "--workers", workers),
         env={"SERVICE_STORE": str(tmp_path / "no" / "jobs.db")},
     )
     assert answer.code == 3
     assert "is not a directory; make it first" in answer.err
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_serve_on_a_port_that_is_taken_says_so_and_ends(tmp_db: Path, workers: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        answer = await jobrunner(
+            *("serve", APP, "--factory", "--workers", workers),
+            *("--port", str(taken.getsockname()[1])),
+            env={"SERVICE_STORE": str(tmp_db)},
+        )
+    assert (answer.code, "already in use" in answer.err.lower()) == (3, True), answer.err
 
 
 async def test_serve_of_a_runner_names_the_command_for_it() -> None:
@@ -262,6 +287,21 @@ async def test_D7_worker_under_load_ends_within_grace_and_charges_no_attempt(tmp
     states = {(item["state"], item["attempt"]) for item in listed.json["items"]}
     assert states <= {("succeeded", 1), ("queued", 0)}
     assert len(listed.json["items"]) == 300
+
+
+async def test_D7_worker_ends_within_grace_though_a_thread_of_the_application_goes_on(
+    tmp_db: Path,
+) -> None:
+    runner = service.create_runner(str(tmp_db))
+    async with runner.running(work=False):
+        job = await runner.enqueue(service.block)
+    async with worker(tmp_db) as running:
+        await running.heard("blocked")
+        began = time.perf_counter()
+        running.send_signal(signal.SIGTERM)
+        assert await running.ended() == 0
+        assert time.perf_counter() - began <= GRACE_S + 1
+    assert await state(tmp_db, job.id) == ("queued", 0)
 
 
 async def test_worker_of_one_queue_leaves_the_others_alone(stored: Stored) -> None:

@@ -1,7 +1,9 @@
 """``backup`` and ``vacuum``: on a file in use, and without a file ever being copied."""
 
 import asyncio
+import signal
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import pytest
 from jobrunner import JobRunner, TaskRouter
 from jobrunner.errors import StoreUnavailable
 from jobrunner.store.sqlite import SqliteStore
-from tests.cli.commands import jobrunner
+from tests.cli.commands import Answer, jobrunner
 from tests.cli.conftest import Stored
+from tests.processes import process
 
 tasks = TaskRouter()
 
@@ -110,7 +113,71 @@ async def test_backup_that_fails_half_way_leaves_nothing(stored: Stored, tmp_pat
         await store.backup(tmp_path / "whole.db", lambda _done, _total: None)
     finally:
         await store.close()
-    assert [path.name for path in tmp_path.iterdir() if "half" in path.name] == []
+    assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
+    assert not (tmp_path / "half.db").exists()
+
+
+async def test_backup_of_a_private_file_is_private(stored: Stored, tmp_path: Path) -> None:
+    stored.path.chmod(0o600)
+    assert (await jobrunner("backup", tmp_path / "b.db", "--store", stored.path)).code == 0
+    assert stat.S_IMODE((tmp_path / "b.db").stat().st_mode) == 0o600
+
+
+async def test_second_backup_to_the_same_place_is_refused_and_the_first_goes_on(
+    stored: Stored, tmp_path: Path
+) -> None:
+    second: list[Answer] = []
+    store = SqliteStore(stored.path)
+    await store.open()
+    loop = asyncio.get_running_loop()
+
+    def start_another(_done: int, _total: int) -> None:
+        words = ("backup", tmp_path / "second.db", "--store", stored.path)
+        second.append(asyncio.run_coroutine_threadsafe(jobrunner(*words), loop).result())
+
+    try:
+        await store.backup(tmp_path / "first.db", start_another)
+    finally:
+        await store.close()
+    (answer,) = second
+    assert (answer.code, "another backup is being written" in answer.err) == (6, True)
+    assert not (tmp_path / "second.db").exists()
+    assert len(ids(tmp_path / "first.db")) == 2
+
+
+async def test_what_a_killed_backup_has_left_is_used_by_the_next_one(
+    stored: Stored, tmp_path: Path
+) -> None:
+    directory = tmp_path / "backups"
+    directory.mkdir()
+    (directory / f".{stored.path.name}.part").write_bytes(b"half a page" * 10_000)
+    (directory / f".{stored.path.name}.part-journal").write_bytes(b"of another time")
+    assert (await jobrunner("backup", directory, "--store", stored.path)).code == 0
+    (made,) = directory.iterdir()
+    assert len(ids(made)) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
+)
+async def test_backup_that_is_broken_off_ends_soon_and_leaves_nothing(
+    stored: Stored, tmp_path: Path, number: int, code: int
+) -> None:
+    with closing(sqlite3.connect(stored.path)) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute("CREATE TABLE large (bytes BLOB)")
+        db.executemany("INSERT INTO large VALUES (zeroblob(?))", [(2_000_000,)] * 150)
+        db.commit()
+    directory = tmp_path / "backups"
+    directory.mkdir()
+    words = ("backup", str(directory), "--store", str(stored.path))
+    async with process("-m", "jobrunner.cli", *words) as running:
+        async with asyncio.timeout(20):
+            while not list(directory.iterdir()):  # noqa: ASYNC110 - the same
+                await asyncio.sleep(0.001)  # noqa: TID251 - it says nothing before its end
+        running.send_signal(number)
+        assert await running.ended() == code
+    assert list(directory.iterdir()) == []
 
 
 async def test_vacuum_gives_room_back_while_a_worker_runs(tmp_db: Path) -> None:

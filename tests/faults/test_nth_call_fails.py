@@ -67,6 +67,8 @@ class ScriptedWorker:
         script, _ = SCRIPT[job.task]
         return OUTCOMES[script[min(job.lease, len(script)) - 1]](job)
 
+    def waits(self) -> None: ...
+
     def write_failed(self, batch: Round, error: StoreError) -> None:
         self.failed.set()
 

@@ -430,3 +430,35 @@ def test_queue_and_background_in_one_route_are_of_one_transaction(
     client.post("/").raise_for_status()
     assert [name for name, _, _ in chain_in(shop.path)] == ["bill", "ship"]
     assert shop.own_commits == 0
+
+
+def test_route_that_only_reads_leaves_its_tasks_a_commit_of_their_own(tmp_db: Path) -> None:
+    """With SQLAlchemy's BEGIN recipe a SELECT opens a transaction, which a session that only closes never commits."""
+    engine = async_engine(tmp_db)
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    async def get_session() -> AsyncIterator[AsyncSession]:
+        async with AsyncSession(engine) as session:
+            yield session
+
+    jobs = JobRunner(tmp_db, work=False, session=Depends(get_session, scope="function"))
+    jobs.include(tasks)
+    app = FastAPI(lifespan=jobs.lifespan)
+
+    @app.post("/read")
+    async def read(
+        session: Annotated[AsyncSession, Depends(get_session, scope="function")],
+        background: Annotated[DurableBackgroundTasks, Depends(jobs.background)],
+    ) -> None:
+        await session.execute(text("SELECT count(*) FROM orders"))
+        background.add_task(ship, 1)
+
+    with TestClient(app) as client:
+        make_table(tmp_db)
+        assert client.post("/read").status_code == 200
+        assert count_jobs(tmp_db) == 1
+        assert client.portal is not None
+        client.portal.call(engine.dispose)

@@ -446,6 +446,31 @@ async def test_B5_transaction_that_lasts_is_named_in_the_log(
         await job.result(timeout=15)
 
 
+async def test_B5_injected_session_that_keeps_others_waiting_is_named_in_the_log(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate()
+    session_dep = Annotated[Any, Depends(site.get_session)]
+
+    @site.tasks.task
+    async def slow_work(session: session_dep = Injected) -> None:
+        await site.add(session, "a")
+        await gate.enter()
+
+    @site.tasks.task
+    async def nothing() -> None: ...
+
+    async with site.open():
+        job = await slow_work.enqueue()
+        await gate.arrival()
+        behind = asyncio.create_task(nothing.enqueue())
+        await soon(asyncio.create_task(until_logged(caplog, f"slow_work {job.id}")))
+        gate.open()
+        await soon(behind)
+        await job.result(timeout=15)
+        assert site.words() == ["a"]
+
+
 # -- refused ----------------------------------------------------------------------------------------------------
 
 

@@ -414,6 +414,8 @@ class Hand:
             raise ZeroDivisionError
         self.claimed += written.claimed
 
+    def waits(self) -> None: ...
+
     def write_failed(self, batch: Round, error: StoreError) -> None:
         self.failed.append(error)
 

@@ -123,6 +123,12 @@ def _has_unflushed(session: Session) -> bool:
     return bool(session.new or session.dirty or session.deleted)
 
 
+def _has_changed(grip: Grip) -> bool:
+    """Return whether its transaction has changed rows; one that only reads has nothing to be committed."""
+    driver, attachment = grip
+    return _in_transaction(driver) and bool(driver.total_changes != attachment.changes_at_begin)
+
+
 def _in_transaction(driver: Any) -> bool:
     return bool(driver.in_transaction)
 
@@ -211,7 +217,7 @@ class AlchemySession(_Alchemy):
         """See ``Session.has_changes``."""
         if _has_unflushed(self.source):
             return True
-        return self.source.in_transaction() and _in_transaction(self._grip().driver)
+        return self.source.in_transaction() and _has_changed(self._grip())
 
     async def begin(self) -> None:
         """See ``Session.begin``."""
@@ -291,7 +297,7 @@ class AlchemyAsyncSession(_AsyncAlchemy):
         """See ``Session.has_changes``."""
         if _has_unflushed(self.source.sync_session):
             return True
-        return self.source.in_transaction() and _in_transaction((await self.grip()).driver)
+        return self.source.in_transaction() and _has_changed(await self.grip())
 
     async def begin(self) -> None:
         """See ``Session.begin``."""
@@ -339,7 +345,7 @@ class AlchemyAsyncConnection(_AsyncAlchemy):
 
     async def has_changes(self) -> bool:
         """See ``Session.has_changes``."""
-        return self.source.in_transaction() and _in_transaction((await self.grip()).driver)
+        return self.source.in_transaction() and _has_changed(await self.grip())
 
     async def begin(self) -> None:
         """See ``Session.begin``."""

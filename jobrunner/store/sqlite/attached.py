@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 import aiosqlite
 from sqlalchemy import Dialect, Engine, event
+from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
@@ -33,6 +34,8 @@ class Attachment:
         self.durability = durability
         self.file: FileIdentity | None = None
         """The store's file, once the connection was found to be one to it."""
+        self.changes_at_begin = 0
+        """Rows that the connection had changed when its transaction began: one that has read alone has no more."""
 
 
 engines: "WeakKeyDictionary[Dialect, str]" = WeakKeyDictionary()
@@ -69,6 +72,15 @@ def attach(engine: AsyncEngine | Engine, durability: Durability) -> None:
     engines[dialect] = durability
     event.listen(sync, "connect", _Prepare(durability))
     event.listen(sync, "reset", _end_transaction)
+    event.listen(sync, "begin", _note_changes)
+
+
+def _note_changes(connection: Connection) -> None:
+    proxied = connection.connection
+    attachment: Attachment | None = proxied.info.get(ATTACHED)
+    driver: Any = proxied.driver_connection
+    if attachment is not None:
+        attachment.changes_at_begin = driver.total_changes
 
 
 def _refuse_if_used(engine: Engine, *, is_async: bool) -> None:

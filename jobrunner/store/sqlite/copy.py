@@ -5,9 +5,11 @@ alone taken from a running service was found to have no tables at all.
 """
 
 import contextlib
+import fcntl
 import os
 import sqlite3
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -18,33 +20,77 @@ PAGES_PER_STEP: Final = 2_000
 
 
 def backup(
-    conn: sqlite3.Connection, destination: Path, on_progress: Callable[[int, int], None]
+    conn: sqlite3.Connection,
+    source: Path,
+    destination: Path,
+    on_progress: Callable[[int, int], None],
 ) -> None:
     """Write the database as it is at this moment to ``destination``, which is there whole or not at all.
 
     Args:
         conn: a connection for reading; it holds its view of the file until the end, and nobody waits for it.
+        source: the database's file; the copy gets its mode, since it tells as much.
         destination: must not exist, or is replaced.
-        on_progress: hears how many pages are done, and how many there are.
+        on_progress: hears how many pages are done, and how many there are; an ``OSError`` of it ends the copy.
 
     Raises:
-        StoreUnavailable: the destination cannot be written.
+        StoreUnavailable: the destination cannot be written, or another backup is being written beside it.
         StoreCorrupt: the copy does not pass SQLite's own check, so the original would not either.
     """
-    part = destination.with_name(f".{destination.name}.part")
+    # Not named after the destination: what a killed backup has left is found, and used, by the next one.
+    part = destination.with_name(f".{source.name}.part")
     try:
-        _remove(part)
-        _copy(conn, part, on_progress)
-        os.replace(part, destination)
+        with _in_hand(part, stat.S_IMODE(source.stat().st_mode)):
+            try:
+                _copy(conn, part, on_progress)
+                os.replace(part, destination)
+            except BaseException:
+                _remove(part, "", *_BESIDE)
+                raise
         _sync(destination.parent)
     except OSError as error:
-        raise StoreUnavailable(f"{destination} cannot be written: {error.strerror}") from error
+        raise StoreUnavailable(
+            f"{destination} cannot be written: {error.strerror or error}"
+        ) from error
     except sqlite3.Error as error:
         if isinstance(error, sqlite3.OperationalError):
             raise StoreUnavailable(f"{destination} cannot be written: {error}") from error
         raise
+
+
+@contextlib.contextmanager
+def _in_hand(part: Path, mode: int) -> Iterator[None]:
+    """Have the unfinished copy, empty, to ourselves."""
+    fd = _open_alone(part)
+    try:
+        os.ftruncate(fd, 0)
+        os.fchmod(fd, mode)
+        _remove(part, *_BESIDE)
+        yield
     finally:
-        _remove(part)
+        # Only now: closing a descriptor of a file that SQLite has open would drop SQLite's locks on it.
+        os.close(fd)
+
+
+def _open_alone(part: Path) -> int:
+    """Return a descriptor of the unfinished copy that holds its lock (``flock``, which SQLite does not use)."""
+    while True:
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The one before us may have given it its name between our two lines: then it is a finished backup.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), os.stat(part)):
+                    return fd
+        except BlockingIOError as error:
+            os.close(fd)
+            raise StoreUnavailable(
+                f"another backup is being written to {part.parent}; wait for its end"
+            ) from error
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
 
 
 def _copy(conn: sqlite3.Connection, part: Path, on_progress: Callable[[int, int], None]) -> None:
@@ -78,8 +124,11 @@ def vacuum(conn: sqlite3.Connection) -> None:
         cursor.fetchall()
 
 
-def _remove(part: Path) -> None:
-    for ending in ("", "-journal", "-wal", "-shm"):
+_BESIDE: Final = ("-journal", "-wal", "-shm")
+
+
+def _remove(part: Path, *endings: str) -> None:
+    for ending in endings:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{part}{ending}")
 

@@ -7,7 +7,7 @@ kept.
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 from urllib.parse import quote
@@ -28,6 +28,8 @@ STALLED_US: Final = 30 * SECOND_US
 CLOCK_STEP_US: Final = 2 * SECOND_US
 FIXED_SQLITE: Final = (3, 51, 3)
 """From here on two connections that reset the log at once do no harm."""
+_CHAINS_SINCE: Final = 3
+"""The version of the tables from which on jobs can be blocked."""
 MEBIBYTE: Final = 1024 * 1024
 
 
@@ -51,7 +53,10 @@ def looking_at(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         # mode=ro and not query_only: a connection that could write would move the log when it closes as the last one.
         conn = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=PATIENCE_S
+            f"file:{quote(os.fsencode(path))}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            timeout=PATIENCE_S,
         )
         with contextlib.closing(conn):
             for pragma in ("mmap_size = 0", "trusted_schema = OFF", "cell_size_check = ON"):
@@ -88,12 +93,12 @@ def make_sure_of_jobs(path: Path) -> None:
             )
 
 
-def diagnose(path: Path, *, now: int, deep: bool) -> Iterator[Finding]:
+def diagnose(path: Path, *, now: Callable[[], int], deep: bool) -> Iterator[Finding]:
     """Look at everything that can be wrong with a store.
 
     Args:
         path: where it lies, or should.
-        now: the present in µs.
+        now: returns the present in µs; asked when it matters, since reading every page takes its time.
         deep: also have SQLite read every page.
     """
     yield _library()
@@ -111,18 +116,24 @@ def diagnose(path: Path, *, now: int, deep: bool) -> Iterator[Finding]:
         return
     yield from _place(path)
     yield from _open_in(path)
+    # Before we open it: SQLite makes an empty log when somebody looks.
+    log = _log(path)
     try:
         with looking_at(path) as conn:
             yield from _schema(conn)
-            yield from _file(conn, path, deep=deep)
+            yield from _file(conn)
+            yield log
             if migrate.version(conn):
                 yield from _workers(conn, path, now)
                 yield from _waiting(conn)
+                yield from _chains(conn)
                 yield from _clock(conn, now)
+            if deep:
+                yield _pages(conn)
+            # Inside: the connection that tries the lock could write, and would move the log if it closed as the last.
+            yield from _locks(path)
     except StoreError as error:
         yield Finding("problem", "file", str(error))
-        return
-    yield from _locks(path)
 
 
 # -- the machine ---------------------------------------------------------------------------------------
@@ -197,14 +208,15 @@ def _schema(conn: sqlite3.Connection) -> Iterator[Finding]:
         yield Finding("ok", "tables", f"version {found}")
 
 
-def _file(conn: sqlite3.Connection, path: Path, *, deep: bool) -> Iterator[Finding]:
-    def ask(pragma: str) -> str:
-        (answer,) = conn.execute(f"PRAGMA {pragma}").fetchone()
-        return str(answer)
+def _ask(conn: sqlite3.Connection, pragma: str) -> str:
+    (answer,) = conn.execute(f"PRAGMA {pragma}").fetchone()
+    return str(answer)
 
-    mode = ask("journal_mode")
+
+def _file(conn: sqlite3.Connection) -> Iterator[Finding]:
+    mode, page_size = _ask(conn, "journal_mode"), _ask(conn, "page_size")
     if mode == "wal":
-        yield Finding("ok", "pragmas", f"journal_mode={mode}, page_size={ask('page_size')}")
+        yield Finding("ok", "pragmas", f"journal_mode={mode}, page_size={page_size}")
     else:
         yield Finding(
             "problem",
@@ -212,7 +224,7 @@ def _file(conn: sqlite3.Connection, path: Path, *, deep: bool) -> Iterator[Findi
             f"journal_mode={mode}, where readers and writers wait for each other",
             "start the application: it sets WAL; then look for what sets it back",
         )
-    empty = int(ask("freelist_count")) * int(ask("page_size"))
+    empty = int(_ask(conn, "freelist_count")) * int(page_size)
     if empty > MUCH_EMPTY:
         yield Finding(
             "ok",
@@ -220,15 +232,13 @@ def _file(conn: sqlite3.Connection, path: Path, *, deep: bool) -> Iterator[Findi
             f"{empty / MEBIBYTE:,.0f} MiB are empty pages",
             "jobrunner vacuum gives them back",
         )
-    yield _log(path)
-    if deep:
-        verdict = ask("integrity_check(1)")
-        if verdict == "ok":
-            yield Finding("ok", "pages", "every page was read and is sound")
-        else:
-            yield Finding(
-                "problem", "pages", verdict, "stop the service, keep the file, restore a backup"
-            )
+
+
+def _pages(conn: sqlite3.Connection) -> Finding:
+    verdict = _ask(conn, "integrity_check(1)")
+    if verdict == "ok":
+        return Finding("ok", "pages", "every page was read and is sound")
+    return Finding("problem", "pages", verdict, "stop the service, keep the file, restore a backup")
 
 
 def _log(path: Path) -> Finding:
@@ -257,29 +267,37 @@ def folder_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-jobrunner")
 
 
-def _workers(conn: sqlite3.Connection, path: Path, now: int) -> Iterator[Finding]:
+def _workers(conn: sqlite3.Connection, path: Path, now: Callable[[], int]) -> Iterator[Finding]:
     folder = folder_of(path)
+    # Both as of one moment: a worker that has come since may have claimed jobs.
+    conn.execute("BEGIN")
     rows = members.rows(conn)
-    try:
-        lock_files = posix.worker_files(folder)
-    except StoreError:
-        lock_files = {}
     running = dict(
         conn.execute(
             "SELECT worker, count(*) FROM jobrunner_jobs WHERE state = 'running' GROUP BY worker"
         )
     )
+    conn.execute("ROLLBACK")
+    try:
+        lock_files = posix.worker_files(folder)
+    except StoreError:
+        lock_files = {}
+    lives = {row.worker: _lives(lock_files.pop(row.worker, None)) for row in rows}
+    # One that was just leaving took its row along, and a dead one's is taken by whoever recovers its jobs.
+    there = {row.worker for row in members.rows(conn)}
     for row in rows:
         name = f"pid {row.pid} on {row.host}"
         jobs = running.pop(row.worker, 0)
-        if not _lives(lock_files.pop(row.worker, None)):
+        if row.worker not in there:
+            continue
+        if not lives[row.worker]:
             yield Finding(
                 "warning",
                 "orphans",
                 f"worker {name} is dead and held {jobs} running job(s)",
                 "start the application: it runs them again",
             )
-        elif now - row.beat_at > STALLED_US:
+        elif now() - row.beat_at > STALLED_US:
             yield Finding(
                 "problem",
                 "worker",
@@ -342,13 +360,34 @@ def _waiting(conn: sqlite3.Connection) -> Iterator[Finding]:
             )
 
 
-def _clock(conn: sqlite3.Connection, now: int) -> Iterator[Finding]:
+def _chains(conn: sqlite3.Connection) -> Iterator[Finding]:
+    if migrate.version(conn) < _CHAINS_SINCE:
+        return
+    stuck = conn.execute(
+        """
+        SELECT id, after FROM jobrunner_jobs AS follower WHERE state = 'blocked' AND NOT EXISTS (
+            SELECT 1 FROM jobrunner_jobs AS one WHERE one.id = follower.after
+            AND one.state IN ('scheduled', 'queued', 'running', 'blocked')
+        ) LIMIT 1
+        """
+    ).fetchone()
+    if stuck is not None:
+        yield Finding(
+            "problem",
+            "chains",
+            f"job {stuck[0]} is blocked behind {stuck[1]}, which is no unfinished job: it would wait for ever",
+            f"report this; it must not be. jobrunner jobs cancel {stuck[0]} ends it",
+        )
+
+
+def _clock(conn: sqlite3.Connection, ask: Callable[[], int]) -> Iterator[Finding]:
     (latest,) = conn.execute(
         """
         SELECT max(coalesce((SELECT created_at FROM jobrunner_jobs ORDER BY seq DESC LIMIT 1), 0),
             coalesce((SELECT max(beat_at) FROM jobrunner_workers), 0))
         """
     ).fetchone()
+    now = ask()
     if latest - now > CLOCK_STEP_US:
         yield Finding(
             "problem",

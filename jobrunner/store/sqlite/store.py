@@ -378,7 +378,7 @@ class SqliteStore:
 
     async def backup(self, destination: Path, on_progress: Callable[[int, int], None]) -> None:
         """Write a whole and consistent copy, while everybody goes on writing; see ``copy.backup``."""
-        await self._read(copy.backup, destination, on_progress)
+        await self._read(copy.backup, self.path, destination, on_progress)
 
     async def vacuum(self) -> None:
         """Give back the room that deleted rows have left; nobody else writes meanwhile."""
