@@ -30,7 +30,8 @@ from jobrunner import (
 from jobrunner.sqlalchemy import attach
 from tests.engine import Gate, on_writer, soon, supervisor_of
 
-KINDS = ["AsyncSession", "aiosqlite"]
+KINDS = ["AsyncSession", "begun AsyncSession", "aiosqlite"]
+"""The second as the README has it: ``async with session.begin(): yield session``."""
 
 
 class Site:
@@ -48,6 +49,7 @@ class Site:
         self.closed = 0
         self.get_session = {
             "AsyncSession": self._async_session,
+            "begun AsyncSession": self._begun_session,
             "aiosqlite": self._aiosqlite,
             "Session": self._session,
             "sqlite3": self._sqlite,
@@ -57,6 +59,11 @@ class Site:
 
     async def _async_session(self) -> AsyncIterator[AsyncSession]:
         async with AsyncSession(self.engine) as session:
+            yield session
+        self.closed += 1
+
+    async def _begun_session(self) -> AsyncIterator[AsyncSession]:
+        async with AsyncSession(self.engine) as session, session.begin():
             yield session
         self.closed += 1
 
@@ -76,7 +83,7 @@ class Site:
         self.closed += 1
 
     async def add(self, tx: Any, word: str) -> None:
-        if self.kind == "AsyncSession":
+        if self.kind.endswith("AsyncSession"):
             await tx.execute(text("INSERT INTO words VALUES (:word)"), {"word": word})
         else:
             await tx.execute("INSERT INTO words VALUES (?)", (word,))
@@ -273,13 +280,15 @@ async def test_read_and_write_back_in_the_block_loses_no_update(site: Site) -> N
         async with job.transaction() as tx:
             cursor = await tx.execute(
                 text("SELECT word FROM words")
-                if site.kind == "AsyncSession"
+                if site.kind.endswith("AsyncSession")
                 else "SELECT word FROM words"
             )
-            row = cursor.fetchone() if site.kind == "AsyncSession" else await cursor.fetchone()
+            row = (
+                cursor.fetchone() if site.kind.endswith("AsyncSession") else await cursor.fetchone()
+            )
             await asyncio.sleep(0)  # noqa: TID251 - others have every chance to come between
             statement = f"UPDATE words SET word = '{int(row[0]) + 1}'"  # noqa: S608 - a number
-            await tx.execute(text(statement) if site.kind == "AsyncSession" else statement)
+            await tx.execute(text(statement) if site.kind.endswith("AsyncSession") else statement)
 
     async with site.open() as jobs:
         await on_writer(jobs, lambda conn: conn.execute("INSERT INTO words VALUES ('0')"))
@@ -569,7 +578,9 @@ async def test_injected_session_without_changes_is_settled_as_ever(site: Site) -
 
     @site.tasks.task
     async def work(session: session_dep = Injected) -> str:
-        await session.execute(text("SELECT 1") if site.kind == "AsyncSession" else "SELECT 1")
+        await session.execute(
+            text("SELECT 1") if site.kind.endswith("AsyncSession") else "SELECT 1"
+        )
         return "read"
 
     async with site.open():

@@ -221,7 +221,7 @@ class AlchemySession(_Alchemy):
 
     async def begin(self) -> None:
         """See ``Session.begin``."""
-        if self.source.in_transaction():
+        if self.source.in_transaction() and _in_transaction(self._grip().driver):
             raise InvalidSession(IN_TRANSACTION)
         self._do(self.begin_at)
 
@@ -301,7 +301,7 @@ class AlchemyAsyncSession(_AsyncAlchemy):
 
     async def begin(self) -> None:
         """See ``Session.begin``."""
-        if self.source.in_transaction():
+        if self.source.in_transaction() and _in_transaction((await self.grip()).driver):
             raise InvalidSession(IN_TRANSACTION)
         await self._hop(self.begin_at)
 
@@ -349,7 +349,7 @@ class AlchemyAsyncConnection(_AsyncAlchemy):
 
     async def begin(self) -> None:
         """See ``Session.begin``."""
-        if self.source.in_transaction():
+        if self.source.in_transaction() and _in_transaction((await self.grip()).driver):
             raise InvalidSession(IN_TRANSACTION)
         await self._hop(self.begin_at)
 
