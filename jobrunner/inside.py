@@ -4,6 +4,7 @@ While it is open nobody else writes to the store.  So what is stored in it is st
 another write is refused at once.
 """
 
+import inspect
 from contextvars import ContextVar, Token
 from typing import Any
 
@@ -42,14 +43,18 @@ def inside_of(store: object) -> Inside | None:
     return here if here is not None and not here.closed and here.store is store else None
 
 
-def refuse_inside(store: object, what: str) -> None:
+def refuse_inside(store: object, what: object) -> None:
     """Raise if the present code runs inside of a transaction on the store.
+
+    Args:
+        what: what would wait, or the function that would write.
 
     Raises:
         InsideTransaction: it does.
     """
     if inside_of(store) is not None:
+        name = f"{what.__name__}()" if inspect.isfunction(what) else what
         raise InsideTransaction(
-            f"{what} waits for the store, and inside `job.transaction()` nobody else writes to it: call it before or"
+            f"{name} waits for the store, and inside `job.transaction()` nobody else writes to it: call it before or"
             " after the block"
         )

@@ -130,7 +130,7 @@ class SqliteStore:
             self._claim = None
 
     async def _write(self, function: Callable[..., T], *args: Any) -> T:
-        refuse_inside(self, f"{function.__name__}()")
+        refuse_inside(self, function)
         if self._writer is None:
             raise StoreUnavailable(f"{self.path} is not open")
         return await self._writer.write(function, *args)
