@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from jobrunner.errors import NotRunning
-from jobrunner.fastapi.dependencies import get_queue
+from jobrunner.fastapi.dependencies import find_queue
 
 
 class Alive(BaseModel):
@@ -51,7 +51,7 @@ def probes() -> APIRouter:
     async def get_ready(request: Request, response: Response) -> Readiness:
         """Say whether the supervisor makes progress."""
         try:
-            ready = (await get_queue(request)).is_ready()
+            ready = (await find_queue(request)).is_ready()
         except NotRunning:
             ready = False
         response.headers["cache-control"] = "no-store"

@@ -1,6 +1,7 @@
 """Live and ready: ready only while what is promised can be kept."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ def test_probes_of_a_running_app_are_open_and_say_one_word(tmp_db: Path) -> None
     assert (live.status_code, live.json()) == (200, {"status": "alive"})
     assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
     assert ready.headers["cache-control"] == "no-store"
+
+
+def test_probes_of_an_app_whose_runner_has_a_session_open_none(tmp_db: Path) -> None:
+    async def get_session() -> AsyncIterator[None]:
+        pytest.fail("a probe opened a session")
+        yield
+
+    with TestClient(app_of(JobRunner(tmp_db, session=get_session))) as client:
+        assert client.get("/health/ready").json() == {"status": "ready"}
 
 
 def test_app_whose_runner_is_not_open_is_alive_and_not_ready(tmp_db: Path) -> None:
