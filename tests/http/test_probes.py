@@ -22,8 +22,16 @@ def app_of(runner: JobRunner) -> FastAPI:
     return app
 
 
+def wait_for_a_round(client: TestClient, jobs: JobRunner) -> None:
+    """Before its first round has reached the disk, a runner is not ready."""
+    assert client.portal is not None
+    client.portal.call(next_round, jobs)
+
+
 def test_probes_of_a_running_app_are_open_and_say_one_word(tmp_db: Path) -> None:
-    with TestClient(app_of(JobRunner(tmp_db))) as client:
+    jobs = JobRunner(tmp_db)
+    with TestClient(app_of(jobs)) as client:
+        wait_for_a_round(client, jobs)
         live, ready = client.get("/health/live"), client.get("/health/ready")
     assert (live.status_code, live.json()) == (200, {"status": "alive"})
     assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
@@ -37,7 +45,9 @@ def test_probes_of_an_app_whose_runner_has_a_session_open_none(tmp_db: Path) -> 
         opened.append("session")
         yield "session"
 
-    with TestClient(app_of(JobRunner(tmp_db, session=get_session))) as client:
+    jobs = JobRunner(tmp_db, session=get_session)
+    with TestClient(app_of(jobs)) as client:
+        wait_for_a_round(client, jobs)
         assert client.get("/health/ready").json() == {"status": "ready"}
     assert opened == []
 
