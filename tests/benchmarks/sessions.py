@@ -2,9 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -43,36 +44,26 @@ class Transactions(NamedTuple):
 
 def joined(bench: Bench) -> list[Row]:
     """Insert a row through an ``AsyncSession`` and commit, with a job in the same transaction and without, in turns."""
-    ours, plain = [], []
-    for _ in range(bench.runs):
-        with bench.place() as place:
-            took = asyncio.run(_transactions(place / "jobs.sqlite"))
-        ours.append(median(took.joined))
-        plain.append(median(took.plain))
-    return [
-        Row(
-            "enqueue in a one-row transaction, p50",
-            "ms",
-            ours,
-            plain,
-            beside="the transaction alone",
-            judged="ratio",
-            target=1.3,
-        )
-    ]
+    return _beside(bench, "enqueue in a one-row transaction, p50", _transactions)
 
 
 def settled(bench: Bench) -> list[Row]:
     """Insert a row through an ``AsyncSession`` and commit, with the settle of a running job beside it and without."""
+    return _beside(bench, "commit of a job with one row in its session, p50", _settles)
+
+
+def _beside(
+    bench: Bench, name: str, measure: Callable[[Path], Coroutine[Any, Any, Transactions]]
+) -> list[Row]:
     ours, plain = [], []
     for _ in range(bench.runs):
         with bench.place() as place:
-            took = asyncio.run(_settles(place / "jobs.sqlite"))
+            took = asyncio.run(measure(place / "jobs.sqlite"))
         ours.append(median(took.joined))
         plain.append(median(took.plain))
     return [
         Row(
-            "commit of a job with one row in its session, p50",
+            name,
             "ms",
             ours,
             plain,

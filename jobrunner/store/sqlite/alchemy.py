@@ -5,6 +5,7 @@ before its rows can be seen, so that its end is looked for as that of a bare con
 """
 
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar, cast
 
@@ -251,9 +252,10 @@ class AlchemySession(_Alchemy):
             _watch(self, self.source, tell, lost)
 
 
-class _AsyncAlchemy(_Alchemy):
+class _AsyncAlchemy(_Alchemy, ABC):
+    @abstractmethod
     async def grip(self) -> Grip:
-        raise NotImplementedError
+        """Return the connection that the present transaction uses."""
 
     async def _hop(self, function: Callable[..., T], *args: Any) -> T:
         driver, attachment = await self.grip()
