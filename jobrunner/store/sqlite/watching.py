@@ -41,11 +41,22 @@ class Watched:
         try:
             if conn is None:
                 return "closed"
-            if getattr(conn, "autocommit", -1) is False:
+            if _has_no_end(conn):
                 return "silent"
             return "open" if conn.in_transaction else "ended"
         except sqlite3.ProgrammingError:
             return "closed"
+
+
+def _has_no_end(conn: sqlite3.Connection) -> bool:
+    """Return whether the connection is always in a transaction, as far as it may be asked."""
+    try:
+        return getattr(conn, "autocommit", -1) is False
+    except sqlite3.ProgrammingError as error:
+        # Unlike `in_transaction`, Python 3.12 answers this on the connection's own thread alone; aiosqlite's is another.
+        if "thread" in str(error):
+            return False
+        raise
 
 
 class Watch:
