@@ -53,7 +53,7 @@ def _has_no_end(conn: sqlite3.Connection) -> bool:
     try:
         return getattr(conn, "autocommit", -1) is False
     except sqlite3.ProgrammingError as error:
-        # Unlike `in_transaction`, Python 3.12 answers this on the connection's own thread alone; aiosqlite's is another.
+        # Unlike `in_transaction`, this is answered on the connection's own thread alone; aiosqlite's is another.
         if "thread" in str(error):
             return False
         raise
