@@ -5,6 +5,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -561,8 +562,10 @@ async def test_session_whose_transaction_has_failed_is_refused(
 async def test_connection_of_another_thread_is_refused_with_the_line(
     store: SqliteStore, tmp_db: Path
 ) -> None:
-    conn = await asyncio.to_thread(sqlite3.connect, tmp_db)
-    await refused(store, conn, "check_same_thread=False")
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        conn = thread.submit(sqlite3.connect, tmp_db).result()
+        await refused(store, conn, "check_same_thread=False")
+        thread.submit(conn.close).result()  # nobody else may
 
 
 async def test_something_else_is_refused_by_kind(store: SqliteStore) -> None:
