@@ -19,7 +19,8 @@ from jobrunner.errors import (
     StoreUnusable,
 )
 from jobrunner.model import Claim, Enqueue, Enqueued, Fire, Fired, Outcome
-from jobrunner.store.protocol import Round, Store, Written
+from jobrunner.store.protocol import Store
+from jobrunner.store.round import Round, Written
 
 logger = logging.getLogger("jobrunner")
 

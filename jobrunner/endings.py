@@ -1,14 +1,18 @@
-"""How a failed attempt has ended: the outcome that follows from an exception, and the words that are kept of it."""
+"""How an attempt has ended: what follows from an exception, and the words that are kept of it and logged."""
 
 import contextlib
+import logging
 import traceback
 from typing import Final, Literal
 
+from jobrunner.clock import from_us
 from jobrunner.errors import Bury, Retry, Snooze, Steering, TimedOut
-from jobrunner.model import Claimed, Dead, Ended, Outcome, RetryAt, Snoozed
+from jobrunner.model import Cancelled, Claimed, Dead, Ended, Outcome, Released, RetryAt, Snoozed
 from jobrunner.resolution import Resolved
 from jobrunner.spec import TaskSpec, duration_us, instant_us
 from jobrunner.threads import Threads
+
+logger = logging.getLogger("jobrunner")
 
 MAX_ERROR: Final = 8 * 1024
 MAX_TRACEBACK: Final = 32 * 1024
@@ -117,3 +121,39 @@ def _storable(text: str, most: int, *, keep_end: bool = False) -> str:
 
 def extra(job: Claimed) -> dict[str, object]:
     return {"job_id": job.id, "task": job.task, "attempt": job.attempt}
+
+
+def log(outcome: Outcome) -> None:
+    """Log how an attempt has ended, in one line but for the traceback of a dead letter."""
+    job, ended = outcome.job, outcome.ended
+    match outcome:
+        case RetryAt():
+            logger.warning(
+                "%s %s %s in attempt %d (%s: %s); it runs again at %s",
+                job.task,
+                job.id,
+                "timed out" if ended.outcome == "timed_out" else "failed",
+                job.attempt,
+                ended.error_type,
+                ended.error,
+                from_us(outcome.run_at).isoformat(timespec="milliseconds"),
+                extra=extra(job),
+            )
+        case Dead():
+            logger.error(
+                "%s %s is a dead letter (%s) after attempt %d: %s: %s\n%s",
+                job.task,
+                job.id,
+                outcome.reason,
+                job.attempt,
+                ended.error_type,
+                ended.error,
+                ended.traceback,
+                extra=extra(job),
+            )
+        case Snoozed():
+            logger.debug("%s %s is snoozed", job.task, job.id, extra=extra(job))
+        case Released():
+            logger.info("%s %s is given back", job.task, job.id, extra=extra(job))
+        case Cancelled():
+            logger.info("%s %s is cancelled", job.task, job.id, extra=extra(job))

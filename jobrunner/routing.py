@@ -4,27 +4,23 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Concatenate, Never, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Never, ParamSpec, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 from jobrunner.context import JobContext
 from jobrunner.declaration import Declaration, Words, declare
 from jobrunner.decorators import ScheduleDecorator, TaskDecorator
+from jobrunner.defaults import NOTHING, Declared, overlaid, settled
 from jobrunner.errors import DuplicateTask, InvalidOptions, InvalidSchedule, InvalidTask
 from jobrunner.foreign import TASK_OPTIONS, refuse_words
-from jobrunner.retry import DEFAULT_RETRY, DEFAULT_WAIT, RetryIf, RetryPolicy, Stop, Wait
+from jobrunner.retry import RetryIf, Stop, Wait
 from jobrunner.schedule import Cron, Every, Recurrence
 from jobrunner.spec import (
-    DEFAULT_TIMEOUT_US,
     UNSET,
     Seconds,
     Unset,
-    checked_attempts,
     checked_name,
-    checked_priority,
-    duration_us,
     make_spec,
-    positive_us,
 )
 from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask, Task, task_of
 
@@ -35,20 +31,6 @@ _ROUTER_OPTIONS = (
     "prefix",
     *(word for word in TASK_OPTIONS if word not in ("name", "aliases")),
 )
-
-
-class _Declared(TypedDict):
-    """The defaults of a task as they are written; None or UNSET takes the router's."""
-
-    queue: str | None
-    priority: int | None
-    max_attempts: int | None
-    wait: Wait | None
-    stop: Stop | None
-    retry: RetryIf | None
-    timeout: Seconds | Unset | None
-    expires: Seconds | Unset | None
-    retention: Seconds | Unset | None
 
 
 class TaskRouter:
@@ -82,7 +64,7 @@ class TaskRouter:
         if foreign:
             refuse_words(type(self).__name__, foreign, _ROUTER_OPTIONS)
         self._prefix = prefix
-        self._declared: _Declared = {
+        self._declared: Declared = {
             "queue": queue,
             "priority": priority,
             "max_attempts": max_attempts,
@@ -95,7 +77,7 @@ class TaskRouter:
         }
         try:
             checked_name(prefix or "x", "prefix")
-            _settled(self._declared)
+            settled(self._declared)
         except InvalidOptions as error:
             raise InvalidTask(f"{type(self).__name__}: {error}") from None
         self._tasks: dict[str, Task[..., Any]] = {}
@@ -185,7 +167,7 @@ class TaskRouter:
         """
         if foreign:
             refuse_words("@task", foreign, TASK_OPTIONS)
-        declared: _Declared = {
+        declared: Declared = {
             "queue": queue,
             "priority": priority,
             "max_attempts": max_attempts,
@@ -281,7 +263,7 @@ class TaskRouter:
         namespace = sys._getframe(2).f_locals  # noqa: SLF001 - as in task()
 
         def decorate(fn: Callable[..., Any]) -> Task[..., Any]:
-            task = fn if isinstance(fn, Task) else self._made(fn, None, (), namespace, _NOTHING)
+            task = fn if isinstance(fn, Task) else self._made(fn, None, (), namespace, NOTHING)
             options = task._options  # noqa: SLF001 - of our own class
             self._schedule(
                 declare(id, task.spec, options, recurrence, words, call=call, zoned=zoned)
@@ -327,7 +309,7 @@ class TaskRouter:
         name: str | None,
         aliases: Iterable[str],
         namespace: Mapping[str, Any],
-        declared: _Declared,
+        declared: Declared,
     ) -> Task[..., Any]:
         if isinstance(fn, Task):
             raise InvalidTask(
@@ -336,14 +318,14 @@ class TaskRouter:
         if isinstance(fn, str):
             raise InvalidTask(f"@task({fn!r}): write @task(name={fn!r})")
         try:
-            settled = _settled(_overlaid(self._declared, declared))
+            checked = settled(overlaid(self._declared, declared))
             spec = make_spec(
                 fn,
                 prefix=self._prefix,
                 name=name,
                 aliases=aliases,
                 namespace=namespace,
-                **settled,
+                **checked,
             )
         except InvalidOptions as error:
             raise InvalidTask(f"{getattr(fn, '__name__', fn)}: {error}") from None
@@ -370,75 +352,6 @@ class TaskRouter:
                 found.add(router)
                 open_.extend(router._includers)  # noqa: SLF001 - of our own class
         return found
-
-
-_NOTHING: _Declared = {
-    "queue": None,
-    "priority": None,
-    "max_attempts": None,
-    "wait": None,
-    "stop": None,
-    "retry": None,
-    "timeout": UNSET,
-    "expires": UNSET,
-    "retention": UNSET,
-}
-"""Of a task that takes all from its router."""
-
-
-class _Settled(TypedDict):
-    """The defaults of a task, checked and in microseconds."""
-
-    queue: str
-    priority: int
-    policy: RetryPolicy
-    timeout: int | None
-    expires: int | None
-    retention: int | None
-
-
-def _overlaid(router: _Declared, task: _Declared) -> _Declared:
-    """Return the router's defaults with the task's own over them."""
-    return {
-        "queue": router["queue"] if task["queue"] is None else task["queue"],
-        "priority": router["priority"] if task["priority"] is None else task["priority"],
-        "max_attempts": router["max_attempts"]
-        if task["max_attempts"] is None
-        else task["max_attempts"],
-        "wait": router["wait"] if task["wait"] is None else task["wait"],
-        "stop": router["stop"] if task["stop"] is None else task["stop"],
-        "retry": router["retry"] if task["retry"] is None else task["retry"],
-        "timeout": router["timeout"] if task["timeout"] is UNSET else task["timeout"],
-        "expires": router["expires"] if task["expires"] is UNSET else task["expires"],
-        "retention": router["retention"] if task["retention"] is UNSET else task["retention"],
-    }
-
-
-def _settled(declared: _Declared) -> _Settled:
-    """Check the defaults of a task; raise InvalidOptions or InvalidTask."""
-    queue, priority = declared["queue"], declared["priority"]
-    limit, timeout = declared["max_attempts"], declared["timeout"]
-    return {
-        "queue": checked_name("default" if queue is None else queue, "queue"),
-        "priority": checked_priority(0 if priority is None else priority),
-        "policy": RetryPolicy(
-            wait=DEFAULT_WAIT if declared["wait"] is None else declared["wait"],
-            stop=declared["stop"],
-            retry=DEFAULT_RETRY if declared["retry"] is None else declared["retry"],
-            max_attempts=None if limit is None else checked_attempts(limit),
-        ),
-        "timeout": DEFAULT_TIMEOUT_US if timeout is UNSET else _optional_us(timeout, "timeout"),
-        "expires": _optional_us(declared["expires"], "expires"),
-        "retention": _retention_us(declared["retention"]),
-    }
-
-
-def _optional_us(value: Seconds | Unset | None, what: str) -> int | None:
-    return None if value is None or isinstance(value, Unset) else positive_us(value, what)
-
-
-def _retention_us(value: Seconds | Unset | None) -> int | None:
-    return None if value is None or isinstance(value, Unset) else duration_us(value, "retention")
 
 
 def _check_free(name: str, task: Task[..., Any], taken: Task[..., Any] | None) -> None:

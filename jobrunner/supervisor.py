@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from jobrunner.attempt import Attempt, StopReason
-from jobrunner.clock import SECOND_US, from_us, now_us
+from jobrunner.clock import SECOND_US, now_us
 from jobrunner.committer import Committer
-from jobrunner.endings import extra, failed
+from jobrunner.endings import extra, failed, log
 from jobrunner.errors import StoreError
 from jobrunner.events import Events
 from jobrunner.executor import clean_up, execute
@@ -22,7 +22,6 @@ from jobrunner.model import (
     Cancelled,
     Claim,
     Claimed,
-    Dead,
     Ended,
     Outcome,
     Released,
@@ -32,7 +31,7 @@ from jobrunner.model import (
 )
 from jobrunner.resolution import LeftBehind, Resolved, Surroundings
 from jobrunner.spec import TaskSpec
-from jobrunner.store.protocol import Round, Written
+from jobrunner.store.round import Round, Written
 from jobrunner.threads import Threads
 from jobrunner.transaction import Transactions
 
@@ -414,7 +413,7 @@ class Supervisor:
             elif job.seq in written.cancelled:
                 outcome = Cancelled(job, outcome.ended)  # noqa: PLW2901 - what was written in its place
             else:
-                _log(outcome)
+                log(outcome)
             events.settled(outcome)
 
 
@@ -430,38 +429,3 @@ def _leave_behind(attempt: Attempt) -> None:
         attempt.task.cancel()
         if attempt.thread is None:
             asyncio._unregister_task(attempt.task)  # noqa: SLF001 - documented, for those who make tasks
-
-
-def _log(outcome: Outcome) -> None:
-    job, ended = outcome.job, outcome.ended
-    match outcome:
-        case RetryAt():
-            logger.warning(
-                "%s %s %s in attempt %d (%s: %s); it runs again at %s",
-                job.task,
-                job.id,
-                "timed out" if ended.outcome == "timed_out" else "failed",
-                job.attempt,
-                ended.error_type,
-                ended.error,
-                from_us(outcome.run_at).isoformat(timespec="milliseconds"),
-                extra=extra(job),
-            )
-        case Dead():
-            logger.error(
-                "%s %s is a dead letter (%s) after attempt %d: %s: %s\n%s",
-                job.task,
-                job.id,
-                outcome.reason,
-                job.attempt,
-                ended.error_type,
-                ended.error,
-                ended.traceback,
-                extra=extra(job),
-            )
-        case Snoozed():
-            logger.debug("%s %s is snoozed", job.task, job.id, extra=extra(job))
-        case Released():
-            logger.info("%s %s is given back", job.task, job.id, extra=extra(job))
-        case Cancelled():
-            logger.info("%s %s is cancelled", job.task, job.id, extra=extra(job))

@@ -26,7 +26,8 @@ from jobrunner.model import (
     WorkerRow,
     chained,
 )
-from jobrunner.store.protocol import Round, Store, Written
+from jobrunner.store.protocol import Store
+from jobrunner.store.round import Round, Written
 
 NOW: Final = 1_772_600_767_000_000
 """When a test takes place, unless it says otherwise (µs)."""

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from jobrunner.store.protocol import Round, Written
+from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite import SqliteStore
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from jobrunner.model import Claim, Ended, Enqueue, Succeeded, WorkerRow
-from jobrunner.store.protocol import Round
+from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Row

@@ -13,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from jobrunner.clock import now_us
 from jobrunner.model import Claim, Claimed, Ended, Succeeded
 from jobrunner.sqlalchemy import attach
-from jobrunner.store.protocol import Round
+from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Row

@@ -9,7 +9,8 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from jobrunner.model import Claimed
-from jobrunner.store.protocol import Round, Store
+from jobrunner.store.protocol import Store
+from jobrunner.store.round import Round
 from tests.conformance.rigs import store_at
 from tests.factories import NOW, OTHER_WORKER, claim_of, worker_row
 

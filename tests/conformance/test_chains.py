@@ -6,7 +6,8 @@ import pytest
 
 from jobrunner.errors import StoreError
 from jobrunner.model import Claimed, Enqueue, Enqueued, Filter, JobRow, Outcome, Succeeded, chained
-from jobrunner.store.protocol import Round, Store
+from jobrunner.store.protocol import Store
+from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig
 from tests.factories import (
     DAY,

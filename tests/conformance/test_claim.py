@@ -3,7 +3,8 @@
 import pytest
 
 from jobrunner.model import AttemptRow, Claimed
-from jobrunner.store.protocol import Round, Store
+from jobrunner.store.protocol import Store
+from jobrunner.store.round import Round
 from tests.factories import (
     HOUR,
     MINUTE,

@@ -7,7 +7,8 @@ import pytest
 from jobrunner.errors import AlreadyReplayed, JobNotFound, KeyTaken
 from jobrunner.ids import new_id
 from jobrunner.model import Enqueue, Enqueued, Filter, JobRow
-from jobrunner.store.protocol import Round, Store
+from jobrunner.store.protocol import Store
+from jobrunner.store.round import Round
 from tests.conformance.conftest import StartPeer
 from tests.factories import (
     HOUR,

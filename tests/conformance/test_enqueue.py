@@ -8,7 +8,8 @@ import pytest
 from jobrunner.errors import StoreError
 from jobrunner.ids import new_id
 from jobrunner.model import Claim, Enqueued, Filter, JobRow
-from jobrunner.store.protocol import Round, Store
+from jobrunner.store.protocol import Store
+from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig
 from tests.factories import (
     DAY,

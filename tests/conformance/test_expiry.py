@@ -1,6 +1,7 @@
 """Expiry: a job whose time ran out before it could start does not start, and says so."""
 
-from jobrunner.store.protocol import Round, Store
+from jobrunner.store.protocol import Store
+from jobrunner.store.round import Round
 from tests.factories import (
     HOUR,
     MINUTE,

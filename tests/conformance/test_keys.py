@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from jobrunner.model import Filter
-from jobrunner.store.protocol import Round, Store
+from jobrunner.store.protocol import Store
+from jobrunner.store.round import Round
 from tests.conformance.conftest import StartPeer
 from tests.factories import (
     EXPIRY,

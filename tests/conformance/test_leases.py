@@ -6,7 +6,8 @@ Take ``lease``, ``worker`` or ``seq`` out of any statement's WHERE, and a test h
 import pytest
 
 from jobrunner.model import Claimed, Outcome
-from jobrunner.store.protocol import Round, Store
+from jobrunner.store.protocol import Store
+from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig
 from tests.factories import (
     HOUR,

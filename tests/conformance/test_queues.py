@@ -1,7 +1,8 @@
 """Queues: paused and resumed, and what they hold."""
 
 from jobrunner.model import QueueStats, chained
-from jobrunner.store.protocol import Round, Store
+from jobrunner.store.protocol import Store
+from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig
 from tests.factories import (
     HOUR,

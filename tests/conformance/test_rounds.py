@@ -6,7 +6,8 @@ import pytest
 
 from jobrunner.errors import StoreError
 from jobrunner.model import Enqueue, Enqueued, Filter
-from jobrunner.store.protocol import Round, Store, Written
+from jobrunner.store.protocol import Store
+from jobrunner.store.round import Round, Written
 from tests.factories import (
     HOUR,
     MINUTE,

@@ -19,7 +19,8 @@ from jobrunner.model import (
     TickRow,
     Timing,
 )
-from jobrunner.store.protocol import Round, Store, Written
+from jobrunner.store.protocol import Store
+from jobrunner.store.round import Round, Written
 from tests.conformance.rigs import Rig, store_at
 from tests.factories import (
     DAY,

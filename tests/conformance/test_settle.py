@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from jobrunner.model import AttemptRow, State, Succeeded
-from jobrunner.store.protocol import Round, Store
+from jobrunner.store.protocol import Store
+from jobrunner.store.round import Round
 from tests.factories import (
     HOUR,
     MINUTE,

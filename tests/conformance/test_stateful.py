@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 
 from jobrunner.errors import AlreadyReplayed, JobNotFound, KeyTaken, StoreError
 from jobrunner.model import LOST_LIMIT, Claimed, Enqueue, Enqueued, Filter, Outcome, chained
-from jobrunner.store.protocol import Round
+from jobrunner.store.round import Round
 from tests.conformance.rigs import RIGS, Rig
 from tests.factories import NOW, OUTCOMES, SECOND, claim_of, new, succeeded, worker_row
 

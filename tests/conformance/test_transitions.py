@@ -6,7 +6,8 @@ from typing import Final
 import pytest
 
 from jobrunner.errors import JobNotFound
-from jobrunner.store.protocol import Round, Store
+from jobrunner.store.protocol import Store
+from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig
 from tests.factories import (
     DAY,

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import pytest
 
 from jobrunner.model import LOST_LIMIT, AttemptRow
-from jobrunner.store.protocol import Recovered, Round, Store
+from jobrunner.store.protocol import Recovered, Store
+from jobrunner.store.round import Round
 from tests.conformance.conftest import StartPeer
 from tests.conformance.rigs import Rig
 from tests.factories import (

@@ -8,7 +8,7 @@ import pytest
 
 from jobrunner import JobRunner
 from jobrunner.errors import StoreError, StoreFull, StoreOutcomeUnknown, StoreUnusable
-from jobrunner.store.protocol import Round, Written
+from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite.store import SqliteStore
 from tests.engine import Gate, Heard, history, next_round, soon, store_of, worker_of
 

@@ -18,7 +18,7 @@ from jobrunner.clock import now_us
 from jobrunner.committer import Committer
 from jobrunner.errors import StoreBusy, StoreError, StoreOutcomeUnknown
 from jobrunner.model import Claim, Claimed, Enqueue, Filter, Outcome
-from jobrunner.store.protocol import Round, Written
+from jobrunner.store.round import Round, Written
 from tests.factories import (
     OTHER_WORKER,
     OUTCOMES,

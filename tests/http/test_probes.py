@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from jobrunner import JobRunner
 from jobrunner.errors import StoreError, StoreFull
 from jobrunner.fastapi import probes
-from jobrunner.store.protocol import Round, Written
+from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite import SqliteStore
 from tests.engine import next_round, worker_of
 

@@ -22,7 +22,7 @@ from jobrunner.errors import (
     StoreUnusable,
 )
 from jobrunner.model import Filter, Outcome
-from jobrunner.store.protocol import Round
+from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore, connection, migrate, turns
 from jobrunner.store.sqlite.connection import Connection, as_ours, transact
 from jobrunner.store.sqlite.statements import COMMIT

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from jobrunner.model import Enqueued
-from jobrunner.store.protocol import Recovered, Round
+from jobrunner.store.protocol import Recovered
+from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore, posix
 from tests import scripts
 from tests.conformance.peer import Peer
@@ -63,7 +64,7 @@ def hear(event, args):
 sys.addaudithook(hear)
 
 from jobrunner.model import Filter
-from jobrunner.store.protocol import Round
+from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore
 from tests.factories import *
 

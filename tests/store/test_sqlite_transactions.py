@@ -14,7 +14,7 @@ import pytest
 
 from jobrunner.errors import StoreUnavailable
 from jobrunner.model import Enqueued, Filter
-from jobrunner.store.protocol import Round
+from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.connection import Connection
 from jobrunner.store.sqlite.statements import BEGIN

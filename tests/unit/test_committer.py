@@ -19,7 +19,7 @@ from jobrunner.errors import (
     StoreUnusable,
 )
 from jobrunner.model import Claim, Claimed, Enqueue, Enqueued, Filter
-from jobrunner.store.protocol import Round, Written
+from jobrunner.store.round import Round, Written
 from tests.factories import (
     WORKER,
     claim_of,

@@ -21,7 +21,7 @@ from jobrunner.model import (
     Fired,
     Succeeded,
 )
-from jobrunner.store.protocol import Round, Written
+from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite import chains, schedules
 from jobrunner.store.sqlite.inserts import ROW_ERRORS, insert, insert_all
 from jobrunner.store.sqlite.settling import NeedsCare, Notes, Settling, TookAllAlong

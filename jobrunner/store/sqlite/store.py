@@ -28,7 +28,8 @@ from jobrunner.model import (
     TickRow,
     WorkerRow,
 )
-from jobrunner.store.protocol import Page, Recovered, Replayed, Round, Session, Slice, Written
+from jobrunner.store.protocol import Page, Recovered, Replayed, Session, Slice
+from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite import (
     commands,
     copy,
