@@ -8,8 +8,8 @@ is cancelled while it waits has not undone its write.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal, NamedTuple, Protocol
 
 from jobrunner.clock import now_us
 from jobrunner.errors import (
@@ -29,6 +29,12 @@ BYTES_PER_ROUND: Final = 4 * 1024 * 1024
 """Both bound how long one transaction holds the writer."""
 ROWS_PER_CALL: Final = 10_000
 """The most that one ``enqueue_many`` may store: it is one transaction, and that long nobody else writes."""
+
+Several = Literal["enqueue_many", "enqueue_chain"]
+_INSTEAD: Final[Mapping[Several, str]] = {
+    "enqueue_many": "Call it once per slice, for instance with itertools.batched()",
+    "enqueue_chain": "Let the last job of a chain enqueue the next chain",
+}
 
 SLOW_S: Final = 0.25
 """A round that takes longer has probably waited for somebody else's transaction."""
@@ -324,9 +330,9 @@ def _answer(unit: _Unit, stored: Sequence[Enqueued | StoreError]) -> None:
     unit.answer.set_result(jobs)
 
 
-def too_many(jobs: int) -> InvalidOptions:
+def too_many(jobs: int, verb: Several = "enqueue_many") -> InvalidOptions:
     """Return the error for more jobs in one call than one transaction may carry."""
     return InvalidOptions(
-        f"enqueue_many() takes {ROWS_PER_CALL:,} jobs at most, not {jobs:,}: it is one transaction, and"
-        " nobody else can write meanwhile. Call it once per slice, for instance with itertools.batched()"
+        f"{verb}() takes {ROWS_PER_CALL:,} jobs at most, not {jobs:,}: it is one transaction, and nobody else can write"
+        f" meanwhile. {_INSTEAD[verb]}"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
@@ -12,7 +12,7 @@ from pydantic_core import core_schema
 
 from jobrunner.clock import from_us
 from jobrunner.errors import NotRunning
-from jobrunner.model import AttemptOutcome, AttemptRow, DeadReason, State
+from jobrunner.model import AttemptOutcome, AttemptRow, DeadReason, JobRow, State
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -176,6 +176,30 @@ class Job(Generic[R_co]):
             lambda value: JobBody.model_validate(value) if isinstance(value, Job) else value,
             handler(JobBody),
         )
+
+
+def job_of(row: JobRow, attempts: Sequence[AttemptRow], source: JobSource) -> Job[Any]:
+    """Return a stored job as its users see it, with the attempts that were read."""
+    return Job(
+        id=row.id,
+        task=row.task,
+        queue=row.queue,
+        state=row.state,
+        run_at=from_us(row.run_at),
+        created_at=from_us(row.created_at),
+        attempt=row.attempt,
+        created=False,
+        history=history_of(attempts),
+        key=row.key,
+        tag=row.tag,
+        replay_of=row.replay_of,
+        replays=row.replays,
+        schedule=row.schedule,
+        scheduled_for=None if row.scheduled_for is None else from_us(row.scheduled_for),
+        chain=row.chain,
+        after=row.after,
+        _source=source,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,40 +1,32 @@
 """The queue as its users hold it: store a job, look it up, cancel it, replay what died."""
 
 import asyncio
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from jobrunner.call import Call
-from jobrunner.clock import SECOND_US, from_us, now_us
-from jobrunner.committer import ROWS_PER_CALL, Committer, too_many
+from jobrunner.clock import from_us, now_us
+from jobrunner.committer import ROWS_PER_CALL, Committer, Several, too_many
 from jobrunner.dead_letters import DeadLetters
 from jobrunner.errors import (
     InsideTransaction,
     InvalidOptions,
-    JobCancelled,
-    JobDead,
-    JobExpired,
     JobNotFound,
     NotCommitted,
-    ResultNotStored,
-    ResultTimeout,
     StoreError,
-    UnknownQueue,
     UnknownTask,
 )
 from jobrunner.events import Events
 from jobrunner.foreign import queue_attribute
+from jobrunner.health import queues_in
 from jobrunner.ids import new_id
 from jobrunner.inside import inside_of, refuse_inside
-from jobrunner.job import Health, Job, QueueInfo, history_of
+from jobrunner.job import Health, Job, QueueInfo, job_of
 from jobrunner.joined import Caller, Joined, told_on
 from jobrunner.model import (
     FINISHED,
-    RESULT_PENDING,
-    AttemptRow,
     Enqueue,
     Enqueued,
     JobRow,
@@ -42,8 +34,10 @@ from jobrunner.model import (
     chained,
 )
 from jobrunner.paging import checked_limit, filter_of, read_cursor, write_cursor
+from jobrunner.results import end_of, result_in
 from jobrunner.schedules import Schedules
-from jobrunner.spec import TaskSpec, duration_us
+from jobrunner.settings import unknown_queue
+from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store
 from jobrunner.task import Task
 from jobrunner.worker import Worker
@@ -51,11 +45,6 @@ from jobrunner.worker import Worker
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-RETURN_US: Final = 5 * SECOND_US
-"""How long a task may take to return after its own transaction has settled the job, before its result is given up."""
-POLL_S: Final = 0.5
-"""How often a wait for a result looks at the store: the job may end in another process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +143,7 @@ class JobQueue:
             InvalidOptions: more than 10,000 calls.
             InvalidArguments, UnknownTask, StoreError: as ``enqueue``.
         """
-        now = now_us()
-        many = [self._checked(call) for call in calls]
-        source = _one_session(many)
-        if source is not None and not self._joins(source):
-            return await self.joined(source).enqueue_many(many)
-        jobs = [call.to_enqueue(id=new_id(now), now=now) for call in many]
-        stored = await self._store_jobs(jobs, now)
-        return [self._stored(one, call) for one, call in zip(stored, many, strict=True)]
+        return await self._store_calls("enqueue_many", calls)
 
     async def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Store calls (``task.call(...)``) that run one after another, in one transaction: all of them, or none.
@@ -180,18 +162,18 @@ class JobQueue:
             InvalidOptions: more than 10,000 calls.
             InvalidArguments, UnknownTask, StoreError: as ``enqueue``.
         """
+        return await self._store_calls("enqueue_chain", calls)
+
+    async def _store_calls(self, verb: Several, calls: Iterable[Call[R]]) -> list[Job[R]]:
         now = now_us()
-        many = [self._checked(call, "enqueue_chain") for call in calls]
-        source = _one_session(many)
+        many = [self._checked(call, verb) for call in calls]
+        source = _one_session(verb, many)
         if source is not None and not self._joins(source):
-            return await self.joined(source).enqueue_chain(many)
+            return await self.joined(source)._store_calls(verb, many)  # noqa: SLF001 - a view of this queue
         if len(many) > ROWS_PER_CALL:
-            raise InvalidOptions(
-                f"enqueue_chain() takes {ROWS_PER_CALL:,} jobs at most, not {len(many):,}: it is one transaction, and"
-                " nobody else can write meanwhile. Let the last job of a chain enqueue the next chain"
-            )
-        jobs = chained([call.to_enqueue(id=new_id(now), now=now) for call in many])
-        stored = await self._store_jobs(jobs, now)
+            raise too_many(len(many), verb)
+        jobs = [call.to_enqueue(id=new_id(now), now=now) for call in many]
+        stored = await self._store_jobs(chained(jobs) if verb == "enqueue_chain" else jobs, now)
         return [self._stored(one, call) for one, call in zip(stored, many, strict=True)]
 
     # -- what a request or an attempt has gathered ------------------------------------
@@ -255,7 +237,7 @@ class JobQueue:
         inside = inside_of(self._store)
         return inside is not None and self._store.session(inside.source).blocking
 
-    def _checked(self, call: Call[R], verb: str = "enqueue_many") -> Call[R]:
+    def _checked(self, call: Call[R], verb: Several = "enqueue_many") -> Call[R]:
         if not isinstance(call, Call):
             raise InvalidOptions(f"{call!r} is not a call: write {verb}([task.call(...), ...])")
         spec = call.spec
@@ -310,35 +292,13 @@ class JobQueue:
         row = await self._row(id)
         if task is not None and row.task not in {task.name, *task.spec.aliases}:
             raise JobNotFound(f"job {id} is one of {row.task}, not of {task.name}")
-        return self._job(row, await self._store.attempts(row.seq))
+        return job_of(row, await self._store.attempts(row.seq), self)
 
     async def _row(self, id: str) -> JobRow:
         row = await self._store.get(id)
         if row is None:
             raise _not_found(id)
         return row
-
-    def _job(self, row: JobRow, attempts: Sequence[AttemptRow] = ()) -> Job[Any]:
-        return Job(
-            id=row.id,
-            task=row.task,
-            queue=row.queue,
-            state=row.state,
-            run_at=from_us(row.run_at),
-            created_at=from_us(row.created_at),
-            attempt=row.attempt,
-            created=False,
-            history=history_of(attempts),
-            key=row.key,
-            tag=row.tag,
-            replay_of=row.replay_of,
-            replays=row.replays,
-            schedule=row.schedule,
-            scheduled_for=None if row.scheduled_for is None else from_us(row.scheduled_for),
-            chain=row.chain,
-            after=row.after,
-            _source=self,
-        )
 
     async def list(
         self,
@@ -369,31 +329,14 @@ class JobQueue:
             task=task, queue=queue, state=state, tag=tag, key=key, since=since, until=until
         )
         page = await self._store.jobs(where, before=read_cursor(cursor), limit=checked_limit(limit))
-        return JobPage([self._job(row) for row in page.rows], write_cursor(page.next))
+        return JobPage([job_of(row, (), self) for row in page.rows], write_cursor(page.next))
 
     # -- results -------------------------------------------------------------------------
 
     async def result_of(self, job: Job[Any], timeout: float | timedelta | None) -> Any:
         """Wait for a job's result; see ``Job.result``."""
         refuse_inside(self._store, "result()")
-        loop = asyncio.get_running_loop()
-        wait_s = None if timeout is None else duration_us(timeout, "timeout") / SECOND_US
-        deadline = None if wait_s is None else loop.time() + wait_s
-        while True:
-            # Before the read, so that an end between the two is not missed.
-            waiter = self._events.wait_for(job.id)
-            try:
-                row = await self._row_of(job)
-                if row.state in FINISHED and not _is_returning(row):
-                    return self._result(row)
-                left_s = POLL_S if deadline is None else min(POLL_S, deadline - loop.time())
-                if left_s <= 0:
-                    raise ResultTimeout(
-                        f"{job.task} {job.id} is {row.state} after {wait_s:g} s; it goes on"
-                    )
-                await asyncio.wait([waiter], timeout=left_s)
-            finally:
-                waiter.cancel()
+        return result_in(await end_of(job, self._row_of, self._events, timeout), self._tasks)
 
     async def _row_of(self, job: Job[Any]) -> JobRow:
         row = await self._store.get(job.id)
@@ -406,25 +349,10 @@ class JobQueue:
             " runs after the commit: write `await session.commit()` before you wait for the job"
         )
 
-    def _result(self, row: JobRow) -> Any:
-        name = f"{row.task} {row.id}"
-        if row.state == "dead":
-            raise JobDead(f"{name} is a dead letter ({row.reason}): {row.error_type}: {row.error}")
-        if row.state == "cancelled":
-            raise JobCancelled(f"{name} was cancelled")
-        if row.state == "expired":
-            raise JobExpired(f"{name} expired before it could start")
-        if row.result_omitted is not None:
-            raise ResultNotStored(row.result_omitted)
-        spec = self._tasks.get(row.task)
-        if spec is not None:
-            return spec.result.decode(row.result)
-        return None if row.result is None else json.loads(row.result)
-
     async def refreshed(self, job: Job[Any]) -> Job[Any]:
         """Read a job again; see ``Job.refresh``."""
         row = await self._row_of(job)
-        return self._job(row, await self._store.attempts(row.seq))
+        return job_of(row, await self._store.attempts(row.seq), self)
 
     # -- cancelling ----------------------------------------------------------------------
 
@@ -452,7 +380,7 @@ class JobQueue:
 
     async def queues(self) -> Sequence[QueueInfo]:
         """Return every queue that is served, paused, or holds jobs, by name."""
-        return await self._worker.queues(self._queues)
+        return await queues_in(self._store, self._queues)
 
     async def pause(self, name: str) -> None:
         """Let no worker start jobs of the queue until ``resume``; running ones go on.
@@ -497,16 +425,6 @@ class JobQueue:
             )
 
 
-def _is_returning(row: JobRow) -> bool:
-    """Return whether the job's own transaction has settled it a moment ago, and its task may be about to return."""
-    settled_at = row.finished_at
-    return (
-        row.result_omitted == RESULT_PENDING
-        and settled_at is not None
-        and now_us() - settled_at < RETURN_US
-    )
-
-
 def _task(task: Task[P, R]) -> Task[P, R]:
     if not isinstance(task, Task):
         raise UnknownTask(
@@ -519,20 +437,12 @@ def _not_found(id: str) -> JobNotFound:
     return JobNotFound(f"no job has the id {id}; it may be past its retention")
 
 
-def _one_session(calls: Iterable[Call[Any]]) -> object:
+def _one_session(verb: Several, calls: Iterable[Call[Any]]) -> object:
     """Return the session that the calls are to be stored through, None if they name none."""
     sources = {id(call.options.session): call.options.session for call in calls}
     if len(sources) > 1:
         raise InvalidOptions(
-            "enqueue_many() is one transaction, so all of its calls name the same session, or none: set it on each,"
+            f"{verb}() is one transaction, so all of its calls name the same session, or none: set it on each,"
             " [task.options(session=session).call(...), ...]"
         )
     return next(iter(sources.values()), None)
-
-
-def unknown_queue(name: str, who: str, known: Iterable[str]) -> UnknownQueue:
-    """Return the error for a queue that a runner does not have, with the line to paste."""
-    queues = ", ".join(f'"{queue}": ...' for queue in sorted(known))
-    return UnknownQueue(
-        f'{who}: the runner has no queue {name!r}; write JobRunner(..., queues={{{queues}, "{name}": 10}})'
-    )

@@ -1,11 +1,11 @@
 """What can be set on a runner, checked once and frozen."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from jobrunner.errors import ConfigurationError, InvalidOptions
+from jobrunner.errors import ConfigurationError, InvalidOptions, UnknownQueue
 from jobrunner.schedule import zone_of
 from jobrunner.spec import Seconds, checked_name, duration_us
 
@@ -101,6 +101,14 @@ def checked_queues(queues: Mapping[str, int]) -> Mapping[str, int]:
                 f"queue {name!r} has {slots!r} slots: write a whole number from 1 to {MOST_SLOTS:,}"
             )
     return MappingProxyType(dict(queues))
+
+
+def unknown_queue(name: str, who: str, known: Iterable[str]) -> UnknownQueue:
+    """Return the error for a queue that a runner does not have, with the line to paste."""
+    queues = ", ".join(f'"{queue}": ...' for queue in sorted(known))
+    return UnknownQueue(
+        f'{who}: the runner has no queue {name!r}; write JobRunner(..., queues={{{queues}, "{name}": 10}})'
+    )
 
 
 def _is_count(value: object, least: int) -> bool:

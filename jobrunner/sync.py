@@ -40,23 +40,25 @@ class SyncQueue:
         self._check_thread("enqueue(task, ...)")
         queue = self._find()
         storing = queue.enqueue(task, *args, **kwargs)
-        if queue.is_blocking((session_of(task),)):
-            return at_once(storing)
-        return self.run(storing)
+        return self._stored(queue, (session_of(task),), storing)
 
     def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Store many calls in one transaction; see ``JobQueue.enqueue_many``."""
         self._check_thread("enqueue_many([...])")
         queue, many = self._find(), list(calls)
-        storing = queue.enqueue_many(many)
-        if queue.is_blocking(call.options.session for call in many if isinstance(call, Call)):
-            return at_once(storing)
-        return self.run(storing)
+        return self._stored(queue, _sessions_of(many), queue.enqueue_many(many))
 
     def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Store calls that run one after another; see ``JobQueue.enqueue_chain``."""
         self._check_thread("enqueue_chain([...])")
-        return self.run(self._find().enqueue_chain(calls))
+        queue, many = self._find(), list(calls)
+        return self._stored(queue, _sessions_of(many), queue.enqueue_chain(many))
+
+    def _stored(
+        self, queue: JobQueue, sessions: Iterable[object], storing: Coroutine[Any, Any, T]
+    ) -> T:
+        """Store in this thread, whose own a blocking session may be; else on the loop."""
+        return at_once(storing) if queue.is_blocking(sessions) else self.run(storing)
 
     @overload
     def get(self, id: str) -> Job[Any]: ...
@@ -107,6 +109,10 @@ class SyncQueue:
         raise WrongThread(
             f"sync.{call} would block this event loop, and wait for itself; write `await queue.{call}` here"
         )
+
+
+def _sessions_of(calls: Iterable[object]) -> list[object]:
+    return [call.options.session for call in calls if isinstance(call, Call)]
 
 
 @contextmanager

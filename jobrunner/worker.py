@@ -8,17 +8,18 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
-from jobrunner.clock import SECOND_US, from_us, now_us
+from jobrunner.clock import SECOND_US, now_us
 from jobrunner.committer import Committer
 from jobrunner.errors import InvalidTask, StoreError, StoreUnusable
 from jobrunner.events import Events
+from jobrunner.health import Standing, health_of
 from jobrunner.injection import Dependency
-from jobrunner.job import Health, QueueInfo, WorkerInfo
+from jobrunner.job import Health
 from jobrunner.joined import told_on
-from jobrunner.model import Definition, QueueStats, WorkerRow
+from jobrunner.model import Definition, WorkerRow
 from jobrunner.resolution import Surroundings
 from jobrunner.schedules import declare
 from jobrunner.settings import Settings
@@ -27,7 +28,6 @@ from jobrunner.store.protocol import Store
 from jobrunner.supervisor import POLL_S, Supervisor
 from jobrunner.ticker import Ticker
 from jobrunner.transaction import Transactions
-from jobrunner.version import __version__
 
 logger = logging.getLogger("jobrunner")
 
@@ -36,7 +36,6 @@ TICK_S: Final = 0.2
 THOROUGH_S: Final = 5.0
 PEERS_S: Final = 1.0
 BEAT_S: Final = 10.0
-STALLED_US: Final = 30 * SECOND_US
 UNKNOWN_S: Final = 10.0
 PRUNE_S: Final = 60.0
 ROWS_PER_SLICE: Final = 500
@@ -390,85 +389,22 @@ class Worker:
             and asyncio.get_running_loop().time() - written_at_s <= READY_S
         )
 
-    async def queues(self, known: Iterable[str]) -> Sequence[QueueInfo]:
-        """Return every queue that is known, served, paused, or holds jobs, by name."""
-        slots: dict[str, int] = dict.fromkeys(known, 0)
-        for row in await self._store.workers():
-            for name, count in row.queues.items():
-                slots[name] = slots.get(name, 0) + count
-        stats = {one.name: one for one in await self._store.queues()}
-        empty = {name: QueueStats(name, False, 0, 0, 0, 0, None) for name in slots}
-        return [
-            QueueInfo(
-                name=name,
-                slots=slots.get(name, 0),
-                paused=one.paused,
-                queued=one.queued,
-                scheduled=one.scheduled,
-                blocked=one.blocked,
-                running=one.running,
-                oldest_due_at=None if one.oldest_due_at is None else from_us(one.oldest_due_at),
-            )
-            for name, one in sorted((empty | stats).items())
-        ]
-
     async def health(self) -> Health:
         """Return whether the promises are being kept just now."""
         supervisor = self._supervisor
-        problems = []
-        rows: Sequence[WorkerRow] = ()
-        error = self.failed or self._committer.error
-        if error is not None:
-            problems.append(str(error))
-        try:
-            rows = await self._store.workers()
-            problems += [
-                f"queue {one.name} has waiting jobs and no worker serves it"
-                for one in await self.queues(())
-                if one.queued and not one.slots and not one.paused
-            ]
-        except StoreError as unreadable:
-            problems.append(str(unreadable))
-        now = now_us()
-        workers = tuple(_worker_info(row, now) for row in rows)
-        problems += [
-            f"worker {one.id} (pid {one.pid}) is alive, but its loop has not turned since {one.beat_at}"
-            for one in workers
-            if one.stalled
-        ]
-        problems += [f"no worker knows task {task}" for task in self._unknown]
-        problems += [f"{chore} fails" for chore in sorted(self._failing)]
-        problems += self._ticker.problems
-        stuck = tuple(f"{a.job.task} {a.job.id}" for a in supervisor.stuck) if supervisor else ()
-        problems += [f"the thread of {name} goes on after its time-out" for name in stuck]
-        return Health(
-            status=(
-                "failed"
-                if self.failed
-                else "stopping"
-                if supervisor is not None and supervisor.stopping
-                else "degraded"
-                if problems
-                else "ok"
+        stuck = () if supervisor is None else supervisor.stuck
+        return await health_of(
+            self._store,
+            Standing(
+                failed=self.failed,
+                error=self._committer.error,
+                ready=self.is_ready(),
+                works=supervisor is not None,
+                stopping=supervisor is not None and supervisor.stopping,
+                running=0 if supervisor is None else len(supervisor.attempts),
+                stuck=[f"{attempt.job.task} {attempt.job.id}" for attempt in stuck],
+                unknown=self._unknown,
+                failing=frozenset(self._failing),
+                problems=self._ticker.problems,
             ),
-            problems=tuple(problems),
-            ready=self.is_ready(),
-            working=supervisor is not None and not supervisor.stopping,
-            running=len(supervisor.attempts) if supervisor else 0,
-            stuck_threads=stuck,
-            unknown_tasks={task: from_us(due) for task, due in self._unknown.items()},
-            workers=workers,
-            version=__version__,
         )
-
-
-def _worker_info(row: WorkerRow, now: int) -> WorkerInfo:
-    return WorkerInfo(
-        id=row.worker,
-        pid=row.pid,
-        host=row.host,
-        started_at=from_us(row.started_at),
-        beat_at=from_us(row.beat_at),
-        stalled=now - row.beat_at > STALLED_US,
-        queues=dict(row.queues),
-    )

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,6 +17,13 @@ OURS = ("_connection_worker_thread", "jobrunner")
 
 GOODBYE_S = 2.0
 """How long a thread that has been told to end may take to do so."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def hear_sigint() -> None:
+    """Let the processes that tests start hear SIGINT also where the suite itself must not: behind a shell's ``&``."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -621,10 +621,11 @@ async def test_sync_verbs_store_through_a_sync_session_of_their_thread(tmp_db: P
         conn = sqlite3.connect(tmp_db)  # of this thread alone
         jobs.sync.enqueue(ship.options(session=conn), 1)
         jobs.sync.enqueue_many([ship.options(session=conn).call(2)])
+        jobs.sync.enqueue_chain([ship.options(session=conn).call(number) for number in (3, 4)])
         assert count_jobs(tmp_db) == 0
         conn.commit()
         conn.close()
 
     async with jobs.running():
         await soon(asyncio.to_thread(work))
-        assert count_jobs(tmp_db) == 2
+        assert count_jobs(tmp_db) == 4

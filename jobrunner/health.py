@@ -1,0 +1,119 @@
+"""How it stands: the health of a process, and the queues and workers of its store."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from jobrunner.clock import SECOND_US, from_us, now_us
+from jobrunner.errors import StoreError
+from jobrunner.job import Health, QueueInfo, WorkerInfo
+from jobrunner.model import QueueStats, WorkerRow
+from jobrunner.store.protocol import Store
+from jobrunner.version import __version__
+
+STALLED_US: Final = 30 * SECOND_US
+"""How old the beat of a worker may be that is alive."""
+
+
+class Standing(NamedTuple):
+    """What a process knows of itself, without a look into the store."""
+
+    failed: StoreError | None
+    """What stopped its worker for good."""
+    error: StoreError | None
+    """What kept its last round from being written."""
+    ready: bool
+    works: bool
+    """Whether it is there to run jobs."""
+    stopping: bool
+    running: int
+    stuck: Sequence[str]
+    """Attempts whose thread goes on after they have failed."""
+    unknown: dict[str, int]
+    """Tasks with waiting jobs that no worker knows, and since when the oldest is due."""
+    failing: frozenset[str]
+    """Chores that failed when they were last tried."""
+    problems: Sequence[str]
+    """Of the schedules."""
+
+
+async def queues_in(store: Store, known: Iterable[str]) -> Sequence[QueueInfo]:
+    """Return every queue that is known, served, paused, or holds jobs, by name."""
+    slots: dict[str, int] = dict.fromkeys(known, 0)
+    for row in await store.workers():
+        for name, count in row.queues.items():
+            slots[name] = slots.get(name, 0) + count
+    stats = {one.name: one for one in await store.queues()}
+    empty = {name: QueueStats(name, False, 0, 0, 0, 0, None) for name in slots}
+    return [
+        QueueInfo(
+            name=name,
+            slots=slots.get(name, 0),
+            paused=one.paused,
+            queued=one.queued,
+            scheduled=one.scheduled,
+            blocked=one.blocked,
+            running=one.running,
+            oldest_due_at=None if one.oldest_due_at is None else from_us(one.oldest_due_at),
+        )
+        for name, one in sorted((empty | stats).items())
+    ]
+
+
+async def health_of(store: Store, own: Standing) -> Health:
+    """Return whether the promises are being kept just now, in this process and on its store."""
+    problems = []
+    rows: Sequence[WorkerRow] = ()
+    error = own.failed or own.error
+    if error is not None:
+        problems.append(str(error))
+    try:
+        rows = await store.workers()
+        problems += [
+            f"queue {one.name} has waiting jobs and no worker serves it"
+            for one in await queues_in(store, ())
+            if one.queued and not one.slots and not one.paused
+        ]
+    except StoreError as unreadable:
+        problems.append(str(unreadable))
+    now = now_us()
+    workers = tuple(_worker_info(row, now) for row in rows)
+    problems += [
+        f"worker {one.id} (pid {one.pid}) is alive, but its loop has not turned since {one.beat_at}"
+        for one in workers
+        if one.stalled
+    ]
+    problems += [f"no worker knows task {task}" for task in own.unknown]
+    problems += [f"{chore} fails" for chore in sorted(own.failing)]
+    problems += own.problems
+    problems += [f"the thread of {name} goes on after its time-out" for name in own.stuck]
+    return Health(
+        status=(
+            "failed"
+            if own.failed
+            else "stopping"
+            if own.stopping
+            else "degraded"
+            if problems
+            else "ok"
+        ),
+        problems=tuple(problems),
+        ready=own.ready,
+        working=own.works and not own.stopping,
+        running=own.running,
+        stuck_threads=tuple(own.stuck),
+        unknown_tasks={task: from_us(due) for task, due in own.unknown.items()},
+        workers=workers,
+        version=__version__,
+    )
+
+
+def _worker_info(row: WorkerRow, now: int) -> WorkerInfo:
+    return WorkerInfo(
+        id=row.worker,
+        pid=row.pid,
+        host=row.host,
+        started_at=from_us(row.started_at),
+        beat_at=from_us(row.beat_at),
+        stalled=now - row.beat_at > STALLED_US,
+        queues=dict(row.queues),
+    )
