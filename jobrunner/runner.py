@@ -1,7 +1,6 @@
 """The runner: what a user declares tasks on and opens around the application. It composes, and decides nothing."""
 
 import asyncio
-import inspect
 import os
 import sys
 from collections.abc import (
@@ -29,31 +28,27 @@ from jobrunner import current, signals
 from jobrunner.asgi import App, placed
 from jobrunner.background import DurableBackgroundTasks
 from jobrunner.call import Call
-from jobrunner.committer import Committer
 from jobrunner.dead_letters import DeadLetters
 from jobrunner.errors import (
     AlreadyRunning,
-    ConfigurationError,
-    InvalidSchedule,
-    InvalidTask,
     JobNotFound,
     NotRunning,
 )
 from jobrunner.events import EventName, Events, Hooks
 from jobrunner.foreign import queue_attribute
-from jobrunner.injection import Dependency, dependency_of, supplied
+from jobrunner.injection import supplied
 from jobrunner.job import DeadLetter, Health, Job, QueueInfo
-from jobrunner.model import Definition, State
+from jobrunner.model import State
+from jobrunner.opening import Plan, open_parts, schedules_of, session_of_tasks, slots_of
 from jobrunner.process import orders, work_until_signal
-from jobrunner.queue import JobPage, JobQueue, unknown_queue
+from jobrunner.queue import JobPage, JobQueue
 from jobrunner.resolution import Surroundings
 from jobrunner.routing import TaskRouter
-from jobrunner.schedules import Schedules, queues_of
-from jobrunner.settings import Durability, Settings, checked_queues
+from jobrunner.schedules import Schedules
+from jobrunner.settings import Durability, Settings
 from jobrunner.shield import to_the_end
 from jobrunner.spec import Seconds
-from jobrunner.store.sqlite import SqliteStore
-from jobrunner.store.sqlite.place import path_of, warn_of_layer
+from jobrunner.store.sqlite.place import path_of
 from jobrunner.sync import SyncQueue, in_thread
 from jobrunner.task import Task
 from jobrunner.worker import Worker
@@ -196,66 +191,31 @@ class JobRunner(TaskRouter):
             async with AsyncExitStack() as stack:
                 if (ordered := orders.get()) is not None:
                     work, queues = ordered
-                work = self.settings.work if work is None else work
-                slots = self._slots(queues)
-                worker = await self._start(stack, app, store, work=work, slots=slots)
+                plan = Plan(
+                    settings=self.settings,
+                    store=self.settings.store if store is None else store,
+                    work=self.settings.work if work is None else work,
+                    slots=slots_of(self.settings.queues, self.tasks, queues),
+                    specs={name: task.spec for name, task in self.tasks.items()},
+                    schedules=schedules_of(self.settings, self.tasks, self.declarations),
+                    session=session_of_tasks(self._session),
+                )
+                worker = await self._start(stack, app, plan)
                 loop = asyncio.get_running_loop()
                 stack.callback(signals.chain(lambda: loop.call_soon_threadsafe(worker.begin_stop)))
                 yield self
         finally:
             self._opening = False
 
-    async def _start(
-        self,
-        stack: AsyncExitStack,
-        app: App | None,
-        path: str | os.PathLike[str] | None,
-        *,
-        work: bool,
-        slots: Mapping[str, int],
-    ) -> Worker:
-        settings = self.settings
-        specs = {name: task.spec for name, task in self.tasks.items()}
-        schedules = self._declared_schedules()
-        store = SqliteStore(
-            settings.store if path is None else path, durability=settings.durability
-        )
-        await store.open()
-        warn_of_layer(store.path)
-        stack.push_async_callback(lambda: to_the_end(store.close()))
-        committer = Committer(store)
+    async def _start(self, stack: AsyncExitStack, app: App | None, plan: Plan) -> Worker:
         events = Events(self._hooks, self._load)
-        around = Surroundings(self, app)
-        worker = Worker(
-            store,
-            committer,
-            specs=specs,
-            slots=slots,
-            schedules=schedules,
-            settings=settings,
-            events=events,
-            work=work,
-            around=around,
-            session=self._session_of_tasks(),
-        )
-        queue = JobQueue(
-            store,
-            committer,
-            tasks=specs,
-            queues=frozenset(settings.queues),
-            events=events,
-            worker=worker,
-            timezone=settings.timezone,
-        )
-        around.makers["queue"] = partial(_plain, queue)
-        around.supplies["joined queue"] = queue
-        around.makers["background"] = lambda: DurableBackgroundTasks(queue.prepare)
+        queue, worker = await open_parts(stack, plan, events, Surroundings(self, app))
         queue.session_advice = self._session_advice
         if app is not None:
             stack.enter_context(placed(queue, app))
         # Given up only after the worker has stopped: tasks that finish in the grace may still enqueue.
         stack.enter_context(self._named(queue))
-        stack.push_async_callback(lambda: to_the_end(events.close(settings.grace_s)))
+        stack.push_async_callback(lambda: to_the_end(events.close(plan.settings.grace_s)))
         stack.push_async_callback(lambda: to_the_end(worker.stop()))
         # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
         token = current.running.set(queue)
@@ -264,47 +224,6 @@ class JobRunner(TaskRouter):
         finally:
             current.running.reset(token)
         return worker
-
-    def _session_of_tasks(self) -> Dependency | InvalidTask | None:
-        """Return the session's dependency as tasks resolve it, or why they cannot: it may need a request."""
-        if self._session is None:
-            return None
-        parameter = inspect.Parameter("session", inspect.Parameter.KEYWORD_ONLY)
-        try:
-            return dependency_of("JobRunner(session=...)", parameter, self._session)
-        except InvalidTask as error:
-            return error
-
-    def _slots(self, queues: Iterable[str] | Mapping[str, int | None] | None) -> Mapping[str, int]:
-        known = self.settings.queues
-        for task in self.tasks.values():
-            if task.spec.queue not in known:
-                raise unknown_queue(task.spec.queue, f"task {task.name} ({task.spec.where})", known)
-        if queues is None:
-            return known
-        chosen = queues if isinstance(queues, Mapping) else dict.fromkeys(queues)
-        for name in chosen:
-            if name not in known:
-                raise unknown_queue(name, "running(queues=...)", known)
-        return checked_queues(
-            {name: known[name] if slots is None else slots for name, slots in chosen.items()}
-        )
-
-    def _declared_schedules(self) -> Mapping[str, Definition]:
-        """Return what the code declares, under this runner's time zone; refuse what it cannot run."""
-        defined: dict[str, Definition] = {}
-        for id, declaration in self.declarations.items():
-            spec = declaration.spec
-            if self.tasks.get(spec.name) is None or self.tasks[spec.name].spec is not spec:
-                raise InvalidSchedule(
-                    f"the schedule {id!r} stands above {spec.name} ({spec.where}), which this runner does not have;"
-                    " write jobs.include(router)"
-                )
-            defined[id] = declaration.defined(self.settings.timezone)
-        for id, queue in queues_of(defined).items():
-            if queue not in self.settings.queues:
-                raise unknown_queue(queue, f"the schedule {id!r}", self.settings.queues)
-        return defined
 
     @contextmanager
     def _named(self, queue: JobQueue) -> Iterator[None]:
@@ -528,17 +447,6 @@ class SyncRunner(SyncQueue):
     def running(self, *, work: bool | None = None) -> AbstractContextManager[JobRunner]:
         """Be open inside a ``with`` block, on a loop in a thread of its own."""
         return in_thread(self._runner.running(work=work))
-
-
-def _plain(queue: JobQueue) -> JobQueue:
-    """Return the queue for a task that asks for it without a session, where there is none to be joined.
-
-    Raises:
-        ConfigurationError: there is one.
-    """
-    if queue.session_advice is not None:
-        raise ConfigurationError(queue.session_advice)
-    return queue
 
 
 @asynccontextmanager

@@ -1,0 +1,163 @@
+"""Opening a runner: what its code declares is checked, and the parts that an open one consists of are put together."""
+
+import inspect
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any, NamedTuple
+
+from jobrunner.background import DurableBackgroundTasks
+from jobrunner.committer import Committer
+from jobrunner.declaration import Declaration
+from jobrunner.errors import ConfigurationError, InvalidSchedule, InvalidTask
+from jobrunner.events import Events
+from jobrunner.injection import Dependency, dependency_of
+from jobrunner.model import Definition
+from jobrunner.queue import JobQueue
+from jobrunner.resolution import Surroundings
+from jobrunner.schedules import queues_of
+from jobrunner.settings import Settings, checked_queues, unknown_queue
+from jobrunner.shield import to_the_end
+from jobrunner.spec import TaskSpec
+from jobrunner.store.sqlite import SqliteStore
+from jobrunner.store.sqlite.place import warn_of_layer
+from jobrunner.task import Task
+from jobrunner.worker import Worker
+
+
+class Plan(NamedTuple):
+    """What an open runner is to do, settled and checked before anything is opened."""
+
+    settings: Settings
+    store: str | os.PathLike[str]
+    work: bool
+    slots: Mapping[str, int]
+    """Of the queues that this process serves."""
+    specs: Mapping[str, TaskSpec]
+    """By stored name and by alias."""
+    schedules: Mapping[str, Definition]
+    session: Dependency | InvalidTask | None
+    """The application's session as tasks resolve it, or why they cannot."""
+
+
+async def open_parts(
+    stack: AsyncExitStack, plan: Plan, events: Events, around: Surroundings
+) -> tuple[JobQueue, Worker]:
+    """Open the store, which the stack closes, and return what stands on it; nothing runs yet.
+
+    Raises:
+        StoreError: the store cannot be used; the message says why.
+    """
+    settings = plan.settings
+    store = SqliteStore(plan.store, durability=settings.durability)
+    await store.open()
+    warn_of_layer(store.path)
+    stack.push_async_callback(lambda: to_the_end(store.close()))
+    committer = Committer(store)
+    worker = Worker(
+        store,
+        committer,
+        specs=plan.specs,
+        slots=plan.slots,
+        schedules=plan.schedules,
+        settings=settings,
+        events=events,
+        work=plan.work,
+        around=around,
+        session=plan.session,
+    )
+    queue = JobQueue(
+        store,
+        committer,
+        tasks=plan.specs,
+        queues=frozenset(settings.queues),
+        events=events,
+        worker=worker,
+        timezone=settings.timezone,
+    )
+    around.makers["queue"] = partial(_plain, queue)
+    around.supplies["joined queue"] = queue
+    around.makers["background"] = lambda: DurableBackgroundTasks(queue.prepare)
+    return queue, worker
+
+
+def slots_of(
+    known: Mapping[str, int],
+    tasks: Mapping[str, Task[..., Any]],
+    queues: Iterable[str] | Mapping[str, int | None] | None,
+) -> Mapping[str, int]:
+    """Return the slots of the queues that a process serves.
+
+    Args:
+        known: the runner's queues.
+        queues: those to serve, None for all; a mapping also says with how many slots, None for the runner's number.
+
+    Raises:
+        UnknownQueue: a task, or ``queues``, names one that the runner does not have.
+        ConfigurationError: a number of slots that cannot be, or no queue at all.
+    """
+    for task in tasks.values():
+        if task.spec.queue not in known:
+            raise unknown_queue(task.spec.queue, f"task {task.name} ({task.spec.where})", known)
+    if queues is None:
+        return known
+    chosen = queues if isinstance(queues, Mapping) else dict.fromkeys(queues)
+    for name in chosen:
+        if name not in known:
+            raise unknown_queue(name, "running(queues=...)", known)
+    return checked_queues(
+        {name: known[name] if slots is None else slots for name, slots in chosen.items()}
+    )
+
+
+def schedules_of(
+    settings: Settings,
+    tasks: Mapping[str, Task[..., Any]],
+    declarations: Mapping[str, Declaration],
+) -> Mapping[str, Definition]:
+    """Return what the code declares, under the runner's time zone.
+
+    Raises:
+        InvalidSchedule: the runner does not have its task.
+        UnknownQueue: it names a queue that the runner does not have.
+    """
+    defined: dict[str, Definition] = {}
+    for id, declaration in declarations.items():
+        spec = declaration.spec
+        if tasks.get(spec.name) is None or tasks[spec.name].spec is not spec:
+            raise InvalidSchedule(
+                f"the schedule {id!r} stands above {spec.name} ({spec.where}), which this runner does not have;"
+                " write jobs.include(router)"
+            )
+        defined[id] = declaration.defined(settings.timezone)
+    for id, queue in queues_of(defined).items():
+        if queue not in settings.queues:
+            raise unknown_queue(queue, f"the schedule {id!r}", settings.queues)
+    return defined
+
+
+def session_of_tasks(mark: object) -> Dependency | InvalidTask | None:
+    """Return the session's dependency as tasks resolve it, or why they cannot: it may need a request.
+
+    Args:
+        mark: the ``Depends`` of ``JobRunner(session=...)``, None if it has none.
+    """
+    if mark is None:
+        return None
+    parameter = inspect.Parameter("session", inspect.Parameter.KEYWORD_ONLY)
+    try:
+        return dependency_of("JobRunner(session=...)", parameter, mark)
+    except InvalidTask as error:
+        return error
+
+
+def _plain(queue: JobQueue) -> JobQueue:
+    """Return the queue for a task that asks for it without a session, where there is none to be joined.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
+    if queue.session_advice is not None:
+        raise ConfigurationError(queue.session_advice)
+    return queue
