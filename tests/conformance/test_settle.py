@@ -171,3 +171,30 @@ async def test_settle_frees_a_job_that_the_same_round_claims_again(store: Store)
     (again,) = written.claimed
     assert (again.id, again.attempt, again.lease) == (job.id, 1, 2)
     assert [one.outcome for one in await store.attempts(job.seq)] == ["released", None]
+
+
+@pytest.mark.parametrize("with_stale", [False, True])
+async def test_settle_of_many_at_once_keeps_each_ones_own(store: Store, with_stale: bool) -> None:
+    """Results, times and attempts of many successes, some with options, among other outcomes, do not mix."""
+    jobs = [new(args=f'{{"n": {n}}}', tag="tag" if n % 7 == 0 else None) for n in range(150)]
+    await enqueue(store, *jobs)
+    claimed = await claim(store, slots=len(jobs))
+    assert [job.id for job in claimed] == [job.id for job in jobs]
+    outcomes = [
+        retry(job, LATER + n)
+        if n % 10 == 0
+        else succeeded(job, str(n) if n % 3 else None, at=NOW + n)
+        for n, job in enumerate(claimed)
+    ]
+    stale = [succeeded(claimed[75]._replace(lease=claimed[75].lease + 1))] if with_stale else []
+    written = await settle(store, *outcomes[:80], *stale, *outcomes[80:])
+    assert written.stale == stale
+    for n, job in enumerate(jobs):
+        row = await row_of(store, job.id)
+        (attempt,) = await store.attempts(row.seq)
+        if n % 10 == 0:
+            assert (row.state, row.run_at, attempt.outcome) == ("scheduled", LATER + n, "failed")
+        else:
+            assert (row.state, row.finished_at) == ("succeeded", NOW + n)
+            assert row.result == (str(n) if n % 3 else None)
+            assert (attempt.outcome, attempt.finished_at) == ("succeeded", NOW + n)

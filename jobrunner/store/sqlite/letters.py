@@ -9,7 +9,7 @@ from jobrunner.model import DeadReason, Enqueue, Enqueued, Filter
 from jobrunner.store.protocol import Replayed, Slice
 from jobrunner.store.sqlite import chains
 from jobrunner.store.sqlite.reads import letters_where
-from jobrunner.store.sqlite.statements import BURY_WAITING, FIND_BY_KEY, INSERT_LINKED
+from jobrunner.store.sqlite.statements import BURY_WAITING, FIND_BY_KEY, INSERT
 
 # The lease travels along and never goes back, so that an outcome from an earlier life stays fenced out; the row keeps
 # its seq, under which its history lies.
@@ -72,7 +72,7 @@ def replay_edited(conn: sqlite3.Connection, id: str, job: Enqueue) -> Enqueued:
     """Store ``job`` in place of a dead letter, which stays and points to it."""
     letter = _find(conn, id)
     try:
-        conn.execute(INSERT_LINKED, (*job, "queued"))
+        conn.execute(INSERT, (*job, "queued"))
     except sqlite3.IntegrityError as error:
         raise _key_error(conn, job.task, job.key or "") from error
     conn.execute(

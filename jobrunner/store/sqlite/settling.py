@@ -30,12 +30,14 @@ from jobrunner.store.sqlite.statements import (
     CANCEL_REQUESTS,
     KEEP_ATTEMPT,
     KEEP_RESULT,
+    KEEP_SUCCESS,
     RELEASE,
     REMOVE,
     ROLLBACK_TO,
     RUN_AGAIN,
     SAVEPOINT,
     SUCCEED,
+    SUCCEED_WITH_RESULT,
 )
 
 
@@ -203,6 +205,14 @@ class Settling:
         return obeyed, frozenset(cancelled)
 
     def keep_attempts(self, outcomes: Sequence[Outcome]) -> None:
+        succeeded = [
+            (job.seq, job.lease, job.attempt, job.worker, job.started_at, ended.at)
+            for job, ended, *_ in outcomes
+            if ended.outcome == "succeeded"
+        ]
+        KEEP_SUCCESS.run(self.conn, succeeded)
+        if len(succeeded) == len(outcomes):
+            return
         self.conn.executemany(
             KEEP_ATTEMPT,
             [
@@ -219,6 +229,7 @@ class Settling:
                     ended.traceback,
                 )
                 for job, ended, *_ in outcomes
+                if ended.outcome != "succeeded"
             ],
         )
 
@@ -238,13 +249,19 @@ def _is_of_the_disk(error: sqlite3.Error) -> bool:
 
 
 def _succeed(conn: sqlite3.Connection, group: Sequence[Succeeded]) -> int:
-    return conn.executemany(
-        SUCCEED,
-        [
-            (ended.at, result, omitted, job.seq, job.lease, job.worker)
-            for job, ended, result, omitted, *_ in group
-        ],
-    ).rowcount
+    plain = [
+        (job.seq, job.lease, job.worker, ended.at)
+        for job, ended, result, omitted, *_ in group
+        if result is None and omitted is None
+    ]
+    if len(plain) == len(group):
+        return SUCCEED.run(conn, plain)
+    with_result = [
+        (job.seq, job.lease, job.worker, ended.at, result, omitted)
+        for job, ended, result, omitted, *_ in group
+        if not (result is None and omitted is None)
+    ]
+    return SUCCEED.run(conn, plain) + SUCCEED_WITH_RESULT.run(conn, with_result)
 
 
 def _keep_result(conn: sqlite3.Connection, group: Sequence[Returned]) -> int:

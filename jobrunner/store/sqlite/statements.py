@@ -1,5 +1,7 @@
 """The SQL that changes jobs, a statement per transition."""
 
+from jobrunner.store.sqlite.many import Many
+
 # With words of our own: the driver keeps compiled statements by their text, and a task that writes "COMMIT" on the
 # connection that it is lent must not be handed ours, which the authorizer has let pass.
 BEGIN = "BEGIN IMMEDIATE -- jobrunner"
@@ -16,10 +18,21 @@ WAITING = "(state = 'queued' OR state = 'scheduled')"
 
 FENCE = "WHERE seq = ? AND lease = ? AND worker = ?"
 
-SUCCEED = f"""
-UPDATE jobrunner_jobs SET state = 'succeeded', worker = NULL, suspect = 0,
-    finished_at = ?, result = ?, result_omitted = ?
-{FENCE}"""
+# One row looks up the job of each value, behind the fence as everywhere.
+SUCCEED = Many(
+    """
+UPDATE jobrunner_jobs SET state = 'succeeded', worker = NULL, suspect = 0, finished_at = column4 FROM (""",
+    "(?, ?, ?, ?)",
+    ") WHERE seq = column1 AND lease = column2 AND worker = column3",
+)
+
+SUCCEED_WITH_RESULT = Many(
+    """
+UPDATE jobrunner_jobs SET state = 'succeeded', worker = NULL, suspect = 0, finished_at = column4,
+    result = column5, result_omitted = column6 FROM (""",
+    "(?, ?, ?, ?, ?, ?)",
+    ") WHERE seq = column1 AND lease = column2 AND worker = column3",
+)
 
 # Settled, it belongs to no worker any more; the lease still tells the attempt.
 KEEP_RESULT = """
@@ -52,20 +65,24 @@ REMOVE = f"DELETE FROM jobrunner_jobs {FENCE}"
 
 KEEP_ATTEMPT = "INSERT INTO jobrunner_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-INSERT = """
-INSERT INTO jobrunner_jobs (
-    id, task, queue, args, created_at, run_at, priority, key, expires_at, max_attempts, timeout, tag, replay_of,
-    schedule, scheduled_for, state
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+KEEP_SUCCESS = Many(
+    "INSERT INTO jobrunner_attempts (job, lease, attempt, worker, started_at, finished_at, outcome)",
+    "(?, ?, ?, ?, ?, ?, 'succeeded')",
+)
 
-# Of a chain. Two more values to bind, even two times NULL, are a tenth of the price of a row.
-INSERT_LINKED = """
+# Without options, key or chain: nearly all of them.
+INSERT_PLAIN = Many(
+    "INSERT INTO jobrunner_jobs (id, task, queue, args, created_at, run_at, priority, state)",
+    "(?, ?, ?, ?, ?, ?, ?, ?)",
+)
+
+INSERT = """
 INSERT INTO jobrunner_jobs (
     id, task, queue, args, created_at, run_at, priority, key, expires_at, max_attempts, timeout, tag, replay_of,
     schedule, scheduled_for, chain, after, state
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
-INSERT_KEYED = f"""{INSERT_LINKED}
+INSERT_KEYED = f"""{INSERT}
 ON CONFLICT (task, key) WHERE key IS NOT NULL AND {UNFINISHED} DO NOTHING"""
 
 FIND_BY_KEY = f"""
