@@ -223,6 +223,8 @@ class Supervisor:
             extra=extra(job),
         )
         self._settle_unless_again(attempt, outcome)
+        if self.stopping:
+            self._abandon_settled(attempt)
         while not (thread.done() or attempt.abandoned):
             # Cancels concern the attempt, which has ended; only the thread's end counts now.
             with contextlib.suppress(asyncio.CancelledError):
@@ -341,6 +343,11 @@ class Supervisor:
         self.stuck.discard(attempt)
         _leave_behind(attempt)
 
+    def _abandon_settled(self, attempt: Attempt) -> None:
+        """Wait for a thread no more if nothing is to be done once it has ended: that may take the whole grace."""
+        if attempt.settled and attempt.resolved is None:
+            self.abandon(attempt)
+
     # -- shutdown ----------------------------------------------------------------------------
 
     def begin_stop(self) -> None:
@@ -353,6 +360,8 @@ class Supervisor:
             self._due_timer = None
         for attempt in self.attempts.values():
             attempt.warn("shutdown")
+        for attempt in list(self.stuck):
+            self._abandon_settled(attempt)
 
     async def stop_all(self, grace_s: float) -> None:
         """Let attempts finish for the grace, then cancel them, then give back what is left."""
