@@ -233,15 +233,19 @@ class StoreUnsupported(StoreUnusable):
 def _refuse_foreign_words(call: str, words: dict[str, object]) -> None:
     """Answer the words of other job queues with ours."""
     known = {
-        "defer": "delay",
-        "countdown": "delay",
-        "in_": "delay",
-        "eta": "run_at",
-        "when": "run_at",
+        **dict.fromkeys(
+            ("defer", "defer_by", "countdown", "in_", "wait", "after"), f"{call}(delay=...)"
+        ),
+        **dict.fromkeys(("delay_ms", "delay_s", "seconds"), f"{call}(delay=...), in seconds"),
+        **dict.fromkeys(("eta", "when", "at", "retry_at", "defer_until"), f"{call}(run_at=...)"),
+        **dict.fromkeys(
+            ("max", "max_retries", "max_tries", "max_attempts"), "@task(max_attempts=...)"
+        ),
+        "exc": f"raise {call}(...) from error",
     }
     for word in words:
-        ours = known.get(word)
-        hint = f"; write {call}({ours}=...)" if ours else ""
+        line = known.get(word)
+        hint = f"; write {line}" if line else ""
         raise TypeError(f"{call}() has no option {word!r}{hint}")
 
 

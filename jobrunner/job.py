@@ -12,6 +12,7 @@ from pydantic_core import core_schema
 
 from jobrunner.clock import from_us
 from jobrunner.errors import NotRunning
+from jobrunner.foreign import job_attribute
 from jobrunner.model import AttemptOutcome, AttemptRow, DeadReason, State
 
 R_co = TypeVar("R_co", covariant=True)
@@ -180,6 +181,11 @@ class Job(_WithOrigin, Generic[R_co]):
         # past the schema below, so Job[str] is Job itself at run time.
         def __class_getitem__(cls, result: object) -> type[Job]:
             return cls
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(
+                job_attribute(name) or f"Job has no attribute {name!r}", name=name, obj=self
+            )
 
     @classmethod
     def __get_pydantic_core_schema__(
