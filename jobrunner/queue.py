@@ -41,7 +41,7 @@ from jobrunner.model import (
     State,
     chained,
 )
-from jobrunner.paging import checked_limit, filter_of, read_cursor, write_cursor
+from jobrunner.paging import checked_id, checked_limit, filter_of, read_cursor, write_cursor
 from jobrunner.schedules import Schedules
 from jobrunner.spec import TaskSpec, duration_us
 from jobrunner.store.protocol import Store
@@ -313,7 +313,7 @@ class JobQueue:
         return self._job(row, await self._store.attempts(row.seq))
 
     async def _row(self, id: str) -> JobRow:
-        row = await self._store.get(id)
+        row = await self._store.get(checked_id(id))
         if row is None:
             raise _not_found(id)
         return row
@@ -437,7 +437,7 @@ class JobQueue:
         Raises:
             JobNotFound: there is no such job.
         """
-        before = await self._store.cancel(id, now=now_us())
+        before = await self._store.cancel(checked_id(id), now=now_us())
         if before is None:
             raise _not_found(id)
         if before.state in FINISHED:
