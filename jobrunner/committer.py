@@ -228,6 +228,11 @@ class Committer:
             size += unit.size
         steps, self._fires = self._fires, []
         worker = self.worker
+        claim = None if worker is None else worker.next_claim()
+        if claim is not None and claim.held is not None:
+            # Attempts that have ended, and are still running as far as the store knows.
+            ended = ((one.job.seq, one.job.lease) for one in (*outcomes, *self._outcomes))
+            claim = claim._replace(held=claim.held.union(ended))
         look_due = worker is not None and worker.take_look_due()
         batch = Round(
             now=now_us(),
@@ -235,7 +240,7 @@ class Committer:
             look_due=look_due,
             fires=[fire for step in steps for fire in step.fires],
             enqueues=[job for unit in units for job in unit.jobs],
-            claim=None if worker is None else worker.next_claim(),
+            claim=claim,
             ticks_of=worker.tasks if worker is not None and (look_due or steps) else None,
         )
         return units, steps, batch
