@@ -11,7 +11,7 @@
     ├── NotRunning                  no open runner to talk to
     ├── AmbiguousRunner             several open runners, and nothing says which
     ├── AlreadyRunning              the runner, or another one on the same file, is open in this process
-    ├── WrongThread                 a blocking call on the event loop's own thread
+    ├── WrongThread                 a blocking call on an event loop's thread, or an awaited one on another loop
     ├── UnknownTask                 the task is not registered with this runner
     ├── InvalidSession              the application's session cannot carry jobs as it stands
     ├── InvalidArguments            the arguments do not fit the task (also a ValueError)
@@ -91,7 +91,10 @@ class AlreadyRunning(JobRunnerError):
 
 
 class WrongThread(JobRunnerError):
-    """A blocking call was made on the event loop's own thread, which it would stop for ever."""
+    """A blocking call was made on an event loop's own thread, or an awaited one on another loop than the runner's.
+
+    Either would wait for ever.
+    """
 
 
 class UnknownTask(JobRunnerError):
