@@ -10,8 +10,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 SECOND_US = 1_000_000
 
+MIN_US = (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
 MAX_US = (datetime(9999, 12, 31, tzinfo=UTC) - EPOCH) // MICROSECOND
-"""The last instant that a job can be due at: beyond it ``datetime`` has no word for the day."""
+"""The first and the last instant that can be named: beyond them ``datetime`` has no word for the day."""
 
 
 def now_us() -> int:

@@ -17,6 +17,7 @@ from jobrunner.errors import (
     StoreError,
     StoreUnavailable,
     StoreUnusable,
+    WrongThread,
 )
 from jobrunner.model import Claim, Enqueue, Enqueued, Fire, Fired, Outcome
 from jobrunner.store.protocol import Store
@@ -97,6 +98,7 @@ class Committer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = False
         self._broken = False
         self.error: StoreError | None = None
@@ -106,7 +108,8 @@ class Committer:
         """When the last round was written, by the loop's clock."""
 
     def start(self) -> None:
-        """Begin to run rounds."""
+        """Begin to run rounds, on the running loop."""
+        self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._run(), name="jobrunner-committer")
 
     async def close(self) -> None:
@@ -126,6 +129,7 @@ class Committer:
 
         Raises:
             InvalidOptions: more than ``ROWS_PER_CALL`` at once.
+            WrongThread: called on another loop, which nobody would wake with the answer.
             StoreError: they were not stored, or (``StoreOutcomeUnknown``) it cannot be told.
         """
         if len(jobs) > ROWS_PER_CALL:
@@ -134,7 +138,13 @@ class Committer:
             raise self.error or StoreUnavailable("the runner is closed")
         if not jobs:
             return []
-        answer: asyncio.Future[list[Enqueued]] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop:
+            raise WrongThread(
+                "the runner is open on another event loop than this one; in a thread write"
+                " `jobs.sync.enqueue(task, ...)`, and here `await asyncio.to_thread(jobs.sync.enqueue, task, ...)`"
+            )
+        answer: asyncio.Future[list[Enqueued]] = loop.create_future()
         size = sum(len(job.args) for job in jobs)
         self._units.append(_Unit(jobs, size, answer))
         self.wake()
@@ -235,6 +245,11 @@ class Committer:
             size += unit.size
         steps, self._fires = self._fires, []
         worker = self.worker
+        claim = None if worker is None else worker.next_claim()
+        if claim is not None and claim.held is not None:
+            # Attempts that have ended, and are still running as far as the store knows.
+            ended = ((one.job.seq, one.job.lease) for one in (*outcomes, *self._outcomes))
+            claim = claim._replace(held=claim.held.union(ended))
         look_due = worker is not None and worker.take_look_due()
         batch = Round(
             now=now_us(),
@@ -242,7 +257,7 @@ class Committer:
             look_due=look_due,
             fires=[fire for step in steps for fire in step.fires],
             enqueues=[job for unit in units for job in unit.jobs],
-            claim=None if worker is None else worker.next_claim(),
+            claim=claim,
             ticks_of=worker.tasks if worker is not None and (look_due or steps) else None,
         )
         return units, steps, batch

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Callable, MutableMapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Protocol
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol
 
 from jobrunner.clock import from_us
 from jobrunner.errors import InvalidWrite, NotRunning
+from jobrunner.foreign import context_attribute
 from jobrunner.model import Claimed, Write
 
 P = ParamSpec("P")
@@ -152,3 +153,12 @@ class JobContext:
 
     def __repr__(self) -> str:
         return f"<JobContext {self.task} {self.id} attempt {self.attempt}>"
+
+    if not TYPE_CHECKING:
+        # Not shown to type checkers: they would take any attribute for one that exists.
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(
+                context_attribute(name) or f"JobContext has no attribute {name!r}",
+                name=name,
+                obj=self,
+            )

@@ -42,8 +42,8 @@ def resolve(what: str) -> Enqueuer:
         return opened[0]
     if not opened:
         raise NotRunning(
-            f"{what}: no runner is open here; write `app = FastAPI(lifespan=jobs.lifespan)`, "
-            "or around a script `async with jobs.running():`"
+            f"{what}: no runner is open here; write `app = FastAPI(lifespan=jobs.lifespan)`, in a test "
+            "`with TestClient(app) as client:`, or around a script `async with jobs.running():`"
         )
     raise AmbiguousRunner(
         f"{what}: {len(opened)} runners are open, and nothing here says which one; "

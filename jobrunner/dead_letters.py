@@ -11,7 +11,7 @@ from jobrunner.errors import JobNotFound, UnknownTask
 from jobrunner.ids import new_id
 from jobrunner.job import DeadLetter, Job, history_of
 from jobrunner.model import DeadReason, Enqueue, Enqueued, Filter, JobRow
-from jobrunner.paging import checked_limit, filter_of, read_cursor, write_cursor
+from jobrunner.paging import checked_id, checked_limit, filter_of, read_cursor, write_cursor
 from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store
 from jobrunner.task import Task
@@ -115,7 +115,7 @@ class DeadLetters:
         return dead_letter_of(row, history_of(await self._store.attempts(row.seq)))
 
     async def _row(self, id: str) -> JobRow:
-        row = await self._store.get(id)
+        row = await self._store.get(checked_id(id))
         if row is None or row.state != "dead":
             raise JobNotFound(
                 f"no dead letter has the id {id}; it may have been replayed or deleted"
@@ -251,7 +251,7 @@ class DeadLetters:
         Raises:
             JobNotFound: none has this id.
         """
-        if not await self._store.delete_dead_letter(id):
+        if not await self._store.delete_dead_letter(checked_id(id)):
             raise JobNotFound(
                 f"no dead letter has the id {id}; it may have been replayed or deleted"
             )

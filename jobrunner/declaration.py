@@ -16,6 +16,7 @@ from typing import Any, Final, TypedDict, get_args
 
 from jobrunner.call import NO_OPTIONS, Options
 from jobrunner.errors import InvalidArguments, InvalidOptions, InvalidSchedule
+from jobrunner.foreign import schedule_word
 from jobrunner.model import (
     Definition,
     Misfire,
@@ -78,6 +79,21 @@ class Declaration:
         return self.definition._replace(timing=timing._replace(timezone=timezone))
 
 
+def check_words(call: str, words: Iterable[str]) -> None:
+    """Refuse a keyword that no schedule has.
+
+    Raises:
+        TypeError: there is one.
+    """
+    for word in words:
+        if word not in Words.__annotations__:
+            instead = schedule_word(call, word) or (
+                f"it has {', '.join(Words.__annotations__)}."
+                " What its jobs differ in from the task's is task.options(...)"
+            )
+            raise TypeError(f"{call}() has no option {word!r}; {instead}")
+
+
 def define(
     spec: TaskSpec, options: Options, recurrence: Recurrence, words: Words, call: str
 ) -> Definition:
@@ -93,12 +109,7 @@ def define(
         InvalidArguments: ``args`` do not fit the task.
         TypeError: a word that is no option of a schedule.
     """
-    for word in words:
-        if word not in Words.__annotations__:
-            raise TypeError(
-                f"{call}() has no option {word!r}; it has {', '.join(Words.__annotations__)}."
-                " What its jobs differ in from the task's is task.options(...)"
-            )
+    check_words(call, words)
     _check_options(options, call)
     misfire = words.get("misfire", "latest")
     overlap = words.get("overlap", "allow")

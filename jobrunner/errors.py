@@ -11,7 +11,7 @@
     ├── NotRunning                  no open runner to talk to
     ├── AmbiguousRunner             several open runners, and nothing says which
     ├── AlreadyRunning              the runner, or another one on the same file, is open in this process
-    ├── WrongThread                 a blocking call on the event loop's own thread
+    ├── WrongThread                 a blocking call on an event loop's thread, or an awaited one on another loop
     ├── UnknownTask                 the task is not registered with this runner
     ├── InvalidSession              the application's session cannot carry jobs as it stands
     ├── InvalidArguments            the arguments do not fit the task (also a ValueError)
@@ -91,7 +91,10 @@ class AlreadyRunning(JobRunnerError):
 
 
 class WrongThread(JobRunnerError):
-    """A blocking call was made on the event loop's own thread, which it would stop for ever."""
+    """A blocking call was made on an event loop's own thread, or an awaited one on another loop than the runner's.
+
+    Either would wait for ever.
+    """
 
 
 class UnknownTask(JobRunnerError):
@@ -233,15 +236,19 @@ class StoreUnsupported(StoreUnusable):
 def _refuse_foreign_words(call: str, words: dict[str, object]) -> None:
     """Answer the words of other job queues with ours."""
     known = {
-        "defer": "delay",
-        "countdown": "delay",
-        "in_": "delay",
-        "eta": "run_at",
-        "when": "run_at",
+        **dict.fromkeys(
+            ("defer", "defer_by", "countdown", "in_", "wait", "after"), f"{call}(delay=...)"
+        ),
+        **dict.fromkeys(("delay_ms", "delay_s", "seconds"), f"{call}(delay=...), in seconds"),
+        **dict.fromkeys(("eta", "when", "at", "retry_at", "defer_until"), f"{call}(run_at=...)"),
+        **dict.fromkeys(
+            ("max", "max_retries", "max_tries", "max_attempts"), "@task(max_attempts=...)"
+        ),
+        "exc": f"raise {call}(...) from error",
     }
     for word in words:
-        ours = known.get(word)
-        hint = f"; write {call}({ours}=...)" if ours else ""
+        line = known.get(word)
+        hint = f"; write {line}" if line else ""
         raise TypeError(f"{call}() has no option {word!r}{hint}")
 
 

@@ -46,7 +46,47 @@ _INSTEAD: Final[dict[str, str]] = {
     **dict.fromkeys(("acks_late", "reject_on_worker_lost", "track_started", "store_result"), _NOTHING),
     "ignore_result": "nothing: a task that returns None stores no result",
     "failure_ttl": "dead_letter_retention=... at the JobRunner",
+    **dict.fromkeys(("link", "depends_on", "pipe_target"),
+                    "await queue.enqueue_chain([first.call(...), second.call(...)])"),
+    **dict.fromkeys(("link_error", "on_failure"), "@jobs.on_dead above a function, which is told of every dead letter"),
+    "on_success": "@jobs.on_succeeded above a function, which is told of every success",
+    **dict.fromkeys(("args", "kwargs"), "them at the call: queue.enqueue(task.options(...), *args, **kwargs)"),
+    **dict.fromkeys(("retry_kwargs", "retry_policy"), _RUNS),
+    **dict.fromkeys(("retry_on_error", "store_results"), _NOTHING),
+    "schedule": '@jobs.cron("0 8 * * *") above the task',
     "serializer": "nothing: pydantic writes the arguments as their annotations say",
+}  # fmt: skip
+
+_SLOTS: Final = 'queues={"default": 20}, the slots of each queue in one process'
+_STORE: Final = 'the file, JobRunner("sqlite:///shop.db"): there is no broker'
+_LIFESPAN: Final = "`async with jobs.running(app):` in a lifespan of your own, with what is to come before and after it"
+_RUNNER_OPTIONS: Final[dict[str, str]] = {
+    **dict.fromkeys(("broker", "backend", "result_backend", "broker_url", "url", "dsn", "redis_settings", "redis",
+                     "connector", "redis_pool", "database", "path"), _STORE),
+    **dict.fromkeys(("max_jobs", "concurrency", "workers", "max_workers", "worker_concurrency", "threads", "slots"),
+                    _SLOTS),
+    **dict.fromkeys(("functions", "tasks", "include", "imports", "import_paths"),
+                    "@jobs.task above each function, or jobs.include(router)"),
+    **dict.fromkeys(("cron_jobs", "beat_schedule", "schedules"), '@jobs.cron("0 8 * * *") above the task'),
+    **dict.fromkeys(("on_startup", "on_shutdown", "startup", "shutdown"), _LIFESPAN),
+    **dict.fromkeys(("session_factory", "session_maker"), "session=..., the dependency that yields the session"),
+    **dict.fromkeys(("shutdown_timeout", "graceful_timeout", "job_completion_wait"), "grace=..."),
+    **dict.fromkeys(("poll_delay", "poll_interval", "fetch_job_polling_interval"), _NOTHING),
+}  # fmt: skip
+"""Those of a ``JobRunner`` alone, before the ones above."""
+
+_SCHEDULE_WORDS: Final[dict[str, str]] = {
+    "misfire_grace_time": "grace=...",
+    "coalesce": 'misfire="latest" for one job, "all" for each of those that were missed',
+    "max_instances": 'overlap="skip" for one at a time',
+    **dict.fromkeys(("unique", "max_running_jobs"), 'overlap="skip" for one at a time'),
+    **dict.fromkeys(("start_date", "start_time"), "start=..."),
+    **dict.fromkeys(("end_date", "end_time"), "end=..."),
+    "kwargs": "args={{...}}, by name",
+    "replace_existing": _NOTHING,
+    **dict.fromkeys(("days", "weeks"), "{call}(timedelta({word}=...))"),
+    **dict.fromkeys(("second", "minute", "hour", "day", "weekday", "day_of_week", "month", "month_of_year",
+                     "day_of_month"), '@cron("0 8 * * *"): minute, hour, day of month, month, day of week'),
 }  # fmt: skip
 
 _ENQUEUE: Final = "await {name}.enqueue(...)"
@@ -64,13 +104,16 @@ _TASK_ATTRIBUTES: Final[dict[str, str]] = {
         _WITH_OPTIONS,
     ),
     **dict.fromkeys(("s", "si", "signature", "subtask"), _CALL),
-    **dict.fromkeys(("map", "starmap", "chunks", "batch_defer", "enqueue_many"),
+    **dict.fromkeys(("map", "starmap", "chunks", "batch_defer", "batch_defer_async", "enqueue_many"),
                     "await queue.enqueue_many([{name}.call(x) for x in ...])"),
     **dict.fromkeys(("then", "pipe", "link", "message_with_pipeline"),
                     "await queue.enqueue_chain([{name}.call(...), ...])"),
-    "call_local": "{name}(...), the task is still its function",
-    "fn": "{name}(...), the task is still its function",
-    "func": "{name}(...), the task is still its function",
+    **dict.fromkeys(("call_local", "fn", "func", "original_func", "run"),
+                    "{name}(...), the task is still its function"),
+    **dict.fromkeys(("schedule_by_cron", "schedule_by_interval"), "await jobs.schedules.upsert(id, {name}, cron=...)"),
+    "AsyncResult": "await queue.get(id, {name})",
+    "request": "`job: JobContext` as the function's first parameter, and job.id, job.attempt",
+    "revoke": "await queue.cancel(id), for a job; `jobs.schedules.pause(id)` for a schedule",
     "retry": "raise Retry(delay) inside the function",
 }  # fmt: skip
 
@@ -94,6 +137,47 @@ _QUEUE_ATTRIBUTES: Final[dict[str, str]] = {
     **dict.fromkeys(("requeue", "retry", "retry_job", "retry_job_by_id"), "await {name}.dead_letters.replay(id)"),
 }  # fmt: skip
 
+_RUNNING: Final = "FastAPI(lifespan=jobs.lifespan), `async with jobs.running():`, or in a process of its own jobs.run()"
+_REPEAT: Final = '@jobs.cron("0 8 * * *") or @jobs.every(minutes=5) above the task'
+_RUNNER_ATTRIBUTES: Final[dict[str, str]] = {
+    **dict.fromkeys(("start", "startup", "open", "open_async", "run_worker", "run_worker_async", "worker_main",
+                     "listen", "start_in_background", "run_until_stopped", "shutdown", "stop", "close", "close_async"),
+                    _RUNNING),
+    **dict.fromkeys(("periodic", "periodic_task", "scheduled_job", "add_periodic_task", "on_after_configure",
+                     "crontab"), _REPEAT),
+    "add_schedule": "await jobs.schedules.upsert(id, task, cron=...)",
+    **dict.fromkeys(("remove_job", "remove_schedule"), "await jobs.cancel(id), or await jobs.schedules.remove(id)"),
+    **dict.fromkeys(("pause_job", "pause_schedule"), "await jobs.schedules.pause(id)"),
+    **dict.fromkeys(("resume_job", "unpause_schedule"), "await jobs.schedules.resume(id)"),
+    **dict.fromkeys(("reschedule_job", "modify_job"), "await jobs.schedules.upsert(id, task, cron=...)"),
+    **dict.fromkeys(("get_jobs", "queued_jobs", "jobs", "all_job_results"), "await jobs.list()"),
+    **dict.fromkeys(("actor", "shared_task", "register_task", "job"), "@jobs.task"),
+    **dict.fromkeys(("autodiscover_tasks", "add_tasks_from", "include_router", "include_tasks"),
+                    "jobs.include(router)"),
+    **dict.fromkeys(("on_startup", "on_shutdown", "on_event"), _LIFESPAN),
+}  # fmt: skip
+
+_RESULT: Final = "await {name}.result(timeout=10)"
+_STATE: Final = "(await {name}.refresh()).state"
+_JOB_ATTRIBUTES: Final[dict[str, str]] = {
+    **dict.fromkeys(("get", "get_result", "wait_result", "wait", "return_value", "latest_result", "result_info",
+                     "join"), _RESULT),
+    **dict.fromkeys(("status", "get_status", "info", "ready", "is_ready", "successful", "failed", "is_finished",
+                     "is_failed", "is_queued", "is_started"), _STATE),
+    **dict.fromkeys(("exc_info", "traceback", "error"), "(await {name}.refresh()).history[-1].error"),
+    **dict.fromkeys(("cancel", "abort", "revoke"), "await queue.cancel({name}.id)"),
+    **dict.fromkeys(("requeue", "retry", "replay"), "await queue.dead_letters.replay({name}.id)"),
+    **dict.fromkeys(("task_id", "job_id", "uuid"), "{name}.id"),
+}  # fmt: skip
+
+_CONTEXT_ATTRIBUTES: Final[dict[str, str]] = {
+    **dict.fromkeys(("job_id", "task_id"), "{name}.id"),
+    **dict.fromkeys(("job_try", "retries", "attempts", "request"), "{name}.attempt, 1 for the first run"),
+    **dict.fromkeys(("is_aborted", "should_abort", "is_cancelled", "aborted"), "{name}.cancelled"),
+    "retry": "raise Retry(60)",
+    "defer": "raise Snooze(60), which costs no attempt",
+}  # fmt: skip
+
 JOB_OPTIONS: Final = (
     "delay", "run_at", "priority", "key", "queue", "expires", "max_attempts", "timeout", "tag",
 )  # fmt: skip
@@ -103,6 +187,12 @@ TASK_OPTIONS: Final = (
     "name", "queue", "priority", "max_attempts", "wait", "stop", "retry", "timeout", "expires", "retention", "aliases",
 )  # fmt: skip
 """The options of a task; ``@task(...)`` takes them."""
+
+RUNNER_OPTIONS: Final = (
+    "queues", "work", "durability", "session", "grace", "retention", "keep_finished", "dead_letter_retention",
+    "unknown_task_after", "timezone", "revision",
+)  # fmt: skip
+"""The options of a runner; ``JobRunner(...)`` takes them."""
 
 
 def option_for(word: str) -> str | None:
@@ -139,6 +229,27 @@ def queue_attribute(queue: str, attribute: str) -> str | None:
     return _advice(_QUEUE_ATTRIBUTES, queue, attribute)
 
 
+def runner_attribute(attribute: str) -> str | None:
+    """Return what to write for an attribute that the app or scheduler of another queue has; None if it is not known."""
+    return _advice(_RUNNER_ATTRIBUTES, "jobs", attribute) or queue_attribute("jobs", attribute)
+
+
+def job_attribute(attribute: str) -> str | None:
+    """Return what to write for an attribute that jobs and results of another queue have; None if it is not known."""
+    return _advice(_JOB_ATTRIBUTES, "job", attribute)
+
+
+def context_attribute(attribute: str) -> str | None:
+    """Return what to write for an attribute that a running task of another queue has; None if it is not known."""
+    return _advice(_CONTEXT_ATTRIBUTES, "job", attribute)
+
+
+def schedule_word(call: str, word: str) -> str | None:
+    """Return what to write for a keyword that schedules of another kind have; None if it is not known."""
+    instead = _SCHEDULE_WORDS.get(word)
+    return None if instead is None else f"write {instead.format(call=call, word=word)}"
+
+
 def _advice(known: dict[str, str], name: str, attribute: str) -> str | None:
     instead = known.get(attribute)
     if instead is None:
@@ -147,9 +258,13 @@ def _advice(known: dict[str, str], name: str, attribute: str) -> str | None:
 
 
 def _refusal(call: str, word: str, taken: Collection[str]) -> str:
-    if word in TASK_OPTIONS and "delay" in taken:
+    at_runner = "queues" in taken
+    instead = _RUNNER_OPTIONS.get(word) if at_runner else None
+    if instead is not None:
+        return f"{call}() has no option {word!r}: write {instead}"
+    if word in TASK_OPTIONS and ("delay" in taken or at_runner):
         return f"{call}() has no option {word!r}: it is the task's, write @task({word}=...)"
-    if word in JOB_OPTIONS and "aliases" in taken:
+    if word in JOB_OPTIONS and ("aliases" in taken or at_runner):
         return f"{call}() has no option {word!r}: it is each job's, write task.options({word}=...)"
     if word in ("wait", "stop", "retry", "retention", "name", "aliases"):
         return f"{call}() has no option {word!r}: write it at @task({word}=...)"
@@ -157,8 +272,8 @@ def _refusal(call: str, word: str, taken: Collection[str]) -> str:
     if instead is None:
         return f"{call}() has no option {word!r}; it has {', '.join(taken)}"
     ours = instead.partition("=")[0]
-    if ours in JOB_OPTIONS and ours not in taken:
-        instead = f"task.options({instead})"
-    elif ours in TASK_OPTIONS and ours not in taken:
+    if ours in TASK_OPTIONS and ours not in taken and (at_runner or ours not in JOB_OPTIONS):
         instead = f"it at the task: @task({instead})"
+    elif ours in JOB_OPTIONS and ours not in taken:
+        instead = f"task.options({instead})"
     return f"{call}() has no option {word!r}: write {instead}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
@@ -12,6 +12,7 @@ from pydantic_core import core_schema
 
 from jobrunner.clock import from_us
 from jobrunner.errors import NotRunning
+from jobrunner.foreign import job_attribute
 from jobrunner.model import AttemptOutcome, AttemptRow, DeadReason, JobRow, State
 
 R_co = TypeVar("R_co", covariant=True)
@@ -96,11 +97,20 @@ class JobBody(BaseModel):
     )
 
 
+class _WithOrigin:
+    """Holds where a value was read from, as no field of it: not even a deep copy takes the store along."""
+
+    __slots__ = ("_origin",)
+
+    _origin: JobSource | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Job(Generic[R_co]):
+class Job(_WithOrigin, Generic[R_co]):
     """One stored call of a task, as it was when it was read.
 
-    May be returned from a FastAPI route (``-> Job[None]``); the response holds the fields of ``JobBody``.
+    May be returned from a FastAPI route: from one that says so (``-> Job[None]``) the response holds the fields of
+    ``JobBody``, from one without an annotation all the fields below.
     """
 
     id: str
@@ -128,7 +138,10 @@ class Job(Generic[R_co]):
     """The id of the first job of its chain; None if it is in none."""
     after: str | None = None
     """The job before it in the chain: while it is ``blocked`` it waits for that one, later it followed it."""
-    _source: JobSource | None = field(default=None, repr=False)
+    _source: InitVar[JobSource | None] = None
+
+    def __post_init__(self, _source: JobSource | None) -> None:
+        object.__setattr__(self, "_origin", _source)
 
     async def result(self, timeout: float | timedelta | None = None) -> R_co:
         """Wait until the job has succeeded and return what it returned.
@@ -150,11 +163,12 @@ class Job(Generic[R_co]):
         return await self._home().refreshed(self)
 
     def _home(self) -> JobSource:
-        if self._source is None:
+        origin = self._origin
+        if origin is None:
             raise NotRunning(
                 "this Job was not read from a runner, so there is nobody to ask about it"
             )
-        return self._source
+        return origin
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and self.id == other.id
@@ -167,6 +181,11 @@ class Job(Generic[R_co]):
         # past the schema below, so Job[str] is Job itself at run time.
         def __class_getitem__(cls, result: object) -> type[Job]:
             return cls
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(
+                job_attribute(name) or f"Job has no attribute {name!r}", name=name, obj=self
+            )
 
     @classmethod
     def __get_pydantic_core_schema__(

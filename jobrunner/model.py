@@ -213,6 +213,8 @@ class Claim(NamedTuple):
     """Every name that this worker can run."""
     suspects: bool
     """Whether one suspect may be claimed: only while none is running here."""
+    held: frozenset[tuple[int, int]] | None = None
+    """Set where the answer to an earlier claim was lost: ``(seq, lease)`` of every attempt that the worker knows of."""
 
 
 class JobRow(NamedTuple):

@@ -1,9 +1,9 @@
-"""What lists are asked for: filters, limits and cursors, checked."""
+"""What is asked for, checked before the store sees it: ids, filters, limits and cursors."""
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from jobrunner.errors import InvalidCursor, InvalidOptions
+from jobrunner.errors import InvalidCursor, InvalidOptions, JobNotFound
 from jobrunner.model import DeadReason, Filter, State
 from jobrunner.spec import instant_us
 from jobrunner.task import Task
@@ -11,6 +11,24 @@ from jobrunner.task import Task
 MOST_ROWS: Final = 1_000
 CURSOR_DIGITS: Final = 18
 """A larger number is no row of ours, and would not fit SQLite's integers."""
+
+
+LISTED_STATES: Final = tuple(state for state in get_args(State) if state != "dead")
+REASONS: Final = get_args(DeadReason)
+
+
+def checked_id(id: str) -> str:
+    """Return the id of a job as it is.
+
+    Raises:
+        TypeError: it is no text.
+        JobNotFound: no job can have it, and the store could not even look for some of these.
+    """
+    if not isinstance(id, str):
+        raise TypeError(f"the id of a job is a text, not {id!r}: write str(id)")
+    if not id.isascii():
+        raise JobNotFound(f"no job has the id {id!r}")
+    return id
 
 
 def filter_of(
@@ -27,10 +45,17 @@ def filter_of(
     """Return the filter that these words mean.
 
     Raises:
-        InvalidOptions: an instant without a time zone.
+        InvalidOptions: a state or reason that there is not, an instant without a time zone, what is no text.
     """
+    name = task.name if isinstance(task, Task) else task
+    for what, text in (("task", name), ("queue", queue), ("tag", tag), ("key", key)):
+        _check_text(what, text)
+    if state == "dead":
+        raise InvalidOptions("dead jobs have a list of their own: write jobs.dead_letters.list()")
+    _check_choice("state", state, LISTED_STATES)
+    _check_choice("reason", reason, REASONS)
     return Filter(
-        task=task.name if isinstance(task, Task) else task,
+        task=name,
         queue=queue,
         state=state,
         reason=reason,
@@ -41,13 +66,31 @@ def filter_of(
     )
 
 
+def _check_text(what: str, text: object) -> None:
+    if text is None:
+        return
+    if not isinstance(text, str):
+        raise InvalidOptions(f"{what}={text!r} is not a text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidOptions(
+            f"{what}={text!r} holds a lone surrogate, which is not UTF-8"
+        ) from None
+
+
+def _check_choice(what: str, value: object, known: tuple[str, ...]) -> None:
+    if value is not None and value not in known:
+        raise InvalidOptions(f"{what}={value!r} is none of {', '.join(known)}")
+
+
 def checked_limit(limit: int) -> int:
     """Return a page's size as it is.
 
     Raises:
         InvalidOptions: it is not 1 to 1,000.
     """
-    if not 1 <= limit <= MOST_ROWS:
+    if not isinstance(limit, int) or not 1 <= limit <= MOST_ROWS:
         raise InvalidOptions(f"limit={limit!r} is not 1 to 1,000; use the cursor for more")
     return limit
 
@@ -60,7 +103,8 @@ def read_cursor(cursor: str | None) -> int | None:
     """
     if cursor is None:
         return None
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= CURSOR_DIGITS):
+    fits = isinstance(cursor, str) and cursor.isascii() and cursor.isdigit()
+    if not fits or len(cursor) > CURSOR_DIGITS:
         raise InvalidCursor(f"{cursor!r} is not a cursor; take next_cursor of the page before")
     return int(cursor)
 

@@ -33,7 +33,7 @@ from jobrunner.model import (
     State,
     chained,
 )
-from jobrunner.paging import checked_limit, filter_of, read_cursor, write_cursor
+from jobrunner.paging import checked_id, checked_limit, filter_of, read_cursor, write_cursor
 from jobrunner.results import end_of, result_in
 from jobrunner.schedules import Schedules
 from jobrunner.settings import unknown_queue
@@ -295,7 +295,7 @@ class JobQueue:
         return job_of(row, await self._store.attempts(row.seq), self)
 
     async def _row(self, id: str) -> JobRow:
-        row = await self._store.get(id)
+        row = await self._store.get(checked_id(id))
         if row is None:
             raise _not_found(id)
         return row
@@ -365,7 +365,7 @@ class JobQueue:
         Raises:
             JobNotFound: there is no such job.
         """
-        before = await self._store.cancel(id, now=now_us())
+        before = await self._store.cancel(checked_id(id), now=now_us())
         if before is None:
             raise _not_found(id)
         if before.state in FINISHED:

@@ -8,7 +8,7 @@ from typing import Any, Concatenate, Never, ParamSpec, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 from jobrunner.context import JobContext
-from jobrunner.declaration import Declaration, Words, declare
+from jobrunner.declaration import Declaration, Words, check_words, declare
 from jobrunner.decorators import ScheduleDecorator, TaskDecorator
 from jobrunner.defaults import NOTHING, Declared, overlaid, settled
 from jobrunner.errors import DuplicateTask, InvalidOptions, InvalidSchedule, InvalidTask
@@ -218,6 +218,7 @@ class TaskRouter:
             InvalidTask: the function cannot be a task.
         """
         # Checked here and not at the function below, so that the traceback ends at the line that is wrong.
+        check_words("@cron", words)
         recurrence = Cron(expression, "UTC" if timezone is None else timezone)
         return self._scheduling("@cron", recurrence, id, words, zoned=timezone is not None)
 
@@ -246,6 +247,7 @@ class TaskRouter:
             InvalidSchedule: the interval or a word cannot be, or the task needs arguments.
             InvalidTask: the function cannot be a task.
         """
+        check_words("@every", words)
         try:
             summed = timedelta(hours=hours, minutes=minutes, seconds=seconds)
         except (OverflowError, TypeError, ValueError):
@@ -254,6 +256,8 @@ class TaskRouter:
             ) from None
         if interval is not None and summed:
             raise InvalidSchedule("every() takes an interval, or hours, minutes and seconds")
+        if interval is None and not summed:
+            raise InvalidSchedule("every() needs an interval: write @jobs.every(minutes=5)")
         recurrence = Every(summed if interval is None else interval)
         return self._scheduling("@every", recurrence, id, words, zoned=False)
 

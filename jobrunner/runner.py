@@ -21,7 +21,7 @@ from contextlib import (
 )
 from datetime import datetime, timedelta
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
 from jobrunner import current, signals
@@ -35,7 +35,7 @@ from jobrunner.errors import (
     NotRunning,
 )
 from jobrunner.events import EventName, Events, Hooks
-from jobrunner.foreign import queue_attribute
+from jobrunner.foreign import RUNNER_OPTIONS, refuse_words, runner_attribute
 from jobrunner.injection import supplied
 from jobrunner.job import DeadLetter, Health, Job, QueueInfo
 from jobrunner.model import State
@@ -95,9 +95,11 @@ class JobRunner(TaskRouter):
         session: the dependency that yields the application's session, or ``Depends(get_session, scope="function")``:
             the queue of ``Depends(jobs.queue)`` stores jobs in its transaction.
         revision: grows with each deploy, so that in a rolling one the schedules of the newest code hold.
+        **foreign: the words of other job queues are answered with ours.
 
     Raises:
         ConfigurationError: a value that cannot be.
+        TypeError: a word that is no option.
     """
 
     def __init__(
@@ -115,7 +117,10 @@ class JobRunner(TaskRouter):
         unknown_task_after: Seconds = timedelta(days=7),
         timezone: str = "UTC",
         revision: int = 0,
+        **foreign: Never,
     ) -> None:
+        if foreign:
+            refuse_words("JobRunner", foreign, RUNNER_OPTIONS)
         super().__init__()
         path_of(store)
         self.settings = Settings.make(
@@ -431,7 +436,7 @@ class JobRunner(TaskRouter):
         # Not shown to type checkers: they would take any attribute for one that exists.
         def __getattr__(self, name: str) -> Any:
             raise AttributeError(
-                queue_attribute("jobs", name) or f"JobRunner has no attribute {name!r}",
+                runner_attribute(name) or f"JobRunner has no attribute {name!r}",
                 name=name,
                 obj=self,
             )

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final
 
-from jobrunner.clock import MAX_US, MICROSECOND, SECOND_US, to_us
+from jobrunner.clock import MAX_US, MICROSECOND, MIN_US, SECOND_US, to_us
 from jobrunner.codec import ArgsCodec, ResultCodec
 from jobrunner.context import JobContext
 from jobrunner.errors import InvalidOptions, InvalidTask
@@ -86,7 +86,7 @@ def instant_us(value: datetime, what: str) -> int:
             f"{what}={value!r} has no time zone, so it names no instant: write datetime(..., tzinfo=UTC)"
         )
     us = to_us(value)
-    if us > MAX_US:
+    if not MIN_US <= us <= MAX_US:
         raise InvalidOptions(f"{what}={value!r} is too far away")
     return us
 

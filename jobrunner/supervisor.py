@@ -14,7 +14,7 @@ from jobrunner.attempt import Attempt, StopReason
 from jobrunner.clock import SECOND_US, now_us
 from jobrunner.committer import Committer
 from jobrunner.endings import extra, failed, log
-from jobrunner.errors import StoreError
+from jobrunner.errors import StoreError, StoreOutcomeUnknown
 from jobrunner.events import Events
 from jobrunner.executor import clean_up, execute
 from jobrunner.injection import Dependency, label
@@ -83,6 +83,8 @@ class Supervisor:
         self._look_due = True
         self._suspects_wait = True
         self._suspect: int | None = None
+        self._claim_lost = False
+        """Whether a round with a claim was perhaps written, and nobody has heard what it claimed."""
         self._due_timer: asyncio.TimerHandle | None = None
         self._next_due: int | None = None
         self._quiet = asyncio.Event()
@@ -102,7 +104,12 @@ class Supervisor:
         if not free:
             return None
         suspects = self._suspects_wait and self._suspect is None
-        return Claim(self.worker, free, self.tasks, suspects)
+        held = (
+            frozenset((one.job.seq, one.job.lease) for one in self.attempts.values())
+            if self._claim_lost
+            else None
+        )
+        return Claim(self.worker, free, self.tasks, suspects, held)
 
     def take_look_due(self) -> bool:
         """Return whether the next round should look for what has become due."""
@@ -113,16 +120,8 @@ class Supervisor:
         """Start what a round claimed; log and tell what it settled."""
         if batch.outcomes:
             self._settled(batch.outcomes, written)
-        if batch.claim is not None and batch.claim.suspects:
-            self._suspects_wait = any(job.suspect for job in written.claimed)
-        if self.stopping:
-            # The signal came while the claim was being committed.
-            for job in written.claimed:
-                self._committer.settle(Released(job, Ended("released", now_us())))
-        elif written.claimed:
-            started = [self._start(job) for job in written.claimed]
-            # Behind their first steps, in which many of them end.
-            asyncio.get_running_loop().call_soon(_start_timers, started)
+        if batch.claim is not None:
+            self._claimed(batch.claim, written.claimed)
         if batch.look_due or (
             written.next_due is not None
             and (self._next_due is None or written.next_due < self._next_due)
@@ -136,9 +135,25 @@ class Supervisor:
         if written.left_queued:
             self._ring_others()
 
+    def _claimed(self, claim: Claim, jobs: Sequence[Claimed]) -> None:
+        if claim.held is not None:
+            self._claim_lost = False
+        if claim.suspects:
+            self._suspects_wait = any(job.suspect for job in jobs)
+        if self.stopping:
+            # The signal came while the claim was being committed.
+            for job in jobs:
+                self._committer.settle(Released(job, Ended("released", now_us())))
+        elif jobs:
+            started = [self._start(job) for job in jobs]
+            # Behind their first steps, in which many of them end.
+            asyncio.get_running_loop().call_soon(_start_timers, started)
+
     def write_failed(self, batch: Round, error: StoreError) -> None:
         """Ask again for what the failed round was to do."""
         self._look_due = self._look_due or batch.look_due
+        if batch.claim is not None and isinstance(error, StoreOutcomeUnknown):
+            self._claim_lost = True
 
     def waits(self) -> None:
         """Name the tasks that may keep everybody waiting: SQLite has one writer at a time."""
@@ -222,6 +237,8 @@ class Supervisor:
             extra=extra(job),
         )
         self._settle_unless_again(attempt, outcome)
+        if self.stopping:
+            self._abandon_settled(attempt)
         while not (thread.done() or attempt.abandoned):
             # Cancels concern the attempt, which has ended; only the thread's end counts now.
             with contextlib.suppress(asyncio.CancelledError):
@@ -340,6 +357,11 @@ class Supervisor:
         self.stuck.discard(attempt)
         _leave_behind(attempt)
 
+    def _abandon_settled(self, attempt: Attempt) -> None:
+        """Wait for a thread no more if nothing is to be done once it has ended: that may take the whole grace."""
+        if attempt.settled and attempt.resolved is None:
+            self.abandon(attempt)
+
     # -- shutdown ----------------------------------------------------------------------------
 
     def begin_stop(self) -> None:
@@ -352,6 +374,8 @@ class Supervisor:
             self._due_timer = None
         for attempt in self.attempts.values():
             attempt.warn("shutdown")
+        for attempt in list(self.stuck):
+            self._abandon_settled(attempt)
 
     async def stop_all(self, grace_s: float) -> None:
         """Let attempts finish for the grace, then cancel them, then give back what is left."""

@@ -100,12 +100,17 @@ class SyncQueue:
                 if loop.is_closed():
                     raise NotRunning("the runner's event loop was closed meanwhile") from None
 
-    @staticmethod
-    def _check_thread(call: str) -> None:
+    def _check_thread(self, call: str) -> None:
         try:
-            asyncio.get_running_loop()
+            running = asyncio.get_running_loop()
         except RuntimeError:
             return
+        if self._find().loop is not running:
+            verb = call.partition("(")[0].strip(".") or "run"
+            raise WrongThread(
+                f"sync.{call} would block this event loop, and the runner is open on another one; write"
+                f" `await asyncio.to_thread(jobs.sync.{verb}, ...)` here"
+            )
         raise WrongThread(
             f"sync.{call} would block this event loop, and wait for itself; write `await queue.{call}` here"
         )

@@ -28,7 +28,7 @@ def _plain(value: object) -> object:
 
 def job_fields(job: Job[Any]) -> dict[str, object]:
     """Return a job as it is told, which is without its arguments."""
-    hidden = {"_source", "history", "created"}
+    hidden = {"history", "created"}
     return {
         field.name: getattr(job, field.name)
         for field in dataclasses.fields(job)

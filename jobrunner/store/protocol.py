@@ -159,7 +159,9 @@ class Store(Protocol):
         A keyed enqueue whose key an unfinished job of the task holds stores nothing and returns that job with
         ``created`` False. The jobs of a chain are stored together or not at all; an error concerns the whole chain. A
         claim takes only tasks in ``claim.tasks``, only from queues that are not paused, never
-        more than the free slots, and nothing that has expired; it counts the attempt and raises the lease.
+        more than the free slots, and nothing that has expired; it counts the attempt and raises the lease. Before that,
+        a claim with ``held`` returns, as they are, the jobs that run under its worker and are not among these: they
+        were claimed in a round whose answer was lost.
 
         A fire is carried out only while the schedule's next tick, revision and edition are as they were seen and it
         is neither paused nor disabled; otherwise nothing of it is written. The step to the next tick, the record of

@@ -147,3 +147,43 @@ async def test_claim_after_an_attempt_was_given_back_repeats_its_number_under_a_
 async def test_claim_without_slots_takes_nothing(store: Store) -> None:
     await enqueue(store, new())
     assert (await store.write(Round(NOW, claim=claim_of()._replace(slots={})))).claimed == []
+
+
+# -- after an answer was lost --------------------------------------------------------------------------
+
+
+async def test_claim_with_what_is_held_returns_the_others_of_its_worker_as_they_are(
+    store: Store,
+) -> None:
+    await enqueue(store, *(new() for _ in range(3)))
+    await enqueue(store, new())
+    lost = await claim(store, slots=2, now=NOW)
+    held = await claim(store, slots=1, now=NOW + SECOND)
+    (of_another,) = await claim(store, worker=OTHER_WORKER, slots=1, now=NOW + SECOND)
+    waiting = new()
+    await enqueue(store, waiting)
+
+    holding = frozenset((job.seq, job.lease) for job in held)
+    again = claim_of(slots=2)._replace(held=holding)
+    written = await store.write(Round(now=NOW + MINUTE, claim=again))
+    # As they were claimed, and no slot is left for the one that waits.
+    assert written.claimed == lost
+    assert of_another not in written.claimed
+
+    more = claim_of(slots=3)._replace(held=holding)
+    written = await store.write(Round(now=NOW + MINUTE, claim=more))
+    assert [job.id for job in written.claimed[:2]] == [job.id for job in lost]
+    assert [job.id for job in written.claimed[2:]] == [waiting.id]
+    assert {job.lease for job in written.claimed} == {1}
+
+
+async def test_claim_with_what_is_held_tells_one_attempt_of_a_job_from_the_next(
+    store: Store,
+) -> None:
+    await enqueue(store, new())
+    (first,) = await claim(store)
+    await settle(store, retry(first, run_at=NOW))
+    (second,) = await claim(store)
+    again = claim_of()._replace(held=frozenset([(first.seq, first.lease)]))
+    written = await store.write(Round(now=NOW, claim=again))
+    assert written.claimed == [second]

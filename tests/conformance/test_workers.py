@@ -254,6 +254,18 @@ async def test_D4_suspects_are_claimed_one_at_a_time_among_innocent_jobs(rig: Ri
     assert [job.suspect for job in await claim(store, "default", "mail")] == [True]
 
 
+async def test_D4_claim_that_returns_a_suspect_whose_answer_was_lost_takes_no_other(
+    rig: Rig,
+) -> None:
+    await enqueue(rig.store, new(), new())
+    for _ in range(2):
+        await die_under(rig, {"work": 9})
+    (lost,) = await claim(rig.store)
+    assert lost.suspect
+    again = claim_of()._replace(held=frozenset())
+    assert (await rig.store.write(Round(now=NOW, claim=again))).claimed == [lost]
+
+
 async def test_D4_a_suspect_takes_one_of_the_free_slots(rig: Rig) -> None:
     await enqueue(rig.store, new())
     await die_under(rig, {"work": 9})

@@ -666,6 +666,41 @@ def test_enqueue_in_a_route_stores_the_job(tmp_db: Path, path: str) -> None:
         assert client.get(f"/jobs/{answer.json()['id']}").json()["task"] == "greet"
 
 
+def test_return_a_job_without_an_annotation_answers_its_fields_and_not_its_store(
+    tmp_db: Path,
+) -> None:
+    jobs = JobRunner(tmp_db)
+
+    @jobs.task
+    async def greet(name: str) -> str:
+        return f"hello {name}"
+
+    app = FastAPI(lifespan=jobs.lifespan)
+
+    @app.post("/bare")
+    async def bare(queue: Queue):  # type: ignore[no-untyped-def]
+        return await queue.enqueue(greet, "ada")
+
+    @app.post("/any")
+    async def anything(queue: Queue) -> Any:
+        return await queue.enqueue(greet, "ada")
+
+    @app.post("/inside")
+    async def inside(queue: Queue) -> dict[str, Any]:
+        job = await queue.enqueue(greet, "ada")
+        assert await job.result(PATIENCE_S) == "hello ada"
+        return {"job": await queue.get(job.id), "page": await queue.list()}
+
+    with TestClient(app) as client:
+        for path in ("/bare", "/any"):
+            answer = client.post(path)
+            assert (answer.status_code, answer.json()["task"]) == (200, "greet")
+            assert not [name for name in answer.json() if name.startswith("_")]
+        answer = client.post("/inside").json()
+        assert [one["outcome"] for one in answer["job"]["history"]] == ["succeeded"]
+        assert answer["page"]["items"][0]["id"] == answer["job"]["id"]
+
+
 def test_enqueue_in_a_route_without_a_lifespan_says_what_to_write(tmp_db: Path) -> None:
     _, app = shop(tmp_db)
     client = TestClient(app)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
+from uuid import UUID
 
 import pytest
 import tenacity
@@ -15,9 +16,11 @@ from pydantic import BaseModel
 from jobrunner import (
     DuplicateTask,
     InvalidArguments,
+    InvalidCursor,
     InvalidOptions,
     InvalidTask,
     JobContext,
+    JobNotFound,
     JobRunner,
     Retry,
     Snooze,
@@ -144,6 +147,59 @@ async def test_enqueue_many_of_too_many_is_refused_with_the_way_to_slice(tmp_db:
         assert await jobs.enqueue_many([]) == []
         with pytest.raises(InvalidOptions, match=r"write enqueue_many\(\[task\.call\("):
             await jobs.enqueue_many([send])  # type: ignore[arg-type]
+
+
+# -- looking up ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("id", "error", "said"),
+    [
+        (UUID(int=7), TypeError, r"write str\(id\)"),
+        (None, TypeError, r"write str\(id\)"),
+        ("\ud800", JobNotFound, "no job has the id"),
+        ("a\0b", JobNotFound, "no (job|dead letter) has the id"),
+    ],
+)
+async def test_id_that_no_job_can_have_is_told_so(
+    tmp_db: Path, id: Any, error: type[Exception], said: str
+) -> None:
+    jobs = JobRunner(tmp_db)
+    async with jobs.running(work=False):
+        letters = jobs.dead_letters
+        for ask in (jobs.get, jobs.cancel, letters.get, letters.replay, letters.delete):
+            with pytest.raises(error, match=said):
+                await ask(id)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "said"),
+    [
+        ({"state": "failed"}, InvalidOptions, "none of scheduled, queued, running, blocked"),
+        ({"state": "dead"}, InvalidOptions, r"write jobs\.dead_letters\.list\(\)"),
+        ({"task": "\ud800"}, InvalidOptions, "lone surrogate"),
+        ({"queue": 7}, InvalidOptions, "queue=7 is not a text"),
+        ({"limit": "5"}, InvalidOptions, "limit='5'"),
+        ({"cursor": 7}, InvalidCursor, "7 is not a cursor"),
+        ({"cursor": "\xb2"}, InvalidCursor, "is not a cursor"),
+    ],
+)
+async def test_filter_that_cannot_be_is_refused_and_not_taken_for_one_that_meets_nothing(
+    tmp_db: Path, words: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    jobs = JobRunner(tmp_db)
+    async with jobs.running(work=False):
+        with pytest.raises(error, match=said):
+            await jobs.list(**words)
+
+
+async def test_reason_that_there_is_not_is_refused_by_every_verb(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db)
+    async with jobs.running(work=False):
+        letters = jobs.dead_letters
+        for verb in (letters.list, letters.count, letters.replay_all, letters.delete_all):
+            with pytest.raises(InvalidOptions, match="none of exhausted, buried"):
+                await verb(reason=cast("Any", "failed"))
 
 
 # -- tasks -----------------------------------------------------------------------------------------------

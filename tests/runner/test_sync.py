@@ -4,6 +4,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 from fastapi import FastAPI
@@ -140,8 +141,34 @@ async def test_calls_on_another_loop_are_refused(tmp_db: Path) -> None:
         jobs.sync.enqueue(jobs.tasks["double"], 1)
 
     async with jobs.running():
-        with pytest.raises(WrongThread):
+        with pytest.raises(
+            WrongThread, match=r"await asyncio\.to_thread\(jobs\.sync\.enqueue, \.\.\.\)"
+        ):
             await asyncio.to_thread(asyncio.run, elsewhere())
+
+
+async def test_jobs_enqueued_on_another_loop_are_refused_and_not_waited_for_for_ever(
+    tmp_db: Path,
+) -> None:
+    """In a thread, or in an async test whose TestClient runs the application on a loop of its own."""
+    jobs = a_runner(tmp_db)
+    double = jobs.tasks["double"]
+
+    async def in_thread() -> int:
+        job = await asyncio.to_thread(jobs.sync.enqueue, double, 1)
+        return cast("int", await asyncio.to_thread(jobs.sync.run, job.result(timeout=15)))
+
+    async with jobs.running():
+        for ask in (
+            lambda: jobs.enqueue(double, 1),
+            lambda: double.enqueue(1),
+            lambda: jobs.enqueue_many([double.call(1)]),
+            lambda: jobs.enqueue_chain([double.call(1), double.call(2)]),
+        ):
+            with pytest.raises(WrongThread, match=r"to_thread\(jobs\.sync\.enqueue, task"):
+                await asyncio.to_thread(asyncio.run, soon(ask()))
+        assert (await jobs.list()).items == []
+        assert await asyncio.to_thread(asyncio.run, soon(in_thread())) == 2
 
 
 async def test_errors_reach_the_calling_thread(tmp_db: Path) -> None:

@@ -8,7 +8,16 @@ import pytest
 from tenacity import wait_none
 
 from jobrunner import JobContext, JobDead, JobRunner
-from tests.engine import Gate, Heard, ThreadGate, history, next_round, soon, supervisor_of
+from tests.engine import (
+    Gate,
+    Heard,
+    ThreadGate,
+    history,
+    next_round,
+    soon,
+    supervisor_of,
+    worker_of,
+)
 
 
 async def test_exceeds_timeout_fails_the_attempt_and_frees_the_slot(tmp_db: Path) -> None:
@@ -117,22 +126,56 @@ async def test_C14_every_slot_stuck_in_a_thread_starts_no_thread_more(tmp_db: Pa
         assert (await jobs.health()).stuck_threads == ()
 
 
-async def test_C14_stuck_thread_does_not_hold_the_shutdown_up(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("when", ["before the signal", "at the same moment"])
+async def test_C14_stuck_thread_whose_job_is_settled_costs_nothing_of_the_grace(
+    tmp_db: Path, when: str
 ) -> None:
-    jobs = JobRunner(tmp_db, grace=0.05)
+    jobs = JobRunner(tmp_db, grace=3600)
     gate = ThreadGate()
     heard = Heard(jobs)
 
-    @jobs.task(timeout=0.05, max_attempts=1)
+    @jobs.task(max_attempts=1)
     def hang() -> None:
         gate.enter()
 
     async with jobs.running():
-        await jobs.enqueue(hang)
-        await soon(heard.dead.get())
-        (attempt,) = supervisor_of(jobs).stuck
+        job = await jobs.enqueue(hang)
+        await gate.arrival()
+        (attempt,) = supervisor_of(jobs).attempts.values()
+        attempt.stop("timeout")
+        if when == "before the signal":
+            await soon(heard.dead.get())
+        worker_of(jobs).begin_stop()
+        stopping = worker_of(jobs)._stopping
+        assert stopping is not None
+        await soon(asyncio.wait([stopping]))
+        await soon(worker_of(jobs)._committer.flushed())
+        assert (await job.refresh()).state == "dead"
     assert gate.inside == 1
+    gate.open()
+    assert attempt.task is not None
+    await soon(asyncio.wait([attempt.task]))
+
+
+async def test_C13_stuck_thread_whose_job_runs_again_is_left_behind_after_the_grace(
+    tmp_db: Path,
+) -> None:
+    jobs = JobRunner(tmp_db, grace=0.05)
+    gate = ThreadGate()
+
+    @jobs.task(timeout=0.05, max_attempts=2)
+    def hang() -> None:
+        gate.enter()
+
+    async with jobs.running():
+        job = await jobs.enqueue(hang)
+        await gate.arrival()
+        while not supervisor_of(jobs).stuck:
+            await next_round(jobs)
+        (attempt,) = supervisor_of(jobs).stuck
+    async with JobRunner(tmp_db).running(work=False) as later:
+        again = await later.get(job.id)
+        assert (again.state, [a.outcome for a in again.history]) == ("scheduled", ["timed_out"])
     gate.open()
     assert attempt.task is not None
     await soon(asyncio.wait([attempt.task]))

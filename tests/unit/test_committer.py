@@ -21,6 +21,7 @@ from jobrunner.errors import (
 from jobrunner.model import Claim, Claimed, Enqueue, Enqueued, Filter
 from jobrunner.store.round import Round, Written
 from tests.factories import (
+    NOW,
     WORKER,
     claim_of,
     claim_one,
@@ -437,6 +438,23 @@ async def test_a_worker_takes_part_in_each_round_and_hears_of_it(
         await committer.enqueue([new()])
     assert [type(error) for error in hand.failed] == [StoreBusy]
     await store.leave(WORKER, now=0)
+
+
+async def test_attempts_whose_outcomes_wait_for_a_later_round_are_held(
+    store: FaultyStore, committer: Committer
+) -> None:
+    """The store takes them for running, and a claim that asks for what it has not heard of must not get them."""
+    await store.join(worker_row(), lambda: None)
+    many = ROWS_PER_ROUND + 1
+    await store.write(Round(now=NOW, enqueues=[new() for _ in range(many)]))
+    claimed = (await store.write(Round(now=NOW, claim=claim_of(slots=many)))).claimed
+    committer.worker = hand = Hand()
+    hand.claim = claim_of(slots=1)._replace(held=frozenset())
+    for job in claimed:
+        committer.settle(succeeded(job))
+    await committer.flushed()
+    assert hand.claimed == []
+    await store.leave(WORKER, now=NOW)
 
 
 async def test_a_worker_that_breaks_stops_the_committer_and_leaves_nobody_waiting(

@@ -49,8 +49,11 @@ def nothing_open() -> Iterator[None]:
 
 
 async def test_enqueue_with_no_open_runner_says_which_line_opens_one() -> None:
-    with pytest.raises(NotRunning, match=r"^send\.enqueue\(\.\.\.\).*lifespan=jobs\.lifespan"):
+    with pytest.raises(
+        NotRunning, match=r"^send\.enqueue\(\.\.\.\).*lifespan=jobs\.lifespan"
+    ) as told:
         await send.enqueue("a")
+    assert "with TestClient(app) as client" in str(told.value)
 
 
 async def test_enqueue_with_one_open_runner_goes_there(shelf: Shelf) -> None:

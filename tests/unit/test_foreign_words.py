@@ -1,10 +1,13 @@
 """The words of other job queues are answered with ours."""
 
+import inspect
 from typing import Any
 
 import pytest
 
-from jobrunner import foreign
+from jobrunner import Job, JobContext, JobRunner, Retry, Snooze, foreign
+from jobrunner.clock import EPOCH
+from jobrunner.declaration import Words
 from jobrunner.routing import TaskRouter
 
 router = TaskRouter()
@@ -27,6 +30,8 @@ async def send_mail(email: str) -> None: ...
         ("at_front", "priority="), ("labels", "tag="),
         ("retry_backoff", "@task(wait="), ("autoretry_for", "@task(retry="), ("result_ttl", "@task(retention="),
         ("wait", "@task(wait="), ("retry", "@task(retry="), ("name", "@task(name="),
+        ("link", "enqueue_chain("), ("depends_on", "enqueue_chain("), ("on_failure", "@jobs.on_dead"),
+        ("args", "queue.enqueue(task.options(...), *args"),
     ],
 )  # fmt: skip
 def test_options_with_a_foreign_word_names_ours(word: str, ours: str) -> None:
@@ -51,6 +56,7 @@ def test_options_with_a_foreign_word_names_ours(word: str, ours: str) -> None:
         ("queue_name", "queue="), ("rate_limit", "queues="), ("max_age", "expires="),
         ("countdown", "task.options(delay="), ("eta", "task.options(run_at="),
         ("key", "task.options(key="), ("delay", "task.options(delay="), ("queueing_lock", "task.options(key="),
+        ("retry_kwargs", "max_attempts="), ("retry_on_error", "nothing"), ("schedule", "@jobs.cron("),
     ],
 )  # fmt: skip
 def test_task_with_a_foreign_word_names_ours(word: str, ours: str) -> None:
@@ -142,7 +148,123 @@ def test_queue_with_an_attribute_of_nobodys_has_no_advice() -> None:
     assert foreign.queue_attribute("jobs", "colour") is None
 
 
+@pytest.mark.parametrize(
+    ("attribute", "line"),
+    [
+        ("start", "FastAPI(lifespan=jobs.lifespan)"), ("run_worker_async", "jobs.run()"),
+        ("shutdown", "jobs.running()"),
+        ("periodic", "@jobs.every(minutes=5)"), ("scheduled_job", '@jobs.cron("0 8 * * *")'),
+        ("add_schedule", "await jobs.schedules.upsert(id, task, cron=...)"),
+        ("actor", "@jobs.task"), ("autodiscover_tasks", "jobs.include(router)"), ("get_jobs", "await jobs.list()"),
+        ("enqueue_job", "await jobs.enqueue(task, ...)"),
+    ],
+)  # fmt: skip
+def test_runner_with_a_foreign_verb_gives_the_line_to_write(attribute: str, line: str) -> None:
+    with pytest.raises(AttributeError) as caught:
+        getattr(JobRunner("sqlite:///unused.db"), attribute)
+    assert line in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("broker", 'JobRunner("sqlite:///shop.db")'), ("redis_settings", "JobRunner("), ("dsn", "JobRunner("),
+        ("max_jobs", 'queues={"default": 20}'), ("concurrency", 'queues={"default": 20}'),
+        ("functions", "jobs.include(router)"), ("cron_jobs", "@jobs.cron("), ("on_startup", "jobs.running(app)"),
+        ("timeout", "@task(timeout=...)"), ("max_attempts", "@task(max_attempts=...)"), ("queue", "@task(queue=...)"),
+        ("max_tries", "@task(max_attempts=..."), ("job_timeout", "@task(timeout=...)"),
+        ("keep_result", "retention=..."), ("delay", "task.options(delay=...)"),
+        ("countdown", "task.options(delay=...)"),
+        ("colour", "it has queues, work, durability"),
+    ],
+)  # fmt: skip
+def test_runner_with_a_foreign_word_names_ours(word: str, line: str) -> None:
+    words: Any = {word: 1}
+    with pytest.raises(TypeError) as caught:
+        JobRunner("sqlite:///unused.db", **words)
+    assert f"JobRunner() has no option {word!r}" in str(caught.value)
+    assert line in str(caught.value)
+
+
+def test_options_of_a_runner_are_those_that_are_told() -> None:
+    options = list(inspect.signature(JobRunner).parameters)
+    assert options == ["store", *foreign.RUNNER_OPTIONS, "foreign"]
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("misfire_grace_time", "grace=..."), ("coalesce", 'misfire="latest"'), ("max_instances", 'overlap="skip"'),
+        ("start_date", "start=..."), ("days", "@every(timedelta(days=...))"), ("hour", '@cron("0 8 * * *")'),
+        ("kwargs", "args={...}"),
+    ],
+)  # fmt: skip
+def test_schedule_with_a_foreign_word_names_ours(word: str, line: str) -> None:
+    words: Any = {word: 1}
+    with pytest.raises(TypeError) as caught:
+        router.every(**words)
+    assert line in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "line"),
+    [
+        ("get", "await job.result(timeout=10)"), ("wait_result", "await job.result(timeout=10)"),
+        ("return_value", "await job.result(timeout=10)"),
+        ("status", "(await job.refresh()).state"), ("ready", "(await job.refresh()).state"),
+        ("get_status", "(await job.refresh()).state"), ("exc_info", "(await job.refresh()).history[-1].error"),
+        ("abort", "await queue.cancel(job.id)"), ("revoke", "await queue.cancel(job.id)"),
+        ("requeue", "await queue.dead_letters.replay(job.id)"), ("task_id", "job.id"),
+    ],
+)  # fmt: skip
+def test_job_with_a_foreign_verb_gives_the_line_to_write(attribute: str, line: str) -> None:
+    job = Job[None]("1", "send_mail", "default", "queued", EPOCH, EPOCH, 0, created=True)
+    with pytest.raises(AttributeError) as caught:
+        getattr(job, attribute)
+    assert str(caught.value).endswith(f"write {line}")
+    with pytest.raises(AttributeError, match="Job has no attribute 'colour'"):
+        _ = job.colour  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "line"),
+    [
+        ("retry", "raise Retry(60)"), ("job_try", "job.attempt"), ("request", "job.attempt"), ("task_id", "job.id"),
+        ("is_aborted", "job.cancelled"),
+    ],
+)  # fmt: skip
+def test_context_with_a_foreign_verb_gives_the_line_to_write(attribute: str, line: str) -> None:
+    job = object.__new__(JobContext)
+    with pytest.raises(AttributeError) as caught:
+        getattr(job, attribute)
+    assert f"write {line}" in str(caught.value)
+    with pytest.raises(AttributeError, match="JobContext has no attribute 'colour'"):
+        _ = job.colour  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("defer", "(delay=...)"), ("defer_by", "(delay=...)"), ("countdown", "(delay=...)"), ("eta", "(run_at=...)"),
+        ("delay_ms", "(delay=...), in seconds"), ("max_retries", "@task(max_attempts=...)"), ("exc", "from error"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("steering", [Retry, Snooze])
+def test_steering_with_a_foreign_word_names_ours(
+    steering: type[Retry] | type[Snooze], word: str, line: str
+) -> None:
+    words: Any = {word: 1}
+    with pytest.raises(TypeError) as caught:
+        steering(**words)
+    assert line in str(caught.value)
+
+
 def test_no_foreign_word_is_one_of_ours() -> None:
     ours = {*foreign.JOB_OPTIONS, *foreign.TASK_OPTIONS}
     assert not ours & foreign._INSTEAD.keys()
     assert not foreign._TASK_ATTRIBUTES.keys() & set(dir(send_mail))
+    assert not foreign._RUNNER_ATTRIBUTES.keys() & set(dir(JobRunner))
+    assert not foreign._JOB_ATTRIBUTES.keys() & set(dir(Job))
+    assert not foreign._CONTEXT_ATTRIBUTES.keys() & set(dir(JobContext))
+    assert not foreign._RUNNER_OPTIONS.keys() & set(foreign.RUNNER_OPTIONS)
+    assert not foreign._SCHEDULE_WORDS.keys() & Words.__annotations__.keys()

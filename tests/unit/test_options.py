@@ -199,6 +199,7 @@ def test_duration_in_seconds_or_timedelta_becomes_microseconds(value: Any, us: i
         datetime(2026, 1, 1),  # noqa: DTZ001 - the very thing that is refused
         datetime(9999, 12, 31, 23, tzinfo=UTC),
         datetime.max.replace(tzinfo=timezone(timedelta(hours=-23))),
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=23))),
         date(2026, 1, 1), 1_800_000_000, "2026-01-01T00:00:00Z", None,
     ],
 )  # fmt: skip

@@ -35,6 +35,7 @@ from jobrunner.store.sqlite.statements import (
     RELEASE,
     ROLLBACK,
     ROLLBACK_TO,
+    RUNNING,
     SAVEPOINT,
     START_LISTED,
     START_RUNNABLE,
@@ -181,8 +182,16 @@ class _Pass:
         paused = {queue for (queue,) in self.conn.execute(PAUSED)}
         claimed: list[Claimed] = []
         suspects = claim.suspects
-        for queue, free in claim.slots.items():
-            if queue in paused:
+        slots = claim.slots
+        if claim.held is not None:
+            claimed = self.claimed_before(claim.worker, claim.held)
+            slots = {
+                queue: free - sum(job.queue == queue for job in claimed)
+                for queue, free in slots.items()
+            }
+            suspects = suspects and not any(job.suspect for job in claimed)
+        for queue, free in slots.items():
+            if queue in paused or free <= 0:
                 continue
             if suspects and (suspect := self.claim_suspect(claim, queue)) is not None:
                 claimed.append(suspect)
@@ -193,6 +202,11 @@ class _Pass:
         # RETURNING promises no order.
         claimed.sort(key=_CLAIM_ORDER)
         return claimed
+
+    def claimed_before(self, worker: int, held: frozenset[tuple[int, int]]) -> list[Claimed]:
+        """Return what the worker has claimed without hearing of it."""
+        running = map(Claimed._make, self.conn.execute(RUNNING, (worker,)))
+        return [job for job in running if (job.seq, job.lease) not in held]
 
     def claim_from(self, claim: Claim, queue: str, free: int) -> Iterable[Claimed]:
         conn, now = self.conn, self.now

@@ -154,16 +154,21 @@ SELECT seq, task FROM jobrunner_jobs
 WHERE state = 'queued' AND suspect = 1 AND queue = ? AND (expires_at IS NULL OR expires_at > ?)
 ORDER BY priority DESC, run_at, seq"""
 
+_CLAIMED = """
+    seq, lease, worker, id, task, queue, args, attempt, started_at, first_started_at, created_at, run_at,
+    priority, max_attempts, timeout, suspect, scheduled_for, chain"""
+
 # The attempt is counted here, before any code of the task runs, so that a job that kills its process is counted too.
-START = """
+START = f"""
 UPDATE jobrunner_jobs SET state = 'running', worker = ?, attempt = attempt + 1, lease = lease + 1, started_at = ?,
     first_started_at = coalesce(first_started_at, ?)
-WHERE seq IN ({})
-RETURNING seq, lease, worker, id, task, queue, args, attempt, started_at, first_started_at, created_at, run_at,
-    priority, max_attempts, timeout, suspect, scheduled_for, chain"""
+WHERE seq IN ({{}})
+RETURNING {_CLAIMED}"""
 
 START_RUNNABLE = START.format(RUNNABLE)
 START_LISTED = START.format("SELECT value FROM json_each(?)")
+
+RUNNING = f"SELECT {_CLAIMED} FROM jobrunner_jobs WHERE state = 'running' AND worker = ?"
 
 CANCEL_REQUESTS = """
 SELECT seq, lease FROM jobrunner_jobs WHERE state = 'running' AND cancel_requested = 1 AND worker = ?"""
