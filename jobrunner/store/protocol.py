@@ -286,7 +286,8 @@ class Store(Protocol):
 
         Args:
             now: the present.
-            thorough: also look at workers whose lock cannot be found by the cheap look.
+            thorough: also look at workers whose lock cannot be found by the cheap look, and, once a worker with tasks
+                has joined, take the jobs of those that claimed without having joined or after they were found dead.
         """
         ...
 

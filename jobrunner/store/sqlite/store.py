@@ -211,12 +211,10 @@ class SqliteStore:
         """See ``Store.recover``.
 
         The cheap look is one listing of the folder and a try at each lock in it; the thorough one also asks for
-        rows whose file is gone.
+        rows whose file is gone, and for jobs whose worker has no row.
         """
         lock_files = posix.worker_files(self._folder)
-        found: list[int] = []
-        requeued = 0
-        buried: list[str] = []
+        found: dict[int, members.Taken] = {}
         for worker, path in lock_files.items():
             if worker in self._locks:
                 continue
@@ -226,9 +224,7 @@ class SqliteStore:
             try:
                 jobs = await self._write(members.take_jobs, worker, now)
                 if jobs is not None:
-                    found.append(worker)
-                    requeued += jobs.requeued
-                    buried.extend(jobs.buried)
+                    found[worker] = jobs
                 elif now - taken.changed_at < ORPHAN_FILE_AGE_US:
                     # A worker that has its lock but not yet its row, killed in between; or one about to lock.
                     continue
@@ -239,10 +235,14 @@ class SqliteStore:
             for worker in await self._missing_for_long(set(lock_files), now):
                 jobs = await self._write(members.take_jobs, worker, now)
                 if jobs is not None:
-                    found.append(worker)
-                    requeued += jobs.requeued
-                    buried.extend(jobs.buried)
-        return Recovered(found, requeued, buried)
+                    found[worker] = jobs
+            if await self._read(members.has_orphans):
+                found.update(await self._write(members.take_orphans, now))
+        return Recovered(
+            list(found),
+            sum(jobs.requeued for jobs in found.values()),
+            [id for jobs in found.values() for id in jobs.buried],
+        )
 
     async def _missing_for_long(self, files: set[int], now: int) -> Sequence[int]:
         """Return workers whose row has had no lock file for long enough: they cannot prove that they live."""
