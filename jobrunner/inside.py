@@ -53,8 +53,12 @@ def refuse_inside(store: object, what: object) -> None:
         InsideTransaction: it does.
     """
     if inside_of(store) is not None:
-        name = f"{what.__name__}()" if inspect.isfunction(what) else what
         raise InsideTransaction(
-            f"{name} waits for the store, and inside `job.transaction()` nobody else writes to it: call it before or"
-            " after the block"
+            f"{name_of(what)} waits for the store, and inside `job.transaction()` nobody else writes to it: call it"
+            " before or after the block"
         )
+
+
+def name_of(what: object) -> object:
+    """Return what a function is called in messages; a name as it is."""
+    return f"{what.__name__}()" if inspect.isfunction(what) else what

@@ -133,15 +133,19 @@ class JobQueue:
             joining = self.joined(inside.source)
             return await joining._store_jobs(jobs, now)  # noqa: SLF001 - a view of this queue
         if self._joined is None:
-            return await self._committer.enqueue(jobs)
+            return await self._enqueue_alone(jobs)
         if len(jobs) > ROWS_PER_CALL:
             raise too_many(len(jobs))
         if self._worker.failed is not None:
             raise self._worker.failed
         return await self._joined.enqueue(jobs, now=now) if jobs else ()
 
+    async def _enqueue_alone(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued]:
+        self._store.refuse_wait("enqueue()")
+        return await self._committer.enqueue(jobs)
+
     async def _enqueue(self, job: Enqueue) -> Job[Any]:
-        (stored,) = await self._committer.enqueue((job,))
+        (stored,) = await self._enqueue_alone((job,))
         return self._stored(stored)
 
     async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
@@ -203,7 +207,7 @@ class JobQueue:
 
     async def store(self, jobs: Sequence[Enqueue]) -> None:
         """Store rows in one commit of their own, even on a view that joins a session."""
-        await self._committer.enqueue(jobs)
+        await self._enqueue_alone(jobs)
 
     async def store_with_changes(self, jobs: Sequence[Enqueue]) -> bool:
         """Store rows in the transaction of the session that this view joins, if it has changes to be committed.
@@ -386,6 +390,8 @@ class JobQueue:
                 row = await self._row_of(job)
                 if row.state in FINISHED and not _is_returning(row):
                     return self._result(row)
+                # Its worker could not write what becomes of it.
+                self._store.refuse_wait("result()")
                 left_s = POLL_S if deadline is None else min(POLL_S, deadline - loop.time())
                 if left_s <= 0:
                     raise ResultTimeout(

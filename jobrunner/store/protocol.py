@@ -238,6 +238,17 @@ class Store(Protocol):
         """
         ...
 
+    def refuse_wait(self, what: object) -> None:
+        """Raise if the calling code holds a transaction that keeps others from writing, as far as the store can know.
+
+        Args:
+            what: what is about to wait for a write, or the function that would do it; for the error.
+
+        Raises:
+            InsideTransaction: it would wait for itself.
+        """
+        ...
+
     def turn(self, holder: str) -> AbstractAsyncContextManager[None]:
         """Let nobody else write inside the block: for a transaction on a connection of the application's.
 

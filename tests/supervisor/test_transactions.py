@@ -670,3 +670,26 @@ async def test_queue_of_the_runner_joins_the_injected_session(site: Site) -> Non
         (one,) = (await jobs.list(task="child")).items
         assert await one.result(timeout=15) == "2"
         assert site.words() == ["2"]
+
+
+async def test_write_of_its_own_beside_the_injected_session_is_refused_at_once(
+    tmp_db: Path,
+) -> None:
+    site = Site(tmp_db, "AsyncSession")
+    session_dep = Annotated[Any, Depends(site.get_session)]
+
+    @site.tasks.task
+    async def child() -> None: ...
+
+    @site.tasks.task
+    async def work(session: session_dep = Injected) -> str:
+        await site.add(session, "a")
+        with pytest.raises(InsideTransaction) as refused:
+            await child.enqueue()
+        await child.options(session=session).enqueue()
+        return str(refused.value)
+
+    async with site.open() as jobs:
+        assert "options(session=session)" in await (await work.enqueue()).result(timeout=15)
+        assert len((await jobs.list(task="child")).items) == 1
+        assert site.words() == ["a"]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from jobrunner.clock import SECOND_US
-from jobrunner.errors import StoreReplaced, StoreUnavailable
-from jobrunner.inside import refuse_inside
+from jobrunner.errors import InsideTransaction, StoreReplaced, StoreUnavailable
+from jobrunner.inside import name_of, refuse_inside
 from jobrunner.model import (
     AttemptRow,
     DeadReason,
@@ -30,6 +30,7 @@ from jobrunner.model import (
 )
 from jobrunner.store.protocol import Page, Recovered, Replayed, Round, Session, Slice, Written
 from jobrunner.store.sqlite import (
+    begun,
     commands,
     copy,
     files,
@@ -130,10 +131,13 @@ class SqliteStore:
             self._claim = None
 
     async def _write(self, function: Callable[..., T], *args: Any) -> T:
-        refuse_inside(self, function)
+        self.refuse_wait(function)
+        return await self._open_writer().write(function, *args)
+
+    def _open_writer(self) -> Writer:
         if self._writer is None:
             raise StoreUnavailable(f"{self.path} is not open")
-        return await self._writer.write(function, *args)
+        return self._writer
 
     async def _read(self, function: Callable[..., T], *args: Any) -> T:
         if self._reader is None:
@@ -144,7 +148,7 @@ class SqliteStore:
 
     async def write(self, batch: Round) -> Written:
         """See ``Store.write``."""
-        written = await self._write(rounds.write, batch)
+        written = await self._open_writer().write(rounds.write, batch)
         if self._checkpointer is not None:
             rows = len(batch.outcomes) + len(written.enqueued) + len(written.claimed)
             rows += len(written.fired)
@@ -157,6 +161,16 @@ class SqliteStore:
             raise StoreUnavailable(f"{self.path} is not open")
         return sessions.session_of(self._sessions, source)
 
+    def refuse_wait(self, what: object) -> None:
+        """See ``Store.refuse_wait``."""
+        refuse_inside(self, what)
+        if self._identity is not None and begun.writes_to(self._identity):
+            raise InsideTransaction(
+                f"{name_of(what)} would wait for itself: a session that was begun here has written to the store's file"
+                " and is not committed, and until then nobody else can write. Store jobs through that session, by"
+                " Depends(jobs.queue) or task.options(session=session), and do all else after its commit"
+            )
+
     def turn(self, holder: str) -> AbstractAsyncContextManager[None]:
         """See ``Store.turn``."""
         return self._turns().of_task(holder)
@@ -167,9 +181,7 @@ class SqliteStore:
 
     def _turns(self) -> Turns:
         refuse_inside(self, "job.transaction()")
-        if self._writer is None:
-            raise StoreUnavailable(f"{self.path} is not open")
-        return self._writer.turns
+        return self._open_writer().turns
 
     # -- workers --------------------------------------------------------------------------
 
