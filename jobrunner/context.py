@@ -110,6 +110,9 @@ class JobContext:
         in the block rolls it back. Nobody else writes to the database meanwhile: do what takes time before it. What is
         read inside stays as it was read, so that a value may be read, changed and written back.
 
+        What the task returns is stored after it, and is lost if the process dies in between: ``result()`` then raises
+        ``ResultNotStored``. What must not be lost is a row to be written in the block.
+
         Raises:
             ConfigurationError: the runner has no ``session=``.
             LeaseLost: the job was taken away from this worker, or a transaction has settled it already.

@@ -174,7 +174,8 @@ class Session(Protocol):
 
         Args:
             tell: called soon after it has been committed, never before others see its rows; on any thread.
-            lost: called if it ends with neither commit nor rollback, where that can be known.
+            lost: called if it ends with neither commit nor rollback, where that can be known; also if it was closed
+                too soon after a rollback for that to be seen.
         """
         ...
 

@@ -415,7 +415,7 @@ def test_session_that_only_closes_is_an_error_that_names_the_route_and_the_tasks
 
     with TestClient(app) as client:
         assert client.post("/register?refuse=true").status_code == 409
-        assert "neither" not in caplog.text
+        assert "without a commit" not in caplog.text
         client.post("/register").raise_for_status()
         assert client.portal is not None
         client.portal.call(engine.dispose)
@@ -423,6 +423,7 @@ def test_session_that_only_closes_is_an_error_that_names_the_route_and_the_tasks
     (said,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert "POST /register" in said.message
     assert "ship" in said.message
+    assert "without a commit of the 1 job(s)" in said.message
     assert "await session.commit()" in said.message
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from tenacity import wait_none
 
+import jobrunner.queue
 from jobrunner import (
     Injected,
     InsideTransaction,
@@ -25,6 +26,7 @@ from jobrunner import (
     JobQueue,
     JobRunner,
     LeaseLost,
+    ResultNotStored,
     TaskRouter,
 )
 from jobrunner.sqlalchemy import attach
@@ -255,6 +257,31 @@ async def test_transaction_of_an_attempt_whose_lease_was_taken_writes_nothing(si
 async def until_idle(jobs: JobRunner) -> None:
     while any(supervisor_of(jobs)._busy.values()):  # noqa: ASYNC110
         await asyncio.sleep(0.01)  # noqa: TID251 - nobody tells of a stale end
+
+
+async def test_result_of_a_task_that_lingers_behind_its_transaction_is_given_up_and_still_kept(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row is the same if the process died there."""
+    gate = Gate()
+
+    @site.tasks.task
+    async def work(job: JobContext) -> str:
+        async with job.transaction() as tx:
+            await site.add(tx, "a")
+        await gate.enter()
+        return "late"
+
+    async with site.open():
+        job = await work.enqueue()
+        await gate.arrival()
+        assert (await job.refresh()).state == "succeeded"
+        with monkeypatch.context() as patch:
+            patch.setattr(jobrunner.queue, "RETURN_US", 0)
+            with pytest.raises(ResultNotStored, match="has not returned since"):
+                await job.result(timeout=15)
+        gate.open()
+        assert await job.result(timeout=15) == "late"
 
 
 async def test_session_of_the_block_is_cleaned_up_after_the_attempt(site: Site) -> None:
