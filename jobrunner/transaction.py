@@ -83,9 +83,10 @@ class Transactions:
 
     async def _settle(self, attempt: Attempt, success: Succeeded, session: Session) -> None:
         job = attempt.job
-        if not await session.has_changes():
-            if await session.has_committed():
-                self._warn_of_commit(attempt)
+        has_changes = await session.has_changes()
+        if await session.has_committed():
+            self._warn_of_commit(attempt)
+        if not has_changes:
             return
         if success.writes:
             await session.rollback()

@@ -647,6 +647,25 @@ async def test_commit_of_the_handlers_own_is_warned_of_once_per_task(
         assert [record.levelno for record in warnings] == [logging.WARNING]
 
 
+async def test_commit_in_the_middle_of_the_handler_is_warned_of(
+    tmp_db: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bare connection does not tell of it once it is in its next transaction."""
+    site = Site(tmp_db, "AsyncSession")
+    session_dep = Annotated[Any, Depends(site.get_session)]
+
+    @site.tasks.task
+    async def work(session: session_dep = Injected) -> None:
+        await site.add(session, "a")
+        await session.commit()
+        await site.add(session, "b")
+
+    async with site.open():
+        await (await work.enqueue()).result(timeout=15)
+        assert site.words() == ["a", "b"]
+    assert "work commits its session itself" in caplog.text
+
+
 async def test_B16_injected_session_of_an_attempt_whose_lease_was_taken_writes_nothing(
     site: Site,
 ) -> None:
