@@ -284,6 +284,60 @@ async def test_result_of_a_task_that_lingers_behind_its_transaction_is_given_up_
         assert await job.result(timeout=15) == "late"
 
 
+async def test_transaction_takes_the_session_that_the_attempt_holds_in_another_scope(
+    site: Site,
+) -> None:
+    """A second one would wait for the first."""
+    session_dep = Annotated[Any, Depends(site.get_session, scope="function")]
+
+    @site.tasks.task
+    async def work(job: JobContext, session: session_dep = Injected) -> bool:
+        async with job.transaction() as tx:
+            await site.add(tx, "a")
+        return tx is session
+
+    async with site.open():
+        assert await (await work.enqueue()).result(timeout=15)
+        assert site.words() == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["AsyncSession", "aiosqlite"])
+async def test_row_that_is_written_behind_the_block_is_an_error_in_the_log(
+    tmp_db: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A session that is in a block of its own refuses that itself."""
+    site = Site(tmp_db, kind)
+
+    @site.tasks.task
+    async def work(job: JobContext) -> str:
+        async with job.transaction() as tx:
+            await site.add(tx, "a")
+        await site.add(tx, "b")
+        return "done"
+
+    async with site.open():
+        assert await (await work.enqueue()).result(timeout=15) == "done"
+    assert site.words() == ["a"]
+    (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert "after its transaction had settled it" in said
+
+
+async def test_row_that_a_def_task_writes_behind_the_block_is_an_error_in_the_log(
+    blocking: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    @blocking.tasks.task
+    def work(job: JobContext) -> str:
+        with job.transaction() as tx:
+            blocking.add_now(tx, "a")
+        blocking.add_now(tx, "b")
+        return "done"
+
+    async with blocking.open():
+        assert await (await work.enqueue()).result(timeout=15) == "done"
+    assert blocking.words() == ["a"]
+    assert "after its transaction had settled it" in caplog.text
+
+
 async def test_session_of_the_block_is_cleaned_up_after_the_attempt(site: Site) -> None:
     seen: list[int] = []
 
