@@ -132,8 +132,8 @@ class JobContext:
 
         Args:
             function: a ``def`` that takes a ``sqlite3.Connection`` first. It runs in another thread, within 250 ms,
-                leaves commit, rollback, PRAGMAs and jobrunner's own tables alone, and is called again if the
-                transaction was rolled back.
+                leaves commit, rollback, PRAGMAs and jobrunner's own tables alone, enqueues nothing, and is called again
+                if the transaction was rolled back.
             *args: its other arguments.
             **kwargs: the same by name.
 

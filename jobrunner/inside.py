@@ -6,7 +6,7 @@ another write is refused at once.
 
 import inspect
 from contextvars import ContextVar, Token
-from typing import Any
+from typing import Any, Final
 
 from jobrunner.errors import InsideTransaction
 
@@ -35,6 +35,10 @@ class Inside:
 
 
 _inside: ContextVar[Inside | None] = ContextVar("jobrunner.inside", default=None)
+
+
+in_write: Final[ContextVar[bool]] = ContextVar("jobrunner.in_write", default=False)
+"""Whether the present code is a function of ``job.write()``: the thread that runs it is the one that writes."""
 
 
 def inside_of(store: object) -> Inside | None:
