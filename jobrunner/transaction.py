@@ -25,7 +25,7 @@ from jobrunner.errors import (
 )
 from jobrunner.injection import Dependency
 from jobrunner.inside import Inside
-from jobrunner.model import RESULT_PENDING, Ended, Succeeded
+from jobrunner.model import RESULT_PENDING, Ended, Returned, Succeeded
 from jobrunner.resolution import InThread, Resolved, Surroundings
 from jobrunner.shield import at_once, to_the_end
 from jobrunner.store.protocol import Session, Store
@@ -319,6 +319,12 @@ class Transaction:
         if error is None:
             added = self._attempt.take_added("the transaction of this attempt has settled the job")
             try:
+                if not await self._is_settled(session):
+                    raise InvalidSession(
+                        f"{self._holder}: the block has rolled its transaction back, and the end of the job with it:"
+                        " leave the block by an exception, or let only a part be undone, as by"
+                        " `async with session.begin_nested():`"
+                    )
                 if added:
                     await session.enqueue(added, now=now_us())
                 await session.commit()
@@ -329,6 +335,20 @@ class Transaction:
             self._transactions.tell()
         else:
             await session.rollback()
+            with contextlib.suppress(
+                Exception
+            ):  # whatever keeps the session from answering, the error is told
+                if await self._is_settled(session):
+                    # The block has committed before the error.
+                    self._attempt.transaction_ended = self._ended
+                await session.rollback()
+
+    async def _is_settled(self, session: Session) -> bool:
+        """Return whether the end of the job is still in the transaction, or has been committed."""
+        ended = self._ended
+        assert ended is not None  # noqa: S101 - begun
+        same = Returned(self._attempt.job, ended, None, RESULT_PENDING)
+        return await session.settle(same, now=now_us())
 
 
 def _waits(dependency: Dependency) -> bool:

@@ -338,6 +338,64 @@ async def test_row_that_a_def_task_writes_behind_the_block_is_an_error_in_the_lo
     assert "after its transaction had settled it" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["AsyncSession", "aiosqlite"])
+async def test_rollback_in_the_block_undoes_the_end_of_the_job_and_fails_the_attempt(
+    tmp_db: Path, kind: str
+) -> None:
+    """Else the rows behind it would be committed, and the job be running for ever."""
+    site = Site(tmp_db, kind)
+
+    @site.tasks.task
+    async def work(job: JobContext) -> None:
+        async with job.transaction() as tx:
+            await site.add(tx, "a")
+            if job.attempt == 1:
+                await tx.rollback()
+                await site.add(tx, "b")
+
+    async with site.open():
+        job = await ended(await work.enqueue())
+        assert [one.outcome for one in job.history] == ["failed", "succeeded"]
+        assert "begin_nested" in (job.history[0].error or "")
+        assert site.words() == ["a"]
+
+
+async def test_rollback_in_the_block_of_a_def_task_fails_the_attempt(blocking: Site) -> None:
+    @blocking.tasks.task
+    def work(job: JobContext) -> None:
+        with job.transaction() as tx:
+            blocking.add_now(tx, "a")
+            if job.attempt == 1:
+                tx.rollback()
+
+    async with blocking.open():
+        job = await ended(await work.enqueue())
+        assert [one.outcome for one in job.history] == ["failed", "succeeded"]
+        assert blocking.words() == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["AsyncSession", "aiosqlite"])
+async def test_error_behind_a_commit_in_the_block_leaves_the_job_succeeded(
+    tmp_db: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site(tmp_db, kind)
+
+    @site.tasks.task
+    async def work(job: JobContext) -> None:
+        async with job.transaction() as tx:
+            await site.add(tx, "a")
+            await tx.commit()
+            await site.add(tx, "b")
+            raise ValueError("too late")
+
+    async with site.open():
+        job = await work.enqueue()
+        await soon(asyncio.create_task(until_logged(caplog, "after its transaction")))
+        job = await job.refresh()
+        assert (job.state, len(job.history)) == ("succeeded", 1)
+        assert site.words() == ["a"]
+
+
 async def test_session_of_the_block_is_cleaned_up_after_the_attempt(site: Site) -> None:
     seen: list[int] = []
 
