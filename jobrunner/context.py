@@ -108,8 +108,13 @@ class JobContext:
 
         ``async with job.transaction() as tx:``, in a ``def`` task ``with job.transaction() as tx:``. What is written
         through ``tx`` is there exactly if the job has succeeded; jobs that are enqueued inside are part of it. An error
-        in the block rolls it back. Nobody else writes to the database meanwhile: do what takes time before it. What is
-        read inside stays as it was read, so that a value may be read, changed and written back.
+        in the block rolls it back; a ``rollback()`` inside takes the end of the job along, and fails the attempt.
+
+        Nobody else writes to the database meanwhile: do what takes time before it. What is read inside stays as it was
+        read, so that a value may be read, changed and written back.
+
+        What the task returns is stored after it, and is lost if the process dies in between: ``result()`` then raises
+        ``ResultNotStored``. What must not be lost is a row to be written in the block.
 
         Raises:
             ConfigurationError: the runner has no ``session=``.
@@ -130,8 +135,8 @@ class JobContext:
 
         Args:
             function: a ``def`` that takes a ``sqlite3.Connection`` first. It runs in another thread, within 250 ms,
-                leaves commit, rollback, PRAGMAs and jobrunner's own tables alone, and is called again if the
-                transaction was rolled back.
+                leaves commit, rollback, PRAGMAs and jobrunner's own tables alone, enqueues nothing, and is called again
+                if the transaction was rolled back.
             *args: its other arguments.
             **kwargs: the same by name.
 

@@ -122,7 +122,7 @@ class InvalidWrite(JobRunnerError):
 
 
 class InsideTransaction(JobRunnerError):
-    """A call that would wait for the transaction that it is made in; make it before or after the block."""
+    """A call that would wait for the transaction that it is made in; make it before or after, or through it."""
 
 
 class LeaseLost(JobRunnerError):

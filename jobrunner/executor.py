@@ -102,6 +102,10 @@ async def _returned_with_rows(
     """Return what follows from the function's having returned; commit what it has written along with the job's end."""
     job = attempt.job
     if attempt.transaction_ended is not None:
+        try:
+            await transactions.look_behind(attempt, threads)
+        except asyncio.CancelledError as error:
+            attempt.keep(error)
         success = _succeeded(attempt, value)
         return Returned(job, attempt.transaction_ended, success.result, success.result_omitted)
     outcome = _returned(attempt, value)

@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 
 from jobrunner.context import JobContext
 from jobrunner.errors import InvalidTask
-from jobrunner.injection import Dependency, Injected, dependency_of
+from jobrunner.injection import Dependency, Injected, check_sessions, dependency_of
 from jobrunner.signature import bare, hints_of, is_depends, marker_of, place_of, union_parts
 
 
@@ -44,15 +44,16 @@ def read_function(fn: Callable[..., Any], namespace: Mapping[str, Any] | None = 
     wants_context = bool(parameters) and _is_context(parameters[0])
     if wants_context:
         del parameters[0]
+    task = f"{fn.__name__} ({where})"
     injected: list[Dependency] = []
     for parameter in parameters:
         fault = _fault_of(parameter)
         if fault is not None:
-            raise InvalidTask(f"{fn.__name__} ({where}): parameter {parameter.name!r} {fault}")
+            raise InvalidTask(f"{task}: parameter {parameter.name!r} {fault}")
         mark = _mark_of(parameter)
         if mark is not None:
-            task = f"{fn.__name__} ({where})"
             injected.append(dependency_of(task, parameter, mark, namespace))
+    check_sessions(task, injected)
     return Function(
         tuple(parameters),
         tuple(injected),

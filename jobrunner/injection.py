@@ -8,7 +8,7 @@ import asyncio
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from jobrunner.errors import InvalidTask
@@ -113,6 +113,37 @@ def dependency_of(
         InvalidTask: it cannot be resolved outside a request; the message says which parameter of which dependency.
     """
     return _Reader(task, namespace).read(parameter, mark, ())
+
+
+def check_sessions(task: str, needs: Sequence[Dependency]) -> None:
+    """Make sure that a queue which joins a session joins the one that the task holds.
+
+    Raises:
+        InvalidTask: the task asks for another one of the same function; the message says what to write.
+    """
+    every = list(_all_of(needs))
+    for joining in every:
+        # Of what is supplied only that has needs.
+        for session in joining.needs if joining.supply is not None else ():
+            for one in every:
+                if one.call == session.call and (one.key != session.key or not one.use_cache):
+                    written, held = _written(session), _written(one)
+                    raise InvalidTask(
+                        f"{task}: it holds {held} and its queue joins {written}, which are two sessions, so that the"
+                        f" jobs would not be in the task's transaction: write {written} in both places"
+                    )
+
+
+def _all_of(needs: Sequence[Dependency]) -> Iterator[Dependency]:
+    for need in needs:
+        yield need
+        yield from _all_of(need.needs)
+
+
+def _written(dependency: Dependency) -> str:
+    scope = "" if dependency.scope is None else f', scope="{dependency.scope}"'
+    cache = "" if dependency.use_cache else ", use_cache=False"
+    return f"Depends({label(dependency.call)}{scope}{cache})"
 
 
 def overriding(task: str, dependency: Dependency, call: Callable[..., Any]) -> Dependency:

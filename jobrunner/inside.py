@@ -6,7 +6,7 @@ another write is refused at once.
 
 import inspect
 from contextvars import ContextVar, Token
-from typing import Any
+from typing import Any, Final
 
 from jobrunner.errors import InsideTransaction
 
@@ -37,6 +37,10 @@ class Inside:
 _inside: ContextVar[Inside | None] = ContextVar("jobrunner.inside", default=None)
 
 
+in_write: Final[ContextVar[bool]] = ContextVar("jobrunner.in_write", default=False)
+"""Whether the present code is a function of ``job.write()``: the thread that runs it is the one that writes."""
+
+
 def inside_of(store: object) -> Inside | None:
     """Return the transaction on the store that the present code runs inside of."""
     here = _inside.get()
@@ -53,8 +57,12 @@ def refuse_inside(store: object, what: object) -> None:
         InsideTransaction: it does.
     """
     if inside_of(store) is not None:
-        name = f"{what.__name__}()" if inspect.isfunction(what) else what
         raise InsideTransaction(
-            f"{name} waits for the store, and inside `job.transaction()` nobody else writes to it: call it before or"
-            " after the block"
+            f"{name_of(what)} waits for the store, and inside `job.transaction()` nobody else writes to it: call it"
+            " before or after the block"
         )
+
+
+def name_of(what: object) -> object:
+    """Return what a function is called in messages; a name as it is."""
+    return f"{what.__name__}()" if inspect.isfunction(what) else what

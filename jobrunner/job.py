@@ -152,7 +152,8 @@ class Job(_WithOrigin, Generic[R_co]):
         Raises:
             JobDead, JobCancelled, JobExpired: it will not succeed by itself.
             ResultTimeout: it is not finished yet; it goes on.
-            ResultNotStored: it succeeded, but what it returned could not be kept.
+            ResultNotStored: it succeeded, but what it returned could not be kept; or ``job.transaction()`` has settled
+                it, and its process died, or it goes on for more than 5 s, before the task returned.
             JobNotFound: it is past its retention.
         """
         value: R_co = await self._home().result_of(self, timeout)

@@ -69,8 +69,9 @@ class Joined:
         if (self._caller is not None and self._caller.has_raised) or sys.exc_info()[0] is not None:
             return
         logger.error(
-            "%s: the session ended with neither commit nor rollback after %d job(s) had been enqueued through it (%s):"
-            " they are not stored. Commit after the last enqueue: `await session.commit()`",
+            "%s: the session ended without a commit of the %d job(s) that had been enqueued through it (%s): they are"
+            " not stored. Commit after the last enqueue: `await session.commit()` (a bare connection that is closed"
+            " right after its rollback does not tell, and is named here as well)",
             "outside a request" if self._caller is None else self._caller.name,
             count,
             ", ".join(tasks),

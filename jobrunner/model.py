@@ -148,7 +148,10 @@ class Succeeded(NamedTuple):
     """Jobs to be stored along."""
 
 
-RESULT_PENDING: Final = "the process ended before the task had returned its result"
+RESULT_PENDING: Final = (
+    "the job's own transaction has settled it, and its task has not returned since: it still runs,"
+    " or its process has ended"
+)
 """``result_omitted`` of a job that its own transaction has settled, until the task has returned."""
 
 

@@ -122,15 +122,19 @@ class JobQueue:
             joining = self.joined(inside.source)
             return await joining._store_jobs(jobs, now)  # noqa: SLF001 - a view of this queue
         if self._joined is None:
-            return await self._committer.enqueue(jobs)
+            return await self._enqueue_alone(jobs)
         if len(jobs) > ROWS_PER_CALL:
             raise too_many(len(jobs))
         if self._worker.failed is not None:
             raise self._worker.failed
         return await self._joined.enqueue(jobs, now=now) if jobs else ()
 
+    async def _enqueue_alone(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued]:
+        self._store.refuse_wait("enqueue()")
+        return await self._committer.enqueue(jobs)
+
     async def _enqueue(self, job: Enqueue) -> Job[Any]:
-        (stored,) = await self._committer.enqueue((job,))
+        (stored,) = await self._enqueue_alone((job,))
         return self._stored(stored)
 
     async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
@@ -185,7 +189,7 @@ class JobQueue:
 
     async def store(self, jobs: Sequence[Enqueue]) -> None:
         """Store rows in one commit of their own, even on a view that joins a session."""
-        await self._committer.enqueue(jobs)
+        await self._enqueue_alone(jobs)
 
     async def store_with_changes(self, jobs: Sequence[Enqueue]) -> bool:
         """Store rows in the transaction of the session that this view joins, if it has changes to be committed.
@@ -336,7 +340,10 @@ class JobQueue:
     async def result_of(self, job: Job[Any], timeout: float | timedelta | None) -> Any:
         """Wait for a job's result; see ``Job.result``."""
         refuse_inside(self._store, "result()")
-        return result_in(await end_of(job, self._row_of, self._events, timeout), self._tasks)
+        row = await end_of(
+            job, self._row_of, self._events, timeout, lambda: self._store.refuse_wait("result()")
+        )
+        return result_in(row, self._tasks)
 
     async def _row_of(self, job: Job[Any]) -> JobRow:
         row = await self._store.get(job.id)

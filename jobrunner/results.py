@@ -24,8 +24,13 @@ async def end_of(
     read: Callable[[Job[Any]], Awaitable[JobRow]],
     events: Events,
     timeout: float | timedelta | None,
+    refuse_wait: Callable[[], None],
 ) -> JobRow:
     """Wait until a job has come to its end, here or in another process, and return its row.
+
+    Args:
+        read: reads its row anew.
+        refuse_wait: raises where a wait would be for the caller itself: no worker could write what becomes of the job.
 
     Raises:
         ResultTimeout: it has not, in that time.
@@ -40,6 +45,7 @@ async def end_of(
             row = await read(job)
             if row.state in FINISHED and not _is_returning(row):
                 return row
+            refuse_wait()
             left_s = POLL_S if deadline is None else min(POLL_S, deadline - loop.time())
             if left_s <= 0:
                 raise ResultTimeout(

@@ -8,7 +8,8 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from jobrunner.call import Call
-from jobrunner.errors import NotRunning, WrongThread
+from jobrunner.errors import InvalidWrite, NotRunning, WrongThread
+from jobrunner.inside import in_write
 from jobrunner.job import Job
 from jobrunner.queue import JobQueue
 from jobrunner.shield import at_once
@@ -36,6 +37,7 @@ class SyncQueue:
 
         Raises:
             WrongThread: called on an event loop's own thread.
+            InvalidWrite: called in a function of ``job.write()``.
         """
         self._check_thread("enqueue(task, ...)")
         queue = self._find()
@@ -85,9 +87,9 @@ class SyncQueue:
             self._check_thread("...")
             loop = self._find().loop
             future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        except (WrongThread, RuntimeError) as error:
+        except (WrongThread, InvalidWrite, RuntimeError) as error:
             coroutine.close()
-            if isinstance(error, WrongThread):
+            if not isinstance(error, RuntimeError):
                 raise
             raise NotRunning("the runner's event loop has been closed") from error
         while True:
@@ -101,6 +103,11 @@ class SyncQueue:
                     raise NotRunning("the runner's event loop was closed meanwhile") from None
 
     def _check_thread(self, call: str) -> None:
+        if in_write.get():
+            raise InvalidWrite(
+                f"sync.{call} in a function of job.write() would wait for the transaction that it runs in, and so would"
+                " everybody else: enqueue in the task, or in `job.transaction()`"
+            )
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:

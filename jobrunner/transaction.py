@@ -5,6 +5,7 @@ exactly if the job has succeeded, and an attempt whose job was taken away from i
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -24,8 +25,8 @@ from jobrunner.errors import (
 )
 from jobrunner.injection import Dependency
 from jobrunner.inside import Inside
-from jobrunner.model import RESULT_PENDING, Ended, Succeeded
-from jobrunner.resolution import Resolved, Surroundings
+from jobrunner.model import RESULT_PENDING, Ended, Returned, Succeeded
+from jobrunner.resolution import InThread, Resolved, Surroundings
 from jobrunner.shield import at_once, to_the_end
 from jobrunner.store.protocol import Session, Store
 from jobrunner.threads import Threads
@@ -83,9 +84,10 @@ class Transactions:
 
     async def _settle(self, attempt: Attempt, success: Succeeded, session: Session) -> None:
         job = attempt.job
-        if not await session.has_changes():
-            if await session.has_committed():
-                self._warn_of_commit(attempt)
+        has_changes = await session.has_changes()
+        if await session.has_committed():
+            self._warn_of_commit(attempt)
+        if not has_changes:
             return
         if success.writes:
             await session.rollback()
@@ -102,6 +104,27 @@ class Transactions:
             raise
         attempt.has_committed = True
         self.tell()
+
+    async def look_behind(self, attempt: Attempt, threads: Threads) -> None:
+        """Say so if an attempt has written more behind the transaction that has settled its job."""
+        with contextlib.suppress(Exception):  # of a session that it has closed, for one
+            session = self.session_of(attempt)
+            if session is None:
+                return
+            if session.blocking:
+                blocking: Session = session
+                has_changes = await to_the_end(threads.run(lambda: at_once(blocking.has_changes())))
+            else:
+                has_changes = await session.has_changes()
+            if has_changes:
+                job = attempt.job
+                logger.error(
+                    "%s %s has written through its session after its transaction had settled it, and that is not"
+                    " committed: let the block be its last part",
+                    job.task,
+                    job.id,
+                    extra=extra(job),
+                )
 
     def _warn_of_commit(self, attempt: Attempt) -> None:
         job = attempt.job
@@ -145,8 +168,7 @@ class Transaction:
             StoreBusy: others write for too long.
         """
         store = self._transactions.store
-        resolved = self._resolved()
-        source = await resolved.add(self._dependency(), self._in_thread)
+        source = await self._source(self._dependency(), self._in_thread)
         session = store.session(source)
         turn = store.turn(self._holder)
         await turn.__aenter__()
@@ -227,7 +249,7 @@ class Transaction:
         dependency = self._dependency()
         if _waits(dependency):
             raise InvalidSession(f"job.transaction(): {advice}")
-        source = at_once(self._resolved().add(dependency, here))
+        source = at_once(self._source(dependency, here))
         session = self._transactions.store.session(source)
         if not session.blocking:
             raise InvalidSession(f"job.transaction(): {advice}")
@@ -253,6 +275,12 @@ class Transaction:
                 "a transaction of this attempt has settled the job already: put what belongs together into one block"
             )
         return session
+
+    async def _source(self, dependency: Dependency, in_thread: InThread) -> Any:
+        resolved = self._resolved()
+        # One that the attempt was injected in another scope is the same one here: a second would wait for the first.
+        held = resolved.value_of(dependency.call)
+        return await resolved.add(dependency, in_thread) if held is None else held
 
     def _resolved(self) -> Resolved:
         attempt = self._attempt
@@ -291,6 +319,12 @@ class Transaction:
         if error is None:
             added = self._attempt.take_added("the transaction of this attempt has settled the job")
             try:
+                if not await self._is_settled(session):
+                    raise InvalidSession(
+                        f"{self._holder}: the block has rolled its transaction back, and the end of the job with it:"
+                        " leave the block by an exception, or let only a part be undone, as by"
+                        " `async with session.begin_nested():`"
+                    )
                 if added:
                     await session.enqueue(added, now=now_us())
                 await session.commit()
@@ -301,6 +335,20 @@ class Transaction:
             self._transactions.tell()
         else:
             await session.rollback()
+            with contextlib.suppress(
+                Exception
+            ):  # whatever keeps the session from answering, the error is told
+                if await self._is_settled(session):
+                    # The block has committed before the error.
+                    self._attempt.transaction_ended = self._ended
+                await session.rollback()
+
+    async def _is_settled(self, session: Session) -> bool:
+        """Return whether the end of the job is still in the transaction, or has been committed."""
+        ended = self._ended
+        assert ended is not None  # noqa: S101 - begun
+        same = Returned(self._attempt.job, ended, None, RESULT_PENDING)
+        return await session.settle(same, now=now_us())
 
 
 def _waits(dependency: Dependency) -> bool:

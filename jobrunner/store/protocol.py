@@ -126,7 +126,8 @@ class Session(Protocol):
 
         Args:
             tell: called soon after it has been committed, never before others see its rows; on any thread.
-            lost: called if it ends with neither commit nor rollback, where that can be known.
+            lost: called if it ends with neither commit nor rollback, where that can be known; also if it was closed
+                too soon after a rollback for that to be seen.
         """
         ...
 
@@ -192,6 +193,17 @@ class Store(Protocol):
         """
         ...
 
+    def refuse_wait(self, what: object) -> None:
+        """Raise if the calling code holds a transaction that keeps others from writing, as far as the store can know.
+
+        Args:
+            what: what is about to wait for a write, or the function that would do it; for the error.
+
+        Raises:
+            InsideTransaction: it would wait for itself.
+        """
+        ...
+
     def turn(self, holder: str) -> AbstractAsyncContextManager[None]:
         """Let nobody else write inside the block: for a transaction on a connection of the application's.
 
@@ -240,7 +252,8 @@ class Store(Protocol):
 
         Args:
             now: the present.
-            thorough: also look at workers whose lock cannot be found by the cheap look.
+            thorough: also look at workers whose lock cannot be found by the cheap look, and, once a worker with tasks
+                has joined, take the jobs of those that claimed without having joined or after they were found dead.
         """
         ...
 

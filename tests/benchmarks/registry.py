@@ -24,6 +24,7 @@ MEASUREMENTS: Final[dict[str, Measurement]] = {
     "one-by-one": latency.one_by_one,
     "joined": sessions.joined,
     "settled": sessions.settled,
+    "gate": sessions.gate,
     "writes": throughput.writes,
     "start": latency.start,
     "schedule": latency.schedule,

@@ -1,15 +1,16 @@
-"""A job in the request's transaction: what it adds to the same transaction of the application's own."""
+"""Transactions of the application's own: what a job adds to one, and how long a task waits for its turn."""
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from jobrunner import JobContext, JobRunner
 from jobrunner.clock import now_us
 from jobrunner.model import Claim, Claimed, Ended, Succeeded
 from jobrunner.sqlalchemy import attach
@@ -20,6 +21,7 @@ from tests.benchmarks.figures import Row
 from tests.benchmarks.workload import Workload
 
 TRANSACTIONS = 1_000
+WAITS = 500
 WARM_UP = 50
 WORKER = 4711
 
@@ -50,6 +52,59 @@ def joined(bench: Bench) -> list[Row]:
 def settled(bench: Bench) -> list[Row]:
     """Insert a row through an ``AsyncSession`` and commit, with the settle of a running job beside it and without."""
     return _beside(bench, "commit of a job with one row in its session, p50", _settles)
+
+
+def gate(bench: Bench) -> list[Row]:
+    """Have four tasks at a time wait for ``job.transaction()``, beside 100 enqueuers who never pause."""
+    middle, worst = [], []
+    for _ in range(bench.runs):
+        with bench.place() as place:
+            waits = asyncio.run(_waits(place / "jobs.sqlite"))
+        middle.append(median(waits))
+        worst.append(max(waits))
+    return [
+        Row("wait for job.transaction() beside 100 enqueuers, p50", "ms", middle),
+        Row("  worst", "ms", worst, target=250),
+    ]
+
+
+async def _waits(file: Path) -> list[float]:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{file}")
+    attach(engine)
+
+    async def get_session() -> AsyncIterator[AsyncSession]:
+        async with AsyncSession(engine) as session:
+            yield session
+
+    jobs = JobRunner(file, queues={"default": 20, "writers": 4}, session=get_session)
+    waits: list[float] = []
+    enough = asyncio.Event()
+
+    @jobs.task(queue="writers", max_attempts=1)
+    async def add(job: JobContext) -> None:
+        asked = time.perf_counter()
+        async with job.transaction() as session:
+            waits.append((time.perf_counter() - asked) * 1000)
+            session.add(_Order(item="tea"))
+        if len(waits) == WAITS:
+            enough.set()
+
+    @jobs.task
+    async def noop() -> None: ...
+
+    async def enqueue() -> None:
+        while not enough.is_set():
+            await noop.enqueue()
+
+    async with jobs.running():
+        async with engine.begin() as connection:
+            await connection.run_sync(_Base.metadata.create_all)
+        await jobs.enqueue_many([add.call() for _ in range(WAITS)])
+        async with asyncio.timeout(120), asyncio.TaskGroup() as callers:
+            for _ in range(100):
+                callers.create_task(enqueue())
+    await engine.dispose()
+    return waits
 
 
 def _beside(

@@ -314,6 +314,31 @@ async def test_D4_a_replay_starts_without_the_past(rig: Rig) -> None:
     assert (await row_of(rig.store, job.id)).crashes == 0
 
 
+async def test_recover_takes_the_jobs_of_a_worker_that_nobody_knows(store: Store) -> None:
+    """It was found dead while it lived, and went on claiming."""
+    twice, once = new(), new(max_attempts=1)
+    await enqueue(store, twice, once)
+    assert len(await claim(store)) == 2
+    # Nobody is there yet who knows how often they may run.
+    assert await store.recover(now=NOW, thorough=True) == Recovered([], 0, [])
+    await store.join(worker_row(OTHER_WORKER, tasks={"work": 2}), ignore)
+    assert await store.recover(now=NOW, thorough=False) == Recovered([], 0, [])
+    assert await store.recover(now=NOW, thorough=True) == Recovered([WORKER], 1, [once.id])
+    row = await row_of(store, twice.id)
+    assert (row.state, row.attempt) == ("queued", 1)
+    assert [one.outcome for one in await store.attempts(row.seq)] == ["lost"]
+
+
+async def test_recover_buries_the_jobs_of_a_worker_that_nobody_knows_by_the_limit_of_the_others(
+    store: Store,
+) -> None:
+    job = new()
+    await enqueue(store, job)
+    await claim(store)
+    await store.join(worker_row(OTHER_WORKER, tasks={"work": 1}), ignore)
+    assert await store.recover(now=NOW, thorough=True) == Recovered([WORKER], 0, [job.id])
+
+
 # -- between processes -------------------------------------------------------------------------------
 
 

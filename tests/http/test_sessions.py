@@ -1,10 +1,11 @@
 """Routes whose queue joins the request's session: one transaction, one session, one answer."""
 
 import asyncio
+import contextvars
 import logging
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,9 +17,11 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from jobrunner import (
     ConfigurationError,
+    InsideTransaction,
     InvalidOptions,
     InvalidSession,
     JobQueue,
@@ -28,9 +31,9 @@ from jobrunner import (
     TaskRouter,
     WrongThread,
 )
-from jobrunner.fastapi import Queue, bearer, job_queue, sync_job_queue
+from jobrunner.fastapi import Background, Queue, bearer, job_queue, sync_job_queue
 from jobrunner.fastapi import SyncQueue as PlainSyncQueue
-from tests.engine import PATIENCE_S, soon, worker_of
+from tests.engine import PATIENCE_S, soon, store_of, worker_of
 from tests.sessions import async_engine, count_jobs, count_rows, make_table, sync_engine
 
 tasks = TaskRouter()
@@ -126,6 +129,112 @@ def test_route_and_queue_hold_one_session_and_commit_once(shop: Shop) -> None:
 
 async def _result(jobs: JobRunner, id: str) -> object:
     return await (await jobs.get(id)).result(PATIENCE_S)
+
+
+@pytest.mark.parametrize("verb", ["enqueue", "enqueue_many", "cancel", "result"])
+def test_write_of_its_own_beside_a_session_that_has_written_is_refused_at_once(
+    shop: Shop, verb: str
+) -> None:
+    """It would wait for a commit that comes after it."""
+    jobs = shop.jobs
+    calls: dict[str, Callable[[str], Awaitable[object]]] = {
+        "enqueue": lambda _: ship.enqueue(2),
+        "enqueue_many": lambda _: jobs.enqueue_many([ship.call(2)]),
+        "cancel": jobs.cancel,
+        "result": lambda id: _result(jobs, id),
+    }
+
+    @shop.app.post("/{id}")
+    async def post(id: str) -> str:
+        async with AsyncSession(shop.engine) as session:
+            await session.execute(text("SELECT 1"))
+            await ship.enqueue(1)  # one that has read alone keeps nobody from writing
+            await session.execute(ADD)
+            with pytest.raises(InsideTransaction) as refused:
+                await calls[verb](id)
+            await session.commit()
+            await ship.enqueue(3)
+            return str(refused.value)
+
+    with shop.open() as client:
+        later: str = shop.run(_store_for_later, jobs)
+        assert "Depends(jobs.queue)" in client.post(f"/{later}").json()
+        assert (count_jobs(shop.path), count_rows(shop.path)) == (3, 1)
+
+
+async def _store_for_later(jobs: JobRunner) -> str:
+    return (await jobs.enqueue(bill.options(delay=3600), 0)).id
+
+
+def test_background_beside_a_session_that_has_written_is_refused_at_once(tmp_db: Path) -> None:
+    """A runner that knows no session cannot store the tasks with its rows."""
+    jobs, engine = JobRunner(tmp_db), async_engine(tmp_db)
+    jobs.include(tasks)
+    app = FastAPI(lifespan=jobs.lifespan)
+
+    async def get_session() -> AsyncIterator[AsyncSession]:
+        async with AsyncSession(engine) as session, session.begin():
+            yield session
+
+    @app.post("/")
+    async def post(
+        session: Annotated[AsyncSession, Depends(get_session, scope="function")],
+        background: Background,
+    ) -> None:
+        await session.execute(ADD)
+        background.add_task(ship, 1)
+
+    with TestClient(app) as client:
+        make_table(tmp_db)
+        with pytest.raises(InsideTransaction):
+            client.post("/")
+        assert (count_jobs(tmp_db), count_rows(tmp_db)) == (0, 0)
+        assert client.portal is not None
+        client.portal.call(engine.dispose)
+
+
+def test_write_of_its_own_beside_a_session_of_a_def_route_is_refused_at_once(shop: Shop) -> None:
+    engine = sync_engine(shop.path)
+
+    @shop.app.post("/")
+    def post() -> str:
+        with Session(engine) as session:
+            session.execute(ADD)
+            with pytest.raises(InsideTransaction):
+                shop.jobs.sync.enqueue(ship, 1)
+            session.commit()
+            return shop.jobs.sync.enqueue(ship, 2).id
+
+    with shop.open() as client:
+        id = client.post("/").json()
+        assert shop.ids() == [id]
+    engine.dispose()
+
+
+async def test_session_of_somebody_else_on_the_same_connection_is_waited_for(tmp_db: Path) -> None:
+    """The pool hands a connection to one after another; what the first one has begun is over."""
+    make_table(tmp_db)
+    engine = async_engine(tmp_db, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0)
+    begun, checked = asyncio.Event(), asyncio.Event()
+
+    async def write() -> None:
+        async with AsyncSession(engine) as session:
+            await session.execute(ADD)
+            begun.set()
+            await soon(checked.wait())
+
+    jobs = JobRunner(tmp_db)
+    async with jobs.running():
+        async with AsyncSession(engine) as session:
+            await session.execute(ADD)
+            with pytest.raises(InsideTransaction):
+                store_of(jobs).refuse_wait("this")
+        somebody = asyncio.create_task(write(), context=contextvars.Context())
+        await soon(begun.wait())
+        store_of(jobs).refuse_wait("this")
+        checked.set()
+        await somebody
+    await engine.dispose()
 
 
 def test_job_queue_is_the_same_function_for_the_same_argument() -> None:
@@ -306,7 +415,7 @@ def test_session_that_only_closes_is_an_error_that_names_the_route_and_the_tasks
 
     with TestClient(app) as client:
         assert client.post("/register?refuse=true").status_code == 409
-        assert "neither" not in caplog.text
+        assert "without a commit" not in caplog.text
         client.post("/register").raise_for_status()
         assert client.portal is not None
         client.portal.call(engine.dispose)
@@ -314,6 +423,7 @@ def test_session_that_only_closes_is_an_error_that_names_the_route_and_the_tasks
     (said,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert "POST /register" in said.message
     assert "ship" in said.message
+    assert "without a commit of the 1 job(s)" in said.message
     assert "await session.commit()" in said.message
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from tenacity import wait_none
 
+import jobrunner.queue
 from jobrunner import (
     Injected,
     InsideTransaction,
@@ -25,6 +26,7 @@ from jobrunner import (
     JobQueue,
     JobRunner,
     LeaseLost,
+    ResultNotStored,
     TaskRouter,
 )
 from jobrunner.sqlalchemy import attach
@@ -255,6 +257,143 @@ async def test_transaction_of_an_attempt_whose_lease_was_taken_writes_nothing(si
 async def until_idle(jobs: JobRunner) -> None:
     while any(supervisor_of(jobs)._busy.values()):  # noqa: ASYNC110
         await asyncio.sleep(0.01)  # noqa: TID251 - nobody tells of a stale end
+
+
+async def test_result_of_a_task_that_lingers_behind_its_transaction_is_given_up_and_still_kept(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row is the same if the process died there."""
+    gate = Gate()
+
+    @site.tasks.task
+    async def work(job: JobContext) -> str:
+        async with job.transaction() as tx:
+            await site.add(tx, "a")
+        await gate.enter()
+        return "late"
+
+    async with site.open():
+        job = await work.enqueue()
+        await gate.arrival()
+        assert (await job.refresh()).state == "succeeded"
+        with monkeypatch.context() as patch:
+            patch.setattr(jobrunner.queue, "RETURN_US", 0)
+            with pytest.raises(ResultNotStored, match="has not returned since"):
+                await job.result(timeout=15)
+        gate.open()
+        assert await job.result(timeout=15) == "late"
+
+
+async def test_transaction_takes_the_session_that_the_attempt_holds_in_another_scope(
+    site: Site,
+) -> None:
+    """A second one would wait for the first."""
+    session_dep = Annotated[Any, Depends(site.get_session, scope="function")]
+
+    @site.tasks.task
+    async def work(job: JobContext, session: session_dep = Injected) -> bool:
+        async with job.transaction() as tx:
+            await site.add(tx, "a")
+        return tx is session
+
+    async with site.open():
+        assert await (await work.enqueue()).result(timeout=15)
+        assert site.words() == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["AsyncSession", "aiosqlite"])
+async def test_row_that_is_written_behind_the_block_is_an_error_in_the_log(
+    tmp_db: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A session that is in a block of its own refuses that itself."""
+    site = Site(tmp_db, kind)
+
+    @site.tasks.task
+    async def work(job: JobContext) -> str:
+        async with job.transaction() as tx:
+            await site.add(tx, "a")
+        await site.add(tx, "b")
+        return "done"
+
+    async with site.open():
+        assert await (await work.enqueue()).result(timeout=15) == "done"
+    assert site.words() == ["a"]
+    (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert "after its transaction had settled it" in said
+
+
+async def test_row_that_a_def_task_writes_behind_the_block_is_an_error_in_the_log(
+    blocking: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    @blocking.tasks.task
+    def work(job: JobContext) -> str:
+        with job.transaction() as tx:
+            blocking.add_now(tx, "a")
+        blocking.add_now(tx, "b")
+        return "done"
+
+    async with blocking.open():
+        assert await (await work.enqueue()).result(timeout=15) == "done"
+    assert blocking.words() == ["a"]
+    assert "after its transaction had settled it" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["AsyncSession", "aiosqlite"])
+async def test_rollback_in_the_block_undoes_the_end_of_the_job_and_fails_the_attempt(
+    tmp_db: Path, kind: str
+) -> None:
+    """Else the rows behind it would be committed, and the job be running for ever."""
+    site = Site(tmp_db, kind)
+
+    @site.tasks.task
+    async def work(job: JobContext) -> None:
+        async with job.transaction() as tx:
+            await site.add(tx, "a")
+            if job.attempt == 1:
+                await tx.rollback()
+                await site.add(tx, "b")
+
+    async with site.open():
+        job = await ended(await work.enqueue())
+        assert [one.outcome for one in job.history] == ["failed", "succeeded"]
+        assert "begin_nested" in (job.history[0].error or "")
+        assert site.words() == ["a"]
+
+
+async def test_rollback_in_the_block_of_a_def_task_fails_the_attempt(blocking: Site) -> None:
+    @blocking.tasks.task
+    def work(job: JobContext) -> None:
+        with job.transaction() as tx:
+            blocking.add_now(tx, "a")
+            if job.attempt == 1:
+                tx.rollback()
+
+    async with blocking.open():
+        job = await ended(await work.enqueue())
+        assert [one.outcome for one in job.history] == ["failed", "succeeded"]
+        assert blocking.words() == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["AsyncSession", "aiosqlite"])
+async def test_error_behind_a_commit_in_the_block_leaves_the_job_succeeded(
+    tmp_db: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site(tmp_db, kind)
+
+    @site.tasks.task
+    async def work(job: JobContext) -> None:
+        async with job.transaction() as tx:
+            await site.add(tx, "a")
+            await tx.commit()
+            await site.add(tx, "b")
+            raise ValueError("too late")
+
+    async with site.open():
+        job = await work.enqueue()
+        await soon(asyncio.create_task(until_logged(caplog, "after its transaction")))
+        job = await job.refresh()
+        assert (job.state, len(job.history)) == ("succeeded", 1)
+        assert site.words() == ["a"]
 
 
 async def test_session_of_the_block_is_cleaned_up_after_the_attempt(site: Site) -> None:
@@ -620,6 +759,25 @@ async def test_commit_of_the_handlers_own_is_warned_of_once_per_task(
         assert [record.levelno for record in warnings] == [logging.WARNING]
 
 
+async def test_commit_in_the_middle_of_the_handler_is_warned_of(
+    tmp_db: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bare connection does not tell of it once it is in its next transaction."""
+    site = Site(tmp_db, "AsyncSession")
+    session_dep = Annotated[Any, Depends(site.get_session)]
+
+    @site.tasks.task
+    async def work(session: session_dep = Injected) -> None:
+        await site.add(session, "a")
+        await session.commit()
+        await site.add(session, "b")
+
+    async with site.open():
+        await (await work.enqueue()).result(timeout=15)
+        assert site.words() == ["a", "b"]
+    assert "work commits its session itself" in caplog.text
+
+
 async def test_B16_injected_session_of_an_attempt_whose_lease_was_taken_writes_nothing(
     site: Site,
 ) -> None:
@@ -670,3 +828,26 @@ async def test_queue_of_the_runner_joins_the_injected_session(site: Site) -> Non
         (one,) = (await jobs.list(task="child")).items
         assert await one.result(timeout=15) == "2"
         assert site.words() == ["2"]
+
+
+async def test_write_of_its_own_beside_the_injected_session_is_refused_at_once(
+    tmp_db: Path,
+) -> None:
+    site = Site(tmp_db, "AsyncSession")
+    session_dep = Annotated[Any, Depends(site.get_session)]
+
+    @site.tasks.task
+    async def child() -> None: ...
+
+    @site.tasks.task
+    async def work(session: session_dep = Injected) -> str:
+        await site.add(session, "a")
+        with pytest.raises(InsideTransaction) as refused:
+            await child.enqueue()
+        await child.options(session=session).enqueue()
+        return str(refused.value)
+
+    async with site.open() as jobs:
+        assert "options(session=session)" in await (await work.enqueue()).result(timeout=15)
+        assert len((await jobs.list(task="child")).items) == 1
+        assert site.words() == ["a"]

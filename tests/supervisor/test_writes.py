@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -378,3 +378,43 @@ async def test_write_that_returns_a_coroutine_fails_the_attempt(jobs: JobRunner)
     async with jobs.running():
         job = await ended(await enqueue("word"))
         assert job.history[0].error_type == "InvalidWrite"
+
+
+async def test_write_that_yields_fails_the_attempt(jobs: JobRunner) -> None:
+    def add_lazily(connection: sqlite3.Connection, word: str) -> Iterator[None]:
+        add(connection, word)
+        yield
+
+    enqueue = writing(jobs, add_lazily)
+    async with jobs.running():
+        job = await ended(await enqueue("one"))
+        assert job.state == "dead"
+        assert "nobody" in ((await jobs.dead_letters.get(job.id)).error or "")
+        assert words(jobs) == []
+
+
+@pytest.mark.parametrize("verb", ["enqueue", "cancel", "run"])
+async def test_write_that_would_wait_for_the_queue_fails_the_attempt(
+    jobs: JobRunner, verb: str
+) -> None:
+    """Its thread is the one that writes: without this nobody would write any more."""
+
+    @jobs.task
+    async def nothing() -> None: ...
+
+    def ask(connection: sqlite3.Connection, id: str) -> None:
+        add(connection, id)
+        match verb:
+            case "enqueue":
+                jobs.sync.enqueue(nothing)
+            case "cancel":
+                jobs.sync.cancel(id)
+            case _:
+                jobs.sync.run(jobs.get(id))
+
+    enqueue = writing(jobs, ask)
+    async with jobs.running():
+        job = await ended(await enqueue("one"))
+        assert job.state == "dead"
+        assert "enqueue in the task" in ((await jobs.dead_letters.get(job.id)).error or "")
+        assert words(jobs) == []

@@ -19,8 +19,16 @@ from fastapi import (
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 from starlette.requests import HTTPConnection
 
-from jobrunner import Injected, InvalidArguments, InvalidTask, JobContext, JobRunner, TaskRouter
-from jobrunner.fastapi import Queue, SyncQueue
+from jobrunner import (
+    Injected,
+    InvalidArguments,
+    InvalidTask,
+    JobContext,
+    JobQueue,
+    JobRunner,
+    TaskRouter,
+)
+from jobrunner.fastapi import Queue, SyncQueue, job_queue
 from jobrunner.injection import Dependency, kind_of, label
 from tests.unit import postponed
 
@@ -33,6 +41,10 @@ class Session: ...
 
 def get_session() -> Session:
     return Session()
+
+
+def open_session() -> Iterator[Session]:
+    yield Session()
 
 
 SessionDep = Annotated[Session, Depends(get_session)]
@@ -301,6 +313,34 @@ REFUSED: list[tuple[Callable[..., Any] | Any, str]] = [
     (Unhashable(), "which has no hash"),
     (3, "parameter 'it' depends on 3, which cannot be called: write Depends(f)"),
 ]
+
+
+@pytest.mark.parametrize(
+    "held", [Depends(open_session), Depends(open_session, scope="function", use_cache=False)]
+)
+def test_queue_that_joins_another_session_than_the_one_held_is_refused(
+    router: TaskRouter, held: Any
+) -> None:
+    joined = job_queue(Depends(open_session, scope="function"))
+
+    async def work(
+        session: Annotated[Session, held] = Injected,
+        queue: Annotated[JobQueue, Depends(joined)] = Injected,
+    ) -> None: ...
+
+    with pytest.raises(InvalidTask, match=r'write Depends\(open_session, scope="function"\)'):
+        router.task(work)
+
+
+def test_queue_that_joins_the_session_that_is_held_is_taken(router: TaskRouter) -> None:
+    marker = Depends(open_session, scope="function")
+
+    async def work(
+        session: Annotated[Session, marker] = Injected,
+        queue: Annotated[JobQueue, Depends(job_queue(marker))] = Injected,
+    ) -> None: ...
+
+    assert len(needs_of(router.task(work))) == 2
 
 
 @pytest.mark.parametrize(("call", "said"), REFUSED, ids=[label(call) for call, _ in REFUSED])

@@ -126,8 +126,8 @@ def _has_unflushed(session: Session) -> bool:
 
 def _has_changed(grip: Grip) -> bool:
     """Return whether its transaction has changed rows; one that only reads has nothing to be committed."""
-    driver, attachment = grip
-    return _in_transaction(driver) and bool(driver.total_changes != attachment.changes_at_begin)
+    begun = grip.attachment.begun
+    return begun is not None and begun.has_changed()
 
 
 def _in_transaction(driver: Any) -> bool:

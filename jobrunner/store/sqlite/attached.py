@@ -14,6 +14,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
 from jobrunner.errors import ConfigurationError
 from jobrunner.store.sqlite import joined
+from jobrunner.store.sqlite.begun import Begun, note
 from jobrunner.store.sqlite.files import FileIdentity
 
 Durability = Literal["full", "normal"]
@@ -30,12 +31,14 @@ ATTACH: Final = (
 class Attachment:
     """What is known of one connection of an attached engine."""
 
-    def __init__(self, durability: str) -> None:
+    def __init__(self, durability: str, database: str) -> None:
         self.durability = durability
+        self.database = database
+        """The file as its engine names it."""
         self.file: FileIdentity | None = None
         """The store's file, once the connection was found to be one to it."""
-        self.changes_at_begin = 0
-        """Rows that the connection had changed when its transaction began: one that has read alone has no more."""
+        self.begun: Begun | None = None
+        """The transaction that it has begun last."""
 
 
 engines: "WeakKeyDictionary[Dialect, str]" = WeakKeyDictionary()
@@ -70,17 +73,20 @@ def attach(engine: AsyncEngine | Engine, durability: Durability) -> None:
         )
     _refuse_if_used(sync, is_async=isinstance(engine, AsyncEngine))
     engines[dialect] = durability
-    event.listen(sync, "connect", _Prepare(durability))
+    event.listen(sync, "connect", _Prepare(durability, database))
     event.listen(sync, "reset", _end_transaction)
-    event.listen(sync, "begin", _note_changes)
+    event.listen(sync, "begin", _note_begin)
 
 
-def _note_changes(connection: Connection) -> None:
+def _note_begin(connection: Connection) -> None:
     proxied = connection.connection
     attachment: Attachment | None = proxied.info.get(ATTACHED)
-    driver: Any = proxied.driver_connection
-    if attachment is not None:
-        attachment.changes_at_begin = driver.total_changes
+    if attachment is None:
+        return
+    if attachment.begun is not None:
+        attachment.begun.over = True
+    attachment.begun = Begun(proxied.driver_connection, attachment.database)
+    note(attachment.begun)
 
 
 def _refuse_if_used(engine: Engine, *, is_async: bool) -> None:
@@ -100,8 +106,9 @@ def _refuse_if_used(engine: Engine, *, is_async: bool) -> None:
 class _Prepare:
     """Sets each new connection of an engine."""
 
-    def __init__(self, durability: str) -> None:
+    def __init__(self, durability: str, database: str) -> None:
         self._durability = durability
+        self._database = database
 
     def __call__(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         driver = entry.driver_connection
@@ -110,7 +117,7 @@ class _Prepare:
             adapted.run_async(self._prepare)
         else:
             joined.keep_promises(_raw(driver), self._durability)
-        entry.info[ATTACHED] = Attachment(self._durability)
+        entry.info[ATTACHED] = Attachment(self._durability, self._database)
 
     async def _prepare(self, driver: aiosqlite.Connection) -> None:
         hop: Callable[..., Awaitable[None]] = driver._execute  # noqa: SLF001 - as in ``connection``

@@ -118,7 +118,7 @@ class AiosqliteSession(Joining):
 
     async def has_committed(self) -> bool:
         """See ``Session.has_committed``."""
-        return await self._hop(_has_committed)
+        return _has_committed(self.source)
 
     async def begin(self) -> None:
         """See ``Session.begin``."""
@@ -214,8 +214,8 @@ def _in_transaction(conn: sqlite3.Connection) -> bool:
     return conn.in_transaction
 
 
-def _has_committed(conn: sqlite3.Connection) -> bool:
-    # Or rolled back; a connection does not tell.
+def _has_committed(conn: sqlite3.Connection | aiosqlite.Connection) -> bool:
+    # Or rolled back; a connection does not tell, and nothing at all while it is in another transaction.
     return conn.total_changes > 0 and not conn.in_transaction
 
 

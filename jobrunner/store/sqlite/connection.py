@@ -209,7 +209,10 @@ def as_ours(  # noqa: PLR0911 - a table
     """Return the ``StoreError`` that says what a driver's error means for the store at ``path``."""
     match primary_code(error):
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return StoreBusy(f"another program holds the write lock of {path} for too long")
+            return StoreBusy(
+                f"somebody holds the write lock of {path} for too long: another program, or a session that has written"
+                " and is not committed"
+            )
         case sqlite3.SQLITE_INTERRUPT:
             # By our own close: see ``Connection.close``.
             return StoreUnavailable(f"{path} is not open any more")

@@ -311,7 +311,7 @@ def _workers(conn: sqlite3.Connection, path: Path, now: Callable[[], int]) -> It
             "problem",
             "orphans",
             f"{jobs} job(s) are marked as running by worker {worker}, which is not there",
-            "report this; it must not be",
+            "start the application: its workers take them over within seconds, and if not, report it",
         )
     for worker in lock_files:
         yield Finding(

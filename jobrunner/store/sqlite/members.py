@@ -90,7 +90,38 @@ def take_jobs(conn: sqlite3.Connection, worker: int, now: int) -> Taken | None:
     if not deleted:
         return None
     # What the dead one knew of its tasks: the process that finds it may have no code of them, or a later one.
-    max_attempts: Mapping[str, int | None] = json.loads(deleted[0][0])
+    return _take(conn, worker, json.loads(deleted[0][0]), now)
+
+
+def has_orphans(conn: sqlite3.Connection) -> bool:
+    """Return whether ``take_orphans`` would find any."""
+    return bool(_orphaned(conn))
+
+
+def take_orphans(conn: sqlite3.Connection, now: int) -> Mapping[int, Taken]:
+    """Take away the jobs of workers that have no row, by worker.
+
+    Such a worker was taken for dead while it lived, and claimed jobs until it noticed: nobody else would look for them.
+    How often they may run is asked of the workers that are there.
+    """
+    max_attempts: dict[str, int | None] = {}
+    for row in rows(conn):
+        max_attempts.update(row.tasks)
+    return {worker: _take(conn, worker, max_attempts, now) for worker in _orphaned(conn)}
+
+
+def _orphaned(conn: sqlite3.Connection) -> Sequence[int]:
+    found = conn.execute(
+        "SELECT DISTINCT worker FROM jobrunner_jobs"
+        " WHERE state = 'running' AND worker NOT IN (SELECT worker FROM jobrunner_workers)"
+        " AND EXISTS (SELECT 1 FROM jobrunner_workers WHERE tasks <> '{}')"
+    )
+    return [worker for (worker,) in found]
+
+
+def _take(
+    conn: sqlite3.Connection, worker: int, max_attempts: Mapping[str, int | None], now: int
+) -> Taken:
     requeued, buried = 0, list[str]()
     done, stopped = list[str](), list[str]()
     held = conn.execute(

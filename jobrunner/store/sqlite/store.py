@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from jobrunner.clock import SECOND_US
-from jobrunner.errors import StoreReplaced, StoreUnavailable
-from jobrunner.inside import refuse_inside
+from jobrunner.errors import InsideTransaction, StoreReplaced, StoreUnavailable
+from jobrunner.inside import name_of, refuse_inside
 from jobrunner.model import (
     AttemptRow,
     DeadReason,
@@ -31,6 +31,7 @@ from jobrunner.model import (
 from jobrunner.store.protocol import Page, Recovered, Replayed, Session, Slice
 from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite import (
+    begun,
     commands,
     copy,
     files,
@@ -131,10 +132,13 @@ class SqliteStore:
             self._claim = None
 
     async def _write(self, function: Callable[..., T], *args: Any) -> T:
-        refuse_inside(self, function)
+        self.refuse_wait(function)
+        return await self._open_writer().write(function, *args)
+
+    def _open_writer(self) -> Writer:
         if self._writer is None:
             raise StoreUnavailable(f"{self.path} is not open")
-        return await self._writer.write(function, *args)
+        return self._writer
 
     async def _read(self, function: Callable[..., T], *args: Any) -> T:
         if self._reader is None:
@@ -145,7 +149,7 @@ class SqliteStore:
 
     async def write(self, batch: Round) -> Written:
         """See ``Store.write``."""
-        written = await self._write(rounds.write, batch)
+        written = await self._open_writer().write(rounds.write, batch)
         if self._checkpointer is not None:
             rows = len(batch.outcomes) + len(written.enqueued) + len(written.claimed)
             rows += len(written.fired)
@@ -158,6 +162,16 @@ class SqliteStore:
             raise StoreUnavailable(f"{self.path} is not open")
         return sessions.session_of(self._sessions, source)
 
+    def refuse_wait(self, what: object) -> None:
+        """See ``Store.refuse_wait``."""
+        refuse_inside(self, what)
+        if self._identity is not None and begun.writes_to(self._identity):
+            raise InsideTransaction(
+                f"{name_of(what)} would wait for itself: a session that was begun here has written to the store's file"
+                " and is not committed, and until then nobody else can write. Store jobs through that session, by"
+                " Depends(jobs.queue) or task.options(session=session), and do all else after its commit"
+            )
+
     def turn(self, holder: str) -> AbstractAsyncContextManager[None]:
         """See ``Store.turn``."""
         return self._turns().of_task(holder)
@@ -168,9 +182,7 @@ class SqliteStore:
 
     def _turns(self) -> Turns:
         refuse_inside(self, "job.transaction()")
-        if self._writer is None:
-            raise StoreUnavailable(f"{self.path} is not open")
-        return self._writer.turns
+        return self._open_writer().turns
 
     # -- workers --------------------------------------------------------------------------
 
@@ -212,12 +224,10 @@ class SqliteStore:
         """See ``Store.recover``.
 
         The cheap look is one listing of the folder and a try at each lock in it; the thorough one also asks for
-        rows whose file is gone.
+        rows whose file is gone, and for jobs whose worker has no row.
         """
         lock_files = posix.worker_files(self._folder)
-        found: list[int] = []
-        requeued = 0
-        buried: list[str] = []
+        found: dict[int, members.Taken] = {}
         for worker, path in lock_files.items():
             if worker in self._locks:
                 continue
@@ -227,9 +237,7 @@ class SqliteStore:
             try:
                 jobs = await self._write(members.take_jobs, worker, now)
                 if jobs is not None:
-                    found.append(worker)
-                    requeued += jobs.requeued
-                    buried.extend(jobs.buried)
+                    found[worker] = jobs
                 elif now - taken.changed_at < ORPHAN_FILE_AGE_US:
                     # A worker that has its lock but not yet its row, killed in between; or one about to lock.
                     continue
@@ -240,10 +248,14 @@ class SqliteStore:
             for worker in await self._missing_for_long(set(lock_files), now):
                 jobs = await self._write(members.take_jobs, worker, now)
                 if jobs is not None:
-                    found.append(worker)
-                    requeued += jobs.requeued
-                    buried.extend(jobs.buried)
-        return Recovered(found, requeued, buried)
+                    found[worker] = jobs
+            if await self._read(members.has_orphans):
+                found.update(await self._write(members.take_orphans, now))
+        return Recovered(
+            list(found),
+            sum(jobs.requeued for jobs in found.values()),
+            [id for jobs in found.values() for id in jobs.buried],
+        )
 
     async def _missing_for_long(self, files: set[int], now: int) -> Sequence[int]:
         """Return workers whose row has had no lock file for long enough: they cannot prove that they live."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from jobrunner.errors import InvalidWrite, TimedOut
+from jobrunner.inside import in_write
 from jobrunner.model import Write
 from jobrunner.store.sqlite.codes import primary_code
 
@@ -91,20 +92,23 @@ class WriterConnection(sqlite3.Connection):
         self._lent, self._refused = True, None
         self.__dict__.update(self._keeping)
         self.set_progress_handler(lambda: _now_s() > deadline_s, OPCODES_PER_LOOK)
-        name = ""
+        name, token = "", in_write.set(True)
         try:
             for function, args in writes:
                 name = _name_of(function)
                 answer = function(self, *args)
-                if inspect.iscoroutine(answer):
+                if inspect.iscoroutine(answer) or inspect.isgenerator(answer):
                     answer.close()
-                    raise InvalidWrite(f"job.write({name}): write a `def`; nobody awaits it here")
+                    raise InvalidWrite(
+                        f"job.write({name}): write a plain `def`; nobody awaits it here, or goes through what it yields"
+                    )
         except sqlite3.Error as error:
             if primary_code(error) == sqlite3.SQLITE_INTERRUPT:
                 raise _too_long(name) from error
             if self._refused is None:
                 raise
         finally:
+            in_write.reset(token)
             self._lent = False
             for method in self._keeping:
                 del self.__dict__[method]
