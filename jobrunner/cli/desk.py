@@ -6,9 +6,11 @@ process may run again.
 
 import asyncio
 import dataclasses
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import FrameType
 from typing import TypeVar
 
 import click
@@ -20,6 +22,7 @@ from jobrunner.events import Events, Hooks
 from jobrunner.queue import JobQueue
 from jobrunner.resolution import Surroundings
 from jobrunner.settings import Settings
+from jobrunner.signals import SIGNALS, without_echo
 from jobrunner.spec import TaskSpec
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.diagnosis import make_sure_of_jobs
@@ -42,24 +45,38 @@ class Desk:
 
 
 def at_desk(place: Place, command: Callable[[Desk], Awaitable[T]]) -> T:
-    """Open the store, run a command on it, and close it; also where SIGINT or SIGTERM breaks it off."""
+    """Open the store, run a command on it, and close it; also where SIGINT or SIGTERM breaks it off.
+
+    A second signal ends the process at once, whatever SQLite is at: that is as safe as ``kill -9``.
+    """
+    heard: list[int] = []
 
     async def run() -> T:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker: this is a coroutine
-        # As asyncio does at SIGINT. Left alone it would kill the process, and what was half written would stay.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if heard:
+                os._exit(128 + number)
+            heard.append(number)
+
+        def break_off() -> None:
+            if heard:  # and not while a question was asked, which has handlers of its own
+                task.cancel()
+
+        for number in SIGNALS:
+            # The loop's own handler wakes it also where the kernel has chosen another thread for the signal; Python's
+            # is heard at once, also while an application is imported and the loop does not turn.
+            asyncio.get_running_loop().add_signal_handler(number, break_off)
+            signal.signal(number, without_echo(on_signal))
         async with _opened(place) as desk:
             return await command(desk)
 
     try:
         return asyncio.run(run())
-    except KeyboardInterrupt:
-        number = signal.SIGINT
     except asyncio.CancelledError:
-        number = signal.SIGTERM
-    click.echo("broken off", err=True)
-    raise click.exceptions.Exit(128 + number)
+        click.echo("broken off", err=True)
+        raise click.exceptions.Exit(128 + heard[0]) from None
 
 
 @asynccontextmanager

@@ -4,6 +4,8 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from jobrunner.cli.output import is_terminal
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
@@ -19,7 +21,7 @@ class Progress:
         self._done = 0
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             try:
                 from rich.console import Console
                 from rich.progress import Progress as Bar
@@ -38,13 +40,16 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def begin(self) -> None:
+        """Show that something is going on, where nobody can say how far it is."""
+        if self._bar is not None and self._task is None:
+            self._task = self._bar.add_task(self._what, total=None)
+
     def update(self, done: int, total: int) -> None:
         """Say that so many of so many are done; from any thread."""
-        if self._bar is None:
-            return
-        if self._task is None:
-            self._task = self._bar.add_task(self._what, total=total)
-        self._bar.update(self._task, completed=done, total=total)
+        self.begin()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total)
 
     def advance(self, number: int, total: int) -> None:
         """Say that so many more are done."""

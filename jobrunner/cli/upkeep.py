@@ -46,6 +46,9 @@ def _file(store: Path, destination: Path, *, force: bool) -> Path:
     if destination.exists():
         if destination.samefile(store):
             raise Conflict("that is the store itself; name another file")
+        if not destination.is_file():
+            # A device, say: the copy would take its place.
+            raise Conflict(f"{destination} is no ordinary file; name another")
         if not force:
             raise Conflict(f"{destination} is there already; add --force to replace it")
     return destination
@@ -87,7 +90,8 @@ def vacuum(place: Place, *, yes: bool, as_json: bool) -> None:
     """Write the file anew without its empty pages.
 
     On a file in use everybody else waits with their writes until it is done, and gives up after 5 s; so ask a large one
-    to be vacuumed while the service is stopped. It needs as much free room again as the file takes.
+    to be vacuumed while the service is stopped. It needs as much free room again as the file takes, twice: beside the
+    file, and where SQLite keeps temporary ones ($SQLITE_TMPDIR, $TMPDIR, else /var/tmp).
     """
     from jobrunner.cli.desk import at_desk
 
@@ -95,7 +99,10 @@ def vacuum(place: Place, *, yes: bool, as_json: bool) -> None:
 
 
 async def _vacuum(desk: "Desk", *, yes: bool, as_json: bool) -> None:
+    import asyncio
+
     from jobrunner.cli.output import ask, say_json
+    from jobrunner.cli.progress import Progress
 
     path = desk.store.path
     before = path.stat().st_size
@@ -103,7 +110,16 @@ async def _vacuum(desk: "Desk", *, yes: bool, as_json: bool) -> None:
         ask(
             f"{before:,} bytes: workers are at it, and their writes wait until this is done. Go on?"
         )
-    await desk.store.vacuum()
+    try:
+        with Progress("vacuum") as progress:
+            progress.begin()
+            await desk.store.vacuum()
+    except asyncio.CancelledError:
+        click.echo(
+            "waiting for SQLite, which cannot stop everywhere; Ctrl-C once more ends it at once and harms nothing",
+            err=True,
+        )
+        raise
     after = path.stat().st_size
     if as_json:
         say_json({"store": path, "bytes_before": before, "bytes_after": after})

@@ -1,17 +1,20 @@
 """``backup`` and ``vacuum``: on a file in use, and without a file ever being copied."""
 
 import asyncio
+import os
 import signal
 import sqlite3
 import stat
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from jobrunner import JobRunner, TaskRouter
 from jobrunner.errors import StoreUnavailable
-from jobrunner.store.sqlite import SqliteStore
+from jobrunner.store.sqlite import SqliteStore, copy
+from jobrunner.store.sqlite.connection import BUSY_TIMEOUT_S
 from tests.cli.commands import Answer, jobrunner
 from tests.cli.conftest import Stored
 from tests.processes import process
@@ -93,8 +96,16 @@ async def test_backup_replaces_nothing_unasked_and_never_the_store(
     assert there.read_text() == "precious"
     assert (await jobrunner("backup", there, "--force", *at)).code == 0
     assert len(ids(there)) == 2
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for force in ((), ("--force",)):
+        special = await jobrunner("backup", pipe, *force, *at)
+        assert (special.code, "no ordinary file" in special.err) == (5, True)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
     itself = await jobrunner("backup", stored.path, "--force", *at)
     assert (itself.code, "the store itself" in itself.err) == (5, True)
+    long = await jobrunner("backup", tmp_path / ("long" * 100), *at)
+    assert (long.code, long.err.endswith(": File name too long\n")) == (1, True)
     nowhere = await jobrunner("backup", tmp_path / "no" / "b.db", *at)
     assert (nowhere.code, "cannot be written" in nowhere.err) == (6, True)
 
@@ -170,8 +181,10 @@ async def test_backup_that_is_broken_off_ends_soon_and_leaves_nothing(
         db.commit()
     directory = tmp_path / "backups"
     directory.mkdir()
+    # A page at a time: it must not be at its end before a busy machine has sent the signal.
+    slowly = "from jobrunner.cli import main; from jobrunner.store.sqlite import copy; copy.PAGES_PER_STEP = 1; main()"
     words = ("backup", str(directory), "--store", str(stored.path))
-    async with process("-m", "jobrunner.cli", *words) as running:
+    async with process("-c", slowly, *words) as running:
         async with asyncio.timeout(20):
             while not list(directory.iterdir()):  # noqa: ASYNC110 - the same
                 await asyncio.sleep(0.001)  # noqa: TID251 - it says nothing before its end
@@ -199,3 +212,88 @@ async def test_vacuum_gives_room_back_while_a_worker_runs(tmp_db: Path) -> None:
         assert (await runner.get(kept.id)).state == "queued"
         later = await runner.enqueue(note, 2)
     assert ids(tmp_db) == {kept.id, later.id}
+
+
+def open_in(pid: int, name: str) -> list[Path]:
+    """Return the files that a process has open whose names begin so."""
+    found = []
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # it was closed meanwhile
+            found.append(one.readlink())
+    return [path for path in found if path.name.startswith(name)]
+
+
+TEMPORARY = "etilqs_"
+"""How SQLite names its temporary files."""
+
+
+def fill(path: Path) -> None:
+    """Make a file large, and a part of it empty."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute("CREATE TABLE large (id INTEGER PRIMARY KEY, bytes BLOB)")
+        db.execute(
+            "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number LIMIT 150000)"
+            " INSERT INTO large SELECT n, zeroblob(1000) FROM number"
+        )
+        db.execute("DELETE FROM large WHERE id < 30000")
+        db.commit()
+
+
+def empty_pages(path: Path) -> int:
+    """Return how many pages of a file are empty."""
+    with closing(sqlite3.connect(path)) as db:
+        (count,) = db.execute("PRAGMA freelist_count").fetchone()
+    return int(count)
+
+
+async def test_vacuum_takes_room_on_the_disk_and_not_in_memory(stored: Stored) -> None:
+    fill(stored.path)
+    with closing(sqlite3.connect(stored.path, isolation_level=None)) as db:
+        db.execute("PRAGMA temp_store = MEMORY")
+        seen = []
+
+        def look() -> bool:
+            seen.extend(open_in(os.getpid(), TEMPORARY))
+            return False
+
+        copy.vacuum(db, look)
+        assert seen
+        assert db.execute("PRAGMA temp_store").fetchone() == (2,)  # MEMORY, as it was
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
+)
+async def test_vacuum_that_is_broken_off_ends_soon_and_changes_nothing(
+    stored: Stored, number: int, code: int
+) -> None:
+    fill(stored.path)
+    before = empty_pages(stored.path)
+    assert before > 1000
+    words = ("vacuum", "--yes", "--store", str(stored.path))
+    async with process("-m", "jobrunner.cli", *words) as running:
+        async with asyncio.timeout(20):
+            while not open_in(running.pid, TEMPORARY):  # noqa: ASYNC110 - the same
+                await asyncio.sleep(0.001)  # noqa: TID251 - it says nothing before its end
+        running.send_signal(number)
+        assert await running.ended() == code
+    assert empty_pages(stored.path) == before
+    assert (await jobrunner("vacuum", "--yes", "--store", stored.path)).code == 0
+    assert empty_pages(stored.path) == 0
+
+
+async def test_second_signal_ends_a_command_at_once_whatever_it_waits_for(stored: Stored) -> None:
+    words = ("queues", "pause", "mail", "--store", str(stored.path))
+    with closing(sqlite3.connect(stored.path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        async with process("-m", "jobrunner.cli", *words) as running:
+            async with asyncio.timeout(20):
+                while not open_in(running.pid, stored.path.name):  # noqa: ASYNC110 - the same
+                    await asyncio.sleep(0.001)  # noqa: TID251 - the same
+            began = time.perf_counter()
+            while await running.lives(0.1):
+                running.send_signal(signal.SIGTERM)
+            assert await running.ended() == 143
+            assert time.perf_counter() - began < BUSY_TIMEOUT_S - 1
+        db.execute("ROLLBACK")

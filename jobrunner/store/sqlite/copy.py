@@ -10,6 +10,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,8 @@ from jobrunner.errors import StoreCorrupt, StoreUnavailable
 
 PAGES_PER_STEP: Final = 2_000
 """Of 4 KiB: a step is some ten milliseconds, after which the progress is told."""
+OPCODES_PER_LOOK: Final = 10_000
+"""Of SQLite's machine: some milliseconds, after which it is asked whether to go on."""
 
 
 def backup(
@@ -31,7 +34,8 @@ def backup(
         conn: a connection for reading; it holds its view of the file until the end, and nobody waits for it.
         source: the database's file; the copy gets its mode, since it tells as much.
         destination: must not exist, or is replaced.
-        on_progress: hears how many pages are done, and how many there are; an ``OSError`` of it ends the copy.
+        on_progress: hears how many pages are done, and how many there are, and goes on hearing while the copy is
+            checked; an ``OSError`` of it ends the copy.
 
     Raises:
         StoreUnavailable: the destination cannot be written, or another backup is being written beside it.
@@ -105,6 +109,8 @@ def _copy(conn: sqlite3.Connection, part: Path, on_progress: Callable[[int, int]
                 pages=PAGES_PER_STEP,
                 progress=lambda _, left, total: on_progress(total - left, total),
             )
+            # The check reads every page once more, and hears of a break-off in the same way.
+            copy.set_progress_handler(partial(on_progress, 1, 1), OPCODES_PER_LOOK)
             (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
             # The log is moved into the copy and deleted by the close; a copy is one file.
     finally:
@@ -116,9 +122,23 @@ def _copy(conn: sqlite3.Connection, part: Path, on_progress: Callable[[int, int]
         )
 
 
-def vacuum(conn: sqlite3.Connection) -> None:
-    """Write the database anew without its empty pages, and give the room back; outside any transaction."""
-    conn.execute("VACUUM")
+def vacuum(conn: sqlite3.Connection, broken_off: Callable[[], bool]) -> None:
+    """Write the database anew without its empty pages, and give the room back; outside any transaction.
+
+    Args:
+        conn: a connection that may write.
+        broken_off: asked again and again while the new file is made; the first yes ends that, and nothing has changed.
+            While the new pages are put in place of the old ones SQLite asks nobody.
+    """
+    (temp_store,) = conn.execute("PRAGMA temp_store").fetchone()
+    # The new file is a temporary one at first: in memory it would take as much of that as it is large.
+    conn.execute("PRAGMA temp_store = FILE")
+    conn.set_progress_handler(broken_off, OPCODES_PER_LOOK)
+    try:
+        conn.execute("VACUUM")
+    finally:
+        conn.set_progress_handler(None, 0)
+        conn.execute(f"PRAGMA temp_store = {temp_store}")
     # The new pages lie in the log: only moving them shortens the file, and only TRUNCATE shortens the log.
     with contextlib.closing(conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")) as cursor:
         cursor.fetchall()

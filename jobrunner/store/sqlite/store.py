@@ -4,9 +4,11 @@ Only SQLite ever opens the database file, its ``-wal`` or its ``-shm``: closing 
 SQLite's own locks.  What this module opens lies in the folder beside it.
 """
 
+import asyncio
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
@@ -394,10 +396,18 @@ class SqliteStore:
         await self._read(copy.backup, self.path, destination, on_progress)
 
     async def vacuum(self) -> None:
-        """Give back the room that deleted rows have left; nobody else writes meanwhile."""
+        """Give back the room that deleted rows have left; nobody else writes meanwhile.
+
+        Cancelling it ends it on its thread too, as soon as SQLite asks; ``close`` waits for that.
+        """
         if self._writer is None:
             raise StoreUnavailable(f"{self.path} is not open")
-        await self._writer.exclusive(copy.vacuum)
+        broken_off = threading.Event()
+        try:
+            await self._writer.exclusive(copy.vacuum, broken_off.is_set)
+        except asyncio.CancelledError:
+            broken_off.set()
+            raise
 
     # -- queues and upkeep ----------------------------------------------------------------------------
 
