@@ -1,5 +1,10 @@
 """Puts the commands together, for the script ``jobrunner`` and for programs that bring their own application."""
 
+import errno
+import io
+import os
+import signal
+import sys
 from collections.abc import Iterable
 from importlib import import_module
 from typing import Any, Final
@@ -32,11 +37,22 @@ class Commands(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; what the library refuses is told in its own words."""
+        """Run a command; what the library or the system refuses is told in a line."""
         try:
             return super().invoke(ctx)
         except JobRunnerError as error:
             raise exits.Refused(error) from error
+        except UnicodeEncodeError as error:
+            raise click.UsageError(f"{error.object!r} is no text: it is not UTF-8") from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # whoever read has seen enough, which Click takes for an end
+            where = "" if error.filename is None else f"{error.filename}: "
+            raise click.ClickException(f"{where}{error.strerror or error}") from error
+        except KeyboardInterrupt:
+            # While it was still starting.
+            click.echo("broken off", err=True)
+            raise click.exceptions.Exit(128 + signal.SIGINT) from None
 
 
 def commands(app: str | None = None, *, factory: bool = False) -> click.Group:
@@ -52,6 +68,8 @@ def commands(app: str | None = None, *, factory: bool = False) -> click.Group:
             "help_option_names": ["-h", "--help"],
             "obj": None if app is None else Target(app, factory),
             "max_content_width": 100,
+            # Click itself looks only whether there is a terminal; see no-color.org.
+            "color": False if os.environ.get("NO_COLOR") else None,
         },
     )
     click.version_option(__version__, prog_name="jobrunner")(group)
@@ -71,6 +89,9 @@ def main(
         own: more commands; one with a name of ours takes its place.
     """
     frozen.settle()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # An arrow that the terminal's encoding does not have must not end a command half-way.
+        sys.stdout.reconfigure(errors="backslashreplace")
     group = commands(app, factory=factory)
     for command in own:
         group.add_command(command)

@@ -96,7 +96,9 @@ async def _show(desk: "Desk", id: str, *, as_json: bool) -> None:
 
 def _many(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say which dead letters are meant."""
-    command = click.option("--yes", is_flag=True, help="Do not ask before many.")(command)
+    command = click.option(
+        "--yes", is_flag=True, help="Do not ask before many; without a terminal, delete them."
+    )(command)
     command = click.option("--dry-run", is_flag=True, help="Only count them.")(command)
     command = click.option("--all", "every", is_flag=True, help="All that there are.")(command)
     command = click.option(
@@ -261,7 +263,7 @@ async def _do_many(
     yes: bool,
     as_json: bool,
 ) -> None:
-    from jobrunner.cli.output import ask, say_json
+    from jobrunner.cli.output import ask, is_terminal, say_json
     from jobrunner.cli.progress import Progress
 
     letters = desk.queue.dead_letters
@@ -269,7 +271,8 @@ async def _do_many(
     if dry_run:
         _say_count(count, verb, as_json=as_json)
         return
-    if count and not yes and sys.stdin.isatty():
+    # A script may replay unasked; what is deleted is gone, so there the word must have been given.
+    if count and not yes and (verb == "delete" or is_terminal(sys.stdin)):
         ask(f"{verb} {count:,} dead letter(s)?")
     with Progress(verb) as progress:
 

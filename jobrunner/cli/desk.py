@@ -54,16 +54,20 @@ def at_desk(place: Place, command: Callable[[Desk], Awaitable[T]]) -> T:
     async def run() -> T:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker: this is a coroutine
-        loop = asyncio.get_running_loop()
 
-        # Python's own and not the loop's, which hears nothing while an application is imported.
         def on_signal(number: int, frame: FrameType | None) -> None:
             if heard:
                 os._exit(128 + number)
             heard.append(number)
-            loop.call_soon_threadsafe(task.cancel)
+
+        def break_off() -> None:
+            if heard:  # and not while a question was asked, which has handlers of its own
+                task.cancel()
 
         for number in SIGNALS:
+            # The loop's own handler wakes it also where the kernel has chosen another thread for the signal; Python's
+            # is heard at once, also while an application is imported and the loop does not turn.
+            asyncio.get_running_loop().add_signal_handler(number, break_off)
             signal.signal(number, on_signal)
         async with _opened(place) as desk:
             return await command(desk)

@@ -1,5 +1,6 @@
 """``jobrunner doctor``: everything that can be wrong with a store, and what to do about it."""
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ import click
 
 from jobrunner.cli import exits
 from jobrunner.cli.place import Place, as_json, at_place
+from jobrunner.signals import SIGNALS
 
 if TYPE_CHECKING:
     from jobrunner.store.sqlite.diagnosis import Finding
@@ -29,6 +31,9 @@ def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
     from jobrunner.store.sqlite.diagnosis import Finding, diagnose
     from jobrunner.store.sqlite.place import path_of
 
+    for number in SIGNALS:
+        # The system's way: Python hears nothing while SQLite reads, and there is nothing to put in order.
+        signal.signal(number, signal.SIG_DFL)
     store = place.store
     runner, found = None, [_time_zones()]
     if place.target is not None:

@@ -43,7 +43,7 @@ IN_WORDS: Final = """\
 \b
 Exit codes:
   0  done
-  1  a fault of jobrunner or of the application (the traceback is above), or you have said no
+  1  a fault of jobrunner or the application (the traceback is above) or of the system, or you have said no
   2  the command line is wrong
   3  the server could not start; its log says why
   4  there is no such job, dead letter, queue or task

@@ -6,16 +6,23 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, TextIO
 
 import click
 
 from jobrunner.job import Attempt, DeadLetter, Job, QueueInfo
 
+NARROWEST: Final = 10
+"""Letters that a column of a drawn table keeps: those of a date."""
+WIDEST: Final = 100_000
+"""No terminal has so many columns."""
+
 
 def say_json(value: object) -> None:
-    """Print a value as one JSON document."""
-    click.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+    """Print a value as one JSON document, in letters that the output can take."""
+    encoding = getattr(sys.stdout, "encoding", None) or ""
+    ascii_only = encoding.lower().replace("-", "") != "utf8"
+    click.echo(json.dumps(value, default=_plain, ensure_ascii=ascii_only, indent=2))
 
 
 def _plain(value: object) -> object:
@@ -56,12 +63,20 @@ def attempt_fields(history: Iterable[Attempt]) -> list[dict[str, object]]:
     ]
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Say whether a person sits at the other end; a stream that was closed before the start is None."""
+    return stream is not None and stream.isatty()
+
+
 def ask(question: str) -> None:
     """Ask whether to go on, and end the command if not.
 
     Raises:
-        click.Abort: the answer is no, or there is none.
+        click.Abort: the answer is no.
+        click.UsageError: there is nobody to ask.
     """
+    if not is_terminal(sys.stdin):
+        raise click.UsageError(f"{question} There is no terminal to answer at; add --yes")
     # The loop hears signals when it turns next, and it does not turn while somebody thinks.
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
@@ -83,7 +98,7 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty
         empty: what to say on a terminal when there are no rows.
     """
     texts = [[_word(value) for value in row] for row in rows]
-    if not sys.stdout.isatty():
+    if not is_terminal(sys.stdout):
         for line in [list(columns), *texts]:
             click.echo("\t".join(line))
     elif not texts:
@@ -120,18 +135,31 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         from rich.table import Table
         from rich.text import Text
     except ImportError:
-        # Without the extra `cli`: the same words, aligned.
-        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-        for line in [columns, *rows]:
-            click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
+        _align(columns, rows)  # the extra `cli` is not there
         return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        # An id that is cut short is of no use to the next command.
-        table.add_column(name, overflow="fold", no_wrap=name == "id")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name, *words in zip(columns, *rows, strict=True):
+        # A column folds between words, a long one anywhere, but an id nowhere: cut short it is of no use.
+        longest = max(len(part) for word in (name, *words) for part in word.split(" "))
+        width = longest if name == "id" else min(longest, NARROWEST)
+        table.add_column(name, overflow="fold", no_wrap=name == "id", min_width=width)
     for row in rows:
         table.add_row(*map(Text, row))  # and not as markup, which takes brackets for its own
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    if (
+        console.measure(table, options=console.options.update(max_width=WIDEST)).minimum
+        > console.width
+    ):
+        _align(columns, rows)
+    else:
+        console.print(table)
+
+
+def _align(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a line for each row, however long; a terminal goes on in the next."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for line in [columns, *rows]:
+        click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
 
 
 def say_fields(fields: Mapping[str, object]) -> None:

@@ -4,6 +4,8 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from jobrunner.cli.output import is_terminal
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
@@ -19,7 +21,7 @@ class Progress:
         self._done = 0
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             try:
                 from rich.console import Console
                 from rich.progress import Progress as Bar

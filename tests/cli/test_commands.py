@@ -187,7 +187,12 @@ async def test_dead_letters_are_deleted_by_id_and_all(stored: Stored) -> None:
     assert (await jobrunner("dead", "delete", stored.dead[0], *at)).code == 4
     dry = await jobrunner("dead", "delete", "--all", "--dry-run", *at)
     assert dry.out == "would delete 2 dead letter(s)\n"
-    assert (await jobrunner("dead", "delete", "--all", "--json", *at)).json["deleted"] == 2
+    for which in (("--all",), ("--task", "fail")):
+        unasked = await jobrunner("dead", "delete", *which, *at)
+        assert (unasked.code, "add --yes" in unasked.err) == (2, True)
+    many = ("dead", "delete", "--all", "--yes", "--json", *at)
+    assert (await jobrunner(*many)).json["deleted"] == 2
+    assert (await jobrunner("dead", "delete", "--all", *at)).out == "0 deleted\n"
     assert (await jobrunner("jobs", "show", stored.dead[1], *at)).code == 4
 
 
@@ -202,8 +207,9 @@ async def test_dead_letters_are_deleted_by_id_and_all(stored: Stored) -> None:
         (("jobs", "list", "--since", "2026-11-22T08:00"), "no time zone"),
         (("status",), "--store sqlite:///shop.db"),
         (("worker",), "name the application"),
+        (("jobs", "list", "--tag", "\udcff"), "is not UTF-8"),
     ],
-    ids=str,
+    ids=ascii,
 )
 async def test_command_line_that_means_nothing_is_refused_with_what_to_write(
     stored: Stored, words: tuple[str, ...], hint: str
@@ -285,6 +291,24 @@ async def test_store_that_is_none_is_refused_and_left_as_it_is(tmp_path: Path, k
     assert "Traceback" not in answer.err
     assert (path.read_bytes() if path.exists() else None) == before
     assert not path.with_name("some.db-jobrunner").exists()
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "name too long"])
+@pytest.mark.parametrize("command", ["status", "doctor", "worker"])
+async def test_place_where_no_store_can_be_is_refused_in_a_line(
+    tmp_path: Path, kind: str, command: str
+) -> None:
+    path = tmp_path / ("long" * 100 if kind == "name too long" else "jobs.db")
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    words = {"worker": (RUNNER, "--factory")}.get(command, ("--store", str(path)))
+    answer = await jobrunner(command, *words, env={"SERVICE_STORE": str(path)})
+    assert answer.code == (8 if command == "doctor" else 6)
+    assert "Traceback" not in answer.err
+    if command == "doctor":
+        assert answer.out.count("\nproblem ") == 1
 
 
 @pytest.mark.parametrize("command", ["status", "worker", "doctor"])

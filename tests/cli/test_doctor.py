@@ -112,6 +112,26 @@ def test_doctor_names_a_hard_link_and_a_full_disk(
     assert {"file", "disk"} <= set(problems(stored.path))
 
 
+def test_doctor_of_a_file_of_somebody_else_says_that_alone_and_leaves_its_lock(
+    tmp_path: Path,
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "other.db")) as db:
+        db.execute("CREATE TABLE mine (x)")
+    assert problems(tmp_path / "other.db") == ["tables"]
+    assert found(tmp_path / "other.db", "locks") == []
+
+
+def test_doctor_names_a_log_that_this_user_may_not_write_to(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Path(f"{stored.path}-wal")
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != log)
+    assert found(stored.path, "rights") == []
+    log.touch()
+    (finding,) = found(stored.path, "rights")
+    assert str(log) in finding.what
+
+
 def test_doctor_names_a_clock_that_was_set_back(stored: Stored, bytes_of: None) -> None:
     (finding,) = found(stored.path, "clock", now=now_us() - 3600 * SECOND_US)
     assert (finding.level, "set back by 3,600 s" in finding.what) == ("problem", True)
@@ -136,7 +156,10 @@ def test_doctor_names_who_holds_the_write_lock(stored: Stored) -> None:
         db.execute("BEGIN IMMEDIATE")
         (finding,) = found(stored.path, "locks")
         assert (finding.level, "write lock" in finding.what) == ("problem", True)
+        assert finding.do is not None
         db.execute("ROLLBACK")
+    # Any other error is none of a process that holds something.
+    assert diagnosis._try_to_write(stored.path / "none").do is None
 
 
 async def test_doctor_names_a_stopped_process_that_holds_the_turnstile(stored: Stored) -> None:

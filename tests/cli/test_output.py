@@ -1,5 +1,6 @@
 """Tables are drawn for people, and plain for everybody else; what a job stored stays text."""
 
+import json
 import os
 import pty
 import signal
@@ -46,8 +47,12 @@ def test_table_on_a_terminal_is_drawn_and_cuts_no_id(stored: Stored) -> None:
     assert stored.done in shown
     assert "\t" not in shown
     assert "─" in shown
-    narrow = on_a_terminal("dead", "list", *at, columns=60)
-    assert all(id in narrow for id in stored.dead)
+    for columns in (20, 40, 60, 80, 100, 120):
+        narrow = on_a_terminal("dead", "list", *at, columns=columns)
+        assert all(id in narrow for id in stored.dead)
+        # Folded at its words or not at all.
+        assert "exhausted" in narrow
+        assert "attempt" in narrow
     assert "no jobs fit" in on_a_terminal("jobs", "list", "--tag", "nobody", *at)
 
 
@@ -55,6 +60,52 @@ def test_many_on_a_terminal_are_replayed_with_a_bar(stored: Stored) -> None:
     shown = on_a_terminal("dead", "replay", "--all", "--yes", "--store", str(stored.path))
     assert "3 replayed" in shown
     assert "100%" in shown
+
+
+def test_colours_are_left_out_where_they_are_not_wanted(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "\x1b[32m" in on_a_terminal("doctor", "--store", str(stored.path))
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[32m" not in on_a_terminal("doctor", "--store", str(stored.path))
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["text", "json"])
+def test_letters_that_the_output_does_not_have_are_escaped(
+    tmp_path: Path, as_json: tuple[str, ...]
+) -> None:
+    path = tmp_path / "\N{GREEK SMALL LETTER ALPHA}.db"
+    answer = subprocess.run(
+        [sys.executable, "-m", "jobrunner.cli", "doctor", *as_json, "--store", path],
+        cwd=CHECKOUT,
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=False,
+    )
+    assert (answer.returncode, answer.stderr) == (8, b"")
+    if as_json:
+        assert json.loads(answer.stdout)["store"] == str(path)
+    else:
+        assert rb"\u03b1.db" in answer.stdout
+
+
+@pytest.mark.parametrize("to", [">&-", "> /dev/full"])
+def test_answer_that_nobody_can_take_ends_in_a_line_at_most(stored: Stored, to: str) -> None:
+    answer = subprocess.run(
+        [
+            "/bin/sh",
+            "-c",
+            f'"$0" -m jobrunner.cli status --store "$1" {to}',
+            sys.executable,
+            stored.path,
+        ],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = {">&-": (0, ""), "> /dev/full": (1, "Error: No space left on device\n")}
+    assert (answer.returncode, answer.stderr) == said[to]
 
 
 def test_drawn_table_shows_brackets_and_backslashes_as_they_are(

@@ -104,6 +104,8 @@ async def test_backup_replaces_nothing_unasked_and_never_the_store(
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     itself = await jobrunner("backup", stored.path, "--force", *at)
     assert (itself.code, "the store itself" in itself.err) == (5, True)
+    long = await jobrunner("backup", tmp_path / ("long" * 100), *at)
+    assert (long.code, long.err.endswith(": File name too long\n")) == (1, True)
     nowhere = await jobrunner("backup", tmp_path / "no" / "b.db", *at)
     assert (nowhere.code, "cannot be written" in nowhere.err) == (6, True)
 
@@ -179,8 +181,10 @@ async def test_backup_that_is_broken_off_ends_soon_and_leaves_nothing(
         db.commit()
     directory = tmp_path / "backups"
     directory.mkdir()
+    # A page at a time: it must not be at its end before a busy machine has sent the signal.
+    slowly = "from jobrunner.cli import main; from jobrunner.store.sqlite import copy; copy.PAGES_PER_STEP = 1; main()"
     words = ("backup", str(directory), "--store", str(stored.path))
-    async with process("-m", "jobrunner.cli", *words) as running:
+    async with process("-c", slowly, *words) as running:
         async with asyncio.timeout(20):
             while not list(directory.iterdir()):  # noqa: ASYNC110 - the same
                 await asyncio.sleep(0.001)  # noqa: TID251 - it says nothing before its end

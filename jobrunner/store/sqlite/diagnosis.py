@@ -13,7 +13,13 @@ from typing import Final, Literal, NamedTuple
 from urllib.parse import quote
 
 from jobrunner.clock import SECOND_US, from_us
-from jobrunner.errors import NotADatabase, SchemaTooNew, StoreError, StoreUnavailable
+from jobrunner.errors import (
+    NotADatabase,
+    SchemaTooNew,
+    StoreBusy,
+    StoreError,
+    StoreUnavailable,
+)
 from jobrunner.store.sqlite import files, members, migrate, posix, processes, reads
 from jobrunner.store.sqlite.connection import as_ours
 from jobrunner.store.sqlite.place import MINIMUM_SQLITE, ON_CONTAINER_LAYER, check_place
@@ -106,6 +112,9 @@ def diagnose(path: Path, *, now: Callable[[], int], deep: bool) -> Iterator[Find
         check_place(path)
     except StoreError as error:
         yield Finding("problem", "place", str(error))
+        # On a network file system there is more to be seen.
+        if not os.path.isfile(path):
+            return
     if not path.exists():
         yield Finding(
             "problem",
@@ -121,13 +130,15 @@ def diagnose(path: Path, *, now: Callable[[], int], deep: bool) -> Iterator[Find
     try:
         with looking_at(path) as conn:
             yield from _schema(conn)
+            if not migrate.version(conn):
+                # Of a file that is not ours nothing else is wrong, and its lock is not ours to try.
+                return
             yield from _file(conn)
             yield log
-            if migrate.version(conn):
-                yield from _workers(conn, path, now)
-                yield from _waiting(conn)
-                yield from _chains(conn)
-                yield from _clock(conn, now)
+            yield from _workers(conn, path, now)
+            yield from _waiting(conn)
+            yield from _chains(conn)
+            yield from _clock(conn, now)
             if deep:
                 yield _pages(conn)
             # Inside: the connection that tries the lock could write, and would move the log if it closed as the last.
@@ -163,7 +174,9 @@ def _place(path: Path) -> Iterator[Finding]:
         yield Finding(
             "problem", "file", f"it has {names} names (hard links)", "remove all of them but one"
         )
-    for needed in (path, path.parent):
+    # The log beside it can have another owner or mode, by whoever has opened the file first.
+    beside = [one for ending in ("-wal", "-shm") if (one := Path(f"{path}{ending}")).exists()]
+    for needed in (path, path.parent, *beside):
         if not os.access(needed, os.R_OK | os.W_OK):
             yield Finding(
                 "problem",
@@ -433,10 +446,7 @@ def _try_to_write(path: Path) -> Finding:
             conn.execute("BEGIN IMMEDIATE")
             conn.execute("ROLLBACK")
     except sqlite3.Error as error:
-        return Finding(
-            "problem",
-            "locks",
-            str(as_ours(error, path)),
-            "look at the processes above: one that is no worker keeps a write transaction open",
-        )
+        ours = as_ours(error, path)
+        held = "look at the processes above: one that is no worker keeps a write transaction open"
+        return Finding("problem", "locks", str(ours), held if isinstance(ours, StoreBusy) else None)
     return Finding("ok", "locks", "the write lock is to be had")

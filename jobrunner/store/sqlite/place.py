@@ -51,7 +51,7 @@ def check_place(path: Path) -> None:
     """Make sure that a store can lie at the path.
 
     Raises:
-        StoreUnavailable: there is no such directory, or the path is one.
+        StoreUnavailable: there is no such directory, the path is one or a device, or nobody may look there.
         StoreUnsupported: it lies on a network file system, or this Python's SQLite is too old.
     """
     if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
@@ -59,17 +59,29 @@ def check_place(path: Path) -> None:
         raise StoreUnsupported(
             f"this Python's SQLite is {sqlite3.sqlite_version}, jobrunner needs {wanted}"
         )
+    try:
+        _check_kind(path)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"{path} cannot be looked at ({error.strerror}); check the owners and modes of the directories above it"
+        ) from error
+    if kind := network_file_system(path):
+        raise StoreUnsupported(
+            f"{path} lies on a network file system ({kind}), where SQLite's log cannot be shared safely;"
+            " put it on a local disk"
+        )
+
+
+def _check_kind(path: Path) -> None:
     if not path.parent.is_dir():
         raise StoreUnavailable(
             f"{path.parent} is not a directory; make it first, or name another store"
         )
     if path.is_dir():
         raise StoreUnavailable(f"{path} is a directory; name a file in it")
-    if kind := network_file_system(path):
-        raise StoreUnsupported(
-            f"{path} lies on a network file system ({kind}), where SQLite's log cannot be shared safely;"
-            " put it on a local disk"
-        )
+    if path.exists() and not path.is_file():
+        # SQLite would wait for ever for the other end of a pipe.
+        raise StoreUnavailable(f"{path} is no ordinary file; name another")
 
 
 def warn_of_layer(path: Path) -> None:
