@@ -47,8 +47,9 @@ async def work_until_signal(opened: AbstractAsyncContextManager[Any]) -> None:
             os._exit(128 + number)
         signalled.set()
 
+    heard = signals.without_echo(on_signal)
     for number in signals.SIGNALS:
-        loop.add_signal_handler(number, on_signal, number)
+        loop.add_signal_handler(number, heard, number)
     try:
         async with opened:
             await _first_of(signalled)

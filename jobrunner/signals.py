@@ -1,12 +1,39 @@
 """Hearing a shutdown signal when it comes, and not only when the server has drained its connections."""
 
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, Final, TypeVarTuple, Unpack
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+ECHO_S: Final = 0.3
+"""How long after a signal the same one is an echo; nobody presses Ctrl-C twice so fast."""
+
+Ts = TypeVarTuple("Ts")
+
+
+def without_echo(handle: Callable[[int, Unpack[Ts]], None]) -> Callable[[int, Unpack[Ts]], None]:
+    """Return a handler of signals that hears each of them once.
+
+    A single-file executable (PyInstaller) is two processes: a terminal's Ctrl-C reaches both, as does a supervisor's
+    signal to all of them, and the one passes it on to the other, which would take that for the second one that ends it
+    at once. In other programs the handler is returned as it is.
+    """
+    if not getattr(sys, "frozen", False):
+        return handle
+    heard: dict[int, float] = {}
+
+    def handle_once(number: int, *args: *Ts) -> None:
+        now_s = time.clock_gettime(time.CLOCK_MONOTONIC)
+        if now_s - heard.get(number, float("-inf")) >= ECHO_S:
+            heard[number] = now_s
+            handle(number, *args)
+
+    return handle_once
 
 
 def chain(on_signal: Callable[[], object]) -> Callable[[], None]:

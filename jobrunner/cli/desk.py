@@ -22,7 +22,7 @@ from jobrunner.events import Events, Hooks
 from jobrunner.queue import JobQueue
 from jobrunner.resolution import Surroundings
 from jobrunner.settings import Settings
-from jobrunner.signals import SIGNALS
+from jobrunner.signals import SIGNALS, without_echo
 from jobrunner.spec import TaskSpec
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.diagnosis import make_sure_of_jobs
@@ -68,7 +68,7 @@ def at_desk(place: Place, command: Callable[[Desk], Awaitable[T]]) -> T:
             # The loop's own handler wakes it also where the kernel has chosen another thread for the signal; Python's
             # is heard at once, also while an application is imported and the loop does not turn.
             asyncio.get_running_loop().add_signal_handler(number, break_off)
-            signal.signal(number, on_signal)
+            signal.signal(number, without_echo(on_signal))
         async with _opened(place) as desk:
             return await command(desk)
 

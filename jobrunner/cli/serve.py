@@ -88,6 +88,8 @@ def run_server(
 def _serve(target: Target, *, workers: int, log_level: str, **options: Any) -> None:
     import uvicorn
 
+    from jobrunner.signals import without_echo
+
     exits.end_at_signals()
     # Loaded here also where only the children serve it: an application that cannot be is told once, and not by each
     # of them again and again.
@@ -100,6 +102,9 @@ def _serve(target: Target, *, workers: int, log_level: str, **options: Any) -> N
     }
     if workers == 1:
         server = uvicorn.Server(uvicorn.Config(loaded, **options))
+        # A second SIGINT makes it leave out the lifespan's end.
+        heard = without_echo(server.handle_exit)
+        server.handle_exit = heard  # type: ignore[method-assign,assignment]
         server.run()
         if not server.started:
             sys.exit(exits.NOT_STARTED)

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -296,3 +297,37 @@ async def test_binary_with_several_workers_leaves_none_behind_when_it_is_killed(
         process.kill()
         await process.wait()
     await until(lambda: not that_have_open(shop.database))
+
+
+@pytest.mark.parametrize("words", [("serve", "--port", "0"), ("worker",)], ids=" ".join)
+async def test_binary_drains_at_one_interrupt_from_its_terminal(
+    binary: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    # It reaches both processes, and the one passes it on to the other.
+    shop = Shop(binary, tmp_path)
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *("setsid", "--ctty", "--wait", str(binary), *words),
+        cwd=tmp_path,
+        env=shop.env | {"PATH": os.environ["PATH"]},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    said = b""
+    try:
+        while b" starts: slots " not in said:
+            said += await asyncio.to_thread(os.read, ours, 65536)
+        os.write(ours, b"\x03")
+        with suppress(OSError):  # how Linux says that the other side is gone
+            while part := await asyncio.to_thread(os.read, ours, 65536):
+                said += part
+        assert await asyncio.wait_for(process.wait(), 20) == (130 if words[0] == "serve" else 0)
+    finally:
+        os.close(ours)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert (b"Application shutdown complete" if words[0] == "serve" else b"has stopped") in said
+    assert shop.folders() == []

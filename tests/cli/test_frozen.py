@@ -3,10 +3,14 @@
 import asyncio
 import fcntl
 import os
+import signal
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from jobrunner import signals
 from jobrunner.cli import frozen
 from tests.processes import process
 
@@ -108,3 +112,20 @@ def test_settle_in_an_ordinary_program_does_nothing(place: Path) -> None:
     stale = unpacked(place, "_MEIstale")
     frozen.settle()
     assert stale.exists()
+
+
+def test_signal_that_is_passed_on_is_heard_once_and_only_in_an_executable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard: list[int] = []
+    assert signals.without_echo(heard.append) == heard.append
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    now_s = 100.0
+    monkeypatch.setattr(time, "clock_gettime", lambda _: now_s)
+    handle = signals.without_echo(heard.append)
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+        handle(number)
+    assert heard == [signal.SIGINT, signal.SIGTERM]
+    now_s += 2 * signals.ECHO_S
+    handle(signal.SIGINT)
+    assert heard == [signal.SIGINT, signal.SIGTERM, signal.SIGINT]
