@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from jobrunner.clock import SECOND_US
-from jobrunner.errors import StoreReplaced, StoreUnavailable
+from jobrunner.errors import StoreFull, StoreReplaced, StoreUnavailable
 from jobrunner.inside import refuse_inside
 from jobrunner.model import (
     AttemptRow,
@@ -395,6 +395,11 @@ class SqliteStore:
         except asyncio.CancelledError:
             broken_off.set()
             raise
+        except StoreFull as error:
+            raise StoreFull(
+                f"no room to write {self.path} anew: it takes as much again beside the file, and once more where SQLite"
+                " keeps temporary ones (SQLITE_TMPDIR, TMPDIR, else /var/tmp); nothing has changed"
+            ) from error
 
     # -- queues and upkeep ----------------------------------------------------------------------------
 
