@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobRunner, TaskRouter
-from jobrunner.errors import StoreUnavailable
+from jobrunner.errors import StoreFull, StoreUnavailable
 from jobrunner.store.sqlite import SqliteStore, copy
 from jobrunner.store.sqlite.connection import BUSY_TIMEOUT_S
 from tests.cli.commands import Answer, jobrunner
@@ -297,3 +297,20 @@ async def test_second_signal_ends_a_command_at_once_whatever_it_waits_for(stored
             assert await running.ended() == 143
             assert time.perf_counter() - began < BUSY_TIMEOUT_S - 1
         db.execute("ROLLBACK")
+
+
+async def test_vacuum_without_room_says_where_it_is_missing(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(conn: sqlite3.Connection, _: object) -> None:
+        conn.execute("PRAGMA max_page_count = 1")  # which is as many as there are
+        conn.execute("CREATE TABLE large AS SELECT zeroblob(1000000)")
+
+    monkeypatch.setattr(copy, "vacuum", run_out)
+    store = SqliteStore(stored.path)
+    await store.open()
+    try:
+        with pytest.raises(StoreFull, match="SQLITE_TMPDIR"):
+            await store.vacuum()
+    finally:
+        await store.close()

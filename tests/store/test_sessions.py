@@ -318,8 +318,9 @@ async def nothing_is_watched(store: SqliteStore) -> None:
     """Wait until each transaction that was watched has ended."""
     await asyncio.sleep(0)  # noqa: TID251 - what was handed to the loop begins
     assert store._sessions is not None
-    if store._sessions.watch._tasks:
-        await soon(asyncio.wait(store._sessions.watch._tasks))
+    # A list: by the time that the wait begins they may have ended, and left the set.
+    if tasks := list(store._sessions.watch._tasks):
+        await soon(asyncio.wait(tasks))
 
 
 async def test_rollback_to_a_savepoint_takes_the_job_along(

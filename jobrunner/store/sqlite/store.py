@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from jobrunner.clock import SECOND_US
-from jobrunner.errors import InsideTransaction, StoreReplaced, StoreUnavailable
+from jobrunner.errors import InsideTransaction, StoreFull, StoreReplaced, StoreUnavailable
 from jobrunner.inside import name_of, refuse_inside
 from jobrunner.model import (
     AttemptRow,
@@ -408,6 +408,11 @@ class SqliteStore:
         except asyncio.CancelledError:
             broken_off.set()
             raise
+        except StoreFull as error:
+            raise StoreFull(
+                f"no room to write {self.path} anew: it takes as much again beside the file, and once more where SQLite"
+                " keeps temporary ones (SQLITE_TMPDIR, TMPDIR, else /var/tmp); nothing has changed"
+            ) from error
 
     # -- queues and upkeep ----------------------------------------------------------------------------
 
