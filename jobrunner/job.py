@@ -164,7 +164,8 @@ class Job(_WithOrigin, Generic[R_co]):
         return await self._home().refreshed(self)
 
     def _home(self) -> JobSource:
-        origin = self._origin
+        # A copy, or one that was pickled, has no origin at all.
+        origin: JobSource | None = getattr(self, "_origin", None)
         if origin is None:
             raise NotRunning(
                 "this Job was not read from a runner, so there is nobody to ask about it"
