@@ -83,6 +83,20 @@ def test_gate_is_not_lost_with_a_thread_that_waits_no_longer() -> None:
     assert gate.enter(0)
 
 
+async def test_gate_tells_who_waits_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who holds it may have had it for no long time at the first look."""
+    monkeypatch.setattr(gate, "SLOW_S", 0.01)
+    held = Gate()
+    await held.wait()
+    told = threading.Semaphore(0)
+    waiter = asyncio.create_task(asyncio.to_thread(held.enter, 15, told.release))
+    for _ in range(2):
+        assert await asyncio.to_thread(told.acquire, timeout=10)
+    held.leave()
+    assert await soon(waiter)
+    held.leave()
+
+
 async def test_gate_tells_a_slow_holder_once(monkeypatch: pytest.MonkeyPatch) -> None:
     held = Gate()
     assert held.enter(0)

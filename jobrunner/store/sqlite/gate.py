@@ -37,12 +37,12 @@ class Gate:
         """Hold the gate afterwards, or return False after ``timeout_s``; blocks the thread.
 
         Args:
-            on_slow: is called once if it takes longer than ``SLOW_S``.
+            on_slow: is called whenever it has taken another ``SLOW_S``: who holds the gate may have just got it.
         """
         waiter = self._queue()
         if waiter is None:
             return True
-        if timeout_s > SLOW_S:
+        while timeout_s > SLOW_S:
             with suppress(TimeoutError):
                 waiter.result(SLOW_S)
                 return True
