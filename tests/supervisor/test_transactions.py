@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from tenacity import wait_none
 
-import jobrunner.queue
+import jobrunner.results
 from jobrunner import (
     Injected,
     InsideTransaction,
@@ -277,7 +277,7 @@ async def test_result_of_a_task_that_lingers_behind_its_transaction_is_given_up_
         await gate.arrival()
         assert (await job.refresh()).state == "succeeded"
         with monkeypatch.context() as patch:
-            patch.setattr(jobrunner.queue, "RETURN_US", 0)
+            patch.setattr(jobrunner.results, "RETURN_US", 0)
             with pytest.raises(ResultNotStored, match="has not returned since"):
                 await job.result(timeout=15)
         gate.open()

@@ -1,0 +1,75 @@
+"""Inside a task's transaction nobody else writes: what would wait for its end is refused at once."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from jobrunner.errors import InsideTransaction
+from jobrunner.ids import new_id
+from jobrunner.inside import Inside
+from jobrunner.model import Filter
+from jobrunner.store.protocol import Store
+from tests.factories import NOW, WORKER, enqueue, new
+
+
+@contextmanager
+def inside(store: object) -> Iterator[None]:
+    """Be inside a task's transaction on the store."""
+    here = Inside(store, object())
+    here.enter()
+    try:
+        yield
+    finally:
+        here.leave()
+
+
+async def _turn(store: Store) -> None:
+    async with store.turn("a task"):
+        pass
+
+
+async def _blocking_turn(store: Store) -> None:
+    with store.blocking_turn("a task"):
+        pass
+
+
+async def _refuse_wait(store: Store) -> None:
+    store.refuse_wait("it")
+
+
+WAIT: dict[str, Callable[[Store], Awaitable[object]]] = {
+    "cancel": lambda store: store.cancel(new_id(NOW), now=NOW),
+    "pause": lambda store: store.pause("mail", now=NOW),
+    "resume": lambda store: store.resume("mail"),
+    "replay": lambda store: store.replay(new_id(NOW), now=NOW),
+    "delete": lambda store: store.delete_dead_letter(new_id(NOW)),
+    "delete by filter": lambda store: store.delete_dead_letters(Filter(), before=None, limit=1),
+    "leave": lambda store: store.leave(WORKER, now=NOW),
+    "turn": _turn,
+    "turn of a thread": _blocking_turn,
+    "anything else": _refuse_wait,
+}
+
+
+@pytest.mark.parametrize("what", WAIT)
+async def test_what_would_wait_for_its_own_transaction_is_refused(store: Store, what: str) -> None:
+    with inside(store), pytest.raises(InsideTransaction):
+        await WAIT[what](store)
+    await store.pause("mail", now=NOW)
+    store.refuse_wait("it")
+
+
+async def test_reads_and_the_rounds_of_others_go_on_inside(store: Store) -> None:
+    """A round is written on the committer's behalf, whatever context it was woken in."""
+    with inside(store):
+        (job,) = await enqueue(store, new())
+        row = await store.get(job.id)
+        assert row is not None
+        assert (await store.jobs(Filter(), before=None, limit=10)).rows == [row]
+
+
+async def test_transaction_on_another_store_refuses_nothing(store: Store) -> None:
+    with inside(object()):
+        store.refuse_wait("it")
+        await store.pause("mail", now=NOW)
