@@ -30,13 +30,13 @@ run *ARGS: setup
 demo *ARGS: setup
     @exec .venv/bin/python -m app.demo "$@"
 
-# run the tests: just test -k dead_letter
+# run the tests, on all cores: just test -k dead_letter
 test *ARGS: setup
-    @.venv/bin/python -m pytest "$@"
+    @.venv/bin/python -m pytest -n auto --dist loadgroup "$@"
 
 # the tests without the slow ones
 quick *ARGS: setup
-    @.venv/bin/python -m pytest -m "not slow" "$@"
+    @.venv/bin/python -m pytest -n auto --dist loadgroup -m "not slow" "$@"
 
 # format, lint, imports, types: all of it must be green before a commit
 check: setup

@@ -21,7 +21,11 @@ from jobrunner.store.sqlite.processes import that_have_open
 from tests.cli.commands import children_of, client, free_port, ready
 from tests.processes import CHECKOUT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("binary"),  # built once
+]
 
 MEGABYTES = 40
 START_S = 2.0

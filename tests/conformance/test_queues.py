@@ -1,5 +1,7 @@
 """Queues: paused and resumed, and what they hold."""
 
+import pytest
+
 from jobrunner.model import QueueStats, chained
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
@@ -103,6 +105,8 @@ async def test_queues_counts_suspects_as_queued(rig: Rig) -> None:
     assert await rig.store.queues() == [QueueStats("default", False, 1, 0, 0, 0, NOW)]
 
 
+@pytest.mark.slow  # so many have to be stored first
+@pytest.mark.timeout(120)
 async def test_queues_stops_each_count_at_100_000(store: Store) -> None:
     many = 100_001
     await store.write(Round(NOW, enqueues=[new(run_at=NOW + HOUR) for _ in range(many)]))

@@ -595,6 +595,7 @@ def claim_order(job: Job) -> tuple[int, int, int]:
     return (-job.enqueue.priority, job.run_at, job.age)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(420)  # when it fails: the story is made as short as can be
 @pytest.mark.parametrize("kind", sorted(RIGS))
 def test_store_in_any_story_does_what_the_model_does(kind: str) -> None:
