@@ -24,7 +24,7 @@ from jobrunner.model import (
 from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite import chains, schedules
 from jobrunner.store.sqlite.inserts import ROW_ERRORS, insert, insert_all
-from jobrunner.store.sqlite.settling import NeedsCare, Notes, Settling, TookAllAlong
+from jobrunner.store.sqlite.settling import NeedsCare, Notes, Settling, WriteFailed
 from jobrunner.store.sqlite.statements import (
     BEGIN,
     EXPIRE,
@@ -54,7 +54,9 @@ def write(conn: sqlite3.Connection, batch: Round) -> Written:
     while True:
         try:
             return _Pass(conn, batch, careful=careful, refused=left_out).run()
-        except TookAllAlong as culprit:
+        except WriteFailed as culprit:
+            # With a savepoint each from here on: the functions of others are called once more, not at each failure.
+            careful = True
             left_out.append((culprit.success, culprit.error))
             batch = batch._replace(
                 outcomes=[one for one in batch.outcomes if one is not culprit.success]

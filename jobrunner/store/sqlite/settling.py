@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from jobrunner.errors import InvalidWrite
 from jobrunner.model import (
     RESULT_PENDING,
     Cancelled,
@@ -45,8 +46,8 @@ class NeedsCare(Exception):
     """In bulk: the fence refuses an outcome."""
 
 
-class TookAllAlong(Exception):
-    """A write of a task has rolled back the whole transaction."""
+class WriteFailed(Exception):
+    """What was to be written along with a success has failed, and no savepoint can undo it: all must be undone."""
 
     def __init__(self, success: Succeeded, error: BaseException) -> None:
         self.success = success
@@ -124,23 +125,26 @@ class Settling:
 
     def settle_in_bulk(self, outcomes: Sequence[Outcome]) -> None:
         by_kind: dict[type, list[Any]] = {}
-        ended: list[Outcome] = []
         for outcome in outcomes:
-            kind = type(outcome)
-            if type(outcome) is Succeeded and (outcome.writes or outcome.enqueues):
-                self.settle_one(outcome)
-                continue
-            by_kind.setdefault(kind, []).append(outcome)
-            if kind is not Returned:
-                ended.append(outcome)
+            by_kind.setdefault(type(outcome), []).append(outcome)
         for kind, group in by_kind.items():
             if _SETTLE[kind](self.conn, group) != len(group):
                 raise NeedsCare
+        ended = [one for one in outcomes if type(one) is not Returned]
         self.keep_attempts(ended)
+        for success in by_kind.get(Succeeded, ()):
+            if not _carries(success):
+                continue
+            # Without a savepoint each, which would cost more than the functions do.
+            try:
+                self.write_along(success)
+            except BaseException as error:
+                self.raise_if_of_the_disk(error)
+                raise WriteFailed(success, error) from error
         self.follow(ended)
 
     def settle_one(self, outcome: Outcome) -> None:
-        if type(outcome) is Succeeded and (outcome.writes or outcome.enqueues):
+        if type(outcome) is Succeeded and _carries(outcome):
             self.settle_with_writes(outcome)
         elif _SETTLE[type(outcome)](self.conn, [outcome]) != 1:
             self.stale.append(outcome)
@@ -158,22 +162,34 @@ class Settling:
             return
         self.keep_attempts([success])
         try:
-            if success.writes:
-                writes.run(conn, success.writes)
-            stored = insert_all(conn, success.enqueues, self.now)
+            self.write_along(success)
             conn.execute(RELEASE)
         except BaseException as error:
-            if conn.in_transaction:
-                conn.execute(ROLLBACK_TO)
-                conn.execute(RELEASE)
-                self.refused.append((success, error))
-            elif isinstance(error, sqlite3.Error) and _is_of_the_disk(error):
-                raise
-            else:
-                raise TookAllAlong(success, error) from error
+            self.raise_if_of_the_disk(error)
+            if not conn.in_transaction:
+                raise WriteFailed(success, error) from error
+            conn.execute(ROLLBACK_TO)
+            conn.execute(RELEASE)
+            self.refused.append((success, error))
             return
-        self.notes.stored(success.enqueues, stored)
         self.follow([success])
+
+    def write_along(self, success: Succeeded) -> None:
+        """Do what a task has asked to be written along with its success."""
+        conn = self.conn
+        if success.writes:
+            writes.run(conn, success.writes)
+            if not conn.in_transaction:
+                raise InvalidWrite(
+                    "a function of job.write() has rolled back the transaction that settles the job, and went on"
+                )
+        self.notes.stored(success.enqueues, insert_all(conn, success.enqueues, self.now))
+
+    def raise_if_of_the_disk(self, error: BaseException) -> None:
+        """Raise an error that is no task's fault, after which SQLite has rolled back all of the round."""
+        undone = not self.conn.in_transaction
+        if undone and isinstance(error, sqlite3.Error) and _is_of_the_disk(error):
+            raise error
 
     def note_again(self, outcomes: Iterable[Outcome]) -> None:
         """Note when jobs will run again."""
@@ -242,6 +258,11 @@ class Settling:
         stopped = [one.job.id for one in chained if isinstance(one, Cancelled)]
         for let_go in chains.follow(self.conn, self.now, done=done, stopped=stopped):
             self.notes.note(*let_go)
+
+
+def _carries(success: Succeeded) -> bool:
+    """Return whether anything is to be written along with the success."""
+    return bool(success.writes or success.enqueues)
 
 
 def _is_of_the_disk(error: sqlite3.Error) -> bool:
