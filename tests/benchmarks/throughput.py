@@ -61,18 +61,25 @@ async def _drain_writes(file: Path, *, writing: bool) -> float:
     """Return jobs per second."""
     jobs = JobRunner(file, queues={"default": 100})
     began: list[float] = []
+    calls = 0
+    all_called = asyncio.Event()
 
     @jobs.task
     async def work(job: JobContext) -> None:
+        nonlocal calls
         if not began:
             began.append(time.perf_counter())
         if writing:
             job.write(_nothing)
+        calls += 1
+        if calls == JOBS:
+            all_called.set()
 
     async with jobs.running(work=False):
         for _ in range(0, JOBS, SLICE):
             await jobs.enqueue_many([work.call() for _ in range(SLICE)])
     async with jobs.running():
+        await all_called.wait()
         while any(queue.queued or queue.running for queue in await jobs.queues()):
             await asyncio.sleep(0.002)
         return JOBS / (time.perf_counter() - began[0])
@@ -117,6 +124,7 @@ async def _drain_once(file: Path, slots: int) -> Drained:
     lags: list[float] = []
     async with workload.jobs.running():
         watch = asyncio.create_task(watch_lag(lags))
+        await workload.called(JOBS)
         await workload.settled()
         ended = time.perf_counter()
         watch.cancel()

@@ -21,11 +21,15 @@ class Workload:
         on_call: Callable[[int], None] | None = None,
     ) -> None:
         self.calls = 0
+        self._awaited = 0
+        self._reached = asyncio.Event()
         self.jobs = JobRunner(file, queues={"default": slots}, work=work)
 
         @self.jobs.task
         async def noop(number: int) -> None:
             self.calls += 1
+            if self.calls == self._awaited:
+                self._reached.set()
             if on_call is not None:
                 on_call(number)
 
@@ -36,6 +40,12 @@ class Workload:
         for first in range(0, jobs, SLICE):
             numbers = range(first, min(first + SLICE, jobs))
             await self.jobs.enqueue_many([self.noop.call(number) for number in numbers])
+
+    async def called(self, calls: int) -> None:
+        """Return when ``noop`` has been called so often; nobody looks into the store meanwhile."""
+        self._awaited = calls
+        if self.calls < calls:
+            await self._reached.wait()
 
     async def settled(self) -> None:
         """Return when nothing is due or running any more, which is looked at every 2 ms."""
