@@ -48,6 +48,8 @@ class Joined:
         Raises:
             WrongThread: the session lives on a loop, and this is another one.
         """
+        if not jobs:
+            return []
         session = self.session
         if not session.blocking and asyncio.get_running_loop() is not self._loop:
             raise WrongThread(

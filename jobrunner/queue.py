@@ -1,13 +1,13 @@
 """The queue as its users hold it: store a job, look it up, cancel it, replay what died."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from jobrunner.call import Call
-from jobrunner.clock import from_us, now_us
+from jobrunner.clock import now_us
 from jobrunner.committer import ROWS_PER_CALL, Committer, Several, too_many
 from jobrunner.dead_letters import DeadLetters
 from jobrunner.errors import (
@@ -23,7 +23,7 @@ from jobrunner.foreign import queue_attribute
 from jobrunner.health import queues_in
 from jobrunner.ids import new_id
 from jobrunner.inside import inside_of, refuse_inside
-from jobrunner.job import Health, Job, QueueInfo, job_of
+from jobrunner.job import Health, Job, QueueInfo, fresh_job, job_of
 from jobrunner.joined import Caller, Joined, told_on
 from jobrunner.model import (
     FINISHED,
@@ -112,7 +112,7 @@ class JobQueue:
         (stored,) = await self._store_jobs((job,), now)
         return self._stored(stored, call)
 
-    async def _store_jobs(self, jobs: Sequence[Enqueue], now: int) -> Sequence[Enqueued]:
+    def _store_jobs(self, jobs: Sequence[Enqueue], now: int) -> Awaitable[Sequence[Enqueued]]:
         inside = inside_of(self._store)
         if inside is not None and self._source is not inside.source:
             if self._joined is not None:
@@ -120,18 +120,18 @@ class JobQueue:
                     "inside `job.transaction()` jobs are stored through its session, and this queue has another one"
                 )
             joining = self.joined(inside.source)
-            return await joining._store_jobs(jobs, now)  # noqa: SLF001 - a view of this queue
+            return joining._store_jobs(jobs, now)  # noqa: SLF001 - a view of this queue
         if self._joined is None:
-            return await self._enqueue_alone(jobs)
+            return self._enqueue_alone(jobs)
         if len(jobs) > ROWS_PER_CALL:
             raise too_many(len(jobs))
         if self._worker.failed is not None:
             raise self._worker.failed
-        return await self._joined.enqueue(jobs, now=now) if jobs else ()
+        return self._joined.enqueue(jobs, now=now)
 
-    async def _enqueue_alone(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued]:
+    def _enqueue_alone(self, jobs: Sequence[Enqueue]) -> Awaitable[Sequence[Enqueued]]:
         self._store.refuse_wait("enqueue()")
-        return await self._committer.enqueue(jobs)
+        return self._committer.enqueue(jobs)
 
     async def _enqueue(self, job: Enqueue) -> Job[Any]:
         (stored,) = await self._enqueue_alone((job,))
@@ -256,26 +256,9 @@ class JobQueue:
         return call
 
     def _stored(self, stored: Enqueued, call: Call[R] | None = None) -> Job[R]:
-        options = None if call is None else call.options
-        created_at = from_us(stored.created_at)
-        return Job(
-            stored.id,
-            stored.task,
-            stored.queue,
-            stored.state,
-            created_at if stored.run_at == stored.created_at else from_us(stored.run_at),
-            created_at,
-            stored.attempt,
-            stored.created,
-            (),
-            None if options is None else options.key,
-            None if options is None else options.tag,
-            None,
-            0,
-            chain=stored.chain,
-            after=stored.after,
-            _source=self,
-        )
+        if call is None:
+            return fresh_job(stored, self)
+        return fresh_job(stored, self, key=call.options.key, tag=call.options.tag)
 
     # -- looking up ----------------------------------------------------------------
 
