@@ -107,6 +107,14 @@ class Attempt:
         if self.task is not None:
             self.task.cancel()
 
+    def leave_behind(self) -> None:
+        """Wait for its code no more, and let nobody else wait for it: ``asyncio.run`` would, for ever."""
+        self.abandoned = True
+        if self.task is not None:
+            self.task.cancel()
+            if self.thread is None:
+                asyncio._unregister_task(self.task)  # noqa: SLF001 - documented, for those who make tasks
+
     def start_timer(self) -> None:
         """Have it stopped when its timeout is over, if it has begun and not ended: most need no timer at all."""
         if self.timeout_us is not None and self.begun_at is not None and not self.ended:

@@ -14,7 +14,6 @@ from collections.abc import (
 )
 from contextlib import (
     AbstractAsyncContextManager,
-    AbstractContextManager,
     AsyncExitStack,
     asynccontextmanager,
     contextmanager,
@@ -49,7 +48,7 @@ from jobrunner.settings import Durability, Settings
 from jobrunner.shield import to_the_end
 from jobrunner.spec import Seconds
 from jobrunner.store.sqlite.place import path_of
-from jobrunner.sync import SyncQueue, in_thread
+from jobrunner.sync import SyncQueue, SyncRunner
 from jobrunner.task import Task
 from jobrunner.worker import Worker
 
@@ -330,9 +329,9 @@ class JobRunner(TaskRouter):
         return self._open
 
     @property
-    def sync(self) -> "SyncRunner":
+    def sync(self) -> "SyncRunner[Self]":
         """The verbs for threads, scripts and ``def`` tasks; each blocks until it is answered."""
-        return SyncRunner(self)
+        return SyncRunner(partial(self._opened, "jobs.sync"), self.running)
 
     async def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Store a call of the task; see ``JobQueue.enqueue``."""
@@ -440,18 +439,6 @@ class JobRunner(TaskRouter):
                 name=name,
                 obj=self,
             )
-
-
-class SyncRunner(SyncQueue):
-    """``jobs.sync``: the open queue's verbs, blocking; and a way to open the runner in a script without a loop."""
-
-    def __init__(self, runner: JobRunner) -> None:
-        self._runner = runner
-        self._find = partial(runner._opened, "jobs.sync")  # noqa: SLF001 - the runner's own face
-
-    def running(self, *, work: bool | None = None) -> AbstractContextManager[JobRunner]:
-        """Be open inside a ``with`` block, on a loop in a thread of its own."""
-        return in_thread(self._runner.running(work=work))
 
 
 @asynccontextmanager

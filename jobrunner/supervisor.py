@@ -355,7 +355,7 @@ class Supervisor:
         self._settle(attempt, attempt.decided or attempt.outcome_of_stop())
         self._free(attempt)
         self.stuck.discard(attempt)
-        _leave_behind(attempt)
+        attempt.leave_behind()
 
     def _abandon_settled(self, attempt: Attempt) -> None:
         """Wait for a thread no more if nothing is to be done once it has ended: that may take the whole grace."""
@@ -396,7 +396,7 @@ class Supervisor:
                 self.abandon(attempt)
         for attempt in list(self.stuck):
             # Settled long ago; only its task still waits for the thread, and the loop would wait for the task.
-            _leave_behind(attempt)
+            attempt.leave_behind()
 
     async def _ended_within(self, timeout_s: float) -> bool:
         try:
@@ -444,12 +444,3 @@ class Supervisor:
 def _start_timers(attempts: Sequence[Attempt]) -> None:
     for attempt in attempts:
         attempt.start_timer()
-
-
-def _leave_behind(attempt: Attempt) -> None:
-    """Wait for its code no more, and let nobody else wait for it: ``asyncio.run`` would, for ever."""
-    attempt.abandoned = True
-    if attempt.task is not None:
-        attempt.task.cancel()
-        if attempt.thread is None:
-            asyncio._unregister_task(attempt.task)  # noqa: SLF001 - documented, for those who make tasks

@@ -4,8 +4,8 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Any, Final, ParamSpec, TypeVar, overload
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
 from jobrunner.call import Call
 from jobrunner.errors import InvalidWrite, NotRunning, WrongThread
@@ -121,6 +121,22 @@ class SyncQueue:
         raise WrongThread(
             f"sync.{call} would block this event loop, and wait for itself; write `await queue.{call}` here"
         )
+
+
+class SyncRunner(SyncQueue, Generic[T]):
+    """``jobs.sync``: the open queue's verbs, blocking; and a way to open the runner in a script without a loop."""
+
+    def __init__(
+        self,
+        find: Callable[[], JobQueue],
+        running: Callable[..., AbstractAsyncContextManager[T]],
+    ) -> None:
+        self._find = find
+        self._running = running
+
+    def running(self, *, work: bool | None = None) -> AbstractContextManager[T]:
+        """Be open inside a ``with`` block, on a loop in a thread of its own."""
+        return in_thread(self._running(work=work))
 
 
 def _sessions_of(calls: Iterable[object]) -> list[object]:

@@ -12,9 +12,8 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from jobrunner.clock import SECOND_US
 from jobrunner.errors import InsideTransaction, StoreFull, StoreReplaced, StoreUnavailable
 from jobrunner.inside import name_of, refuse_inside
 from jobrunner.model import (
@@ -53,15 +52,13 @@ from jobrunner.store.sqlite.checkpoint import Checkpointer
 from jobrunner.store.sqlite.connection import Connection
 from jobrunner.store.sqlite.doorbell import Doorbell, ring
 from jobrunner.store.sqlite.place import check_place, path_of
+from jobrunner.store.sqlite.recovery import Recovery
 from jobrunner.store.sqlite.turns import Turns
 from jobrunner.store.sqlite.watching import Watch
 from jobrunner.store.sqlite.writer import Writer
 
 T = TypeVar("T")
 logger = logging.getLogger("jobrunner")
-
-MISSING_FILE_IS_DEAD_US: Final = 5 * SECOND_US
-ORPHAN_FILE_AGE_US: Final = 60 * SECOND_US
 
 
 class SqliteStore:
@@ -80,7 +77,7 @@ class SqliteStore:
         self._locks: dict[int, posix.WorkerLock] = {}
         self._doorbells: dict[int, Doorbell | None] = {}
         self._bells: Sequence[str] = ()
-        self._missing_since: dict[int, int] = {}
+        self._recovery = Recovery(self._folder, self._locks, read=self._read, write=self._write)
 
     # -- life -------------------------------------------------------------------
 
@@ -223,51 +220,8 @@ class SqliteStore:
         return rows
 
     async def recover(self, *, now: int, thorough: bool) -> Recovered:
-        """See ``Store.recover``.
-
-        The cheap look is one listing of the folder and a try at each lock in it; the thorough one also asks for
-        rows whose file is gone, and for jobs whose worker has no row.
-        """
-        lock_files = posix.worker_files(self._folder)
-        found: dict[int, members.Taken] = {}
-        for worker, path in lock_files.items():
-            if worker in self._locks:
-                continue
-            taken = posix.take_if_dead(path)
-            if isinstance(taken, str):
-                continue
-            try:
-                jobs = await self._write(members.take_jobs, worker, now)
-                if jobs is not None:
-                    found[worker] = jobs
-                elif now - taken.changed_at < ORPHAN_FILE_AGE_US:
-                    # A worker that has its lock but not yet its row, killed in between; or one about to lock.
-                    continue
-                taken.remove()
-            finally:
-                taken.close()
-        if thorough:
-            for worker in await self._missing_for_long(set(lock_files), now):
-                jobs = await self._write(members.take_jobs, worker, now)
-                if jobs is not None:
-                    found[worker] = jobs
-            if await self._read(members.has_orphans):
-                found.update(await self._write(members.take_orphans, now))
-        return Recovered(
-            list(found),
-            sum(jobs.requeued for jobs in found.values()),
-            [id for jobs in found.values() for id in jobs.buried],
-        )
-
-    async def _missing_for_long(self, files: set[int], now: int) -> Sequence[int]:
-        """Return workers whose row has had no lock file for long enough: they cannot prove that they live."""
-        gone = {row.worker for row in await self.workers()} - files - set(self._locks)
-        self._missing_since = {worker: self._missing_since.get(worker, now) for worker in gone}
-        return [
-            worker
-            for worker, since in self._missing_since.items()
-            if now - since >= MISSING_FILE_IS_DEAD_US
-        ]
+        """See ``Store.recover``."""
+        return await self._recovery.look(now=now, thorough=thorough)
 
     # -- one job ------------------------------------------------------------------------------
 
