@@ -108,7 +108,8 @@ class JobContext:
 
         ``async with job.transaction() as tx:``, in a ``def`` task ``with job.transaction() as tx:``. What is written
         through ``tx`` is there exactly if the job has succeeded; jobs that are enqueued inside are part of it. An error
-        in the block rolls it back; a ``rollback()`` inside takes the end of the job along, and fails the attempt.
+        in the block rolls it back; a ``rollback()`` inside takes the end of the job along, and fails the attempt;
+        a ``commit()`` inside settles the job with what was written so far.
 
         Nobody else writes to the database meanwhile: do what takes time before it. What is read inside stays as it was
         read, so that a value may be read, changed and written back.

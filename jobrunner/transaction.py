@@ -127,15 +127,18 @@ class Transactions:
                 )
 
     def _warn_of_commit(self, attempt: Attempt) -> None:
+        self.warn_once(
+            attempt,
+            "%s commits its session itself: those rows are there before the job is settled, and once more if it runs"
+            " again. Leave the commit to jobrunner, or use `async with job.transaction()`",
+        )
+
+    def warn_once(self, attempt: Attempt, message: str) -> None:
+        """Log what a task does with its session, once per task; the message has room for its name."""
         job = attempt.job
         if job.task not in self._warned:
             self._warned.add(job.task)
-            logger.warning(
-                "%s commits its session itself: those rows are there before the job is settled, and once more if it"
-                " runs again. Leave the commit to jobrunner, or use `async with job.transaction()`",
-                job.task,
-                extra=extra(job),
-            )
+            logger.warning(message, job.task, extra=extra(job))
 
 
 class Transaction:
@@ -155,6 +158,8 @@ class Transaction:
         self._session: Session | None = None
         self._inside: Inside | None = None
         self._ended: Ended | None = None
+        self._had_committed = False
+        """Whether the session had been committed before, so that a commit inside the block cannot be told."""
         self._turn: AbstractAsyncContextManager[None] | None = None
         self._blocking_turn: AbstractContextManager[None] | None = None
 
@@ -293,6 +298,7 @@ class Transaction:
     async def _begin(self, session: Session) -> None:
         """Begin to write, and settle the job first: the fence is asked before anything is done."""
         job = self._attempt.job
+        self._had_committed = await session.has_committed()
         await session.begin()
         try:
             now = now_us()
@@ -319,6 +325,7 @@ class Transaction:
         if error is None:
             added = self._attempt.take_added("the transaction of this attempt has settled the job")
             try:
+                await self._look_for_commit(session)
                 if not await self._is_settled(session):
                     raise InvalidSession(
                         f"{self._holder}: the block has rolled its transaction back, and the end of the job with it:"
@@ -342,6 +349,16 @@ class Transaction:
                     # The block has committed before the error.
                     self._attempt.transaction_ended = self._ended
                 await session.rollback()
+
+    async def _look_for_commit(self, session: Session) -> None:
+        if self._had_committed or not await session.has_committed():
+            return
+        if await session.has_changes():
+            self._transactions.warn_once(
+                self._attempt,
+                "%s commits inside `job.transaction()`: that has settled the job, and what is written behind it is lost"
+                " if the process dies before the block ends. Leave the commit to the block",
+            )
 
     async def _is_settled(self, session: Session) -> bool:
         """Return whether the end of the job is still in the transaction, or has been committed."""

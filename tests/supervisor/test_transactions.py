@@ -396,6 +396,51 @@ async def test_error_behind_a_commit_in_the_block_leaves_the_job_succeeded(
         assert site.words() == ["a"]
 
 
+async def test_commit_in_the_block_is_warned_of_once_if_more_is_written_behind_it(
+    tmp_db: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site(tmp_db, "AsyncSession")
+
+    @site.tasks.task
+    async def early(job: JobContext, number: int) -> None:
+        async with job.transaction() as tx:
+            await site.add(tx, f"a{number}")
+            await tx.commit()
+            await site.add(tx, f"b{number}")
+
+    @site.tasks.task
+    async def last(job: JobContext) -> None:
+        async with job.transaction() as tx:
+            await site.add(tx, "c")
+            await tx.commit()
+
+    async with site.open():
+        for number in range(2):
+            await (await early.enqueue(number)).result(timeout=15)
+        await (await last.enqueue()).result(timeout=15)
+        assert site.words() == ["a0", "a1", "b0", "b1", "c"]
+    warned = [one.getMessage() for one in caplog.records if "commits inside" in one.getMessage()]
+    assert [message.split()[0] for message in warned] == ["early"]
+
+
+async def test_commit_in_the_block_of_a_def_task_is_warned_of(
+    tmp_db: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site(tmp_db, "Session")
+
+    @site.tasks.task
+    def early(job: JobContext) -> None:
+        with job.transaction() as tx:
+            site.add_now(tx, "a")
+            tx.commit()
+            site.add_now(tx, "b")
+
+    async with site.open():
+        await (await early.enqueue()).result(timeout=15)
+        assert site.words() == ["a", "b"]
+    assert any("commits inside" in one.getMessage() for one in caplog.records)
+
+
 async def test_session_of_the_block_is_cleaned_up_after_the_attempt(site: Site) -> None:
     seen: list[int] = []
 
