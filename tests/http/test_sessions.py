@@ -237,6 +237,33 @@ async def test_session_of_somebody_else_on_the_same_connection_is_waited_for(tmp
     await engine.dispose()
 
 
+async def test_raw_connection_of_somebody_else_is_waited_for(tmp_db: Path) -> None:
+    """SQLAlchemy tells that a connection went back to its pool, but not what is begun on the driver's own."""
+    make_table(tmp_db)
+    engine = async_engine(tmp_db, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0)
+
+    begun, checked = asyncio.Event(), asyncio.Event()
+
+    async def write() -> None:
+        async with engine.connect() as connection:
+            raw: Any = await connection.get_raw_connection()
+            await raw.driver_connection.execute("INSERT INTO orders (item) VALUES ('milk')")
+            begun.set()
+            await soon(checked.wait())
+
+    jobs = JobRunner(tmp_db)
+    async with jobs.running():
+        async with AsyncSession(engine) as session:
+            await session.execute(ADD)
+            await session.commit()
+        somebody = asyncio.create_task(write(), context=contextvars.Context())
+        await soon(begun.wait())
+        store_of(jobs).refuse_wait("this")
+        checked.set()
+        await somebody
+    await engine.dispose()
+
+
 def test_job_queue_is_the_same_function_for_the_same_argument() -> None:
     def get_session() -> None: ...
 

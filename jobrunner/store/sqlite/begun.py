@@ -22,7 +22,7 @@ class Begun:
         self.changes: int = driver.total_changes
         """Rows that the connection had changed when it began: one that has read alone has no more."""
         self.over = False
-        """Its connection, which is used again and again, has begun another one since."""
+        """Its connection, which is used again and again, has gone back to its pool or begun another one since."""
 
     def has_changed(self) -> bool:
         """Return whether it is open and has changed rows, so that it holds SQLite's write lock."""
