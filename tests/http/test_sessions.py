@@ -245,8 +245,8 @@ async def test_raw_connection_of_somebody_else_is_waited_for(tmp_db: Path) -> No
     begun, checked = asyncio.Event(), asyncio.Event()
 
     async def write() -> None:
-        async with engine.connect() as connection:
-            raw: Any = await connection.get_raw_connection()
+        async with engine.connect() as held:
+            raw: Any = await held.get_raw_connection()
             await raw.driver_connection.execute("INSERT INTO orders (item) VALUES ('milk')")
             begun.set()
             await soon(checked.wait())
@@ -262,6 +262,22 @@ async def test_raw_connection_of_somebody_else_is_waited_for(tmp_db: Path) -> No
         checked.set()
         await somebody
     await engine.dispose()
+
+
+async def test_session_that_outlives_the_runner_can_still_be_committed(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker cannot sign off before the commit; that is no reason to break off what the session is in."""
+    monkeypatch.setattr("jobrunner.store.sqlite.connection.BUSY_TIMEOUT_S", 0.1)
+    make_table(tmp_db)
+    engine = async_engine(tmp_db)
+    async with AsyncSession(engine) as session:
+        async with JobRunner(tmp_db).running():
+            await session.execute(ADD)
+        await session.commit()
+    await engine.dispose()
+    assert count_rows(tmp_db) == 1
+    assert "could not sign off" in caplog.text
 
 
 def test_job_queue_is_the_same_function_for_the_same_argument() -> None:
