@@ -48,6 +48,7 @@ from jobrunner.schedules import Schedules
 from jobrunner.settings import Durability, Settings
 from jobrunner.shield import to_the_end
 from jobrunner.spec import Seconds
+from jobrunner.store.sqlite import begun
 from jobrunner.store.sqlite.place import path_of
 from jobrunner.sync import SyncQueue, in_thread
 from jobrunner.task import Task
@@ -225,7 +226,8 @@ class JobRunner(TaskRouter):
         # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
         token = current.running.set(queue)
         try:
-            await worker.start()
+            with begun.left_behind():
+                await worker.start()
         finally:
             current.running.reset(token)
         return worker

@@ -280,6 +280,39 @@ async def test_session_that_outlives_the_runner_can_still_be_committed(
     assert "could not sign off" in caplog.text
 
 
+async def test_session_begun_before_the_runner_was_opened_stops_nothing_that_a_job_waits_for(
+    tmp_db: Path,
+) -> None:
+    """Jobs run in copies of the context in which the runner was opened, and wait for that session as for any other."""
+    make_table(tmp_db)
+    engine, jobs = async_engine(tmp_db), JobRunner(tmp_db)
+    jobs.include(tasks)
+    written, checked = asyncio.Event(), asyncio.Event()
+
+    @jobs.task
+    async def asks() -> None:
+        await soon(written.wait())
+        try:
+            store_of(jobs).refuse_wait("this")
+        finally:
+            checked.set()
+        await ship.enqueue(1)
+
+    async with AsyncSession(engine) as session:
+        await session.execute(text("SELECT 1"))
+        async with jobs.running():
+            job = await asks.enqueue()
+            await session.execute(ADD)
+            with pytest.raises(InsideTransaction):
+                await ship.enqueue(2)
+            written.set()
+            await soon(checked.wait())
+            await session.commit()
+            await job.result(PATIENCE_S)
+            assert len((await job.refresh()).history) == 1
+    await engine.dispose()
+
+
 def test_job_queue_is_the_same_function_for_the_same_argument() -> None:
     def get_session() -> None: ...
 

@@ -5,6 +5,8 @@ is asked for by the code which holds the session would wait until its time is ou
 """
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -35,6 +37,16 @@ _begun: ContextVar[Begun | None] = ContextVar("jobrunner.begun", default=None)
 def note(begun: Begun) -> None:
     """Keep what this context has begun last."""
     _begun.set(begun)
+
+
+@contextmanager
+def left_behind() -> Iterator[None]:
+    """Start tasks inside the block that are no part of what this context has begun, and may wait for its end."""
+    token = _begun.set(None)
+    try:
+        yield
+    finally:
+        _begun.reset(token)
 
 
 def writes_to(file: FileIdentity) -> bool:
