@@ -2,9 +2,11 @@
 
 import asyncio
 import contextvars
+import gc
 import logging
 import sqlite3
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -209,6 +211,39 @@ def test_write_of_its_own_beside_a_session_of_a_def_route_is_refused_at_once(sho
         id = client.post("/").json()
         assert shop.ids() == [id]
     engine.dispose()
+
+
+async def test_session_that_has_written_is_not_forgotten_for_one_that_reads(tmp_db: Path) -> None:
+    make_table(tmp_db)
+    engine, jobs = async_engine(tmp_db), JobRunner(tmp_db)
+    async with jobs.running(), AsyncSession(engine) as writing:
+        await writing.execute(ADD)
+        async with AsyncSession(engine) as reading:
+            await reading.execute(text("SELECT 1"))
+            with pytest.raises(InsideTransaction):
+                store_of(jobs).refuse_wait("this")
+        with pytest.raises(InsideTransaction):
+            store_of(jobs).refuse_wait("this")
+        await writing.commit()
+        store_of(jobs).refuse_wait("this")
+    await engine.dispose()
+
+
+async def test_connection_that_was_closed_is_not_kept(tmp_db: Path) -> None:
+    """A task that lives as long as the process may use any number of them."""
+    make_table(tmp_db)
+    engine = async_engine(tmp_db)
+    async with AsyncSession(engine) as session:
+        await session.execute(ADD)
+        raw = await (await session.connection()).get_raw_connection()
+        driver = weakref.ref(raw.driver_connection)
+        del raw
+        await session.invalidate()
+    async with AsyncSession(engine) as session:
+        await session.execute(text("SELECT 1"))
+        gc.collect()
+        assert driver() is None
+    await engine.dispose()
 
 
 async def test_session_of_somebody_else_on_the_same_connection_is_waited_for(tmp_db: Path) -> None:

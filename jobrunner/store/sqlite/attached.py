@@ -75,6 +75,7 @@ def attach(engine: AsyncEngine | Engine, durability: Durability) -> None:
     engines[dialect] = durability
     event.listen(sync, "connect", _Prepare(durability, database))
     event.listen(sync, "reset", _forget_begun)
+    event.listen(sync, "close", _forget_begun)
     event.listen(sync, "reset", _end_transaction)
     event.listen(sync, "begin", _note_begin)
 
@@ -126,9 +127,7 @@ class _Prepare:
 
 
 def _forget_begun(
-    connection: DBAPIConnection,
-    entry: ConnectionPoolEntry,
-    state: PoolResetState,
+    connection: DBAPIConnection, entry: ConnectionPoolEntry, state: PoolResetState | None = None
 ) -> None:
     """End what the connection has begun: who takes it from the pool next may write to it without SQLAlchemy's BEGIN."""
     attachment: Attachment | None = entry.info.get(ATTACHED)
