@@ -47,6 +47,7 @@ from jobrunner.schedules import Schedules
 from jobrunner.settings import Durability, Settings
 from jobrunner.shield import to_the_end
 from jobrunner.spec import Seconds
+from jobrunner.store.sqlite import begun
 from jobrunner.store.sqlite.place import path_of
 from jobrunner.sync import SyncQueue, SyncRunner
 from jobrunner.task import Task
@@ -224,7 +225,8 @@ class JobRunner(TaskRouter):
         # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
         token = current.running.set(queue)
         try:
-            await worker.start()
+            with begun.left_behind():
+                await worker.start()
         finally:
             current.running.reset(token)
         return worker

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, cont
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
 from jobrunner.call import Call
-from jobrunner.errors import InvalidWrite, NotRunning, WrongThread
+from jobrunner.errors import InvalidWrite, JobRunnerError, NotRunning, WrongThread
 from jobrunner.inside import in_write
 from jobrunner.job import Job
 from jobrunner.queue import JobQueue
@@ -41,26 +41,26 @@ class SyncQueue:
         """
         self._check_thread("enqueue(task, ...)")
         queue = self._find()
-        storing = queue.enqueue(task, *args, **kwargs)
-        return self._stored(queue, (session_of(task),), storing)
+        blocking = queue.is_blocking((session_of(task),))
+        return self._stored(queue.enqueue(task, *args, **kwargs), blocking)
 
     def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Store many calls in one transaction; see ``JobQueue.enqueue_many``."""
         self._check_thread("enqueue_many([...])")
         queue, many = self._find(), list(calls)
-        return self._stored(queue, _sessions_of(many), queue.enqueue_many(many))
+        blocking = queue.is_blocking(_sessions_of(many))
+        return self._stored(queue.enqueue_many(many), blocking)
 
     def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Store calls that run one after another; see ``JobQueue.enqueue_chain``."""
         self._check_thread("enqueue_chain([...])")
         queue, many = self._find(), list(calls)
-        return self._stored(queue, _sessions_of(many), queue.enqueue_chain(many))
+        blocking = queue.is_blocking(_sessions_of(many))
+        return self._stored(queue.enqueue_chain(many), blocking)
 
-    def _stored(
-        self, queue: JobQueue, sessions: Iterable[object], storing: Coroutine[Any, Any, T]
-    ) -> T:
+    def _stored(self, storing: Coroutine[Any, Any, T], blocking: bool) -> T:
         """Store in this thread, whose own a blocking session may be; else on the loop."""
-        return at_once(storing) if queue.is_blocking(sessions) else self.run(storing)
+        return at_once(storing) if blocking else self.run(storing)
 
     @overload
     def get(self, id: str) -> Job[Any]: ...
@@ -87,7 +87,7 @@ class SyncQueue:
             self._check_thread("...")
             loop = self._find().loop
             future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        except (WrongThread, InvalidWrite, RuntimeError) as error:
+        except (JobRunnerError, RuntimeError) as error:
             coroutine.close()
             if not isinstance(error, RuntimeError):
                 raise

@@ -13,7 +13,7 @@ from typing import Final
 
 from jobrunner.clock import SECOND_US, now_us
 from jobrunner.committer import Committer
-from jobrunner.errors import InvalidTask, StoreError, StoreUnusable
+from jobrunner.errors import InsideTransaction, InvalidTask, StoreError, StoreUnusable
 from jobrunner.events import Events
 from jobrunner.health import Standing, health_of
 from jobrunner.injection import Dependency
@@ -155,7 +155,7 @@ class Worker:
             self._supervisor.close()
             try:
                 await self._store.leave(self.id, now=now_us())
-            except StoreError as error:
+            except (StoreError, InsideTransaction) as error:
                 # As after a kill: the lock goes with the process, and others find the jobs.
                 logger.error("the worker could not sign off: %s", error)
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextvars
+import gc
 import logging
 import sqlite3
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -211,6 +213,39 @@ def test_write_of_its_own_beside_a_session_of_a_def_route_is_refused_at_once(sho
     engine.dispose()
 
 
+async def test_session_that_has_written_is_not_forgotten_for_one_that_reads(tmp_db: Path) -> None:
+    make_table(tmp_db)
+    engine, jobs = async_engine(tmp_db), JobRunner(tmp_db)
+    async with jobs.running(), AsyncSession(engine) as writing:
+        await writing.execute(ADD)
+        async with AsyncSession(engine) as reading:
+            await reading.execute(text("SELECT 1"))
+            with pytest.raises(InsideTransaction):
+                store_of(jobs).refuse_wait("this")
+        with pytest.raises(InsideTransaction):
+            store_of(jobs).refuse_wait("this")
+        await writing.commit()
+        store_of(jobs).refuse_wait("this")
+    await engine.dispose()
+
+
+async def test_connection_that_was_closed_is_not_kept(tmp_db: Path) -> None:
+    """A task that lives as long as the process may use any number of them."""
+    make_table(tmp_db)
+    engine = async_engine(tmp_db)
+    async with AsyncSession(engine) as session:
+        await session.execute(ADD)
+        raw = await (await session.connection()).get_raw_connection()
+        driver = weakref.ref(raw.driver_connection)
+        del raw
+        await session.invalidate()
+    async with AsyncSession(engine) as session:
+        await session.execute(text("SELECT 1"))
+        gc.collect()
+        assert driver() is None
+    await engine.dispose()
+
+
 async def test_session_of_somebody_else_on_the_same_connection_is_waited_for(tmp_db: Path) -> None:
     """The pool hands a connection to one after another; what the first one has begun is over."""
     make_table(tmp_db)
@@ -234,6 +269,82 @@ async def test_session_of_somebody_else_on_the_same_connection_is_waited_for(tmp
         store_of(jobs).refuse_wait("this")
         checked.set()
         await somebody
+    await engine.dispose()
+
+
+async def test_raw_connection_of_somebody_else_is_waited_for(tmp_db: Path) -> None:
+    """SQLAlchemy tells that a connection went back to its pool, but not what is begun on the driver's own."""
+    make_table(tmp_db)
+    engine = async_engine(tmp_db, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0)
+
+    begun, checked = asyncio.Event(), asyncio.Event()
+
+    async def write() -> None:
+        async with engine.connect() as held:
+            raw: Any = await held.get_raw_connection()
+            await raw.driver_connection.execute("INSERT INTO orders (item) VALUES ('milk')")
+            begun.set()
+            await soon(checked.wait())
+
+    jobs = JobRunner(tmp_db)
+    async with jobs.running():
+        async with AsyncSession(engine) as session:
+            await session.execute(ADD)
+            await session.commit()
+        somebody = asyncio.create_task(write(), context=contextvars.Context())
+        await soon(begun.wait())
+        store_of(jobs).refuse_wait("this")
+        checked.set()
+        await somebody
+    await engine.dispose()
+
+
+async def test_session_that_outlives_the_runner_can_still_be_committed(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker cannot sign off before the commit; that is no reason to break off what the session is in."""
+    monkeypatch.setattr("jobrunner.store.sqlite.connection.BUSY_TIMEOUT_S", 0.1)
+    make_table(tmp_db)
+    engine = async_engine(tmp_db)
+    async with AsyncSession(engine) as session:
+        async with JobRunner(tmp_db).running():
+            await session.execute(ADD)
+        await session.commit()
+    await engine.dispose()
+    assert count_rows(tmp_db) == 1
+    assert "could not sign off" in caplog.text
+
+
+async def test_session_begun_before_the_runner_was_opened_stops_nothing_that_a_job_waits_for(
+    tmp_db: Path,
+) -> None:
+    """Jobs run in copies of the context in which the runner was opened, and wait for that session as for any other."""
+    make_table(tmp_db)
+    engine, jobs = async_engine(tmp_db), JobRunner(tmp_db)
+    jobs.include(tasks)
+    written, checked = asyncio.Event(), asyncio.Event()
+
+    @jobs.task
+    async def asks() -> None:
+        await soon(written.wait())
+        try:
+            store_of(jobs).refuse_wait("this")
+        finally:
+            checked.set()
+        await ship.enqueue(1)
+
+    async with AsyncSession(engine) as session:
+        await session.execute(text("SELECT 1"))
+        async with jobs.running():
+            job = await asks.enqueue()
+            await session.execute(ADD)
+            with pytest.raises(InsideTransaction):
+                await ship.enqueue(2)
+            written.set()
+            await soon(checked.wait())
+            await session.commit()
+            await job.result(PATIENCE_S)
+            assert len((await job.refresh()).history) == 1
     await engine.dispose()
 
 

@@ -1,6 +1,8 @@
 """The blocking face: threads, ``def`` tasks and routes, scripts without a loop."""
 
 import asyncio
+import gc
+import inspect
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from jobrunner import (
     InvalidArguments,
+    InvalidSession,
     Job,
     JobDead,
     JobNotFound,
@@ -191,6 +194,26 @@ async def test_errors_reach_the_calling_thread(tmp_db: Path) -> None:
 
     async with jobs.running():
         await asyncio.to_thread(in_thread)
+
+
+async def test_refused_calls_leave_no_coroutine_that_nobody_awaits(tmp_db: Path) -> None:
+    jobs = a_runner(tmp_db)
+    double = jobs.tasks["double"].options(session=object())
+    call = jobs.cancel("any")
+    with pytest.raises(NotRunning):
+        jobs.sync.run(call)
+    assert inspect.getcoroutinestate(call) == inspect.CORO_CLOSED
+
+    def in_thread() -> None:
+        with pytest.raises(InvalidSession):
+            jobs.sync.enqueue(double, 1)
+        for several in (jobs.sync.enqueue_many, jobs.sync.enqueue_chain):
+            with pytest.raises(InvalidSession):
+                several([double.call(1)])
+
+    async with jobs.running():
+        await asyncio.to_thread(in_thread)
+    gc.collect()  # one that nobody awaits fails the test now
 
 
 async def test_waits_while_the_runner_closes_is_told(tmp_db: Path) -> None:

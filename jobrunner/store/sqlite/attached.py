@@ -74,6 +74,8 @@ def attach(engine: AsyncEngine | Engine, durability: Durability) -> None:
     _refuse_if_used(sync, is_async=isinstance(engine, AsyncEngine))
     engines[dialect] = durability
     event.listen(sync, "connect", _Prepare(durability, database))
+    event.listen(sync, "reset", _forget_begun)
+    event.listen(sync, "close", _forget_begun)
     event.listen(sync, "reset", _end_transaction)
     event.listen(sync, "begin", _note_begin)
 
@@ -122,6 +124,15 @@ class _Prepare:
     async def _prepare(self, driver: aiosqlite.Connection) -> None:
         hop: Callable[..., Awaitable[None]] = driver._execute  # noqa: SLF001 - as in ``connection``
         await hop(joined.keep_promises, driver._conn, self._durability)  # noqa: SLF001
+
+
+def _forget_begun(
+    connection: DBAPIConnection, entry: ConnectionPoolEntry, state: PoolResetState | None = None
+) -> None:
+    """End what the connection has begun: who takes it from the pool next may write to it without SQLAlchemy's BEGIN."""
+    attachment: Attachment | None = entry.info.get(ATTACHED)
+    if attachment is not None and attachment.begun is not None:
+        attachment.begun.over = True
 
 
 def _end_transaction(
