@@ -1,133 +1,24 @@
-"""Rows of the application and the end of the job in one commit: ``job.transaction()`` and injected sessions."""
+"""Rows of the application and the end of the job in one commit: ``job.transaction()``."""
 
 import asyncio
-import contextlib
 import logging
-import sqlite3
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import aiosqlite
 import pytest
 from fastapi import Depends
-from sqlalchemy import create_engine, text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
-from tenacity import wait_none
+from sqlalchemy import text
 
 import jobrunner.results
 from jobrunner import (
     Injected,
-    InsideTransaction,
-    Job,
     JobContext,
-    JobDead,
-    JobQueue,
     JobRunner,
     LeaseLost,
     ResultNotStored,
-    TaskRouter,
 )
-from jobrunner.sqlalchemy import attach
 from tests.engine import Gate, on_writer, soon, supervisor_of
-
-KINDS = ["AsyncSession", "begun AsyncSession", "aiosqlite"]
-"""The second as the README has it: ``async with session.begin(): yield session``."""
-
-
-class Site:
-    """A runner with a session, and the table that its tasks write to."""
-
-    def __init__(self, file: Path, kind: str) -> None:
-        self.file = file
-        self.kind = kind
-        with contextlib.closing(sqlite3.connect(file)) as db:
-            db.execute("CREATE TABLE words (word TEXT NOT NULL UNIQUE)")
-        self.engine = create_async_engine(f"sqlite+aiosqlite:///{file}")
-        attach(self.engine)
-        self.sync_engine = create_engine(f"sqlite:///{file}")
-        attach(self.sync_engine)
-        self.closed = 0
-        self.get_session = {
-            "AsyncSession": self._async_session,
-            "begun AsyncSession": self._begun_session,
-            "aiosqlite": self._aiosqlite,
-            "Session": self._session,
-            "sqlite3": self._sqlite,
-        }[kind]
-        self.jobs = JobRunner(file, queues={"default": 8}, session=self.get_session)
-        self.tasks = TaskRouter(max_attempts=2, wait=wait_none())
-
-    async def _async_session(self) -> AsyncIterator[AsyncSession]:
-        async with AsyncSession(self.engine) as session:
-            yield session
-        self.closed += 1
-
-    async def _begun_session(self) -> AsyncIterator[AsyncSession]:
-        async with AsyncSession(self.engine) as session, session.begin():
-            yield session
-        self.closed += 1
-
-    async def _aiosqlite(self) -> AsyncIterator[aiosqlite.Connection]:
-        async with aiosqlite.connect(self.file) as connection:
-            yield connection
-        self.closed += 1
-
-    def _session(self) -> Iterator[Session]:
-        with Session(self.sync_engine) as session:
-            yield session
-        self.closed += 1
-
-    def _sqlite(self) -> Iterator[sqlite3.Connection]:
-        with contextlib.closing(sqlite3.connect(self.file, check_same_thread=False)) as connection:
-            yield connection
-        self.closed += 1
-
-    async def add(self, tx: Any, word: str) -> None:
-        if self.kind.endswith("AsyncSession"):
-            await tx.execute(text("INSERT INTO words VALUES (:word)"), {"word": word})
-        else:
-            await tx.execute("INSERT INTO words VALUES (?)", (word,))
-
-    def add_now(self, tx: Any, word: str) -> None:
-        if self.kind == "Session":
-            tx.execute(text("INSERT INTO words VALUES (:word)"), {"word": word})
-        else:
-            tx.execute("INSERT INTO words VALUES (?)", (word,))
-
-    def words(self) -> list[str]:
-        with contextlib.closing(sqlite3.connect(self.file)) as db:
-            return [word for (word,) in db.execute("SELECT word FROM words ORDER BY word")]
-
-    @contextlib.asynccontextmanager
-    async def open(self) -> AsyncIterator[JobRunner]:
-        self.jobs.include(self.tasks)
-        try:
-            async with self.jobs.running():
-                yield self.jobs
-        finally:
-            await self.engine.dispose()
-            self.sync_engine.dispose()
-
-
-@pytest.fixture(params=KINDS)
-def site(tmp_db: Path, request: pytest.FixtureRequest) -> Site:
-    return Site(tmp_db, request.param)
-
-
-@pytest.fixture(params=["Session", "sqlite3"])
-def blocking(tmp_db: Path, request: pytest.FixtureRequest) -> Site:
-    return Site(tmp_db, request.param)
-
-
-async def ended(job: Job[Any]) -> Job[Any]:
-    with contextlib.suppress(JobDead):
-        await job.result(timeout=15)
-    return await job.refresh()
-
-
-# -- job.transaction() -------------------------------------------------------------------------------------
+from tests.supervisor.site import Site, ended, until_idle, until_logged
 
 
 async def test_rows_of_a_transaction_are_there_with_the_success(site: Site) -> None:
@@ -222,11 +113,6 @@ async def test_error_behind_the_block_leaves_the_job_succeeded(
         assert len((await job.refresh()).history) == 1
 
 
-async def until_logged(caplog: pytest.LogCaptureFixture, words: str) -> None:
-    while not any(words in record.getMessage() for record in caplog.records):  # noqa: ASYNC110
-        await asyncio.sleep(0.01)  # noqa: TID251 - a log is not told
-
-
 async def test_transaction_of_an_attempt_whose_lease_was_taken_writes_nothing(site: Site) -> None:
     """B16: it goes on after its job was given to another one."""
     gate = Gate()
@@ -252,11 +138,6 @@ async def test_transaction_of_an_attempt_whose_lease_was_taken_writes_nothing(si
         gate.open()
         await soon(asyncio.create_task(until_idle(jobs)))
         assert site.words() == ["2"]
-
-
-async def until_idle(jobs: JobRunner) -> None:
-    while any(supervisor_of(jobs)._busy.values()):  # noqa: ASYNC110
-        await asyncio.sleep(0.01)  # noqa: TID251 - nobody tells of a stale end
 
 
 async def test_result_of_a_task_that_lingers_behind_its_transaction_is_given_up_and_still_kept(
@@ -482,110 +363,6 @@ async def test_read_and_write_back_in_the_block_loses_no_update(site: Site) -> N
         assert site.words() == ["30"]
 
 
-# -- inside -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fails", [False, True])
-async def test_F14_jobs_enqueued_inside_are_part_of_the_transaction(
-    site: Site, fails: bool
-) -> None:
-    @site.tasks.task
-    async def child(word: str) -> str:
-        return word
-
-    @site.tasks.task(max_attempts=1)
-    async def work(job: JobContext) -> None:
-        async with job.transaction() as tx:
-            await site.add(tx, "a")
-            await child.enqueue("one")
-            await site.jobs.enqueue(child, "two")
-            await site.jobs.enqueue_many([child.call("three")])
-            if fails:
-                raise ValueError
-
-    async with site.open() as jobs:
-        await ended(await work.enqueue())
-        children = (await jobs.list(task="child")).items
-        assert len(children) == (0 if fails else 3)
-        for one in children:
-            await one.result(timeout=15)
-        assert site.words() == ([] if fails else ["a"])
-
-
-async def test_F14_jobs_enqueued_inside_a_def_task_are_part_of_the_transaction(
-    blocking: Site,
-) -> None:
-    @blocking.tasks.task
-    async def child(word: str) -> str:
-        return word
-
-    @blocking.tasks.task(max_attempts=1)
-    def work(job: JobContext, *, fails: bool) -> None:
-        with job.transaction() as tx:
-            blocking.add_now(tx, f"{fails}")
-            blocking.jobs.sync.enqueue(child, f"{fails}")
-            if fails:
-                raise ValueError
-
-    async with blocking.open() as jobs:
-        await ended(await work.enqueue(fails=True))
-        await ended(await work.enqueue(fails=False))
-        (one,) = (await jobs.list(task="child")).items
-        assert await one.result(timeout=15) == "False"
-
-
-async def test_what_would_wait_for_the_transaction_is_refused_inside(site: Site) -> None:
-    refused: list[str] = []
-
-    @site.tasks.task
-    async def nothing() -> None: ...
-
-    @site.tasks.task(max_attempts=1)
-    async def work(job: JobContext, other: str) -> None:
-        waiting = await site.jobs.get(other)
-        async with job.transaction():
-            for what, wait in {
-                "result": lambda: waiting.result(timeout=5),
-                "cancel": lambda: site.jobs.cancel(other),
-                "pause": lambda: site.jobs.pause("default"),
-                "transaction": job.transaction().__aenter__,
-            }.items():
-                try:
-                    await wait()
-                except InsideTransaction:
-                    refused.append(what)
-
-    async with site.open() as jobs:
-        other = await jobs.enqueue(nothing.options(delay=3600))
-        job = await ended(await work.enqueue(other.id))
-        assert job.state == "succeeded"
-        assert refused == ["result", "cancel", "pause", "transaction"]
-
-
-async def test_task_started_inside_is_outside_once_the_block_has_ended(site: Site) -> None:
-    gate = Gate()
-    later: list[asyncio.Task[bool]] = []
-
-    @site.tasks.task
-    async def nothing() -> None: ...
-
-    async def cancel(id: str) -> bool:
-        await gate.enter()
-        return await site.jobs.cancel(id)
-
-    @site.tasks.task
-    async def work(job: JobContext, other: str) -> None:
-        async with job.transaction():
-            later.append(asyncio.create_task(cancel(other)))
-            await gate.arrival()
-
-    async with site.open() as jobs:
-        other = await jobs.enqueue(nothing.options(delay=3600))
-        await (await work.enqueue(other.id)).result(timeout=15)
-        gate.open()
-        assert await soon(later[0])
-
-
 # -- cut short ------------------------------------------------------------------------------------------------
 
 
@@ -718,181 +495,3 @@ async def test_async_session_in_a_def_task_is_refused(site: Site) -> None:
     async with site.open() as jobs:
         job = await ended(await work.enqueue())
         assert "async def" in ((await jobs.dead_letters.get(job.id)).error or "")
-
-
-# -- injected sessions ----------------------------------------------------------------------------------------
-
-
-async def test_rows_of_an_injected_session_are_there_with_the_success(site: Site) -> None:
-    session_dep = Annotated[Any, Depends(site.get_session)]
-
-    @site.tasks.task
-    async def work(word: str, session: session_dep = Injected) -> str:
-        await site.add(session, word)
-        return word.upper()
-
-    async with site.open() as jobs:
-        job = await work.enqueue("a")
-        assert await job.result(timeout=15) == "A"
-        assert site.words() == ["a"]
-        async with asyncio.timeout(15):
-            while site.closed != 1:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)  # noqa: TID251 - the clean-up comes after the end
-        assert [one.outcome for one in (await jobs.get(job.id)).history] == ["succeeded"]
-
-
-async def test_rows_of_an_injected_session_of_a_def_task_are_there_with_the_success(
-    blocking: Site,
-) -> None:
-    session_dep = Annotated[Any, Depends(blocking.get_session)]
-
-    @blocking.tasks.task
-    def work(word: str, session: session_dep = Injected) -> str:
-        blocking.add_now(session, word)
-        return word.upper()
-
-    async with blocking.open():
-        job = await work.enqueue("a")
-        assert await job.result(timeout=15) == "A"
-        assert blocking.words() == ["a"]
-
-
-async def test_injected_session_without_changes_is_settled_as_ever(site: Site) -> None:
-    session_dep = Annotated[Any, Depends(site.get_session)]
-
-    @site.tasks.task
-    async def work(session: session_dep = Injected) -> str:
-        await session.execute(
-            text("SELECT 1") if site.kind.endswith("AsyncSession") else "SELECT 1"
-        )
-        return "read"
-
-    async with site.open():
-        assert await (await work.enqueue()).result(timeout=15) == "read"
-
-
-async def test_failed_attempt_leaves_no_row_of_its_injected_session(site: Site) -> None:
-    session_dep = Annotated[Any, Depends(site.get_session)]
-
-    @site.tasks.task
-    async def work(job: JobContext, session: session_dep = Injected) -> None:
-        await site.add(session, f"{job.attempt}")
-        if job.attempt == 1:
-            raise ValueError
-
-    async with site.open():
-        job = await ended(await work.enqueue())
-        assert [one.outcome for one in job.history] == ["failed", "succeeded"]
-        assert site.words() == ["2"]
-
-
-async def test_commit_of_the_handlers_own_is_warned_of_once_per_task(
-    site: Site, caplog: pytest.LogCaptureFixture
-) -> None:
-    session_dep = Annotated[Any, Depends(site.get_session)]
-
-    @site.tasks.task
-    async def work(word: str, session: session_dep = Injected) -> None:
-        await site.add(session, word)
-        await session.commit()
-
-    async with site.open():
-        for word in ("a", "b"):
-            await (await work.enqueue(word)).result(timeout=15)
-        assert site.words() == ["a", "b"]
-        warnings = [r for r in caplog.records if "commits its session itself" in r.getMessage()]
-        assert [record.levelno for record in warnings] == [logging.WARNING]
-
-
-async def test_commit_in_the_middle_of_the_handler_is_warned_of(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A bare connection does not tell of it once it is in its next transaction."""
-    site = Site(tmp_db, "AsyncSession")
-    session_dep = Annotated[Any, Depends(site.get_session)]
-
-    @site.tasks.task
-    async def work(session: session_dep = Injected) -> None:
-        await site.add(session, "a")
-        await session.commit()
-        await site.add(session, "b")
-
-    async with site.open():
-        await (await work.enqueue()).result(timeout=15)
-        assert site.words() == ["a", "b"]
-    assert "work commits its session itself" in caplog.text
-
-
-async def test_B16_injected_session_of_an_attempt_whose_lease_was_taken_writes_nothing(
-    site: Site,
-) -> None:
-    gate = Gate()
-    session_dep = Annotated[Any, Depends(site.get_session)]
-
-    @site.tasks.task
-    async def work(job: JobContext, session: session_dep = Injected) -> None:
-        if job.attempt == 1:
-            await gate.enter()
-        await site.add(session, f"{job.attempt}")
-
-    async with site.open() as jobs:
-        job = await work.enqueue()
-        await gate.arrival()
-        await on_writer(
-            jobs,
-            lambda conn: conn.execute(
-                "UPDATE jobrunner_jobs SET state = 'queued', worker = NULL WHERE state = 'running'"
-            ),
-        )
-        supervisor_of(jobs).look()
-        assert (await ended(job)).state == "succeeded"
-        gate.open()
-        await soon(asyncio.create_task(until_idle(jobs)))
-        assert site.words() == ["2"]
-
-
-async def test_queue_of_the_runner_joins_the_injected_session(site: Site) -> None:
-    session_dep = Annotated[Any, Depends(site.get_session)]
-    queue_dep = Annotated[JobQueue, Depends(site.jobs.queue)]
-
-    @site.tasks.task
-    async def child(word: str) -> str:
-        return word
-
-    @site.tasks.task
-    async def work(
-        job: JobContext, queue: queue_dep = Injected, session: session_dep = Injected
-    ) -> None:
-        await site.add(session, f"{job.attempt}")
-        await queue.enqueue(child, f"{job.attempt}")
-        if job.attempt == 1:
-            raise ValueError
-
-    async with site.open() as jobs:
-        await ended(await work.enqueue())
-        (one,) = (await jobs.list(task="child")).items
-        assert await one.result(timeout=15) == "2"
-        assert site.words() == ["2"]
-
-
-async def test_write_of_its_own_beside_the_injected_session_is_refused_at_once(
-    tmp_db: Path,
-) -> None:
-    site = Site(tmp_db, "AsyncSession")
-    session_dep = Annotated[Any, Depends(site.get_session)]
-
-    @site.tasks.task
-    async def child() -> None: ...
-
-    @site.tasks.task
-    async def work(session: session_dep = Injected) -> str:
-        await site.add(session, "a")
-        with pytest.raises(InsideTransaction) as refused:
-            await child.enqueue()
-        await child.options(session=session).enqueue()
-        return str(refused.value)
-
-    async with site.open() as jobs:
-        assert "options(session=session)" in await (await work.enqueue()).result(timeout=15)
-        assert len((await jobs.list(task="child")).items) == 1
-        assert site.words() == ["a"]
