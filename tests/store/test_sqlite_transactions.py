@@ -6,7 +6,7 @@ import random
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import aiosqlite
@@ -15,7 +15,7 @@ import pytest
 from jobrunner.errors import StoreUnavailable
 from jobrunner.model import Enqueued, Filter
 from jobrunner.store.round import Round
-from jobrunner.store.sqlite import SqliteStore
+from jobrunner.store.sqlite import SqliteStore, reads
 from jobrunner.store.sqlite.connection import Connection
 from jobrunner.store.sqlite.statements import BEGIN
 from tests.conformance.rigs import SqliteRig
@@ -379,3 +379,45 @@ async def test_claims_under_load_from_many_tasks_give_each_job_to_one(store: Sql
     rounds = await asyncio.gather(*[claim(store, slots=7, worker=WORKER + n) for n in range(50)])
     taken = [job.id for jobs in rounds for job in jobs]
     assert len(taken) == len(set(taken)) == 300
+
+
+# -- reads -----------------------------------------------------------------------------------------
+
+
+async def test_read_of_several_statements_is_of_one_moment(store: SqliteStore) -> None:
+    began, written = threading.Event(), threading.Event()
+
+    def count_twice(conn: sqlite3.Connection) -> list[int]:
+        def count() -> int:
+            return int(conn.execute("SELECT count(*) FROM jobrunner_jobs").fetchone()[0])
+
+        before = count()
+        began.set()
+        assert written.wait(15)
+        return [before, count()]
+
+    counting = asyncio.ensure_future(store._read(count_twice))
+    assert await asyncio.to_thread(began.wait, 15)
+    await enqueue(store, new())
+    written.set()
+    assert await counting == [0, 0]
+    assert len((await store.jobs(Filter(), before=None, limit=10)).rows) == 1
+
+
+async def test_queues_are_told_while_their_last_job_is_being_claimed(
+    store: SqliteStore, tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await enqueue(store, new())
+    oldest_due = reads._oldest_due
+
+    def after_a_claim(conn: sqlite3.Connection, queue: str, task: str) -> int:
+        with closing(sqlite3.connect(tmp_db)) as other:
+            other.execute("UPDATE jobrunner_jobs SET state = 'running', worker = 1")
+            other.commit()
+        return oldest_due(conn, queue, task)
+
+    monkeypatch.setattr(reads, "_oldest_due", after_a_claim)
+    (queue,) = await store.queues()
+    assert (queue.queued, queue.running, queue.oldest_due_at) == (1, 0, NOW)
+    (queue,) = await store.queues()
+    assert (queue.queued, queue.running, queue.oldest_due_at) == (0, 1, None)

@@ -22,7 +22,7 @@ from jobrunner.errors import (
     StoreUnavailable,
 )
 from jobrunner.store.sqlite.codes import primary_code
-from jobrunner.store.sqlite.statements import BEGIN, COMMIT, ROLLBACK
+from jobrunner.store.sqlite.statements import BEGIN, BEGIN_TO_READ, COMMIT, ROLLBACK
 from jobrunner.store.sqlite.writes import WriterConnection
 
 T = TypeVar("T")
@@ -154,6 +154,16 @@ def make_room_in_log(conn: sqlite3.Connection, log: Path) -> None:
         if conn.in_transaction:
             conn.execute(ROLLBACK)
         conn.execute(f"PRAGMA cache_size = {cache_size}")
+
+
+def look(conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:
+    """Run ``function(conn, *args)`` in one read transaction: all that it asks is answered of one moment."""
+    conn.execute(BEGIN_TO_READ)
+    try:
+        return function(conn, *args)
+    finally:
+        if conn.in_transaction:
+            conn.execute(ROLLBACK)
 
 
 def transact(conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:

@@ -21,7 +21,7 @@ from jobrunner.errors import (
     StoreUnavailable,
 )
 from jobrunner.store.sqlite import files, members, migrate, posix, processes, reads
-from jobrunner.store.sqlite.connection import as_ours
+from jobrunner.store.sqlite.connection import as_ours, look
 from jobrunner.store.sqlite.place import MINIMUM_SQLITE, ON_CONTAINER_LAYER, check_place
 
 Level = Literal["ok", "warning", "problem"]
@@ -350,12 +350,12 @@ def _waiting(conn: sqlite3.Connection) -> Iterator[Finding]:
     rows = members.rows(conn)
     tasks = {task for row in rows for task in row.tasks}
     served = {queue for row in rows for queue in row.queues}
-    paused = {one.name for one in reads.queues(conn) if one.paused}
+    paused = {one.name for one in look(conn, reads.queues) if one.paused}
     for queue in sorted(paused):
         yield Finding("ok", "queue", f"{queue} is paused", f"jobrunner queues resume {queue}")
     if not rows:
         return
-    for queue, task, due in reads.waiting_tasks(conn):
+    for queue, task, due in look(conn, reads.waiting_tasks):
         since = f"jobs of {task} wait in queue {queue} since {from_us(due):%F %T} UTC"
         if queue not in served and queue not in paused:
             yield Finding(

@@ -1,4 +1,4 @@
-"""What can be asked of the file without changing it; each function is one short read, none holds a cursor open."""
+"""What can be asked of the file without changing it, inside one read transaction; none holds a cursor open."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -28,8 +28,7 @@ FROM jobrunner_dead_letters"""
 
 def get(conn: sqlite3.Connection, id: str) -> JobRow | None:
     """Return a job or dead letter by its id."""
-    # The jobs are asked twice: a replay may move the row between the two questions.
-    for query in (_JOB, _LETTER, _JOB):
+    for query in (_JOB, _LETTER):
         row = conn.execute(f"{query} WHERE id = ?", (id,)).fetchone()
         if row is not None:
             return JobRow(*row[: len(JobRow._fields)])

@@ -5,6 +5,7 @@ from jobrunner.store.sqlite.many import Many
 # With words of our own: the driver keeps compiled statements by their text, and a task that writes "COMMIT" on the
 # connection that it is lent must not be handed ours, which the authorizer has let pass.
 BEGIN = "BEGIN IMMEDIATE -- jobrunner"
+BEGIN_TO_READ = "BEGIN -- jobrunner"
 COMMIT = "COMMIT -- jobrunner"
 ROLLBACK = "ROLLBACK -- jobrunner"
 SAVEPOINT = "SAVEPOINT jobrunner_item"

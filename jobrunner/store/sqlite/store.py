@@ -49,7 +49,7 @@ from jobrunner.store.sqlite import (
 )
 from jobrunner.store.sqlite.bare import Home
 from jobrunner.store.sqlite.checkpoint import Checkpointer
-from jobrunner.store.sqlite.connection import Connection
+from jobrunner.store.sqlite.connection import Connection, look
 from jobrunner.store.sqlite.doorbell import Doorbell, ring
 from jobrunner.store.sqlite.place import check_place, path_of
 from jobrunner.store.sqlite.recovery import Recovery
@@ -140,9 +140,12 @@ class SqliteStore:
         return self._writer
 
     async def _read(self, function: Callable[..., T], *args: Any) -> T:
+        return await self._open_reader().run(look, function, *args)
+
+    def _open_reader(self) -> Connection:
         if self._reader is None:
             raise StoreUnavailable(f"{self.path} is not open")
-        return await self._reader.run(function, *args)
+        return self._reader
 
     # -- the hot path -----------------------------------------------------------------
 
@@ -347,7 +350,7 @@ class SqliteStore:
 
     async def backup(self, destination: Path, on_progress: Callable[[int, int], None]) -> None:
         """Write a whole and consistent copy, while everybody goes on writing; see ``copy.backup``."""
-        await self._read(copy.backup, self.path, destination, on_progress)
+        await self._open_reader().run(copy.backup, self.path, destination, on_progress)
 
     async def vacuum(self) -> None:
         """Give back the room that deleted rows have left; nobody else writes meanwhile.
