@@ -9,19 +9,47 @@ import pytest
 
 from jobrunner.model import Filter
 from jobrunner.store.sqlite import SqliteStore, migrate
-from tests.factories import DUE, NOW, claim, enqueue, new, row_of
+from tests.factories import (
+    DUE,
+    MINUTE,
+    NOW,
+    SECOND,
+    WORKER,
+    claim,
+    enqueue,
+    new,
+    row_of,
+    settle,
+    succeeded,
+)
 
-ID = "01936d2c-0000-7000-8000-00000000000{}"
+ID = "01936d2c-0000-7000-8000-0000000000{:02}"
+
+
+FIXTURES = sorted(
+    int(path.stem.split("_")[1]) for path in Path(__file__).parent.glob("version_*.sql")
+)
+
+
+def written_by(version: int, path: Path) -> Path:
+    """Make a file as this version of the schema left it, with what its ``version_N.sql`` holds."""
+    script = Path(__file__).with_name(f"version_{version}.sql").read_text(encoding="utf-8")
+    with closing(sqlite3.connect(path)) as conn:
+        conn.executescript(script)
+        assert migrate.version(conn) == version
+    return path
 
 
 @pytest.fixture
 def version_1(tmp_db: Path) -> Path:
-    """A file as the first version left it: a dead letter, a job that succeeded, one that waits, one for later."""
-    script = Path(__file__).with_name("version_1.sql").read_text(encoding="utf-8")
-    with closing(sqlite3.connect(tmp_db)) as conn:
-        conn.executescript(script)
-        assert migrate.version(conn) == 1
-    return tmp_db
+    """A dead letter, a job that succeeded, one that waits, one for later."""
+    return written_by(1, tmp_db)
+
+
+@pytest.fixture
+def version_3(tmp_db: Path) -> Path:
+    """Rows in every state, of every reason and every outcome of a tick; the worker of the running ones is gone."""
+    return written_by(3, tmp_db)
 
 
 @pytest.fixture
@@ -46,13 +74,14 @@ def schema(conn: sqlite3.Connection) -> set[tuple[str, str, tuple[object, ...]]]
     }
 
 
-async def test_file_of_version_1_opens_and_becomes_what_a_new_one_is(
-    version_1: Path, new_file: sqlite3.Connection
+@pytest.mark.parametrize("version", FIXTURES)
+async def test_file_of_an_older_version_opens_and_becomes_what_a_new_one_is(
+    version: int, tmp_db: Path, new_file: sqlite3.Connection
 ) -> None:
-    store = SqliteStore(version_1)
+    store = SqliteStore(written_by(version, tmp_db))
     await store.open()
     await store.close()
-    with closing(sqlite3.connect(version_1)) as conn:
+    with closing(sqlite3.connect(tmp_db)) as conn:
         assert migrate.version(conn) == len(migrate.migrations())
         assert schema(conn) == schema(new_file)
         assert conn.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -79,5 +108,80 @@ async def test_file_of_version_1_keeps_its_jobs_and_goes_on(version_1: Path) -> 
         assert {job.id for job in claimed} == {ID.format(n) for n in (1, 3, 4)}
         assert (await store.dead_letters(Filter(), before=None, limit=9)).rows == []
         assert max(job.seq for job in claimed) == 4
+    finally:
+        await store.close()
+
+
+async def states(store: SqliteStore) -> dict[int, str]:
+    """Return the state of each job, by the last two digits of its id."""
+    page = await store.jobs(Filter(), before=None, limit=99)
+    return {int(row.id[-2:]): row.state for row in page.rows}
+
+
+async def test_file_of_version_3_keeps_rows_in_every_state(version_3: Path) -> None:
+    store = SqliteStore(version_3)
+    await store.open()
+    try:
+        assert await states(store) == {
+            **dict.fromkeys((8, 9, 21, 23, 24, 27), "queued"),
+            **dict.fromkeys((10, 11, 12), "succeeded"),
+            **{13: "cancelled", 14: "expired"},
+            **dict.fromkeys((15, 16, 17), "scheduled"),
+            **dict.fromkeys((18, 25, 26, 28), "running"),
+            **dict.fromkeys((19, 20), "blocked"),
+        }
+        letters = (await store.dead_letters(Filter(), before=None, limit=99)).rows
+        assert {int(row.id[-2:]): row.reason for row in letters} == {
+            1: "exhausted",
+            2: "buried",
+            3: "not_retryable",
+            4: "lost",
+            5: "unknown_task",
+            6: "invalid_args",
+        }
+        assert (await row_of(store, ID.format(7))).replayed_as == ID.format(8)
+        assert (await row_of(store, ID.format(8))).replay_of == ID.format(7)
+        assert (await row_of(store, ID.format(10))).result == '"done"'
+        assert (await row_of(store, ID.format(11))).result_omitted == "too large"
+        assert (await row_of(store, ID.format(20))).after == ID.format(19)
+        assert [queue.name for queue in await store.queues() if queue.paused] == ["closed"]
+        schedules = await store.schedules(task=None, after=None, limit=9)
+        assert [(row.id, row.source, row.paused) for row in schedules] == [
+            ("a", "code", True),
+            ("launch", "stored", True),
+            ("nightly", "stored", False),
+        ]
+        ticks = await store.ticks("nightly", limit=9)
+        assert [tick.outcome for tick in ticks] == ["overlap", "fired", "key", "missed"]
+    finally:
+        await store.close()
+
+
+async def test_file_of_version_3_goes_on(version_3: Path) -> None:
+    store = SqliteStore(version_3)
+    await store.open()
+    try:
+        # The lock file of the worker is as gone as its process; that counts after a while.
+        await store.recover(now=NOW, thorough=True)
+        found = await store.recover(now=NOW + 10 * SECOND, thorough=True)
+        assert found.workers == [WORKER]
+        assert list(found.buried) == [ID.format(28)]
+        assert (await states(store))[26] == "cancelled"
+        (held,) = await enqueue(store, new(key="k"))
+        assert (held.id, held.created) == (ID.format(23), False)
+        await store.replay(ID.format(1), now=NOW)
+        queues = ("default", "side", "again", "closed", "run")
+        claimed = await claim(store, *queues, now=DUE)
+        # One suspect at a time, the blocked ones behind their head, nothing of the paused queue.
+        ids = sorted(int(job.id[-2:]) for job in claimed)
+        assert ids == [1, 8, 9, 15, 16, 17, 18, 21, 23, 25, 27]
+        await settle(store, *map(succeeded, claimed))
+        following = await claim(store, *queues, now=DUE)
+        assert [int(job.id[-2:]) for job in following] == [19]
+        seen = await store.schedule("nightly")
+        assert seen is not None
+        assert (seen.next, seen.fired, seen.skipped) == (NOW + 2 * MINUTE, 1, 5)
+        (made,) = await enqueue(store, new())
+        assert (await row_of(store, made.id)).seq > max(job.seq for job in claimed)
     finally:
         await store.close()
