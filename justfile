@@ -55,7 +55,7 @@ binary: setup
     @.venv/bin/python -m PyInstaller --noconfirm --log-level WARN --distpath dist --workpath build app/shop.spec
     @ls -l dist/shop
 
-# how fast it is, beside raw sqlite3: just bench --json FILE --only drain --runs 5
+# how fast it is, beside raw sqlite3: just bench --only drain --runs 5; or beside an older one: just bench --against REV
 bench *ARGS: setup
     @.venv/bin/python -m tests.benchmarks "$@"
 
