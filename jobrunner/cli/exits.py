@@ -50,7 +50,7 @@ Exit codes:
   5  it cannot be done as things stand: the job has ended, its key is taken
   6  the store cannot be used: missing, full, busy, damaged, too new
   7  the application cannot be loaded, or is not set up for this
-  8  doctor has found a problem
+  8  doctor has found a problem; warnings alone end with 0
   130, 143  broken off by Ctrl-C (SIGINT), SIGTERM; for serve a good end
 """
 

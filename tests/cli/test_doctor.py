@@ -30,8 +30,12 @@ def found(path: Path, about: str, *, now: int | None = None, deep: bool = False)
 
 
 def problems(path: Path) -> list[str]:
-    """Return what is found to be wrong."""
-    return [one.about for one in diagnose(path, now=now_us, deep=True) if one.level != "ok"]
+    """Return what is found to be wrong with a store, whatever the library that this Python has."""
+    return [
+        one.about
+        for one in diagnose(path, now=now_us, deep=True)
+        if one.level != "ok" and one.about != "SQLite"
+    ]
 
 
 def change(path: Path, statement: str, *values: int) -> None:
@@ -84,6 +88,48 @@ async def test_doctor_of_a_sound_store_finds_nothing_and_says_what_it_looked_at(
         "clock",
         "locks",
     }
+
+
+@pytest.mark.parametrize(
+    ("version", "level"),
+    [
+        ((3, 36, 0), "problem"),
+        ((3, 40, 1), "warning"),
+        ((3, 44, 5), "warning"),
+        ((3, 44, 6), "ok"),
+        ((3, 45, 3), "warning"),
+        ((3, 50, 6), "warning"),
+        ((3, 50, 7), "ok"),
+        ((3, 51, 2), "warning"),
+        ((3, 51, 3), "ok"),
+        ((3, 53, 0), "ok"),
+        ((4, 0, 0), "ok"),
+    ],
+)
+def test_doctor_warns_of_an_sqlite_whose_file_a_foreign_writer_can_damage(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int], level: str
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
+    monkeypatch.setattr(sqlite3, "sqlite_version", ".".join(map(str, version)))
+    (finding,) = found(stored.path, "SQLite")
+    assert finding.level == level
+    assert finding.what.startswith(".".join(map(str, version)))
+    assert (finding.do is None) == (level == "ok")
+    if level == "warning":
+        assert "a foreign program that writes while jobs run can damage the file" in finding.what
+        assert "stop the application before another program writes" in str(finding.do)
+
+
+async def test_doctor_with_warnings_alone_ends_with_0(stored: Stored) -> None:
+    change(
+        stored.path,
+        "INSERT INTO jobrunner_workers VALUES (1, 1, 'here', ?1, ?1, NULL, '{}', '[]')",
+        now_us(),
+    )
+    answer = await jobrunner("doctor", "--store", stored.path, "--json")
+    levels = {one["about"]: one["level"] for one in answer.json["findings"]}
+    assert levels["orphans"] == "warning"
+    assert (answer.code, answer.json["healthy"]) == (0, True)
 
 
 async def test_doctor_of_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:

@@ -32,8 +32,11 @@ LITTLE_ROOM: Final = 256 * 1024 * 1024
 MUCH_EMPTY: Final = 64 * 1024 * 1024
 STALLED_US: Final = 30 * SECOND_US
 CLOCK_STEP_US: Final = 2 * SECOND_US
-FIXED_SQLITE: Final = (3, 51, 3)
-"""From here on two connections that reset the log at once do no harm."""
+WAL_RESET_FIXED: Final = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
+"""From the last on two connections that reset the log at once do no harm; the others are releases of older lines.
+
+Source: sqlite.org/wal.html, "The WAL-Reset Bug".
+"""
 _CHAINS_SINCE: Final = 3
 """The version of the tables from which on jobs can be blocked."""
 MEBIBYTE: Final = 1024 * 1024
@@ -155,14 +158,22 @@ def _library() -> Finding:
     if found < MINIMUM_SQLITE:
         wanted = ".".join(map(str, MINIMUM_SQLITE))
         return Finding("problem", "SQLite", f"{version} is too old", f"upgrade it to {wanted}")
-    if found < FIXED_SQLITE:
+    if _has_wal_reset_fault(found):
         return Finding(
-            "ok",
+            "warning",
             "SQLite",
-            f"{version}; before 3.51.3 a foreign program that writes while jobs run can damage the log: jobrunner's own"
-            " processes take turns, so stop them before you write with another program",
+            f"{version}: before 3.51.3 a foreign program that writes while jobs run can damage the file (jobrunner's"
+            " own processes and attached engines take turns)",
+            "stop the application before another program writes to the file, or use a Python with SQLite 3.51.3 or"
+            " newer",
         )
     return Finding("ok", "SQLite", version)
+
+
+def _has_wal_reset_fault(version: tuple[int, ...]) -> bool:
+    if version >= WAL_RESET_FIXED[-1]:
+        return False
+    return not any(fixed <= version and fixed[:2] == version[:2] for fixed in WAL_RESET_FIXED)
 
 
 def _place(path: Path) -> Iterator[Finding]:
