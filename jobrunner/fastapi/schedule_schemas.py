@@ -18,6 +18,7 @@ from jobrunner.fastapi.schemas import (
     Task,
 )
 from jobrunner.model import Misfire, Overlap, ScheduleSource, TickOutcome
+from jobrunner.schedule import MAX_CRON_CHARS, MAX_ZONE_CHARS
 
 
 def _seconds(value: object) -> object:
@@ -135,10 +136,14 @@ class UpsertBody(Request):
 
     task: Name = Field(description="The task's stored name.")
     cron: str | None = Field(
-        default=None, max_length=200, description="Five fields, or `@daily` and its kin."
+        default=None,
+        max_length=MAX_CRON_CHARS,
+        description="Five fields, or `@daily` and its kin.",
     )
     timezone: str | None = Field(
-        default=None, max_length=100, description="Of `cron`; the runner's if not given."
+        default=None,
+        max_length=MAX_ZONE_CHARS,
+        description="Of `cron`; the runner's if not given.",
     )
     every: Seconds | None = Field(default=None, description="Seconds, 1 at least.")
     run_at: Instant | None = Field(default=None, description="To tick once.")

@@ -91,6 +91,9 @@ def test_put_stores_changes_and_takes_every_word(site: Site) -> None:
     [
         ({"cron": "0 0 31 2 *"}, "invalid-schedule"),
         ({"cron": "@daily", "timezone": "Mars"}, "invalid-schedule"),
+        ({"cron": "1," * 250 + "1 * * * *"}, "invalid-request"),
+        ({"cron": "1," * 100_000 + "1 * * * *"}, "invalid-request"),
+        ({"cron": "@daily", "timezone": "Europe/" + "B" * 100}, "invalid-request"),
         ({}, "invalid-schedule"),
         ({"cron": "@daily", "every": 5}, "invalid-schedule"),
         ({"every": 0.5}, "invalid-schedule"),
@@ -118,6 +121,7 @@ def test_put_of_what_cannot_be_is_refused_and_stores_nothing(
     whole = {"task": "greet", "args": ["ada"]} | body
     answer = site.client.put("/jobs/schedules/a", json=whole)
     assert (answer.status_code, answer.json()["code"]) == (422, code)
+    assert len(answer.content) < 1_000
     assert site.client.get("/jobs/schedules/a").status_code == 404
 
 

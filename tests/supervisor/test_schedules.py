@@ -397,6 +397,8 @@ async def test_upsert_refuses_what_cannot_be(tmp_db: Path) -> None:
             ({"cron": "@daily", "every": 5}, "one of cron="),
             ({"cron": "0 0 31 2 *"}, "never comes true"),
             ({"cron": "@daily", "timezone": "Mars"}, "not in the time zone"),
+            ({"cron": "1," * 100_000 + "1 * * * *"}, "more than 500"),
+            ({"cron": "@daily", "timezone": "Europe/" + "B" * 200_000}, "more than 100"),
             ({"every": 60, "timezone": "UTC"}, "goes with cron="),
             ({"every": 0.1}, "less than a second"),
             ({"every": 60, "misfire": "never"}, "none of 'latest'"),

@@ -209,6 +209,10 @@ def test_expression_and_zone_are_refused_at_their_own_line() -> None:
         router.cron("0 0 31 2 *")
     with pytest.raises(InvalidSchedule, match="not in the time zone database"):
         router.cron("@daily", timezone="Berlin")
+    with pytest.raises(InvalidSchedule, match="more than 500: write ranges"):
+        router.cron("1," * 100_000 + "1 * * * *")
+    with pytest.raises(InvalidSchedule, match="more than 100: write one, such as"):
+        router.cron("@daily", timezone="Europe/" + "B" * 200_000)
     with pytest.raises(InvalidSchedule, match="six fields"):
         router.cron("0 * * * * *")
     with pytest.raises(InvalidSchedule, match=r"write @jobs.every\(minutes=5\)"):
