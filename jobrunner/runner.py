@@ -309,7 +309,8 @@ class JobRunner(TaskRouter):
         Args:
             read: a dependency that lets those pass who may look, such as ``bearer(TOKEN)``.
             act: lets those pass who may replay, cancel, delete and pause; by default the same as ``read``.
-            insecure: do without; for an app that only localhost can reach.
+            insecure: do without, for an app that only this machine can reach: requests that name another host are
+                refused, since they may be a web page's (DNS rebinding).
 
         Raises:
             ConfigurationError: nothing guards the routes, and ``insecure`` does not say that this is meant.

@@ -50,6 +50,12 @@ FORBIDDEN = Kind(403, "forbidden", "Forbidden", "Not allowed")
 CROSS_ORIGIN = Kind(
     403, "cross-origin", "Refused from another site", "a page of another site may not change jobs"
 )
+HOST_NOT_LOCAL = Kind(
+    403,
+    "host-not-local",
+    "Refused under this name",
+    "jobs.router(insecure=True) has no lock, so it answers on this machine alone and not as 'shop.example'",
+)
 NOT_FOUND = Kind(404, "not-found", "No such job", "no job has this id")
 SCHEDULE_NOT_FOUND = Kind(
     404, "schedule-not-found", "No such schedule", "no schedule has the id 'reprot'"

@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 
 from jobrunner.errors import ConfigurationError, JobNotFound, UnknownQueue, UnknownTask
 from jobrunner.fastapi import problems
+from jobrunner.fastapi.hosts import ONLY_LOCAL
 from jobrunner.fastapi.problems import Refusal, with_schema
 from jobrunner.fastapi.route import ProblemRoute
 from jobrunner.fastapi.schedules import add_schedules
@@ -69,15 +70,15 @@ def build_router(
         queue: the dependency that gives the ``JobQueue``; the key to override it by in ``app.dependency_overrides``.
         read: lets those pass who may look.
         act: lets those pass who may replay, cancel, delete, pause and schedule; by default the same as ``read``.
-        insecure: do without the locks that are not given.
+        insecure: where a lock is not given, let all pass that name a local host.
 
     Raises:
         ConfigurationError: everyone could read, and ``insecure`` does not say that this is meant.
     """
     if read is None and not insecure:
         raise ConfigurationError(OPEN_TO_ALL if act is None else OPEN_TO_READ)
-    may_read = _locks("read", read)
-    may_act = _locks("act", act) or may_read
+    may_read = ONLY_LOCAL if read is None else _lock("read", read)
+    may_act = may_read if act is None else _lock("act", act)
 
     router = APIRouter(
         tags=["jobs"], route_class=ProblemRoute, generate_unique_id_function=_operation_id
@@ -96,14 +97,13 @@ def build_router(
     return router
 
 
-def _locks(side: str, guard: Guard | None) -> list[params.Depends]:
-    if guard is None:
-        return []
+def _lock(side: str, guard: Guard) -> params.Depends:
     if isinstance(guard, params.Depends):
         if guard.dependency is not None:
-            return [guard]
+            return guard
     elif callable(guard):
-        return [Depends(guard)]
+        made: params.Depends = Depends(guard)
+        return made
     raise ConfigurationError(
         f"jobs.router({side}=...) takes a dependency: bearer(TOKEN), Depends(f), or the function itself"
     )

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, params
 
 from jobrunner.fastapi import problems
+from jobrunner.fastapi.hosts import ONLY_LOCAL
 from jobrunner.fastapi.problems import Kind, documented
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,12 +24,13 @@ class Side:
     """The routes behind one lock, and the problems that each of them may meet."""
 
     router: APIRouter
-    lock: list[params.Depends]
+    lock: params.Depends
     kinds: tuple[Kind, ...]
 
     def problems(self, *kinds: Kind) -> dict[int | str, dict[str, Any]]:
-        locked = (problems.UNAUTHORIZED, problems.FORBIDDEN) if self.lock else ()
-        return documented(*locked, *kinds, *self.kinds)
+        strangers = (problems.UNAUTHORIZED, problems.FORBIDDEN)
+        refused = (problems.HOST_NOT_LOCAL,) if self.lock is ONLY_LOCAL else strangers
+        return documented(*refused, *kinds, *self.kinds)
 
     def route(
         self,
@@ -47,7 +49,7 @@ class Side:
             summary=summary,
             response_description=answers,
             status_code=status,
-            dependencies=self.lock,
+            dependencies=[self.lock],
             responses=responses or self.problems(*kinds),
             openapi_extra=openapi_extra,
         )
