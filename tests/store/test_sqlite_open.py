@@ -130,37 +130,6 @@ def test_store_in_memory_is_refused(name: str) -> None:
         SqliteStore(name)
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "postgresql://localhost/jobs",
-        "redis://localhost",
-        "mysql+aiomysql://u@h/d",
-        "sqlite://jobs.db",
-        "sqlite://host/jobs.db",
-        "sqlite:///jobs.db?mode=ro",
-    ],
-)
-def test_store_named_by_a_foreign_url_is_refused_with_the_line_to_write(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="write sqlite:///"):
-        SqliteStore(url)
-
-
-@pytest.mark.parametrize(
-    ("name", "path"),
-    [
-        ("sqlite:///shop.db", "{cwd}/shop.db"),
-        ("sqlite:///data/shop.db", "{cwd}/data/shop.db"),
-        ("sqlite:////var/shop.db", "/var/shop.db"),
-        ("sqlite+aiosqlite:////var/shop.db", "/var/shop.db"),
-        ("shop.db", "{cwd}/shop.db"),
-        ("/var/shop.db", "/var/shop.db"),
-    ],
-)
-def test_store_named_by_url_or_path_lies_where_it_says(name: str, path: str) -> None:
-    assert str(SqliteStore(name).path) == path.format(cwd=Path.cwd())
-
-
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs"])
 async def test_A16_open_on_a_network_file_system_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str

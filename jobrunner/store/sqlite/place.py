@@ -2,9 +2,11 @@
 
 import logging
 import os
+import re
 import sqlite3
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from jobrunner.errors import ConfigurationError, StoreUnavailable, StoreUnsupported
 from jobrunner.store.sqlite.files import container_layer, network_file_system
@@ -19,6 +21,11 @@ ON_CONTAINER_LAYER: Final = (
 )
 
 
+_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
+"""SQLAlchemy's names for drivers of the same file, so that an application can keep one URL for both."""
+_URL: Final = re.compile(r"(?P<scheme>[A-Za-z][\w.+-]*)://|(?P<short>sqlite(?:\+\w+)?):")
+
+
 def path_of(store: str | os.PathLike[str]) -> Path:
     """Return the absolute path that a store's URL or path names.
 
@@ -28,23 +35,57 @@ def path_of(store: str | os.PathLike[str]) -> Path:
     Raises:
         ConfigurationError: another database, or none at all.
     """
-    text = os.fspath(store)
-    scheme, separator, rest = text.partition("://")
-    if separator:
-        if scheme not in {"sqlite", "sqlite+aiosqlite"}:
-            raise ConfigurationError(
-                f"jobrunner cannot store jobs in {scheme!r} yet; write sqlite:///jobs.db"
-            )
-        if not rest.startswith("/") or "?" in rest:
-            raise ConfigurationError(
-                f"{text!r} is not a store; write sqlite:///relative.db or sqlite:////absolute.db"
-            )
-        text = rest[1:]
-    if text in {"", ":memory:"} or text.startswith("file:"):
+    text = os.fspath(store) if isinstance(store, (str, os.PathLike)) else None
+    if not isinstance(text, str):
         raise ConfigurationError(
-            "a queue in memory would lose its jobs with the process; name a file: sqlite:///jobs.db"
+            f'store={store!r} is neither a URL nor a path: write JobRunner("sqlite:///jobs.db")'
         )
+    if not text.startswith("file:") and (url := _URL.match(text)):
+        text = _named_by_url(text, url)
+    if text in {"", ":memory:"} or text.startswith("file:"):
+        raise ConfigurationError(_not_a_file(text))
     return Path(text).expanduser().absolute()
+
+
+def _named_by_url(text: str, url: re.Match[str]) -> str:
+    """Return the path in a URL, or what stands for a database in memory."""
+    scheme, rest = url["scheme"] or url["short"], text[url.end() :]
+    if scheme not in _SCHEMES:
+        raise ConfigurationError(
+            f"jobrunner cannot store jobs in {scheme!r} yet: write sqlite:///jobs.db"
+        )
+    if rest.removeprefix("/").startswith("file:"):
+        return rest.removeprefix("/")
+    rest, question, options = rest.partition("?")
+    if rest and url["short"] is not None:
+        raise ConfigurationError(f"{text!r} lacks slashes: write {_line(rest)}")
+    if rest and not rest.startswith("/"):
+        raise ConfigurationError(
+            f"{text!r} lacks a slash: write {_line(rest)} for a file below the working directory,"
+            f" {_line('/' + rest)} for one below the root"
+        )
+    if question:
+        raise ConfigurationError(
+            f"the URL of a store takes no options, jobrunner sets SQLite's itself: write {_line(rest[1:])}"
+            f" without ?{options}"
+        )
+    return rest[1:]
+
+
+def _not_a_file(text: str) -> str:
+    """Return what is wrong with a URI of SQLite's own, and with a database in memory."""
+    uri = urlsplit(text)
+    name = unquote(uri.path)
+    if name in {"", ":memory:"} or "mode=memory" in uri.query:
+        return (
+            "a queue in memory would lose its jobs with the process: write sqlite:///jobs.db, in a test"
+            ' JobRunner(tmp_path / "jobs.db")'
+        )
+    return f"{text!r} is a URI of SQLite's own: write {_line(name)}"
+
+
+def _line(path: str) -> str:
+    return f"sqlite:///{path}"
 
 
 def check_place(path: Path) -> None:
