@@ -107,6 +107,8 @@ class ArgsCodec:
         task: the task's name, for the errors.
         parameters: all but the job context, with resolved annotations.
         injected: the names of those that no caller fills; they keep their places in a call.
+        written: the task as a caller writes it; its name may be another.
+        wrapper: where what stands around the function was written; None if nothing does.
 
     Raises:
         InvalidTask: pydantic has no schema for an annotation, or its values cannot be stored.
@@ -120,6 +122,8 @@ class ArgsCodec:
         "_required",
         "_shape",
         "_task",
+        "_wrapper",
+        "_written",
     )
 
     def __init__(
@@ -127,8 +131,13 @@ class ArgsCodec:
         task: str,
         parameters: Sequence[inspect.Parameter],
         injected: frozenset[str] = frozenset(),
+        *,
+        written: str | None = None,
+        wrapper: str | None = None,
     ) -> None:
         self._task = task
+        self._written = task if written is None else written
+        self._wrapper = wrapper
         filled = [p for p in parameters if p.name not in injected]
         self._call = inspect.Signature(filled)
         self._injected = injected
@@ -228,7 +237,7 @@ class ArgsCodec:
         try:
             self._call.bind(*args, **kwargs)
         except TypeError as error:
-            hint = self._hint(kwargs)
+            hint = self._hint(kwargs) or self._hint_of_wrapper(args, kwargs)
             raise InvalidArguments(f"{self._task}{self._call_text()}: {error}{hint}") from None
         raise InvalidArguments(f"{self._task}: {fault}") from (fault and fault.__cause__)
 
@@ -238,9 +247,21 @@ class ArgsCodec:
             if option is not None:
                 return (
                     f"; if {word!r} is meant for the job and not for the function, "
-                    f"write {self._task}.options({option}=...)"
+                    f"write {self._written}.options({option}=...)"
                 )
         return ""
+
+    def _hint_of_wrapper(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+        given = {*self._positional[: len(args)], *kwargs}
+        missing = tuple(name for name in self._call.parameters if name in self._required - given)
+        if self._wrapper is None or not missing:
+            return ""
+        return (
+            f"; if what stands around the function ({self._wrapper}) fills that, write"
+            f" `{missing[0]}: Annotated[..., Depends(f)] = Injected` in its place, or hide it there:"
+            " `shown = inspect.signature(fn)` and `wrapper.__signature__ = shown.replace(parameters=[p for p in"
+            f" shown.parameters.values() if p.name not in {missing!r}])`"
+        )
 
     def _call_text(self) -> str:
         """Return the parameters as a caller sees them: their names, and ``=...`` behind the optional ones."""
@@ -327,7 +348,8 @@ def _unfit_parameter(task: str, parameters: Iterable[inspect.Parameter], error: 
             kind = getattr(parameter.annotation, "__name__", str(parameter.annotation))
             return (
                 f"{task}: parameter {parameter.name!r}: pydantic has no schema for {kind}, so it cannot be stored "
-                f"({_first_line(found)}); pass an id or a pydantic model and look the rest up in the task"
+                f"({_first_line(found)}); pass an id or a pydantic model and look the rest up in the task, or have each"
+                f" attempt handed its own: `{parameter.name}: Annotated[{kind}, Depends(f)] = Injected`"
             )
     return f"{task}: pydantic has no schema for its parameters ({_first_line(error)})"
 

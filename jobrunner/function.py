@@ -9,7 +9,18 @@ from pydantic.fields import FieldInfo
 from jobrunner.context import JobContext
 from jobrunner.errors import InvalidTask
 from jobrunner.injection import Dependency, Injected, check_sessions, dependency_of
-from jobrunner.signature import bare, hints_of, is_depends, marker_of, place_of, union_parts
+from jobrunner.signature import (
+    bare,
+    def_of,
+    hints_of,
+    is_depends,
+    marker_of,
+    own_signature,
+    place_of,
+    union_parts,
+    wrapper_of,
+    wraps_line,
+)
 
 
 class Function(NamedTuple):
@@ -25,6 +36,8 @@ class Function(NamedTuple):
     wants_context: bool
     where: str
     """``file.py:12``, for the errors."""
+    wrapper: str | None
+    """Where what wraps the function was written; None if nothing does."""
 
 
 def read_function(fn: Callable[..., Any], namespace: Mapping[str, Any] | None = None) -> Function:
@@ -47,13 +60,15 @@ def read_function(fn: Callable[..., Any], namespace: Mapping[str, Any] | None = 
     task = f"{fn.__name__} ({where})"
     injected: list[Dependency] = []
     for parameter in parameters:
-        fault = _fault_of(parameter)
+        fault = _fault_of_variable(parameter, fn) or _fault_of(parameter)
         if fault is not None:
             raise InvalidTask(f"{task}: parameter {parameter.name!r} {fault}")
         mark = _mark_of(parameter)
         if mark is not None:
             injected.append(dependency_of(task, parameter, mark, namespace))
     check_sessions(task, injected)
+    handed = {need.name for need in injected}
+    _check_own_signature(task, fn, parameters, handed, wants_context=wants_context)
     return Function(
         tuple(parameters),
         tuple(injected),
@@ -61,7 +76,35 @@ def read_function(fn: Callable[..., Any], namespace: Mapping[str, Any] | None = 
         inspect.iscoroutinefunction(fn),
         wants_context,
         where,
+        wrapper_of(fn),
     )
+
+
+def _check_own_signature(
+    task: str,
+    fn: Callable[..., Any],
+    parameters: list[inspect.Parameter],
+    handed: set[str],
+    *,
+    wants_context: bool,
+) -> None:
+    """Refuse a wrapper that does not take what it shows: every attempt would fail."""
+    own = own_signature(fn)
+    if own is None:
+        return
+    first = ["job"] * wants_context + [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    named = [p for p in parameters if p.kind is not p.POSITIONAL_ONLY]
+    needed = [p for p in named if p.default is p.empty or p.name in handed]
+    try:
+        for given in (named, needed):
+            own.bind(*first, **{p.name: None for p in given})
+    except TypeError as error:
+        raise InvalidTask(
+            f"{task}: its wrapper ({wrapper_of(fn) or 'its __signature__'}) shows the parameters"
+            f" ({', '.join(first + [p.name for p in named])}) and does not take them: {error}. Write"
+            f" `{def_of(fn)} wrapper(*args, **kwargs)` there; what it hands over by itself write as"
+            " `db: Annotated[Db, Depends(get_db)] = Injected` in the function, without the wrapper"
+        ) from None
 
 
 def _check_kind(fn: Any, where: str) -> None:
@@ -84,7 +127,7 @@ def _check_kind(fn: Any, where: str) -> None:
     if inspect.iscoroutinefunction(inner) and not inspect.iscoroutinefunction(fn):
         raise InvalidTask(
             f"{fn.__name__} ({where}) is an async function in a wrapper that is not, so nobody would await it: "
-            "make the wrapper an `async def`, or put it above the task decorator"
+            "write `async def wrapper(*args, **kwargs)` there, and `await` the function in it"
         )
 
 
@@ -114,10 +157,16 @@ def _mark_of(parameter: inspect.Parameter) -> Any:
     return parameter.default if is_depends(parameter.default) else marker_of(parameter.annotation)
 
 
+def _fault_of_variable(parameter: inspect.Parameter, fn: Callable[..., Any]) -> str | None:
+    if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return None
+    if (line := wraps_line(fn)) is not None:
+        return f"hides those of the function that is wrapped, and its name: write {line}"
+    return "takes any arguments: name each one, so that it can be checked and stored"
+
+
 def _fault_of(parameter: inspect.Parameter) -> str | None:
     name, annotation = parameter.name, parameter.annotation
-    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-        return "takes any arguments: name each one, so that it can be checked and stored"
     if is_depends(parameter.default) or parameter.default is Injected:
         return _fault_of_injected(parameter)
     if annotation is parameter.empty:

@@ -15,6 +15,7 @@ from jobrunner.errors import DuplicateTask, InvalidOptions, InvalidSchedule, Inv
 from jobrunner.foreign import TASK_OPTIONS, refuse_words
 from jobrunner.retry import RetryIf, Stop, Wait
 from jobrunner.schedule import Cron, Every, Recurrence
+from jobrunner.signature import wraps_line
 from jobrunner.spec import (
     UNSET,
     Seconds,
@@ -317,7 +318,7 @@ class TaskRouter:
     ) -> Task[..., Any]:
         if isinstance(fn, Task):
             raise InvalidTask(
-                f"{fn.name} is a task already: write include() to add it to another router"
+                f"{fn.name} is a task already: write jobs.include(router) to add its router's tasks to another one"
             )
         if isinstance(fn, str):
             raise InvalidTask(f"@task({fn!r}): write @task(name={fn!r})")
@@ -366,9 +367,14 @@ def _check_free(name: str, task: Task[..., Any], taken: Task[..., Any] | None) -
         raise DuplicateTask(
             f"the task {name!r} of {ours.where} is declared twice: its module was imported under two names "
             f"({ours.fn.__module__}, {theirs.fn.__module__}) or reloaded, or the decorator stands in a function "
-            "that ran twice on one router"
+            f"that ran twice on one router{_hint_of_wraps(ours.fn)}"
         )
     raise DuplicateTask(
         f"two tasks have the name {name!r}: {theirs.where} and {ours.where}; "
         "give one of them name=..., or its router a prefix=..."
     )
+
+
+def _hint_of_wraps(fn: Callable[..., Any]) -> str:
+    line = wraps_line(fn)
+    return "" if line is None else f"; or it is a wrapper, which lacks {line}"

@@ -20,6 +20,48 @@ def place_of(fn: object) -> str:
     return f"{code.co_filename}:{code.co_firstlineno}"
 
 
+def wrapper_of(fn: Callable[..., Any]) -> str | None:
+    """Return where what stands around a function was written, as ``file.py:12``; None if nothing does."""
+    code = getattr(fn, "__code__", None)
+    if code is None or not hasattr(fn, "__wrapped__"):
+        return None
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def own_signature(fn: Callable[..., Any]) -> inspect.Signature | None:
+    """Return what a function itself takes, if ``functools.wraps`` or ``__signature__`` may show another thing."""
+    inner = fn.__func__ if inspect.ismethod(fn) else fn
+    if not inspect.isfunction(inner):
+        return None
+    if not (hasattr(inner, "__wrapped__") or hasattr(inner, "__signature__")):
+        return None
+    same = types.FunctionType(
+        inner.__code__, {}, inner.__name__, inner.__defaults__, inner.__closure__
+    )
+    same.__kwdefaults__ = inner.__kwdefaults__
+    return inspect.signature(same if inner is fn else types.MethodType(same, fn))
+
+
+def wraps_line(fn: Callable[..., Any]) -> str | None:
+    """Return the line that a wrapper without ``functools.wraps`` lacks; None if the function is none."""
+    inner = fn.__func__ if inspect.ismethod(fn) else fn
+    if not inspect.isfunction(inner) or hasattr(inner, "__wrapped__"):
+        return None
+    for name, cell in zip(inner.__code__.co_freevars, inner.__closure__ or (), strict=True):
+        try:
+            held = cell.cell_contents
+        except ValueError:
+            continue  # not bound yet
+        if inspect.isroutine(held):
+            return f"`@functools.wraps({name})` above `{def_of(inner)} {inner.__name__}`"
+    return None
+
+
+def def_of(fn: object) -> str:
+    """Return the word that a function begins with."""
+    return "async def" if inspect.iscoroutinefunction(fn) else "def"
+
+
 def hints_of(fn: Callable[..., Any], namespace: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a function's annotations by name, text resolved.
 

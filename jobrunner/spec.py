@@ -186,9 +186,10 @@ class TaskSpec:
             return  # Python's own words for a wrong call are the right ones
         missing = [need.name for need in self.injected if need.name not in given]
         if missing:
+            called = self.fn.__name__
             raise TypeError(
-                f"{self.name}() is called directly, and only an attempt of a job is handed {', '.join(missing)}:"
-                f" write {self.name}(..., {', '.join(f'{name}=...' for name in missing)}), or enqueue it"
+                f"{called}() is called directly, and only an attempt of a job is handed {', '.join(missing)}:"
+                f" write {called}(..., {', '.join(f'{name}=...' for name in missing)}), or enqueue it"
             )
 
     def call(self, ctx: JobContext, kwargs: Mapping[str, Any]) -> Any:
@@ -242,7 +243,11 @@ def make_spec(
         is_async=function.is_async,
         wants_context=function.wants_context,
         args=ArgsCodec(
-            stored, function.parameters, frozenset(need.name for need in function.injected)
+            stored,
+            function.parameters,
+            frozenset(need.name for need in function.injected),
+            written=fn.__name__,
+            wrapper=function.wrapper,
         ),
         result=ResultCodec(stored, function.returns),
         queue=queue,

@@ -331,7 +331,7 @@ class CallableObject:
         (with_missing, "outside `if TYPE_CHECKING:`"),
         (generator, "is a generator"),
         (async_generator, "is a generator"),
-        (forgets_to_await, "make the wrapper an `async def`"),
+        (forgets_to_await, "write `async def wrapper(*args, **kwargs)` there"),
         (CallableObject, "is a class: a task is a function"),
         (CallableObject(), "is a CallableObject object: a task is a function"),
         (functools.partial(misplaced, 1), "is a partial object: a task is a function"),
