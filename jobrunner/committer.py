@@ -33,7 +33,8 @@ ROWS_PER_CALL: Final = 10_000
 
 Several = Literal["enqueue_many", "enqueue_chain"]
 _INSTEAD: Final[Mapping[Several, str]] = {
-    "enqueue_many": "Call it once per slice, for instance with itertools.batched()",
+    "enqueue_many": f"Call it once per slice: `for i in range(0, len(calls), {ROWS_PER_CALL:_}):"
+    f" await queue.enqueue_many(calls[i : i + {ROWS_PER_CALL:_}])`",
     "enqueue_chain": "Let the last job of a chain enqueue the next chain",
 }
 

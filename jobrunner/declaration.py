@@ -87,7 +87,7 @@ def check_words(call: str, words: Iterable[str]) -> None:
     """
     for word in words:
         if word not in Words.__annotations__:
-            instead = schedule_word(call, word) or (
+            instead = schedule_word(word) or (
                 f"it has {', '.join(Words.__annotations__)}."
                 " What its jobs differ in from the task's is task.options(...)"
             )

@@ -12,6 +12,10 @@ _BACKOFF = "wait=wait_exponential_jitter(max=300), a strategy of tenacity"
 _RETRY_ON = "retry=retry_if_exception_type(...), a predicate of tenacity"
 _NOT_ON = "retry=retry_if_not_exception_type(...), a predicate of tenacity"
 _NOTHING = "nothing: that is how it always is here"
+_FEW_SLOTS = (
+    'a queue with few slots: queues={"default": 20, "name": 1} at the JobRunner, queue="name" at the task; slots are'
+    " per process, so two processes run two at once"
+)
 
 _JOB_OPTIONS: Final = {
     "delay": ("countdown", "_defer_by", "schedule_in", "delay_ms", "delay_s", "in_", "defer", "defer_by"),
@@ -42,7 +46,7 @@ _INSTEAD: Final[dict[str, str]] = {
     **dict.fromkeys(("time_limit", "soft_time_limit", "job_timeout", "_timeout", "timeout_ms"), "timeout=..."),
     **dict.fromkeys(("keep_result", "result_ttl", "result_expires", "keep_result_s"), "retention=..."),
     **dict.fromkeys(("task_name", "actor_name", "fn_name"), "name=..."),
-    **dict.fromkeys(("rate_limit", "concurrency"), 'a queue with few slots: queues={"name": 1} at the JobRunner'),
+    **dict.fromkeys(("rate_limit", "concurrency"), _FEW_SLOTS),
     **dict.fromkeys(("acks_late", "reject_on_worker_lost", "track_started", "store_result"), _NOTHING),
     "ignore_result": "nothing: a task that returns None stores no result",
     "failure_ttl": "dead_letter_retention=... at the JobRunner",
@@ -50,7 +54,7 @@ _INSTEAD: Final[dict[str, str]] = {
                     "await queue.enqueue_chain([first.call(...), second.call(...)])"),
     **dict.fromkeys(("link_error", "on_failure"), "@jobs.on_dead above a function, which is told of every dead letter"),
     "on_success": "@jobs.on_succeeded above a function, which is told of every success",
-    **dict.fromkeys(("args", "kwargs"), "them at the call: queue.enqueue(task.options(...), *args, **kwargs)"),
+    **dict.fromkeys(("args", "kwargs"), "them at the call: await queue.enqueue(task.options(...), *args, **kwargs)"),
     **dict.fromkeys(("retry_kwargs", "retry_policy"), _RUNS),
     **dict.fromkeys(("retry_on_error", "store_results"), _NOTHING),
     "schedule": '@jobs.cron("0 8 * * *") above the task',
@@ -84,9 +88,12 @@ _SCHEDULE_WORDS: Final[dict[str, str]] = {
     **dict.fromkeys(("end_date", "end_time"), "end=..."),
     "kwargs": "args={{...}}, by name",
     "replace_existing": _NOTHING,
-    **dict.fromkeys(("days", "weeks"), "{call}(timedelta({word}=...))"),
+    **dict.fromkeys(("days", "weeks"),
+                    "@jobs.every(timedelta({word}=...)) above the task, every=timedelta({word}=...) at upsert"),
     **dict.fromkeys(("second", "minute", "hour", "day", "weekday", "day_of_week", "month", "month_of_year",
-                     "day_of_month"), '@cron("0 8 * * *"): minute, hour, day of month, month, day of week'),
+                     "day_of_month"),
+                    '@jobs.cron("0 8 * * *") above the task, cron="0 8 * * *" at upsert: minute, hour, day of month,'
+                    " month, day of week"),
 }  # fmt: skip
 
 _ENQUEUE: Final = "await {name}.enqueue(...)"
@@ -244,10 +251,10 @@ def context_attribute(attribute: str) -> str | None:
     return _advice(_CONTEXT_ATTRIBUTES, "job", attribute)
 
 
-def schedule_word(call: str, word: str) -> str | None:
+def schedule_word(word: str) -> str | None:
     """Return what to write for a keyword that schedules of another kind have; None if it is not known."""
     instead = _SCHEDULE_WORDS.get(word)
-    return None if instead is None else f"write {instead.format(call=call, word=word)}"
+    return None if instead is None else f"write {instead.format(word=word)}"
 
 
 def _advice(known: dict[str, str], name: str, attribute: str) -> str | None:

@@ -141,7 +141,9 @@ async def test_enqueue_many_of_too_many_is_refused_with_the_way_to_slice(tmp_db:
     jobs.include(tasks)
     call = send.call("a@b.c")
     async with jobs.running(work=False):
-        with pytest.raises(InvalidOptions, match=r"10,000 jobs at most, not 10,001.*batched\(\)"):
+        with pytest.raises(
+            InvalidOptions, match=r"10,000 jobs at most, not 10,001.*once per slice"
+        ):
             await jobs.enqueue_many([call] * 10_001)
         assert (await jobs.list()).items == []
         assert await jobs.enqueue_many([]) == []

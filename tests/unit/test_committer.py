@@ -165,7 +165,7 @@ async def test_enqueue_of_10_000_at_once_is_one_transaction(
 async def test_enqueue_of_more_than_10_000_at_once_is_refused_with_the_way_to_slice(
     store: FaultyStore, committer: Committer
 ) -> None:
-    with pytest.raises(InvalidOptions, match=r"10,000 jobs at most, not 10,001.*batched"):
+    with pytest.raises(InvalidOptions, match=r"10,000 jobs at most, not 10,001.*once per slice"):
         await committer.enqueue([new() for _ in range(ROWS_PER_CALL + 1)])
     assert store.rounds == []
 

@@ -195,7 +195,7 @@ def test_options_of_a_runner_are_those_that_are_told() -> None:
     ("word", "line"),
     [
         ("misfire_grace_time", "grace=..."), ("coalesce", 'misfire="latest"'), ("max_instances", 'overlap="skip"'),
-        ("start_date", "start=..."), ("days", "@every(timedelta(days=...))"), ("hour", '@cron("0 8 * * *")'),
+        ("start_date", "start=..."), ("days", "@jobs.every(timedelta(days=...))"), ("hour", '@jobs.cron("0 8 * * *")'),
         ("kwargs", "args={...}"),
     ],
 )  # fmt: skip
