@@ -43,7 +43,7 @@
         └── StoreUnusable           the worker stops: the file must be looked at
             ├── NotADatabase        the file is not SQLite
             ├── StoreCorrupt        the file is damaged
-            ├── StoreReplaced       the file was moved, deleted or replaced while open
+            ├── StoreReplaced       the file was moved, deleted or replaced while open, or its tables dropped
             ├── SchemaTooNew        the file was written by a later jobrunner
             └── StoreUnsupported    the file system or the SQLite library cannot keep the promises
 
@@ -222,7 +222,7 @@ class StoreCorrupt(StoreUnusable):
 
 
 class StoreReplaced(StoreUnusable):
-    """The file was moved, deleted or replaced while it was open."""
+    """The file was moved, deleted or replaced while it was open, or jobrunner's tables in it were dropped."""
 
 
 class SchemaTooNew(StoreUnusable):

@@ -1,4 +1,7 @@
-"""SQLAlchemy engines on the jobs' file, prepared so that their transactions can carry jobs."""
+"""SQLAlchemy on the jobs' file: engines whose sessions carry jobs, and migrations that leave our tables alone."""
+
+from collections.abc import Mapping
+from typing import Literal
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -6,7 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 import jobrunner.store.sqlite.attached
 from jobrunner.settings import Durability
 
-__all__ = ["attach"]
+__all__ = ["attach", "include_name"]
+
+_Parent = Literal["schema_name", "table_name", "schema_qualified_table_name"]
+
+OURS = "jobrunner_"
+"""What the names of jobrunner's tables begin with, also of those of later versions."""
 
 
 def attach(engine: AsyncEngine | Engine, *, durability: Durability = "full") -> None:
@@ -25,3 +33,28 @@ def attach(engine: AsyncEngine | Engine, *, durability: Durability = "full") -> 
         ConfigurationError: another kind of database, one in memory, or connections are open already.
     """
     jobrunner.store.sqlite.attached.attach(engine, durability)
+
+
+def include_name(
+    name: str | None,
+    type_: str,
+    parent_names: Mapping[_Parent, str | None],
+) -> bool:
+    """Leave jobrunner's tables out of Alembic's autogenerate, which would drop them.
+
+    No metadata of the application has them. Write in ``env.py``::
+
+        context.configure(..., include_name=include_name)
+
+    A hook of your own asks it first: ``return include_name(name, type_, parent_names) and ...``
+
+    Args:
+        name: of what Alembic has found in the database; None for the default schema.
+        type_: such as ``"table"``, ``"index"``.
+        parent_names: the names of what it is in.
+
+    Returns:
+        False for jobrunner's tables, and for the columns, indexes and constraints on them.
+    """
+    table = name if type_ == "table" else parent_names.get("table_name")
+    return table is None or not table.startswith(OURS)

@@ -1,6 +1,7 @@
 """What goes wrong below: each of SQLite's errors is one of ours, and nothing acknowledged is lost by any of them."""
 
 import asyncio
+import contextlib
 import shutil
 import sqlite3
 import subprocess
@@ -120,6 +121,30 @@ async def test_error_of_the_driver_never_passes_through(
         with pytest.raises(StoreError) as raised:
             await run(fail)
         assert raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("statement", "ours"),
+    [
+        ("SELECT * FROM jobrunner_jobs", StoreReplaced),
+        ("INSERT INTO jobrunner_attempts DEFAULT VALUES", StoreReplaced),
+        ("DELETE FROM jobrunner_later_version", StoreReplaced),
+        ("SELECT * FROM users", StoreUnavailable),
+        ("SELECT jobrunner_jobs", StoreUnavailable),
+        ("SELEKT * FROM jobrunner_jobs", StoreUnavailable),
+    ],
+)
+def test_table_of_ours_that_is_gone_is_told_with_how_it_may_have_gone(
+    statement: str, ours: type[StoreError]
+) -> None:
+    with (
+        contextlib.closing(sqlite3.connect(":memory:")) as db,
+        pytest.raises(sqlite3.OperationalError) as raised,
+    ):
+        db.execute(statement)
+    error = as_ours(raised.value, Path("/srv/jobs.db"))
+    assert type(error) is ours
+    assert ("metadata.reflect(engine, only=" in str(error)) == (ours is StoreReplaced)
 
 
 # -- BUSY -----------------------------------------------------------------------------------------------

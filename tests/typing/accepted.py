@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, assert_type
 
+from alembic import context
 from fastapi import Depends
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -40,7 +41,7 @@ from jobrunner.fastapi import (
     job_queue,
     sync_job_queue,
 )
-from jobrunner.sqlalchemy import attach
+from jobrunner.sqlalchemy import attach, include_name
 from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask
 
 tasks = TaskRouter(prefix="mail.", queue="mail", max_attempts=8, timeout=30, wait=wait_fixed(1))
@@ -242,6 +243,7 @@ JoinedSync = Annotated[SyncQueue, Depends(sync_job_queue(Depends(get_session, sc
 def sessions(one: AsyncEngine, two: Engine) -> tuple[object, object]:
     attach(one)
     attach(two, durability="normal")
+    context.configure(include_name=include_name)
     jobs = JobRunner(session=get_session)
     JobRunner(session=Depends(get_session, scope="function"))
 

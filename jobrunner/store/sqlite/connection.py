@@ -8,7 +8,7 @@ import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import aiosqlite
 
@@ -19,6 +19,7 @@ from jobrunner.errors import (
     StoreError,
     StoreFull,
     StoreOutcomeUnknown,
+    StoreReplaced,
     StoreUnavailable,
 )
 from jobrunner.store.sqlite.codes import primary_code
@@ -208,6 +209,10 @@ def _seal(conn: sqlite3.Connection, error: sqlite3.Error) -> None:
         ) from error
 
 
+REFLECT: Final = 'metadata.reflect(engine, only=lambda name, _: not name.startswith("jobrunner_"))'
+_OUR_TABLE: Final = "no such table: jobrunner_"
+
+
 def raise_as_ours(error: sqlite3.Error, path: Path) -> NoReturn:
     """Raise the ``StoreError`` that says what a driver's error means for the store at ``path``."""
     raise as_ours(error, path) from error
@@ -243,6 +248,12 @@ def as_ours(  # noqa: PLR0911 - a table
         case sqlite3.SQLITE_CORRUPT:
             return StoreCorrupt(
                 f"{path} is damaged ({error}); stop the service, keep the file and restore a backup"
+            )
+        case sqlite3.SQLITE_ERROR if _OUR_TABLE in str(error):
+            return StoreReplaced(
+                f"{path} has lost jobrunner's tables ({error}): something has dropped them, such as MetaData.reflect()"
+                " and drop_all() of SQLAlchemy, and the jobs with them. Restore a backup, or restart to begin anew;"
+                f" where they were dropped write {REFLECT}"
             )
         case _:
             return StoreUnavailable(f"{path}: {error}")
