@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
-from jobrunner.errors import InvalidOptions
+from jobrunner.errors import InvalidOptions, shown
 from jobrunner.foreign import JOB_OPTIONS, refuse_words
 from jobrunner.model import Enqueue
 from jobrunner.spec import (
@@ -198,9 +198,9 @@ def _check_order(options: Options) -> None:
 
 def _checked_text(value: str, what: str, limit: int) -> str:
     if not isinstance(value, str):
-        raise InvalidOptions(f'{what}={value!r} is not a text: write {what}=f"..."')
+        raise InvalidOptions(f'{what}={shown(value)} is not a text: write {what}=f"..."')
     if not 0 < len(value) <= limit or _UNTYPEABLE.search(value):
         raise InvalidOptions(
-            f"{what}={value!r} must have 1 to {limit} characters, none of them a control character"
+            f"{what}={shown(value)} must have 1 to {limit} characters, none of them a control character"
         )
     return value

@@ -233,6 +233,17 @@ class StoreUnsupported(StoreUnusable):
     """The file system or the SQLite library cannot keep the promises."""
 
 
+_MOST_SHOWN = 200
+
+
+def shown(value: object) -> str:
+    """Return a value as an error shows it: its ``repr``, and of a long one the beginning and the length."""
+    text = repr(value)
+    return (
+        text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text):,} characters)"
+    )
+
+
 def _refuse_foreign_words(call: str, words: dict[str, object]) -> None:
     """Answer the words of other job queues with ours."""
     known = {

@@ -108,9 +108,15 @@ def _check_own_signature(
 
 
 def _check_kind(fn: Any, where: str) -> None:
-    if isinstance(fn, (staticmethod, classmethod)):
+    if isinstance(fn, staticmethod):
         raise InvalidTask(
-            f"{fn.__name__} ({where}): put @{type(fn).__name__} above the task decorator, or use a plain function"
+            f"{fn.__name__} ({where}): put @staticmethod above the task decorator, or use a plain function"
+        )
+    if isinstance(fn, classmethod):
+        owner, _, name = fn.__qualname__.rpartition(".")
+        raise InvalidTask(
+            f"{fn.__name__} ({where}) is bound to its class only below the class: write"
+            f" `jobs.task({owner.rpartition('.')[2] or 'Class'}.{name})` there, or use a plain function"
         )
     if not (inspect.isroutine(fn) and hasattr(fn, "__name__")):
         kind = "a class" if inspect.isclass(fn) else f"a {type(fn).__name__} object"
@@ -204,7 +210,10 @@ def _fault_of_injected(parameter: inspect.Parameter) -> str | None:
 
 def _fault_of_bare(name: str) -> str:
     if name in ("self", "cls"):
-        return "cannot be stored: decorate a function, or the bound method of an object that the module has"
+        return (
+            "cannot be stored: write a plain function, or for the bound method of an object that the module has"
+            " `jobs.task(service.send)`"
+        )
     return (
         f"has no annotation, so it cannot be checked and stored: write `{name}: str`, or what it is"
     )

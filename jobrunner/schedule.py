@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from jobrunner.clock import EPOCH, MAX_US, SECOND_US, from_us, to_us
-from jobrunner.errors import InvalidOptions, InvalidSchedule
+from jobrunner.errors import InvalidOptions, InvalidSchedule, shown
 from jobrunner.spec import Seconds, instant_us, positive_us
 
 _ALIASES: Final = {
@@ -252,7 +252,7 @@ def zone_of(name: str) -> tzinfo:
     """
     if not isinstance(name, str):
         raise InvalidSchedule(
-            f"timezone={name!r} is not the name of a time zone: write one, such as 'Europe/Berlin'"
+            f"timezone={shown(name)} is not the name of a time zone: write one, such as 'Europe/Berlin'"
         )
     if len(name) > MAX_ZONE_CHARS:
         raise InvalidSchedule(
@@ -286,7 +286,7 @@ def _has_database() -> bool:
 
 def _check_expression(expression: str) -> None:
     if not isinstance(expression, str):
-        raise InvalidSchedule(f'{expression!r} is not a cron expression: write "0 8 * * *"')
+        raise InvalidSchedule(f'{shown(expression)} is not a cron expression: write "0 8 * * *"')
     if len(expression) > MAX_CRON_CHARS:
         raise InvalidSchedule(
             f"the cron expression {expression[:20]!r}... has {len(expression):,} characters, more than"

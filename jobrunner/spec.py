@@ -11,7 +11,7 @@ from typing import Any, Final
 from jobrunner.clock import MAX_US, MICROSECOND, MIN_US, SECOND_US, to_us
 from jobrunner.codec import ArgsCodec, ResultCodec
 from jobrunner.context import JobContext
-from jobrunner.errors import InvalidOptions, InvalidTask
+from jobrunner.errors import InvalidOptions, InvalidTask, shown
 from jobrunner.function import read_function
 from jobrunner.injection import Dependency
 from jobrunner.retry import RetryPolicy
@@ -99,7 +99,7 @@ def checked_name(value: str, what: str) -> str:
     """
     if not isinstance(value, str) or _NAME.fullmatch(value) is None:
         raise InvalidOptions(
-            f"{what}={value!r} is not a name: a letter or _, then letters, digits and _ . : -, at most 200 in all"
+            f"{what}={shown(value)} is not a name: a letter or _, then letters, digits and _ . : -, at most 200 in all"
         )
     return value
 
@@ -112,7 +112,7 @@ def checked_schedule_id(value: str) -> str:
     """
     if not isinstance(value, str) or _SCHEDULE_ID.fullmatch(value) is None:
         raise InvalidOptions(
-            f"id={value!r} is no id of a schedule: letters, digits and _ . : @ + -, at most 200, no sign in front"
+            f"id={shown(value)} is no id of a schedule: letters, digits and _ . : @ + -, at most 200, no sign in front"
         )
     return value
 

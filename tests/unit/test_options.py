@@ -265,3 +265,11 @@ def test_delay_and_run_at_together_are_refused() -> None:
 
 def test_unset_says_what_it_is() -> None:
     assert remind.options(key="k")._options.timeout is UNSET
+
+
+@pytest.mark.parametrize("word", ["key", "tag", "queue"])
+def test_long_value_is_refused_without_being_repeated_whole(word: str) -> None:
+    given: Any = {word: "x" * 5_000_000}
+    with pytest.raises(InvalidOptions, match=r"x\.\.\. \(5,000,002 characters\)") as caught:
+        Options.make("send.options", **given)
+    assert len(str(caught.value)) < 400

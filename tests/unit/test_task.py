@@ -318,7 +318,7 @@ class CallableObject:
         (optional_context, "write `job: JobContext` as the first parameter"),
         (second_context, "'other' must come first"),
         (unannotated, "write `n: str`"),
-        (method, "bound method"),
+        (method, "bound method of an object that the module has `jobs.task(service.send)`"),
         (any_positional, "name each one"),
         (any_named, "name each one"),
         (with_request, "parameter 'request': pydantic has no schema for Request"),

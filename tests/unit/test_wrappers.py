@@ -1,4 +1,4 @@
-"""Functions in wrappers as tasks: what is refused, and that each line which is told then works."""
+"""Functions in wrappers, and methods, as tasks: what is refused, and that each line which is told then works."""
 
 import functools
 import inspect
@@ -302,3 +302,35 @@ def test_parameter_that_cannot_be_stored_is_told_to_be_injected_and_that_works()
     with pytest.raises(InvalidTask, match=r"`db: Annotated\[Db, Depends\(f\)\] = Injected`"):
         TaskRouter().task(send)
     assert TaskRouter().task(handed).call("a@b").args == '{"email":"a@b"}'
+
+
+# -- methods -----------------------------------------------------------------------------------------
+
+
+def test_methods_as_they_are_told_are_tasks() -> None:
+    router = TaskRouter()
+    with pytest.raises(InvalidTask, match=r"write `jobs\.task\(Mailer\.of_class\)` there"):
+
+        class Mailer:
+            @router.task
+            @classmethod
+            def of_class(cls, n: int) -> int:
+                return n
+
+    class Service:
+        @staticmethod
+        @router.task
+        def of_none(n: int) -> int:
+            return n
+
+        @classmethod
+        def of_class(cls, n: int) -> int:
+            return n
+
+        def send(self, n: int) -> int:
+            return n
+
+    service = Service()
+    for task in (Service.of_none, router.task(Service.of_class), router.task(service.send)):
+        assert task.call(3).args == '{"n":3}'
+        assert task(3) == 3

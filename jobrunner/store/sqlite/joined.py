@@ -57,8 +57,8 @@ def begin_if_none(conn: sqlite3.Connection) -> None:
     if conn.isolation_level is None or getattr(conn, "autocommit", -1) is True:
         raise InvalidSession(
             "the connection is in autocommit mode and in no transaction, so the job would be there before your rows:"
-            ' write connection.execute("BEGIN IMMEDIATE") before the first enqueue, or open it without'
-            " isolation_level=None, autocommit=True or isolation_level='AUTOCOMMIT'"
+            ' write connection.execute("BEGIN IMMEDIATE") (of aiosqlite: await it) before the first enqueue, or open it'
+            " without isolation_level=None, autocommit=True or isolation_level='AUTOCOMMIT'"
         )
     # Not left to the driver: a SAVEPOINT would be the transaction then, and its RELEASE the commit.
     conn.execute(f"BEGIN {conn.isolation_level}")
@@ -130,8 +130,8 @@ def prepare(conn: sqlite3.Connection, file: FileIdentity, durability: str) -> No
             if conn.in_transaction:
                 raise InvalidSession(
                     f"a power cut could undo what this connection commits (synchronous={level}), and that cannot be"
-                    f' changed inside a transaction: write connection.execute("PRAGMA synchronous = {word}") right'
-                    " after it is opened"
+                    f' changed inside a transaction: write connection.execute("PRAGMA synchronous = {word}") (of'
+                    " aiosqlite: await it) right after it is opened"
                 )
             conn.execute(f"PRAGMA synchronous = {word}")
         _leave_log_alone(conn)
