@@ -13,9 +13,11 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import CoreConfig, SchemaSerializer
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on
 
+from jobrunner.equality import difference
 from jobrunner.errors import InvalidArguments, InvalidTask, ResultNotStored
 from jobrunner.foreign import option_for
-from jobrunner.mismatch import difference, fault_of_dump, fault_of_load, fault_of_validation
+from jobrunner.mismatch import fault_of_dump, fault_of_load, fault_of_validation
+from jobrunner.schema import is_compared
 
 MAX_ARGS_BYTES: Final = 1 << 20
 MAX_RESULT_BYTES: Final = 1 << 20
@@ -42,13 +44,14 @@ class _Refused(Exception):
 class _Shape:
     """One pydantic type, and the way from a value of it to JSON text and back."""
 
-    __slots__ = ("_dump", "_load", "_validate")
+    __slots__ = ("_compared", "_dump", "_load", "_validate")
 
     def __init__(self, adapter: TypeAdapter[Any]) -> None:
         # The adapter's own methods wrap these ones, at a microsecond a call.
         self._validate = adapter.validator.validate_python
         self._load = adapter.validator.validate_json
         self._dump = SchemaSerializer(adapter.core_schema, _WRITTEN).to_json
+        self._compared = is_compared(adapter.core_schema)
 
     def write(self, value: object, limit: int) -> str:
         """Return the value as JSON text that reads back as the same value; raise _Refused."""
@@ -74,13 +77,13 @@ class _Shape:
         except Exception as error:
             raise _Refused(f"it would not come back from JSON: {error!r}") from error
         try:
-            same = bool(back == value)
+            same = self._compared and bool(back == value)
         except Exception:  # noqa: BLE001 - the caller's own __eq__ may raise anything; that of arrays does
             same = False
         if not same:
             fault = difference(value, back)
             if fault is not None:
-                raise _Refused(fault)
+                raise _Refused(str(fault))
         return data.decode()
 
     def read(self, text: str, *, by_alias: bool = False) -> Any:

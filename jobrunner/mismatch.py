@@ -1,14 +1,31 @@
-"""Says where a value cannot be kept as JSON, once it is known that it cannot: the slow half of the codec."""
+"""Words why a value cannot be kept as JSON, and where in it."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Final
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, to_json
 
-MAX_PATHS = 64
+MISSING: Final = object()
+"""In place of a part that is not there."""
+
+MAX_PATHS: Final = 64
 """How deep a path is followed; JSON that nests deeper is refused as a whole."""
+
+STARRED: Final = (
+    "a secret is written as stars, so the job would not get it; pass the name under which the task finds it, or, if it"
+    " may lie readable in the database, annotate it as Annotated[SecretStr,"
+    ' PlainSerializer(SecretStr.get_secret_value, when_used="json")]'
+)
+EXCLUDED: Final = (
+    "it has exclude=True, so it is not written and the job would not get it; pass it as a parameter of its own, or"
+    " leave out exclude=True"
+)
+LEFT_OUT: Final = (
+    "it was set and would come back as not set, since exclude or a serializer of its model leaves it out; have it"
+    " written, or do not set it"
+)
 
 
 def fault_of_validation(error: ValidationError) -> str:
@@ -25,14 +42,14 @@ def fault_of_dump(value: object, error: Exception) -> str:
         return "it holds itself, which JSON cannot say"
     path, culprit = _culprit(value, "")
     if isinstance(culprit, str):
-        return _at(path, "the text holds a lone surrogate, which is not UTF-8")
+        return at(path, "the text holds a lone surrogate, which is not UTF-8")
     if isinstance(culprit, bytes):
-        return _at(
+        return at(
             path,
             "these bytes are not UTF-8, as which their model wants them stored; "
             'give it model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")',
         )
-    return _at(path, f"{_a(culprit)} cannot be stored as JSON ({_first_line(error)})")
+    return at(path, f"{named(culprit)} cannot be stored as JSON ({_first_line(error)})")
 
 
 def fault_of_load(error: ValidationError) -> str:
@@ -45,59 +62,17 @@ def fault_of_load(error: ValidationError) -> str:
     return f"it would not come back from JSON: {worded}"
 
 
-def difference(sent: object, back: object, path: str = "") -> str | None:
-    """Say where two values differ; None if they hold the same, although ``==`` says otherwise."""
-    if _same(sent, back):
-        return None
-    if type(sent) is not type(back):
-        return _at(path, _changed(sent, back))
-    if isinstance(sent, dict) and isinstance(back, dict):
-        return _dict_difference(sent, back, path)
-    if isinstance(sent, (list, tuple)) and isinstance(back, (list, tuple)):
-        pairs = zip(sent, back, strict=True)  # JSON keeps the length of an array
-        return _first(difference(a, b, f"{path}[{i}]") for i, (a, b) in enumerate(pairs))
-    ours, theirs = _parts(sent), _parts(back)
-    if ours is None or theirs is None or ours.keys() != theirs.keys():
-        return _at(path, f"{_a(sent)} would come back different")
-    return _first(difference(ours[name], theirs[name], _joined(path, name)) for name in ours)
-
-
-def _dict_difference(sent: dict[Any, Any], back: dict[Any, Any], path: str) -> str | None:
-    for key in sent:
-        if key not in back:
-            return _at(path, f"the key {key!r} would not come back: the keys of JSON are str")
-    return _first(difference(sent[key], back[key], _joined(path, str(key))) for key in sent)
-
-
-def _changed(sent: object, back: object) -> str:
-    kind = type(sent).__name__
-    if isinstance(sent, float):
-        return f"{sent} cannot be stored as JSON"
-    if isinstance(sent, (set, frozenset, tuple)):
-        advice = f"pass a list, or annotate the parameter as {kind}[...]"
-    elif isinstance(sent, type(back)):
-        return (
-            f"{_a(sent)} would come back as {_a(back)} without what it adds; "
-            f"annotate the parameter as {kind}"
-        )
-    else:
-        advice = f"annotate the parameter as {kind}, or pass what JSON has a word for"
-    return f"{_a(sent)} cannot be stored as JSON here, it would come back as {_a(back)}; {advice}"
-
-
-def _same(a: object, b: object) -> bool:
-    try:
-        return bool(a == b)
-    except Exception:  # noqa: BLE001 - the caller's own __eq__ may raise anything; that of arrays does
-        return False
-
-
-def _parts(value: object) -> Mapping[str, object] | None:
+def parts_of(value: object) -> Mapping[str, object] | None:
     """Return what a value is made of, if its equality is only that of identity or of its parts."""
     if isinstance(value, BaseModel):
         return {**value.__dict__, **(value.__pydantic_extra__ or {})}
     if dataclasses.is_dataclass(value):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        # What is neither passed nor compared is the class's own matter, as a model's private attributes are.
+        return {
+            f.name: getattr(value, f.name, MISSING)
+            for f in dataclasses.fields(value)
+            if f.init or f.compare
+        }
     if type(value).__eq__ is object.__eq__ and hasattr(value, "__dict__"):
         return dict(vars(value))
     return None
@@ -112,7 +87,7 @@ def _culprit(
         try:
             to_json(part, bytes_mode="utf8" if in_model else "base64", inf_nan_mode="strings")
         except Exception:  # noqa: BLE001 - whatever it raises, this is the part that raises it
-            return _culprit(part, _joined(path, name), in_model=in_model, depth=depth + 1)
+            return _culprit(part, joined(path, name), in_model=in_model, depth=depth + 1)
     return path, value
 
 
@@ -127,31 +102,27 @@ def _children(value: object) -> Iterator[tuple[str, object]]:
         for item in value:
             yield "[]", item
     elif not isinstance(value, type):
-        yield from (_parts(value) or {}).items()
+        yield from (parts_of(value) or {}).items()
 
 
 def _worded(detail: ErrorDetails) -> str:
     path = ""
     for part in detail["loc"]:
-        path = _joined(path, f"[{part}]" if isinstance(part, int) else part)
-    return _at(path, detail["msg"])
+        path = joined(path, f"[{part}]" if isinstance(part, int) else part)
+    return at(path, detail["msg"])
 
 
-def _joined(path: str, name: str) -> str:
+def joined(path: str, name: str) -> str:
     return f"{path}{name}" if not path or name.startswith("[") else f"{path}.{name}"
 
 
-def _at(path: str, fault: str) -> str:
+def at(path: str, fault: str) -> str:
     return f"{path}: {fault}" if path else fault
 
 
-def _a(value: object) -> str:
+def named(value: object) -> str:
     name = type(value).__name__
     return f"{'an' if name[:1] in 'aeiouAEIO' else 'a'} {name}"
-
-
-def _first(found: Iterator[str | None]) -> str | None:
-    return next((fault for fault in found if fault is not None), None)
 
 
 def _first_line(error: Exception) -> str:
