@@ -17,7 +17,8 @@ from jobrunner.equality import difference
 from jobrunner.errors import InvalidArguments, InvalidTask, ResultNotStored
 from jobrunner.foreign import option_for
 from jobrunner.mismatch import fault_of_dump, fault_of_load, fault_of_validation
-from jobrunner.schema import is_compared
+from jobrunner.schema import holds
+from jobrunner.unset import Omitted, omitted
 
 MAX_ARGS_BYTES: Final = 1 << 20
 MAX_RESULT_BYTES: Final = 1 << 20
@@ -44,14 +45,14 @@ class _Refused(Exception):
 class _Shape:
     """One pydantic type, and the way from a value of it to JSON text and back."""
 
-    __slots__ = ("_compared", "_dump", "_load", "_validate")
+    __slots__ = ("_compared", "_dump", "_load", "_parts", "_validate")
 
     def __init__(self, adapter: TypeAdapter[Any]) -> None:
         # The adapter's own methods wrap these ones, at a microsecond a call.
         self._validate = adapter.validator.validate_python
         self._load = adapter.validator.validate_json
         self._dump = SchemaSerializer(adapter.core_schema, _WRITTEN).to_json
-        self._compared = is_compared(adapter.core_schema)
+        self._compared, self._parts = holds(adapter.core_schema)
 
     def write(self, value: object, limit: int) -> str:
         """Return the value as JSON text that reads back as the same value; raise _Refused."""
@@ -61,8 +62,19 @@ class _Shape:
             raise _Refused(fault_of_validation(error)) from None
         except Exception as error:
             raise _Refused(f"a validator raised {error!r}") from error
+        leave_out = omitted(value, self._parts) if self._parts else None
+        if leave_out is not None:
+            try:
+                return self._written(value, limit, leave_out)
+            except _Refused:
+                pass  # its class does not set by itself what is left out: then all of it is written
+        return self._written(value, limit)
+
+    def _written(self, value: object, limit: int, leave_out: Omitted | None = None) -> str:
         try:
-            data = self._dump(value, by_alias=False, round_trip=True, warnings=False)
+            data = self._dump(
+                value, by_alias=False, round_trip=True, warnings=False, exclude=leave_out
+            )
         except Exception as error:
             raise _Refused(fault_of_dump(value, error)) from error
         if len(data) > limit:

@@ -1,31 +1,118 @@
 """Reads pydantic's core schemas: what the values of a type hold."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
+
+from jobrunner.mismatch import joined
 
 _COMPARED: Final = frozenset((
     "any", "none", "bool", "int", "float", "decimal", "str", "bytes", "date", "datetime", "timedelta", "literal",
     "enum", "uuid", "url", "multi-host-url", "list", "tuple", "set", "frozenset", "dict", "nullable", "default",
     "union", "tagged-union", "typed-dict", "model", "model-fields", "dataclass", "dataclass-args", "function-after",
-    "lax-or-strict", "json-or-python", "definition-ref",
+    "lax-or-strict", "json-or-python",
 ))  # fmt: skip
 """Core schemas whose values ``==`` compares completely, if their classes leave it as it is."""
 
+_OBJECTS: Final = frozenset(("model", "model-fields", "dataclass", "dataclass-args"))
 _NOT_SCHEMAS: Final = frozenset(
     ("metadata", "default", "cls", "expected", "members", "serialization", "function", "config")
 )
+_REWRITES: Final = frozenset(("function-before", "function-wrap", "function-plain"))
 
 
-def is_compared(schema: Any) -> bool:
-    """Return whether ``==`` compares the values of a core schema completely."""
-    return all(_is_compared(part) for part in _parts(schema))
+class Parts(NamedTuple):
+    """What is to be known of a model or a dataclass to find its unset fields."""
+
+    is_root: bool
+    names: frozenset[str]
+    """Its fields with a default that is a constant and may be left out."""
+    defaults: tuple[tuple[str, object], ...]
+    """The same, each with its default."""
+    deep: tuple[str, ...]
+    """Its fields that may hold such objects."""
+    extra: bool
+    """Whether its extra fields may."""
+
+
+class Holds(NamedTuple):
+    """What the values of a type hold, as far as comparing and writing them goes."""
+
+    compared: bool
+    """Whether ``==`` compares them completely."""
+    parts: dict[type, Parts]
+    """By class; empty if no field of any has a default that may be left out."""
+
+
+class _Node(NamedTuple):
+    schema: Mapping[str, Any]
+    path: str
+    certain: bool
+    """Whether each value of the type has it, written in the type's own way."""
+    in_union: bool
+
+
+def holds(schema: Any) -> Holds:
+    """Return what the values of a core schema hold."""
+    nodes = list(_nodes(schema))
+    written = _discriminators(nodes)
+    parts: dict[type, Parts] = {}
+    for node in nodes:
+        if node.schema["type"] in ("model", "dataclass"):
+            parts[node.schema["cls"]] = _parts_of(node.schema, written)
+    if not any(part.defaults for part in parts.values()):
+        parts = {}
+    return Holds(all(_is_compared(node.schema) for node in nodes), parts)
+
+
+def _parts_of(schema: Mapping[str, Any], written: frozenset[str]) -> Parts:
+    inner = schema["schema"]
+    while inner["type"] not in _OBJECTS and "schema" in inner:
+        inner = inner["schema"]  # a validator of the whole
+    fields = dict(_fields(inner))
+    defaults: list[tuple[str, object]] = []
+    if schema["type"] == "model":
+        for name, field in fields.items():
+            if field["schema"]["type"] == "default" and "default" in field["schema"]:
+                defaults.append((name, field["schema"]["default"]))
+    kept = tuple(pair for pair in defaults if pair[0] not in written)
+    extra = inner.get("extras_schema")
+    return Parts(
+        is_root=schema.get("root_model", False),
+        names=frozenset(name for name, _ in kept),
+        defaults=kept,
+        deep=tuple(name for name, f in fields.items() if _may_hold_objects(f["schema"])),
+        extra=extra is not None and _may_hold_objects(extra),
+    )
 
 
 def _may_hold_objects(schema: Mapping[str, Any]) -> bool:
-    return any(part["type"] in ("model", "dataclass", "definition-ref") for part in _parts(schema))
+    return any(
+        node.schema["type"] in ("model", "dataclass", "definition-ref") for node in _nodes(schema)
+    )
+
+
+def _discriminators(nodes: Iterable[_Node]) -> frozenset[str]:
+    """Return the fields, by name, by which one model of a union is told from the others."""
+    keys = {
+        key
+        for node in nodes
+        if node.schema["type"] == "tagged-union"
+        for key in _texts(node.schema["discriminator"])
+    }
+    named: set[str] = set()
+    for node in nodes:
+        for name, field in _fields(node.schema):
+            inner = field["schema"]
+            is_one_word = inner["type"] == "default" and inner["schema"]["type"] == "literal"
+            if (node.in_union and is_one_word) or {
+                name,
+                *_texts(field.get("validation_alias")),
+            } & keys:
+                named.add(name)
+    return frozenset(named)
 
 
 def _is_compared(schema: Mapping[str, Any]) -> bool:
@@ -53,28 +140,45 @@ def _is_compared(schema: Mapping[str, Any]) -> bool:
     )
 
 
-def _parts(schema: Any) -> Iterator[Mapping[str, Any]]:
-    """Return a schema and all that it is made of; each definition once."""
+def _nodes(schema: Any) -> Iterator[_Node]:
+    """Return a schema and all that it is made of; a definition once for each way in which it is held."""
     definitions: dict[str, Any] = {}
-    todo = [schema]
+    seen: set[tuple[str, bool, bool]] = set()
+    todo = [_Node(schema, "", certain=True, in_union=False)]
     while todo:
-        part = todo.pop()
-        if part["type"] == "definitions":
-            definitions.update((d["ref"], d) for d in part["definitions"])
-            todo.append(part["schema"])
-        elif part["type"] == "definition-ref" and part["schema_ref"] in definitions:
-            todo.append(definitions.pop(part["schema_ref"]))
-        else:
-            yield part
-            todo.extend(_children(part))
+        node = todo.pop()
+        inner, kind = node.schema, node.schema["type"]
+        if kind == "definitions":
+            definitions.update((d["ref"], d) for d in inner["definitions"])
+            todo.append(node._replace(schema=inner["schema"]))
+            continue
+        if kind == "definition-ref" and inner["schema_ref"] in definitions:
+            way = (inner["schema_ref"], node.certain, node.in_union)
+            if way not in seen:
+                seen.add(way)
+                todo.append(node._replace(schema=definitions[inner["schema_ref"]]))
+            continue
+        yield node
+        todo.extend(reversed(list(_children(node))))
 
 
-def _children(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for _, field in _fields(schema):
-        yield field["schema"]
+def _children(node: _Node) -> Iterator[_Node]:
+    schema, kind = node.schema, node.schema["type"]
+    union = kind in ("union", "tagged-union")
+    # What is written in a way of its own, may be missing, or is one of several, need not be what a value has.
+    certain = node.certain and not (
+        union or kind == "default" or kind in _REWRITES or "serialization" in schema
+    )
+    for name, field in _fields(schema):
+        # The whole is a call's arguments, each of which is there in some call.
+        there = certain and (field.get("required", True) or not node.path)
+        yield _Node(field["schema"], joined(node.path, name), there, in_union=node.in_union)
+    step = "[]" if kind in ("list", "set", "frozenset", "tuple", "dict") else ""
     for key, value in schema.items():
-        if key not in _NOT_SCHEMAS and key != "fields":
-            yield from _schemas(value)
+        if key in _NOT_SCHEMAS or key == "fields":
+            continue
+        for part in _schemas(value):
+            yield _Node(part, node.path + step, certain, node.in_union or union)
 
 
 def _fields(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -94,3 +198,11 @@ def _schemas(value: Any) -> Iterator[Mapping[str, Any]]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _schemas(item)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)

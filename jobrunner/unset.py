@@ -1,0 +1,77 @@
+"""Finds the fields of models that nobody has set, and that are the same again if they are not written."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from jobrunner.equality import PLAIN, identical
+from jobrunner.mismatch import MISSING
+from jobrunner.schema import Parts
+
+MAX_DEPTH: Final = 200
+"""JSON that nests deeper does not come back; so a value that holds itself ends here too."""
+
+Omitted = dict[Any, Any]
+"""What pydantic's ``exclude`` takes: by field, index or key, True or the same for what is there."""
+
+
+def omitted(value: object, known: Mapping[type, Parts]) -> Omitted | None:
+    """Return what is left out of the JSON so that it comes back as not set; None for nothing.
+
+    That is an unset field whose default is a constant that the field still has. One with a ``default_factory`` is
+    written: made again it may be another id or another time. What is of no known class is written too.
+    """
+    try:
+        return _omitted(value, known, 0)
+    except (RecursionError, AttributeError):
+        return None  # it holds itself, or was never made whole: the serialiser says so
+
+
+def _omitted(value: Any, known: Mapping[type, Parts], depth: int) -> Omitted | None:
+    kind = type(value)
+    found: Omitted | None = None
+    parts = known.get(kind)
+    if parts is None:
+        if depth > MAX_DEPTH:
+            raise RecursionError
+        items = value.items() if kind is dict else _items(value)
+    elif parts.is_root:
+        return _omitted(value.root, known, depth + 1)
+    else:
+        if parts.names and not parts.names <= value.__pydantic_fields_set__:
+            found = _unset(value, parts)
+        if not parts.deep and not parts.extra:
+            return found
+        items = [(name, getattr(value, name, None)) for name in parts.deep]
+        if parts.extra:
+            items += (value.__pydantic_extra__ or {}).items()
+    for name, part in items:
+        if type(part) not in PLAIN and not (found and name in found):
+            inner = _omitted(part, known, depth + 1)
+            if inner is not None:
+                found = found or {}
+                found[name] = inner
+    # pydantic takes this key for all the others too.
+    return None if found and "__all__" in found else found
+
+
+def _unset(model: BaseModel, parts: Parts) -> Omitted | None:
+    state, set_by_caller = model.__dict__, model.__pydantic_fields_set__
+    found: Omitted = {}
+    for name, default in parts.defaults:
+        if name not in set_by_caller:
+            value = state.get(name, MISSING)
+            if value is default or identical(value, default):
+                found[name] = True
+    return found or None
+
+
+def _items(value: object) -> Iterable[tuple[Any, object]]:
+    if isinstance(value, dict):
+        return value.items()
+    if isinstance(value, (list, tuple, deque)):
+        # A list of a hundred thousand numbers is looked through in C.
+        return () if PLAIN.issuperset(map(type, value)) else enumerate(value)
+    return ()
