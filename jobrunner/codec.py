@@ -16,8 +16,8 @@ from typing_extensions import TypedDict  # pydantic takes typing's own from Pyth
 from jobrunner.equality import difference
 from jobrunner.errors import InvalidArguments, InvalidTask, ResultNotStored
 from jobrunner.foreign import option_for
-from jobrunner.mismatch import fault_of_dump, fault_of_load, fault_of_validation
-from jobrunner.schema import holds
+from jobrunner.mismatch import AGAIN, at, fault_of_dump, fault_of_load, fault_of_validation
+from jobrunner.schema import clock_fault, holds, storing_fault
 from jobrunner.unset import Omitted, omitted
 
 MAX_ARGS_BYTES: Final = 1 << 20
@@ -26,13 +26,6 @@ MAX_RESULT_BYTES: Final = 1 << 20
 _STORED = ConfigDict(extra="forbid", allow_inf_nan=False, val_json_bytes="base64")
 # A TypedDict's own config reaches the validator but not the serialiser of a TypeAdapter (2.14): it is handed over here.
 _WRITTEN = CoreConfig(ser_json_bytes="base64", ser_json_inf_nan="strings")
-
-_ONE_WAY: Final = {
-    "callable": "a function cannot be stored; pass its name and look it up in the task",
-    "generator": "an iterator can be read only once; annotate it as list[...]",
-    "is-subclass": "a class cannot be stored; pass its name and look it up in the task",
-}
-"""Core schemas that validate but whose values JSON has no word for."""
 
 
 class _Refused(Exception):
@@ -87,7 +80,7 @@ class _Shape:
         except ValidationError as error:
             raise _Refused(fault_of_load(error)) from None
         except Exception as error:
-            raise _Refused(f"it would not come back from JSON: {error!r}") from error
+            raise _Refused(f"it would not come back from JSON: {error!r}; {AGAIN}") from error
         try:
             same = self._compared and bool(back == value)
         except Exception:  # noqa: BLE001 - the caller's own __eq__ may raise anything; that of arrays does
@@ -95,8 +88,19 @@ class _Shape:
         if not same:
             fault = difference(value, back)
             if fault is not None:
-                raise _Refused(str(fault))
+                again = fault.plain and self._changes(back, data, leave_out)
+                raise _Refused(f"{fault}; {AGAIN}" if again else str(fault))
         return data.decode()
+
+    def _changes(self, back: object, data: bytes, leave_out: Omitted | None) -> bool:
+        """Return whether reading what was written changed it: no serializer has lost it, but a validator."""
+        try:
+            again = self._dump(
+                back, by_alias=False, round_trip=True, warnings=False, exclude=leave_out
+            )
+        except Exception:  # noqa: BLE001 - asked for the message alone
+            return False
+        return bool(again != data)
 
     def read(self, text: str, *, by_alias: bool = False) -> Any:
         """Return the value that the text holds; raise _Refused.
@@ -290,6 +294,9 @@ class ResultCodec:
     Args:
         task: the task's name, for the errors.
         annotation: the function's return annotation; ``inspect.Signature.empty`` stands for anything.
+
+    Raises:
+        InvalidTask: a validator of it asks the clock, so that reading it would fail one day.
     """
 
     __slots__ = ("_shape", "_task", "_unfit")
@@ -305,6 +312,9 @@ class ResultCodec:
         except Exception as error:  # noqa: BLE001 - not refused: what it returns may be for direct callers only
             self._unfit = f"pydantic has no schema for it ({_first_line(error)})"
         else:
+            fault = clock_fault(adapter.core_schema)
+            if fault is not None:
+                raise InvalidTask(f"{task}: its result: {at(*fault)}")
             self._shape = _Shape(adapter)
 
     def encode(self, value: object) -> str | None:
@@ -346,12 +356,14 @@ def _shape_of_parameters(task: str, parameters: Sequence[inspect.Parameter]) -> 
         shape = make("Arguments", fields)
         shape.__pydantic_config__ = _STORED
         adapter: TypeAdapter[Any] = TypeAdapter(shape)
-        kinds = list(_kinds(adapter.core_schema))  # raises if an annotation names what is not there
+        schema = adapter.core_schema
+        fault = clock_fault(schema) or storing_fault(schema)  # raise if a name is nowhere
     except Exception as error:
         raise InvalidTask(_unfit_parameter(task, parameters, error)) from error
-    for name, kind in kinds:
-        if kind in _ONE_WAY:
-            raise InvalidTask(f"{task}: parameter {name!r}: {_ONE_WAY[kind]}")
+    if fault is not None:
+        name = fault.path.partition(".")[0].partition("[")[0]
+        where = "" if name == fault.path else f" {fault.path}:"
+        raise InvalidTask(f"{task}: parameter {name!r}:{where} {fault.text}")
     return _Shape(adapter)
 
 
@@ -367,16 +379,6 @@ def _unfit_parameter(task: str, parameters: Iterable[inspect.Parameter], error: 
                 f" attempt handed its own: `{parameter.name}: Annotated[{kind}, Depends(f)] = Injected`"
             )
     return f"{task}: pydantic has no schema for its parameters ({_first_line(error)})"
-
-
-def _kinds(schema: Any) -> Iterable[tuple[str, str]]:
-    if schema["type"] == "definitions":
-        schema = schema["schema"]
-    for name, field in schema.get("fields", {}).items():
-        inner = field["schema"]
-        while inner["type"] in ("default", "nullable") and "schema" in inner:
-            inner = inner["schema"]
-        yield name, inner["type"]
 
 
 def _adapter_of(annotation: Any) -> TypeAdapter[Any]:

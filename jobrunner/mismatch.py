@@ -26,6 +26,10 @@ LEFT_OUT: Final = (
     "it was set and would come back as not set, since exclude or a serializer of its model leaves it out; have it"
     " written, or do not set it"
 )
+AGAIN: Final = (
+    "validators run again on what is stored, at each attempt: they must leave alone what they have already changed;"
+    " write them so, or change the value in the task"
+)
 
 
 def fault_of_validation(error: ValidationError) -> str:
@@ -59,7 +63,15 @@ def fault_of_load(error: ValidationError) -> str:
         return "nested too deep to be stored as JSON"
     if "number out of range" in worded:
         return "an int with that many digits cannot be stored"
-    return f"it would not come back from JSON: {worded}"
+    kinds = {detail["type"] for detail in error.errors(include_url=False, include_input=False)}
+    why = ""
+    if kinds & {"value_error", "assertion_error"}:
+        why = f"; {AGAIN}"
+    elif "missing" in kinds:
+        why = (
+            "; what exclude or a serializer of its model leaves out is not stored: have it written"
+        )
+    return f"it would not come back from JSON: {worded}{why}"
 
 
 def parts_of(value: object) -> Mapping[str, object] | None:

@@ -1,4 +1,4 @@
-"""Reads pydantic's core schemas: what the values of a type hold."""
+"""Reads pydantic's core schemas: what the values of a type hold, and which of them cannot be stored."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,7 +6,14 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
-from jobrunner.mismatch import joined
+from jobrunner.mismatch import EXCLUDED, STARRED, joined
+
+_ONE_WAY: Final = {
+    "callable": "a function cannot be stored; pass its name and look it up in the task",
+    "generator": "an iterator can be read only once; annotate it as list[...]",
+    "is-subclass": "a class cannot be stored; pass its name and look it up in the task",
+}
+"""Core schemas that validate but whose values JSON has no word for."""
 
 _COMPARED: Final = frozenset((
     "any", "none", "bool", "int", "float", "decimal", "str", "bytes", "date", "datetime", "timedelta", "literal",
@@ -44,6 +51,13 @@ class Holds(NamedTuple):
     """Whether ``==`` compares them completely."""
     parts: dict[type, Parts]
     """By class; empty if no field of any has a default that may be left out."""
+
+
+class Fault(NamedTuple):
+    """What of a type cannot be stored, and what to write instead."""
+
+    path: str
+    text: str
 
 
 class _Node(NamedTuple):
@@ -140,6 +154,37 @@ def _is_compared(schema: Mapping[str, Any]) -> bool:
     )
 
 
+def clock_fault(schema: Any) -> Fault | None:
+    """Return which validator of a type asks the clock; None if none does."""
+    for node in _nodes(schema):
+        op = node.schema.get("now_op")
+        if op is not None:
+            kind = node.schema["type"]
+            return Fault(
+                node.path,
+                f"{op.capitalize()}{kind.capitalize()} asks the clock, and validators run again at each attempt, when"
+                f" its answer may be another one; annotate it as {kind} (in a model of the task's own, if this one is"
+                " needed elsewhere too) and check it before the job is enqueued",
+            )
+    return None
+
+
+def storing_fault(schema: Any) -> Fault | None:
+    """Return why no arguments of these types can be stored; None if some can."""
+    for node in _nodes(schema):
+        if not node.certain:
+            continue
+        if node.schema["type"] in _ONE_WAY:
+            return Fault(node.path, _ONE_WAY[node.schema["type"]])
+        if _is_secret(node.schema):
+            return Fault(node.path, STARRED)
+        for name, field in _fields(node.schema):
+            required = field["schema"]["type"] != "default" and field.get("required", True)
+            if field.get("serialization_exclude") and required:
+                return Fault(joined(node.path, name), EXCLUDED)
+    return None
+
+
 def _nodes(schema: Any) -> Iterator[_Node]:
     """Return a schema and all that it is made of; a definition once for each way in which it is held."""
     definitions: dict[str, Any] = {}
@@ -198,6 +243,15 @@ def _schemas(value: Any) -> Iterator[Mapping[str, Any]]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _schemas(item)
+
+
+def _is_secret(schema: Mapping[str, Any]) -> bool:
+    """Return whether it is written by pydantic's own function for secrets; unknown ones are refused at the call."""
+    written = schema.get("serialization", {}).get("function")
+    name = getattr(written, "__qualname__", "")
+    return getattr(written, "__module__", "") == "pydantic.types" and name.startswith(
+        "_serialize_secret"
+    )
 
 
 def _texts(value: Any) -> Iterator[str]:
