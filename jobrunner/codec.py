@@ -38,14 +38,16 @@ class _Refused(Exception):
 class _Shape:
     """One pydantic type, and the way from a value of it to JSON text and back."""
 
-    __slots__ = ("_compared", "_dump", "_load", "_parts", "_validate")
+    __slots__ = ("_compared", "_dump", "_load", "_models", "_validate")
 
     def __init__(self, adapter: TypeAdapter[Any]) -> None:
         # The adapter's own methods wrap these ones, at a microsecond a call.
         self._validate = adapter.validator.validate_python
         self._load = adapter.validator.validate_json
         self._dump = SchemaSerializer(adapter.core_schema, _WRITTEN).to_json
-        self._compared, self._parts = holds(adapter.core_schema)
+        found = holds(adapter.core_schema)
+        self._compared = found.compared
+        self._models = found if found.parts else None
 
     def write(self, value: object, limit: int) -> str:
         """Return the value as JSON text that reads back as the same value; raise _Refused."""
@@ -55,7 +57,7 @@ class _Shape:
             raise _Refused(fault_of_validation(error)) from None
         except Exception as error:
             raise _Refused(f"a validator raised {error!r}") from error
-        leave_out = omitted(value, self._parts) if self._parts else None
+        leave_out = None if self._models is None else omitted(value, self._models)
         if leave_out is not None:
             try:
                 return self._written(value, limit, leave_out)

@@ -51,6 +51,8 @@ class Holds(NamedTuple):
     """Whether ``==`` compares them completely."""
     parts: dict[type, Parts]
     """By class; empty if no field of any has a default that may be left out."""
+    keys: tuple[str, ...] | None
+    """Of a TypedDict, as arguments are one: the keys whose values may hold such objects."""
 
 
 class Fault(NamedTuple):
@@ -78,7 +80,11 @@ def holds(schema: Any) -> Holds:
             parts[node.schema["cls"]] = _parts_of(node.schema, written)
     if not any(part.defaults for part in parts.values()):
         parts = {}
-    return Holds(all(_is_compared(node.schema) for node in nodes), parts)
+    whole = schema["schema"] if schema["type"] == "definitions" else schema
+    keys = None
+    if whole["type"] == "typed-dict" and "extras_schema" not in whole:
+        keys = tuple(name for name, f in _fields(whole) if _may_hold_objects(f["schema"]))
+    return Holds(all(_is_compared(node.schema) for node in nodes), parts, keys)
 
 
 def _parts_of(schema: Mapping[str, Any], written: frozenset[str]) -> Parts:

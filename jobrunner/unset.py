@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from jobrunner.equality import PLAIN, identical
 from jobrunner.mismatch import MISSING
-from jobrunner.schema import Parts
+from jobrunner.schema import Holds, Parts
 
 MAX_DEPTH: Final = 200
 """JSON that nests deeper does not come back; so a value that holds itself ends here too."""
@@ -17,14 +17,22 @@ Omitted = dict[Any, Any]
 """What pydantic's ``exclude`` takes: by field, index or key, True or the same for what is there."""
 
 
-def omitted(value: object, known: Mapping[type, Parts]) -> Omitted | None:
+def omitted(value: Any, holds: Holds) -> Omitted | None:
     """Return what is left out of the JSON so that it comes back as not set; None for nothing.
 
     That is an unset field whose default is a constant that the field still has. One with a ``default_factory`` is
     written: made again it may be another id or another time. What is of no known class is written too.
     """
     try:
-        return _omitted(value, known, 0)
+        if holds.keys is None:
+            return _omitted(value, holds.parts, 0)
+        # A mebibyte of plain data beside a model is not looked through.
+        found: Omitted = {}
+        for key in holds.keys:
+            inner = _omitted(value.get(key), holds.parts, 0)
+            if inner is not None:
+                found[key] = inner
+        return found or None
     except (RecursionError, AttributeError):
         return None  # it holds itself, or was never made whole: the serialiser says so
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pydantic.dataclasses
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import (
     AliasChoices,
     BaseModel,
@@ -335,6 +337,59 @@ def test_models_in_a_set_arrive_whole() -> None:
 def test_mapping_with_the_key_that_pydantic_takes_for_all_is_written_whole() -> None:
     back = sent(dict[str, Patch], {"__all__": Patch(), "b": Patch(email=None)})
     assert "email" in back["b"].model_fields_set
+
+
+texts = st.none() | st.text(max_size=3)
+patches = st.fixed_dictionaries({}, optional={"name": texts, "email": texts}).map(
+    Patch.model_validate
+)
+nested = st.fixed_dictionaries(
+    {},
+    optional={
+        "inner": patches,
+        "items": st.lists(patches, max_size=2),
+        "number": st.integers(0, 2),
+        "since": st.datetimes(timezones=st.just(UTC)),
+    },
+).map(Nested.model_validate)
+lists = st.lists(st.none() | st.integers() | patches | nested, max_size=3)
+
+
+@given(st.dictionaries(st.text(max_size=2), lists, max_size=3), st.booleans())
+def test_anything_arrives_equal_and_with_what_was_set(
+    value: dict[str, list[Any]], change: bool
+) -> None:
+    for item in (item for items in value.values() for item in items):
+        if change and isinstance(item, Nested):
+            item.items.append(Patch(name=None))
+    back = sent(dict[str, list[Nested | Patch | int | None]], value)
+    assert back == value
+    for ours, theirs in zip(value.values(), back.values(), strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert type(a) is type(b)
+            assert not isinstance(a, BaseModel) or a.model_fields_set <= b.model_fields_set
+
+
+def test_plain_data_beside_a_model_is_not_looked_through() -> None:
+    looked_at: list[object] = []
+
+    class Watched(dict[str, object]):
+        def items(self) -> Any:
+            looked_at.append(self)
+            return super().items()
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    codec = ArgsCodec(
+        "note",
+        [
+            inspect.Parameter("patch", kind, annotation=Patch),
+            inspect.Parameter("detail", kind, annotation=Any),
+        ],
+    )
+    assert codec.encode((Patch(name="a"), Watched(a=1)), {}) == (
+        '{"patch":{"name":"a"},"detail":{"a":1}}'
+    )
+    assert looked_at == []
 
 
 # discriminators
