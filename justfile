@@ -59,6 +59,10 @@ binary: setup
 bench *ARGS: setup
     @.venv/bin/python -m tests.benchmarks "$@"
 
+# kill -9, fuzzing, large files, for as long as you like: just soak --part kill stories --seconds 600
+soak *ARGS: setup
+    @.venv/bin/python -m tests.soak "$@"
+
 # resolve the dependencies anew into constraints.txt (needs uv)
 lock:
     uv pip compile -q --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --universal --python-version 3.11 \
