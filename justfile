@@ -38,6 +38,10 @@ test *ARGS: setup
 quick *ARGS: setup
     @.venv/bin/python -m pytest -n auto --dist loadgroup -m "not slow" "$@"
 
+# build the single-file executable and try it; takes minutes, CI does it in a step of its own
+test-binary *ARGS: setup
+    @.venv/bin/python -m pytest -m binary tests/cli/test_binary.py "$@"
+
 # format, lint, imports, types: all of it must be green before a commit
 check: setup
     .venv/bin/ruff format --check .

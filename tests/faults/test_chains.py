@@ -84,14 +84,12 @@ async def kill_between_links(directory: Path, *, seed: int, seconds: float) -> F
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_D1_killed_at_random_times_leaves_no_chain_standing_and_none_out_of_order(
     tmp_path: Path, seed: int
 ) -> None:
     await kill_between_links(tmp_path, seed=seed, seconds=CI_SECONDS)
 
 
-@pytest.mark.timeout(120)
 async def test_D1_killed_at_each_commit_of_chains_releases_what_waits_in_the_commit_of_the_end(
     tmp_db: Path,
 ) -> None:

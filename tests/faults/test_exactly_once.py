@@ -58,7 +58,6 @@ async def kill_at_commits(file: Path, form: str, *, seconds: float) -> Figures:
     return {"kills": deaths, "attempts lost": lost, "jobs": len(ledger), "missing or doubled": 0}
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("form", FORMS)
 async def test_D2_B16_two_rows_are_written_exactly_once_at_every_kill(
     tmp_db: Path, form: str

@@ -132,7 +132,6 @@ async def kill_under_load(directory: Path, *, seed: int, seconds: float) -> Figu
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_D1_D3_killed_at_random_times_loses_nothing_acknowledged_and_repeats_nothing_settled(
     tmp_path: Path, seed: int
 ) -> None:
