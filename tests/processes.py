@@ -37,7 +37,10 @@ class Child:
     def send_signal(self, number: int) -> None:
         """Send it a signal; nothing happens if it has ended."""
         if self._process.returncode is None:
-            self._process.send_signal(number)
+            # Not by the process's own method, which looks whether it has ended, and so takes the exit status away from
+            # the thread that waits for it: asyncio then says 255.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def send(self, line: str = "") -> None:
         """Send it a line."""
@@ -61,8 +64,8 @@ class Child:
         if self._session:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-        elif self._process.returncode is None:
-            self._process.kill()
+        else:
+            self.send_signal(signal.SIGKILL)
         # To the end of its output: a pipe that is left open outlives the test's loop.
         await self._process.communicate()
 
