@@ -38,6 +38,10 @@ test *ARGS: setup
 quick *ARGS: setup
     @.venv/bin/python -m pytest -n auto --dist loadgroup -m "not slow" "$@"
 
+# build the single-file executable and try it; takes minutes, CI does it in a step of its own
+test-binary *ARGS: setup
+    @.venv/bin/python -m pytest -m binary tests/cli/test_binary.py "$@"
+
 # format, lint, imports, types: all of it must be green before a commit
 check: setup
     .venv/bin/ruff format --check .
@@ -58,6 +62,10 @@ binary: setup
 # how fast it is, beside raw sqlite3: just bench --only drain --runs 5; or beside an older one: just bench --against REV
 bench *ARGS: setup
     @.venv/bin/python -m tests.benchmarks "$@"
+
+# kill -9, fuzzing, large files, for as long as you like: just soak --part kill stories --seconds 600
+soak *ARGS: setup
+    @.venv/bin/python -m tests.soak "$@"
 
 # resolve the dependencies anew into constraints.txt (needs uv)
 lock:

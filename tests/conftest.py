@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import random
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +18,31 @@ OURS = ("_connection_worker_thread", "jobrunner")
 
 GOODBYE_S = 2.0
 """How long a thread that has been told to end may take to do so."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a run be repeated with what it drew."""
+    parser.addoption("--seed", type=int, help="of what the rounds of kill -9 and the like draw")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the seed in the process that was started; those of pytest-xdist get its options."""
+    if config.option.seed is None:
+        config.option.seed = random.randrange(2**32)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say which seed it was, also when all is well."""
+    terminalreporter.write_line(f"seed {config.option.seed} (repeat with --seed)")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Return the seed of this run."""
+    drawn: int = request.config.option.seed
+    return drawn
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,7 +16,7 @@ from jobrunner.worker import Worker
 
 T = TypeVar("T")
 
-PATIENCE_S = 15.0
+PATIENCE_S = 30.0
 """How long a test waits for what must come; it comes at once, or the test has failed."""
 
 

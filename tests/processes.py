@@ -1,8 +1,10 @@
 """Other processes, real ones: started with a role of ``tests.children``, heard line by line, ended for certain."""
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -11,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 CHECKOUT = Path(__file__).parents[1]
-PATIENCE_S = 25.0
+PATIENCE_S = 60.0
 """A Python that starts on a busy machine takes seconds."""
 
 
 class Child:
     """A process that says what it has to say in lines of JSON."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, *, session: bool = False) -> None:
         self._process = process
+        self._session = session
         self.pid = process.pid
 
     async def heard(self, word: str) -> dict[str, Any]:
@@ -34,7 +37,10 @@ class Child:
     def send_signal(self, number: int) -> None:
         """Send it a signal; nothing happens if it has ended."""
         if self._process.returncode is None:
-            self._process.send_signal(number)
+            # Not by the process's own method, which looks whether it has ended, and so takes the exit status away from
+            # the thread that waits for it: asyncio then says 255.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def send(self, line: str = "") -> None:
         """Send it a line."""
@@ -54,9 +60,12 @@ class Child:
         return False
 
     async def kill(self) -> None:
-        """End it by ``kill -9`` and wait until it is gone."""
-        if self._process.returncode is None:
-            self._process.kill()
+        """End it by ``kill -9``, with those of its session if it leads one, and wait until it is gone."""
+        if self._session:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        else:
+            self.send_signal(signal.SIGKILL)
         # To the end of its output: a pipe that is left open outlives the test's loop.
         await self._process.communicate()
 
@@ -83,7 +92,8 @@ async def process(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=session,
-        )
+        ),
+        session=session,
     )
     try:
         yield started

@@ -1,17 +1,23 @@
 """What ``docs/deploy.md`` says is tried: its units are checked by systemd, its commands and exit codes by ours."""
 
+import asyncio
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
+import httpx2
 import pytest
 
 from jobrunner.cli import commands
 from jobrunner.cli.exits import IN_WORDS
-from tests.processes import CHECKOUT
+from tests.cli.commands import client, free_port
+from tests.processes import CHECKOUT, PATIENCE_S
 
 PAGE = (CHECKOUT / "docs" / "deploy.md").read_text(encoding="utf-8")
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
@@ -67,3 +73,121 @@ def test_exit_codes_on_the_page_are_those_of_the_help() -> None:
     said = dict(re.findall(r"^\| (\d[\d, ]*) \| (.*) \|$", PAGE, re.MULTILINE))
     helped = dict(re.findall(r"^  (\d[\d, ]*)  (.*)$", IN_WORDS, re.MULTILINE))
     assert list(said) == list(helped)
+
+
+# -- the log --------------------------------------------------------------------------------------------------
+
+SHOP = """
+{first}
+from fastapi import FastAPI
+from jobrunner import JobContext, JobRunner
+
+jobs = JobRunner("sqlite:///shop.db")
+app = FastAPI(lifespan=jobs.lifespan)
+
+
+@jobs.task
+async def greet(job: JobContext) -> None:
+    job.logger.info("hello")
+
+
+@app.get("/greet")
+async def get_greet() -> None:
+    await (await jobs.enqueue(greet)).result(timeout=60)
+"""
+
+LINE = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO    "
+
+
+async def log_of(place: Path, *command: str, first: str = "") -> str:
+    """Serve the shop from an empty folder, let it run one job, and return what it has written on standard error."""
+    (place / "shop.py").write_text(SHOP.format(first=first))
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", *command, "--port", str(port)),
+        cwd=place,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        async with client(port) as http, asyncio.timeout(PATIENCE_S):
+            while True:
+                assert process.returncode is None
+                with suppress(httpx2.TransportError):
+                    assert (await http.get("/greet")).is_success
+                    break
+        process.terminate()
+        return (await process.communicate())[1].decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def test_log_under_uvicorn_with_the_file_of_the_page_has_time_level_and_name(
+    tmp_path: Path,
+) -> None:
+    (config,) = blocks(PAGE, "json")
+    (tmp_path / "log.json").write_text(config)
+    (command,) = [line for line in PAGE.splitlines() if line.endswith("--log-config log.json")]
+    _, _, *options = shlex.split(command)
+
+    log = await log_of(tmp_path, "uvicorn", "shop:app", *options)
+
+    assert re.search(LINE + r"jobrunner: jobs are stored in ", log, re.MULTILINE), log
+    assert re.search(LINE + r"jobrunner\.task: hello$", log, re.MULTILINE), log
+    assert re.search(LINE + r"uvicorn\.error: Application startup complete", log, re.MULTILINE)
+    assert len(re.findall("jobs are stored in", log)) == 1
+
+
+async def test_log_under_uvicorn_with_the_line_of_the_readme_has_time_level_and_name(
+    tmp_path: Path,
+) -> None:
+    (line,) = re.findall(r"`(logging\.basicConfig\([^`]*\))`", README)
+
+    log = await log_of(tmp_path, "uvicorn", "shop:app", first=f"import logging\n\n{line}\n")
+
+    assert re.search(LINE + r"jobrunner: jobs are stored in ", log, re.MULTILINE), log
+    assert re.search(LINE + r"jobrunner\.task: hello$", log, re.MULTILINE), log
+    assert len(re.findall("jobs are stored in", log)) == 1
+
+
+async def test_log_under_plain_uvicorn_is_as_the_page_says(tmp_path: Path) -> None:
+    log = await log_of(tmp_path, "uvicorn", "shop:app")
+
+    assert "Application startup complete" in log
+    assert "jobs are stored in" not in log
+
+
+async def test_log_of_serve_has_time_level_and_name(tmp_path: Path) -> None:
+    log = await log_of(tmp_path, "jobrunner.cli", "serve", "shop:app")
+
+    for line in log.splitlines():
+        assert re.match(LINE, line), log
+    assert re.search(LINE + r"jobrunner: jobs are stored in ", log, re.MULTILINE), log
+    assert re.search(LINE + r"jobrunner\.task: hello$", log, re.MULTILINE), log
+    assert re.search(LINE + r"uvicorn\.error: Application startup complete", log, re.MULTILINE)
+
+
+async def test_log_of_a_worker_has_time_level_and_name(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SHOP.format(first=""))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "jobrunner.cli", "worker", "shop:app"),
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    try:
+        said = await asyncio.wait_for(process.stderr.readuntil(b"jobs are stored in"), PATIENCE_S)
+        process.terminate()
+        log = (said + (await process.communicate())[1]).decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+    for line in log.splitlines():
+        assert re.match(LINE + "jobrunner: ", line), log

@@ -57,7 +57,7 @@ class Shop:
         self._client = httpx2.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {TOKEN}"},
-            timeout=10,
+            timeout=30,
             trust_env=False,
         )
 
@@ -75,7 +75,7 @@ class Shop:
                 start_new_session=True,
             )
         self._processes.append(process)
-        wait_for("the shop answers", 30, self._answers)
+        wait_for("the shop answers", 60, self._answers)
         return time.perf_counter() - started
 
     @property

@@ -12,7 +12,7 @@ from app.settings import Settings
 from jobrunner import Job
 
 TOKEN = "test-token"  # noqa: S105 - of a shop that lives for one test
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def make_settings(data_dir: Path, **fields: object) -> Settings:

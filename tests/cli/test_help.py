@@ -12,6 +12,7 @@ import pytest
 import jobrunner
 from jobrunner.cli.exits import IN_WORDS
 from tests.cli.commands import jobrunner as run
+from tests.pace import pace
 from tests.processes import CHECKOUT
 
 HELP_S = 0.4
@@ -68,7 +69,7 @@ def test_help_answers_within_four_tenths_of_a_second() -> None:
         )
         took.append(time.perf_counter() - began)
     # The best of five: what the command takes, and not what else the machine is doing.
-    assert min(took) <= HELP_S
+    assert min(took) <= HELP_S * pace()
 
 
 async def test_help_lists_the_commands_and_the_exit_codes() -> None:

@@ -106,7 +106,6 @@ async def test_queues_counts_suspects_as_queued(rig: Rig) -> None:
 
 
 @pytest.mark.slow  # so many have to be stored first
-@pytest.mark.timeout(120)
 async def test_queues_stops_each_count_at_100_000(store: Store) -> None:
     many = 100_001
     await store.write(Round(NOW, enqueues=[new(run_at=NOW + HOUR) for _ in range(many)]))

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -29,6 +30,7 @@ from jobrunner.model import LOST_LIMIT, Claimed, Enqueue, Enqueued, Filter, Outc
 from jobrunner.store.round import Round
 from tests.conformance.rigs import RIGS, Rig
 from tests.factories import NOW, OUTCOMES, SECOND, claim_of, new, succeeded, worker_row
+from tests.soak.budget import CI_SECONDS, Figures, rounds
 
 T = TypeVar("T")
 
@@ -595,18 +597,32 @@ def claim_order(job: Job) -> tuple[int, int, int]:
     return (-job.enqueue.priority, job.run_at, job.age)
 
 
+STORIES = 30
+"""Per run of Hypothesis: so that the time is looked at now and then."""
+STEPS = 40
+
+
+def tell_stories(kind: str, *, seed: int, seconds: float) -> Figures:
+    """Run the machine on a kind of store, with other stories in each round."""
+    told = 0
+    for number in rounds(seconds, least=1):
+        machine = type("Machine", (StoreMachine,), {"rig_class": RIGS[kind]})
+        run_state_machine_as_test(
+            seeded(seed + number)(machine),
+            settings=settings(
+                max_examples=STORIES,
+                stateful_step_count=STEPS,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+        told += STORIES
+    return {"stories": told, "steps in each, at most": STEPS, "differences from the model": 0}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(420)  # when it fails: the story is made as short as can be
 @pytest.mark.parametrize("kind", sorted(RIGS))
-def test_store_in_any_story_does_what_the_model_does(kind: str) -> None:
-    machine = type("Machine", (StoreMachine,), {"rig_class": RIGS[kind]})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=60,
-            stateful_step_count=40,
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+def test_store_in_any_story_does_what_the_model_does(kind: str, seed: int) -> None:
+    tell_stories(kind, seed=seed, seconds=CI_SECONDS)

@@ -68,6 +68,11 @@ async def execute_two(session: AsyncSession, job: str) -> None:
     await session.execute(text("UPDATE counter SET number = number + 1"))
 
 
+@router.task
+async def link() -> None:
+    """Be one of a chain."""
+
+
 FORMS: dict[str, Task[[], None]] = {"write": write, "transaction": transact, "session": inject}
 
 

@@ -12,9 +12,11 @@ import pytest
 from jobrunner import JobRunner
 from tests.children import echo, hold_once, tasks
 from tests.engine import next_round
-from tests.processes import child
+from tests.faults import mortal
+from tests.processes import child, process
+from tests.soak.budget import CI_SECONDS, Figures, rounds
 
-ROUNDS = 20
+LEAST_ROUNDS = 6
 
 LEFT_BEHIND = """
 SELECT count(*) FROM jobrunner_jobs AS one WHERE state = 'blocked' AND NOT EXISTS (
@@ -43,20 +45,19 @@ def places_by_chain(lines: Iterable[str]) -> dict[str, list[int]]:
     return ran
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(120)
-async def test_D1_killed_at_random_times_leaves_no_chain_standing_and_none_out_of_order(
-    tmp_db: Path, tmp_path: Path
-) -> None:
-    ledger = tmp_path / "ledger"
-    dice = random.Random()
-    for _ in range(ROUNDS):
-        async with child("chains", tmp_db, ledger) as victim:
+async def kill_between_links(directory: Path, *, seed: int, seconds: float) -> Figures:
+    """Kill a worker under a load of chains at random times, then run what is left."""
+    file, ledger = directory / "jobs.db", directory / "ledger"
+    dice = random.Random(seed)
+    kills = 0
+    for _ in rounds(seconds, least=LEAST_ROUNDS):
+        async with child("chains", file, ledger) as victim:
             await victim.heard("open")
             assert await victim.lives(dice.uniform(0.02, 0.4))
-        assert_released_in_one_commit(tmp_db)
+        kills += 1
+        assert_released_in_one_commit(file)
 
-    jobs = JobRunner(tmp_db, queues={"default": 20})
+    jobs = JobRunner(file, queues={"default": 20})
     drained: list[str] = []
 
     @jobs.task(max_attempts=100)
@@ -68,12 +69,42 @@ async def test_D1_killed_at_random_times_leaves_no_chain_standing_and_none_out_o
             await next_round(jobs)
     lines = ledger.read_text().splitlines() + drained
     acked = {line.split()[1] for line in lines if line.startswith("acked")}
-    assert len(acked) > 5 * ROUNDS, "that was no load"
+    assert len(acked) > 5 * LEAST_ROUNDS, "that was no load"
     ran = places_by_chain(lines)
     assert acked <= set(ran), "an acknowledged chain is lost"
     for chain, places in ran.items():
         assert set(places) == set(range(4)), f"chain {chain} was not stored whole, or stands still"
         assert all(a <= b for a, b in pairwise(places)), f"chain {chain} ran as {places}"
+    return {
+        "kills": kills,
+        "chains acknowledged": len(acked),
+        "lost, standing or out of order": 0,
+        "calls left to the last process": len(drained),
+    }
+
+
+@pytest.mark.slow
+async def test_D1_killed_at_random_times_leaves_no_chain_standing_and_none_out_of_order(
+    tmp_path: Path, seed: int
+) -> None:
+    await kill_between_links(tmp_path, seed=seed, seconds=CI_SECONDS)
+
+
+async def test_D1_killed_at_each_commit_of_chains_releases_what_waits_in_the_commit_of_the_end(
+    tmp_db: Path,
+) -> None:
+    deaths = 0
+    async with process("-m", "tests.faults.mortal", str(tmp_db)) as mortals:
+        await mortals.heard("ready")
+        for boundary in (f"{side} {n}" for n in range(1, 7) for side in ("before", "after")):
+            jobs = JobRunner(tmp_db)
+            jobs.include(mortal.router)
+            async with jobs.running(work=False):
+                await jobs.enqueue_chain(mortal.link.call() for _ in range(4))
+            mortals.send(boundary)
+            deaths += (await mortals.heard("died"))["code"] == -9
+            assert_released_in_one_commit(tmp_db)
+    assert deaths > 8, "hardly any worker died at its commit"
 
 
 async def test_D1_killed_under_a_job_without_attempts_left_the_next_one_runs(tmp_db: Path) -> None:

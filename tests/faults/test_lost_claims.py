@@ -65,7 +65,6 @@ async def test_H11_job_claimed_in_a_round_whose_answer_is_lost_runs_in_the_same_
         assert not supervisor_of(jobs)._claim_lost
 
 
-@pytest.mark.timeout(120)
 async def test_H11_the_answer_to_the_nth_round_is_lost_and_every_job_comes_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

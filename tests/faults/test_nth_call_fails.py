@@ -174,7 +174,6 @@ async def assert_all_came_to_their_end(
 
 @pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.timeout(60)
 async def test_H11_the_nth_write_fails_and_nothing_acknowledged_is_lost_or_stuck(
     tmp_path: Path, when: When, for_ever: bool
 ) -> None:

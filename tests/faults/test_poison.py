@@ -23,7 +23,6 @@ async def restarted_until_it_lives(file: Path, jobs: JobRunner, ids: list[str]) 
     pytest.fail(f"the worker still dies after {MOST_DEATHS} times")
 
 
-@pytest.mark.timeout(90)
 async def test_D4_D6_poison_dies_as_lost_and_the_innocent_succeed(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
     jobs.include(tasks)
@@ -44,7 +43,6 @@ async def test_D4_D6_poison_dies_as_lost_and_the_innocent_succeed(tmp_db: Path) 
         assert await jobs.dead_letters.count() == 1
 
 
-@pytest.mark.timeout(90)
 async def test_D6_two_poisons_with_one_attempt_left_bury_nobody_else(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
     jobs.include(tasks)

@@ -20,7 +20,7 @@ TOKEN = "correct-horse"  # noqa: S105 - of these tests alone
 NOBODY = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
 """A good id that no job has."""
 
-PATIENCE_S = 10
+PATIENCE_S = 30
 
 
 class Site:

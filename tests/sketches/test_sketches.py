@@ -184,7 +184,6 @@ def test_shop_of_many_files_bills_by_either_route(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_sketches_type_check() -> None:
     command = [sys.executable, "-m", "mypy", "--strict", "-p", "tests.sketches"]
     answer = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)

@@ -60,7 +60,6 @@ class Pack:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 async def test_G1_G2_four_processes_on_a_one_second_schedule_with_kill_9_among_them_make_one_job_per_tick(
     tmp_db: Path,
 ) -> None:

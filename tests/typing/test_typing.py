@@ -69,7 +69,7 @@ CHECKERS: Final = ["mypy", *(["pyright"] if importlib.util.find_spec("pyright") 
 """pyright brings a node of its own; where it is not installed, mypy alone is the gate."""
 
 # A cold cache takes mypy half a minute.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.slow
 
 
 def lines_found(checker: str, source: Path) -> set[int]:

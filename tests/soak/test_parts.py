@@ -1,0 +1,68 @@
+"""The parts of ``just soak`` that are tests of nothing else, for seconds; and the command itself."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import CHECKOUT
+from tests.soak import rates, requests
+from tests.soak.__main__ import Part, parts, table
+from tests.soak.budget import CI_SECONDS, rounds
+
+pytestmark = pytest.mark.slow
+
+
+def test_requests_of_any_kind_are_answered_as_the_page_says(tmp_path: Path, seed: int) -> None:
+    requests.ask_anything(tmp_path, seed=seed, seconds=CI_SECONDS)
+
+
+async def test_jobs_at_a_steady_rate_are_run_once_and_leave_log_and_memory_small(seed: int) -> None:
+    await rates.run(seed, CI_SECONDS)
+
+
+def test_rounds_end_with_the_time_but_not_before_the_least() -> None:
+    assert list(rounds(0, least=3)) == [0, 1, 2]
+    assert len(list(rounds(0.05, least=0))) > 3
+
+
+async def test_part_is_handed_what_its_function_names() -> None:
+    async def run(rows: int, seconds: float) -> dict[str, object]:
+        return {"rows": rows, "seconds": seconds}
+
+    assert await Part("", run).play(seed=1, rows=2, seconds=3) == {"rows": 2, "seconds": 3}
+
+
+def test_every_part_says_in_a_line_what_it_does() -> None:
+    known = parts()
+    assert {"chains", "exactly-once", "kill", "rates", "requests", "shop", "stories"} <= set(known)
+    for name, part in known.items():
+        assert part.does.endswith("."), name
+
+
+def test_table_of_figures_names_each_part_once() -> None:
+    assert table({"kill": {"kills": 1234, "lost": 0}, "rates": {"p99 ms": 2.5}}) == (
+        "kill   kills   1,234\n       lost    0\nrates  p99 ms  2.5"
+    )
+
+
+async def test_soak_says_its_seed_and_its_figures(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.soak", "--part", "requests", "--seconds", "0.1"),
+        *("--seed", "7", "--json", str(found)),
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    said, errors = await process.communicate()
+
+    assert process.returncode == 0, errors.decode()
+    assert errors.decode().startswith("seed 7\n")
+    assert "answered 422" in said.decode()
+    figures = json.loads(found.read_text())
+    assert figures["seed"] == 7
+    assert figures["parts"]["requests"]["requests"] >= requests.REQUESTS
