@@ -35,6 +35,7 @@ from jobrunner.errors import (
 )
 from jobrunner.events import EventName, Events, Hooks
 from jobrunner.foreign import RUNNER_OPTIONS, refuse_words, runner_attribute
+from jobrunner.forked import generation
 from jobrunner.injection import supplied
 from jobrunner.job import DeadLetter, Health, Job, QueueInfo
 from jobrunner.model import State
@@ -138,7 +139,8 @@ class JobRunner(TaskRouter):
         )
         self._hooks = Hooks()
         self._open: JobQueue | None = None
-        self._opening = False
+        self._opened_in: int | None = None
+        """The process in which it is open, or just being opened; see ``forked.generation``."""
         self._session: params.Depends | None = None
         self._session_advice: str | None = None
         if session is not None:
@@ -183,11 +185,11 @@ class JobRunner(TaskRouter):
             UnknownQueue: a task names a queue that the runner does not have.
             StoreError: the store cannot be used; the message says why.
         """
-        if self._opening:
+        if self._opened_in == generation():
             raise AlreadyRunning(
                 "this runner is open already; one `jobs.running()` or lifespan per process"
             )
-        self._opening = True
+        self._opened_in = generation()
         try:
             if app is not None and "jobrunner.fastapi" in sys.modules:
                 from jobrunner.fastapi.sessions import check_routes  # noqa: PLC0415 - see the top
@@ -210,7 +212,7 @@ class JobRunner(TaskRouter):
                 stack.callback(signals.chain(lambda: loop.call_soon_threadsafe(worker.begin_stop)))
                 yield self
         finally:
-            self._opening = False
+            self._opened_in = None
 
     async def _start(self, stack: AsyncExitStack, app: App | None, plan: Plan) -> Worker:
         events = Events(self._hooks, self._load)

@@ -1,10 +1,13 @@
 """Hearing a shutdown signal when it comes, and not only when the server has drained its connections."""
 
+import asyncio
+import contextlib
+import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final, TypeVarTuple, Unpack
 
@@ -34,6 +37,43 @@ def without_echo(handle: Callable[[int, Unpack[Ts]], None]) -> Callable[[int, Un
             handle(number, *args)
 
     return handle_once
+
+
+_handling = False
+"""Whether the loop of this process handles the shutdown signals."""
+
+
+@contextlib.contextmanager
+def handled(handle: Callable[[int], None]) -> Iterator[None]:
+    """Have the running loop call ``handle`` at each shutdown signal inside the block."""
+    global _handling  # noqa: PLW0603 - signals are the process's
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, handle, number)
+    _handling = True
+    try:
+        yield
+    finally:
+        _handling = False
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+def _reset_in_child() -> None:
+    """Give a forked child the default handlers.
+
+    It shares the socket by which the loop learns of signals: the parent would take one to the child, as of
+    ``multiprocessing.Process.terminate()``, for its own and shut down, and the child would not end at it.
+    """
+    global _handling  # noqa: PLW0603 - as above
+    if _handling:
+        _handling = False
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_reset_in_child)
 
 
 def chain(on_signal: Callable[[], object]) -> Callable[[], None]:

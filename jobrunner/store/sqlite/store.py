@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jobrunner.errors import InsideTransaction, StoreFull, StoreReplaced, StoreUnavailable
+from jobrunner.forked import generation, refuse_forked
 from jobrunner.inside import name_of, refuse_inside
 from jobrunner.model import (
     AttemptRow,
@@ -68,6 +69,7 @@ class SqliteStore:
         self.path = path_of(store)
         self.durability = durability
         self._folder = self.path.with_name(f"{self.path.name}-jobrunner")
+        self._opened_in = generation()
         self._claim: files.StoreClaim | None = None
         self._writer: Writer | None = None
         self._reader: Connection | None = None
@@ -83,6 +85,7 @@ class SqliteStore:
 
     async def open(self) -> None:
         """See ``Store.open``."""
+        self._opened_in = generation()
         check_place(self.path)
         self._claim = files.claim_store(self.path)
         try:
@@ -135,6 +138,7 @@ class SqliteStore:
         return await self._open_writer().write(function, *args)
 
     def _open_writer(self) -> Writer:
+        refuse_forked(self._opened_in)
         if self._writer is None:
             raise StoreUnavailable(f"{self.path} is not open")
         return self._writer
@@ -143,6 +147,7 @@ class SqliteStore:
         return await self._open_reader().run(look, function, *args)
 
     def _open_reader(self) -> Connection:
+        refuse_forked(self._opened_in)
         if self._reader is None:
             raise StoreUnavailable(f"{self.path} is not open")
         return self._reader
@@ -160,12 +165,14 @@ class SqliteStore:
 
     def session(self, source: object) -> Session:
         """See ``Store.session``."""
+        refuse_forked(self._opened_in)
         if self._sessions is None:
             raise StoreUnavailable(f"{self.path} is not open")
         return sessions.session_of(self._sessions, source)
 
     def refuse_wait(self, what: object) -> None:
         """See ``Store.refuse_wait``."""
+        refuse_forked(self._opened_in)
         refuse_inside(self, what)
         if self._identity is not None and begun.writes_to(self._identity):
             raise InsideTransaction(
