@@ -20,7 +20,10 @@ ON_CONTAINER_LAYER: Final = (
 
 
 def path_of(store: str | os.PathLike[str]) -> Path:
-    """Return the absolute path that a store's URL or path names.
+    """Return the absolute path of the file that a store's URL or path names, through symbolic links.
+
+    SQLite keeps its log beside the file that a link leads to, and so must the locks lie there: two processes that come
+    by two names would not see each other.
 
     Args:
         store: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or a path.
@@ -44,14 +47,15 @@ def path_of(store: str | os.PathLike[str]) -> Path:
         raise ConfigurationError(
             "a queue in memory would lose its jobs with the process; name a file: sqlite:///jobs.db"
         )
-    return Path(text).expanduser().absolute()
+    return Path(os.path.realpath(Path(text).expanduser()))
 
 
 def check_place(path: Path) -> None:
     """Make sure that a store can lie at the path.
 
     Raises:
-        StoreUnavailable: there is no such directory, the path is one or a device, or nobody may look there.
+        StoreUnavailable: there is no such directory, the path is one, a device or a link to itself, or nobody may look
+            there.
         StoreUnsupported: it lies on a network file system, or this Python's SQLite is too old.
     """
     if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
@@ -73,6 +77,9 @@ def check_place(path: Path) -> None:
 
 
 def _check_kind(path: Path) -> None:
+    if os.path.islink(path):
+        # What ``path_of`` cannot follow to its end.
+        raise StoreUnavailable(f"{path} is a link that leads back to itself; name a file")
     if not path.parent.is_dir():
         raise StoreUnavailable(
             f"{path.parent} is not a directory; make it first, or name another store"
