@@ -194,6 +194,10 @@ class Supervisor:
     def _start(self, job: Claimed) -> Attempt:
         attempt = Attempt(job, self.specs[job.task])
         self._busy[job.queue] += 1
+        if (former := self.attempts.get(job.seq)) is not None:
+            # Somebody has emptied the tables and SQLite's counter of `seq`: what it returns would pass for this job's.
+            former.settled = True
+            self.abandon(former)
         self.attempts[job.seq] = attempt
         if job.suspect:
             self._suspect = job.seq

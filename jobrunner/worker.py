@@ -218,7 +218,7 @@ class Worker:
             self._supervisor.look_for_disobedient()
             await self._try("cancels", self.obey_cancels)
         if self._is_time("beat", BEAT_S):
-            await self._try("beat", lambda: self._store.beat(self.id, now=now_us()))
+            await self._try("beat", self._beat)
         if self._is_time("unknown", UNKNOWN_S):
             await self._try("unknown", self.look_for_unknown)
         if self._is_time("prune", PRUNE_S):
@@ -275,7 +275,16 @@ class Worker:
 
     async def refresh_peers(self) -> None:
         """Learn which other workers there are."""
-        self._peers = [row for row in await self._store.workers() if row.worker != self.id]
+        rows = await self._store.workers()
+        self._peers = [row for row in rows if row.worker != self.id]
+        if self._supervisor is not None and len(self._peers) == len(rows):
+            await self._beat()
+
+    async def _beat(self) -> None:
+        if await self._store.beat(self.id, now=now_us()):
+            # The schedules of the code went with the row.
+            await self.declare_schedules()
+            self.look()
 
     async def declare_schedules(self) -> None:
         """Store the schedules that stand in the code, and disable those that stand there no more."""

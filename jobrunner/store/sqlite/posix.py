@@ -401,6 +401,15 @@ def take_if_dead(path: Path) -> TakenLock | Literal["alive", "missing"]:
         return TakenLock(path, *found)
 
 
+def lives(path: Path) -> bool:
+    """Return whether somebody on this system holds the lock of a worker's file; raises as ``take_if_dead``."""
+    found = take_if_dead(path)
+    if isinstance(found, str):
+        return found == "alive"
+    found.close()
+    return False
+
+
 def _take(path: Path) -> tuple[int, os.stat_result] | Literal["alive", "missing"]:
     """Return the descriptor of a file that is now locked and in hand; the caller holds the mutex."""
     while True:

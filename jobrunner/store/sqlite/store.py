@@ -78,6 +78,8 @@ class SqliteStore:
         self._sessions: Home | None = None
         self._locks: dict[int, posix.WorkerLock] = {}
         self._doorbells: dict[int, Doorbell | None] = {}
+        self._rows: dict[int, WorkerRow] = {}
+        """As they were stored when the workers of this process joined."""
         self._bells: Sequence[str] = ()
         self._recovery = Recovery(self._folder, self._locks, read=self._read, write=self._write)
 
@@ -94,7 +96,7 @@ class SqliteStore:
             while await self._writer.read(migrate.check):
                 await self._writer.write(migrate.migrate_one)
             await self._writer.write(migrate.try_to_write)
-            await kernel.make_sure_of_one(self._writer, self.path)
+            await kernel.make_sure_of_one(self._writer, self.path, self._folder)
             self._claim.pin()
             self._reader = await Connection.open(self.path, read_only=True)
             self._checkpointer = Checkpointer(self.path, self._folder, self._writer.checkpoint)
@@ -200,7 +202,8 @@ class SqliteStore:
         id = worker.worker
         self._locks[id] = posix.WorkerLock.hold(posix.worker_file(self._folder, id))
         bell = self._doorbells[id] = Doorbell.open(on_ring)
-        await self._write(members.join, worker._replace(doorbell=bell.address if bell else None))
+        row = self._rows[id] = worker._replace(doorbell=bell.address if bell else None)
+        await self._write(members.join, row)
 
     def ring(self) -> None:
         """See ``Store.ring``."""
@@ -213,13 +216,25 @@ class SqliteStore:
         bell = self._doorbells.pop(worker, None)
         if bell is not None:
             bell.close()
+        self._rows.pop(worker, None)
         lock = self._locks.pop(worker, None)
         if lock is not None:
             lock.release()
 
-    async def beat(self, worker: int, *, now: int) -> None:
+    async def beat(self, worker: int, *, now: int) -> bool:
         """See ``Store.beat``."""
-        await self._write(members.beat, worker, now)
+        if await self._write(members.beat, worker, now):
+            return False
+        row, lock = self._rows.get(worker), self._locks.get(worker)
+        if row is None or lock is None or not lock.still_ours():
+            return False
+        await self._write(_restore, row._replace(beat_at=now))
+        logger.warning(
+            "the row of worker %d was deleted while it works, and is stored anew: something has emptied jobrunner's"
+            " tables. Close the runner before that, or leave the tables named jobrunner_* out",
+            worker,
+        )
+        return True
 
     async def workers(self) -> Sequence[WorkerRow]:
         """See ``Store.workers``."""
@@ -419,3 +434,11 @@ class SqliteStore:
                 f"lock files in {self._folder} were removed or replaced while they were in use: other processes take"
                 " this one for dead; restart it, and leave that folder to jobrunner"
             )
+
+
+def _restore(conn: sqlite3.Connection, row: WorkerRow) -> None:
+    """Store anew what a process needs to find of itself in a file whose tables were emptied."""
+    members.join(conn, row)
+    kernel.note(conn)
+    if migrate.version(conn) and not migrate.is_version(migrate.noted_version(conn)):
+        migrate.note(conn, migrate.version(conn))
