@@ -22,7 +22,13 @@ from jobrunner.errors import (
 )
 from jobrunner.store.sqlite import files, members, migrate, posix, processes, reads
 from jobrunner.store.sqlite.connection import as_ours, look
-from jobrunner.store.sqlite.place import MINIMUM_SQLITE, ON_CONTAINER_LAYER, check_place
+from jobrunner.store.sqlite.place import (
+    MINIMUM_SQLITE,
+    ON_CONTAINER_LAYER,
+    check_folder,
+    check_place,
+    folder_of,
+)
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -283,11 +289,6 @@ def _log(path: Path) -> Finding:
 # -- who works on it -----------------------------------------------------------------------------------
 
 
-def folder_of(path: Path) -> Path:
-    """Return the folder beside a database that holds the locks."""
-    return path.with_name(f"{path.name}-jobrunner")
-
-
 def _workers(conn: sqlite3.Connection, path: Path, now: Callable[[], int]) -> Iterator[Finding]:
     folder = folder_of(path)
     # Both as of one moment: a worker that has come since may have claimed jobs.
@@ -416,12 +417,13 @@ def _clock(conn: sqlite3.Connection, ask: Callable[[], int]) -> Iterator[Finding
 def _locks(path: Path) -> Iterator[Finding]:
     """Try the write lock as a writer does: the turnstile first, then SQLite's own."""
     folder = folder_of(path)
-    if not folder.is_dir():
+    if not os.path.lexists(folder):
         yield Finding("ok", "locks", "none: no process has worked on the file here")
         return
     try:
+        check_folder(folder, path)
         turnstile = posix.Turnstile(folder)
-    except StoreError as error:
+    except (StoreError, OSError) as error:
         yield Finding("problem", "locks", str(error), "check the owner and mode of the folder")
         return
     try:

@@ -1,8 +1,12 @@
 """Where a store may lie: what its URL names, and what the library and the file system must be able to do."""
 
+import contextlib
+import errno
 import logging
 import os
+import shlex
 import sqlite3
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -89,6 +93,75 @@ def _check_kind(path: Path) -> None:
     if path.exists() and not path.is_file():
         # SQLite would wait for ever for the other end of a pipe.
         raise StoreUnavailable(f"{path} is no ordinary file; name another")
+
+
+def create(path: Path) -> None:
+    """Create an empty database for this user alone, if there is no file; SQLite gives its log the same mode.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    # Not by the umask, which is the whole process's; and not by open(), if it can be had: closing any descriptor of the
+    # file drops SQLite's locks on it, and an engine of this process may be quick.
+    try:
+        os.mknod(path, stat.S_IFREG | 0o600)
+    except FileExistsError:
+        return
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            raise
+        # For the superuser alone on this system (macOS).
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def folder_of(path: Path) -> Path:
+    """Return the folder beside a database that holds the locks."""
+    return path.with_name(f"{path.name}-jobrunner")
+
+
+def make_folder(path: Path) -> Path:
+    """Return the folder of a database's locks, made for this user alone if there is none.
+
+    Raises:
+        OSError: it cannot be made.
+        StoreUnavailable: see ``check_folder``.
+    """
+    folder = folder_of(path)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    check_folder(folder, path)
+    return folder
+
+
+def check_folder(folder: Path, path: Path) -> None:
+    """Make sure that nobody but this user and the database's own can put files into the folder of its locks.
+
+    Whoever can might take a live worker's jobs, or keep everybody from writing.
+
+    Raises:
+        OSError: it cannot be looked at.
+        StoreUnavailable: others can; the message says what to write.
+    """
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode):
+        raise StoreUnavailable(
+            f"{folder} is no folder of its own but {'a link' if stat.S_ISLNK(found.st_mode) else 'a file'}, and the"
+            f" locks of {path} must lie in one: remove it, and it is made anew"
+        )
+    trusted = {os.geteuid()}
+    with contextlib.suppress(FileNotFoundError):
+        trusted.add(os.stat(path).st_uid)
+    if found.st_uid not in trusted:
+        raise StoreUnavailable(
+            f"{folder} belongs to user {found.st_uid}, who could take jobs from live workers: write"
+            f" `chown {os.geteuid()} {shlex.quote(str(folder))}`, or run as that user"
+        )
+    if found.st_mode & 0o022:
+        raise StoreUnavailable(
+            f"other users can write to {folder} (mode {stat.S_IMODE(found.st_mode):04o}), and could take jobs from live"
+            f" workers: write `chmod 700 {shlex.quote(str(folder))}`"
+        )
 
 
 def warn_of_layer(path: Path) -> None:

@@ -52,7 +52,7 @@ from jobrunner.store.sqlite.bare import Home
 from jobrunner.store.sqlite.checkpoint import Checkpointer
 from jobrunner.store.sqlite.connection import Connection, look
 from jobrunner.store.sqlite.doorbell import Doorbell, ring
-from jobrunner.store.sqlite.place import check_place, path_of
+from jobrunner.store.sqlite.place import check_place, create, folder_of, make_folder, path_of
 from jobrunner.store.sqlite.recovery import Recovery
 from jobrunner.store.sqlite.turns import Turns
 from jobrunner.store.sqlite.watching import Watch
@@ -68,7 +68,7 @@ class SqliteStore:
     def __init__(self, store: str | os.PathLike[str], *, durability: str = "full") -> None:
         self.path = path_of(store)
         self.durability = durability
-        self._folder = self.path.with_name(f"{self.path.name}-jobrunner")
+        self._folder = folder_of(self.path)
         self._opened_in = generation()
         self._claim: files.StoreClaim | None = None
         self._writer: Writer | None = None
@@ -91,7 +91,8 @@ class SqliteStore:
         check_place(self.path)
         self._claim = files.claim_store(self.path)
         try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+            make_folder(self.path)
+            create(self.path)
             self._writer = await Writer.open(self.path, self._folder, self.durability)
             while await self._writer.read(migrate.check):
                 await self._writer.write(migrate.migrate_one)
@@ -106,7 +107,7 @@ class SqliteStore:
         except BaseException as error:
             await self.close()
             if isinstance(error, OSError):
-                raise StoreUnavailable(f"{self._folder} cannot be used: {error}") from error
+                raise posix.translated(error, error.filename or self._folder) from error
             raise
 
     async def close(self) -> None:
