@@ -23,7 +23,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
-from jobrunner import current, signals
+from jobrunner import current, signals, threads
 from jobrunner.asgi import App, placed
 from jobrunner.background import DurableBackgroundTasks
 from jobrunner.call import Call
@@ -36,6 +36,7 @@ from jobrunner.errors import (
 from jobrunner.events import EventName, Events, Hooks
 from jobrunner.foreign import RUNNER_OPTIONS, refuse_words, runner_attribute
 from jobrunner.forked import generation
+from jobrunner.grace import Grace
 from jobrunner.injection import supplied
 from jobrunner.job import DeadLetter, Health, Job, QueueInfo
 from jobrunner.model import State
@@ -52,7 +53,6 @@ from jobrunner.store.sqlite import begun
 from jobrunner.store.sqlite.place import path_of
 from jobrunner.sync import SyncQueue, SyncRunner
 from jobrunner.task import Task
-from jobrunner.worker import Worker
 
 if TYPE_CHECKING:
     # FastAPI takes half a second to import, and a worker or a script needs nothing of it.
@@ -202,27 +202,33 @@ class JobRunner(TaskRouter):
                     settings=self.settings,
                     store=self.settings.store if store is None else store,
                     work=self.settings.work if work is None else work,
+                    grace=Grace(0 if signals.is_reloading() else self.settings.grace_s),
                     slots=slots_of(self.settings.queues, self.tasks, queues),
                     specs={name: task.spec for name, task in self.tasks.items()},
                     schedules=schedules_of(self.settings, self.tasks, self.declarations),
                     session=session_of_tasks(self._session),
                 )
-                worker = await self._start(stack, app, plan)
-                loop = asyncio.get_running_loop()
-                stack.callback(signals.chain(lambda: loop.call_soon_threadsafe(worker.begin_stop)))
+                await self._start(stack, app, plan)
                 yield self
         finally:
             self._opened_in = None
 
-    async def _start(self, stack: AsyncExitStack, app: App | None, plan: Plan) -> Worker:
+    async def _start(self, stack: AsyncExitStack, app: App | None, plan: Plan) -> None:
         events = Events(self._hooks, self._load)
+        heard: set[int] = set()
+        stack.callback(lambda: threads.warn_of_those_at_work() if heard else None)
         queue, worker = await open_parts(stack, plan, events, Surroundings(self, app))
+        # Until the worker has stopped: a second interrupt comes while that is waited for.
+        call = asyncio.get_running_loop().call_soon_threadsafe
+        stack.callback(
+            signals.chain(lambda: call(worker.begin_stop), lambda: call(plan.grace.cut), heard)
+        )
         queue.session_advice = self._session_advice
         if app is not None:
             stack.enter_context(placed(queue, app))
         # Given up only after the worker has stopped: tasks that finish in the grace may still enqueue.
         stack.enter_context(self._named(queue))
-        stack.push_async_callback(lambda: to_the_end(events.close(plan.settings.grace_s)))
+        stack.push_async_callback(lambda: to_the_end(events.close(plan.grace)))
         stack.push_async_callback(lambda: to_the_end(worker.stop()))
         # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
         token = current.running.set(queue)
@@ -231,7 +237,6 @@ class JobRunner(TaskRouter):
                 await worker.start()
         finally:
             current.running.reset(token)
-        return worker
 
     @contextmanager
     def _named(self, queue: JobQueue) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import os
 import signal
 import sys
@@ -76,23 +77,38 @@ def _reset_in_child() -> None:
 os.register_at_fork(after_in_child=_reset_in_child)
 
 
-def chain(on_signal: Callable[[], object]) -> Callable[[], None]:
-    """Have ``on_signal`` called at each shutdown signal, before the handler that is there now.
+def chain(
+    begin: Callable[[], object], hurry: Callable[[], object], heard: set[int]
+) -> Callable[[], None]:
+    """Have the first shutdown signal begin the shutdown, and a SIGINT after it hurry it, before the handler there now.
 
     Only in the main thread, and only over a handler that is a function (a server's, or Python's own): elsewhere the end
     of the lifespan is the signal.
+
+    Args:
+        begin: called in the signal's handler.
+        hurry: the same.
+        heard: gets the numbers of the signals that have come.
 
     Returns:
         A function that puts the old handlers back, where ours are still installed.
     """
     if threading.current_thread() is not threading.main_thread():
         return _nothing
+
+    def on_signal(number: int) -> None:
+        if heard and number == signal.SIGINT:
+            hurry()
+        heard.add(number)
+        begin()
+
+    once = without_echo(on_signal)
     installed: list[tuple[signal.Signals, Any, Any]] = []
     for number in SIGNALS:
         before = signal.getsignal(number)
         if not callable(before):
             continue
-        ours = _chained(on_signal, before)
+        ours = _chained(once, before)
         signal.signal(number, ours)
         installed.append((number, ours, before))
 
@@ -105,13 +121,25 @@ def chain(on_signal: Callable[[], object]) -> Callable[[], None]:
 
 
 def _chained(
-    on_signal: Callable[[], object], before: Callable[[int, FrameType | None], Any]
+    on_signal: Callable[[int], object], before: Callable[[int, FrameType | None], Any]
 ) -> Callable[[int, FrameType | None], None]:
     def handle(number: int, frame: FrameType | None) -> None:
-        on_signal()
+        on_signal(number)
         before(number, frame)
 
+    handle.__wrapped__ = before  # type: ignore[attr-defined]
     return handle
+
+
+def is_reloading() -> bool:
+    """Return whether the server is uvicorn with ``reload``, which starts anew at each change of the code.
+
+    Known by the server's own handler of signals, which it installs before it opens the lifespan: neither the command
+    line (``uvicorn.run(reload=True)``, ``fastapi dev``) nor the parent process tells.
+    """
+    handler: Any = inspect.unwrap(signal.getsignal(signal.SIGTERM))  # type: ignore[arg-type]
+    config = getattr(getattr(handler, "__self__", None), "config", None)
+    return getattr(config, "reload", None) is True
 
 
 def _nothing() -> None:

@@ -15,6 +15,7 @@ from jobrunner.clock import SECOND_US, now_us
 from jobrunner.committer import Committer
 from jobrunner.errors import InsideTransaction, InvalidTask, StoreError, StoreUnusable
 from jobrunner.events import Events
+from jobrunner.grace import Grace
 from jobrunner.health import Standing, health_of
 from jobrunner.injection import Dependency
 from jobrunner.job import Health
@@ -58,6 +59,7 @@ class Worker:
         settings: Settings,
         events: Events,
         work: bool,
+        grace: Grace,
         around: Surroundings,
         session: Dependency | InvalidTask | None = None,
     ) -> None:
@@ -70,6 +72,7 @@ class Worker:
         self._committer = committer
         self._specs = specs
         self._settings = settings
+        self._grace = grace
         self._events = events
         self._schedules = schedules
         self._ticker = Ticker(store, committer, specs)
@@ -138,7 +141,7 @@ class Worker:
             self._ticker.begin_stop()
             self._supervisor.begin_stop()
             self._stopping = asyncio.create_task(
-                self._supervisor.stop_all(self._settings.grace_s), name="jobrunner-stop"
+                self._supervisor.stop_all(self._grace), name="jobrunner-stop"
             )
 
     async def stop(self) -> None:
