@@ -55,11 +55,13 @@ async def until_refused(http: httpx2.AsyncClient) -> None:
                 await http.get("/health/live")
 
 
-def is_zombie(pid: int) -> bool:
-    """Return whether a process has ended, and nobody has asked for its status yet."""
-    return (
-        Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
-    )
+def is_alive(pid: int) -> bool:
+    """Return whether a process has not ended; one that has may still wait for its status to be asked for."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 # -- serve ---------------------------------------------------------------------------------------------
@@ -113,24 +115,26 @@ async def test_serve_is_not_ready_from_the_signal_on_and_still_answers(tmp_db: P
                     break
 
 
+@pytest.mark.timeout(90)
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_D8_second_interrupt_ends_serve_at_once_and_loses_nothing(
     tmp_db: Path, workers: str
 ) -> None:
     async with server(tmp_db, "--workers", workers, grace="120") as serving:
         id = (await serving.http.post("/hold")).json()["id"]
-        await serving.process.heard("held")
-        children = children_of(serving.process.pid)
+        holder = (await serving.process.heard("held"))["pid"]
         serving.process.send_signal(signal.SIGINT)
-        await until_refused(serving.http)
-        # It waits for the lifespan's end: there is no connection.
-        assert await serving.process.lives(0.5)
+        if workers == "1":
+            await until_refused(serving.http)
+        # It waits for the lifespan's end, as there is no connection; uvicorn's parent of several looks each half second.
+        assert await serving.process.lives(1.5)
         began = time.perf_counter()
         serving.process.send_signal(signal.SIGINT)
         assert await serving.process.ended() == 130
         assert time.perf_counter() - began < 2
-        for pid in children if workers == "2" else ():
-            assert not Path(f"/proc/{pid}/fd").exists() or is_zombie(pid)
+        async with asyncio.timeout(5):
+            while is_alive(holder):
+                await asyncio.sleep(0.01)  # noqa: TID251 - the kernel is at it
     async with worker(tmp_db) as second:
         held = await second.heard("held")
         assert (held["id"], held["attempt"]) == (id, 2)
