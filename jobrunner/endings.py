@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import traceback
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from jobrunner.clock import from_us
@@ -18,6 +19,8 @@ MAX_ERROR: Final = 8 * 1024
 MAX_TRACEBACK: Final = 32 * 1024
 """Characters kept of an attempt's error and traceback."""
 MAX_FRAMES: Final = 50
+MOST_NAMED: Final = 10
+"""Of the attempts that a shutdown waits for, how many are named."""
 
 _ESCAPES: Final = {
     code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
@@ -157,3 +160,17 @@ def log(outcome: Outcome) -> None:
             logger.info("%s %s is given back", job.task, job.id, extra=extra(job))
         case Cancelled():
             logger.info("%s %s is cancelled", job.task, job.id, extra=extra(job))
+
+
+def log_wait(jobs: Sequence[Claimed], wait_s: float) -> None:
+    """Log for which attempts a shutdown waits."""
+    if jobs:
+        names = [f"{job.task} {job.id}" for job in jobs[:MOST_NAMED]]
+        if len(jobs) > MOST_NAMED:
+            names.append(f"{len(jobs) - MOST_NAMED} more")
+        logger.warning(
+            "the process shuts down: %d attempt(s) get %g s to end: %s",
+            len(jobs),
+            wait_s,
+            ", ".join(names),
+        )

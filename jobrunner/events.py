@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
 from jobrunner.errors import ConfigurationError
+from jobrunner.grace import Grace
 from jobrunner.model import Cancelled, Dead, Outcome, RetryAt, Returned, Succeeded
 
 logger = logging.getLogger("jobrunner")
@@ -123,14 +124,14 @@ class Events:
             finally:
                 self._queue.task_done()
 
-    async def close(self, timeout_s: float) -> None:
-        """Let hooks finish what has been told, for a while; then drop the rest."""
+    async def close(self, grace: Grace) -> None:
+        """Let hooks finish what has been told, within the grace; then drop the rest."""
         if self._task is not None:
             try:
-                async with asyncio.timeout(timeout_s):
+                async with grace.limit():
                     await self._queue.join()
             except TimeoutError:
-                logger.error("hooks did not finish in %g s and were left", timeout_s)
+                logger.error("hooks did not finish in %g s and were left", grace.seconds)
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None

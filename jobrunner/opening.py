@@ -12,6 +12,7 @@ from jobrunner.committer import Committer
 from jobrunner.declaration import Declaration
 from jobrunner.errors import ConfigurationError, InvalidSchedule, InvalidTask
 from jobrunner.events import Events
+from jobrunner.grace import Grace
 from jobrunner.injection import Dependency, dependency_of
 from jobrunner.model import Definition
 from jobrunner.queue import JobQueue
@@ -32,6 +33,7 @@ class Plan(NamedTuple):
     settings: Settings
     store: str | os.PathLike[str]
     work: bool
+    grace: Grace
     slots: Mapping[str, int]
     """Of the queues that this process serves."""
     specs: Mapping[str, TaskSpec]
@@ -64,6 +66,7 @@ async def open_parts(
         settings=settings,
         events=events,
         work=plan.work,
+        grace=plan.grace,
         around=around,
         session=plan.session,
     )

@@ -39,7 +39,6 @@ async def work_until_signal(opened: AbstractAsyncContextManager[Any]) -> None:
         NotRunning: no runner is open inside.
     """
     signalled = asyncio.Event()
-    loop = asyncio.get_running_loop()
 
     def on_signal(number: int) -> None:
         if signalled.is_set() and number == signal.SIGINT:
@@ -47,15 +46,9 @@ async def work_until_signal(opened: AbstractAsyncContextManager[Any]) -> None:
             os._exit(128 + number)
         signalled.set()
 
-    heard = signals.without_echo(on_signal)
-    for number in signals.SIGNALS:
-        loop.add_signal_handler(number, heard, number)
-    try:
+    with signals.handled(signals.without_echo(on_signal)):
         async with opened:
             await _first_of(signalled)
-    finally:
-        for number in signals.SIGNALS:
-            loop.remove_signal_handler(number)
 
 
 async def _first_of(signalled: asyncio.Event) -> None:

@@ -20,6 +20,7 @@ from jobrunner.errors import (
 )
 from jobrunner.events import Events
 from jobrunner.foreign import queue_attribute
+from jobrunner.forked import generation, refuse_forked
 from jobrunner.health import queues_in
 from jobrunner.ids import new_id
 from jobrunner.inside import inside_of, refuse_inside
@@ -75,17 +76,27 @@ class JobQueue:
         self._queues = queues
         self._events = events
         self._worker = worker
-        self.loop = asyncio.get_running_loop()
-        """The loop on which the runner is open; other threads go through it."""
+        self._loop = asyncio.get_running_loop()
+        self._opened_in = generation()
         self.session_advice: str | None = None
         """What to write in place of a plain ``Queue``, where the runner has a session to join."""
         self._joined: Joined | None = None
         self._source: object = None
-        self._tell = told_on(self.loop, worker.look)
+        self._tell = told_on(self._loop, worker.look)
         self.dead_letters = DeadLetters(store, tasks, stored=self._stored, wake=worker.look)
         self.schedules = Schedules(
             store, self._tasks, queues, timezone=timezone, enqueue=self._enqueue, wake=worker.look
         )
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop on which the runner is open; other threads go through it.
+
+        Raises:
+            NotRunning: this process was forked while the runner was open.
+        """
+        refuse_forked(self._opened_in)
+        return self._loop
 
     # -- storing ------------------------------------------------------------------
 
@@ -123,6 +134,7 @@ class JobQueue:
             return joining._store_jobs(jobs, now)  # noqa: SLF001 - a view of this queue
         if self._joined is None:
             return self._enqueue_alone(jobs)
+        refuse_forked(self._opened_in)
         if len(jobs) > ROWS_PER_CALL:
             raise too_many(len(jobs))
         if self._worker.failed is not None:
@@ -218,7 +230,7 @@ class JobQueue:
             InvalidSession: it is none of them.
         """
         session = self._store.session(source)
-        joined = Joined(session, loop=self.loop, tell=self._tell, caller=caller)
+        joined = Joined(session, loop=self._loop, tell=self._tell, caller=caller)
         # Not copy.copy(): a view is made per request, or per call, and this takes a third of the time.
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__, _joined=joined, _source=source)

@@ -23,7 +23,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
-from jobrunner import current, signals
+from jobrunner import current, signals, threads
 from jobrunner.asgi import App, placed
 from jobrunner.background import DurableBackgroundTasks
 from jobrunner.call import Call
@@ -35,6 +35,8 @@ from jobrunner.errors import (
 )
 from jobrunner.events import EventName, Events, Hooks
 from jobrunner.foreign import RUNNER_OPTIONS, refuse_words, runner_attribute
+from jobrunner.forked import generation
+from jobrunner.grace import Grace
 from jobrunner.injection import supplied
 from jobrunner.job import DeadLetter, Health, Job, QueueInfo
 from jobrunner.model import State
@@ -51,7 +53,6 @@ from jobrunner.store.sqlite import begun
 from jobrunner.store.sqlite.place import path_of
 from jobrunner.sync import SyncQueue, SyncRunner
 from jobrunner.task import Task
-from jobrunner.worker import Worker
 
 if TYPE_CHECKING:
     # FastAPI takes half a second to import, and a worker or a script needs nothing of it.
@@ -138,7 +139,8 @@ class JobRunner(TaskRouter):
         )
         self._hooks = Hooks()
         self._open: JobQueue | None = None
-        self._opening = False
+        self._opened_in: int | None = None
+        """The process in which it is open, or just being opened; see ``forked.generation``."""
         self._session: params.Depends | None = None
         self._session_advice: str | None = None
         if session is not None:
@@ -183,11 +185,11 @@ class JobRunner(TaskRouter):
             UnknownQueue: a task names a queue that the runner does not have.
             StoreError: the store cannot be used; the message says why.
         """
-        if self._opening:
+        if self._opened_in == generation():
             raise AlreadyRunning(
                 "this runner is open already; one `jobs.running()` or lifespan per process"
             )
-        self._opening = True
+        self._opened_in = generation()
         try:
             if app is not None and "jobrunner.fastapi" in sys.modules:
                 from jobrunner.fastapi.sessions import check_routes  # noqa: PLC0415 - see the top
@@ -200,27 +202,33 @@ class JobRunner(TaskRouter):
                     settings=self.settings,
                     store=self.settings.store if store is None else store,
                     work=self.settings.work if work is None else work,
+                    grace=Grace(0 if signals.is_reloading() else self.settings.grace_s),
                     slots=slots_of(self.settings.queues, self.tasks, queues),
                     specs={name: task.spec for name, task in self.tasks.items()},
                     schedules=schedules_of(self.settings, self.tasks, self.declarations),
                     session=session_of_tasks(self._session),
                 )
-                worker = await self._start(stack, app, plan)
-                loop = asyncio.get_running_loop()
-                stack.callback(signals.chain(lambda: loop.call_soon_threadsafe(worker.begin_stop)))
+                await self._start(stack, app, plan)
                 yield self
         finally:
-            self._opening = False
+            self._opened_in = None
 
-    async def _start(self, stack: AsyncExitStack, app: App | None, plan: Plan) -> Worker:
+    async def _start(self, stack: AsyncExitStack, app: App | None, plan: Plan) -> None:
         events = Events(self._hooks, self._load)
+        heard: set[int] = set()
+        stack.callback(lambda: threads.warn_of_those_at_work() if heard else None)
         queue, worker = await open_parts(stack, plan, events, Surroundings(self, app))
+        # Until the worker has stopped: a second interrupt comes while that is waited for.
+        call = asyncio.get_running_loop().call_soon_threadsafe
+        stack.callback(
+            signals.chain(lambda: call(worker.begin_stop), lambda: call(plan.grace.cut), heard)
+        )
         queue.session_advice = self._session_advice
         if app is not None:
             stack.enter_context(placed(queue, app))
         # Given up only after the worker has stopped: tasks that finish in the grace may still enqueue.
         stack.enter_context(self._named(queue))
-        stack.push_async_callback(lambda: to_the_end(events.close(plan.settings.grace_s)))
+        stack.push_async_callback(lambda: to_the_end(events.close(plan.grace)))
         stack.push_async_callback(lambda: to_the_end(worker.stop()))
         # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
         token = current.running.set(queue)
@@ -229,7 +237,6 @@ class JobRunner(TaskRouter):
                 await worker.start()
         finally:
             current.running.reset(token)
-        return worker
 
     @contextmanager
     def _named(self, queue: JobQueue) -> Iterator[None]:

@@ -1,10 +1,14 @@
 """Hearing a shutdown signal when it comes, and not only when the server has drained its connections."""
 
+import asyncio
+import contextlib
+import inspect
+import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final, TypeVarTuple, Unpack
 
@@ -36,23 +40,75 @@ def without_echo(handle: Callable[[int, Unpack[Ts]], None]) -> Callable[[int, Un
     return handle_once
 
 
-def chain(on_signal: Callable[[], object]) -> Callable[[], None]:
-    """Have ``on_signal`` called at each shutdown signal, before the handler that is there now.
+_handling = False
+"""Whether the loop of this process handles the shutdown signals."""
+
+
+@contextlib.contextmanager
+def handled(handle: Callable[[int], None]) -> Iterator[None]:
+    """Have the running loop call ``handle`` at each shutdown signal inside the block."""
+    global _handling  # noqa: PLW0603 - signals are the process's
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, handle, number)
+    _handling = True
+    try:
+        yield
+    finally:
+        _handling = False
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+def _reset_in_child() -> None:
+    """Give a forked child the default handlers.
+
+    It shares the socket by which the loop learns of signals: the parent would take one to the child, as of
+    ``multiprocessing.Process.terminate()``, for its own and shut down, and the child would not end at it.
+    """
+    global _handling  # noqa: PLW0603 - as above
+    if _handling:
+        _handling = False
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_reset_in_child)
+
+
+def chain(
+    begin: Callable[[], object], hurry: Callable[[], object], heard: set[int]
+) -> Callable[[], None]:
+    """Have the first shutdown signal begin the shutdown, and a SIGINT after it hurry it, before the handler there now.
 
     Only in the main thread, and only over a handler that is a function (a server's, or Python's own): elsewhere the end
     of the lifespan is the signal.
+
+    Args:
+        begin: called in the signal's handler.
+        hurry: the same.
+        heard: gets the numbers of the signals that have come.
 
     Returns:
         A function that puts the old handlers back, where ours are still installed.
     """
     if threading.current_thread() is not threading.main_thread():
         return _nothing
+
+    def on_signal(number: int) -> None:
+        if heard and number == signal.SIGINT:
+            hurry()
+        heard.add(number)
+        begin()
+
+    once = without_echo(on_signal)
     installed: list[tuple[signal.Signals, Any, Any]] = []
     for number in SIGNALS:
         before = signal.getsignal(number)
         if not callable(before):
             continue
-        ours = _chained(on_signal, before)
+        ours = _chained(once, before)
         signal.signal(number, ours)
         installed.append((number, ours, before))
 
@@ -65,13 +121,25 @@ def chain(on_signal: Callable[[], object]) -> Callable[[], None]:
 
 
 def _chained(
-    on_signal: Callable[[], object], before: Callable[[int, FrameType | None], Any]
+    on_signal: Callable[[int], object], before: Callable[[int, FrameType | None], Any]
 ) -> Callable[[int, FrameType | None], None]:
     def handle(number: int, frame: FrameType | None) -> None:
-        on_signal()
+        on_signal(number)
         before(number, frame)
 
+    handle.__wrapped__ = before  # type: ignore[attr-defined]
     return handle
+
+
+def is_reloading() -> bool:
+    """Return whether the server is uvicorn with ``reload``, which starts anew at each change of the code.
+
+    Known by the server's own handler of signals, which it installs before it opens the lifespan: neither the command
+    line (``uvicorn.run(reload=True)``, ``fastapi dev``) nor the parent process tells.
+    """
+    handler: Any = inspect.unwrap(signal.getsignal(signal.SIGTERM))  # type: ignore[arg-type]
+    config = getattr(getattr(handler, "__self__", None), "config", None)
+    return getattr(config, "reload", None) is True
 
 
 def _nothing() -> None:

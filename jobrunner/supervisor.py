@@ -13,10 +13,11 @@ from typing import Final
 from jobrunner.attempt import Attempt, StopReason
 from jobrunner.clock import SECOND_US, now_us
 from jobrunner.committer import Committer
-from jobrunner.endings import extra, failed, log
+from jobrunner.endings import extra, failed, log, log_wait
 from jobrunner.errors import StoreError, StoreOutcomeUnknown
 from jobrunner.events import Events
 from jobrunner.executor import clean_up, execute
+from jobrunner.grace import Grace
 from jobrunner.injection import Dependency, label
 from jobrunner.model import (
     Cancelled,
@@ -194,6 +195,10 @@ class Supervisor:
     def _start(self, job: Claimed) -> Attempt:
         attempt = Attempt(job, self.specs[job.task])
         self._busy[job.queue] += 1
+        if (former := self.attempts.get(job.seq)) is not None:
+            # Somebody has emptied the tables and SQLite's counter of `seq`: what it returns would pass for this job's.
+            former.settled = True
+            self.abandon(former)
         self.attempts[job.seq] = attempt
         if job.suspect:
             self._suspect = job.seq
@@ -377,13 +382,14 @@ class Supervisor:
         for attempt in list(self.stuck):
             self._abandon_settled(attempt)
 
-    async def stop_all(self, grace_s: float) -> None:
-        """Let attempts finish for the grace, then cancel them, then give back what is left."""
+    async def stop_all(self, grace: Grace) -> None:
+        """Let attempts finish within the grace, then cancel them, then give back what is left."""
         self.begin_stop()
-        if not await self._ended_within(grace_s):
+        log_wait([attempt.job for attempt in self.attempts.values()], grace.seconds)
+        if not await self._ended_within(grace):
             for attempt in list(self.attempts.values()):
                 attempt.stop("shutdown")
-            await self._ended_within(min(1.0, max(grace_s, 0.1)))
+            await self._ended_within(Grace(min(1.0, max(grace.seconds, 0.1))))
             for attempt in list(self.attempts.values()):
                 job = attempt.job
                 logger.error(
@@ -398,9 +404,9 @@ class Supervisor:
             # Settled long ago; only its task still waits for the thread, and the loop would wait for the task.
             attempt.leave_behind()
 
-    async def _ended_within(self, timeout_s: float) -> bool:
+    async def _ended_within(self, grace: Grace) -> bool:
         try:
-            async with asyncio.timeout(timeout_s):
+            async with grace.limit():
                 await self._quiet.wait()
         except TimeoutError:
             return not self.attempts

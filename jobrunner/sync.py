@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
 from jobrunner.call import Call
 from jobrunner.errors import InvalidWrite, JobRunnerError, NotRunning, WrongThread
+from jobrunner.forked import generation, is_forked
 from jobrunner.inside import in_write
 from jobrunner.job import Job
 from jobrunner.queue import JobQueue
@@ -168,13 +169,16 @@ def in_thread(opening: AbstractAsyncContextManager[T]) -> Iterator[T]:
             closed.set_result(None)
 
     closed: Future[None] = Future()
+    opened_in = generation()
     thread = threading.Thread(target=run, name="jobrunner-loop", daemon=True)
     thread.start()
     value = opened.result()
     try:
         yield value
     finally:
-        loop, leave = loop_ready.result()
-        loop.call_soon_threadsafe(leave.set)
-        closed.result()
-        thread.join()
+        # A child that was forked inside the block has no such thread to wait for, and nothing to close.
+        if not is_forked(opened_in):
+            loop, leave = loop_ready.result()
+            loop.call_soon_threadsafe(leave.set)
+            closed.result()
+            thread.join()

@@ -5,11 +5,17 @@ alive for ever; a thread cannot be killed, so it must be one that the process ma
 """
 
 import asyncio
+import concurrent.futures.thread
 import contextvars
+import logging
+import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from types import FrameType
 from typing import Any
+
+logger = logging.getLogger("jobrunner")
 
 _Call = tuple[
     asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[[], Any], contextvars.Context
@@ -69,6 +75,34 @@ def _work(calls: SimpleQueue[_Call | None]) -> None:
             # The loop has closed: the process is going down, and nobody waits for this call any more.
             return
         del call, loop, future, function, context, answer
+
+
+def warn_of_those_at_work() -> None:
+    """Name the threads that the interpreter waits for at its end, however long that takes."""
+    if busy := at_work():
+        logger.warning(
+            "these threads go on after the shutdown: %s. The interpreter waits for their end, unless `jobrunner serve`"
+            " or `jobrunner worker` ends the process; give their calls a time-out of their own",
+            ", ".join(busy),
+        )
+
+
+def at_work() -> list[str]:
+    """Return the threads of executors (``asyncio.to_thread``) that are in a call, with the function and its line."""
+    pool = concurrent.futures.thread.__file__
+    frames = sys._current_frames()  # noqa: SLF001 - documented, for this
+    found = []
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident or 0)
+        call: FrameType | None = None
+        while frame is not None and frame.f_code.co_filename != pool:
+            call, frame = frame, frame.f_back
+        if frame is not None and call is not None:
+            code = call.f_code
+            found.append(
+                f"{thread.name} in {code.co_qualname} ({code.co_filename}:{call.f_lineno})"
+            )
+    return found
 
 
 class _Answer:

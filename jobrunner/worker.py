@@ -15,6 +15,7 @@ from jobrunner.clock import SECOND_US, now_us
 from jobrunner.committer import Committer
 from jobrunner.errors import InsideTransaction, InvalidTask, StoreError, StoreUnusable
 from jobrunner.events import Events
+from jobrunner.grace import Grace
 from jobrunner.health import Standing, health_of
 from jobrunner.injection import Dependency
 from jobrunner.job import Health
@@ -58,6 +59,7 @@ class Worker:
         settings: Settings,
         events: Events,
         work: bool,
+        grace: Grace,
         around: Surroundings,
         session: Dependency | InvalidTask | None = None,
     ) -> None:
@@ -70,6 +72,7 @@ class Worker:
         self._committer = committer
         self._specs = specs
         self._settings = settings
+        self._grace = grace
         self._events = events
         self._schedules = schedules
         self._ticker = Ticker(store, committer, specs)
@@ -138,7 +141,7 @@ class Worker:
             self._ticker.begin_stop()
             self._supervisor.begin_stop()
             self._stopping = asyncio.create_task(
-                self._supervisor.stop_all(self._settings.grace_s), name="jobrunner-stop"
+                self._supervisor.stop_all(self._grace), name="jobrunner-stop"
             )
 
     async def stop(self) -> None:
@@ -218,7 +221,7 @@ class Worker:
             self._supervisor.look_for_disobedient()
             await self._try("cancels", self.obey_cancels)
         if self._is_time("beat", BEAT_S):
-            await self._try("beat", lambda: self._store.beat(self.id, now=now_us()))
+            await self._try("beat", self._beat)
         if self._is_time("unknown", UNKNOWN_S):
             await self._try("unknown", self.look_for_unknown)
         if self._is_time("prune", PRUNE_S):
@@ -275,7 +278,16 @@ class Worker:
 
     async def refresh_peers(self) -> None:
         """Learn which other workers there are."""
-        self._peers = [row for row in await self._store.workers() if row.worker != self.id]
+        rows = await self._store.workers()
+        self._peers = [row for row in rows if row.worker != self.id]
+        if self._supervisor is not None and len(self._peers) == len(rows):
+            await self._beat()
+
+    async def _beat(self) -> None:
+        if await self._store.beat(self.id, now=now_us()):
+            # The schedules of the code went with the row.
+            await self.declare_schedules()
+            self.look()
 
     async def declare_schedules(self) -> None:
         """Store the schedules that stand in the code, and disable those that stand there no more."""

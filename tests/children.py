@@ -4,8 +4,10 @@ import asyncio
 import logging
 import os
 import random
+import signal
 import sys
 import threading
+import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -36,6 +38,23 @@ def block_thread() -> None:
     """Say so and block a thread for ever."""
     say("blocked")
     threading.Event().wait()
+
+
+@tasks.task(timeout=None)
+def fork() -> int:
+    """Fork a child that waits for a signal, and say how it has ended."""
+    # Later Pythons warn of a fork beside threads.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        while True:
+            signal.pause()
+    say("forked", pid=pid)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    say("child ended", code=code)
+    return code
 
 
 @tasks.task(timeout=None)
@@ -98,6 +117,8 @@ async def client(file: str) -> None:
                     say("cancelled", done=await jobs.cancel(id))
                 case ["hold", name]:
                     say("stored", id=(await jobs.enqueue(hold, name)).id)
+                case ["fork"]:
+                    say("stored", id=(await jobs.enqueue(fork)).id)
                 case ["result", id]:
                     say("result", result=await (await jobs.get(id)).result(timeout=20))
                 case ["schedule", id]:

@@ -20,8 +20,15 @@ PATIENCE_S = 60.0
 class Child:
     """A process that says what it has to say in lines of JSON."""
 
-    def __init__(self, process: asyncio.subprocess.Process, *, session: bool = False) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        errors: Path | None = None,
+        *,
+        session: bool = False,
+    ) -> None:
         self._process = process
+        self._errors = errors
         self._session = session
         self.pid = process.pid
 
@@ -46,6 +53,11 @@ class Child:
         """Send it a line."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n".encode())
+
+    def errors(self) -> str:
+        """Return what it has written to its standard error so far, if that goes to a file."""
+        assert self._errors is not None
+        return self._errors.read_text(encoding="utf-8")
 
     async def ended(self, timeout_s: float = PATIENCE_S) -> int:
         """Wait until it has ended by itself; return its exit code."""
@@ -72,7 +84,11 @@ class Child:
 
 @asynccontextmanager
 async def process(
-    *command: str, cwd: Path = CHECKOUT, session: bool = False, **variables: str
+    *command: str,
+    cwd: Path = CHECKOUT,
+    session: bool = False,
+    errors: Path | None = None,
+    **variables: str,
 ) -> AsyncIterator[Child]:
     """Start a command of this Python, and kill it at the end.
 
@@ -80,21 +96,25 @@ async def process(
         command: what follows ``python``.
         cwd: where it runs.
         session: whether it leads a session of its own, which signals from a terminal would reach as one.
+        errors: where its standard error goes; to the test's own if left out.
         variables: added to the environment.
     """
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"} | variables
-    started = Child(
-        await asyncio.create_subprocess_exec(
-            sys.executable,
-            *command,
-            cwd=cwd,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=session,
-        ),
-        session=session,
-    )
+    with contextlib.ExitStack() as stack:
+        started = Child(
+            await asyncio.create_subprocess_exec(
+                sys.executable,
+                *command,
+                cwd=cwd,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=None if errors is None else stack.enter_context(errors.open("wb")),
+                start_new_session=session,
+            ),
+            errors,
+            session=session,
+        )
     try:
         yield started
     finally:

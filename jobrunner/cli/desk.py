@@ -19,6 +19,7 @@ from jobrunner.cli.place import Place
 from jobrunner.cli.target import load_runner
 from jobrunner.committer import Committer
 from jobrunner.events import Events, Hooks
+from jobrunner.grace import Grace
 from jobrunner.queue import JobQueue
 from jobrunner.resolution import Surroundings
 from jobrunner.settings import Settings
@@ -113,6 +114,7 @@ async def _desk(
         settings=settings,
         events=events,
         work=False,
+        grace=Grace(0),
         around=Surroundings(),
     )
     # The workers' rows: who is to be rung when something has changed.

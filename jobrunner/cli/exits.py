@@ -97,7 +97,7 @@ def at_once() -> Iterator[None]:
         traceback.print_exc()
         code = FAILED
     logging.shutdown()
-    _end_with(code)
+    end_with(code)
 
 
 def end_at_signals() -> None:
@@ -112,10 +112,11 @@ def end_at_signals() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
-    _end_with(128 + number)
+    end_with(128 + number)
 
 
-def _end_with(code: int) -> NoReturn:
+def end_with(code: int) -> NoReturn:
+    """End the process now; it is as safe as ``kill -9``, and waits for no thread."""
     for stream in (sys.stderr, sys.stdout):
         # Whoever read it may be gone.
         with contextlib.suppress(OSError, ValueError):

@@ -239,8 +239,13 @@ class Store(Protocol):
         """Queue what the worker still holds (attempts given back), remove its row, release its lock."""
         ...
 
-    async def beat(self, worker: int, *, now: int) -> None:
-        """Note that the worker's loop turns."""
+    async def beat(self, worker: int, *, now: int) -> bool:
+        """Note that the worker's loop turns.
+
+        Returns:
+            Whether its row had been deleted beneath it, and is stored anew. A worker that has been found dead, or whose
+            lock is lost, stays without a row.
+        """
         ...
 
     async def recover(self, *, now: int, thorough: bool) -> Recovered:

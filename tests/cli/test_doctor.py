@@ -13,6 +13,7 @@ from jobrunner import JobRunner
 from jobrunner.clock import SECOND_US, now_us
 from jobrunner.store.sqlite import diagnosis, files, members
 from jobrunner.store.sqlite.diagnosis import Finding, diagnose
+from jobrunner.store.sqlite.place import folder_of
 from jobrunner.store.sqlite.posix import Turnstile
 from tests.cli import service
 from tests.cli.commands import jobrunner, worker
@@ -50,7 +51,7 @@ def stopped_holder(path: Path) -> Iterator[None]:
     """Have a process stop while it holds the turnstile."""
     pid = os.fork()
     if pid == 0:
-        Turnstile(diagnosis.folder_of(path)).acquire(5)
+        Turnstile(folder_of(path)).acquire(5)
         os.kill(os.getpid(), signal.SIGSTOP)
         os._exit(0)
     try:

@@ -54,9 +54,21 @@ async def test_workers_are_those_that_have_neither_left_nor_died(rig: Rig) -> No
 
 async def test_beat_is_seen_by_all(store: Store) -> None:
     await store.join(worker_row(), ignore)
-    await store.beat(WORKER, now=NOW + SECOND)
+    assert await store.beat(WORKER, now=NOW + SECOND) is False
     (row,) = await store.workers()
     assert (row.started_at, row.beat_at) == (NOW, NOW + SECOND)
+
+
+async def test_beat_of_a_worker_that_has_left_or_was_found_dead_stores_nothing(rig: Rig) -> None:
+    store = rig.store
+    await store.join(worker_row(), ignore)
+    await store.join(worker_row(OTHER_WORKER), ignore)
+    await store.leave(WORKER, now=NOW)
+    rig.kill_worker(OTHER_WORKER)
+    await store.recover(now=NOW, thorough=False)
+    for worker in (WORKER, OTHER_WORKER):
+        assert await store.beat(worker, now=NOW + SECOND) is False
+    assert await store.workers() == []
 
 
 async def test_leave_gives_back_what_it_held_without_costing_an_attempt(store: Store) -> None:

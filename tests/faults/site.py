@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 
@@ -41,6 +42,17 @@ def stuck() -> None:
     threading.Event().wait()
 
 
+@tasks.task
+async def in_thread(pipe: str) -> None:
+    """Read a pipe, to which nobody may write, in a thread of asyncio's."""
+    await asyncio.to_thread(read_pipe, pipe)
+
+
+def read_pipe(pipe: str) -> str:
+    """Block until somebody writes to the pipe and closes it."""
+    return Path(pipe).read_text(encoding="utf-8")
+
+
 @tasks.task(timeout=0.1, max_attempts=1)
 def timed_out() -> None:
     threading.Event().wait()
@@ -48,7 +60,8 @@ def timed_out() -> None:
 
 def create_app() -> FastAPI:
     """Make the app; the environment names its file."""
-    jobs = JobRunner(os.environ["SITE_DATABASE"], queues={"default": SLOTS}, grace=GRACE_S)
+    grace_s = float(os.environ.get("SITE_GRACE", GRACE_S))
+    jobs = JobRunner(os.environ["SITE_DATABASE"], queues={"default": SLOTS}, grace=grace_s)
     jobs.include(tasks)
     app = FastAPI(lifespan=jobs.lifespan)
 
@@ -57,6 +70,10 @@ def create_app() -> FastAPI:
         spec = jobs.tasks[task]
         calls = [spec.call(n) if task in ("short", "long") else spec.call() for n in range(number)]
         return await queue.enqueue_many(calls)
+
+    @app.post("/in_thread")
+    async def enqueue_in_thread(pipe: str, queue: Queue) -> Job[None]:
+        return await queue.enqueue(in_thread, pipe)
 
     @app.get("/running")
     async def running(queue: Queue) -> dict[str, int]:

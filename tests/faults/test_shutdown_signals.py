@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,19 @@ class Site:
             while (await self.client.get(f"/state/{id}")).json() != "dead":
                 pass
 
+    async def until_it_listens_no_more(self) -> None:
+        """Wait until it takes no new connections."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection(
+                        "127.0.0.1", self.client.base_url.port
+                    )
+                except OSError:
+                    return
+                writer.close()
+                await writer.wait_closed()
+
     async def until_up(self) -> None:
         """Wait until it answers."""
         async with asyncio.timeout(STARTING_S):
@@ -61,7 +75,7 @@ class Site:
 
 @asynccontextmanager
 async def served(
-    file: Path, *options: str, app: str = "tests.faults.site:create_app"
+    file: Path, *options: str, app: str = "tests.faults.site:create_app", grace: float = GRACE_S
 ) -> AsyncIterator[Site]:
     """Serve the site, or another one, on a free port of this machine."""
     with socket.socket() as listener:
@@ -71,7 +85,14 @@ async def served(
     base = f"http://127.0.0.1:{port}"
     async with (
         process(
-            *command, "--log-level", "error", *options, session=True, SITE_DATABASE=str(file)
+            *command,
+            "--log-level",
+            "error",
+            *options,
+            errors=file.with_name("errors.log"),
+            session=True,
+            SITE_DATABASE=str(file),
+            SITE_GRACE=str(grace),
         ) as server,
         httpx2.AsyncClient(base_url=base, trust_env=False, timeout=30) as client,
     ):
@@ -93,6 +114,23 @@ async def jobs_in(file: Path) -> list[Job[Any]]:
             if cursor is None:
                 assert (await jobs.health()).workers == ()
                 return found[::-1]
+
+
+async def hang(site: Site) -> Callable[[], Awaitable[None]]:
+    """Begin a request that is never answered; return what ends it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.client.base_url.port)
+    writer.write(b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n")
+    await writer.drain()
+    # Answered after it: by then the server has the other one in hand.
+    await site.client.get("/pid")
+
+    async def end() -> None:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        reader.feed_eof()
+
+    return end
 
 
 def end_of(pid: int) -> None:
@@ -140,11 +178,7 @@ async def test_D7_signal_stops_the_claims_though_a_client_keeps_its_connection(
     async with served(tmp_db, "--timeout-graceful-shutdown", "10") as site:
         await site.enqueue("short", 2000)
         await site.until_running(1)
-        reader, writer = await asyncio.open_connection("127.0.0.1", site.client.base_url.port)
-        writer.write(b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n")
-        await writer.drain()
-        # Answered after it: by then the server has the other one in hand.
-        await site.client.get("/pid")
+        end = await hang(site)
         site.server.send_signal(signal.SIGTERM)
         jobs = JobRunner(tmp_db)
         async with jobs.running(work=False):
@@ -156,24 +190,32 @@ async def test_D7_signal_stops_the_claims_though_a_client_keeps_its_connection(
             assert await site.server.lives(0.2), "it did not wait for its client"
             (after,) = await jobs.queues()
             assert (after.queued, after.running) == (before.queued, 0)
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+        await end()
         await site.server.ended()
-        reader.feed_eof()
+
+
+LONG_GRACE_S = 120.0
+"""Longer than any of these tests."""
 
 
 @pytest.mark.slow
-async def test_D8_second_signal_is_as_safe_as_kill_9(tmp_db: Path) -> None:
-    async with served(tmp_db) as site:
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("waits_for", ["the lifespan's end", "a connection"])
+async def test_D8_second_interrupt_ends_at_once_and_is_as_safe_as_kill_9(
+    tmp_db: Path, first: signal.Signals, waits_for: str
+) -> None:
+    async with served(tmp_db, grace=LONG_GRACE_S) as site, contextlib.AsyncExitStack() as stack:
         long = await site.enqueue("long", 3)
         short = await site.enqueue("short", 200)
         await site.until_running(SLOTS)
+        if waits_for == "a connection":
+            stack.push_async_callback(await hang(site))
+        site.server.send_signal(first)
+        await site.until_it_listens_no_more()
+        # uvicorn looks for its exit ten times a second; the second one must find it waiting.
+        assert await site.server.lives(0.5)
         site.server.send_signal(signal.SIGINT)
-        # uvicorn looks for its exit ten times a second; the second one must find it waiting for the lifespan's end.
-        assert await site.server.lives(0.3)
-        site.server.send_signal(signal.SIGINT)
-        await site.server.ended(GRACE_S + 2 * LEEWAY_S)
+        await site.server.ended(3 * LEEWAY_S)
 
     jobs = JobRunner(tmp_db)
 
@@ -195,6 +237,30 @@ async def test_D8_second_signal_is_as_safe_as_kill_9(tmp_db: Path) -> None:
             assert outcomes.count("succeeded") == 1
             assert set(outcomes[:-1]) <= {"released", "lost"}
         assert len((await jobs.health()).workers) == 1
+
+
+@pytest.mark.slow
+async def test_shutdown_names_what_it_waits_for(tmp_db: Path, tmp_path: Path) -> None:
+    """Plain uvicorn waits for threads of ``asyncio.to_thread``, which nobody can stop; the log says for which."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    async with served(tmp_db) as site:
+        (await site.client.post("/in_thread", params={"pipe": str(pipe)})).raise_for_status()
+        await site.until_running(1)
+        site.server.send_signal(signal.SIGINT)
+        async with asyncio.timeout(PATIENCE_S):
+            while "these threads go on" not in site.server.errors():
+                assert await site.server.lives(0.05), site.server.errors()
+        said = site.server.errors()
+        assert re.search(
+            r"shuts down: 1 attempt\(s\) get 0\.5 s to end: in_thread [0-9a-f-]{36}\n", said
+        )
+        (line,) = [one for one in said.splitlines() if "these threads go on" in one]
+        assert re.search(r"asyncio_\d in read_pipe \(.*site\.py:\d+\)", line)
+        # It does wait, and for that alone.
+        assert await site.server.lives(0.5)
+        await asyncio.to_thread(pipe.write_text, "done")
+        await site.server.ended()
 
 
 @pytest.mark.slow
@@ -247,7 +313,9 @@ async def test_D11_reload_starts_and_stops(tmp_db: Path, tmp_path: Path) -> None
     watched = tmp_path / "watched"
     watched.mkdir()
     (watched / "code.py").touch()
-    async with served(tmp_db, "--reload", "--reload-dir", str(watched)) as site:
+    # Nobody gets the grace.
+    reload = ("--reload", "--reload-dir", str(watched))
+    async with served(tmp_db, *reload, grace=LONG_GRACE_S) as site:
         pid = (await site.client.get("/pid")).json()
         try:
             (id,) = await site.enqueue("long")
@@ -264,7 +332,7 @@ async def test_D11_reload_starts_and_stops(tmp_db: Path, tmp_path: Path) -> None
             pid = (await site.client.get("/pid")).json()
             await site.until_running(1)
             site.server.send_signal(signal.SIGTERM)
-            await site.server.ended(GRACE_S + 3 * LEEWAY_S)
+            await site.server.ended(5 * LEEWAY_S)
         finally:
             end_of(pid)
     (job,) = await jobs_in(tmp_db)

@@ -12,6 +12,7 @@ import pytest
 from tenacity import wait_none
 
 from jobrunner import Bury, InvalidWrite, Job, JobContext, JobDead, JobRunner, Snooze
+from jobrunner.grace import Grace
 from jobrunner.store.sqlite import writes
 from tests.engine import Gate, on_writer, supervisor_of
 
@@ -114,7 +115,7 @@ async def test_writes_of_an_attempt_that_does_not_succeed_are_not_done(
         elif end == "is given back":
             await gate.arrival()
             supervisor = supervisor_of(jobs)
-            await supervisor.stop_all(0)
+            await supervisor.stop_all(Grace(0))
     async with jobs.running(work=False):
         assert (await jobs.get(job.id)).state in {"dead", "scheduled", "cancelled", "queued"}
         assert words(jobs) == []

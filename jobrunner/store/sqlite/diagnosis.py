@@ -22,7 +22,13 @@ from jobrunner.errors import (
 )
 from jobrunner.store.sqlite import files, members, migrate, posix, processes, reads
 from jobrunner.store.sqlite.connection import as_ours, look
-from jobrunner.store.sqlite.place import MINIMUM_SQLITE, ON_CONTAINER_LAYER, check_place
+from jobrunner.store.sqlite.place import (
+    MINIMUM_SQLITE,
+    ON_CONTAINER_LAYER,
+    check_folder,
+    check_place,
+    folder_of,
+)
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -95,7 +101,7 @@ def make_sure_of_jobs(path: Path) -> None:
                 f"{path} holds no jobs: jobrunner has no tables in it; check the name (the application makes them at"
                 " its first start)"
             )
-        if migrate.check(conn):
+        if migrate.check(conn) and found < len(migrate.migrations()):
             raise StoreUnavailable(
                 f"the tables of {path} are version {found} and wait to be migrated by this jobrunner: take a backup"
                 " with the old one, then start the application"
@@ -226,7 +232,15 @@ def _schema(conn: sqlite3.Connection) -> Iterator[Finding]:
     except SchemaTooNew as error:
         yield Finding("problem", "tables", str(error))
         return
-    if waits:
+    noted = migrate.noted_version(conn)
+    if not migrate.is_version(noted):
+        yield Finding(
+            "warning",
+            "tables",
+            f"version {found}, by their columns: {migrate.say_noted(noted)}; the next start writes it",
+            "look for what empties all tables of the file, and leave those named jobrunner_* out",
+        )
+    elif waits:
         yield Finding("ok", "tables", f"version {found}; the next start migrates them to {known}")
     else:
         yield Finding("ok", "tables", f"version {found}")
@@ -286,11 +300,6 @@ def _log(path: Path) -> Finding:
 # -- who works on it -----------------------------------------------------------------------------------
 
 
-def folder_of(path: Path) -> Path:
-    """Return the folder beside a database that holds the locks."""
-    return path.with_name(f"{path.name}-jobrunner")
-
-
 def _workers(conn: sqlite3.Connection, path: Path, now: Callable[[], int]) -> Iterator[Finding]:
     folder = folder_of(path)
     # Both as of one moment: a worker that has come since may have claimed jobs.
@@ -306,7 +315,9 @@ def _workers(conn: sqlite3.Connection, path: Path, now: Callable[[], int]) -> It
         lock_files = posix.worker_files(folder)
     except StoreError:
         lock_files = {}
-    lives = {row.worker: _lives(lock_files.pop(row.worker, None)) for row in rows}
+    lives = {row.worker: posix.lives(posix.worker_file(folder, row.worker)) for row in rows}
+    for worker in lives:
+        lock_files.pop(worker, None)
     # One that was just leaving took its row along, and a dead one's is taken by whoever recovers its jobs.
     there = {row.worker for row in members.rows(conn)}
     for row in rows:
@@ -345,16 +356,6 @@ def _workers(conn: sqlite3.Connection, path: Path, now: Callable[[], int]) -> It
         )
     if not rows:
         yield Finding("ok", "worker", "none: nobody runs jobs")
-
-
-def _lives(lock_file: Path | None) -> bool:
-    if lock_file is None:
-        return False
-    taken = posix.take_if_dead(lock_file)
-    if isinstance(taken, str):
-        return taken == "alive"
-    taken.close()
-    return False
 
 
 def _waiting(conn: sqlite3.Connection) -> Iterator[Finding]:
@@ -427,12 +428,13 @@ def _clock(conn: sqlite3.Connection, ask: Callable[[], int]) -> Iterator[Finding
 def _locks(path: Path) -> Iterator[Finding]:
     """Try the write lock as a writer does: the turnstile first, then SQLite's own."""
     folder = folder_of(path)
-    if not folder.is_dir():
+    if not os.path.lexists(folder):
         yield Finding("ok", "locks", "none: no process has worked on the file here")
         return
     try:
+        check_folder(folder, path)
         turnstile = posix.Turnstile(folder)
-    except StoreError as error:
+    except (StoreError, OSError) as error:
         yield Finding("problem", "locks", str(error), "check the owner and mode of the folder")
         return
     try:

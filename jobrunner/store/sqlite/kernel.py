@@ -12,6 +12,7 @@ from typing import Final
 
 from jobrunner.clock import SECOND_US, now_us
 from jobrunner.errors import StoreUnsupported
+from jobrunner.store.sqlite import posix
 from jobrunner.store.sqlite.writer import Writer
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -28,11 +29,16 @@ INSERT INTO jobrunner_meta (name, value) VALUES ('boot_id', ?)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value"""
 
 
-async def make_sure_of_one(writer: Writer, path: Path) -> None:
+async def make_sure_of_one(writer: Writer, path: Path, folder: Path) -> None:
     """Note that this system has the file open.
 
     If another one had it until a moment ago, first wait whether its workers still beat: right after a reboot they do
-    not.
+    not. A worker whose lock is seen to be held is one of this system, whatever the note says, or if it is lost.
+
+    Args:
+        writer: of the store.
+        path: the database file, for the error.
+        folder: where the locks lie.
 
     Raises:
         StoreUnsupported: they do. Nothing was changed.
@@ -42,19 +48,19 @@ async def make_sure_of_one(writer: Writer, path: Path) -> None:
         return
     if await writer.read(_noted) == boot:
         return
-    seen = await writer.read(_beats, now_us() - FRESH_US)
+    seen = await _beats_elsewhere(writer, folder, now_us() - FRESH_US)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + WATCH_S
     while seen and loop.time() < deadline:
         await asyncio.sleep(LOOK_S)
-        for worker, (host, beat) in (await writer.read(_beats, 0)).items():
+        for worker, (host, beat) in (await _beats_elsewhere(writer, folder, 0)).items():
             if worker not in seen or beat > seen[worker][1]:
                 raise StoreUnsupported(
                     f"{path} is in use on another machine (a worker on {host} beats). Locks do not reach from one"
                     " kernel to another, so two would run the same jobs and damage the file: stop one of them, or give"
                     " each a file of its own"
                 )
-    await writer.write(_note, boot)
+    await writer.write(note)
 
 
 def _boot_id() -> str | None:
@@ -76,5 +82,17 @@ def _beats(conn: sqlite3.Connection, since: int) -> dict[int, tuple[str, int]]:
     return {worker: (host, beat) for worker, host, beat in rows}
 
 
-def _note(conn: sqlite3.Connection, boot: str) -> None:
-    conn.execute(_NOTE, (boot,))
+async def _beats_elsewhere(writer: Writer, folder: Path, since: int) -> dict[int, tuple[str, int]]:
+    """Return the beats of workers whose lock nobody on this system holds."""
+    beats = await writer.read(_beats, since)
+    return {
+        worker: beat
+        for worker, beat in beats.items()
+        if not posix.lives(posix.worker_file(folder, worker))
+    }
+
+
+def note(conn: sqlite3.Connection) -> None:
+    """Note the boot of this system as the one that has the file open."""
+    if (boot := _boot_id()) is not None:
+        conn.execute(_NOTE, (boot,))

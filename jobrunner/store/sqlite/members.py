@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from jobrunner.model import LOST_LIMIT, WorkerRow
@@ -62,9 +62,12 @@ def leave(conn: sqlite3.Connection, worker: int, now: int) -> None:
     conn.execute("DELETE FROM jobrunner_workers WHERE worker = ?", (worker,))
 
 
-def beat(conn: sqlite3.Connection, worker: int, now: int) -> None:
-    """Note that a worker's loop turns."""
-    conn.execute("UPDATE jobrunner_workers SET beat_at = ? WHERE worker = ?", (now, worker))
+def beat(conn: sqlite3.Connection, worker: int, now: int) -> bool:
+    """Note that a worker's loop turns; return False if it has no row."""
+    changed = conn.execute(
+        "UPDATE jobrunner_workers SET beat_at = ? WHERE worker = ?", (now, worker)
+    )
+    return changed.rowcount > 0
 
 
 def rows(conn: sqlite3.Connection) -> Sequence[WorkerRow]:
@@ -93,13 +96,10 @@ def take_jobs(conn: sqlite3.Connection, worker: int, now: int) -> Taken | None:
     return _take(conn, worker, json.loads(deleted[0][0]), now)
 
 
-def has_orphans(conn: sqlite3.Connection) -> bool:
-    """Return whether ``take_orphans`` would find any."""
-    return bool(_orphaned(conn))
-
-
-def take_orphans(conn: sqlite3.Connection, now: int) -> Mapping[int, Taken]:
-    """Take away the jobs of workers that have no row, by worker.
+def take_orphans(
+    conn: sqlite3.Connection, workers: Collection[int], now: int
+) -> Mapping[int, Taken]:
+    """Take away the jobs of some of the workers that have no row, by worker.
 
     Such a worker was taken for dead while it lived, and claimed jobs until it noticed: nobody else would look for them.
     How often they may run is asked of the workers that are there.
@@ -107,10 +107,15 @@ def take_orphans(conn: sqlite3.Connection, now: int) -> Mapping[int, Taken]:
     max_attempts: dict[str, int | None] = {}
     for row in rows(conn):
         max_attempts.update(row.tasks)
-    return {worker: _take(conn, worker, max_attempts, now) for worker in _orphaned(conn)}
+    return {
+        worker: _take(conn, worker, max_attempts, now)
+        for worker in orphaned(conn)
+        if worker in workers
+    }
 
 
-def _orphaned(conn: sqlite3.Connection) -> Sequence[int]:
+def orphaned(conn: sqlite3.Connection) -> Sequence[int]:
+    """Return the workers that hold jobs and have no row; none while no worker with tasks is there."""
     found = conn.execute(
         "SELECT DISTINCT worker FROM jobrunner_jobs"
         " WHERE state = 'running' AND worker NOT IN (SELECT worker FROM jobrunner_workers)"

@@ -1,9 +1,19 @@
-"""The numbered migrations and the schema version, kept in a table of ours: the file's pragmas are the application's."""
+"""The numbered migrations and the schema version, kept in a table of ours: the file's pragmas are the application's.
 
+The version is a row, and a row can be lost: a test fixture that empties all tables takes it along.  The tables
+themselves then tell which version they are.
+"""
+
+import contextlib
+import logging
 import sqlite3
+from collections.abc import Iterator
 from importlib.resources import files
+from typing import Any, TypeGuard
 
-from jobrunner.errors import SchemaTooNew
+from jobrunner.errors import SchemaTooNew, StoreCorrupt
+
+logger = logging.getLogger("jobrunner")
 
 META = "CREATE TABLE IF NOT EXISTS jobrunner_meta (name TEXT PRIMARY KEY, value ANY) STRICT"
 
@@ -16,21 +26,85 @@ def migrations() -> list[str]:
 
 
 def version(conn: sqlite3.Connection) -> int:
-    """Return the version of the tables in the file, 0 if there are none."""
+    """Return the version of the tables in the file, 0 if there are none.
+
+    Raises:
+        StoreCorrupt: no number says so, and the tables are those of no version that this build knows.
+    """
+    noted = noted_version(conn)
+    if is_version(noted):
+        return noted
+    tables = _shape(conn)
+    if not tables:
+        return 0
+    for number, known in enumerate(_known_shapes(), 1):
+        if tables == known:
+            return number
+    raise StoreCorrupt(
+        f"jobrunner's tables in the file are those of no version that this jobrunner knows, and {say_noted(noted)}:"
+        " restore a backup, or drop every table named jobrunner_* to begin anew without the jobs in them"
+    )
+
+
+def noted_version(conn: sqlite3.Connection) -> object:
+    """Return what the file says of its version, whatever that is; None if it says nothing."""
     known = conn.execute(
         "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'jobrunner_meta'"
     )
     if known.fetchone() is None:
-        return 0
+        return None
     row = conn.execute("SELECT value FROM jobrunner_meta WHERE name = 'schema_version'").fetchone()
-    return 0 if row is None else int(row[0])
+    return None if row is None else row[0]
+
+
+def is_version(noted: object) -> TypeGuard[int]:
+    """Return whether what the file says of its version is a version."""
+    return isinstance(noted, int) and noted > 0
+
+
+def say_noted(noted: object) -> str:
+    """Return in words what is wrong with what the file says of its version."""
+    if noted is None:
+        return "the row schema_version of jobrunner_meta, which names their version, is missing"
+    return f"the row schema_version of jobrunner_meta, which names their version, says {noted!r}"
+
+
+def _shape(conn: sqlite3.Connection) -> set[tuple[Any, ...]]:
+    """Return the columns of our tables and the text of our indexes.
+
+    Not the text of the tables: SQLite makes that of an altered one itself.
+    """
+    found = conn.execute(
+        "SELECT type, name, sql FROM sqlite_schema"
+        " WHERE name LIKE 'jobrunner!_%' ESCAPE '!' AND name <> 'jobrunner_meta' AND sql IS NOT NULL"
+    ).fetchall()
+    shape: set[tuple[Any, ...]] = set()
+    for kind, name, sql in found:
+        if kind == "table":
+            columns = conn.execute(
+                'SELECT name, type, "notnull", pk FROM pragma_table_info(?)', (name,)
+            )
+            shape.update((name, *column) for column in columns)
+        else:
+            shape.add((name, " ".join(sql.split())))
+    return shape
+
+
+def _known_shapes() -> Iterator[set[tuple[Any, ...]]]:
+    """Yield the shape of each version, the oldest first."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
+        for script in migrations():
+            for statement in _statements(script):
+                conn.execute(statement)
+            yield _shape(conn)
 
 
 def check(conn: sqlite3.Connection) -> bool:
-    """Return whether the file lacks migrations that this build knows.
+    """Return whether the file lacks migrations that this build knows, or the row that says which it has.
 
     Raises:
         SchemaTooNew: it has more than this build knows.
+        StoreCorrupt: see ``version``.
     """
     found, known = version(conn), len(migrations())
     if found > known:
@@ -38,23 +112,40 @@ def check(conn: sqlite3.Connection) -> bool:
             f"the file's tables are version {found}, this jobrunner knows version {known} at most: "
             "upgrade jobrunner, or restore a backup from before the upgrade"
         )
-    return found < known
+    return found < known or not is_version(noted_version(conn))
 
 
 def migrate_one(conn: sqlite3.Connection) -> bool:
-    """Apply the next migration inside the open transaction; return whether there was one."""
+    """Apply the next migration inside the open transaction; return whether anything was to be done.
+
+    Where the row is lost that says which was the last, that alone is done.
+    """
     conn.execute(META)
     if not check(conn):
         return False
-    done = version(conn)
+    done, noted = version(conn), noted_version(conn)
+    if done and not is_version(noted):
+        logger.warning(
+            "%s, and is written anew: by their columns they are version %d. Has something emptied all tables of the"
+            " file? Leave those named jobrunner_* out",
+            say_noted(noted),
+            done,
+        )
+        note(conn, done)
+        return True
     for statement in _statements(migrations()[done]):
         conn.execute(statement)
+    note(conn, done + 1)
+    return True
+
+
+def note(conn: sqlite3.Connection, done: int) -> None:
+    """Write which version the tables are."""
     conn.execute(
         "INSERT INTO jobrunner_meta (name, value) VALUES ('schema_version', ?)"
         " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (done + 1,),
+        (done,),
     )
-    return True
 
 
 def try_to_write(conn: sqlite3.Connection) -> None:

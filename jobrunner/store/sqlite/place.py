@@ -1,9 +1,13 @@
 """Where a store may lie: what its URL names, and what the library and the file system must be able to do."""
 
+import contextlib
+import errno
 import logging
 import os
 import re
+import shlex
 import sqlite3
+import stat
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -27,7 +31,10 @@ _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][\w.+-]*)://|(?P<short>sqlite(?:\+
 
 
 def path_of(store: str | os.PathLike[str]) -> Path:
-    """Return the absolute path that a store's URL or path names.
+    """Return the absolute path of the file that a store's URL or path names, through symbolic links.
+
+    SQLite keeps its log beside the file that a link leads to, and so must the locks lie there: two processes that come
+    by two names would not see each other.
 
     Args:
         store: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or a path.
@@ -44,7 +51,7 @@ def path_of(store: str | os.PathLike[str]) -> Path:
         text = _named_by_url(text, url)
     if text in {"", ":memory:"} or text.startswith("file:"):
         raise ConfigurationError(_not_a_file(text))
-    return Path(text).expanduser().absolute()
+    return Path(os.path.realpath(Path(text).expanduser()))
 
 
 def _named_by_url(text: str, url: re.Match[str]) -> str:
@@ -92,7 +99,8 @@ def check_place(path: Path) -> None:
     """Make sure that a store can lie at the path.
 
     Raises:
-        StoreUnavailable: there is no such directory, the path is one or a device, or nobody may look there.
+        StoreUnavailable: there is no such directory, the path is one, a device or a link to itself, or nobody may look
+            there.
         StoreUnsupported: it lies on a network file system, or this Python's SQLite is too old.
     """
     if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
@@ -114,6 +122,9 @@ def check_place(path: Path) -> None:
 
 
 def _check_kind(path: Path) -> None:
+    if os.path.islink(path):
+        # What ``path_of`` cannot follow to its end.
+        raise StoreUnavailable(f"{path} is a link that leads back to itself; name a file")
     if not path.parent.is_dir():
         raise StoreUnavailable(
             f"{path.parent} is not a directory; make it first, or name another store"
@@ -123,6 +134,75 @@ def _check_kind(path: Path) -> None:
     if path.exists() and not path.is_file():
         # SQLite would wait for ever for the other end of a pipe.
         raise StoreUnavailable(f"{path} is no ordinary file; name another")
+
+
+def create(path: Path) -> None:
+    """Create an empty database for this user alone, if there is no file; SQLite gives its log the same mode.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    # Not by the umask, which is the whole process's; and not by open(), if it can be had: closing any descriptor of the
+    # file drops SQLite's locks on it, and an engine of this process may be quick.
+    try:
+        os.mknod(path, stat.S_IFREG | 0o600)
+    except FileExistsError:
+        return
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            raise
+        # For the superuser alone on this system (macOS).
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def folder_of(path: Path) -> Path:
+    """Return the folder beside a database that holds the locks."""
+    return path.with_name(f"{path.name}-jobrunner")
+
+
+def make_folder(path: Path) -> Path:
+    """Return the folder of a database's locks, made for this user alone if there is none.
+
+    Raises:
+        OSError: it cannot be made.
+        StoreUnavailable: see ``check_folder``.
+    """
+    folder = folder_of(path)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    check_folder(folder, path)
+    return folder
+
+
+def check_folder(folder: Path, path: Path) -> None:
+    """Make sure that nobody but this user and the database's own can put files into the folder of its locks.
+
+    Whoever can might take a live worker's jobs, or keep everybody from writing.
+
+    Raises:
+        OSError: it cannot be looked at.
+        StoreUnavailable: others can; the message says what to write.
+    """
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode):
+        raise StoreUnavailable(
+            f"{folder} is no folder of its own but {'a link' if stat.S_ISLNK(found.st_mode) else 'a file'}, and the"
+            f" locks of {path} must lie in one: remove it, and it is made anew"
+        )
+    trusted = {os.geteuid()}
+    with contextlib.suppress(FileNotFoundError):
+        trusted.add(os.stat(path).st_uid)
+    if found.st_uid not in trusted:
+        raise StoreUnavailable(
+            f"{folder} belongs to user {found.st_uid}, who could take jobs from live workers: write"
+            f" `chown {os.geteuid()} {shlex.quote(str(folder))}`, or run as that user"
+        )
+    if found.st_mode & 0o022:
+        raise StoreUnavailable(
+            f"other users can write to {folder} (mode {stat.S_IMODE(found.st_mode):04o}), and could take jobs from live"
+            f" workers: write `chmod 700 {shlex.quote(str(folder))}`"
+        )
 
 
 def warn_of_layer(path: Path) -> None:

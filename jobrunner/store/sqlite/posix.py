@@ -46,7 +46,8 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
-def _translated(error: OSError, path: str | Path) -> StoreError:
+def translated(error: OSError, path: str | Path) -> StoreError:
+    """Return the ``StoreError`` that says what an error of the system means for a file of the store."""
     kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable
     return kind(f"{path}: {error.strerror or error}")
 
@@ -56,7 +57,7 @@ def _store_errors(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _translated(error, path) from error
+        raise translated(error, path) from error
 
 
 # -- the turnstile ---------------------------------------------------------------------------------
@@ -120,7 +121,7 @@ class Turnstile:
             self._b = os.open(self._paths[1], flags, 0o600)
         except OSError as error:
             os.close(self._a)
-            raise _translated(error, self._paths[1]) from error
+            raise translated(error, self._paths[1]) from error
 
     def acquire(self, timeout_s: float) -> None:
         """Hold the write lock afterwards; block for ``timeout_s`` at most (0 tries once).
@@ -145,7 +146,7 @@ class Turnstile:
                     # In every case: a place at the head that nobody stands in would stop everybody.
                     fcntl.lockf(self._a, fcntl.LOCK_UN)
         except OSError as error:
-            raise _translated(error, self._paths[0]) from error
+            raise translated(error, self._paths[0]) from error
         return self._held
 
     def release(self) -> None:
@@ -399,6 +400,15 @@ def take_if_dead(path: Path) -> TakenLock | Literal["alive", "missing"]:
         if isinstance(found, str):
             return found
         return TakenLock(path, *found)
+
+
+def lives(path: Path) -> bool:
+    """Return whether somebody on this system holds the lock of a worker's file; raises as ``take_if_dead``."""
+    found = take_if_dead(path)
+    if isinstance(found, str):
+        return found == "alive"
+    found.close()
+    return False
 
 
 def _take(path: Path) -> tuple[int, os.stat_result] | Literal["alive", "missing"]:

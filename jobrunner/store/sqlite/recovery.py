@@ -63,8 +63,15 @@ class Recovery:
                 jobs = await self._write(members.take_jobs, worker, now)
                 if jobs is not None:
                     found[worker] = jobs
-            if await self._read(members.has_orphans):
-                found.update(await self._write(members.take_orphans, now))
+            # One that lives has only lost its row: somebody has emptied the table, and it will store it anew.
+            dead = [
+                worker
+                for worker in await self._read(members.orphaned)
+                if worker not in self._own
+                and not posix.lives(posix.worker_file(self._folder, worker))
+            ]
+            if dead:
+                found.update(await self._write(members.take_orphans, dead, now))
         return Recovered(
             list(found),
             sum(jobs.requeued for jobs in found.values()),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jobrunner.errors import InsideTransaction, StoreFull, StoreReplaced, StoreUnavailable
+from jobrunner.forked import generation, refuse_forked
 from jobrunner.inside import name_of, refuse_inside
 from jobrunner.model import (
     AttemptRow,
@@ -51,7 +52,7 @@ from jobrunner.store.sqlite.bare import Home
 from jobrunner.store.sqlite.checkpoint import Checkpointer
 from jobrunner.store.sqlite.connection import Connection, look
 from jobrunner.store.sqlite.doorbell import Doorbell, ring
-from jobrunner.store.sqlite.place import check_place, path_of
+from jobrunner.store.sqlite.place import check_place, create, folder_of, make_folder, path_of
 from jobrunner.store.sqlite.recovery import Recovery
 from jobrunner.store.sqlite.turns import Turns
 from jobrunner.store.sqlite.watching import Watch
@@ -67,7 +68,8 @@ class SqliteStore:
     def __init__(self, store: str | os.PathLike[str], *, durability: str = "full") -> None:
         self.path = path_of(store)
         self.durability = durability
-        self._folder = self.path.with_name(f"{self.path.name}-jobrunner")
+        self._folder = folder_of(self.path)
+        self._opened_in = generation()
         self._claim: files.StoreClaim | None = None
         self._writer: Writer | None = None
         self._reader: Connection | None = None
@@ -76,6 +78,8 @@ class SqliteStore:
         self._sessions: Home | None = None
         self._locks: dict[int, posix.WorkerLock] = {}
         self._doorbells: dict[int, Doorbell | None] = {}
+        self._rows: dict[int, WorkerRow] = {}
+        """As they were stored when the workers of this process joined."""
         self._bells: Sequence[str] = ()
         self._recovery = Recovery(self._folder, self._locks, read=self._read, write=self._write)
 
@@ -83,15 +87,17 @@ class SqliteStore:
 
     async def open(self) -> None:
         """See ``Store.open``."""
+        self._opened_in = generation()
         check_place(self.path)
         self._claim = files.claim_store(self.path)
         try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+            make_folder(self.path)
+            create(self.path)
             self._writer = await Writer.open(self.path, self._folder, self.durability)
             while await self._writer.read(migrate.check):
                 await self._writer.write(migrate.migrate_one)
             await self._writer.write(migrate.try_to_write)
-            await kernel.make_sure_of_one(self._writer, self.path)
+            await kernel.make_sure_of_one(self._writer, self.path, self._folder)
             self._claim.pin()
             self._reader = await Connection.open(self.path, read_only=True)
             self._checkpointer = Checkpointer(self.path, self._folder, self._writer.checkpoint)
@@ -101,7 +107,7 @@ class SqliteStore:
         except BaseException as error:
             await self.close()
             if isinstance(error, OSError):
-                raise StoreUnavailable(f"{self._folder} cannot be used: {error}") from error
+                raise posix.translated(error, error.filename or self._folder) from error
             raise
 
     async def close(self) -> None:
@@ -135,6 +141,7 @@ class SqliteStore:
         return await self._open_writer().write(function, *args)
 
     def _open_writer(self) -> Writer:
+        refuse_forked(self._opened_in)
         if self._writer is None:
             raise StoreUnavailable(f"{self.path} is not open")
         return self._writer
@@ -143,6 +150,7 @@ class SqliteStore:
         return await self._open_reader().run(look, function, *args)
 
     def _open_reader(self) -> Connection:
+        refuse_forked(self._opened_in)
         if self._reader is None:
             raise StoreUnavailable(f"{self.path} is not open")
         return self._reader
@@ -160,12 +168,14 @@ class SqliteStore:
 
     def session(self, source: object) -> Session:
         """See ``Store.session``."""
+        refuse_forked(self._opened_in)
         if self._sessions is None:
             raise StoreUnavailable(f"{self.path} is not open")
         return sessions.session_of(self._sessions, source)
 
     def refuse_wait(self, what: object) -> None:
         """See ``Store.refuse_wait``."""
+        refuse_forked(self._opened_in)
         refuse_inside(self, what)
         if self._identity is not None and begun.writes_to(self._identity):
             raise InsideTransaction(
@@ -193,7 +203,8 @@ class SqliteStore:
         id = worker.worker
         self._locks[id] = posix.WorkerLock.hold(posix.worker_file(self._folder, id))
         bell = self._doorbells[id] = Doorbell.open(on_ring)
-        await self._write(members.join, worker._replace(doorbell=bell.address if bell else None))
+        row = self._rows[id] = worker._replace(doorbell=bell.address if bell else None)
+        await self._write(members.join, row)
 
     def ring(self) -> None:
         """See ``Store.ring``."""
@@ -206,13 +217,25 @@ class SqliteStore:
         bell = self._doorbells.pop(worker, None)
         if bell is not None:
             bell.close()
+        self._rows.pop(worker, None)
         lock = self._locks.pop(worker, None)
         if lock is not None:
             lock.release()
 
-    async def beat(self, worker: int, *, now: int) -> None:
+    async def beat(self, worker: int, *, now: int) -> bool:
         """See ``Store.beat``."""
-        await self._write(members.beat, worker, now)
+        if await self._write(members.beat, worker, now):
+            return False
+        row, lock = self._rows.get(worker), self._locks.get(worker)
+        if row is None or lock is None or not lock.still_ours():
+            return False
+        await self._write(_restore, row._replace(beat_at=now))
+        logger.warning(
+            "the row of worker %d was deleted while it works, and is stored anew: something has emptied jobrunner's"
+            " tables. Close the runner before that, or leave the tables named jobrunner_* out",
+            worker,
+        )
+        return True
 
     async def workers(self) -> Sequence[WorkerRow]:
         """See ``Store.workers``."""
@@ -412,3 +435,11 @@ class SqliteStore:
                 f"lock files in {self._folder} were removed or replaced while they were in use: other processes take"
                 " this one for dead; restart it, and leave that folder to jobrunner"
             )
+
+
+def _restore(conn: sqlite3.Connection, row: WorkerRow) -> None:
+    """Store anew what a process needs to find of itself in a file whose tables were emptied."""
+    members.join(conn, row)
+    kernel.note(conn)
+    if migrate.version(conn) and not migrate.is_version(migrate.noted_version(conn)):
+        migrate.note(conn, migrate.version(conn))
