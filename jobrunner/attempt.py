@@ -27,6 +27,7 @@ class Attempt:
         "begun_at",
         "context",
         "decided",
+        "dropped",
         "ended",
         "error",
         "has_committed",
@@ -77,6 +78,8 @@ class Attempt:
         """How the job was settled by a transaction of the attempt's own, if it was."""
         self.has_committed = False
         """Its outcome was settled with what an injected session has written."""
+        self.dropped: list[str] | None = None
+        """What to write in place of the async verbs that its code has called and not awaited."""
         self._timer: asyncio.TimerHandle | None = None
 
     def warn(self, reason: StopReason) -> None:

@@ -33,6 +33,7 @@
     │   ├── NotCommitted            the transaction that it was stored in has not been committed
     │   ├── ResultTimeout           not finished in time (also a TimeoutError)
     │   └── ResultNotStored         the job succeeded, its result could not be kept
+    ├── NotAwaited                  an attempt left something un-awaited, so that it did not run (stored likewise)
     ├── TimedOut                    an attempt took longer than its timeout (stored as the attempt's error)
     ├── ProcessLost                 an attempt's process died (stored as the attempt's error)
     └── StoreError
@@ -183,6 +184,10 @@ class ResultNotStored(ResultError):
 
 class TimedOut(JobRunnerError, TimeoutError):
     """An attempt took longer than its timeout; stored as the attempt's error."""
+
+
+class NotAwaited(JobRunnerError):
+    """An attempt returned an awaitable or a generator, or called an async verb without ``await``: no success."""
 
 
 class ProcessLost(JobRunnerError):

@@ -13,12 +13,13 @@ from typing import Any, Final
 from jobrunner.attempt import Attempt
 from jobrunner.clock import now_us
 from jobrunner.endings import OUR_FILES, ended_by, extra, failed
-from jobrunner.errors import InvalidArguments, ResultNotStored
+from jobrunner.errors import InvalidArguments, NotAwaited, ResultNotStored
 from jobrunner.injection import Dependency
 from jobrunner.model import Dead, Ended, Outcome, Returned, Succeeded
 from jobrunner.resolution import LeftBehind, Resolved, Surroundings
 from jobrunner.threads import Threads
 from jobrunner.transaction import Transaction, Transactions
+from jobrunner.unawaited import caller, refuse_dropped, refuse_unfinished, refuse_unfinished_inside
 
 logger = logging.getLogger("jobrunner")
 
@@ -39,6 +40,7 @@ async def execute(
     """
     spec, context = attempt.spec, attempt.context
     attempt.begun_at = asyncio.get_running_loop().time()
+    token = caller.set(attempt)
     try:
         if attempt.stopped_at is not None:
             return attempt.outcome_of_stop()
@@ -53,15 +55,24 @@ async def execute(
         if spec.injected:
             kwargs = await _inject(attempt, kwargs, threads, around)
         value = await _call(attempt, kwargs, threads)
+        if value is not None:
+            refuse_unfinished(value, is_async=spec.is_async)
+        if attempt.dropped is not None:
+            refuse_dropped(attempt.dropped)
     except BaseException as error:  # noqa: BLE001 - SystemExit in a task must not end the worker
         return _broken_off(attempt, error)
     finally:
         attempt.end()
+        # Or else the task's context would hold the attempt and the attempt its task: garbage for the collector.
+        caller.reset(token)
         context._transact = None  # noqa: SLF001 - as above
     # The function has returned, and what it was handed is still open.
-    if attempt.resolved is None or transactions is None:
-        return _returned(attempt, value)
-    return await _returned_with_rows(attempt, value, threads, transactions)
+    try:
+        if attempt.resolved is None or transactions is None:
+            return _returned(attempt, value)
+        return await _returned_with_rows(attempt, value, threads, transactions)
+    except NotAwaited as error:
+        return _broken_off(attempt, error)
 
 
 def _broken_off(attempt: Attempt, error: BaseException) -> Outcome:
@@ -219,10 +230,13 @@ def _succeeded(attempt: Attempt, value: Any) -> Succeeded:
     job = attempt.job
     ended = Ended("succeeded", now_us())
     writes = attempt.context._writes  # noqa: SLF001 - written there, read here
-    added = attempt.take_added("the task has returned, and what it added goes with its success")
+    result, omitted = None, None
     try:
-        return Succeeded(job, ended, attempt.spec.result.encode(value), None, writes, added)
+        result = attempt.spec.result.encode(value)
     except ResultNotStored as error:
+        refuse_unfinished_inside(value, is_async=attempt.spec.is_async)
         # The work is done, and doing it again would not make the result any smaller.
         logger.warning("%s %s: %s", job.task, job.id, error, extra=extra(job))
-        return Succeeded(job, ended, None, str(error), writes, added)
+        omitted = str(error)
+    added = attempt.take_added("the task has returned, and what it added goes with its success")
+    return Succeeded(job, ended, result, omitted, writes, added)

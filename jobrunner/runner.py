@@ -51,6 +51,7 @@ from jobrunner.store.sqlite import begun
 from jobrunner.store.sqlite.place import path_of
 from jobrunner.sync import SyncQueue, SyncRunner
 from jobrunner.task import Task
+from jobrunner.unawaited import watched
 from jobrunner.worker import Worker
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ class JobRunner(TaskRouter):
 
     async def _start(self, stack: AsyncExitStack, app: App | None, plan: Plan) -> Worker:
         events = Events(self._hooks, self._load)
+        stack.enter_context(watched())
         queue, worker = await open_parts(stack, plan, events, Surroundings(self, app))
         queue.session_advice = self._session_advice
         if app is not None:
