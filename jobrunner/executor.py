@@ -19,7 +19,7 @@ from jobrunner.model import Dead, Ended, Outcome, Returned, Succeeded
 from jobrunner.resolution import LeftBehind, Resolved, Surroundings
 from jobrunner.threads import Threads
 from jobrunner.transaction import Transaction, Transactions
-from jobrunner.unawaited import caller, refuse_dropped, refuse_unfinished, refuse_unfinished_inside
+from jobrunner.unawaited import refuse_dropped, refuse_unfinished, refuse_unfinished_inside
 
 logger = logging.getLogger("jobrunner")
 
@@ -40,7 +40,6 @@ async def execute(
     """
     spec, context = attempt.spec, attempt.context
     attempt.begun_at = asyncio.get_running_loop().time()
-    token = caller.set(attempt)
     try:
         if attempt.stopped_at is not None:
             return attempt.outcome_of_stop()
@@ -63,8 +62,6 @@ async def execute(
         return _broken_off(attempt, error)
     finally:
         attempt.end()
-        # Or else the task's context would hold the attempt and the attempt its task: garbage for the collector.
-        caller.reset(token)
         context._transact = None  # noqa: SLF001 - as above
     # The function has returned, and what it was handed is still open.
     try:

@@ -34,6 +34,7 @@ from jobrunner.spec import TaskSpec
 from jobrunner.store.round import Round, Written
 from jobrunner.threads import Threads
 from jobrunner.transaction import Transactions
+from jobrunner.unawaited import caller
 
 logger = logging.getLogger("jobrunner")
 
@@ -146,6 +147,7 @@ class Supervisor:
                 self._committer.settle(Released(job, Ended("released", now_us())))
         elif jobs:
             started = [self._start(job) for job in jobs]
+            caller.set(None)
             # Behind their first steps, in which many of them end.
             asyncio.get_running_loop().call_soon(_start_timers, started)
 
@@ -198,6 +200,8 @@ class Supervisor:
         if job.suspect:
             self._suspect = job.seq
         self._quiet.clear()
+        # The task copies the context, which costs less than to set it in the task.
+        caller.set(attempt)
         attempt.task = asyncio.create_task(self._run(attempt), name=job.task)
         return attempt
 
@@ -220,6 +224,8 @@ class Supervisor:
         late = attempt.settled
         self._settle(attempt, outcome)
         self._free(attempt)
+        # Its context holds the attempt: together they would be garbage for the collector.
+        attempt.task = None
         if late:
             # Nothing else tells that the slot is free.
             self._committer.wake()
