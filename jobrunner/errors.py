@@ -31,6 +31,7 @@
     │   ├── JobCancelled            the job was cancelled
     │   ├── JobExpired              the job's time ran out before it started
     │   ├── NotCommitted            the transaction that it was stored in has not been committed
+    │   ├── Deadlock                the caller is an attempt, and all that could end the wait waits as well
     │   ├── ResultTimeout           not finished in time (also a TimeoutError)
     │   └── ResultNotStored         the job succeeded, its result could not be kept
     ├── NotAwaited                  an attempt left something un-awaited, so that it did not run (stored likewise)
@@ -172,6 +173,10 @@ class JobExpired(ResultError):
 
 class NotCommitted(ResultError):
     """The transaction that the job was stored in has not been committed, or was rolled back."""
+
+
+class Deadlock(ResultError):
+    """An attempt waits for a job that cannot start, since all slots are held by attempts that wait like it."""
 
 
 class ResultTimeout(ResultError, TimeoutError):

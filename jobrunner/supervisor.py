@@ -7,7 +7,7 @@ the round did; attempts run as tasks of the loop and hand their outcomes to the 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from jobrunner.attempt import Attempt, StopReason
@@ -329,6 +329,12 @@ class Supervisor:
             self._suspects_wait = True
         if not any(self._busy.values()):
             self._quiet.set()
+
+    def holders(self) -> Iterator[Attempt]:
+        """Return the attempts that hold a slot, or may: some twice, none that was abandoned."""
+        for attempt in (*self.attempts.values(), *self.stuck):
+            if not attempt.abandoned:
+                yield attempt
 
     def stop(self, seq: int, lease: int | None, reason: StopReason) -> bool:
         """Stop one attempt; return whether it runs here (under that lease, if one is given)."""

@@ -10,7 +10,7 @@ import jobrunner.fastapi
 
 PUBLIC = """
     AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt Bury Call ConfigurationError Conflict Cron DeadLetter
-    DeadLetterPage DeadLetters DeclaredInCode DuplicateTask Every Health Injected InsideTransaction InvalidArguments
+    DeadLetterPage DeadLetters Deadlock DeclaredInCode DuplicateTask Every Health Injected InsideTransaction InvalidArguments
     InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidTask InvalidWrite Job JobCancelled JobContext
     JobDead JobExpired JobNotFound JobPage JobQueue JobRunner JobRunnerError KeyTaken LeaseLost NotAwaited NotCommitted
     NotRunning QueueInfo ResultError ResultNotStored ResultTimeout Retry Schedule ScheduleNotFound ScheduleTick
