@@ -131,6 +131,7 @@ class Attempt:
     def leave_behind(self) -> None:
         """Wait for its code no more, and let nobody else wait for it: ``asyncio.run`` would, for ever."""
         self.abandoned = True
+        self.take_added("this attempt was left behind, and stores nothing that it added")
         if self.task is not None:
             self.task.cancel()
             if self.thread is None:

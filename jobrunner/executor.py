@@ -148,7 +148,12 @@ async def clean_up(
     attempt.stopped_at = None
     await _forget_cancels()
     error = attempt.error
-    if error is None and type(attempt.decided) not in (Succeeded, Returned):
+    is_success = type(attempt.decided) in (Succeeded, Returned)
+    if not is_success:
+        attempt.take_added(
+            "this attempt has ended without success, and stores nothing that it added"
+        )
+    if error is None and not is_success:
         # It returned early because it saw `job.cancelled`, or too late.
         error = asyncio.CancelledError(f"stopped: {attempt.stopped}")
 

@@ -191,7 +191,7 @@ class JobRunner(TaskRouter):
         self._opening = True
         try:
             if app is not None and "jobrunner.fastapi" in sys.modules:
-                from jobrunner.fastapi.sessions import check_routes  # noqa: PLC0415 - see the top
+                from jobrunner.fastapi.routes import check_routes  # noqa: PLC0415 - see the top
 
                 check_routes(app)
             async with AsyncExitStack() as stack:
