@@ -48,12 +48,16 @@ class Deadlocks:
         self._peers = peers
         self._refresh_peers = refresh_peers
         self._lock = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._waiting: Counter[str] = Counter()
+        """How many attempts wait, by queue; also such as have ended, and left a wait in a task of their own."""
 
     def concern(self, caller: object) -> TypeGuard[Attempt]:
         """Return whether the caller is an attempt of this worker that is under way."""
         return (
             isinstance(caller, Attempt)
             and not caller.ended
+            and asyncio.get_running_loop() is self._loop
             and any(held is caller for held in self._holders())
         )
 
@@ -64,12 +68,16 @@ class Deadlocks:
         Args:
             timed: whether the wait ends by itself.
         """
-        wait = Wait(id, timed)
+        wait, queue = Wait(id, timed), attempt.job.queue
+        if not attempt.waits:
+            self._waiting[queue] += 1
         attempt.waits.append(wait)
         try:
             yield wait
         finally:
             attempt.waits.remove(wait)
+            if not attempt.waits:
+                self._waiting[queue] -= 1
 
     async def check(self, attempt: Attempt, wait: Wait, row: JobRow) -> None:
         """Make sure that a job which an attempt waits for can still come to its end.
@@ -81,10 +89,12 @@ class Deadlocks:
             Deadlock: it cannot.
         """
         wait.front, wait.trail = await self._front(wait.trail, row)
-        if attempt not in self._standing(self._served_elsewhere()):
+        if not self._may_stand(wait):
             return
         # One at a time: when the first has been refused, the others may go on.
         async with self._lock:
+            if not self._may_stand(wait):
+                return
             standing = self._standing(self._served_elsewhere())
             if attempt not in standing:
                 return
@@ -107,10 +117,31 @@ class Deadlocks:
             waits = [one for held in standing if held.job.queue == queue for one in held.waits]
             others = sorted({one.front.queue for one in waits if one.front is not None})
             helped = "; another worker may start them" if elsewhere.intersection(others) else ""
-            sentences.append(
-                f"all {self._slots[queue]} slots of queue {queue} wait for jobs of queue {', '.join(others)}{helped}"
+            number = self._slots[queue]
+            held = (
+                f"all {number} slots of queue {queue} wait"
+                if number > 1
+                else (f"the one slot of queue {queue} waits")
             )
+            sentences.append(f"{held} for jobs of queue {', '.join(others)}{helped}")
         return sentences
+
+    def _may_stand(self, wait: Wait) -> bool:
+        """Return whether it is worth while to find out who stands still; at most times it is not.
+
+        An attempt may wait for a thousand jobs, and each of these waits asks twice a second.
+        """
+        front = wait.front
+        if front is None:
+            return False
+        if front.state == "running":
+            return any(held.waits for held in self._holders() if held.job.id == front.id)
+        slots = self._slots.get(front.queue)
+        return (
+            slots is not None
+            and self._waiting[front.queue] >= slots
+            and front.queue not in self._served_elsewhere()
+        )
 
     # -- who stands still ------------------------------------------------------------------
 

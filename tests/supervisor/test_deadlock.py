@@ -23,7 +23,7 @@ from jobrunner import (
     ResultTimeout,
     TaskRouter,
 )
-from jobrunner.attempt import Attempt, Wait
+from jobrunner.attempt import Attempt
 from jobrunner.deadlock import Deadlocks
 from tests.children import echo, tasks
 from tests.engine import (
@@ -31,7 +31,6 @@ from tests.engine import (
     Heard,
     claimed,
     history,
-    next_round,
     soon,
     store_of,
     stored,
@@ -265,7 +264,7 @@ async def test_wait_with_a_timeout_is_left_to_it_and_health_tells(tmp_db: Path) 
         assert await job.result(timeout=15) == "gave up"
         assert (health.status, health.problems) == (
             "degraded",
-            ("all 1 slots of queue default wait for jobs of queue default",),
+            ("the one slot of queue default waits for jobs of queue default",),
         )
 
 
@@ -410,7 +409,7 @@ async def test_wait_for_a_process_that_stands_is_told_by_health_and_refused_once
         with pytest.raises(ResultTimeout):
             await job.result(timeout=1.2)
         assert (await family.health()).problems == (
-            "all 1 slots of queue default wait for jobs of queue default; another worker may start them",
+            "the one slot of queue default waits for jobs of queue default; another worker may start them",
         )
         await other.kill()
         assert "cannot start" in await error_of(family, job)
@@ -440,15 +439,13 @@ async def test_wait_for_a_job_that_has_ended_meanwhile_is_no_deadlock(tmp_db: Pa
             peers=lambda: (),
             refresh_peers=worker_of(jobs).refresh_peers,
         )
-        own = Wait(waiting.id, timed=False)
-        stale = Wait(done.id, timed=False)
-        stale.front = ended._replace(state="queued")
-        mine.waits.append(own)
-        other.waits.append(stale)
-        await deadlocks.check(mine, own, row)
-        # The same, but for a job that still waits.
-        other.waits = [Wait(waiting.id, timed=False)]
-        other.waits[0].front = row
-        with pytest.raises(Deadlock):
+        with deadlocks.waiting(mine, waiting.id, timed=False) as own:
+            with deadlocks.waiting(other, done.id, timed=False) as stale:
+                stale.front = ended._replace(state="queued")
+                await deadlocks.check(mine, own, row)
+            # The same, but for a job that still waits.
+            with deadlocks.waiting(other, waiting.id, timed=False) as fresh:
+                fresh.front = row
+                with pytest.raises(Deadlock):
+                    await deadlocks.check(mine, own, row)
             await deadlocks.check(mine, own, row)
-        await next_round(jobs)
