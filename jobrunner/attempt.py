@@ -11,11 +11,26 @@ from jobrunner.clock import SECOND_US, now_us
 from jobrunner.context import JobContext
 from jobrunner.endings import failed
 from jobrunner.errors import TimedOut
-from jobrunner.model import Cancelled, Claimed, Ended, Enqueue, Outcome, Released
+from jobrunner.model import Cancelled, Claimed, Ended, Enqueue, JobRow, Outcome, Released
 from jobrunner.resolution import Resolved
 from jobrunner.spec import TaskSpec
 
 StopReason = Literal["timeout", "cancel", "shutdown"]
+
+
+class Wait:
+    """One job whose result an attempt waits for."""
+
+    __slots__ = ("front", "id", "timed", "trail")
+
+    def __init__(self, id: str, timed: bool) -> None:
+        self.id = id
+        self.timed = timed
+        """Whether the wait ends by itself."""
+        self.front: JobRow | None = None
+        """The job that must move first, as it was last read: itself, or one before it in its chain."""
+        self.trail: list[str] = []
+        """The way there, by id."""
 
 
 class Attempt:
@@ -27,6 +42,7 @@ class Attempt:
         "begun_at",
         "context",
         "decided",
+        "dropped",
         "ended",
         "error",
         "has_committed",
@@ -41,6 +57,7 @@ class Attempt:
         "thread",
         "timeout_us",
         "transaction_ended",
+        "waits",
     )
 
     def __init__(self, job: Claimed, spec: TaskSpec) -> None:
@@ -77,6 +94,10 @@ class Attempt:
         """How the job was settled by a transaction of the attempt's own, if it was."""
         self.has_committed = False
         """Its outcome was settled with what an injected session has written."""
+        self.dropped: list[str] | None = None
+        """What to write in place of the async verbs that its code has called and not awaited."""
+        self.waits: list[Wait] = []
+        """The jobs whose results it waits for just now."""
         self._timer: asyncio.TimerHandle | None = None
 
     def warn(self, reason: StopReason) -> None:
@@ -110,6 +131,7 @@ class Attempt:
     def leave_behind(self) -> None:
         """Wait for its code no more, and let nobody else wait for it: ``asyncio.run`` would, for ever."""
         self.abandoned = True
+        self.take_added("this attempt was left behind, and stores nothing that it added")
         if self.task is not None:
             self.task.cancel()
             if self.thread is None:

@@ -1,5 +1,6 @@
 """Background tasks that outlive their process: gathered while a request or an attempt runs, stored when it succeeds."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -7,6 +8,8 @@ from jobrunner.call import Call
 from jobrunner.errors import InvalidOptions, JobRunnerError, UnknownTask
 from jobrunner.model import Enqueue, chained
 from jobrunner.task import Task, session_of
+
+logger = logging.getLogger("jobrunner")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,6 +73,15 @@ class DurableBackgroundTasks:
         self._over = over
         jobs, self._jobs = self._jobs, []
         return chained(jobs)
+
+    def __del__(self) -> None:
+        if getattr(self, "_jobs", None):
+            logger.error(
+                "%d background task(s) were added and are not stored (%s): what they were added to belongs to no"
+                " request and no attempt. Depend on Background, or store them: `await task.enqueue(...)`",
+                len(self._jobs),
+                ", ".join(sorted({job.task for job in self._jobs})),
+            )
 
     def __repr__(self) -> str:
         return f"<DurableBackgroundTasks of {len(self._jobs)}>"

@@ -31,8 +31,10 @@
     │   ├── JobCancelled            the job was cancelled
     │   ├── JobExpired              the job's time ran out before it started
     │   ├── NotCommitted            the transaction that it was stored in has not been committed
+    │   ├── Deadlock                the caller is an attempt, and all that could end the wait waits as well
     │   ├── ResultTimeout           not finished in time (also a TimeoutError)
     │   └── ResultNotStored         the job succeeded, its result could not be kept
+    ├── NotAwaited                  an attempt left something un-awaited, so that it did not run (stored likewise)
     ├── TimedOut                    an attempt took longer than its timeout (stored as the attempt's error)
     ├── ProcessLost                 an attempt's process died (stored as the attempt's error)
     └── StoreError
@@ -173,6 +175,10 @@ class NotCommitted(ResultError):
     """The transaction that the job was stored in has not been committed, or was rolled back."""
 
 
+class Deadlock(ResultError):
+    """An attempt waits for a job that cannot start, since all slots are held by attempts that wait like it."""
+
+
 class ResultTimeout(ResultError, TimeoutError):
     """The job did not finish in the time that the caller was ready to wait; it goes on."""
 
@@ -183,6 +189,10 @@ class ResultNotStored(ResultError):
 
 class TimedOut(JobRunnerError, TimeoutError):
     """An attempt took longer than its timeout; stored as the attempt's error."""
+
+
+class NotAwaited(JobRunnerError):
+    """An attempt returned an awaitable or a generator, or called an async verb without ``await``: no success."""
 
 
 class ProcessLost(JobRunnerError):

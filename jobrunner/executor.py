@@ -13,12 +13,13 @@ from typing import Any, Final
 from jobrunner.attempt import Attempt
 from jobrunner.clock import now_us
 from jobrunner.endings import OUR_FILES, ended_by, extra, failed
-from jobrunner.errors import InvalidArguments, ResultNotStored
+from jobrunner.errors import InvalidArguments, NotAwaited, ResultNotStored
 from jobrunner.injection import Dependency
 from jobrunner.model import Dead, Ended, Outcome, Returned, Succeeded
 from jobrunner.resolution import LeftBehind, Resolved, Surroundings
 from jobrunner.threads import Threads
 from jobrunner.transaction import Transaction, Transactions
+from jobrunner.unawaited import refuse_dropped, refuse_unfinished, refuse_unfinished_inside
 
 logger = logging.getLogger("jobrunner")
 
@@ -53,15 +54,22 @@ async def execute(
         if spec.injected:
             kwargs = await _inject(attempt, kwargs, threads, around)
         value = await _call(attempt, kwargs, threads)
+        if value is not None:
+            refuse_unfinished(value, is_async=spec.is_async)
+        if attempt.dropped is not None:
+            refuse_dropped(attempt.dropped)
     except BaseException as error:  # noqa: BLE001 - SystemExit in a task must not end the worker
         return _broken_off(attempt, error)
     finally:
         attempt.end()
         context._transact = None  # noqa: SLF001 - as above
     # The function has returned, and what it was handed is still open.
-    if attempt.resolved is None or transactions is None:
-        return _returned(attempt, value)
-    return await _returned_with_rows(attempt, value, threads, transactions)
+    try:
+        if attempt.resolved is None or transactions is None:
+            return _returned(attempt, value)
+        return await _returned_with_rows(attempt, value, threads, transactions)
+    except NotAwaited as error:
+        return _broken_off(attempt, error)
 
 
 def _broken_off(attempt: Attempt, error: BaseException) -> Outcome:
@@ -140,7 +148,12 @@ async def clean_up(
     attempt.stopped_at = None
     await _forget_cancels()
     error = attempt.error
-    if error is None and type(attempt.decided) not in (Succeeded, Returned):
+    is_success = type(attempt.decided) in (Succeeded, Returned)
+    if not is_success:
+        attempt.take_added(
+            "this attempt has ended without success, and stores nothing that it added"
+        )
+    if error is None and not is_success:
         # It returned early because it saw `job.cancelled`, or too late.
         error = asyncio.CancelledError(f"stopped: {attempt.stopped}")
 
@@ -219,10 +232,13 @@ def _succeeded(attempt: Attempt, value: Any) -> Succeeded:
     job = attempt.job
     ended = Ended("succeeded", now_us())
     writes = attempt.context._writes  # noqa: SLF001 - written there, read here
-    added = attempt.take_added("the task has returned, and what it added goes with its success")
+    result, omitted = None, None
     try:
-        return Succeeded(job, ended, attempt.spec.result.encode(value), None, writes, added)
+        result = attempt.spec.result.encode(value)
     except ResultNotStored as error:
+        refuse_unfinished_inside(value, is_async=attempt.spec.is_async)
         # The work is done, and doing it again would not make the result any smaller.
         logger.warning("%s %s: %s", job.task, job.id, error, extra=extra(job))
-        return Succeeded(job, ended, None, str(error), writes, added)
+        omitted = str(error)
+    added = attempt.take_added("the task has returned, and what it added goes with its success")
+    return Succeeded(job, ended, result, omitted, writes, added)

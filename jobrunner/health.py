@@ -33,7 +33,7 @@ class Standing(NamedTuple):
     failing: frozenset[str]
     """Chores that failed when they were last tried."""
     problems: Sequence[str]
-    """Of the schedules."""
+    """Of the schedules, and of attempts that wait for each other."""
 
 
 async def queues_in(store: Store, known: Iterable[str]) -> Sequence[QueueInfo]:

@@ -154,7 +154,7 @@ def overriding(task: str, dependency: Dependency, call: Callable[..., Any]) -> D
     Raises:
         InvalidTask: as ``dependency_of``.
     """
-    supply = _supply_of(call) if call != dependency.call else None
+    supply = supply_of(call) if call != dependency.call else None
     reader = _Reader(task, None)
     needs, given = reader.read_call(dependency.name, call, dependency.scope, (), supply)
     return dependency._replace(
@@ -185,7 +185,7 @@ class _Reader:
         if call in path:
             raise self._unfit(path, name, f"depends on {label(call)}, which depends on itself")
         kind, scope = kind_of(call), mark.scope
-        supply = _supply_of(call)
+        supply = supply_of(call)
         needs, given = self.read_call(name, call, scope, path, supply)
         key = (call, scope or ("request" if kind.endswith("generator") else ""))
         try:
@@ -294,7 +294,8 @@ class _Reader:
         return InvalidTask(f"{self._task}: parameter {name!r}{of} {fault}")
 
 
-def _supply_of(call: object) -> str | None:
+def supply_of(call: object) -> str | None:
+    """Return the name in a dependency's mark; None if it has none."""
     what = getattr(call, _MARK, None)
     return what if isinstance(what, str) else None
 

@@ -141,6 +141,7 @@ class Job(Generic[R_co]):
 
         Raises:
             JobDead, JobCancelled, JobExpired: it will not succeed by itself.
+            Deadlock: the caller is an attempt, and the job cannot start while all slots are held by such attempts.
             ResultTimeout: it is not finished yet; it goes on.
             ResultNotStored: it succeeded, but what it returned could not be kept; or ``job.transaction()`` has settled
                 it, and its process died, or it goes on for more than 5 s, before the task returned.

@@ -1,9 +1,10 @@
 """The queue as its users hold it: store a job, look it up, cancel it, replay what died."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from jobrunner.call import Call
@@ -41,6 +42,7 @@ from jobrunner.settings import unknown_queue
 from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store
 from jobrunner.task import Task
+from jobrunner.unawaited import caller
 from jobrunner.worker import Worker
 
 P = ParamSpec("P")
@@ -335,10 +337,24 @@ class JobQueue:
     async def result_of(self, job: Job[Any], timeout: float | timedelta | None) -> Any:
         """Wait for a job's result; see ``Job.result``."""
         refuse_inside(self._store, "result()")
-        row = await end_of(
-            job, self._row_of, self._events, timeout, lambda: self._store.refuse_wait("result()")
-        )
+        attempt = caller.get()
+        deadlocks = self._worker.deadlocks
+        if attempt is None or deadlocks is None or not deadlocks.concern(attempt):
+            row = await self._end_of(job, timeout)
+        else:
+            timed = timeout is not None
+            with deadlocks.waiting(attempt, job.id, timed=timed) as wait:
+                row = await self._end_of(job, timeout, partial(deadlocks.check, attempt, wait))
         return result_in(row, self._tasks)
+
+    def _end_of(
+        self,
+        job: Job[Any],
+        timeout: float | timedelta | None,
+        check: Callable[[JobRow], Awaitable[None]] | None = None,
+    ) -> Awaitable[JobRow]:
+        refuse_wait = partial(self._store.refuse_wait, "result()")
+        return end_of(job, self._row_of, self._events, timeout, refuse_wait, check)
 
     async def _row_of(self, job: Job[Any]) -> JobRow:
         row = await self._store.get(job.id)

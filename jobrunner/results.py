@@ -25,12 +25,14 @@ async def end_of(
     events: Events,
     timeout: float | timedelta | None,
     refuse_wait: Callable[[], None],
+    check: Callable[[JobRow], Awaitable[None]] | None = None,
 ) -> JobRow:
     """Wait until a job has come to its end, here or in another process, and return its row.
 
     Args:
         read: reads its row anew.
         refuse_wait: raises where a wait would be for the caller itself: no worker could write what becomes of the job.
+        check: raises if the job cannot come to its end; asked at each look.
 
     Raises:
         ResultTimeout: it has not, in that time.
@@ -46,6 +48,8 @@ async def end_of(
             if row.state in FINISHED and not _is_returning(row):
                 return row
             refuse_wait()
+            if check is not None:
+                await check(row)
             left_s = POLL_S if deadline is None else min(POLL_S, deadline - loop.time())
             if left_s <= 0:
                 raise ResultTimeout(

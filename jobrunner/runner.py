@@ -53,6 +53,7 @@ from jobrunner.store.sqlite import begun
 from jobrunner.store.sqlite.place import path_of
 from jobrunner.sync import SyncQueue, SyncRunner
 from jobrunner.task import Task
+from jobrunner.unawaited import watched
 
 if TYPE_CHECKING:
     # FastAPI takes half a second to import, and a worker or a script needs nothing of it.
@@ -192,7 +193,7 @@ class JobRunner(TaskRouter):
         self._opened_in = generation()
         try:
             if app is not None and "jobrunner.fastapi" in sys.modules:
-                from jobrunner.fastapi.sessions import check_routes  # noqa: PLC0415 - see the top
+                from jobrunner.fastapi.routes import check_routes  # noqa: PLC0415 - see the top
 
                 check_routes(app)
             async with AsyncExitStack() as stack:
@@ -217,6 +218,7 @@ class JobRunner(TaskRouter):
         events = Events(self._hooks, self._load)
         heard: set[int] = set()
         stack.callback(lambda: threads.warn_of_those_at_work() if heard else None)
+        stack.enter_context(watched())
         queue, worker = await open_parts(stack, plan, events, Surroundings(self, app))
         # Until the worker has stopped: a second interrupt comes while that is waited for.
         call = asyncio.get_running_loop().call_soon_threadsafe

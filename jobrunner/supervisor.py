@@ -7,7 +7,7 @@ the round did; attempts run as tasks of the loop and hand their outcomes to the 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from jobrunner.attempt import Attempt, StopReason
@@ -35,6 +35,7 @@ from jobrunner.spec import TaskSpec
 from jobrunner.store.round import Round, Written
 from jobrunner.threads import Threads
 from jobrunner.transaction import Transactions
+from jobrunner.unawaited import caller
 
 logger = logging.getLogger("jobrunner")
 
@@ -147,6 +148,7 @@ class Supervisor:
                 self._committer.settle(Released(job, Ended("released", now_us())))
         elif jobs:
             started = [self._start(job) for job in jobs]
+            caller.set(None)
             # Behind their first steps, in which many of them end.
             asyncio.get_running_loop().call_soon(_start_timers, started)
 
@@ -203,6 +205,8 @@ class Supervisor:
         if job.suspect:
             self._suspect = job.seq
         self._quiet.clear()
+        # The task copies the context, which costs less than to set it in the task.
+        caller.set(attempt)
         attempt.task = asyncio.create_task(self._run(attempt), name=job.task)
         return attempt
 
@@ -225,6 +229,8 @@ class Supervisor:
         late = attempt.settled
         self._settle(attempt, outcome)
         self._free(attempt)
+        # Its context holds the attempt: together they would be garbage for the collector.
+        attempt.task = None
         if late:
             # Nothing else tells that the slot is free.
             self._committer.wake()
@@ -328,6 +334,12 @@ class Supervisor:
             self._suspects_wait = True
         if not any(self._busy.values()):
             self._quiet.set()
+
+    def holders(self) -> Iterator[Attempt]:
+        """Return the attempts that hold a slot, or may: some twice, none that was abandoned."""
+        for attempt in (*self.attempts.values(), *self.stuck):
+            if not attempt.abandoned:
+                yield attempt
 
     def stop(self, seq: int, lease: int | None, reason: StopReason) -> bool:
         """Stop one attempt; return whether it runs here (under that lease, if one is given)."""

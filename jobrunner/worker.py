@@ -13,6 +13,7 @@ from typing import Final
 
 from jobrunner.clock import SECOND_US, now_us
 from jobrunner.committer import Committer
+from jobrunner.deadlock import Deadlocks
 from jobrunner.errors import InsideTransaction, InvalidTask, StoreError, StoreUnusable
 from jobrunner.events import Events
 from jobrunner.grace import Grace
@@ -94,6 +95,17 @@ class Worker:
             else None
         )
         self._peers: Sequence[WorkerRow] = ()
+        self.deadlocks = (
+            None
+            if self._supervisor is None
+            else Deadlocks(
+                store,
+                slots=slots,
+                holders=self._supervisor.holders,
+                peers=lambda: self._peers,
+                refresh_peers=self.refresh_peers,
+            )
+        )
         self._stopping: asyncio.Task[None] | None = None
         self._chores: asyncio.Task[None] | None = None
         self._rung = asyncio.Event()
@@ -417,6 +429,9 @@ class Worker:
                 stuck=[f"{attempt.job.task} {attempt.job.id}" for attempt in stuck],
                 unknown=self._unknown,
                 failing=frozenset(self._failing),
-                problems=self._ticker.problems,
+                problems=[
+                    *self._ticker.problems,
+                    *(() if self.deadlocks is None else self.deadlocks.problems()),
+                ],
             ),
         )

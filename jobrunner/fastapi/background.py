@@ -3,8 +3,12 @@
 FastAPI ends a ``yield`` dependency after the response unless its scope is "function", and whoever writes
 ``Depends(...)`` would have to know.  So what routes depend on is a plain function, and the ``yield`` is in a private
 one below it.
+
+A WebSocket's function stays within that ``yield`` until its client is gone, and mostly ends with an error then: nothing
+would be stored that the client was told of. It is refused when the runner opens, or else when the client connects.
 """
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,12 +19,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
 from jobrunner.background import DurableBackgroundTasks
+from jobrunner.errors import ConfigurationError
 from jobrunner.fastapi.dependencies import get_queue, name_of
-from jobrunner.injection import kind_of, supplied
+from jobrunner.injection import kind_of, label, supplied, supply_of
 from jobrunner.joined import Caller
 from jobrunner.model import Enqueue
 from jobrunner.queue import JobQueue
 from jobrunner.shield import at_once
+
+logger = logging.getLogger("jobrunner")
 
 Find = Callable[[HTTPConnection], Awaitable[JobQueue]]
 GetBackground = Callable[..., Awaitable[DurableBackgroundTasks]]
@@ -69,6 +76,8 @@ async def _gathering(
     connection: HTTPConnection, queue: JobQueue, session: object, store: Store
 ) -> AsyncIterator[DurableBackgroundTasks]:
     """Gather tasks inside the block, and store them at its end if it raises nothing."""
+    if connection.scope["type"] == "websocket":
+        raise ConfigurationError(f"{name_of(connection)}: {_in_websocket('the route')}")
     # An alias and a runner's own dependency in one request share one object: the first one ends last, and stores.
     all_held: dict[tuple[int, int], DurableBackgroundTasks]
     all_held = connection.scope.setdefault("jobrunner.background", {})
@@ -80,8 +89,17 @@ async def _gathering(
     tasks = all_held[which] = DurableBackgroundTasks(queue.prepare)
     try:
         yield tasks
-    except BaseException:
-        tasks.take(_FAILED)
+    except BaseException as error:
+        dropped = tasks.take(_FAILED)
+        if dropped and isinstance(error, GeneratorExit):
+            # No error of the route, which it would know of: somebody solved the dependencies and left them open.
+            logger.error(
+                "%s: the dependencies of this request were never closed, so that %d background task(s) that it had"
+                " added are not stored (%s)",
+                name_of(connection),
+                len(dropped),
+                ", ".join(sorted({job.task for job in dropped})),
+            )
         raise
     if jobs := tasks.take(_STORED):
         await store(jobs)
@@ -99,6 +117,49 @@ async def _store_with_session(view: JobQueue, in_thread: bool, jobs: Sequence[En
         is_stored = await storing
     if not is_stored:
         await view.store(jobs)
+
+
+def check_background(title: str, route: Any, dependant: Any) -> None:
+    """Make sure that a route can store the background tasks that it, or what it depends on, asks for.
+
+    Args:
+        title: the route, for the error.
+        dependant: what FastAPI has read from its function; None if it has none.
+
+    Raises:
+        ConfigurationError: it is a WebSocket, or a stream that begins when they have been stored.
+    """
+    through = None if dependant is None else _way_to_background(dependant)
+    if through is None:
+        return
+    holder = f"{label(dependant.call)}()"
+    if through:
+        holder += f", through {' > '.join(map(label, through))},"
+    if not getattr(route, "methods", None):
+        raise ConfigurationError(f"{title}: {_in_websocket(holder)}")
+    if not through and kind_of(dependant.call).endswith("generator"):
+        raise ConfigurationError(
+            f"{title}: {holder} yields its response and holds Background, whose tasks are stored before the first part"
+            " leaves: write `queue: Queue` in its place, and `await queue.enqueue(task, ...)`"
+        )
+
+
+def _in_websocket(holder: str) -> str:
+    return (
+        f"{holder} holds Background, and its tasks would be stored when the WebSocket ends, if at all: write `queue:"
+        " Queue` in its place, and `await queue.enqueue(task, ...)` for each message"
+    )
+
+
+def _way_to_background(dependant: Any) -> list[Callable[..., Any]] | None:
+    """Return the dependencies through which one is asked for, none if it is asked for directly; None if not at all."""
+    for one in dependant.dependencies:
+        if supply_of(one.call) == "background":
+            return []
+        way = _way_to_background(one)
+        if way is not None:
+            return [one.call, *way]
+    return None
 
 
 def giving(gather: Gather, owner: object = None) -> GetBackground:

@@ -1,15 +1,14 @@
 """Queues that join the request's session: the route and the queue hold the same one, by FastAPI's own dependency cache.
 
 The cache goes by function and scope, so that the same function in another scope is another session.  Nothing tells at
-run time that there are two; the routes are looked through when the runner opens.
+run time that there are two; the routes are looked through when the runner opens (``routes``).
 """
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-import fastapi.routing
 from fastapi import Depends, params
 from starlette.requests import HTTPConnection
 
@@ -201,20 +200,16 @@ def _written(session: params.Depends) -> str:
 # -- the routes, looked through ------------------------------------------------------------------------
 
 
-def check_routes(app: object) -> None:
-    """Make sure that no route holds a session in another scope than its queue or its background tasks.
+def check_scopes(title: str, dependants: Sequence[Any]) -> None:
+    """Make sure that a route does not hold a session in another scope than its queue or its background tasks.
 
     Raises:
-        ConfigurationError: one does; the message names it and says what to write.
+        ConfigurationError: it does; the message names it and says what to write.
     """
-    for path, route in _routes_of(app):
-        dependants = list(_all_of(getattr(route, "dependant", None)))
-        for wanted in {
-            session for one in dependants if (session := getattr(one.call, _JOINS, None))
-        }:
-            for one in dependants:
-                if one.call is wanted.dependency and not _same(one, wanted):
-                    raise ConfigurationError(_mismatch(path, route, one, wanted))
+    for wanted in {session for one in dependants if (session := getattr(one.call, _JOINS, None))}:
+        for one in dependants:
+            if one.call is wanted.dependency and not _same(one, wanted):
+                raise ConfigurationError(_mismatch(title, one, wanted))
 
 
 def _same(dependant: Any, session: params.Depends) -> bool:
@@ -231,8 +226,7 @@ def _scope_of(scope: str | None, session: params.Depends) -> str:
     return scope or ("request" if makes else "")
 
 
-def _mismatch(path: str, route: Any, dependant: Any, session: params.Depends) -> str:
-    methods = " ".join(sorted(getattr(route, "methods", None) or ("WebSocket",)))
+def _mismatch(title: str, dependant: Any, session: params.Depends) -> str:
     name = getattr(session.dependency, "__name__", repr(session.dependency))
     held = f'scope="{dependant.scope}"' if dependant.scope else "no scope"
     if not dependant.use_cache:
@@ -242,28 +236,6 @@ def _mismatch(path: str, route: Any, dependant: Any, session: params.Depends) ->
     if dependant.use_cache and dependant.scope:
         fix += f', or JobRunner(session=Depends({name}, scope="{dependant.scope}"))'
     return (
-        f"{methods} {path}: the route holds {name} with {held} and its queue or background tasks with {wanted},"
+        f"{title}: the route holds {name} with {held} and its queue or background tasks with {wanted},"
         f" which FastAPI takes for two sessions, so that the jobs would not be in the route's transaction: {fix}"
     )
-
-
-def _all_of(dependant: Any) -> Iterator[Any]:
-    if dependant is not None:
-        yield dependant
-        for one in dependant.dependencies:
-            yield from _all_of(one)
-
-
-def _routes_of(app: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for route in _flat(getattr(app, "routes", None) or ()):
-        path = prefix + str(getattr(route, "path", ""))
-        yield path, route
-        mounted = getattr(route, "app", None)
-        if mounted is not None and hasattr(mounted, "routes"):
-            yield from _routes_of(mounted, path)
-
-
-def _flat(routes: Iterable[Any]) -> Iterable[Any]:
-    # Newer versions keep an included router whole, and know the routes with all that the inclusion added.
-    contexts = getattr(fastapi.routing, "iter_route_contexts", None)
-    return routes if contexts is None else contexts(routes)

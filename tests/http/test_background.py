@@ -1,13 +1,15 @@
 """Background tasks of a request: one chain, stored before the response leaves, or nothing."""
 
+import logging
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket
 from fastapi.testclient import TestClient
+from starlette.requests import HTTPConnection
 
 from jobrunner import (
     ConfigurationError,
@@ -20,8 +22,9 @@ from jobrunner import (
     UnknownQueue,
     UnknownTask,
 )
-from jobrunner.fastapi import Background, DurableBackgroundTasks
-from jobrunner.fastapi.background import get_background
+from jobrunner.fastapi import Background, DurableBackgroundTasks, Queue, job_background
+from jobrunner.fastapi.background import gather_alone, get_background
+from jobrunner.fastapi.dependencies import find_queue
 
 tasks = TaskRouter()
 
@@ -340,3 +343,167 @@ def test_plain_alias_on_a_runner_with_a_session_is_refused_with_the_line(tmp_db:
         pytest.raises(ConfigurationError, match=r"Depends\(job_background\(get_session\)\)"),
     ):
         client.post("/")
+
+
+# -- where nothing would be stored ------------------------------------------------------------------------------
+
+
+def on_a_websocket(app: FastAPI, jobs: JobRunner) -> None:
+    @app.websocket("/ws")
+    async def ws(socket: WebSocket, background: Background) -> None: ...
+
+
+def through_services(app: FastAPI, jobs: JobRunner) -> None:
+    class Desk:
+        def __init__(self, background: Background) -> None: ...
+
+    class Office:
+        def __init__(self, desk: Annotated[Desk, Depends()]) -> None: ...
+
+    @app.websocket("/ws")
+    async def ws(socket: WebSocket, office: Annotated[Office, Depends()]) -> None: ...
+
+
+def of_the_runner_in_a_router(app: FastAPI, jobs: JobRunner) -> None:
+    router = APIRouter(prefix="/v1")
+
+    @router.websocket("/ws")
+    async def ws(
+        socket: WebSocket,
+        background: Annotated[DurableBackgroundTasks, Depends(jobs.background)],
+    ) -> None: ...
+
+    app.include_router(router)
+
+
+def of_a_session_in_a_mounted_app(app: FastAPI, jobs: JobRunner) -> None:
+    inner = FastAPI()
+
+    async def get_session() -> None: ...
+
+    @inner.websocket("/ws")
+    async def ws(
+        socket: WebSocket,
+        background: Annotated[DurableBackgroundTasks, Depends(job_background(get_session))],
+    ) -> None: ...
+
+    app.mount("/inner", inner)
+
+
+def beside_a_router(app: FastAPI, jobs: JobRunner) -> None:
+    async def audit(background: Background) -> None: ...
+
+    router = APIRouter(dependencies=[Depends(audit)])
+
+    @router.websocket("/ws")
+    async def ws(socket: WebSocket) -> None: ...
+
+    app.include_router(router)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (on_a_websocket, "WebSocket /ws: ws() holds Background"),
+        (through_services, "WebSocket /ws: ws(), through Office > Desk, holds Background"),
+        (of_the_runner_in_a_router, "WebSocket /v1/ws: ws() holds Background"),
+        (of_a_session_in_a_mounted_app, "WebSocket /inner/ws: ws() holds Background"),
+        (beside_a_router, "WebSocket /ws: ws(), through audit, holds Background"),
+    ],
+)
+def test_background_of_a_websocket_is_refused_at_the_start(
+    site: Site, make: Callable[[FastAPI, JobRunner], None], said: str
+) -> None:
+    make(site.app, site.jobs)
+    with pytest.raises(ConfigurationError) as refusal, site.client:
+        pass
+    assert str(refusal.value).startswith(said)
+    assert "write `queue: Queue` in its place, and `await queue.enqueue(task, ...)`" in str(
+        refusal.value
+    )
+
+
+def test_background_of_a_websocket_that_the_start_has_not_seen_is_refused_at_its_first_client(
+    site: Site,
+) -> None:
+    with site.client as client:
+        on_a_websocket(site.app, site.jobs)
+        with (
+            pytest.raises(ConfigurationError, match=r"^WebSocket /ws: the route holds Background"),
+            client.websocket_connect("/ws"),
+        ):
+            pass
+
+
+def test_queue_of_a_websocket_stores_each_message_before_it_is_acknowledged(site: Site) -> None:
+    """What the refusal says to write."""
+
+    @site.app.websocket("/ws")
+    async def ws(socket: WebSocket, queue: Queue) -> None:
+        await socket.accept()
+        async for text in socket.iter_text():
+            await queue.enqueue(confirm, int(text))
+            await socket.send_text("saved")
+
+    with site.client as client, client.websocket_connect("/ws") as socket:
+        for order in (1, 2):
+            socket.send_text(str(order))
+            assert socket.receive_text() == "saved"
+            assert told(site.file)[-1] == f'confirm {{"order":{order}}}'
+
+
+def test_background_of_a_route_that_yields_its_response_is_refused_at_the_start(
+    site: Site,
+) -> None:
+    @site.app.get("/rows")
+    async def rows(background: Background) -> AsyncIterator[int]:
+        yield 1
+
+    with (
+        pytest.raises(ConfigurationError, match=r"^GET /rows: rows\(\) yields") as refusal,
+        site.client,
+    ):
+        pass
+    assert "await queue.enqueue(task, ...)" in str(refusal.value)
+
+
+def test_background_of_a_dependency_of_a_route_that_yields_its_response_is_stored(
+    site: Site,
+) -> None:
+    async def audit(background: Background) -> None:
+        background.add_task(confirm, 1)
+
+    @site.app.get("/rows", dependencies=[Depends(audit)])
+    async def rows() -> AsyncIterator[int]:
+        yield 1
+
+    with site.client as client:
+        assert client.get("/rows").text.split() == ["1"]
+        assert told(site.file) == ['confirm {"order":1}']
+
+
+async def test_tasks_of_dependencies_that_nobody_closes_are_an_error_in_the_log(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with site.jobs.running(site.app):
+        gather = gather_alone(find_queue)
+        scope = {"type": "http", "method": "GET", "path": "/", "app": site.app, "headers": []}
+        open_one = gather(HTTPConnection(scope))
+        tasks_of_it = await anext(open_one)
+        tasks_of_it.add_task(confirm, 1)
+        await open_one.aclose()  # type: ignore[attr-defined] # a generator, as the collector closes it
+        assert rows_of(site.file) == []
+    (record,) = [one for one in caplog.records if one.levelno == logging.ERROR]
+    assert record.getMessage().startswith(
+        "GET /: the dependencies of this request were never closed, so that 1 background task(s)"
+    )
+
+
+async def test_tasks_that_belong_to_nothing_are_an_error_in_the_log(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with site.jobs.running() as jobs:
+        loose = DurableBackgroundTasks((await jobs.queue()).prepare)
+        loose.add_task(confirm, 1)
+        del loose
+    assert "1 background task(s) were added and are not stored (confirm)" in caplog.text

@@ -21,6 +21,7 @@ EXPECTED = {
     errors.AlreadyRunning: (500, "internal"),
     errors.WrongThread: (500, "internal"),
     errors.ResultError: (500, "internal"),
+    errors.NotAwaited: (500, "internal"),
     errors.TimedOut: (500, "internal"),
     errors.ProcessLost: (500, "internal"),
     errors.UnknownQueue: (404, "unknown-queue"),

@@ -10,12 +10,13 @@ import jobrunner.fastapi
 
 PUBLIC = """
     AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt Bury Call ConfigurationError Conflict Cron DeadLetter
-    DeadLetterPage DeadLetters DeclaredInCode DuplicateTask Every Health Injected InsideTransaction InvalidArguments
-    InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidTask InvalidWrite Job JobCancelled JobContext
-    JobDead JobExpired JobNotFound JobPage JobQueue JobRunner JobRunnerError KeyTaken LeaseLost NotCommitted
-    NotRunning QueueInfo ResultError ResultNotStored ResultTimeout Retry Schedule ScheduleNotFound ScheduleTick
-    Schedules Snooze StoreBusy StoreError StoreFull StoreOutcomeUnknown StoreUnavailable StoreUnusable SyncQueue
-    Task TaskRouter TimedOut UnknownQueue UnknownTask WorkerInfo WrongThread __version__
+    DeadLetterPage DeadLetters Deadlock DeclaredInCode DuplicateTask Every Health Injected InsideTransaction
+    InvalidArguments InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidTask InvalidWrite Job
+    JobCancelled JobContext JobDead JobExpired JobNotFound JobPage JobQueue JobRunner JobRunnerError KeyTaken
+    LeaseLost NotAwaited NotCommitted NotRunning QueueInfo ResultError ResultNotStored ResultTimeout Retry Schedule
+    ScheduleNotFound ScheduleTick Schedules Snooze StoreBusy StoreError StoreFull StoreOutcomeUnknown
+    StoreUnavailable StoreUnusable SyncQueue Task TaskRouter TimedOut UnknownQueue UnknownTask WorkerInfo
+    WrongThread __version__
 """.split()  # noqa: SIM905 - one to a line, they would fill a page
 
 

@@ -57,6 +57,31 @@ class Orders:
 Service = Annotated[Orders, Depends(Orders)]
 
 
+async def test_task_added_in_the_clean_up_of_a_failed_attempt_is_refused(jobs: JobRunner) -> None:
+    said: list[str] = []
+
+    async def late(background: Background) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            with pytest.raises(JobRunnerError) as refusal:
+                background.add_task(note, "late")
+            said.append(str(refusal.value))
+
+    @jobs.task(max_attempts=1)
+    async def fails(
+        _: Annotated[None, Depends(late)] = Injected, background: Background = Injected
+    ) -> None:
+        background.add_task(note, "in vain")
+        raise ValueError("no")
+
+    async with jobs.running():
+        with pytest.raises(JobDead):
+            await (await jobs.enqueue(fails)).result(timeout=15)
+    assert len(said) == 1
+    assert "this attempt has ended without success, and stores nothing that it added" in said[0]
+
+
 async def test_tasks_of_an_attempt_are_one_chain_stored_with_its_success(jobs: JobRunner) -> None:
     @jobs.task
     async def order(

@@ -67,6 +67,24 @@ async def test_injected_session_without_changes_is_settled_as_ever(site: Site) -
         assert await (await work.enqueue()).result(timeout=15) == "read"
 
 
+async def test_attempt_that_returns_a_coroutine_leaves_no_row_of_its_injected_session(
+    site: Site,
+) -> None:
+    session_dep = Annotated[Any, Depends(site.get_session)]
+
+    async def send() -> None: ...
+
+    @site.tasks.task(max_attempts=1)
+    async def work(session: session_dep = Injected) -> Any:
+        await site.add(session, "a")
+        return [send()] if site.kind == "aiosqlite" else send()
+
+    async with site.open() as jobs:
+        job = await ended(await work.enqueue())
+        assert (await jobs.dead_letters.get(job.id)).error_type == "NotAwaited"
+    assert site.words() == []
+
+
 async def test_failed_attempt_leaves_no_row_of_its_injected_session(site: Site) -> None:
     session_dep = Annotated[Any, Depends(site.get_session)]
 

@@ -425,9 +425,10 @@ async def test_shutdown_leaves_a_hanging_thread_of_a_clean_up_behind(
         job = await jobs.enqueue(work)
         await gate.arrival()
         (attempt,) = supervisor_of(jobs).attempts.values()
+        task = attempt.task
+        assert task is not None
     # Nor does anything wait for the thread: `asyncio.run` would wait for the task.
-    assert attempt.task is not None
-    done, _ = await asyncio.wait([attempt.task], timeout=5)
+    done, _ = await asyncio.wait([task], timeout=5)
     assert done
     # What is left open is closed by the loop at its end, and is not told that all went well.
     assert "closed" not in said
@@ -556,10 +557,11 @@ async def test_shutdown_leaves_the_clean_up_of_a_settled_attempt_behind(tmp_db: 
     async with jobs.running():
         await hangs.begin()
         (attempt,) = supervisor_of(jobs).stuck
+        task = attempt.task
+        assert task is not None
     assert attempt.abandoned
     hangs.clean_up.open()
-    assert attempt.task is not None
-    await soon(asyncio.wait([attempt.task]))
+    await soon(asyncio.wait([task]))
 
 
 async def test_clean_up_of_a_settled_attempt_that_swallows_its_cancel_frees_its_slot(
@@ -577,8 +579,9 @@ async def test_clean_up_of_a_settled_attempt_that_swallows_its_cancel_frees_its_
     async with jobs.running():
         await hangs.begin()
         (attempt,) = supervisor_of(jobs).stuck
+        task = attempt.task
+        assert task is not None
         assert await (await jobs.enqueue(other)).result(timeout=15) == "other"
         assert hangs.cancelled >= 1
         hangs.clean_up.open()
-        assert attempt.task is not None
-        await soon(asyncio.wait([attempt.task]))
+        await soon(asyncio.wait([task]))

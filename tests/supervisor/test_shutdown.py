@@ -124,12 +124,13 @@ async def test_C11_leaves_with_code_that_never_ends_leaves_it_behind(
                 job = await jobs.enqueue(block)
                 await threads.arrival()
             attempt = next(iter(worker_of(jobs)._supervisor.attempts.values()))  # type: ignore[union-attr]
+            task = attempt.task
     assert "does not end; it is given back and left behind" in caplog.text
     assert await states(tmp_db, job.id) == [("queued", 0, ["released"])]
     gate.open()
     threads.open()
-    assert attempt.task is not None
-    await soon(asyncio.wait([attempt.task]))
+    assert task is not None
+    await soon(asyncio.wait([task]))
     assert await states(tmp_db, job.id) == [("queued", 0, ["released"])]
 
 

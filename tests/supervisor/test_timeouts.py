@@ -142,6 +142,8 @@ async def test_C14_stuck_thread_whose_job_is_settled_costs_nothing_of_the_grace(
         job = await jobs.enqueue(hang)
         await gate.arrival()
         (attempt,) = supervisor_of(jobs).attempts.values()
+        task = attempt.task
+        assert task is not None
         attempt.stop("timeout")
         if when == "before the signal":
             await soon(heard.dead.get())
@@ -153,8 +155,7 @@ async def test_C14_stuck_thread_whose_job_is_settled_costs_nothing_of_the_grace(
         assert (await job.refresh()).state == "dead"
     assert gate.inside == 1
     gate.open()
-    assert attempt.task is not None
-    await soon(asyncio.wait([attempt.task]))
+    await soon(asyncio.wait([task]))
 
 
 async def test_C13_stuck_thread_whose_job_runs_again_is_left_behind_after_the_grace(
@@ -173,12 +174,13 @@ async def test_C13_stuck_thread_whose_job_runs_again_is_left_behind_after_the_gr
         while not supervisor_of(jobs).stuck:
             await next_round(jobs)
         (attempt,) = supervisor_of(jobs).stuck
+        task = attempt.task
+        assert task is not None
     async with JobRunner(tmp_db).running(work=False) as later:
         again = await later.get(job.id)
         assert (again.state, [a.outcome for a in again.history]) == ("scheduled", ["timed_out"])
     gate.open()
-    assert attempt.task is not None
-    await soon(asyncio.wait([attempt.task]))
+    await soon(asyncio.wait([task]))
 
 
 async def test_sees_time_out_in_a_thread_ends_as_timed_out(tmp_db: Path) -> None:
@@ -227,16 +229,17 @@ async def test_C11_swallows_every_cancel_loses_its_slot_and_its_say(
         job = await jobs.enqueue(disobey)
         await soon(swallowed.wait())
         attempt = next(iter(supervisor_of(jobs).attempts.values()))
+        task = attempt.task
+        assert task is not None
         with caplog.at_level(logging.ERROR, "jobrunner"), pytest.raises(JobDead):
             await job.result(timeout=15)
         assert "has swallowed its cancel" in caplog.text
         # The only slot is free again, though the code goes on.
         assert await (await jobs.enqueue(work)).result(timeout=15) == "done"
-        assert attempt.task is not None
-        assert not attempt.task.done()
+        assert not task.done()
 
         gate.open()
-        await soon(asyncio.wait([attempt.task]))
+        await soon(asyncio.wait([task]))
         await next_round(jobs)
         assert (await job.refresh()).state == "dead"
         assert [a.outcome for a in await history(jobs, job.id)] == ["timed_out"]

@@ -182,6 +182,26 @@ async def test_transaction_takes_the_session_that_the_attempt_holds_in_another_s
         assert site.words() == ["a"]
 
 
+async def test_coroutine_returned_behind_the_block_leaves_the_job_succeeded_and_is_an_error_in_the_log(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def send() -> None: ...
+
+    @site.tasks.task
+    async def work(job: JobContext) -> Any:
+        async with job.transaction() as tx:
+            await site.add(tx, "a")
+        return send()
+
+    async with site.open():
+        job = await work.enqueue()
+        await soon(asyncio.create_task(until_logged(caplog, "after its transaction")))
+        with pytest.raises(ResultNotStored, match=r"NotAwaited.*after its transaction"):
+            await job.result(timeout=15)
+        assert (await job.refresh()).state == "succeeded"
+    assert site.words() == ["a"]
+
+
 @pytest.mark.parametrize("kind", ["AsyncSession", "aiosqlite"])
 async def test_row_that_is_written_behind_the_block_is_an_error_in_the_log(
     tmp_db: Path, kind: str, caplog: pytest.LogCaptureFixture

@@ -1,0 +1,45 @@
+"""Looks through an application's routes when its runner opens, for what would go wrong in silence later."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import fastapi.routing
+
+from jobrunner.fastapi.background import check_background
+from jobrunner.fastapi.sessions import check_scopes
+
+
+def check_routes(app: object) -> None:
+    """Make sure that what the routes depend on keeps its promises there.
+
+    Raises:
+        ConfigurationError: a route holds a session in two scopes, or background tasks that nobody would store; the
+            message names it and says what to write.
+    """
+    for path, route in _routes_of(app):
+        methods = " ".join(sorted(getattr(route, "methods", None) or ("WebSocket",)))
+        dependant = getattr(route, "dependant", None)
+        check_background(f"{methods} {path}", route, dependant)
+        check_scopes(f"{methods} {path}", list(_all_of(dependant)))
+
+
+def _all_of(dependant: Any) -> Iterator[Any]:
+    if dependant is not None:
+        yield dependant
+        for one in dependant.dependencies:
+            yield from _all_of(one)
+
+
+def _routes_of(app: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for route in _flat(getattr(app, "routes", None) or ()):
+        path = prefix + str(getattr(route, "path", ""))
+        yield path, route
+        mounted = getattr(route, "app", None)
+        if mounted is not None and hasattr(mounted, "routes"):
+            yield from _routes_of(mounted, path)
+
+
+def _flat(routes: Iterable[Any]) -> Iterable[Any]:
+    # Newer versions keep an included router whole, and know the routes with all that the inclusion added.
+    contexts = getattr(fastapi.routing, "iter_route_contexts", None)
+    return routes if contexts is None else contexts(routes)

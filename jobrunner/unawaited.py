@@ -1,0 +1,239 @@
+"""What an attempt was to wait for and did not: awaitables that it returned, async verbs that it called and dropped.
+
+Neither has run, so that the attempt is no success.  A verb cannot be refused where it is called: a ``def`` task rightly
+makes the coroutine of ``jobs.sync.run(job.result())``.  That nobody will ever await it is known when its last holder
+lets go of it: Python finds out, and says so through a function of ``warnings``, in whose place ours is put.
+"""
+
+import asyncio
+import concurrent.futures
+import gc
+import inspect
+import logging
+import threading
+import warnings
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, Final, NoReturn, Protocol
+
+from jobrunner.errors import NotAwaited
+
+logger = logging.getLogger("jobrunner")
+
+_PLAIN: Final = frozenset({str, int, float, bool, bytes, dict, list, tuple})
+"""Types of most results: they are asked no further."""
+_LAZY: Final = (GeneratorType, AsyncGeneratorType, map, filter)
+_UNFINISHED: Final = (Awaitable, concurrent.futures.Future, *_LAZY)
+
+MOST_LOOKED_AT: Final = 1_000
+"""As many values inside a result are looked at; one is as good as all."""
+
+
+class Caller(Protocol):
+    """An attempt, as far as its calls of verbs go."""
+
+    dropped: list[str] | None
+    """What to write in place of the async verbs that it has called and not awaited."""
+    ended: bool
+
+
+caller: Final[ContextVar[Caller | None]] = ContextVar("jobrunner.caller", default=None)
+"""The attempt that the present code belongs to."""
+
+
+# -- what was returned ---------------------------------------------------------------------------------
+
+
+def refuse_unfinished(value: object, *, is_async: bool) -> None:
+    """Raise if a task returned what has yet to be awaited, or gone through; a coroutine is closed.
+
+    Raises:
+        NotAwaited: it did; the message says what to write.
+    """
+    if type(value) in _PLAIN or not isinstance(value, _UNFINISHED):
+        return
+    line = _line_for(value, is_async=is_async)
+    if inspect.iscoroutine(value):
+        close(value)
+    raise NotAwaited(f"the task returned {_kind_of(value)}: {line}")
+
+
+def refuse_unfinished_inside(value: object, *, is_async: bool) -> None:
+    """Raise as ``refuse_unfinished`` for what lies in the lists and mappings of a result that could not be stored."""
+    found = [one for one in _inside(value) if isinstance(one, _UNFINISHED)]
+    if not found:
+        return
+    kind = _kind_of(found[0])
+    for one in found:
+        if inspect.iscoroutine(one):
+            close(one)
+    line = (
+        "write `return await asyncio.gather(*...)`"
+        if is_async
+        else "write the task as `async def` and `return await asyncio.gather(*...)`"
+    )
+    raise NotAwaited(f"the task returned a {type(value).__name__} that holds {kind}: {line}")
+
+
+def close(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Close a coroutine that has not begun, so that Python does not warn of it."""
+    if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+        coroutine.close()
+
+
+def _inside(value: object) -> Iterator[object]:
+    left: list[object] = [value]
+    for _ in range(MOST_LOOKED_AT):
+        if not left:
+            return
+        one = left.pop()
+        yield one
+        if isinstance(one, Mapping):
+            left += one.values()
+        elif isinstance(one, Collection) and not isinstance(one, (str, bytes, bytearray)):
+            left += one
+
+
+def _kind_of(value: object) -> str:
+    if inspect.iscoroutine(value):
+        return f"the coroutine of {value.__qualname__}(), which nobody has awaited"
+    if isinstance(value, AsyncGeneratorType):
+        return "an async generator, which nobody has gone through"
+    if isinstance(value, _LAZY):
+        return f"a {type(value).__name__}, which nobody has gone through"
+    return f"a {type(value).__name__}, which nobody has waited for"
+
+
+def _line_for(value: object, *, is_async: bool) -> str:
+    if isinstance(value, CoroutineType) and (line := _line_of_verb(value, is_async=is_async)):
+        return line
+    if isinstance(value, AsyncGeneratorType):
+        return "write `return [one async for one in ...]`"
+    if isinstance(value, _LAZY):
+        return "write `return list(...)`"
+    if isinstance(value, concurrent.futures.Future):
+        wrapped = "await asyncio.wrap_future(...)" if is_async else "....result()"
+        return f"write `return {wrapped}`"
+    return "write `return await ...`" if is_async else "write the task as `async def` and await it"
+
+
+# -- verbs that were called and dropped ----------------------------------------------------------------
+
+
+_WRITTEN: Final[Mapping[str, str]] = {
+    "Task": "task",
+    "AsyncTask": "task",
+    "CtxAsyncTask": "task",
+    "Job": "job",
+    "JobQueue": "queue",
+    "JobRunner": "jobs",
+    "DeadLetters": "jobs.dead_letters",
+    "Schedules": "jobs.schedules",
+}
+"""The classes whose coroutine functions are verbs, and how their objects are written if they have no name."""
+_BLOCKING: Final = frozenset({"enqueue", "enqueue_many", "enqueue_chain", "get", "cancel"})
+"""The verbs that ``jobs.sync`` has by name."""
+_HOOK: Final = "_warn_unawaited_coroutine"
+
+
+class _Watch:
+    """Hears of coroutines that are dropped, while a runner of this process is open."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._collecting = False
+        self._before: Callable[[Any], None] | None = None
+
+    def begin(self) -> None:
+        with self._lock:
+            self._open += 1
+            if self._open == 1:
+                self._before = getattr(warnings, _HOOK, None)
+                setattr(warnings, _HOOK, self._hear)
+                gc.callbacks.append(self._collects)
+
+    def end(self) -> None:
+        with self._lock:
+            self._open -= 1
+            if self._open == 0:
+                gc.callbacks.remove(self._collects)
+                # Somebody else's that was put in place of ours goes on calling ours, which then only passes it on.
+                if getattr(warnings, _HOOK, None) == self._hear:
+                    setattr(warnings, _HOOK, self._before)
+
+    def _collects(self, phase: str, _: object) -> None:
+        self._collecting = phase == "start"
+
+    def _hear(self, coroutine: Any) -> None:
+        line = _line_of_verb(coroutine, is_async=_has_loop()) if self._open else ""
+        attempt = caller.get()
+        # What the collector finds may have been dropped by anybody.
+        if line and attempt is not None and not (attempt.ended or self._collecting):
+            if attempt.dropped is None:
+                attempt.dropped = []
+            attempt.dropped.append(line)
+            return
+        if line:
+            logger.error(
+                "%s() was called and not awaited, so that it did nothing: %s",
+                coroutine.__qualname__,
+                line,
+            )
+        if self._before is not None:
+            self._before(coroutine)
+
+
+_watch: Final = _Watch()
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Have verbs that are dropped inside the block told to their attempt, or logged if they are no attempt's."""
+    _watch.begin()
+    try:
+        yield
+    finally:
+        _watch.end()
+
+
+def refuse_dropped(lines: Sequence[str]) -> NoReturn:
+    """Raise for verbs that were called and not awaited.
+
+    Raises:
+        NotAwaited: always; the message says what to write.
+    """
+    times = "" if len(lines) == 1 else f" ({len(lines)} such calls)"
+    raise NotAwaited(f"the task called an async verb and did not await it: {lines[0]}{times}")
+
+
+def _has_loop() -> bool:
+    return asyncio._get_running_loop() is not None  # noqa: SLF001 - as get_running_loop(), without an error to catch
+
+
+def _line_of_verb(coroutine: Any, *, is_async: bool) -> str:
+    """Return what to write in place of a call of a verb; nothing if the coroutine is of none."""
+    cls, _, verb = coroutine.__qualname__.rpartition(".")
+    if cls not in _WRITTEN or not coroutine.cr_code.co_filename.startswith(_OUR_FOLDER):
+        return ""
+    held = coroutine.cr_frame.f_locals.get("self") if coroutine.cr_frame is not None else None
+    name = getattr(held, "__name__", None) or _WRITTEN[cls]
+    if verb == "__call__":
+        return (
+            f"write `await {name}(...)`"
+            if is_async
+            else f"write `jobs.sync.enqueue({name}, ...)`, or this function as `async def`"
+        )
+    call = f"{name}.{verb}(...)"
+    if is_async:
+        return f"write `await {call}`"
+    if cls == "Task":
+        return f"write `jobs.sync.enqueue({name}, ...)` in place of `{call}`"
+    if verb in _BLOCKING and cls in {"JobRunner", "JobQueue"}:
+        return f"write `jobs.sync.{verb}(...)` in place of `{call}`"
+    return f"write `jobs.sync.run({call})`"
+
+
+_OUR_FOLDER: Final = _line_of_verb.__code__.co_filename.removesuffix("unawaited.py")
