@@ -21,7 +21,7 @@ from jobrunner.model import (
 )
 from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite import chains, claims, schedules
-from jobrunner.store.sqlite.inserts import ROW_ERRORS, insert, insert_all
+from jobrunner.store.sqlite.inserts import ROW_ERRORS, insert_all
 from jobrunner.store.sqlite.settling import NeedsCare, Notes, Settling, WriteFailed
 from jobrunner.store.sqlite.statements import (
     BEGIN,
@@ -122,14 +122,12 @@ class _Pass:
     def enqueue(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
         if self.careful:
             return [one for unit in _units(jobs) for one in self.insert_careful(unit)]
+        return self.insert(jobs)
+
+    def insert(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued]:
         stored = insert_all(self.conn, jobs, self.now)
         self.notes.stored(jobs, stored)
         return stored
-
-    def insert(self, job: Enqueue) -> Enqueued:
-        made = insert(self.conn, job, self.now)
-        self.notes.stored([job], [made])
-        return made
 
     def insert_careful(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
         """Store a job, or a chain, which is refused whole if one of its rows is."""

@@ -71,23 +71,12 @@ KEEP_SUCCESS = Many(
     "(?, ?, ?, ?, ?, ?, 'succeeded')",
 )
 
-# Without options, key or chain: nearly all of them.
-INSERT_PLAIN = Many(
-    "INSERT INTO jobrunner_jobs (id, task, queue, args, created_at, run_at, priority, state)",
-    "(?, ?, ?, ?, ?, ?, ?, ?)",
-)
+KEY_IS_TAKEN = f" ON CONFLICT (task, key) WHERE key IS NOT NULL AND {UNFINISHED} DO NOTHING"
 
-INSERT = """
-INSERT INTO jobrunner_jobs (
-    id, task, queue, args, created_at, run_at, priority, key, expires_at, max_attempts, timeout, tag, replay_of,
-    schedule, scheduled_for, chain, after, state
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-
-INSERT_KEYED = f"""{INSERT}
-ON CONFLICT (task, key) WHERE key IS NOT NULL AND {UNFINISHED} DO NOTHING"""
+NEWEST = "SELECT id FROM jobrunner_jobs ORDER BY seq DESC LIMIT ?"
 
 FIND_BY_KEY = f"""
-SELECT id, 0, task, queue, state, created_at, run_at, attempt, chain, after FROM jobrunner_jobs
+SELECT id, task, queue, state, created_at, run_at, attempt, chain, after FROM jobrunner_jobs
 WHERE task = ? AND key = ? AND {UNFINISHED}"""
 
 PROMOTE = """
