@@ -31,7 +31,9 @@ def put(conn: sqlite3.Connection, jobs: Sequence[Enqueue]) -> None:
     conn.execute("COMMIT")
 
 
-def steps_of_claim(conn: sqlite3.Connection, *, claimed: int = SLOTS) -> int:
+def steps_of_claim(
+    conn: sqlite3.Connection, *, claimed: int = SLOTS, heads: claims.Heads | None = None
+) -> int:
     """Claim, and undo it; return the steps of the virtual machine in tens."""
     steps = 0
 
@@ -41,7 +43,9 @@ def steps_of_claim(conn: sqlite3.Connection, *, claimed: int = SLOTS) -> int:
 
     conn.execute("BEGIN")
     conn.set_progress_handler(count, 10)
-    found = claims.claim(conn, claim_of(slots=SLOTS, tasks=TASKS), NOW)
+    found = claims.claim(
+        conn, claim_of(slots=SLOTS, tasks=TASKS), NOW, claims.Heads() if heads is None else heads
+    )
     conn.set_progress_handler(None, 0)
     conn.execute("ROLLBACK")
     assert len(found) == claimed
@@ -70,6 +74,20 @@ def test_claim_behind_rows_of_unknown_tasks_costs_the_same_however_many(
     assert steps_of_claim(conn) <= few * 1.1
 
 
+@pytest.mark.parametrize("tasks", [1, 100])
+def test_second_claim_behind_rows_of_unknown_tasks_knows_where_its_own_begin(
+    conn: sqlite3.Connection, tasks: int
+) -> None:
+    put(conn, [new(TASKS[n % 500]) for n in range(1_000)])
+    heads = claims.Heads()
+    alone = steps_of_claim(conn, heads=heads)
+    assert not heads.ranks
+    put(conn, [new(f"alien{n % tasks}", run_at=NOW - HOUR) for n in range(4_000)])
+    first = steps_of_claim(conn, heads=heads)
+    assert first > alone * 4
+    assert steps_of_claim(conn, heads=heads) <= alone * 1.3
+
+
 def test_claim_reads_nothing_of_what_is_not_queued(conn: sqlite3.Connection) -> None:
     put(conn, [new(TASKS[n % 5]) for n in range(100)])
     alone = steps_of_claim(conn)
@@ -88,6 +106,11 @@ def test_claim_that_finds_nothing_to_run_looks_at_few_rows(conn: sqlite3.Connect
     ("statement", "index"),
     [
         (statements.FIRST_IN_ORDER, "jobrunner_jobs_claim (queue=?)"),
+        (
+            statements.REST_OF_PRIORITY,
+            "jobrunner_jobs_claim (queue=? AND priority=? AND run_at>?)",
+        ),
+        (statements.LOWER_PRIORITIES, "jobrunner_jobs_claim (queue=? AND priority<?)"),
         (statements.RANK, "jobrunner_jobs_queued (queue=? AND task=?)"),
     ],
 )
@@ -95,6 +118,6 @@ def test_first_rows_are_read_from_an_index_in_their_order(
     conn: sqlite3.Connection, statement: str, index: str
 ) -> None:
     values = {"queue": "default", "now": NOW, "task": "work", "limit": SLOTS}
-    asked = values if ":queue" in statement else (1, NOW, NOW, NOW, "default")
+    asked = values if ":queue" in statement else (0,) * statement.count("?")
     (step,) = conn.execute(f"EXPLAIN QUERY PLAN {statement}", asked)
     assert step[3] == f"SEARCH jobrunner_jobs USING INDEX {index}"

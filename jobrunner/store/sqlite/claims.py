@@ -6,19 +6,21 @@ worker does not know, it asks for the first rows of each task that waits.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from heapq import nsmallest
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from jobrunner.model import Claim, Claimed
+from jobrunner.model import Claim, Claimed, Enqueue
 from jobrunner.store.sqlite.statements import (
     FIRST_IN_ORDER,
     FIRST_OF_TASKS,
     LISTED,
+    LOWER_PRIORITIES,
     PAUSED,
     RANK,
+    REST_OF_PRIORITY,
     RUNNING,
     START,
     SUSPECTS,
@@ -29,13 +31,61 @@ PASSED_OVER: Final = 64
 CHARACTERS_PER_ROW: Final = 4096
 """Arguments are read with their row; so long ones count as one row more."""
 
+Rank = tuple[int, int, int]
+"""Priority (negated), due time, seq: claim order."""
+
 _TASK: Final = Claimed._fields.index("task")
 _ARGS: Final = Claimed._fields.index("args")
 
 
-def claim(conn: sqlite3.Connection, claim: Claim, now: int) -> list[Claimed]:
+class Heads:
+    """Where the rows begin that a worker can run, in queues with many before them that it cannot.
+
+    To find that place costs a seek for each task that waits.  It is kept from round to round while nothing has been
+    written but what this sees, so that it is forgotten by whatever might put a job before it: another connection's
+    commit, anything else on this one, a promotion.  Rounds that look for what is due forget it too: a job that was
+    missed nevertheless would wait until the next of these.
+    """
+
+    def __init__(self) -> None:
+        self.ranks: dict[str, Rank] = {}
+        self._tasks: frozenset[str] | None = None
+        self._written: tuple[int, int] | None = None
+
+    def check(self, conn: sqlite3.Connection) -> None:
+        """Forget all if anything has been written since ``keep``; before a round writes."""
+        if self.ranks and self._written != _written(conn):
+            self.ranks.clear()
+
+    def added(self, jobs: Iterable[Enqueue]) -> None:
+        """Forget the queues in which one of these jobs comes first."""
+        for job in jobs if self.ranks else ():
+            rank = self.ranks.get(job.queue)
+            if rank is not None and (-job.priority, job.run_at) < rank[:2]:
+                del self.ranks[job.queue]
+
+    def of(self, tasks: frozenset[str]) -> dict[str, Rank]:
+        """Return the places for a worker with these tasks, by queue."""
+        if self._tasks != tasks:
+            self.ranks.clear()
+            self._tasks = tasks
+        return self.ranks
+
+    def keep(self, conn: sqlite3.Connection) -> None:
+        """Note what has been written; at the end of a round."""
+        if self.ranks:
+            self._written = _written(conn)
+
+
+def _written(conn: sqlite3.Connection) -> tuple[int, int]:
+    """Return what changes when another connection commits, and with each row that this one writes."""
+    (others,) = conn.execute("PRAGMA data_version").fetchone()
+    return others, conn.total_changes
+
+
+def claim(conn: sqlite3.Connection, claim: Claim, now: int, heads: Heads) -> list[Claimed]:
     """Start what the worker's free slots can take; return it in claim order."""
-    search = _Search(conn, claim.worker, claim.tasks, now)
+    search = _Search(conn, claim.worker, claim.tasks, now, heads.of(claim.tasks))
     slots, suspects = claim.slots, claim.suspects
     held: list[Claimed] = []
     if claim.held is not None:
@@ -79,14 +129,25 @@ class _Search(NamedTuple):
     worker: int
     tasks: frozenset[str]
     now: int
+    heads: dict[str, Rank]
+
+    def in_order(self, queue: str) -> Generator[tuple[Any, ...], None, None]:
+        """Return the rows of a queue in claim order, without those before the place that is known."""
+        values = (self.worker, self.now, self.now, self.now, queue)
+        head = self.heads.get(queue)
+        if head is None:
+            yield from self.conn.execute(FIRST_IN_ORDER, values)
+        else:
+            priority, run_at, seq = -head[0], *head[1:]
+            yield from self.conn.execute(REST_OF_PRIORITY, (*values, priority, run_at, seq))
+            yield from self.conn.execute(LOWER_PRIORITIES, (*values, priority))
 
     def first(self, queue: str, free: int) -> list[Claimed]:
         """Return the first jobs of a queue in claim order."""
         found: list[Claimed] = []
         passed_over = 0
-        values = (self.worker, self.now, self.now, self.now, queue)
         # Row by row: nothing is read behind the last free slot.
-        with closing(self.conn.execute(FIRST_IN_ORDER, values)) as rows:
+        with closing(self.in_order(queue)) as rows:
             for row in rows:
                 if row[_TASK] in self.tasks:
                     found.append(Claimed._make(row))
@@ -105,13 +166,16 @@ class _Search(NamedTuple):
         firsts = nsmallest(free, (first for first in waiting if first[-1] in self.tasks))
         # None that comes later is among the first: each of these tasks has one that comes before it.
         last = firsts[-1][:-1] if len(firsts) == free else None
-        ranks: list[tuple[int, int, int]] = []
+        ranks: list[Rank] = []
         for *_, task in firsts:
             for rank in self.conn.execute(RANK, values | {"task": task}):
                 if last is not None and rank > last:
                     break
                 ranks.append(rank)
-        return self.listed([seq for _, _, seq in sorted(ranks)[:free]])
+        first = sorted(ranks)[:free]
+        if first:
+            self.heads[queue] = first[0]
+        return self.listed([seq for _, _, seq in first])
 
     def first_suspect(self, queue: str) -> list[Claimed]:
         """Return the first suspect of a queue, if there is one."""

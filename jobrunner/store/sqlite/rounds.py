@@ -21,6 +21,7 @@ from jobrunner.model import (
 )
 from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite import chains, claims, schedules
+from jobrunner.store.sqlite.claims import Heads
 from jobrunner.store.sqlite.inserts import ROW_ERRORS, insert_all
 from jobrunner.store.sqlite.settling import NeedsCare, Notes, Settling, WriteFailed
 from jobrunner.store.sqlite.statements import (
@@ -38,13 +39,18 @@ PROMOTED_PER_ROUND = 500
 """Ten thousand jobs due at one instant must not hold the writer for long."""
 
 
-def write(conn: sqlite3.Connection, batch: Round) -> Written:
-    """Carry out a round inside the open transaction; on return it is ready to commit."""
+def write(conn: sqlite3.Connection, batch: Round, heads: Heads | None = None) -> Written:
+    """Carry out a round inside the open transaction; on return it is ready to commit.
+
+    Args:
+        heads: what the claims of earlier rounds on the connection have found.
+    """
+    heads = Heads() if heads is None else heads
     left_out: list[tuple[Succeeded, BaseException]] = []
     careful = False
     while True:
         try:
-            return _Pass(conn, batch, careful=careful, refused=left_out).run()
+            return _Pass(conn, batch, heads, careful=careful, refused=left_out).run()
         except WriteFailed as culprit:
             # With a savepoint each from here on: the functions of others are called once more, not at each failure.
             careful = True
@@ -68,12 +74,14 @@ class _Pass:
         self,
         conn: sqlite3.Connection,
         batch: Round,
+        heads: Heads,
         *,
         careful: bool,
         refused: Sequence[tuple[Succeeded, BaseException]] = (),
     ) -> None:
         self.conn = conn
         self.batch = batch
+        self.heads = heads
         self.now = batch.now
         self.careful = careful
         self.notes = Notes()
@@ -81,12 +89,17 @@ class _Pass:
 
     def run(self) -> Written:
         batch = self.batch
-        settling, notes = self.settling, self.notes
+        settling, notes, heads = self.settling, self.notes, self.heads
+        heads.check(self.conn)
         cancelled = settling.settle(batch.outcomes) if batch.outcomes else frozenset()
         more_due = self.look_due() if batch.look_due else False
         fired = [self.fire(fire) for fire in batch.fires]
+        if notes.added or batch.look_due:
+            heads.ranks.clear()
+        heads.added(batch.enqueues)
         enqueued = self.enqueue(batch.enqueues) if batch.enqueues else []
-        claimed = claims.claim(self.conn, batch.claim, self.now) if batch.claim else []
+        claimed = claims.claim(self.conn, batch.claim, self.now, heads) if batch.claim else []
+        heads.keep(self.conn)
         if batch.look_due:
             # In place of what was noted on the way: by now that may have been promoted or claimed.
             (notes.next_due,) = self.conn.execute(NEXT_DUE).fetchone()

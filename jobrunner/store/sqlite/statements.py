@@ -153,11 +153,15 @@ LISTED = f"SELECT {_AS_STARTED.format('task')} FROM jobrunner_jobs WHERE seq IN 
 
 # The indexes are named: with the other one each of the next three would be right, and slow. What has expired is shown
 # without its task, so that it is told from the others by one look.
-FIRST_IN_ORDER = f"""
+_IN_ORDER = f"""
 SELECT {_AS_STARTED.format("iif(expires_at <= ?, NULL, task)")}
 FROM jobrunner_jobs INDEXED BY jobrunner_jobs_claim
-WHERE state = 'queued' AND suspect = 0 AND queue = ?
+WHERE state = 'queued' AND suspect = 0 AND queue = ? {{}}
 ORDER BY priority DESC, run_at, seq"""
+
+FIRST_IN_ORDER = _IN_ORDER.format("")
+REST_OF_PRIORITY = _IN_ORDER.format("AND priority = ? AND (run_at, seq) >= (?, ?)")
+LOWER_PRIORITIES = _IN_ORDER.format("AND priority < ?")
 
 _RUNNABLE = "state = 'queued' AND suspect = 0 AND queue = :queue AND (expires_at IS NULL OR expires_at > :now)"
 _FIRST_OF_TASK = f"""
