@@ -1,5 +1,7 @@
 """Taking work: which jobs, in which order, and what the claim itself writes down."""
 
+import random
+
 import pytest
 
 from jobrunner.model import AttemptRow, Claimed
@@ -112,6 +114,74 @@ async def test_claim_leaves_jobs_that_have_expired_and_were_not_looked_at(store:
     assert (await store.write(late)).claimed == []
     in_time = Round(NOW + SECOND - 1, claim=claim_of(tasks=["work", "play"]))
     assert len((await store.write(in_time)).claimed) == 2
+
+
+@pytest.mark.parametrize("before", [1, 63, 64, 65, 300])
+@pytest.mark.parametrize("size", [2, 5_000])
+async def test_claim_finds_its_tasks_in_order_behind_any_number_of_others(
+    store: Store, before: int, size: int
+) -> None:
+    early = [new(f"unknown{n % 3}", args="x" * size, run_at=NOW - HOUR) for n in range(before)]
+    known = [new(f"work{n % 7}", run_at=NOW - n % 4) for n in range(40)]
+    await enqueue(store, *early, *known)
+    order = sorted(known, key=lambda job: (job.run_at, known.index(job)))
+    tasks = [f"work{n}" for n in range(9)]
+    taken: list[str] = []
+    for slots in (1, 2, 3, 5, 8, 30):
+        taken += [job.id for job in await claim(store, slots=slots, tasks=tasks)]
+    assert taken == [job.id for job in order]
+
+
+@pytest.mark.parametrize("before", [63, 64, 65, 600])
+async def test_claim_steps_over_any_number_that_has_expired_and_was_not_looked_at(
+    store: Store, before: int
+) -> None:
+    expired = [
+        new(f"work{n % 5}", run_at=NOW - HOUR, expires_at=NOW + SECOND) for n in range(before)
+    ]
+    good = [new(f"work{n % 5}") for n in range(10)]
+    await enqueue(store, *expired, *good)
+    tasks = [f"work{n}" for n in range(5)]
+    late = Round(NOW + SECOND, claim=claim_of(tasks=tasks, slots=7))
+    taken = [job.id for _ in range(3) for job in (await store.write(late)).claimed]
+    assert taken == [job.id for job in good]
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_claims_take_what_a_sort_of_all_rows_would(store: Store, seed: int) -> None:
+    rng = random.Random(seed)
+    tasks = [f"task{n}" for n in range(rng.choice([1, 4, 40]))]
+    known = tasks if seed % 2 else rng.sample(tasks, (len(tasks) + 1) // 2)
+    queues = ("default", "mail")
+    left = [
+        new(
+            rng.choice(tasks),
+            queue=rng.choice(queues),
+            priority=rng.choice([0, 0, 0, -3, 5]),
+            run_at=NOW - rng.randrange(50),
+            expires_at=rng.choice([None, None, NOW + MINUTE, NOW + HOUR]),
+        )
+        for _ in range(500)
+    ]
+    await enqueue(store, *left)
+    age = {job.id: number for number, job in enumerate(left)}
+    now = NOW + MINUTE
+    while True:
+        can_run = [
+            job
+            for job in left
+            if job.task in known and (job.expires_at is None or job.expires_at > now)
+        ]
+        can_run.sort(key=lambda job: (-job.priority, job.run_at, age[job.id]))
+        slots = {queue: rng.randrange(1, 40) for queue in queues}
+        first = [[job for job in can_run if job.queue == queue][: slots[queue]] for queue in queues]
+        expected = [job for job in can_run if job in first[0] + first[1]]
+        wanted = claim_of(tasks=known)._replace(slots=slots)
+        claimed = (await store.write(Round(now, claim=wanted))).claimed
+        assert [job.id for job in claimed] == [job.id for job in expected]
+        if not claimed:
+            break
+        left = [job for job in left if job not in expected]
 
 
 async def test_claim_of_a_running_job_is_granted_to_nobody_else(store: Store) -> None:

@@ -4,83 +4,119 @@ None of them undoes anything: after an error the caller rolls back, all of it or
 """
 
 import sqlite3
-from collections.abc import Sequence
-from enum import Enum, auto
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final
 
 from jobrunner.model import Enqueue, Enqueued, State
-from jobrunner.store.sqlite.statements import (
-    FIND_BY_KEY,
-    INSERT,
-    INSERT_KEYED,
-    INSERT_PLAIN,
-)
+from jobrunner.store.sqlite.many import Many
+from jobrunner.store.sqlite.statements import FIND_BY_KEY, KEY_IS_TAKEN, NEWEST
 
-_PLAIN: Final = 7
-"""How many fields of a job without options, key or chain are stored: the others are all None."""
-_NO_OPTIONS: Final = (None,) * (len(Enqueue._fields) - _PLAIN)
+_ALWAYS: Final = 7
+"""How many fields every job has; the others are its options, and None in nearly all."""
+_OPTIONS: Final = Enqueue._fields[_ALWAYS:]
+_NO_OPTIONS: Final = (None,) * len(_OPTIONS)
+_KEY: Final = 1 << _OPTIONS.index("key")
+
+_SPARE_NULLS: Final = 12
+"""To bind so many NULLs costs what another run of a statement does (3 µs)."""
 
 # A constraint broken, and what no column can hold: too long, too large a number, half of a surrogate pair.
 ROW_ERRORS: Final = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeEncodeError)
 
 
 def insert_all(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[Enqueued]:
-    """Store jobs, chains among them: runs of plain ones in bulk, the others one by one."""
+    """Store jobs, chains among them; find the unfinished ones that hold their keys."""
+    keyed = {job.chain for job in jobs if job.key is not None}
+    keyed.discard(None)
+    if not keyed:
+        return _insert(conn, jobs, now)
     made: list[Enqueued] = []
-    for kind, group in groupby(jobs, _kind):
-        if kind is _Kind.PLAIN:
-            made.extend(_insert_plain(conn, list(group), now))
-        elif kind is _Kind.SINGLE:
-            made.extend(insert(conn, job, now) for job in group)
-        else:
-            made.extend(_insert_chain(conn, list(group), now))
+    for chain, part in groupby(jobs, lambda job: job.chain if job.chain in keyed else None):
+        made += (_insert if chain is None else _insert_keyed_chain)(conn, list(part), now)
     return made
 
 
-def insert(conn: sqlite3.Connection, job: Enqueue, now: int) -> Enqueued:
-    """Store one job, or find the unfinished one that holds its key."""
-    state = _first_state(job, now)
-    if job.key is None:
-        conn.execute(INSERT, (*job, state))
-    elif not conn.execute(INSERT_KEYED, (*job, state)).rowcount:
-        row = conn.execute(FIND_BY_KEY, (job.task, job.key)).fetchone()
-        return Enqueued(row[0], False, *row[2:])
-    return _made(job, state)
-
-
-class _Kind(Enum):
-    """How a job that is in no chain is stored."""
-
-    PLAIN = auto()
-    SINGLE = auto()
-
-
-def _kind(job: Enqueue) -> _Kind | str:
-    """Return what tells runs of jobs apart: the chain, or the kind of one that is in none."""
-    if job[_PLAIN:] == _NO_OPTIONS:
-        return _Kind.PLAIN
-    return _Kind.SINGLE if job.chain is None else job.chain
-
-
-def _insert_plain(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[Enqueued]:
-    states = [_first_state(job, now) for job in jobs]
-    INSERT_PLAIN.run(
-        conn, [(*job[:_PLAIN], state) for job, state in zip(jobs, states, strict=True)]
-    )
-    return list(map(_made, jobs, states))
-
-
-def _insert_chain(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[Enqueued]:
+def _insert_keyed_chain(
+    conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int
+) -> list[Enqueued]:
+    """Store a chain row by row: a call whose key is taken stores nothing, and the one after it waits for another."""
     made: list[Enqueued] = []
     first = before = None
     for job in jobs:
-        # A call whose key is taken stores nothing: who comes after it waits for the last one that was stored.
-        stored = insert(conn, job._replace(chain=first or job.id, after=before), now)
-        made.append(stored)
-        if stored.created:
+        made += _insert(conn, [job._replace(chain=first or job.id, after=before)], now)
+        if made[-1].created:
             first, before = first or job.id, job.id
     return made
+
+
+def insert_queued(conn: sqlite3.Connection, job: Enqueue) -> Enqueued:
+    """Store a job that waits for nobody, whatever its place in a chain."""
+    (made,) = _insert(conn, [job], job.run_at, state="queued")
+    return made
+
+
+def _insert(
+    conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int, *, state: State | None = None
+) -> list[Enqueued]:
+    made: list[Enqueued] = []
+    for options, group in _groups(jobs):
+        statement, values = _statement(options)
+        states = [state or _first_state(job, now) for job in group]
+        rows = [(*values(job), first) for job, first in zip(group, states, strict=True)]
+        stored = statement.run(conn, rows)
+        if stored == len(group):
+            made += map(_made, group, states)
+            continue
+        # Those that are missing found their keys taken, by stored jobs or by one of these.
+        newest = {id for (id,) in conn.execute(NEWEST, (stored,))}
+        made += (
+            _made(job, first) if job.id in newest else _holder(conn, job)
+            for job, first in zip(group, states, strict=True)
+        )
+    return made
+
+
+def _groups(jobs: Sequence[Enqueue]) -> Iterator[tuple[int, list[Enqueue]]]:
+    """Return runs of jobs with the options that any of them has, one bit each.
+
+    A value that is bound has its price, a statement too: neighbours with other options join a run while the NULLs that
+    this takes are the cheaper.
+    """
+    columns, group = 0, list[Enqueue]()
+    for options, run in groupby(jobs, _options):
+        more = list(run)
+        spare = len(group) * (options & ~columns).bit_count()
+        spare += len(more) * (columns & ~options).bit_count()
+        if group and spare > _SPARE_NULLS:
+            yield columns, group
+            columns, group = 0, []
+        columns |= options
+        group += more
+    if group:
+        yield columns, group
+
+
+def _options(job: Enqueue) -> int:
+    options = job[_ALWAYS:]
+    if options == _NO_OPTIONS:
+        return 0
+    return sum(1 << place for place, value in enumerate(options) if value is not None)
+
+
+@lru_cache(maxsize=128)
+def _statement(options: int) -> tuple[Many, Callable[[Enqueue], tuple[Any, ...]]]:
+    """Return the statement that stores jobs with these options, and what takes a job's values for it."""
+    places = [place for place, _ in enumerate(_OPTIONS) if options & 1 << place]
+    columns = [*Enqueue._fields[:_ALWAYS], *(_OPTIONS[place] for place in places), "state"]
+    statement = Many(
+        f"INSERT INTO jobrunner_jobs ({', '.join(columns)})",
+        f"({', '.join('?' * len(columns))})",
+        KEY_IS_TAKEN if options & _KEY else "",
+    )
+    return statement, itemgetter(*range(_ALWAYS), *(_ALWAYS + place for place in places))
 
 
 def _first_state(job: Enqueue, now: int) -> State:
@@ -103,3 +139,9 @@ def _made(job: Enqueue, state: State) -> Enqueued:
         job.chain,
         job.after,
     )
+
+
+def _holder(conn: sqlite3.Connection, job: Enqueue) -> Enqueued:
+    """Return the unfinished job that holds a job's key."""
+    row = conn.execute(FIND_BY_KEY, (job.task, job.key)).fetchone()
+    return Enqueued(row[0], False, *row[1:])

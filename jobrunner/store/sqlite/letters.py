@@ -8,29 +8,30 @@ from jobrunner.errors import AlreadyReplayed, JobNotFound, KeyTaken
 from jobrunner.model import DeadReason, Enqueue, Enqueued, Filter
 from jobrunner.store.protocol import Replayed, Slice
 from jobrunner.store.sqlite import chains
+from jobrunner.store.sqlite.inserts import insert_queued
 from jobrunner.store.sqlite.reads import letters_where
-from jobrunner.store.sqlite.statements import BURY_WAITING, FIND_BY_KEY, INSERT
+from jobrunner.store.sqlite.statements import BURY_WAITING, FIND_BY_KEY, KEY_IS_TAKEN
 
 # The lease travels along and never goes back, so that an outcome from an earlier life stays fenced out; the row keeps
 # its seq, under which its history lies.
-_PUT_BACK = """
+_PUT_BACK = f"""
 INSERT INTO jobrunner_jobs (
     seq, id, task, queue, state, args, priority, created_at, run_at, attempt, lease, key, tag, max_attempts, timeout,
     replays, replay_of, schedule, scheduled_for, chain, after
 )
 SELECT seq, id, task, queue, 'queued', args, priority, created_at, ?, 0, lease, key, tag, max_attempts, timeout,
     replays + 1, replay_of, schedule, scheduled_for, chain, after
-FROM jobrunner_dead_letters WHERE letter = ?
-RETURNING id, 1, task, queue, state, created_at, run_at, attempt, chain, after"""
+FROM jobrunner_dead_letters WHERE letter IN (SELECT value FROM json_each(?)) ORDER BY letter DESC{KEY_IS_TAKEN}
+RETURNING seq, id, task, queue, state, created_at, run_at, attempt, chain, after"""
 
 
 def replay(conn: sqlite3.Connection, id: str, now: int) -> Enqueued:
     """Put one dead letter back under its own id."""
     letter = _find(conn, id)
-    try:
-        return _put_back(conn, letter, now)
-    except sqlite3.IntegrityError as error:
-        raise _key_taken(conn, letter) from error
+    made = _put_back(conn, [letter], now)
+    if not made:
+        raise _key_taken(conn, letter)
+    return made[0]
 
 
 def _find(conn: sqlite3.Connection, id: str) -> int:
@@ -47,10 +48,14 @@ def _find(conn: sqlite3.Connection, id: str) -> int:
     return int(letter)
 
 
-def _put_back(conn: sqlite3.Connection, letter: int, now: int) -> Enqueued:
-    row = conn.execute(_PUT_BACK, (now, letter)).fetchall()[0]
-    conn.execute("DELETE FROM jobrunner_dead_letters WHERE letter = ?", (letter,))
-    return Enqueued(row[0], True, *row[2:])
+def _put_back(conn: sqlite3.Connection, letters: Sequence[int], now: int) -> list[Enqueued]:
+    """Make jobs of dead letters; those whose key is taken, also by one that died later, stay where they are."""
+    rows = conn.execute(_PUT_BACK, (now, json.dumps(letters))).fetchall()
+    gone = json.dumps([seq for seq, *_ in rows])
+    conn.execute(
+        "DELETE FROM jobrunner_dead_letters WHERE seq IN (SELECT value FROM json_each(?))", (gone,)
+    )
+    return [Enqueued(id, True, *rest) for _, id, *rest in rows]
 
 
 def _key_taken(conn: sqlite3.Connection, letter: int) -> KeyTaken:
@@ -71,25 +76,13 @@ def _key_error(conn: sqlite3.Connection, task: str, key: str) -> KeyTaken:
 def replay_edited(conn: sqlite3.Connection, id: str, job: Enqueue) -> Enqueued:
     """Store ``job`` in place of a dead letter, which stays and points to it."""
     letter = _find(conn, id)
-    try:
-        conn.execute(INSERT, (*job, "queued"))
-    except sqlite3.IntegrityError as error:
-        raise _key_error(conn, job.task, job.key or "") from error
+    made = insert_queued(conn, job)
+    if not made.created:
+        raise _key_error(conn, job.task, job.key or "")
     conn.execute(
         "UPDATE jobrunner_dead_letters SET replayed_as = ? WHERE letter = ?", (job.id, letter)
     )
-    return Enqueued(
-        job.id,
-        True,
-        job.task,
-        job.queue,
-        "queued",
-        job.created_at,
-        job.run_at,
-        0,
-        job.chain,
-        job.after,
-    )
+    return made
 
 
 def replay_all(
@@ -112,15 +105,9 @@ def replay_all(
             (*values, limit),
         ).fetchall()
     ]
-    conflicts = 0
-    for letter in letters:
-        try:
-            _put_back(conn, letter, now)
-        except sqlite3.IntegrityError:
-            # A failed statement undoes itself alone; the letter stays, since its key is taken.
-            conflicts += 1
+    replayed = len(_put_back(conn, letters, now))
     cursor = letters[-1] if len(letters) == limit else None
-    return Replayed(len(letters) - conflicts, conflicts, cursor)
+    return Replayed(replayed, len(letters) - replayed, cursor)
 
 
 def delete(conn: sqlite3.Connection, id: str) -> bool:

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any, Final
 
 _SIZES: Final = (64, 16, 4, 1)
-"""Rows per run. Few texts, since the driver keeps compiled statements by them; and no more than 999 values in one."""
+"""Rows per run. Few texts, since the driver keeps compiled statements by them; SQLite takes 32,766 values in one."""
 
 
 class Many:

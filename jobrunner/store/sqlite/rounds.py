@@ -6,15 +6,13 @@ again item by item, so that only the culprit hears of it.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
 
 from jobrunner.errors import StoreError, StoreUnavailable
 from jobrunner.model import (
-    Claim,
-    Claimed,
     Enqueue,
     Enqueued,
     Fire,
@@ -22,38 +20,37 @@ from jobrunner.model import (
     Succeeded,
 )
 from jobrunner.store.round import Round, Written
-from jobrunner.store.sqlite import chains, schedules
-from jobrunner.store.sqlite.inserts import ROW_ERRORS, insert, insert_all
+from jobrunner.store.sqlite import chains, claims, schedules
+from jobrunner.store.sqlite.claims import Heads
+from jobrunner.store.sqlite.inserts import ROW_ERRORS, insert_all
 from jobrunner.store.sqlite.settling import NeedsCare, Notes, Settling, WriteFailed
 from jobrunner.store.sqlite.statements import (
     BEGIN,
     EXPIRE,
     NEXT_DUE,
-    PAUSED,
     PROMOTE,
-    RANK,
     RELEASE,
     ROLLBACK,
     ROLLBACK_TO,
-    RUNNING,
     SAVEPOINT,
-    START_LISTED,
-    START_RUNNABLE,
-    SUSPECTS,
-    WAITING_TASKS,
 )
 
 PROMOTED_PER_ROUND = 500
 """Ten thousand jobs due at one instant must not hold the writer for long."""
 
 
-def write(conn: sqlite3.Connection, batch: Round) -> Written:
-    """Carry out a round inside the open transaction; on return it is ready to commit."""
+def write(conn: sqlite3.Connection, batch: Round, heads: Heads | None = None) -> Written:
+    """Carry out a round inside the open transaction; on return it is ready to commit.
+
+    Args:
+        heads: what the claims of earlier rounds on the connection have found.
+    """
+    heads = Heads() if heads is None else heads
     left_out: list[tuple[Succeeded, BaseException]] = []
     careful = False
     while True:
         try:
-            return _Pass(conn, batch, careful=careful, refused=left_out).run()
+            return _Pass(conn, batch, heads, careful=careful, refused=left_out).run()
         except WriteFailed as culprit:
             # With a savepoint each from here on: the functions of others are called once more, not at each failure.
             careful = True
@@ -77,12 +74,14 @@ class _Pass:
         self,
         conn: sqlite3.Connection,
         batch: Round,
+        heads: Heads,
         *,
         careful: bool,
         refused: Sequence[tuple[Succeeded, BaseException]] = (),
     ) -> None:
         self.conn = conn
         self.batch = batch
+        self.heads = heads
         self.now = batch.now
         self.careful = careful
         self.notes = Notes()
@@ -90,12 +89,17 @@ class _Pass:
 
     def run(self) -> Written:
         batch = self.batch
-        settling, notes = self.settling, self.notes
+        settling, notes, heads = self.settling, self.notes, self.heads
+        heads.check(self.conn)
         cancelled = settling.settle(batch.outcomes) if batch.outcomes else frozenset()
         more_due = self.look_due() if batch.look_due else False
         fired = [self.fire(fire) for fire in batch.fires]
+        if notes.added or batch.look_due:
+            heads.ranks.clear()
+        heads.added(batch.enqueues)
         enqueued = self.enqueue(batch.enqueues) if batch.enqueues else []
-        claimed = self.claim(batch.claim) if batch.claim else []
+        claimed = claims.claim(self.conn, batch.claim, self.now, heads) if batch.claim else []
+        heads.keep(self.conn)
         if batch.look_due:
             # In place of what was noted on the way: by now that may have been promoted or claimed.
             (notes.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
@@ -131,14 +135,12 @@ class _Pass:
     def enqueue(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
         if self.careful:
             return [one for unit in _units(jobs) for one in self.insert_careful(unit)]
+        return self.insert(jobs)
+
+    def insert(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued]:
         stored = insert_all(self.conn, jobs, self.now)
         self.notes.stored(jobs, stored)
         return stored
-
-    def insert(self, job: Enqueue) -> Enqueued:
-        made = insert(self.conn, job, self.now)
-        self.notes.stored([job], [made])
-        return made
 
     def insert_careful(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
         """Store a job, or a chain, which is refused whole if one of its rows is."""
@@ -178,64 +180,6 @@ class _Pass:
         except ROW_ERRORS as error:
             return StoreUnavailable(f"the store refuses a row of schedule {fire.seen.id}: {error}")
 
-    # -- the claim --------------------------------------------------------------------
-
-    def claim(self, claim: Claim) -> list[Claimed]:
-        paused = {queue for (queue,) in self.conn.execute(PAUSED)}
-        claimed: list[Claimed] = []
-        suspects = claim.suspects
-        slots = claim.slots
-        if claim.held is not None:
-            claimed = self.claimed_before(claim.worker, claim.held)
-            slots = {
-                queue: free - sum(job.queue == queue for job in claimed)
-                for queue, free in slots.items()
-            }
-            suspects = suspects and not any(job.suspect for job in claimed)
-        for queue, free in slots.items():
-            if queue in paused or free <= 0:
-                continue
-            if suspects and (suspect := self.claim_suspect(claim, queue)) is not None:
-                claimed.append(suspect)
-                suspects = False
-                free -= 1  # noqa: PLW2901 - the suspect took one of the queue's slots
-            if free:
-                claimed.extend(self.claim_from(claim, queue, free))
-        # RETURNING promises no order.
-        claimed.sort(key=_CLAIM_ORDER)
-        return claimed
-
-    def claimed_before(self, worker: int, held: frozenset[tuple[int, int]]) -> list[Claimed]:
-        """Return what the worker has claimed without hearing of it."""
-        running = map(Claimed._make, self.conn.execute(RUNNING, (worker,)))
-        return [job for job in running if (job.seq, job.lease) not in held]
-
-    def claim_from(self, claim: Claim, queue: str, free: int) -> Iterable[Claimed]:
-        conn, now = self.conn, self.now
-        tasks = [t for (t,) in conn.execute(WAITING_TASKS, {"queue": queue}) if t in claim.tasks]
-        if not tasks:
-            return ()
-        if len(tasks) == 1:
-            started = conn.execute(
-                START_RUNNABLE, (claim.worker, now, now, queue, tasks[0], now, free)
-            )
-        else:
-            ranks = sorted(
-                rank for task in tasks for rank in conn.execute(RANK, (queue, task, now, free))
-            )
-            seqs = [seq for _, _, seq in ranks[:free]]
-            started = conn.execute(START_LISTED, (claim.worker, now, now, _json_ints(seqs)))
-        return map(Claimed._make, started.fetchall())
-
-    def claim_suspect(self, claim: Claim, queue: str) -> Claimed | None:
-        for seq, task in self.conn.execute(SUSPECTS, (queue, self.now)):
-            if task in claim.tasks:
-                started = self.conn.execute(
-                    START_LISTED, (claim.worker, self.now, self.now, _json_ints([seq]))
-                )
-                return Claimed._make(started.fetchall()[0])
-        return None
-
 
 def _units(jobs: Sequence[Enqueue]) -> Iterator[Sequence[Enqueue]]:
     """Return what is refused as one: each job that is in no chain, and each chain."""
@@ -244,11 +188,3 @@ def _units(jobs: Sequence[Enqueue]) -> Iterator[Sequence[Enqueue]]:
             yield from ([job] for job in group)
         else:
             yield list(group)
-
-
-def _json_ints(numbers: Sequence[int]) -> str:
-    return f"[{','.join(map(str, numbers))}]"
-
-
-def _CLAIM_ORDER(job: Claimed) -> tuple[int, int, int]:  # noqa: N802 - a constant that is a function
-    return (-job.priority, job.run_at, job.seq)

@@ -170,13 +170,16 @@ def _put(conn: sqlite3.Connection, row: ScheduleRow) -> None:
 
 
 def fire(
-    conn: sqlite3.Connection, fire: Fire, now: int, insert: Callable[[Enqueue], Enqueued]
+    conn: sqlite3.Connection,
+    fire: Fire,
+    now: int,
+    insert: Callable[[Sequence[Enqueue]], Sequence[Enqueued]],
 ) -> Fired:
     """Take a schedule from the tick that was seen to the next, with the record of its ticks and their jobs.
 
     Args:
         now: when the ticks are dealt with.
-        insert: stores a job; returns the one that holds its key if there is one.
+        insert: stores jobs; returns in place of each the one that holds its key if there is one.
     """
     seen = fire.seen
     last = max(tick.until or tick.instant for tick in fire.ticks)
@@ -197,7 +200,7 @@ def fire(
             # Fired once and for all: the record is what counts, whatever brought the schedule back here.
             continue
         if job is not None:
-            stored = insert(job)
+            (stored,) = insert([job])
             if stored.created:
                 jobs.append(stored)
                 last_fired = instant

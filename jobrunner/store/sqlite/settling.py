@@ -113,7 +113,7 @@ class Settling:
     def settle(self, outcomes: Sequence[Outcome]) -> frozenset[int]:
         """Write how attempts ended; return the jobs that a waiting cancel kept from running again."""
         cancelled: frozenset[int] = frozenset()
-        if any(type(outcome) is not Succeeded for outcome in outcomes):
+        if set(map(type, outcomes)) != {Succeeded}:
             outcomes, cancelled = self.obey_cancels(outcomes)
             self.note_again(outcomes)
         if not self.careful:

@@ -71,23 +71,12 @@ KEEP_SUCCESS = Many(
     "(?, ?, ?, ?, ?, ?, 'succeeded')",
 )
 
-# Without options, key or chain: nearly all of them.
-INSERT_PLAIN = Many(
-    "INSERT INTO jobrunner_jobs (id, task, queue, args, created_at, run_at, priority, state)",
-    "(?, ?, ?, ?, ?, ?, ?, ?)",
-)
+KEY_IS_TAKEN = f" ON CONFLICT (task, key) WHERE key IS NOT NULL AND {UNFINISHED} DO NOTHING"
 
-INSERT = """
-INSERT INTO jobrunner_jobs (
-    id, task, queue, args, created_at, run_at, priority, key, expires_at, max_attempts, timeout, tag, replay_of,
-    schedule, scheduled_for, chain, after, state
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-
-INSERT_KEYED = f"""{INSERT}
-ON CONFLICT (task, key) WHERE key IS NOT NULL AND {UNFINISHED} DO NOTHING"""
+NEWEST = "SELECT id FROM jobrunner_jobs ORDER BY seq DESC LIMIT ?"
 
 FIND_BY_KEY = f"""
-SELECT id, 0, task, queue, state, created_at, run_at, attempt, chain, after FROM jobrunner_jobs
+SELECT id, task, queue, state, created_at, run_at, attempt, chain, after FROM jobrunner_jobs
 WHERE task = ? AND key = ? AND {UNFINISHED}"""
 
 PROMOTE = """
@@ -143,33 +132,61 @@ SELECT task FROM waiting WHERE task IS NOT NULL"""
 
 PAUSED = "SELECT queue FROM jobrunner_paused_queues"
 
-RUNNABLE = """
-    SELECT seq FROM jobrunner_jobs
-    WHERE state = 'queued' AND suspect = 0 AND queue = ? AND task = ? AND (expires_at IS NULL OR expires_at > ?)
-    ORDER BY priority DESC, run_at, seq LIMIT ?"""
+_CLAIMED = """
+    seq, lease, worker, id, task, queue, args, attempt, started_at, first_started_at, created_at, run_at,
+    priority, max_attempts, timeout, suspect, scheduled_for, chain"""
 
-RANK = RUNNABLE.replace("SELECT seq", "SELECT -priority, run_at, seq")
+RUNNING = f"SELECT {_CLAIMED} FROM jobrunner_jobs WHERE state = 'running' AND worker = ?"
+
+# The attempt is counted here, before any code of the task runs, so that a job that kills its process is counted too.
+START = """
+UPDATE jobrunner_jobs SET state = 'running', worker = ?, attempt = attempt + 1, lease = lease + 1, started_at = ?,
+    first_started_at = coalesce(first_started_at, ?)
+WHERE seq IN (SELECT value FROM json_each(?))"""
+
+# What a row will be once START has been at it: to read it first is cheaper than a RETURNING.
+_AS_STARTED = """
+    seq, lease + 1, ?, id, {}, queue, args, attempt + 1, ?, coalesce(first_started_at, ?), created_at, run_at,
+    priority, max_attempts, timeout, suspect, scheduled_for, chain"""
+
+LISTED = f"SELECT {_AS_STARTED.format('task')} FROM jobrunner_jobs WHERE seq IN (SELECT value FROM json_each(?))"
+
+# The indexes are named: with the other one each of the next three would be right, and slow. What has expired is shown
+# without its task, so that it is told from the others by one look.
+_IN_ORDER = f"""
+SELECT {_AS_STARTED.format("iif(expires_at <= ?, NULL, task)")}
+FROM jobrunner_jobs INDEXED BY jobrunner_jobs_claim
+WHERE state = 'queued' AND suspect = 0 AND queue = ? {{}}
+ORDER BY priority DESC, run_at, seq"""
+
+FIRST_IN_ORDER = _IN_ORDER.format("")
+REST_OF_PRIORITY = _IN_ORDER.format("AND priority = ? AND (run_at, seq) >= (?, ?)")
+LOWER_PRIORITIES = _IN_ORDER.format("AND priority < ?")
+
+_RUNNABLE = "state = 'queued' AND suspect = 0 AND queue = :queue AND (expires_at IS NULL OR expires_at > :now)"
+_FIRST_OF_TASK = f"""
+    SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_queued
+    WHERE {_RUNNABLE} {{}} ORDER BY task, priority DESC, run_at, seq LIMIT 1"""
+
+# As above, a seek for each task that waits; this one lands on the task's first row.
+FIRST_OF_TASKS = f"""
+WITH RECURSIVE first (seq, task, priority, run_at) AS (
+    SELECT seq, task, priority, run_at FROM jobrunner_jobs WHERE seq = ({_FIRST_OF_TASK.format("")})
+    UNION ALL
+    SELECT job.seq, job.task, job.priority, job.run_at FROM first
+    JOIN jobrunner_jobs job ON job.seq = ({_FIRST_OF_TASK.format("AND task > first.task")})
+)
+SELECT -priority, run_at, seq, task FROM first"""
+
+RANK = f"""
+SELECT -priority, run_at, seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_queued
+WHERE {_RUNNABLE} AND task = :task
+ORDER BY priority DESC, run_at, seq LIMIT :limit"""
 
 SUSPECTS = """
 SELECT seq, task FROM jobrunner_jobs
 WHERE state = 'queued' AND suspect = 1 AND queue = ? AND (expires_at IS NULL OR expires_at > ?)
 ORDER BY priority DESC, run_at, seq"""
-
-_CLAIMED = """
-    seq, lease, worker, id, task, queue, args, attempt, started_at, first_started_at, created_at, run_at,
-    priority, max_attempts, timeout, suspect, scheduled_for, chain"""
-
-# The attempt is counted here, before any code of the task runs, so that a job that kills its process is counted too.
-START = f"""
-UPDATE jobrunner_jobs SET state = 'running', worker = ?, attempt = attempt + 1, lease = lease + 1, started_at = ?,
-    first_started_at = coalesce(first_started_at, ?)
-WHERE seq IN ({{}})
-RETURNING {_CLAIMED}"""
-
-START_RUNNABLE = START.format(RUNNABLE)
-START_LISTED = START.format("SELECT value FROM json_each(?)")
-
-RUNNING = f"SELECT {_CLAIMED} FROM jobrunner_jobs WHERE state = 'running' AND worker = ?"
 
 CANCEL_REQUESTS = """
 SELECT seq, lease FROM jobrunner_jobs WHERE state = 'running' AND cancel_requested = 1 AND worker = ?"""

@@ -50,6 +50,7 @@ from jobrunner.store.sqlite import (
 )
 from jobrunner.store.sqlite.bare import Home
 from jobrunner.store.sqlite.checkpoint import Checkpointer
+from jobrunner.store.sqlite.claims import Heads
 from jobrunner.store.sqlite.connection import Connection, look
 from jobrunner.store.sqlite.doorbell import Doorbell, ring
 from jobrunner.store.sqlite.place import check_place, create, folder_of, make_folder, path_of
@@ -81,6 +82,7 @@ class SqliteStore:
         self._rows: dict[int, WorkerRow] = {}
         """As they were stored when the workers of this process joined."""
         self._bells: Sequence[str] = ()
+        self._heads = Heads()
         self._recovery = Recovery(self._folder, self._locks, read=self._read, write=self._write)
 
     # -- life -------------------------------------------------------------------
@@ -159,7 +161,7 @@ class SqliteStore:
 
     async def write(self, batch: Round) -> Written:
         """See ``Store.write``."""
-        written = await self._open_writer().write(rounds.write, batch)
+        written = await self._open_writer().write(rounds.write, batch, self._heads)
         if self._checkpointer is not None:
             rows = len(batch.outcomes) + len(written.enqueued) + len(written.claimed)
             rows += len(written.fired)
