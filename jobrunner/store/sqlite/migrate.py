@@ -1,11 +1,20 @@
 """The numbered migrations and the schema version, kept in a table of ours: the file's pragmas are the application's."""
 
+import asyncio
+import logging
 import sqlite3
 from importlib.resources import files
+from pathlib import Path
+from typing import Final
 
 from jobrunner.errors import SchemaTooNew
+from jobrunner.store.sqlite.writer import Writer
+
+logger = logging.getLogger("jobrunner")
 
 META = "CREATE TABLE IF NOT EXISTS jobrunner_meta (name TEXT PRIMARY KEY, value ANY) STRICT"
+MANY_ROWS: Final = 100_000
+"""From here on a migration takes long enough to be noticed."""
 
 
 def migrations() -> list[str]:
@@ -55,6 +64,44 @@ def migrate_one(conn: sqlite3.Connection) -> bool:
         (done + 1,),
     )
     return True
+
+
+async def bring_up_to_date(writer: Writer, path: Path) -> None:
+    """Apply the migrations that the file lacks, each in one transaction, and say so before.
+
+    Raises:
+        SchemaTooNew: see ``check``.
+    """
+    loop = asyncio.get_running_loop()
+    while await writer.read(check):
+        found, rows = await writer.read(_size)
+        level = logging.WARNING if rows > MANY_ROWS else logging.INFO
+        # A new index over two million rows was seen to take from one to five seconds.
+        logger.log(
+            level,
+            "%s: its tables go from version %d to %d, with %d rows at most; meanwhile nobody can write, which takes"
+            " some seconds per million rows",
+            path,
+            found,
+            found + 1,
+            rows,
+        )
+        began_s = loop.time()
+        await writer.write(migrate_one)
+        logger.log(level, "%s: version %d after %.1f s", path, found + 1, loop.time() - began_s)
+
+
+def _size(conn: sqlite3.Connection) -> tuple[int, int]:
+    """Return the version, and how many rows there are at most."""
+    found = version(conn)
+    if found == 0:
+        return 0, 0
+    # Of the numbers, since counting would read every row.
+    highest = conn.execute(
+        "SELECT coalesce(max(seq), 0) FROM jobrunner_jobs"
+        " UNION ALL SELECT coalesce(max(letter), 0) FROM jobrunner_dead_letters"
+    )
+    return found, sum(number for (number,) in highest)
 
 
 def try_to_write(conn: sqlite3.Connection) -> None:
