@@ -26,6 +26,8 @@ class DeadLetterPage:
 
     items: list[DeadLetter]
     next_cursor: str | None
+    complete: bool = True
+    """False if looking stopped before ``limit`` letters were found; ``next_cursor`` goes on from there."""
 
 
 class DeadLetters:
@@ -63,10 +65,14 @@ class DeadLetters:
             until: died before this instant.
             limit: at most that many, 1 to 1,000; ``page`` gives the rest.
         """
-        page = await self.page(
-            task=task, queue=queue, reason=reason, tag=tag, since=since, until=until, limit=limit
-        )
-        return page.items
+        where = filter_of(task=task, queue=queue, reason=reason, tag=tag, since=since, until=until)
+        found: list[DeadLetter] = []
+        page = await self._page(where, None, checked_limit(limit))
+        while True:
+            found += page.items
+            if page.next_cursor is None or len(found) == limit:
+                return found
+            page = await self._page(where, page.next_cursor, limit - len(found))
 
     async def page(
         self,
@@ -82,14 +88,18 @@ class DeadLetters:
     ) -> DeadLetterPage:
         """Return a page of dead letters; as ``list``, with the ``next_cursor`` of the page before.
 
+        It ends, not ``complete``, after about 100 ms, or when its arguments and tracebacks hold four million letters.
+
         Raises:
             InvalidCursor: no page gave it out.
         """
         where = filter_of(task=task, queue=queue, reason=reason, tag=tag, since=since, until=until)
-        page = await self._store.dead_letters(
-            where, before=read_cursor(cursor), limit=checked_limit(limit)
-        )
-        return DeadLetterPage([dead_letter_of(row) for row in page.rows], write_cursor(page.next))
+        return await self._page(where, cursor, checked_limit(limit))
+
+    async def _page(self, where: Filter, cursor: str | None, limit: int) -> DeadLetterPage:
+        page = await self._store.dead_letters(where, before=read_cursor(cursor), limit=limit)
+        items = [dead_letter_of(row) for row in page.rows]
+        return DeadLetterPage(items, write_cursor(page.next), page.complete)
 
     async def count(
         self,

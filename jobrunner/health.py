@@ -43,7 +43,9 @@ async def queues_in(store: Store, known: Iterable[str]) -> Sequence[QueueInfo]:
         for name, count in row.queues.items():
             slots[name] = slots.get(name, 0) + count
     stats = {one.name: one for one in await store.queues()}
-    empty = {name: QueueStats(name, False, 0, 0, 0, 0, None) for name in slots}
+    # Where counting stopped, it may have stopped before the jobs of a queue of which the store says nothing.
+    counted = all(one.complete for one in stats.values())
+    empty = {name: QueueStats(name, False, 0, 0, 0, 0, None, counted) for name in slots}
     return [
         QueueInfo(
             name=name,
@@ -54,6 +56,7 @@ async def queues_in(store: Store, known: Iterable[str]) -> Sequence[QueueInfo]:
             blocked=one.blocked,
             running=one.running,
             oldest_due_at=None if one.oldest_due_at is None else from_us(one.oldest_due_at),
+            complete=one.complete,
         )
         for name, one in sorted((empty | stats).items())
     ]

@@ -292,6 +292,8 @@ class QueueInfo:
     """Jobs of chains that wait for the one before them."""
     running: int
     oldest_due_at: datetime | None
+    complete: bool = True
+    """False if counting stopped: there are at least so many ``queued``, ``scheduled`` and ``blocked``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,6 +229,7 @@ class JobRow(NamedTuple):
     queue: str
     state: State
     args: str
+    """Empty in a list of jobs, which loads neither arguments nor results."""
     created_at: int
     run_at: int
     attempt: int
@@ -298,6 +299,8 @@ class QueueStats(NamedTuple):
     running: int
     oldest_due_at: int | None
     """When the longest-waiting queued job became due."""
+    complete: bool = True
+    """False if counting stopped, so that there may be more than the counts say."""
 
 
 class WorkerRow(NamedTuple):

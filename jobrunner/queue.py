@@ -56,6 +56,8 @@ class JobPage:
 
     items: list[Job[Any]]
     next_cursor: str | None
+    complete: bool = True
+    """False if looking stopped before ``limit`` jobs were found; ``next_cursor`` goes on from there."""
 
 
 class JobQueue:
@@ -316,6 +318,9 @@ class JobQueue:
     ) -> JobPage:
         """Return a page of jobs (dead letters have a list of their own), newest first.
 
+        Where few of many jobs fit, a page ends after about 100 ms with those found, perhaps none, and is not
+        ``complete``. The last page is the one without a ``next_cursor``.
+
         Args:
             since: created at this instant or later.
             until: created before this instant.
@@ -330,7 +335,8 @@ class JobQueue:
             task=task, queue=queue, state=state, tag=tag, key=key, since=since, until=until
         )
         page = await self._store.jobs(where, before=read_cursor(cursor), limit=checked_limit(limit))
-        return JobPage([job_of(row, (), self) for row in page.rows], write_cursor(page.next))
+        items = [job_of(row, (), self) for row in page.rows]
+        return JobPage(items, write_cursor(page.next), page.complete)
 
     # -- results -------------------------------------------------------------------------
 
@@ -397,7 +403,11 @@ class JobQueue:
     # -- queues and health ------------------------------------------------------------------
 
     async def queues(self) -> Sequence[QueueInfo]:
-        """Return every queue that is served, paused, or holds jobs, by name."""
+        """Return every queue that is served, paused, or holds jobs, by name.
+
+        Counting stops at 10,000 jobs (of scheduled and blocked ones over all queues), or after some 10 ms; then a queue
+        is not ``complete``.
+        """
         return await queues_in(self._store, self._queues)
 
     async def pause(self, name: str) -> None:

@@ -113,6 +113,8 @@ class Worker:
         self._unknown: dict[str, int] = {}
         self._reported_unknown: set[str] = set()
         self._last: dict[str, float] = {}
+        self._busy: dict[str, asyncio.Task[None]] = {}
+        """Chores under way."""
         self._clocks: tuple[int, float] | None = None
 
     # -- life --------------------------------------------------------------------
@@ -163,8 +165,10 @@ class Worker:
             await asyncio.wait([self._stopping])
         await self._ticker.stop()
         if self._chores is not None:
-            self._chores.cancel()
-            await asyncio.wait([self._chores])
+            chores = [self._chores, *self._busy.values()]
+            for chore in chores:
+                chore.cancel()
+            await asyncio.wait(chores)
         await self._committer.close()
         if self._supervisor is not None:
             self._supervisor.close()
@@ -207,37 +211,51 @@ class Worker:
         while True:
             rung = self._rung.is_set()
             self._rung.clear()
-            await self.do_chores(rung=rung)
+            self._begin_chores(rung=rung)
             try:
                 async with asyncio.timeout(TICK_S):
                     await self._rung.wait()
             except TimeoutError:
                 pass
 
-    async def do_chores(self, *, rung: bool = False) -> None:
-        """Do the chores whose time has come; one that fails is logged and keeps no other from its turn.
+    async def do_chores(self) -> None:
+        """Do the chores whose time has come, and return when all of them are through."""
+        await self._end_of_chores()
+        self._begin_chores()
+        await self._end_of_chores()
+
+    async def _end_of_chores(self) -> None:
+        if self._busy:
+            await asyncio.wait(self._busy.values())
+
+    def _begin_chores(self, *, rung: bool = False) -> None:
+        """Begin the chores whose time has come, side by side: one that waits or is long keeps no other from its turn.
 
         Args:
             rung: somebody has rung the bell.
         """
         self._check_clock()
-        thorough = self._is_time("thorough", THOROUGH_S)
-        await self._try("recover", lambda: self.recover(thorough=thorough))
-        await self._try("upkeep", self._store.upkeep)
-        if self._is_time("peers", PEERS_S):
-            await self._try("peers", self.refresh_peers)
+        self._begin("recover", 0, self._recover)
+        self._begin("upkeep", 0, self._store.upkeep)
+        self._begin("peers", PEERS_S, self.refresh_peers)
         if self._supervisor is None:
             return
+        if rung:
+            self._last.pop("cancels", None)
         if self._is_time("poll", POLL_S) or rung:
             self._supervisor.look(suspects=True)
             self._supervisor.look_for_disobedient()
-            await self._try("cancels", self.obey_cancels)
-        if self._is_time("beat", BEAT_S):
-            await self._try("beat", self._beat)
-        if self._is_time("unknown", UNKNOWN_S):
-            await self._try("unknown", self.look_for_unknown)
-        if self._is_time("prune", PRUNE_S):
-            await self._try("prune", self.prune)
+        self._begin("cancels", POLL_S, self.obey_cancels)
+        self._begin("beat", BEAT_S, self._beat)
+        self._begin("unknown", UNKNOWN_S, self.look_for_unknown)
+        self._begin("prune", PRUNE_S, self.prune)
+
+    def _begin(self, chore: str, every_s: float, do: Callable[[], Awaitable[object]]) -> None:
+        """Begin a chore if it is time and it is not at it already; then its time is when it is through."""
+        if chore not in self._busy and self._is_time(chore, every_s):
+            task = asyncio.create_task(self._try(chore, do), name=f"jobrunner-{chore}")
+            self._busy[chore] = task
+            task.add_done_callback(lambda _: self._busy.pop(chore))
 
     def _is_time(self, chore: str, every_s: float) -> bool:
         now_s = asyncio.get_running_loop().time()
@@ -271,6 +289,9 @@ class Worker:
                 way = "forward" if step_s > 0 else "back"
                 logger.warning("the clock was set %s by %.1f s", way, abs(step_s))
         self._clocks = now, now_s
+
+    async def _recover(self) -> None:
+        await self.recover(thorough=self._is_time("thorough", THOROUGH_S))
 
     async def recover(self, *, thorough: bool) -> None:
         """Take the jobs of dead workers away from them, so that they run again."""
@@ -342,7 +363,8 @@ class Worker:
                     task,
                     self._settings.unknown_task_after_us / (3600 * SECOND_US),
                 )
-            await self._bury_unknown(queue, task, too_old, now)
+            if due_since < too_old:
+                await self._bury_unknown(queue, task, too_old, now)
         self._unknown = unknown
         self._reported_unknown &= set(unknown)
 

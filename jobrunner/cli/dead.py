@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from jobrunner.cli.filters import REASONS, page, which
+from jobrunner.cli.filters import REASONS, listed, page, which
 from jobrunner.cli.place import Place, as_json, at_place
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ def list_letters(place: Place, *, as_json: bool, **where: Any) -> None:
 async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
     from jobrunner.cli.output import letter_fields, say_json, say_table
 
-    found = await desk.queue.dead_letters.page(**where)
+    found, after = await listed(desk.queue.dead_letters.page, **where)
     if as_json:
-        items = [letter_fields(letter) for letter in found.items]
-        say_json({"items": items, "next_cursor": found.next_cursor})
+        items = [letter_fields(letter) for letter in found]
+        say_json({"items": items, "next_cursor": after, "complete": True})
         return
     say_table(
         ("id", "task", "reason", "attempt", "died", "error"),
@@ -51,12 +51,12 @@ async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
                 one.died_at,
                 _in_a_line(one.error_type, one.error),
             )
-            for one in found.items
+            for one in found
         ],
         empty="no dead letters fit",
     )
-    if found.next_cursor is not None:
-        click.echo(f"more: --cursor {found.next_cursor}", err=True)
+    if after is not None:
+        click.echo(f"more: --cursor {after}", err=True)
 
 
 def _in_a_line(kind: str | None, error: str | None) -> str:

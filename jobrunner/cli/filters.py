@@ -1,10 +1,13 @@
 """The options that say which jobs or dead letters are meant."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import click
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 REASONS: Final = ("exhausted", "buried", "not_retryable", "lost", "unknown_task", "invalid_args")
 STATES: Final = (
@@ -73,3 +76,25 @@ def page(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Rows at most."
     )(command)
+
+
+class PageOf(Protocol[T_co]):
+    """A page of jobs or dead letters."""
+
+    @property
+    def items(self) -> Sequence[T_co]: ...
+    @property
+    def next_cursor(self) -> str | None: ...
+
+
+async def listed(
+    pages: Callable[..., Awaitable[PageOf[T]]], *, limit: int, cursor: str | None, **where: Any
+) -> tuple[list[T], str | None]:
+    """Return what fits and the cursor of the page after; where looking stops early, go on."""
+    found: list[T] = []
+    while True:
+        page = await pages(limit=limit - len(found), cursor=cursor, **where)
+        found += page.items
+        cursor = page.next_cursor
+        if cursor is None or len(found) == limit:
+            return found, cursor

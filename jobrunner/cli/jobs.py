@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobrunner.cli import exits
-from jobrunner.cli.filters import STATES, page, which
+from jobrunner.cli.filters import STATES, listed, page, which
 from jobrunner.cli.place import Place, as_json, at_place
 
 if TYPE_CHECKING:
@@ -34,22 +34,21 @@ def list_jobs(place: Place, *, as_json: bool, **where: Any) -> None:
 async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
     from jobrunner.cli.output import job_fields, say_json, say_table
 
-    found = await desk.queue.list(**where)
+    found, after = await listed(desk.queue.list, **where)
     if as_json:
-        say_json(
-            {"items": [job_fields(job) for job in found.items], "next_cursor": found.next_cursor}
-        )
+        items = [job_fields(job) for job in found]
+        say_json({"items": items, "next_cursor": after, "complete": True})
         return
     say_table(
         ("id", "task", "queue", "state", "attempt", "due", "key", "tag", "after"),
         [
             (j.id, j.task, j.queue, j.state, j.attempt, j.run_at, j.key, j.tag, j.after)
-            for j in found.items
+            for j in found
         ],
         empty="no jobs fit",
     )
-    if found.next_cursor is not None:
-        click.echo(f"more: --cursor {found.next_cursor}", err=True)
+    if after is not None:
+        click.echo(f"more: --cursor {after}", err=True)
 
 
 @jobs.command("show")

@@ -108,7 +108,7 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty
 
 
 def say_queues(queues: Iterable[QueueInfo]) -> None:
-    """Print the table of queues."""
+    """Print the table of queues; where counting stopped, ``10000+`` says that there may be more."""
     say_table(
         ("queue", "slots", "paused", "queued", "scheduled", "blocked", "running", "oldest due"),
         [
@@ -116,9 +116,10 @@ def say_queues(queues: Iterable[QueueInfo]) -> None:
                 q.name,
                 q.slots,
                 q.paused,
-                q.queued,
-                q.scheduled,
-                q.blocked,
+                *(
+                    count if q.complete else f"{count}+"
+                    for count in (q.queued, q.scheduled, q.blocked)
+                ),
                 q.running,
                 q.oldest_due_at,
             )

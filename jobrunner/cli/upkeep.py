@@ -55,26 +55,11 @@ def _file(store: Path, destination: Path, *, force: bool) -> Path:
 
 
 async def _backup(desk: "Desk", destination: Path, *, as_json: bool) -> None:
-    import asyncio
-    import threading
-
     from jobrunner.cli.output import say_json
     from jobrunner.cli.progress import Progress
 
-    broken_off = threading.Event()
-
-    def on_progress(done: int, total: int) -> None:
-        if broken_off.is_set():
-            raise InterruptedError
-        progress.update(done, total)
-
     with Progress("pages") as progress:
-        try:
-            await desk.store.backup(destination, on_progress)
-        except asyncio.CancelledError:
-            # A thread copies, and hears of nothing but this; the store's close waits for it.
-            broken_off.set()
-            raise
+        await desk.store.backup(destination, progress.update)
     size = destination.stat().st_size  # noqa: ASYNC240 - nothing else runs on this loop
     if as_json:
         say_json({"store": desk.store.path, "backup": destination, "bytes": size})

@@ -26,6 +26,10 @@ FOLLOWER_ID = "01936d2c-7a40-7c3e-9d55-7a1d2e3f4b5c"
 MOMENT = "2026-11-22T08:00:00Z"
 
 PAGE_LIMIT = 200
+COMPLETE = (
+    "False if looking stopped early, so that there are fewer entries than `limit`, perhaps none: `next_cursor` goes on"
+    " from there. Where few of many entries fit, a page ends after about 100 ms."
+)
 
 
 def _written_as_iso(value: object) -> object:
@@ -196,6 +200,7 @@ class JobPageBody(Answer):
 
     items: list[JobSummaryBody]
     next_cursor: str | None = Field(description="For the page after; null on the last one.")
+    complete: bool = Field(description=COMPLETE)
 
 
 class CancelledBody(Answer):
@@ -280,6 +285,7 @@ class DeadLetterPageBody(Answer):
 
     items: list[DeadLetterSummaryBody]
     next_cursor: str | None = Field(description="For the page after; null on the last one.")
+    complete: bool = Field(description=COMPLETE)
 
 
 class ReplayBody(Request):
@@ -335,7 +341,7 @@ class ReplayedBody(Answer):
         json_schema_extra={"examples": [{"matched": 12, "replayed": 11, "dry_run": False}]},
     )
 
-    matched: int = Field(description="Dead letters that the filter met.")
+    matched: int = Field(description="Dead letters that the filter met; counted up to a million.")
     replayed: int = Field(
         description="Of these, put back; those whose key an unfinished job holds stay where they are."
     )
@@ -364,6 +370,11 @@ class QueueBody(Answer):
     running: int = Field(examples=[2])
     oldest_due_at: datetime | None = Field(
         description="Since when the longest-waiting queued job is due."
+    )
+    complete: bool = Field(
+        description="False if counting stopped, at 10,000 or when it took too long: there are at least so many"
+        " `queued`, `scheduled` and `blocked`.",
+        examples=[True],
     )
 
 

@@ -63,6 +63,8 @@ class Page(NamedTuple):
 
     rows: Sequence[JobRow]
     next: int | None
+    complete: bool = True
+    """False if the page ends before its limit, though there may be more: the next one goes on from there."""
 
 
 class Session(Protocol):
@@ -291,19 +293,31 @@ class Store(Protocol):
     # -- lists ------------------------------------------------------------------------
 
     async def jobs(self, where: Filter, *, before: int | None, limit: int) -> Page:
-        """Return jobs (not dead letters), newest first by ``seq``, older than ``before``."""
+        """Return jobs (not dead letters), newest first by ``seq``, older than ``before``.
+
+        Their arguments and results are left out. Where few rows fit, a page ends after about 100 ms with those found,
+        not ``complete``; whoever follows ``next`` reaches the end. No list keeps another method waiting.
+        """
         ...
 
     async def dead_letters(self, where: Filter, *, before: int | None, limit: int) -> Page:
-        """Return dead letters not replayed with edited arguments, last died first; the cursor is opaque."""
+        """Return dead letters not replayed with edited arguments, last died first; the cursor is opaque.
+
+        A page ends, not ``complete``, as one of jobs does; also when its rows hold about four million letters.
+        """
         ...
 
     async def count_dead_letters(self, where: Filter, *, cap: int) -> int:
-        """Count the dead letters that ``where`` means, at most ``cap``."""
+        """Count the dead letters that ``where`` means, at most ``cap``; keeps no other method waiting."""
         ...
 
     async def queues(self) -> Sequence[QueueStats]:
-        """Return every queue that holds unfinished jobs or is paused; each count stops at 100,000."""
+        """Return every queue that holds unfinished jobs or is paused.
+
+        Counting stops at 10,000 (of scheduled and blocked jobs over all queues), and earlier if it takes too long for
+        a look; then the queue is not ``complete``. One that holds only scheduled or blocked jobs is missing if counting
+        stopped before they were reached.
+        """
         ...
 
     async def waiting_tasks(self) -> Sequence[tuple[str, str, int]]:

@@ -16,6 +16,7 @@ from tests.factories import (
     enqueue,
     make_dead,
     new,
+    row_of,
     settle,
     succeeded,
 )
@@ -34,7 +35,7 @@ async def ids(
         before = one.next
         if before is None:
             return found
-        assert len(one.rows) == limit
+        assert len(one.rows) == limit or not one.complete
 
 
 async def test_jobs_are_listed_newest_first_and_dead_letters_are_not_among_them(
@@ -177,6 +178,21 @@ async def test_count_dead_letters_stops_at_the_cap(store: Store) -> None:
         5,
         5,
     ]
+
+
+async def test_list_of_jobs_leaves_arguments_and_results_out(store: Store) -> None:
+    done = await claim_one(store, new(args='{"a":1}'))
+    await settle(store, succeeded(done, "2"))
+    (row,) = (await store.jobs(Filter(), before=None, limit=9)).rows
+    whole = await row_of(store, done.id)
+    assert (whole.args, whole.result) == ('{"a":1}', "2")
+    assert row == whole._replace(args="", result=None)
+
+
+async def test_list_of_dead_letters_holds_what_a_replay_would_run_with(store: Store) -> None:
+    letter = await make_dead(store, new(args='{"a":1}'))
+    (row,) = (await store.dead_letters(Filter(), before=None, limit=9)).rows
+    assert row == letter
 
 
 async def test_lists_of_an_empty_store_are_empty(store: Store) -> None:

@@ -1,7 +1,5 @@
 """Queues: paused and resumed, and what they hold."""
 
-import pytest
-
 from jobrunner.model import QueueStats, chained
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
@@ -105,16 +103,16 @@ async def test_queues_counts_suspects_as_queued(rig: Rig) -> None:
     assert await rig.store.queues() == [QueueStats("default", False, 1, 0, 0, 0, NOW)]
 
 
-@pytest.mark.slow  # so many have to be stored first
-async def test_queues_stops_each_count_at_100_000(store: Store) -> None:
-    many = 100_001
-    await store.write(Round(NOW, enqueues=[new(run_at=NOW + HOUR) for _ in range(many)]))
+async def test_queues_stops_counting_and_says_so(store: Store) -> None:
+    """How far it counts within its time depends on the machine; what is said is never too much."""
+    many = 10_001
+    later = [new(queue="later", run_at=NOW + HOUR) for _ in range(many)]
     await store.write(Round(NOW, enqueues=[new() for _ in range(many)]))
-    (default,) = await store.queues()
-    assert (default.queued, default.scheduled) == (100_000, 100_000)
-    await store.write(Round(NOW, enqueues=chained([new() for _ in range(many + 1)])))
-    (default,) = await store.queues()
-    assert default.blocked == 100_000
+    await store.write(Round(NOW, enqueues=later))
+    default, waiting = await store.queues()
+    assert (default.complete, waiting.complete) == (False, False)
+    assert 100 <= default.queued <= 10_000
+    assert 100 <= waiting.scheduled <= 10_000
 
 
 async def test_waiting_tasks_names_each_pair_with_queued_jobs(store: Store) -> None:

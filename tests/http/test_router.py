@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from jobrunner import ConfigurationError, Job, JobRunner, NotRunning
 from jobrunner.fastapi import JobQueue, Queue, SyncQueue, bearer, get_queue
+from jobrunner.store.sqlite import readers, reads, walks
 from tests.http.conftest import NOBODY, PATIENCE_S, TOKEN, Site
 
 CANARY = "canary-7f3a"
@@ -44,6 +45,45 @@ def test_list_by_pages_gives_every_job_once(site: Site) -> None:
         if cursor is None:
             break
     assert seen == stored[::-1]
+
+
+def test_list_that_stops_early_says_so_and_its_cursor_goes_on(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rare = site.waiting()
+    later = site.jobs.tasks["greet"].options(delay=3600, tag="many")
+
+    async def fill() -> None:
+        await site.jobs.enqueue_many([later.call("ada") for _ in range(1_100)])
+
+    site.call(fill)
+    monkeypatch.setattr(walks, "STEP_S", 0.0)
+    monkeypatch.setattr(readers, "PAGE_S", 0.0)
+    monkeypatch.setattr(reads, "COUNT_S", -1.0)
+    until = (rare.created_at + timedelta(microseconds=1)).isoformat()
+    first = site.client.get("/jobs", params={"until": until}).json()
+    assert (first["items"], first["complete"]) == ([], False)
+    cursor = first["next_cursor"]
+    rest = site.client.get("/jobs", params={"until": until, "cursor": cursor}).json()
+    assert [item["id"] for item in rest["items"]] == [rare.id]
+    assert (rest["next_cursor"], rest["complete"]) == (None, True)
+    (default,) = (
+        one
+        for one in site.client.get("/jobs/queues").json()["items"]
+        if one["name"] == rare.queue and one["complete"] is False
+    )
+    assert default["scheduled"] == 100
+
+
+def test_page_of_heavy_dead_letters_ends_early_and_its_cursor_goes_on(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = site.dead(), site.dead()
+    monkeypatch.setattr(reads, "PAGE_ROOM", 1)
+    page = site.client.get("/jobs/dead-letters").json()
+    assert ([item["id"] for item in page["items"]], page["complete"]) == ([second], False)
+    page = site.client.get("/jobs/dead-letters", params={"cursor": page["next_cursor"]}).json()
+    assert [item["id"] for item in page["items"]] == [first]
 
 
 def test_list_by_each_filter_gives_what_fits(site: Site) -> None:

@@ -186,3 +186,22 @@ async def test_file_of_version_3_goes_on(version_3: Path) -> None:
         assert (await row_of(store, made.id)).seq > max(job.seq for job in claimed)
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize(("many", "level"), [(0, "WARNING"), (100_000, "INFO")])
+async def test_migration_says_beforehand_that_it_takes_its_time(
+    version_3: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    many: int,
+    level: str,
+) -> None:
+    monkeypatch.setattr(migrate, "MANY_ROWS", many)
+    caplog.set_level("INFO", "jobrunner")
+    store = SqliteStore(version_3)
+    await store.open()
+    await store.close()
+    said = [record for record in caplog.records if "version" in record.getMessage()]
+    assert [record.levelname for record in said] == [level] * 2
+    assert "its tables go from version 3 to 4" in said[0].getMessage()
+    assert "version 4 after" in said[1].getMessage()

@@ -48,7 +48,12 @@ class Connection:
 
     @classmethod
     async def open(
-        cls, path: Path, *, durability: str = "full", read_only: bool = False
+        cls,
+        path: Path,
+        *,
+        durability: str = "full",
+        read_only: bool = False,
+        cache_kib: int = 8_192,
     ) -> "Connection":
         """Open the file with the pragmas that keep the store's promises; on an error nothing stays open.
 
@@ -56,6 +61,7 @@ class Connection:
             path: the database file.
             durability: ``"full"`` syncs at each commit; ``"normal"`` may lose the last commits at a power cut.
             read_only: refuse every write.
+            cache_kib: pages that it keeps in memory.
         """
         connection = aiosqlite.connect(
             path,
@@ -69,7 +75,7 @@ class Connection:
         self = cls(connection, path, read_only=read_only)
         try:
             await connection
-            await self.run(_set_pragmas, durability, read_only)
+            await self.run(_set_pragmas, durability, read_only, cache_kib)
         except BaseException as error:
             await connection.close()
             if isinstance(error, sqlite3.Error):
@@ -105,7 +111,9 @@ class Connection:
         await self._connection.close()
 
 
-def _set_pragmas(conn: sqlite3.Connection, durability: str, read_only: bool) -> None:
+def _set_pragmas(
+    conn: sqlite3.Connection, durability: str, read_only: bool, cache_kib: int
+) -> None:
     # Reading the schema first: a file that is not SQLite must be refused before anything is written to it.
     conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     for pragma in (
@@ -119,7 +127,7 @@ def _set_pragmas(conn: sqlite3.Connection, durability: str, read_only: bool) -> 
         "temp_store = MEMORY",
         "trusted_schema = OFF",
         "cell_size_check = ON",
-        "cache_size = -8192",
+        f"cache_size = -{cache_kib}",
         f"query_only = {'ON' if read_only else 'OFF'}",
     ):
         conn.execute(f"PRAGMA {pragma}")

@@ -3,14 +3,15 @@
 import json
 import sqlite3
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from jobrunner.errors import AlreadyReplayed, JobNotFound, KeyTaken
 from jobrunner.model import DeadReason, Enqueue, Enqueued, Filter
 from jobrunner.store.protocol import Replayed, Slice
-from jobrunner.store.sqlite import chains
+from jobrunner.store.sqlite import chains, reads, walks
 from jobrunner.store.sqlite.inserts import insert_queued
-from jobrunner.store.sqlite.reads import letters_where
 from jobrunner.store.sqlite.statements import BURY_WAITING, FIND_BY_KEY, KEY_IS_TAKEN
+from jobrunner.store.sqlite.walks import Place, Rows
 
 # The lease travels along and never goes back, so that an outcome from an earlier life stays fenced out; the row keeps
 # its seq, under which its history lies.
@@ -94,20 +95,28 @@ def replay_all(
     tasks: Collection[str] | None,
 ) -> Replayed:
     """Replay one slice of the dead letters that ``where`` means."""
-    clause, values = letters_where(where, before)
+    rows = reads.letters(where)
     if tasks is not None:
-        clause = f"{clause} AND task IN (SELECT value FROM json_each(?))"
-        values.append(json.dumps(sorted(tasks)))
-    letters = [
-        letter
-        for (letter,) in conn.execute(
-            f"SELECT letter FROM jobrunner_dead_letters {clause} ORDER BY letter DESC LIMIT ?",
-            (*values, limit),
-        ).fetchall()
-    ]
-    replayed = len(_put_back(conn, letters, now))
-    cursor = letters[-1] if len(letters) == limit else None
-    return Replayed(replayed, len(letters) - replayed, cursor)
+        rows = rows._replace(
+            test=f"{rows.test} AND task IN (SELECT value FROM json_each(?))",
+            values=(*rows.values, json.dumps(sorted(tasks))),
+        )
+    found = _slice(conn, rows, before, limit)
+    replayed = len(_put_back(conn, [letter for letter, _ in found.rows], now))
+    return Replayed(replayed, len(found.rows) - replayed, found.cursor)
+
+
+class _Slice(NamedTuple):
+    rows: list[tuple[int, int]]
+    """Letter and seq."""
+    cursor: int | None
+
+
+def _slice(conn: sqlite3.Connection, rows: Rows, before: int | None, limit: int) -> _Slice:
+    """Find one slice: in a single step, since nobody else can write meanwhile."""
+    place = None if before is None else Place(before)
+    found = walks.step(conn, rows, "seq", place, limit=limit)
+    return _Slice(found.rows, found.place.before if found.place is not None else None)
 
 
 def delete(conn: sqlite3.Connection, id: str) -> bool:
@@ -121,16 +130,15 @@ def delete(conn: sqlite3.Connection, id: str) -> bool:
 
 def delete_all(conn: sqlite3.Connection, where: Filter, before: int | None, limit: int) -> Slice:
     """Delete one slice of the dead letters that ``where`` means."""
-    clause, values = letters_where(where, before)
-    rows = conn.execute(
-        f"SELECT letter, seq FROM jobrunner_dead_letters {clause} ORDER BY letter DESC LIMIT ?",
-        (*values, limit),
-    ).fetchall()
+    found = _slice(conn, reads.letters(where), before, limit)
     conn.executemany(
-        "DELETE FROM jobrunner_dead_letters WHERE letter = ?", [(letter,) for letter, _ in rows]
+        "DELETE FROM jobrunner_dead_letters WHERE letter = ?",
+        [(letter,) for letter, _ in found.rows],
     )
-    conn.executemany("DELETE FROM jobrunner_attempts WHERE job = ?", [(seq,) for _, seq in rows])
-    return Slice(len(rows), rows[-1][0] if len(rows) == limit else None)
+    conn.executemany(
+        "DELETE FROM jobrunner_attempts WHERE job = ?", [(seq,) for _, seq in found.rows]
+    )
+    return Slice(len(found.rows), found.cursor)
 
 
 def bury_waiting(

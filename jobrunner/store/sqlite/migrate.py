@@ -4,18 +4,23 @@ The version is a row, and a row can be lost: a test fixture that empties all tab
 themselves then tell which version they are.
 """
 
+import asyncio
 import contextlib
 import logging
 import sqlite3
 from collections.abc import Iterator
 from importlib.resources import files
-from typing import Any, TypeGuard
+from pathlib import Path
+from typing import Any, Final, TypeGuard
 
 from jobrunner.errors import SchemaTooNew, StoreCorrupt
+from jobrunner.store.sqlite.writer import Writer
 
 logger = logging.getLogger("jobrunner")
 
 META = "CREATE TABLE IF NOT EXISTS jobrunner_meta (name TEXT PRIMARY KEY, value ANY) STRICT"
+MANY_ROWS: Final = 100_000
+"""From here on a migration takes long enough to be noticed."""
 
 
 def migrations() -> list[str]:
@@ -146,6 +151,48 @@ def note(conn: sqlite3.Connection, done: int) -> None:
         " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         (done,),
     )
+
+
+async def bring_up_to_date(writer: Writer, path: Path) -> None:
+    """Apply the migrations that the file lacks, each in one transaction, and say so before.
+
+    Raises:
+        SchemaTooNew: see ``check``.
+    """
+    loop = asyncio.get_running_loop()
+    while await writer.read(check):
+        found, rows = await writer.read(_size)
+        if found == len(migrations()):
+            # Only the row of the version is missing, which needs no time.
+            await writer.write(migrate_one)
+            continue
+        level = logging.WARNING if rows > MANY_ROWS else logging.INFO
+        # A new index over two million rows was seen to take from one to five seconds.
+        logger.log(
+            level,
+            "%s: its tables go from version %d to %d, with %d rows at most; meanwhile nobody can write, which takes"
+            " some seconds per million rows",
+            path,
+            found,
+            found + 1,
+            rows,
+        )
+        began_s = loop.time()
+        await writer.write(migrate_one)
+        logger.log(level, "%s: version %d after %.1f s", path, found + 1, loop.time() - began_s)
+
+
+def _size(conn: sqlite3.Connection) -> tuple[int, int]:
+    """Return the version, and how many rows there are at most."""
+    found = version(conn)
+    if found == 0:
+        return 0, 0
+    # Of the numbers, since counting would read every row.
+    highest = conn.execute(
+        "SELECT coalesce(max(seq), 0) FROM jobrunner_jobs"
+        " UNION ALL SELECT coalesce(max(letter), 0) FROM jobrunner_dead_letters"
+    )
+    return found, sum(number for (number,) in highest)
 
 
 def try_to_write(conn: sqlite3.Connection) -> None:

@@ -82,9 +82,9 @@ def rows(
     conn: sqlite3.Connection, task: str | None, after: str | None, limit: int
 ) -> Sequence[ScheduleRow]:
     """Return schedules by id."""
+    of_task, values = ("", ()) if task is None else ("task = ? AND", (task,))
     found = conn.execute(
-        f"{_SELECT} WHERE id > ? AND (? IS NULL OR task = ?) ORDER BY id LIMIT ?",
-        (after or "", task, task, limit),
+        f"{_SELECT} WHERE {of_task} id > ? ORDER BY id LIMIT ?", (*values, after or "", limit)
     )
     return [_row(row) for row in found]
 

@@ -1,4 +1,4 @@
-"""The SQLite store: one writer connection, one reader, the turnstile before each transaction, and the workers' locks.
+"""The SQLite store: one writer connection, the readers, the turnstile before each transaction, and the workers' locks.
 
 Only SQLite ever opens the database file, its ``-wal`` or its ``-shm``: closing any descriptor of them would drop
 SQLite's own locks.  What this module opens lies in the folder beside it.
@@ -51,9 +51,9 @@ from jobrunner.store.sqlite import (
 from jobrunner.store.sqlite.bare import Home
 from jobrunner.store.sqlite.checkpoint import Checkpointer
 from jobrunner.store.sqlite.claims import Heads
-from jobrunner.store.sqlite.connection import Connection, look
 from jobrunner.store.sqlite.doorbell import Doorbell, ring
 from jobrunner.store.sqlite.place import check_place, create, folder_of, make_folder, path_of
+from jobrunner.store.sqlite.readers import Readers
 from jobrunner.store.sqlite.recovery import Recovery
 from jobrunner.store.sqlite.turns import Turns
 from jobrunner.store.sqlite.watching import Watch
@@ -73,7 +73,7 @@ class SqliteStore:
         self._opened_in = generation()
         self._claim: files.StoreClaim | None = None
         self._writer: Writer | None = None
-        self._reader: Connection | None = None
+        self._readers: Readers | None = None
         self._checkpointer: Checkpointer | None = None
         self._identity: files.FileIdentity | None = None
         self._sessions: Home | None = None
@@ -96,12 +96,11 @@ class SqliteStore:
             make_folder(self.path)
             create(self.path)
             self._writer = await Writer.open(self.path, self._folder, self.durability)
-            while await self._writer.read(migrate.check):
-                await self._writer.write(migrate.migrate_one)
+            await migrate.bring_up_to_date(self._writer, self.path)
             await self._writer.write(migrate.try_to_write)
             await kernel.make_sure_of_one(self._writer, self.path, self._folder)
             self._claim.pin()
-            self._reader = await Connection.open(self.path, read_only=True)
+            self._readers = await Readers.open(self.path)
             self._checkpointer = Checkpointer(self.path, self._folder, self._writer.checkpoint)
             self._identity = files.FileIdentity.of(self.path)
             self._sessions = Home(self._identity, self.durability, Watch(self.get))
@@ -120,9 +119,9 @@ class SqliteStore:
         if self._checkpointer is not None:
             await self._checkpointer.close()
             self._checkpointer = None
-        if self._reader is not None:
-            reader, self._reader = self._reader, None
-            await reader.close()
+        if self._readers is not None:
+            readers, self._readers = self._readers, None
+            await readers.close()
         if self._writer is not None:
             writer, self._writer = self._writer, None
             await writer.close()
@@ -149,13 +148,13 @@ class SqliteStore:
         return self._writer
 
     async def _read(self, function: Callable[..., T], *args: Any) -> T:
-        return await self._open_reader().run(look, function, *args)
+        return await self._open_readers().read(function, *args)
 
-    def _open_reader(self) -> Connection:
+    def _open_readers(self) -> Readers:
         refuse_forked(self._opened_in)
-        if self._reader is None:
+        if self._readers is None:
             raise StoreUnavailable(f"{self.path} is not open")
-        return self._reader
+        return self._readers
 
     # -- the hot path -----------------------------------------------------------------
 
@@ -273,15 +272,19 @@ class SqliteStore:
 
     async def jobs(self, where: Filter, *, before: int | None, limit: int) -> Page:
         """See ``Store.jobs``."""
-        return await self._read(reads.jobs, where, before, limit)
+        found = await self._open_readers().page(reads.jobs, where, before=before, limit=limit)
+        return Page([JobRow(*row) for row in found.rows], found.next, found.complete)
 
     async def dead_letters(self, where: Filter, *, before: int | None, limit: int) -> Page:
         """See ``Store.dead_letters``."""
-        return await self._read(reads.dead_letters, where, before, limit)
+        found = await self._open_readers().page(
+            reads.dead_letters, where, before=before, limit=limit, room=reads.PAGE_ROOM
+        )
+        return Page([JobRow(*row[1:]) for row in found.rows], found.next, found.complete)
 
     async def count_dead_letters(self, where: Filter, *, cap: int) -> int:
         """See ``Store.count_dead_letters``."""
-        return await self._read(reads.count_dead_letters, where, cap)
+        return await self._open_readers().count(reads.count_dead_letters, where, cap=cap)
 
     async def queues(self) -> Sequence[QueueStats]:
         """See ``Store.queues``."""
@@ -347,11 +350,11 @@ class SqliteStore:
         self, *, task: str | None, after: str | None, limit: int
     ) -> Sequence[ScheduleRow]:
         """See ``Store.schedules``."""
-        return await self._read(schedules.rows, task, after, limit)
+        return await self._open_readers().read_list(schedules.rows, task, after, limit)
 
     async def declared_schedules(self) -> Sequence[ScheduleRow]:
         """See ``Store.declared_schedules``."""
-        return await self._read(schedules.declared)
+        return await self._open_readers().read_list(schedules.declared)
 
     async def due_schedules(
         self, tasks: frozenset[str], *, now: int, limit: int
@@ -365,7 +368,7 @@ class SqliteStore:
 
     async def ticks(self, id: str, *, limit: int) -> Sequence[TickRow]:
         """See ``Store.ticks``."""
-        return await self._read(schedules.ticks, id, limit)
+        return await self._open_readers().read_list(schedules.ticks, id, limit)
 
     async def prune_ticks(self, *, before: int, limit: int) -> int:
         """See ``Store.prune_ticks``."""
@@ -375,7 +378,7 @@ class SqliteStore:
 
     async def backup(self, destination: Path, on_progress: Callable[[int, int], None]) -> None:
         """Write a whole and consistent copy, while everybody goes on writing; see ``copy.backup``."""
-        await self._open_reader().run(copy.backup, self.path, destination, on_progress)
+        await self._open_readers().backup(destination, on_progress)
 
     async def vacuum(self) -> None:
         """Give back the room that deleted rows have left; nobody else writes meanwhile.
@@ -416,10 +419,18 @@ class SqliteStore:
         limit: int,
     ) -> int:
         """See ``Store.prune``."""
-        surplus = await self._read(upkeep.surplus_before, keep_finished)
-        return await self._write(
-            upkeep.prune, finished_before, by_task, died_before, surplus, limit
-        )
+        readers = self._open_readers()
+        surplus = await readers.read_list(upkeep.surplus, keep_finished)
+        due = upkeep.Due(finished_before, by_task, surplus)
+        jobs: list[int] = []
+        place: upkeep.End | None = upkeep.OLDEST
+        while place is not None and len(jobs) < limit:
+            found, place = await readers.read_list(upkeep.finished, due, place, limit - len(jobs))
+            jobs += found
+        letters = await readers.read_list(upkeep.dead_letters, died_before, limit - len(jobs))
+        if not jobs and not letters:
+            return 0
+        return await self._write(upkeep.delete, jobs, letters)
 
     async def upkeep(self) -> None:
         """See ``Store.upkeep``."""

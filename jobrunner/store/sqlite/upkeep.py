@@ -1,14 +1,47 @@
-"""Retention: deleting what is past its time, a slice at a time so that no claim waits for it."""
+"""Retention: deleting what is past its time, a slice at a time so that no claim waits for it.
 
-import json
+What is to go is found by a reader, since rows that stay may have to be stepped over; the write lock is held to delete.
+"""
+
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
+from jobrunner.store.sqlite import walks
 from jobrunner.store.sqlite.statements import FINISHED
 
+ROWS_PER_LOOK: Final = 1_000
 
-def surplus_before(conn: sqlite3.Connection, keep: int) -> tuple[int, int] | None:
-    """Return the place (end, seq) up to which finished jobs are more than ``keep``, None if they are not."""
+
+class End(NamedTuple):
+    """A place among the finished jobs: those that ended at one instant are in order of age."""
+
+    finished_at: int
+    seq: int
+
+
+OLDEST: Final = End(-(2**63), 0)
+"""Before all of them."""
+
+
+class Due(NamedTuple):
+    """Which finished jobs are past their time."""
+
+    before: int
+    """Those that ended earlier."""
+    by_task: Mapping[str, int]
+    """The same, for tasks with a retention of their own."""
+    surplus: End | None
+    """Those up to here, since there are too many."""
+
+
+def surplus(conn: sqlite3.Connection, keep: int) -> End | None:
+    """Return the place up to which finished jobs are more than ``keep``, None if they are not."""
+    lowest, highest = conn.execute(
+        "SELECT (SELECT min(seq) FROM jobrunner_jobs), (SELECT max(seq) FROM jobrunner_jobs)"
+    ).fetchone()
+    if lowest is None or highest - lowest < keep:
+        return None
     row = conn.execute(
         f"""
         SELECT finished_at, seq FROM jobrunner_jobs WHERE {FINISHED}
@@ -16,53 +49,65 @@ def surplus_before(conn: sqlite3.Connection, keep: int) -> tuple[int, int] | Non
         """,
         (keep,),
     ).fetchone()
-    return None if row is None else (int(row[0]), int(row[1]))
+    return None if row is None else End(*row)
 
 
-def prune(
-    conn: sqlite3.Connection,
-    finished_before: int,
-    by_task: Mapping[str, int],
-    died_before: int,
-    surplus: tuple[int, int] | None,
-    limit: int,
-) -> int:
-    """Delete one slice; return how many jobs and dead letters went."""
-    gone = _delete_finished(
-        conn,
-        "finished_at < ? AND task NOT IN (SELECT key FROM json_each(?))",
-        (finished_before, json.dumps(dict(by_task))),
-        limit,
+def finished(
+    conn: sqlite3.Connection, due: Due, after: End, limit: int
+) -> tuple[list[int], End | None]:
+    """Look on for finished jobs that are past their time, the oldest first, until the step's time is up.
+
+    Returns:
+        Their numbers, ``limit`` at most, and where the next step begins; None at the end.
+    """
+    latest = max(
+        due.before, *due.by_task.values(), due.surplus.finished_at + 1 if due.surplus else 0
     )
-    for task, before in by_task.items():
-        gone += _delete_finished(conn, "finished_at < ? AND task = ?", (before, task), limit - gone)
-    if surplus is not None:
-        # Of many that ended at one instant the later ones in order of age stay.
-        gone += _delete_finished(conn, "(finished_at, seq) <= (?, ?)", surplus, limit - gone)
-    letters = conn.execute(
-        "DELETE FROM jobrunner_dead_letters WHERE letter IN ("
-        " SELECT letter FROM jobrunner_dead_letters WHERE died_at < ? ORDER BY died_at LIMIT ?"
-        ") RETURNING seq",
-        (died_before, limit - gone),
-    ).fetchall()
-    _delete_attempts(conn, letters)
-    return gone + len(letters)
+    found: list[int] = []
+    end_s = walks.now_s() + walks.STEP_S
+    while True:
+        rows = conn.execute(
+            f"""
+            SELECT finished_at, seq, task FROM jobrunner_jobs
+            WHERE {FINISHED} AND (finished_at, seq) > (?, ?) AND finished_at < ?
+            ORDER BY finished_at, seq LIMIT {ROWS_PER_LOOK}
+            """,
+            (*after, latest),
+        ).fetchall()
+        for finished_at, seq, task in rows:
+            after = End(finished_at, seq)
+            is_surplus = due.surplus is not None and after <= due.surplus
+            if is_surplus or finished_at < due.by_task.get(task, due.before):
+                found.append(seq)
+                if len(found) == limit:
+                    return found, after
+        if len(rows) < ROWS_PER_LOOK:
+            return found, None
+        if walks.now_s() >= end_s:
+            return found, after
 
 
-def _delete_finished(
-    conn: sqlite3.Connection, which: str, values: tuple[int | str, ...], limit: int
-) -> int:
-    """Delete the oldest ``limit`` of the finished jobs that are meant, with their attempts."""
-    if not limit:
-        return 0
-    doomed = conn.execute(
-        f"SELECT seq FROM jobrunner_jobs WHERE {FINISHED} AND {which} ORDER BY finished_at, seq LIMIT ?",
-        (*values, limit),
-    ).fetchall()
-    conn.executemany("DELETE FROM jobrunner_jobs WHERE seq = ?", doomed)
-    _delete_attempts(conn, doomed)
-    return len(doomed)
+def dead_letters(conn: sqlite3.Connection, before: int, limit: int) -> Sequence[int]:
+    """Return dead letters that died before an instant, the oldest first."""
+    rows = conn.execute(
+        "SELECT letter FROM jobrunner_dead_letters WHERE died_at < ? ORDER BY died_at LIMIT ?",
+        (before, limit),
+    )
+    return [letter for (letter,) in rows]
 
 
-def _delete_attempts(conn: sqlite3.Connection, jobs: list[tuple[int]]) -> None:
-    conn.executemany("DELETE FROM jobrunner_attempts WHERE job = ?", jobs)
+def delete(conn: sqlite3.Connection, jobs: Sequence[int], letters: Sequence[int]) -> int:
+    """Delete finished jobs and dead letters with their attempts; return how many were there still."""
+    # A finished job stays so, but a dead letter may have been put back meanwhile, under the same number.
+    gone = [
+        conn.execute(
+            "DELETE FROM jobrunner_dead_letters WHERE letter = ? RETURNING seq", (letter,)
+        ).fetchone()
+        for letter in letters
+    ]
+    rows = [(seq,) for seq in jobs] + [row for row in gone if row is not None]
+    deleted = conn.executemany(
+        "DELETE FROM jobrunner_jobs WHERE seq = ?", [(seq,) for seq in jobs]
+    ).rowcount
+    conn.executemany("DELETE FROM jobrunner_attempts WHERE job = ?", rows)
+    return deleted + sum(row is not None for row in gone)

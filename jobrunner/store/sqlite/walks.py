@@ -1,0 +1,140 @@
+"""Walks through the rows that a filter means, newest first, in steps of some milliseconds each.
+
+A filter that few rows meet makes SQLite read on and on.  A walk reads one window of the table's key after another, asks
+the clock between them, and knows where it stands even if nothing was found.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any, Final, NamedTuple
+
+STEP_S: Final = 0.01
+"""How long a step takes: so long other reads on the connection wait, and other writers if it holds the write lock."""
+FIRST_WINDOW: Final = 1_000
+"""Keys in the first window: about a millisecond where the rows are short."""
+EVERYTHING: Final = 2**62
+"""A window that holds every key."""
+
+
+class Rows(NamedTuple):
+    """Rows to walk through: the parts of a SELECT."""
+
+    table: str
+    how: str
+    """``INDEXED BY`` or ``NOT INDEXED``: by the planner's own choice it might sort the whole table."""
+    key: str
+    """An integer that grows with each new row."""
+    test: str
+    values: tuple[str | int, ...]
+    window: int = FIRST_WINDOW
+
+
+class Place(NamedTuple):
+    """Where a walk stands: all rows from ``before`` on have been seen."""
+
+    before: int
+    window: int | None = None
+    """How large the next window is; None for the first one."""
+
+
+class Step(NamedTuple):
+    """Rows that a step found, each with its key in front."""
+
+    rows: list[tuple[Any, ...]]
+    size: int
+    """Letters of text in them."""
+    place: Place | None
+    """Where the next step begins; None at the end."""
+
+
+def step(
+    conn: sqlite3.Connection,
+    rows: Rows,
+    columns: str,
+    place: Place | None,
+    *,
+    limit: int,
+    room: int = EVERYTHING,
+) -> Step:
+    """Walk on until the step's time is up, but through one window at least.
+
+    Args:
+        conn: in a transaction.
+        rows: what is walked through.
+        columns: what is returned of each.
+        place: where the step before stopped; None begins at the newest row.
+        limit: rows to return, at most.
+        room: letters of text to return; at most one row more than fit.
+    """
+    select = (
+        f"SELECT {rows.key}, {columns} FROM {rows.table} {rows.how}"
+        f" WHERE {rows.key} < ? AND {rows.key} >= ? AND {rows.test} ORDER BY {rows.key} DESC LIMIT ?"
+    )
+    found: list[tuple[Any, ...]] = []
+    size = 0
+    walk = _Walk(conn, rows, place)
+    for before, after in walk:
+        values = (before, after, *rows.values, limit - len(found))
+        # Row by row: a page of long rows must not lie in memory whole before they are counted.
+        with closing(conn.execute(select, values)) as cursor:
+            for row in cursor:
+                found.append(row)
+                size += sum(len(value) for value in row if isinstance(value, str))
+                if len(found) == limit or size >= room:
+                    return Step(found, size, Place(row[0], walk.window))
+    return Step(found, size, walk.place())
+
+
+def count(
+    conn: sqlite3.Connection, rows: Rows, place: Place | None, *, cap: int
+) -> tuple[int, Place | None]:
+    """Count on until the step's time is up; return how many, ``cap`` at most, and where the next step begins."""
+    select = f"SELECT count(*) FROM {rows.table} {rows.how} WHERE {rows.key} < ? AND {rows.key} >= ? AND {rows.test}"
+    number = 0
+    walk = _Walk(conn, rows, place)
+    for window in walk:
+        number += conn.execute(select, (*window, *rows.values)).fetchone()[0]
+        if number >= cap:
+            return cap, None
+    return number, walk.place()
+
+
+class _Walk:
+    """The windows of one step; each is larger than the one before while that keeps the step short."""
+
+    def __init__(self, conn: sqlite3.Connection, rows: Rows, place: Place | None) -> None:
+        lowest, highest = conn.execute(
+            f"SELECT (SELECT min({rows.key}) FROM {rows.table}), (SELECT max({rows.key}) FROM {rows.table})"
+        ).fetchone()
+        # Of an empty table both are null.
+        self._lowest: int = 0 if lowest is None else lowest
+        top = 0 if highest is None else highest + 1
+        self._before = top if place is None else min(place.before, top)
+        self.window = (place.window if place is not None else None) or rows.window
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        end_s = now_s() + STEP_S
+        while self._before > self._lowest:
+            began_s = now_s()
+            after = max(self._before - self.window, self._lowest)
+            yield self._before, after
+            self._before = after
+            took_s = now_s() - began_s
+            if took_s < STEP_S / 8:
+                self.window *= 4
+            elif took_s > STEP_S:
+                self.window = max(self.window // 4, 1)
+            if now_s() >= end_s:
+                return
+
+    def place(self) -> Place | None:
+        """Return where the next step begins."""
+        return Place(self._before, self.window) if self._before > self._lowest else None
+
+
+def now_s() -> float:
+    """Return a clock for durations, on any thread."""
+    # clock_gettime: freezegun stops the others.
+    return time.clock_gettime(time.CLOCK_MONOTONIC)

@@ -1,0 +1,220 @@
+"""Lists and counts in steps: what a step costs, where it stops, and that whoever goes on reaches the end."""
+
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from jobrunner.model import Enqueue, Filter, JobRow
+from jobrunner.store.protocol import Page
+from jobrunner.store.round import Round
+from jobrunner.store.sqlite import SqliteStore, readers, reads, walks
+from tests.factories import DAY, HOUR, NOW, claim, dead, enqueue, new, settle, succeeded
+
+ROWS = 3 * walks.FIRST_WINDOW + 7
+LONG = 1_000_000
+
+
+@pytest.fixture
+async def store(tmp_db: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(tmp_db)
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each step, and so each page, end after one window."""
+    monkeypatch.setattr(walks, "STEP_S", 0.0)
+    monkeypatch.setattr(readers, "PAGE_S", 0.0)
+
+
+async def fill(store: SqliteStore, rows: int = ROWS) -> list[Enqueue]:
+    """Store jobs of which the second one alone is of the task ``rare``."""
+    jobs = [new("rare" if number == 1 else "work") for number in range(rows)]
+    await store.write(Round(NOW, enqueues=jobs))
+    return jobs
+
+
+async def pages_of(
+    pages: Callable[..., Awaitable[Page]], where: Filter, *, limit: int = 50
+) -> list[Page]:
+    """Return every page."""
+    found = [await pages(where, before=None, limit=limit)]
+    while found[-1].next is not None:
+        found.append(await pages(where, before=found[-1].next, limit=limit))
+    return found
+
+
+def ids(pages: list[Page]) -> list[str]:
+    return [row.id for page in pages for row in page.rows]
+
+
+# -- where a page ends -------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_time")
+async def test_list_that_has_no_time_ends_with_what_it_found_and_says_where(
+    store: SqliteStore,
+) -> None:
+    jobs = await fill(store)
+    found = await pages_of(store.jobs, Filter(task="rare"))
+    # Windows of a thousand: four of them hold all, and the first three hold nothing.
+    assert [(len(page.rows), page.complete) for page in found] == [
+        (0, False),
+        (0, False),
+        (0, False),
+        (1, True),
+    ]
+    assert ids(found) == [jobs[1].id]
+    # Where few fit it is not told that there are none.
+    assert found[0].next == ROWS + 1 - walks.FIRST_WINDOW
+
+
+@pytest.mark.usefixtures("no_time")
+@pytest.mark.parametrize("limit", [1, 999, 1_000, 1_001, ROWS])
+async def test_pages_of_a_list_that_has_no_time_hold_everything_once(
+    store: SqliteStore, limit: int
+) -> None:
+    jobs = await fill(store, 1_500)
+    await store.cancel(jobs[700].id, now=NOW)
+    await store.prune(finished_before=NOW + 1, by_task={}, died_before=0, keep_finished=9, limit=9)
+    del jobs[700]
+    found = await pages_of(store.jobs, Filter(), limit=limit)
+    assert ids(found) == [job.id for job in reversed(jobs)]
+    assert all(page.complete == (len(page.rows) == limit) for page in found[:-1])
+    assert found[-1].complete
+
+
+async def test_list_that_has_time_goes_through_all_windows(store: SqliteStore) -> None:
+    jobs = await fill(store)
+    (page,) = await pages_of(store.jobs, Filter(task="rare"))
+    assert (ids([page]), page.complete) == ([jobs[1].id], True)
+
+
+@pytest.mark.usefixtures("no_time")
+async def test_dead_letters_that_have_no_time_are_listed_counted_replayed_and_deleted_to_the_end(
+    store: SqliteStore,
+) -> None:
+    letters = await bury(store, *[new("rare" if number < 2 else "work") for number in range(1_300)])
+    rare = Filter(task="rare")
+    found = await pages_of(store.dead_letters, rare)
+    assert [page.complete for page in found] == [False, True]
+    assert ids(found) == [letters[1].id, letters[0].id]
+    assert await store.count_dead_letters(Filter(), cap=2_000) == 1_300
+    assert await store.count_dead_letters(rare, cap=2_000) == 2
+    first = await store.replay_all(rare, before=None, now=NOW, limit=1)
+    assert (first.replayed, first.cursor) == (0, 301)
+    second = await store.replay_all(rare, before=first.cursor, now=NOW, limit=1)
+    assert (second.replayed, second.cursor) == (1, 2)
+    gone, cursor = await store.delete_dead_letters(rare, before=None, limit=9)
+    assert (gone, cursor) == (0, 301)
+    assert await store.delete_dead_letters(rare, before=cursor, limit=9) == (1, None)
+
+
+async def bury(store: SqliteStore, *jobs: Enqueue) -> list[Enqueue]:
+    """Store jobs and let them die, in their order."""
+    await store.write(Round(NOW, enqueues=jobs))
+    tasks = sorted({job.task for job in jobs})
+    claimed = sorted(await claim(store, slots=len(jobs), tasks=tasks), key=lambda job: job.seq)
+    await settle(store, *[dead(job) for job in claimed])
+    return list(jobs)
+
+
+async def test_page_of_dead_letters_ends_when_it_is_heavy(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "PAGE_ROOM", 2_500)
+    letters = await bury(store, *[new(args=f'"{"x" * 1_000}"') for _ in range(7)])
+    found = await pages_of(store.dead_letters, Filter(), limit=5)
+    assert [(len(page.rows), page.complete) for page in found] == [
+        (3, False),
+        (3, False),
+        (1, True),
+    ]
+    assert ids(found) == [letter.id for letter in reversed(letters)]
+    assert [row.args for row in found[0].rows] == [letters[0].args] * 3
+
+
+# -- what a list costs ---------------------------------------------------------------------------------
+
+
+async def test_lists_of_long_rows_take_little_memory(store: SqliteStore) -> None:
+    """200 rows of a megabyte were 250 MB."""
+    long = f'"{"x" * LONG}"'
+    await bury(store, *[new(args=long) for _ in range(12)])
+    await enqueue(store, *[new(args=long) for _ in range(24)])
+    (job, *_) = await claim(store, slots=1)
+    await settle(store, succeeded(job, long))
+
+    page, peak = await peak_of(lambda: store.jobs(Filter(), before=None, limit=200))
+    assert len(page.rows) == 24
+    assert {(row.args, row.result) for row in page.rows} == {("", None)}
+    assert peak < LONG / 2
+    page, peak = await peak_of(lambda: store.dead_letters(Filter(), before=None, limit=200))
+    assert (len(page.rows), page.complete) == (4, False)
+    assert peak < 2 * reads.PAGE_ROOM
+
+
+async def peak_of(read: Callable[[], Awaitable[Page]]) -> tuple[Page, int]:
+    tracemalloc.start()
+    try:
+        page = await read()
+        return page, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+OLD = {
+    "tag": Filter(tag="t"),
+    "key": Filter(key="k"),
+    "scheduled": Filter(state="scheduled"),
+    "queued": Filter(state="queued"),
+    "running": Filter(state="running"),
+    "blocked": Filter(state="blocked"),
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+async def test_list_by_what_has_an_index_does_not_read_all_rows(
+    store: SqliteStore, name: str
+) -> None:
+    old = {
+        "tag": new(tag="t"),
+        "key": new(key="k"),
+        "scheduled": new("later", run_at=NOW + DAY),
+        "queued": new("unknown"),
+        "running": new("run", run_at=NOW - HOUR),
+    }
+    await enqueue(store, *old.values())
+    await claim(store, tasks=["run"])
+    first, second = new("unknown"), new("unknown")
+    await enqueue(
+        store, first._replace(chain=first.id), second._replace(chain=first.id, after=first.id)
+    )
+    await fill(store, 5_000)
+    claimed = await claim(store, slots=10_000, tasks=["rare", "work"])
+    await settle(store, *map(succeeded, claimed))
+    rows, cost = await cost_of(store, OLD[name])
+    assert rows
+    _, cost_of_all = await cost_of(store, Filter(task="nobody"))
+    assert cost * 10 < cost_of_all
+
+
+async def cost_of(store: SqliteStore, where: Filter) -> tuple[list[JobRow], int]:
+    """Return what a list finds and how many instructions of SQLite's machine it takes, in tens."""
+    tens = 0
+
+    def count() -> int:
+        nonlocal tens
+        tens += 1
+        return 0
+
+    assert store._readers is not None
+    lists = store._readers._lists
+    await lists.run(lambda conn: conn.set_progress_handler(count, 10))
+    page = await store.jobs(where, before=None, limit=9)
+    await lists.run(lambda conn: conn.set_progress_handler(None, 0))
+    return list(page.rows), tens

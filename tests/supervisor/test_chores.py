@@ -1,0 +1,111 @@
+"""Chores: none waits for another, and none writes when there is nothing to write."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from jobrunner import JobRunner
+from jobrunner.store.protocol import Recovered
+from jobrunner.store.sqlite import SqliteStore
+from tests.engine import store_of, worker_of
+
+
+async def test_deleted_log_is_noticed_while_recovery_stands_still(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = JobRunner(tmp_db)
+    async with jobs.running():
+        stands_still = asyncio.Event()
+
+        async def recover(*, now: int, thorough: bool) -> Recovered:
+            stands_still.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        monkeypatch.setattr(store_of(jobs), "recover", recover)
+        async with asyncio.timeout(15):
+            await stands_still.wait()
+            Path(f"{tmp_db}-wal").unlink()
+            await worker_of(jobs).has_failed.wait()
+        assert "was moved or deleted while open" in str(worker_of(jobs).failed)
+
+
+async def test_dead_worker_is_looked_for_while_a_prune_waits_behind_a_list(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = JobRunner(tmp_db)
+    async with jobs.running():
+        store = store_of(jobs)
+        assert isinstance(store, SqliteStore)
+        assert store._readers is not None
+        looks: asyncio.Queue[bool] = asyncio.Queue()
+        look = store.recover
+
+        async def recover(*, now: int, thorough: bool) -> Recovered:
+            found = await look(now=now, thorough=thorough)
+            looks.put_nowait(thorough)
+            return found
+
+        monkeypatch.setattr(store, "recover", recover)
+        go_on = threading.Event()
+        slow = asyncio.create_task(store._readers.read_list(lambda _: go_on.wait(20)))
+        worker = worker_of(jobs)
+        await worker._end_of_chores()
+        worker._last.clear()
+        prune = asyncio.create_task(worker.do_chores())
+        async with asyncio.timeout(15):
+            while not await looks.get():
+                pass
+            await looks.get()
+        assert "prune" in worker._busy
+        assert (await jobs.health()).status == "ok"
+        go_on.set()
+        await slow
+        await prune
+
+
+async def test_chores_that_are_under_way_end_with_the_runner(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = JobRunner(tmp_db)
+    ended: list[str] = []
+    async with jobs.running():
+        begun = asyncio.Event()
+
+        async def beat(_worker: int, *, now: int) -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append("beat")
+
+        monkeypatch.setattr(store_of(jobs), "beat", beat)
+        worker_of(jobs)._last.pop("beat", None)
+        async with asyncio.timeout(15):
+            await begun.wait()
+    assert ended == ["beat"]
+
+
+async def test_unknown_tasks_that_are_young_cost_no_write(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was a transaction, with its sync, for each such task every ten seconds."""
+    jobs = JobRunner(tmp_db)
+    async with jobs.running():
+        store, worker = store_of(jobs), worker_of(jobs)
+        asked: list[str] = []
+
+        async def bury_waiting(_queue: str, task: str, **_: object) -> Sequence[str]:
+            asked.append(task)
+            return []
+
+        async def waiting_tasks() -> Sequence[tuple[str, str, int]]:
+            return [("default", "young", 2**60), ("default", "old", 0)]
+
+        monkeypatch.setattr(store, "bury_waiting", bury_waiting)
+        monkeypatch.setattr(store, "waiting_tasks", waiting_tasks)
+        await worker.look_for_unknown()
+        assert asked == ["old"]
