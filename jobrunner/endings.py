@@ -1,27 +1,28 @@
 """How an attempt has ended: what follows from an exception, and the words that are kept of it and logged."""
 
 import contextlib
-import logging
+import re
 import traceback
+from collections.abc import Hashable
 from typing import Final, Literal
 
 from jobrunner.clock import from_us
 from jobrunner.errors import Bury, Retry, Snooze, Steering, TimedOut
+from jobrunner.escape import escaped
+from jobrunner.logs import log_of
 from jobrunner.model import Cancelled, Claimed, Dead, Ended, Outcome, Released, RetryAt, Snoozed
 from jobrunner.resolution import Resolved
 from jobrunner.spec import TaskSpec, duration_us, instant_us
 from jobrunner.threads import Threads
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 MAX_ERROR: Final = 8 * 1024
 MAX_TRACEBACK: Final = 32 * 1024
 """Characters kept of an attempt's error and traceback."""
 MAX_FRAMES: Final = 50
 
-_ESCAPES: Final = {
-    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
-}
+_NUMBER: Final = re.compile(r"\d+")
 
 OUR_FILES: Final = {
     contextlib.__file__,  # through which `yield` dependencies are entered
@@ -82,8 +83,8 @@ def ended_by(error: BaseException, now: int, outcome: Literal["failed", "timed_o
 def _type_name(error: BaseException) -> str:
     kind = type(error)
     if kind.__module__ in {"builtins", "jobrunner.errors"}:
-        return kind.__qualname__
-    return f"{kind.__module__}.{kind.__qualname__}"
+        return escaped(kind.__qualname__)
+    return escaped(f"{kind.__module__}.{kind.__qualname__}")
 
 
 def _text(error: BaseException) -> str:
@@ -107,7 +108,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def _storable(text: str, most: int, *, keep_end: bool = False) -> str:
-    """Cut a text to size, and of anything that UTF-8 cannot hold."""
+    """Cut a text to size, and write out what UTF-8 cannot hold or would steer a terminal."""
     if len(text) > most:
         cut = len(text) - most
         text = (
@@ -115,12 +116,17 @@ def _storable(text: str, most: int, *, keep_end: bool = False) -> str:
             if keep_end
             else f"{text[:most]}[{cut} characters cut]"
         )
-    # Nor of what would steer a terminal from inside a log.
-    return text.encode("utf-8", "backslashreplace").decode("utf-8").translate(_ESCAPES)
+    return escaped(text, lines=True)
 
 
 def extra(job: Claimed) -> dict[str, object]:
     return {"job_id": job.id, "task": job.task, "attempt": job.attempt}
+
+
+def _alike(outcome: RetryAt | Dead) -> Hashable:
+    """Return what failures with the same cause share: not the ids, ports and times in their texts."""
+    ended = outcome.ended
+    return outcome.job.task, ended.error_type, _NUMBER.sub("0", (ended.error or "")[:200])
 
 
 def log(outcome: Outcome) -> None:
@@ -138,6 +144,7 @@ def log(outcome: Outcome) -> None:
                 ended.error,
                 from_us(outcome.run_at).isoformat(timespec="milliseconds"),
                 extra=extra(job),
+                like=_alike(outcome),
             )
         case Dead():
             logger.error(
@@ -150,6 +157,7 @@ def log(outcome: Outcome) -> None:
                 ended.error,
                 ended.traceback,
                 extra=extra(job),
+                like=_alike(outcome),
             )
         case Snoozed():
             logger.debug("%s %s is snoozed", job.task, job.id, extra=extra(job))

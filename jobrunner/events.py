@@ -6,14 +6,14 @@ goes wrong in a hook harms a job.
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
 from jobrunner.errors import ConfigurationError
+from jobrunner.logs import log_of
 from jobrunner.model import Cancelled, Dead, Outcome, RetryAt, Returned, Succeeded
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 EventName = Literal["succeeded", "retry", "dead"]
 Hook = Callable[[Any], Awaitable[None] | None]
@@ -149,4 +149,6 @@ async def _call(event: EventName, hook: Hook, loaded: object) -> None:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise  # the runner closes; any other cancel is the hook's own
-        logger.exception("the on_%s hook %r failed; the job is not affected", event, hook)
+        logger.exception(
+            "the on_%s hook %s failed; the job is not affected", event, hook, like=(event, id(hook))
+        )

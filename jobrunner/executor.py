@@ -6,7 +6,6 @@ Nothing here touches the store, but for the transactions of the task's own (``tr
 import asyncio
 import contextlib
 import functools
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -15,12 +14,13 @@ from jobrunner.clock import now_us
 from jobrunner.endings import OUR_FILES, ended_by, extra, failed
 from jobrunner.errors import InvalidArguments, ResultNotStored
 from jobrunner.injection import Dependency
+from jobrunner.logs import log_of
 from jobrunner.model import Dead, Ended, Outcome, Returned, Succeeded
 from jobrunner.resolution import LeftBehind, Resolved, Surroundings
 from jobrunner.threads import Threads
 from jobrunner.transaction import Transaction, Transactions
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 _NOWHERE: Final = Surroundings()
 
@@ -224,5 +224,5 @@ def _succeeded(attempt: Attempt, value: Any) -> Succeeded:
         return Succeeded(job, ended, attempt.spec.result.encode(value), None, writes, added)
     except ResultNotStored as error:
         # The work is done, and doing it again would not make the result any smaller.
-        logger.warning("%s %s: %s", job.task, job.id, error, extra=extra(job))
+        logger.warning("%s %s: %s", job.task, job.id, error, extra=extra(job), like=job.task)
         return Succeeded(job, ended, None, str(error), writes, added)

@@ -18,6 +18,7 @@ from jobrunner.errors import StoreError, StoreOutcomeUnknown
 from jobrunner.events import Events
 from jobrunner.executor import clean_up, execute
 from jobrunner.injection import Dependency, label
+from jobrunner.logs import log_of
 from jobrunner.model import (
     Cancelled,
     Claim,
@@ -35,7 +36,7 @@ from jobrunner.store.round import Round, Written
 from jobrunner.threads import Threads
 from jobrunner.transaction import Transactions
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 POLL_S: Final = 0.5
 """The longest that a due job waits when every hint fails: a lost bell, a clock that was set."""
@@ -265,11 +266,11 @@ class Supervisor:
 
         def tell(dependency: Dependency, error: BaseException) -> None:
             logger.error(
-                "%s %s: the clean-up of its dependency %s failed; that changes nothing in what became of the job: %r",
+                "%s %s: the clean-up of its dependency %s failed; that changes nothing in what became of the job: %s",
                 attempt.job.task,
                 attempt.job.id,
                 label(dependency.call),
-                error,
+                repr(error),
                 exc_info=error,
                 extra=extra(attempt.job),
             )

@@ -32,7 +32,7 @@ def list_jobs(place: Place, *, as_json: bool, **where: Any) -> None:
 
 
 async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
-    from jobrunner.cli.output import job_fields, say_json, say_table
+    from jobrunner.cli.output import job_fields, say, say_json, say_table
 
     found = await desk.queue.list(**where)
     if as_json:
@@ -49,7 +49,7 @@ async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
         empty="no jobs fit",
     )
     if found.next_cursor is not None:
-        click.echo(f"more: --cursor {found.next_cursor}", err=True)
+        say(f"more: --cursor {found.next_cursor}", err=True)
 
 
 @jobs.command("show")
@@ -96,7 +96,7 @@ def cancel(place: Place, *, id: str, as_json: bool) -> None:
 
 
 async def _cancel(desk: "Desk", id: str, *, as_json: bool) -> None:
-    from jobrunner.cli.output import say_json
+    from jobrunner.cli.output import say, say_json
 
     cancelled = await desk.queue.cancel(id)
     state = (await desk.queue.get(id)).state
@@ -106,5 +106,5 @@ async def _cancel(desk: "Desk", id: str, *, as_json: bool) -> None:
         click.echo("it was asked to stop" if state == "running" else "cancelled")
     if not cancelled:
         if not as_json:
-            click.echo(f"nothing to cancel: the job has ended ({state})", err=True)
+            say(f"nothing to cancel: the job has ended ({state})", err=True)
         raise click.exceptions.Exit(exits.CONFLICT)

@@ -125,7 +125,8 @@ async def test_file_of_version_3_keeps_rows_in_every_state(version_3: Path) -> N
         assert await states(store) == {
             **dict.fromkeys((8, 9, 21, 23, 24, 27), "queued"),
             **dict.fromkeys((10, 11, 12), "succeeded"),
-            **{13: "cancelled", 14: "expired"},
+            13: "cancelled",
+            14: "expired",
             **dict.fromkeys((15, 16, 17), "scheduled"),
             **dict.fromkeys((18, 25, 26, 28), "running"),
             **dict.fromkeys((19, 20), "blocked"),

@@ -6,7 +6,6 @@ the way makes somebody wait who did not ask for it.
 
 import asyncio
 import contextlib
-import logging
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from jobrunner.errors import StoreError
+from jobrunner.logs import log_of
 from jobrunner.store.sqlite.posix import WorkerLock
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 PAGES_PER_CHECKPOINT: Final = 1_500
 """Six megabytes of log, which take some ten milliseconds to move; less than ``connection.LOG_BYTES``."""

@@ -1,6 +1,5 @@
 """Where a store may lie: what its URL names, and what the library and the file system must be able to do."""
 
-import logging
 import os
 import re
 import sqlite3
@@ -9,9 +8,10 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from jobrunner.errors import ConfigurationError, StoreUnavailable, StoreUnsupported
+from jobrunner.logs import log_of
 from jobrunner.store.sqlite.files import container_layer, network_file_system
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 MINIMUM_SQLITE: Final = (3, 37, 0)
 """STRICT tables."""
