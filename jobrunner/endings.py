@@ -4,13 +4,24 @@ import contextlib
 import re
 import traceback
 from collections.abc import Hashable
+from contextvars import copy_context
 from typing import Final, Literal
 
 from jobrunner.clock import from_us
 from jobrunner.errors import Bury, Retry, Snooze, Steering, TimedOut
 from jobrunner.escape import escaped
 from jobrunner.logs import log_of
-from jobrunner.model import Cancelled, Claimed, Dead, Ended, Outcome, Released, RetryAt, Snoozed
+from jobrunner.model import (
+    Cancelled,
+    Claimed,
+    Dead,
+    Ended,
+    Outcome,
+    Raised,
+    Released,
+    RetryAt,
+    Snoozed,
+)
 from jobrunner.resolution import Resolved
 from jobrunner.spec import TaskSpec, duration_us, instant_us
 from jobrunner.threads import Threads
@@ -77,7 +88,8 @@ def ended_by(error: BaseException, now: int, outcome: Literal["failed", "timed_o
     # `raise Bury("why") from error`, it has words of its own.
     told = error.__cause__ if isinstance(error, Steering) and error.__cause__ else error
     said = error if isinstance(error, Bury) and error.why else told
-    return Ended(outcome, now, _type_name(told), _text(said), _traceback(error))
+    trace = _traceback(error)
+    return Ended(outcome, now, _type_name(told), _text(said), trace, Raised(told, copy_context()))
 
 
 def _type_name(error: BaseException) -> str:
@@ -97,11 +109,13 @@ def _text(error: BaseException) -> str:
 
 def _traceback(error: BaseException) -> str:
     trace = error.__traceback__
-    # The reader wants the task's frames, not the ones through which we called it.
+    # The reader wants the task's frames, not the ones through which we called it; and those hold the attempt, which
+    # would live as long as the error.
     while trace is not None and trace.tb_frame.f_code.co_filename in OUR_FILES:
         trace = trace.tb_next
+    error.__traceback__ = trace
     try:
-        text = "".join(traceback.format_exception(type(error), error, trace, limit=-MAX_FRAMES))
+        text = "".join(traceback.format_exception(error, limit=-MAX_FRAMES))
     except Exception as wrong:  # noqa: BLE001 - as above
         text = f"<its traceback cannot be shown: {type(wrong).__name__}>"
     return _storable(text, MAX_TRACEBACK, keep_end=True)
@@ -130,7 +144,15 @@ def _alike(outcome: RetryAt | Dead) -> Hashable:
 
 
 def log(outcome: Outcome) -> None:
-    """Log how an attempt has ended, in one line but for the traceback of a dead letter."""
+    """Log how an attempt has ended; a failure with its error, and in the context in which that was raised."""
+    raised = outcome.ended.raised
+    if raised is None:
+        _log(outcome, None)
+    else:
+        raised.context.run(_log, outcome, raised.error)
+
+
+def _log(outcome: Outcome, error: BaseException | None) -> None:
     job, ended = outcome.job, outcome.ended
     match outcome:
         case RetryAt():
@@ -144,19 +166,22 @@ def log(outcome: Outcome) -> None:
                 ended.error,
                 from_us(outcome.run_at).isoformat(timespec="milliseconds"),
                 extra=extra(job),
+                exc_info=error,
+                trace=ended.traceback,
                 like=_alike(outcome),
             )
         case Dead():
             logger.error(
-                "%s %s is a dead letter (%s) after attempt %d: %s: %s\n%s",
+                "%s %s is a dead letter (%s) after attempt %d: %s: %s",
                 job.task,
                 job.id,
                 outcome.reason,
                 job.attempt,
                 ended.error_type,
                 ended.error,
-                ended.traceback,
                 extra=extra(job),
+                exc_info=error,
+                trace=ended.traceback,
                 like=_alike(outcome),
             )
         case Snoozed():

@@ -13,7 +13,6 @@ from jobrunner.attempt import Attempt
 from jobrunner.clock import now_us
 from jobrunner.endings import OUR_FILES, ended_by, extra, failed
 from jobrunner.errors import InvalidArguments, ResultNotStored
-from jobrunner.injection import Dependency
 from jobrunner.logs import log_of
 from jobrunner.model import Dead, Ended, Outcome, Returned, Succeeded
 from jobrunner.resolution import LeftBehind, Resolved, Surroundings
@@ -42,9 +41,12 @@ async def execute(
     try:
         if attempt.stopped_at is not None:
             return attempt.outcome_of_stop()
+        if around.hooks:
+            await _enter_hooks(attempt, around)
         try:
             kwargs: Mapping[str, Any] = spec.args.decode(attempt.job.args)
         except InvalidArguments as error:
+            attempt.keep(error)
             return Dead(attempt.job, ended_by(error, now_us(), "failed"), "invalid_args")
         if spec.wants_context and transactions is not None:
             context._transact = functools.partial(  # noqa: SLF001 - written here, called by the task
@@ -71,13 +73,13 @@ def _broken_off(attempt: Attempt, error: BaseException) -> Outcome:
         return _settled_before(attempt, attempt.transaction_ended, error)
     if isinstance(error, asyncio.CancelledError):
         if attempt.stopped:
-            return attempt.outcome_of_stop()
+            return attempt.outcome_of_stop(error)
         # A subtask of its own was cancelled: a failure like others, which `retry` would not take for an Exception.
         failure = RuntimeError("the task was cancelled from inside, and nobody asked for that")
         failure.__cause__ = error
         error = failure.with_traceback(error.__traceback__)
     elif attempt.stopped == "timeout":
-        return attempt.outcome_of_stop()
+        return attempt.outcome_of_stop(error)
     return failed(attempt.job, attempt.spec, error, now_us())
 
 
@@ -126,12 +128,12 @@ async def clean_up(
     attempt: Attempt,
     resolved: Resolved,
     threads: Threads,
-    tell: Callable[[Dependency, BaseException], None],
+    tell: Callable[[str, BaseException], None],
 ) -> None:
     """Clean up the dependencies of an attempt whose outcome is decided; no thread of it is running.
 
     Args:
-        tell: is told of each clean-up that fails, and with what.
+        tell: is told what has failed of it, and with what.
 
     Raises:
         LeftBehind: the process goes down, and a thread does not end.
@@ -172,7 +174,6 @@ async def _inject(
     attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads, around: Surroundings
 ) -> Mapping[str, Any]:
     """Return the arguments with what the function is handed besides them."""
-    spec = attempt.spec
 
     async def in_thread(function: Callable[[], Any]) -> Any:
         attempt.thread = threads.run(function)
@@ -182,10 +183,21 @@ async def _inject(
         _heed_stop(attempt)
         return value
 
-    attempt.resolved = Resolved(f"{spec.name} ({spec.where})", spec.injected, around)
-    values = await attempt.resolved.open(in_thread)
+    values = await _resolved(attempt, around).open(in_thread)
     _heed_stop(attempt)
     return {**kwargs, **values}
+
+
+async def _enter_hooks(attempt: Attempt, around: Surroundings) -> None:
+    await _resolved(attempt, around).enter(around.hooks, attempt.context)
+    _heed_stop(attempt)
+
+
+def _resolved(attempt: Attempt, around: Surroundings) -> Resolved:
+    if attempt.resolved is None:
+        spec = attempt.spec
+        attempt.resolved = Resolved(f"{spec.name} ({spec.where})", spec.injected, around)
+    return attempt.resolved
 
 
 def _heed_stop(attempt: Attempt) -> None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
 from jobrunner import current, signals
+from jobrunner.around import H, read_around
 from jobrunner.asgi import App, placed
 from jobrunner.background import DurableBackgroundTasks
 from jobrunner.call import Call
@@ -214,7 +215,9 @@ class JobRunner(TaskRouter):
 
     async def _start(self, stack: AsyncExitStack, app: App | None, plan: Plan) -> Worker:
         events = Events(self._hooks, self._load)
-        queue, worker = await open_parts(stack, plan, events, Surroundings(self, app))
+        queue, worker = await open_parts(
+            stack, plan, events, Surroundings(self, app, self._hooks.around)
+        )
         queue.session_advice = self._session_advice
         if app is not None:
             stack.enter_context(placed(queue, app))
@@ -224,6 +227,7 @@ class JobRunner(TaskRouter):
         stack.push_async_callback(lambda: to_the_end(worker.stop()))
         # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
         token = current.running.set(queue)
+        events.start()
         try:
             with begun.left_behind():
                 await worker.start()
@@ -432,6 +436,26 @@ class JobRunner(TaskRouter):
     def on_succeeded(self, hook: J) -> J:
         """Call ``hook(job)`` whenever a job has succeeded in this process."""
         self._hooks.add("succeeded", hook)
+        return hook
+
+    def around_attempt(self, hook: H) -> H:
+        """Run ``hook`` around every attempt: an ``async def`` with one ``yield``, handed the ``JobContext``.
+
+        ::
+
+            @jobs.around_attempt
+            async def measured(job: JobContext) -> AsyncIterator[None]:
+                with timer(job.task):
+                    yield
+
+        Context variables that it sets are seen by the task, in a thread too, and by no other attempt. Several nest, the
+        first one registered outermost. What ends the attempt is raised at the ``yield``, to be looked at: the outcome
+        is decided by then, and an error behind the ``yield`` is only logged. One before it fails the attempt.
+
+        Raises:
+            ConfigurationError: it is no such function.
+        """
+        self._hooks.around.append(read_around(hook))
         return hook
 
     if not TYPE_CHECKING:

@@ -17,7 +17,6 @@ from jobrunner.endings import extra, failed, log
 from jobrunner.errors import StoreError, StoreOutcomeUnknown
 from jobrunner.events import Events
 from jobrunner.executor import clean_up, execute
-from jobrunner.injection import Dependency, label
 from jobrunner.logs import log_of
 from jobrunner.model import (
     Cancelled,
@@ -264,15 +263,16 @@ class Supervisor:
             # No longer among the attempts, but a shutdown must not wait for ever.
             self.stuck.add(attempt)
 
-        def tell(dependency: Dependency, error: BaseException) -> None:
+        def tell(what: str, error: BaseException) -> None:
             logger.error(
-                "%s %s: the clean-up of its dependency %s failed; that changes nothing in what became of the job: %s",
+                "%s %s: %s failed; that changes nothing in what became of the job: %s",
                 attempt.job.task,
                 attempt.job.id,
-                label(dependency.call),
+                what,
                 repr(error),
                 exc_info=error,
                 extra=extra(attempt.job),
+                like=(attempt.job.task, what),
             )
 
         timer = asyncio.get_running_loop().call_later(CLEAN_UP_S, self._clean_up_lasts, attempt)
