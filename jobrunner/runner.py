@@ -306,6 +306,7 @@ class JobRunner(TaskRouter):
         *,
         read: "params.Depends | Callable[..., Any] | None" = None,
         act: "params.Depends | Callable[..., Any] | None" = None,
+        arguments: "params.Depends | Callable[..., Any] | None" = None,
         insecure: bool = False,
     ) -> "APIRouter":
         """Return the routes that show and steer jobs: ``app.include_router(jobs.router(...), prefix="/jobs")``.
@@ -313,8 +314,9 @@ class JobRunner(TaskRouter):
         Args:
             read: a dependency that lets those pass who may look, such as ``bearer(TOKEN)``.
             act: lets those pass who may replay, cancel, delete and pause; by default the same as ``read``.
-            insecure: do without, for an app that only this machine can reach: requests that name another host are
-                refused, since they may be a web page's (DNS rebinding).
+            arguments: lets those pass who may see the arguments and result of any job; nobody may without it.
+            insecure: do without the first two, for an app that only this machine can reach: requests that name another
+                host are refused, since they may be a web page's (DNS rebinding).
 
         Raises:
             ConfigurationError: nothing guards the routes, and ``insecure`` does not say that this is meant.
@@ -323,7 +325,7 @@ class JobRunner(TaskRouter):
 
         # Its routes steer the queue and open no session.
         queue = self.queue if self._session_advice is None else self._own_queue
-        return build_router(queue, read=read, act=act, insecure=insecure)
+        return build_router(queue, read=read, act=act, arguments=arguments, insecure=insecure)
 
     # -- the queue's verbs, outside requests ---------------------------------------------
 

@@ -55,22 +55,32 @@ async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
 @jobs.command("show")
 @click.argument("id")
 @at_place
+@click.option("--args", "payload", is_flag=True, help="Also its arguments and its result.")
 @as_json
-def show(place: Place, *, id: str, as_json: bool) -> None:
+def show(place: Place, *, id: str, payload: bool, as_json: bool) -> None:
     """Show a job and its attempts."""
     from jobrunner.cli.desk import at_desk
 
-    at_desk(place, lambda desk: _show(desk, id, as_json=as_json))
+    at_desk(place, lambda desk: _show(desk, id, payload=payload, as_json=as_json))
 
 
-async def _show(desk: "Desk", id: str, *, as_json: bool) -> None:
-    from jobrunner.cli.output import attempt_fields, job_fields, say_fields, say_json
+async def _show(desk: "Desk", id: str, *, payload: bool, as_json: bool) -> None:
+    from jobrunner.cli.output import (
+        attempt_fields,
+        job_fields,
+        payload_fields,
+        say_fields,
+        say_json,
+    )
 
     job = await desk.queue.get(id)
+    fields = job_fields(job)
+    if payload:
+        fields |= payload_fields(await desk.queue.payload(id))
     if as_json:
-        say_json({**job_fields(job), "history": attempt_fields(job.history)})
+        say_json({**fields, "history": attempt_fields(job.history)})
         return
-    say_fields(job_fields(job))
+    say_fields(fields)
     for one in job.history:
         click.echo()
         say_fields(

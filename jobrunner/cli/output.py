@@ -12,7 +12,7 @@ from typing import Any, Final, TextIO
 import click
 
 from jobrunner.escape import escaped, escaped_json
-from jobrunner.job import Attempt, DeadLetter, Job, QueueInfo
+from jobrunner.job import Attempt, DeadLetter, Job, Payload, QueueInfo
 
 NARROWEST: Final = 10
 """Letters that a column of a drawn table keeps: those of a date."""
@@ -58,6 +58,15 @@ def job_fields(job: Job[Any]) -> dict[str, object]:
         field.name: getattr(job, field.name)
         for field in dataclasses.fields(job)
         if field.name not in hidden
+    }
+
+
+def payload_fields(payload: Payload) -> dict[str, object]:
+    """Return the arguments and the result of a job."""
+    return {
+        "args": payload.args,
+        "result": payload.result,
+        "result_omitted": payload.result_omitted,
     }
 
 
