@@ -140,7 +140,7 @@ class Ticker:
     def _set_aside(self, row: ScheduleRow, error: Exception) -> None:
         """Leave a schedule alone until it is changed, and say so once."""
         self._stuck[row.id] = (row, str(error))
-        logger.error("schedule %s cannot be fired by this process: %s", row.id, error, like=row.id)
+        logger.error("schedule %s cannot be fired by this process: %s", row.id, error)
 
     @property
     def problems(self) -> list[str]:
@@ -150,8 +150,7 @@ class Ticker:
 
 def _log(fire: Fire, fired: Fired) -> None:
     for outcome, count in fired.skipped.items():
-        id = fire.seen.id
-        logger.info("schedule %s: %d tick(s) made no job (%s)", id, count, outcome, like=id)
+        logger.info("schedule %s: %d tick(s) made no job (%s)", fire.seen.id, count, outcome)
     if logger.isEnabledFor(logging.DEBUG):
         for job in fired.jobs:
             following = None if fire.next is None else from_us(fire.next).isoformat()

@@ -301,9 +301,7 @@ class Worker:
         )
         for _, row in changes:
             if row is not None and row.disabled:
-                logger.warning(
-                    "schedule %s is disabled: the code declares it no more", row.id, like=row.id
-                )
+                logger.warning("schedule %s is disabled: the code declares it no more", row.id)
         if changes:
             self._store.ring()
 
@@ -344,7 +342,6 @@ class Worker:
                 queue,
                 task,
                 hours,
-                like=task,
             )
             return
         logger.warning(
