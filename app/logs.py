@@ -51,15 +51,22 @@ def _job_of(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+_CONTROLS = dict.fromkeys(
+    (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), "\N{REPLACEMENT CHARACTER}"
+)
+
+
 class TextFormatter(logging.Formatter):
-    """One line for people; a traceback follows on lines of its own."""
+    """One line for people, whatever stands in it; a traceback follows on indented lines of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
         job = "".join(f" {name}={value}" for name, value in _job_of(record).items())
-        line = f"{_moment(record)} {record.levelname:<7} {record.name}{job}: {record.getMessage()}"
+        said = record.getMessage().translate(_CONTROLS)
+        line = f"{_moment(record)} {record.levelname:<7} {record.name}{job}: {said}"
         if record.exc_info:
-            line = f"{line}\n{self.formatException(record.exc_info)}"
+            trace = self.formatException(record.exc_info).splitlines()
+            line = "\n  ".join([line, *(part.translate(_CONTROLS) for part in trace)])
         return line
 
 

@@ -70,7 +70,7 @@ async def subscribe(
         key=f"reminder:{subscription.email}",
     )
     job = await queue.enqueue(remind, subscription.email)
-    return Subscribed(job_id=job.id, scheduled_for=job.run_at, created=job.created)
+    return Subscribed(job_id=job.id, scheduled_for=job.run_at, created=bool(job.created))
 
 
 @router.post("/confirmations", status_code=202)

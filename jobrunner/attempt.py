@@ -163,8 +163,8 @@ class Attempt:
         jobs: Sequence[Enqueue] = background.take(over)
         return jobs
 
-    def outcome_of_stop(self) -> Outcome:
-        """Return what follows from having been stopped."""
+    def outcome_of_stop(self, error: BaseException | None = None) -> Outcome:
+        """Return what follows from having been stopped; ``error`` tells where that met the function."""
         now = now_us()
         match self.stopped:
             case "cancel":
@@ -176,6 +176,7 @@ class Attempt:
                 source = (
                     "the task's timeout" if self.job.timeout is None else "the job's own timeout"
                 )
-                return failed(
-                    self.job, self.spec, TimedOut(f"no end after {seconds:g} s ({source})"), now
-                )
+                timed_out = TimedOut(f"no end after {seconds:g} s ({source})")
+                if error is not None:
+                    timed_out.__traceback__ = error.__traceback__
+                return failed(self.job, self.spec, timed_out, now)

@@ -1,15 +1,15 @@
 """Background tasks that outlive their process: gathered while a request or an attempt runs, stored when it succeeds."""
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
 from jobrunner.call import Call
 from jobrunner.errors import InvalidOptions, JobRunnerError, UnknownTask
+from jobrunner.logs import log_of
 from jobrunner.model import Enqueue, chained
 from jobrunner.task import Task, session_of
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -6,7 +6,6 @@ is cancelled while it waits has not undone its write.
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
@@ -19,11 +18,12 @@ from jobrunner.errors import (
     StoreUnusable,
     WrongThread,
 )
+from jobrunner.logs import log_of
 from jobrunner.model import Claim, Enqueue, Enqueued, Fire, Fired, Outcome
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round, Written
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 ROWS_PER_ROUND: Final = 2_000
 BYTES_PER_ROUND: Final = 4 * 1024 * 1024
@@ -283,7 +283,9 @@ class Committer:
         finally:
             if slow is not None:
                 slow.cancel()
-        self.error = None
+        if self.error is not None:
+            self.error = None
+            logger.info("rounds are written again")
         self.written_at_s = loop.time()
         at = 0
         for unit in units:
@@ -305,7 +307,7 @@ class Committer:
         self, units: list[_Unit], steps: list[_Fires], batch: Round, error: StoreError
     ) -> None:
         if self.error is None or type(self.error) is not type(error):
-            logger.error("a round could not be written: %s", error)
+            logger.error("a round could not be written: %s", error, like=type(error))
         self.error = error
         # How attempts ended must not be lost while the process lives: it waits for the store to come back. The fence
         # makes writing it twice harmless, should the failed commit turn out to have worked.

@@ -4,6 +4,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, MutableMapping
+from contextvars import copy_context
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol
@@ -147,7 +148,7 @@ class JobContext:
         if not callable(function) or inspect.iscoroutinefunction(function):
             raise InvalidWrite(f"job.write() takes a `def` with its arguments, not {function!r}")
         call = functools.partial(function, **kwargs) if kwargs else function
-        self._writes.append(Write(call, args))
+        self._writes.append(Write(call, args, copy_context()))
 
     @property
     def logger(self) -> JobLogger:

@@ -1,19 +1,32 @@
 """How an attempt has ended: what follows from an exception, and the words that are kept of it and logged."""
 
 import contextlib
-import logging
+import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from contextvars import copy_context
 from typing import Final, Literal
 
 from jobrunner.clock import from_us
 from jobrunner.errors import Bury, Retry, Snooze, Steering, TimedOut
-from jobrunner.model import Cancelled, Claimed, Dead, Ended, Outcome, Released, RetryAt, Snoozed
+from jobrunner.escape import escaped
+from jobrunner.logs import log_of
+from jobrunner.model import (
+    Cancelled,
+    Claimed,
+    Dead,
+    Ended,
+    Outcome,
+    Raised,
+    Released,
+    RetryAt,
+    Snoozed,
+)
 from jobrunner.resolution import Resolved
 from jobrunner.spec import TaskSpec, duration_us, instant_us
 from jobrunner.threads import Threads
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 MAX_ERROR: Final = 8 * 1024
 MAX_TRACEBACK: Final = 32 * 1024
@@ -22,9 +35,7 @@ MAX_FRAMES: Final = 50
 MOST_NAMED: Final = 10
 """Of the attempts that a shutdown waits for, how many are named."""
 
-_ESCAPES: Final = {
-    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
-}
+_NUMBER: Final = re.compile(r"\d+")
 
 OUR_FILES: Final = {
     contextlib.__file__,  # through which `yield` dependencies are entered
@@ -79,14 +90,15 @@ def ended_by(error: BaseException, now: int, outcome: Literal["failed", "timed_o
     # `raise Bury("why") from error`, it has words of its own.
     told = error.__cause__ if isinstance(error, Steering) and error.__cause__ else error
     said = error if isinstance(error, Bury) and error.why else told
-    return Ended(outcome, now, _type_name(told), _text(said), _traceback(error))
+    trace = _traceback(error)
+    return Ended(outcome, now, _type_name(told), _text(said), trace, Raised(told, copy_context()))
 
 
 def _type_name(error: BaseException) -> str:
     kind = type(error)
     if kind.__module__ in {"builtins", "jobrunner.errors"}:
-        return kind.__qualname__
-    return f"{kind.__module__}.{kind.__qualname__}"
+        return escaped(kind.__qualname__)
+    return escaped(f"{kind.__module__}.{kind.__qualname__}")
 
 
 def _text(error: BaseException) -> str:
@@ -99,18 +111,20 @@ def _text(error: BaseException) -> str:
 
 def _traceback(error: BaseException) -> str:
     trace = error.__traceback__
-    # The reader wants the task's frames, not the ones through which we called it.
+    # The reader wants the task's frames, not the ones through which we called it; and those hold the attempt, which
+    # would live as long as the error.
     while trace is not None and trace.tb_frame.f_code.co_filename in OUR_FILES:
         trace = trace.tb_next
+    error.__traceback__ = trace
     try:
-        text = "".join(traceback.format_exception(type(error), error, trace, limit=-MAX_FRAMES))
+        text = "".join(traceback.format_exception(error, limit=-MAX_FRAMES))
     except Exception as wrong:  # noqa: BLE001 - as above
         text = f"<its traceback cannot be shown: {type(wrong).__name__}>"
     return _storable(text, MAX_TRACEBACK, keep_end=True)
 
 
 def _storable(text: str, most: int, *, keep_end: bool = False) -> str:
-    """Cut a text to size, and of anything that UTF-8 cannot hold."""
+    """Cut a text to size, and write out what UTF-8 cannot hold or would steer a terminal."""
     if len(text) > most:
         cut = len(text) - most
         text = (
@@ -118,16 +132,29 @@ def _storable(text: str, most: int, *, keep_end: bool = False) -> str:
             if keep_end
             else f"{text[:most]}[{cut} characters cut]"
         )
-    # Nor of what would steer a terminal from inside a log.
-    return text.encode("utf-8", "backslashreplace").decode("utf-8").translate(_ESCAPES)
+    return escaped(text, lines=True)
 
 
 def extra(job: Claimed) -> dict[str, object]:
     return {"job_id": job.id, "task": job.task, "attempt": job.attempt}
 
 
+def _alike(outcome: RetryAt | Dead) -> Hashable:
+    """Return what failures with the same cause share: not the ids, ports and times in their texts."""
+    ended = outcome.ended
+    return outcome.job.task, ended.error_type, _NUMBER.sub("0", (ended.error or "")[:200])
+
+
 def log(outcome: Outcome) -> None:
-    """Log how an attempt has ended, in one line but for the traceback of a dead letter."""
+    """Log how an attempt has ended; a failure with its error, and in the context in which that was raised."""
+    raised = outcome.ended.raised
+    if raised is None:
+        _log(outcome, None)
+    else:
+        raised.context.run(_log, outcome, raised.error)
+
+
+def _log(outcome: Outcome, error: BaseException | None) -> None:
     job, ended = outcome.job, outcome.ended
     match outcome:
         case RetryAt():
@@ -141,18 +168,23 @@ def log(outcome: Outcome) -> None:
                 ended.error,
                 from_us(outcome.run_at).isoformat(timespec="milliseconds"),
                 extra=extra(job),
+                exc_info=error,
+                trace=ended.traceback,
+                like=_alike(outcome),
             )
         case Dead():
             logger.error(
-                "%s %s is a dead letter (%s) after attempt %d: %s: %s\n%s",
+                "%s %s is a dead letter (%s) after attempt %d: %s: %s",
                 job.task,
                 job.id,
                 outcome.reason,
                 job.attempt,
                 ended.error_type,
                 ended.error,
-                ended.traceback,
                 extra=extra(job),
+                exc_info=error,
+                trace=ended.traceback,
+                like=_alike(outcome),
             )
         case Snoozed():
             logger.debug("%s %s is snoozed", job.task, job.id, extra=extra(job))

@@ -6,15 +6,17 @@ goes wrong in a hook harms a job.
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from typing import Any, Final, Literal
 
+from jobrunner.around import Around
 from jobrunner.errors import ConfigurationError
 from jobrunner.grace import Grace
+from jobrunner.logs import log_of
 from jobrunner.model import Cancelled, Dead, Outcome, RetryAt, Returned, Succeeded
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 EventName = Literal["succeeded", "retry", "dead"]
 Hook = Callable[[Any], Awaitable[None] | None]
@@ -28,6 +30,8 @@ class Hooks:
 
     def __init__(self) -> None:
         self._hooks: dict[EventName, list[Hook]] = {"succeeded": [], "retry": [], "dead": []}
+        self.around: list[Around] = []
+        """Those around each attempt, in the order in which they were added."""
 
     def add(self, event: EventName, hook: Hook) -> None:
         """Call ``hook`` at every such event from now on.
@@ -56,7 +60,12 @@ class Events:
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self._queue: asyncio.Queue[tuple[EventName, str]] = asyncio.Queue(MOST_WAITING)
         self._task: asyncio.Task[None] | None = None
+        self._context = copy_context()
         self._dropped = 0
+
+    def start(self) -> None:
+        """Have hooks run in copies of the present context: not in that of the attempt which is the first to tell."""
+        self._context = copy_context()
 
     def settled(self, outcome: Outcome) -> None:
         """Tell that an attempt's outcome has been committed."""
@@ -109,7 +118,9 @@ class Events:
                 logger.error("hooks are too slow: %d events have been dropped", self._dropped)
             return
         if self._task is None:
-            self._task = asyncio.create_task(self._run_hooks(), name="jobrunner-hooks")
+            self._task = asyncio.create_task(
+                self._run_hooks(), name="jobrunner-hooks", context=self._context.copy()
+            )
 
     async def _run_hooks(self) -> None:
         while True:
@@ -118,7 +129,8 @@ class Events:
                 loaded = await self._load(event, id)
                 if loaded is not None:
                     for hook in self._hooks.of(event):
-                        await _call(event, hook, loaded)
+                        # A task each: what one sets in its context variables is not for the next.
+                        await asyncio.create_task(_call(event, hook, loaded))
             except Exception:
                 logger.exception("hooks could not be told that job %s is %s", id, event)
             finally:
@@ -150,4 +162,6 @@ async def _call(event: EventName, hook: Hook, loaded: object) -> None:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise  # the runner closes; any other cancel is the hook's own
-        logger.exception("the on_%s hook %r failed; the job is not affected", event, hook)
+        logger.exception(
+            "the on_%s hook %s failed; the job is not affected", event, hook, like=(event, id(hook))
+        )

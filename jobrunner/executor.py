@@ -6,7 +6,6 @@ Nothing here touches the store, but for the transactions of the task's own (``tr
 import asyncio
 import contextlib
 import functools
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -14,14 +13,14 @@ from jobrunner.attempt import Attempt
 from jobrunner.clock import now_us
 from jobrunner.endings import OUR_FILES, ended_by, extra, failed
 from jobrunner.errors import InvalidArguments, NotAwaited, ResultNotStored
-from jobrunner.injection import Dependency
+from jobrunner.logs import log_of
 from jobrunner.model import Dead, Ended, Outcome, Returned, Succeeded
 from jobrunner.resolution import LeftBehind, Resolved, Surroundings
 from jobrunner.threads import Threads
 from jobrunner.transaction import Transaction, Transactions
 from jobrunner.unawaited import refuse_dropped, refuse_unfinished, refuse_unfinished_inside
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 _NOWHERE: Final = Surroundings()
 
@@ -43,9 +42,12 @@ async def execute(
     try:
         if attempt.stopped_at is not None:
             return attempt.outcome_of_stop()
+        if around.hooks:
+            await _enter_hooks(attempt, around)
         try:
             kwargs: Mapping[str, Any] = spec.args.decode(attempt.job.args)
         except InvalidArguments as error:
+            attempt.keep(error)
             return Dead(attempt.job, ended_by(error, now_us(), "failed"), "invalid_args")
         if spec.wants_context and transactions is not None:
             context._transact = functools.partial(  # noqa: SLF001 - written here, called by the task
@@ -54,10 +56,6 @@ async def execute(
         if spec.injected:
             kwargs = await _inject(attempt, kwargs, threads, around)
         value = await _call(attempt, kwargs, threads)
-        if value is not None:
-            refuse_unfinished(value, is_async=spec.is_async)
-        if attempt.dropped is not None:
-            refuse_dropped(attempt.dropped)
     except BaseException as error:  # noqa: BLE001 - SystemExit in a task must not end the worker
         return _broken_off(attempt, error)
     finally:
@@ -79,13 +77,13 @@ def _broken_off(attempt: Attempt, error: BaseException) -> Outcome:
         return _settled_before(attempt, attempt.transaction_ended, error)
     if isinstance(error, asyncio.CancelledError):
         if attempt.stopped:
-            return attempt.outcome_of_stop()
+            return attempt.outcome_of_stop(error)
         # A subtask of its own was cancelled: a failure like others, which `retry` would not take for an Exception.
         failure = RuntimeError("the task was cancelled from inside, and nobody asked for that")
         failure.__cause__ = error
         error = failure.with_traceback(error.__traceback__)
     elif attempt.stopped == "timeout":
-        return attempt.outcome_of_stop()
+        return attempt.outcome_of_stop(error)
     return failed(attempt.job, attempt.spec, error, now_us())
 
 
@@ -134,12 +132,12 @@ async def clean_up(
     attempt: Attempt,
     resolved: Resolved,
     threads: Threads,
-    tell: Callable[[Dependency, BaseException], None],
+    tell: Callable[[str, BaseException], None],
 ) -> None:
     """Clean up the dependencies of an attempt whose outcome is decided; no thread of it is running.
 
     Args:
-        tell: is told of each clean-up that fails, and with what.
+        tell: is told what has failed of it, and with what.
 
     Raises:
         LeftBehind: the process goes down, and a thread does not end.
@@ -185,7 +183,6 @@ async def _inject(
     attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads, around: Surroundings
 ) -> Mapping[str, Any]:
     """Return the arguments with what the function is handed besides them."""
-    spec = attempt.spec
 
     async def in_thread(function: Callable[[], Any]) -> Any:
         attempt.thread = threads.run(function)
@@ -195,10 +192,21 @@ async def _inject(
         _heed_stop(attempt)
         return value
 
-    attempt.resolved = Resolved(f"{spec.name} ({spec.where})", spec.injected, around)
-    values = await attempt.resolved.open(in_thread)
+    values = await _resolved(attempt, around).open(in_thread)
     _heed_stop(attempt)
     return {**kwargs, **values}
+
+
+async def _enter_hooks(attempt: Attempt, around: Surroundings) -> None:
+    await _resolved(attempt, around).enter(around.hooks, attempt.context)
+    _heed_stop(attempt)
+
+
+def _resolved(attempt: Attempt, around: Surroundings) -> Resolved:
+    if attempt.resolved is None:
+        spec = attempt.spec
+        attempt.resolved = Resolved(f"{spec.name} ({spec.where})", spec.injected, around)
+    return attempt.resolved
 
 
 def _heed_stop(attempt: Attempt) -> None:
@@ -208,12 +216,19 @@ def _heed_stop(attempt: Attempt) -> None:
 
 
 async def _call(attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads) -> Any:
+    """Call the function, and refuse what it has left unfinished."""
     spec = attempt.spec
     if spec.is_async:
-        return await spec.call(attempt.context, kwargs)
-    attempt.thread = threads.run(functools.partial(spec.call, attempt.context, kwargs))
-    # Shielded: the future must outlive a time-out, to say when the thread has ended.
-    return await asyncio.shield(attempt.thread)
+        value = await spec.call(attempt.context, kwargs)
+    else:
+        attempt.thread = threads.run(functools.partial(spec.call, attempt.context, kwargs))
+        # Shielded: the future must outlive a time-out, to say when the thread has ended.
+        value = await asyncio.shield(attempt.thread)
+    if value is not None:
+        refuse_unfinished(value, is_async=spec.is_async)
+    if attempt.dropped is not None:
+        refuse_dropped(attempt.dropped)
+    return value
 
 
 def _returned(attempt: Attempt, value: Any) -> Outcome:
@@ -238,7 +253,7 @@ def _succeeded(attempt: Attempt, value: Any) -> Succeeded:
     except ResultNotStored as error:
         refuse_unfinished_inside(value, is_async=attempt.spec.is_async)
         # The work is done, and doing it again would not make the result any smaller.
-        logger.warning("%s %s: %s", job.task, job.id, error, extra=extra(job))
+        logger.warning("%s %s: %s", job.task, job.id, error, extra=extra(job), like=job.task)
         omitted = str(error)
     added = attempt.take_added("the task has returned, and what it added goes with its success")
     return Succeeded(job, ended, result, omitted, writes, added)

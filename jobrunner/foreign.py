@@ -162,6 +162,10 @@ _RUNNER_ATTRIBUTES: Final[dict[str, str]] = {
     **dict.fromkeys(("autodiscover_tasks", "add_tasks_from", "include_router", "include_tasks"),
                     "jobs.include(router)"),
     **dict.fromkeys(("on_startup", "on_shutdown", "on_event"), _LIFESPAN),
+    **dict.fromkeys(("middleware", "add_middleware", "add_middlewares", "with_middlewares", "on_job_start",
+                     "on_job_end", "before_process", "after_process", "task_prerun", "task_postrun",
+                     "pre_execute", "post_execute"),
+                    "@jobs.around_attempt above an `async def` with one `yield`"),
 }  # fmt: skip
 
 _RESULT: Final = "await {name}.result(timeout=10)"

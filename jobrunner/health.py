@@ -1,6 +1,7 @@
 """How it stands: the health of a process, and the queues and workers of its store."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from jobrunner.clock import SECOND_US, from_us, now_us
@@ -12,6 +13,10 @@ from jobrunner.version import __version__
 
 STALLED_US: Final = 30 * SECOND_US
 """How old the beat of a worker may be that is alive."""
+
+
+MOST_NAMED: Final = 10
+"""Names in one sentence, and sentences of one kind."""
 
 
 class Standing(NamedTuple):
@@ -34,6 +39,19 @@ class Standing(NamedTuple):
     """Chores that failed when they were last tried."""
     problems: Sequence[str]
     """Of the schedules, and of attempts that wait for each other."""
+
+
+def first_of(names: Collection[str]) -> str:
+    """Return the first of some names, and how many there are besides."""
+    some = ", ".join(islice(names, MOST_NAMED))
+    more = len(names) - MOST_NAMED
+    return f"{some} and {more} more" if more > 0 else some
+
+
+def _few(sentences: Sequence[str]) -> Sequence[str]:
+    """Return the first of some sentences of one kind, and how many there are besides."""
+    more = len(sentences) - MOST_NAMED
+    return [*sentences[:MOST_NAMED], f"and {more} more like this one"] if more > 0 else sentences
 
 
 async def queues_in(store: Store, known: Iterable[str]) -> Sequence[QueueInfo]:
@@ -71,11 +89,13 @@ async def health_of(store: Store, own: Standing) -> Health:
         problems.append(str(error))
     try:
         rows = await store.workers()
-        problems += [
-            f"queue {one.name} has waiting jobs and no worker serves it"
-            for one in await queues_in(store, ())
-            if one.queued and not one.slots and not one.paused
-        ]
+        problems += _few(
+            [
+                f"queue {one.name} has waiting jobs and no worker serves it"
+                for one in await queues_in(store, ())
+                if one.queued and not one.slots and not one.paused
+            ]
+        )
     except StoreError as unreadable:
         problems.append(str(unreadable))
     now = now_us()
@@ -85,10 +105,12 @@ async def health_of(store: Store, own: Standing) -> Health:
         for one in workers
         if one.stalled
     ]
-    problems += [f"no worker knows task {task}" for task in own.unknown]
+    if own.unknown:
+        what = "task" if len(own.unknown) == 1 else f"{len(own.unknown)} tasks:"
+        problems.append(f"no worker knows {what} {first_of(own.unknown)}")
     problems += [f"{chore} fails" for chore in sorted(own.failing)]
-    problems += own.problems
-    problems += [f"the thread of {name} goes on after its time-out" for name in own.stuck]
+    problems += _few(own.problems)
+    problems += _few([f"the thread of {name} goes on after its time-out" for name in own.stuck])
     return Health(
         status=(
             "failed"

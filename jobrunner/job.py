@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import core_schema
 
 from jobrunner.clock import from_us
-from jobrunner.errors import NotRunning
+from jobrunner.errors import JobRunnerError, NotRunning
 from jobrunner.foreign import job_attribute
 from jobrunner.model import AttemptOutcome, AttemptRow, DeadReason, Enqueued, JobRow, State
 
@@ -27,6 +29,10 @@ class JobSource(Protocol):
 
     async def refreshed(self, job: Job[Any]) -> Job[Any]:
         """Read a job again."""
+        ...
+
+    def arguments_of(self, job: Job[Any], stored: str) -> dict[str, Any]:
+        """Return a job's arguments from their stored form."""
         ...
 
 
@@ -61,12 +67,27 @@ def history_of(attempts: Iterable[AttemptRow]) -> tuple[Attempt, ...]:
     )
 
 
-class JobBody(BaseModel):
-    """A job as it is told over HTTP: never its arguments."""
+class JobFields(BaseModel):
+    """What is told of every job over HTTP: never its arguments."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str = Field(
+        description="UUIDv7, made before the job was stored; the job's idempotency key."
+    )
+    task: str = Field(description="The task's stored name.")
+    queue: str
+    state: State
+    run_at: datetime = Field(description="When the job is, or was, due.")
+    created_at: datetime
+    attempt: int = Field(description="Runs so far, the present one included; 0 before the first.")
+
+
+class JobBody(JobFields):
+    """A job as it is told over HTTP where it has been stored: never its arguments."""
 
     model_config = ConfigDict(
         title="Job",
-        from_attributes=True,
         json_schema_extra={
             "examples": [
                 {
@@ -83,17 +104,11 @@ class JobBody(BaseModel):
         },
     )
 
-    id: str = Field(
-        description="UUIDv7, made before the job was stored; the job's idempotency key."
-    )
-    task: str = Field(description="The task's stored name.")
-    queue: str
-    state: State
-    run_at: datetime = Field(description="When the job is, or was, due.")
-    created_at: datetime
-    attempt: int = Field(description="Runs so far, the present one included; 0 before the first.")
-    created: bool = Field(
-        description="False if an unfinished job with the same key was there already."
+    created: bool | SkipJsonSchema[None] = Field(
+        default=None,
+        exclude_if=lambda created: created is None,
+        description="False if an unfinished job with the same key was there already; left out of a job that was looked"
+        " up.",
     )
 
 
@@ -112,8 +127,8 @@ class Job(Generic[R_co]):
     run_at: datetime
     created_at: datetime
     attempt: int
-    created: bool
-    """Whether this call stored it; False if an unfinished job held the key, or the job was looked up."""
+    created: bool | None = None
+    """Whether this call stored it; False if an unfinished job held the key, None if the job was looked up."""
     history: tuple[Attempt, ...] = ()
     """The attempts, oldest first; loaded by ``get`` and ``refresh`` only."""
     key: str | None = None
@@ -132,6 +147,26 @@ class Job(Generic[R_co]):
     """The job before it in the chain: while it is ``blocked`` it waits for that one, later it followed it."""
     _origin: ClassVar[JobSource | None] = None
     """Where it was read from; set on the object, and no field of it: a copy must not take the store along."""
+    _stored_args: ClassVar[str | None] = None
+    """Its arguments, where they were read; no field either: what shows a job's fields must not show them."""
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """Its arguments by parameter name, as they were given: of the types that the task declares.
+
+        Read by ``get`` and ``refresh`` alone. Defaults that the caller left to the function are not among them. Where
+        the runner does not have the task they are plain JSON values.
+
+        Raises:
+            InvalidArguments: the task's signature has changed so that they no longer fit.
+            JobRunnerError: this job was not read by ``get`` or ``refresh``.
+        """
+        if self._stored_args is None:
+            raise JobRunnerError(
+                f"the arguments of {self.task} {self.id} have not been read, which get() and refresh() do: write"
+                " `(await job.refresh()).args`"
+            )
+        return self._home().arguments_of(self, self._stored_args)
 
     async def result(self, timeout: float | timedelta | None = None) -> R_co:
         """Wait until the job has succeeded and return what it returned.
@@ -164,7 +199,8 @@ class Job(Generic[R_co]):
         return origin
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_origin"}
+        hidden = {"_origin", "_stored_args"}
+        return {name: value for name, value in self.__dict__.items() if name not in hidden}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and self.id == other.id
@@ -222,8 +258,10 @@ def fresh_job(
     return job
 
 
-def job_of(row: JobRow, attempts: Sequence[AttemptRow], source: JobSource) -> Job[Any]:
-    """Return a stored job as its users see it, with the attempts that were read."""
+def job_of(
+    row: JobRow, attempts: Sequence[AttemptRow], source: JobSource, *, args: str | None = None
+) -> Job[Any]:
+    """Return a stored job as its users see it, with the attempts and the arguments that were read."""
     job: Job[Any] = Job(
         id=row.id,
         task=row.task,
@@ -232,7 +270,6 @@ def job_of(row: JobRow, attempts: Sequence[AttemptRow], source: JobSource) -> Jo
         run_at=from_us(row.run_at),
         created_at=from_us(row.created_at),
         attempt=row.attempt,
-        created=False,
         history=history_of(attempts),
         key=row.key,
         tag=row.tag,
@@ -244,7 +281,34 @@ def job_of(row: JobRow, attempts: Sequence[AttemptRow], source: JobSource) -> Jo
         after=row.after,
     )
     job.__dict__["_origin"] = source
+    if args is not None:
+        job.__dict__["_stored_args"] = args
     return job
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What a job was given and what it returned, as plain JSON values."""
+
+    id: str
+    task: str
+    args: dict[str, Any]
+    """The stored arguments by parameter name."""
+    result: Any
+    """None while there is none."""
+    result_omitted: str | None
+    """Why the result could not be kept, if it could not."""
+
+
+def payload_of(row: JobRow) -> Payload:
+    """Return what a row holds of a job's arguments and result."""
+    return Payload(
+        id=row.id,
+        task=row.task,
+        args=json.loads(row.args),
+        result=None if row.result is None else json.loads(row.result),
+        result_omitted=row.result_omitted,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,17 @@
 
 import asyncio
 import contextlib
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from jobrunner.errors import WrongThread
+from jobrunner.logs import log_of
 from jobrunner.model import Enqueue, Enqueued
 from jobrunner.store.protocol import Session
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 
 @dataclass(slots=True)

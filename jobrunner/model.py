@@ -17,6 +17,7 @@ or queued as a new one would be.  One that is cancelled or expires takes along t
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
@@ -117,6 +118,13 @@ class Claimed(NamedTuple):
     """Set if another job may wait for its end."""
 
 
+class Raised(NamedTuple):
+    """What ended an attempt and the context variables of that moment, for the log: never stored."""
+
+    error: BaseException
+    context: Context
+
+
 class Ended(NamedTuple):
     """How an attempt ended, as it is kept in the attempts table."""
 
@@ -125,6 +133,7 @@ class Ended(NamedTuple):
     error_type: str | None = None
     error: str | None = None
     traceback: str | None = None
+    raised: Raised | None = None
 
 
 class Write(NamedTuple):
@@ -132,6 +141,8 @@ class Write(NamedTuple):
 
     function: Callable[..., object]
     args: tuple[object, ...]
+    context: Context
+    """In which it is called: a copy of the task's."""
 
 
 class Succeeded(NamedTuple):

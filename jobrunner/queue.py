@@ -1,6 +1,7 @@
 """The queue as its users hold it: store a job, look it up, cancel it, replay what died."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,7 +26,7 @@ from jobrunner.forked import generation, refuse_forked
 from jobrunner.health import queues_in
 from jobrunner.ids import new_id
 from jobrunner.inside import inside_of, refuse_inside
-from jobrunner.job import Health, Job, QueueInfo, fresh_job, job_of
+from jobrunner.job import Health, Job, Payload, QueueInfo, fresh_job, job_of, payload_of
 from jobrunner.joined import Caller, Joined, told_on
 from jobrunner.model import (
     FINISHED,
@@ -295,7 +296,15 @@ class JobQueue:
         row = await self._row(id)
         if task is not None and row.task not in {task.name, *task.spec.aliases}:
             raise JobNotFound(f"job {id} is one of {row.task}, not of {task.name}")
-        return job_of(row, await self._store.attempts(row.seq), self)
+        return job_of(row, await self._store.attempts(row.seq), self, args=row.args)
+
+    async def payload(self, id: str) -> Payload:
+        """Return the arguments and the result of a job, also of a dead one, as the plain JSON values that are stored.
+
+        Raises:
+            JobNotFound: there is none, or none any more.
+        """
+        return payload_of(await self._row(id))
 
     async def _row(self, id: str) -> JobRow:
         row = await self._store.get(checked_id(id))
@@ -376,7 +385,15 @@ class JobQueue:
     async def refreshed(self, job: Job[Any]) -> Job[Any]:
         """Read a job again; see ``Job.refresh``."""
         row = await self._row_of(job)
-        return job_of(row, await self._store.attempts(row.seq), self)
+        return job_of(row, await self._store.attempts(row.seq), self, args=row.args)
+
+    def arguments_of(self, job: Job[Any], stored: str) -> dict[str, Any]:
+        """Return a job's arguments from their stored form; see ``Job.args``."""
+        spec = self._tasks.get(job.task)
+        if spec is not None:
+            return spec.args.decode(stored)
+        plain: dict[str, Any] = json.loads(stored)
+        return plain
 
     # -- cancelling ----------------------------------------------------------------------
 

@@ -15,7 +15,10 @@ from contextlib import (
 from functools import partial
 from typing import Any, Protocol
 
-from jobrunner.injection import Dependency, belongs_to, overriding
+from jobrunner.around import Around
+from jobrunner.context import JobContext
+from jobrunner.errors import Steering
+from jobrunner.injection import Dependency, belongs_to, label, overriding
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a function in a thread of the worker's and gives what it returns."""
@@ -31,10 +34,14 @@ class Surroundings:
     Args:
         owner: the runner; a marked method of another one is called as it is.
         app: the application whose ``dependency_overrides`` hold.
+        hooks: around each attempt, the outermost first.
     """
 
-    def __init__(self, owner: object = None, app: object = None) -> None:
+    def __init__(
+        self, owner: object = None, app: object = None, hooks: Sequence[Around] = ()
+    ) -> None:
         self.owner = owner
+        self.hooks = hooks
         self.supplies: dict[str, object] = {}
         """What is given in place of a marked dependency, by the name in the mark."""
         self.makers: dict[str, Callable[[], object]] = {}
@@ -57,13 +64,14 @@ class Surroundings:
 class _Open(Protocol):
     """Something to be closed once the attempt has ended."""
 
-    dependency: Dependency
+    name: str
+    """For the log."""
 
     async def close(self, error: BaseException | None, in_thread: InThread) -> None: ...
 
 
 class Resolved:
-    """The dependencies of one attempt.
+    """The dependencies of one attempt, and the hooks around it.
 
     Args:
         task: its name and place, for the errors of overrides.
@@ -79,6 +87,26 @@ class Resolved:
         self._values: list[tuple[Callable[..., Any], Any]] = []
         self._of_function: list[_Open] = []
         self._of_request: list[_Open] = []
+        self._hooks: list[_Open] = []
+
+    async def enter(self, hooks: Sequence[Around], job: JobContext) -> None:
+        """Enter the hooks, before anything else is made.
+
+        Raises:
+            RuntimeError: one has failed; the message names it, the cause says how.
+            Steering: one decides what becomes of the job.
+        """
+        for hook in hooks:
+            try:
+                manager = hook.open(job)
+                await manager.__aenter__()
+            except Steering:
+                raise
+            except Exception as error:
+                raise RuntimeError(
+                    f"the around_attempt hook {hook.name} failed: {error!r}"
+                ) from error
+            self._hooks.append(_OnLoop(f"the around_attempt hook {hook.name}", manager))
 
     async def open(self, in_thread: InThread) -> dict[str, Any]:
         """Make what the task's parameters ask for; return it by their names.
@@ -104,7 +132,7 @@ class Resolved:
         self,
         error: BaseException | None,
         in_thread: InThread,
-        tell: Callable[[Dependency, BaseException], None],
+        tell: Callable[[str, BaseException], None],
     ) -> None:
         """Clean up what is open.
 
@@ -112,16 +140,21 @@ class Resolved:
             error: what ended the attempt, thrown into each of them; None if it succeeded. One that swallows it hides it
                 from no other; what one raises in its place is thrown into the next.
             in_thread: waits for the thread whatever comes, or raises LeftBehind.
-            tell: is told of each clean-up that fails, and with what.
+            tell: is told what has failed of it, and with what.
         """
-        for opened in (*reversed(self._of_function), *reversed(self._of_request)):
+        for opened in (
+            *reversed(self._of_function),
+            *reversed(self._of_request),
+            *reversed(self._hooks),
+        ):
             try:
                 await opened.close(error, in_thread)
             except (LeftBehind, GeneratorExit):
                 raise
             except BaseException as wrong:  # noqa: BLE001 - the others are cleaned up all the same
-                tell(opened.dependency, wrong)
-                error = wrong
+                if wrong is not error:
+                    tell(opened.name, wrong)
+                    error = wrong
 
     async def _solve_all(self, needs: Sequence[Dependency], in_thread: InThread) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -190,7 +223,7 @@ class Resolved:
 async def _enter(used: Dependency, given: dict[str, Any], stack: list[_Open]) -> Any:
     manager = asynccontextmanager(used.call)(**given)
     value = await manager.__aenter__()
-    stack.append(_OnLoop(used, manager))
+    stack.append(_OnLoop(_clean_up_of(used), manager))
     return value
 
 
@@ -203,11 +236,15 @@ async def _enter_in_thread(
     return await in_thread(opened.enter)
 
 
+def _clean_up_of(used: Dependency) -> str:
+    return f"the clean-up of its dependency {label(used.call)}"
+
+
 class _OnLoop:
     """An ``async def`` with a ``yield``."""
 
-    def __init__(self, dependency: Dependency, manager: AbstractAsyncContextManager[Any]) -> None:
-        self.dependency = dependency
+    def __init__(self, name: str, manager: AbstractAsyncContextManager[Any]) -> None:
+        self.name = name
         self._manager = manager
 
     async def close(self, error: BaseException | None, _: InThread) -> None:
@@ -218,7 +255,7 @@ class _InThread:
     """A ``def`` with a ``yield``."""
 
     def __init__(self, dependency: Dependency, manager: AbstractContextManager[Any]) -> None:
-        self.dependency = dependency
+        self.name = _clean_up_of(dependency)
         self._manager = manager
         self._entered = False
 
@@ -236,7 +273,7 @@ class _Limit:
     """A place among those that may have a dependency open at once."""
 
     def __init__(self, dependency: Dependency, limit: asyncio.Semaphore) -> None:
-        self.dependency = dependency
+        self.name = _clean_up_of(dependency)
         self._limit = limit
 
     async def close(self, error: BaseException | None, _: InThread) -> None:

@@ -5,7 +5,6 @@ holds from the next failure on.
 """
 
 import inspect
-import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from tenacity.wait import wait_base, wait_exponential, wait_random
 
 from jobrunner.clock import SECOND_US
 from jobrunner.errors import InvalidTask, Retry
+from jobrunner.logs import log_of
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 Wait = wait_base | Callable[[RetryCallState], float]
 Stop = stop_base | Callable[[RetryCallState], bool]
@@ -128,14 +128,14 @@ class RetryPolicy:
         try:
             return _said(self.retry(state))
         except Exception:
-            logger.exception("retry=%r failed; the error is taken as one to retry", self.retry)
+            logger.exception("retry=%s failed; the error is taken as one to retry", self.retry)
             return _said(DEFAULT_RETRY(state))
 
     def _delay_us(self, state: RetryCallState) -> int:
         try:
             return _microseconds(self.wait(state))
         except Exception:
-            logger.exception("wait=%r failed; the default wait is used", self.wait)
+            logger.exception("wait=%s failed; the default wait is used", self.wait)
             return _microseconds(DEFAULT_WAIT(state))
 
     def _wants_stop(self, state: RetryCallState) -> bool:
@@ -145,7 +145,7 @@ class RetryPolicy:
             return _said(self.stop(state))
         except Exception:
             # Not "go on": a stop that is broken for good would make the job immortal.
-            logger.exception("stop=%r failed; the default number of attempts is used", self.stop)
+            logger.exception("stop=%s failed; the default number of attempts is used", self.stop)
             return state.attempt_number >= DEFAULT_MAX_ATTEMPTS
 
 

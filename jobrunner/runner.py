@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
 from jobrunner import current, signals, threads
+from jobrunner.around import H, read_around
 from jobrunner.asgi import App, placed
 from jobrunner.background import DurableBackgroundTasks
 from jobrunner.call import Call
@@ -219,7 +220,9 @@ class JobRunner(TaskRouter):
         heard: set[int] = set()
         stack.callback(lambda: threads.warn_of_those_at_work() if heard else None)
         stack.enter_context(watched())
-        queue, worker = await open_parts(stack, plan, events, Surroundings(self, app))
+        queue, worker = await open_parts(
+            stack, plan, events, Surroundings(self, app, self._hooks.around)
+        )
         # Until the worker has stopped: a second interrupt comes while that is waited for.
         call = asyncio.get_running_loop().call_soon_threadsafe
         stack.callback(
@@ -234,6 +237,7 @@ class JobRunner(TaskRouter):
         stack.push_async_callback(lambda: to_the_end(worker.stop()))
         # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
         token = current.running.set(queue)
+        events.start()
         try:
             with begun.left_behind():
                 await worker.start()
@@ -311,6 +315,7 @@ class JobRunner(TaskRouter):
         *,
         read: "params.Depends | Callable[..., Any] | None" = None,
         act: "params.Depends | Callable[..., Any] | None" = None,
+        arguments: "params.Depends | Callable[..., Any] | None" = None,
         insecure: bool = False,
     ) -> "APIRouter":
         """Return the routes that show and steer jobs: ``app.include_router(jobs.router(...), prefix="/jobs")``.
@@ -318,8 +323,9 @@ class JobRunner(TaskRouter):
         Args:
             read: a dependency that lets those pass who may look, such as ``bearer(TOKEN)``.
             act: lets those pass who may replay, cancel, delete and pause; by default the same as ``read``.
-            insecure: do without, for an app that only this machine can reach: requests that name another host are
-                refused, since they may be a web page's (DNS rebinding).
+            arguments: lets those pass who may see the arguments and result of any job; nobody may without it.
+            insecure: do without the first two, for an app that only this machine can reach: requests that name another
+                host are refused, since they may be a web page's (DNS rebinding).
 
         Raises:
             ConfigurationError: nothing guards the routes, and ``insecure`` does not say that this is meant.
@@ -328,7 +334,7 @@ class JobRunner(TaskRouter):
 
         # Its routes steer the queue and open no session.
         queue = self.queue if self._session_advice is None else self._own_queue
-        return build_router(queue, read=read, act=act, insecure=insecure)
+        return build_router(queue, read=read, act=act, arguments=arguments, insecure=insecure)
 
     # -- the queue's verbs, outside requests ---------------------------------------------
 
@@ -441,6 +447,26 @@ class JobRunner(TaskRouter):
     def on_succeeded(self, hook: J) -> J:
         """Call ``hook(job)`` whenever a job has succeeded in this process."""
         self._hooks.add("succeeded", hook)
+        return hook
+
+    def around_attempt(self, hook: H) -> H:
+        """Run ``hook`` around every attempt: an ``async def`` with one ``yield``, handed the ``JobContext``.
+
+        ::
+
+            @jobs.around_attempt
+            async def measured(job: JobContext) -> AsyncIterator[None]:
+                with timer(job.task):
+                    yield
+
+        Context variables that it sets are seen by the task, in a thread too, and by no other attempt. Several nest, the
+        first one registered outermost. What ends the attempt is raised at the ``yield``, to be looked at: the outcome
+        is decided by then, and an error behind the ``yield`` is only logged. One before it fails the attempt.
+
+        Raises:
+            ConfigurationError: it is no such function.
+        """
+        self._hooks.around.append(read_around(hook))
         return hook
 
     if not TYPE_CHECKING:

@@ -18,7 +18,7 @@ from jobrunner.errors import StoreError, StoreOutcomeUnknown
 from jobrunner.events import Events
 from jobrunner.executor import clean_up, execute
 from jobrunner.grace import Grace
-from jobrunner.injection import Dependency, label
+from jobrunner.logs import log_of
 from jobrunner.model import (
     Cancelled,
     Claim,
@@ -37,7 +37,7 @@ from jobrunner.threads import Threads
 from jobrunner.transaction import Transactions
 from jobrunner.unawaited import caller
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 POLL_S: Final = 0.5
 """The longest that a due job waits when every hint fails: a lost bell, a clock that was set."""
@@ -274,15 +274,16 @@ class Supervisor:
             # No longer among the attempts, but a shutdown must not wait for ever.
             self.stuck.add(attempt)
 
-        def tell(dependency: Dependency, error: BaseException) -> None:
+        def tell(what: str, error: BaseException) -> None:
             logger.error(
-                "%s %s: the clean-up of its dependency %s failed; that changes nothing in what became of the job: %r",
+                "%s %s: %s failed; that changes nothing in what became of the job: %s",
                 attempt.job.task,
                 attempt.job.id,
-                label(dependency.call),
-                error,
+                what,
+                repr(error),
                 exc_info=error,
                 extra=extra(attempt.job),
+                like=(attempt.job.task, what),
             )
 
         timer = asyncio.get_running_loop().call_later(CLEAN_UP_S, self._clean_up_lasts, attempt)

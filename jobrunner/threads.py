@@ -7,7 +7,6 @@ alive for ever; a thread cannot be killed, so it must be one that the process ma
 import asyncio
 import concurrent.futures.thread
 import contextvars
-import logging
 import sys
 import threading
 from collections.abc import Callable
@@ -15,7 +14,9 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
-logger = logging.getLogger("jobrunner")
+from jobrunner.logs import log_of
+
+logger = log_of("jobrunner")
 
 _Call = tuple[
     asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[[], Any], contextvars.Context

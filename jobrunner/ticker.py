@@ -12,12 +12,13 @@ from typing import Final
 from jobrunner.clock import SECOND_US, from_us, now_us
 from jobrunner.committer import Committer
 from jobrunner.errors import JobRunnerError, StoreError
+from jobrunner.logs import log_of
 from jobrunner.model import Fire, Fired, ScheduleRow
 from jobrunner.planning import fire_of
 from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 FIRES_PER_ROUND: Final = 100
 """Planning takes the loop some 50 µs each: ten thousand that tick at midnight must not hold it for half a second."""
@@ -93,7 +94,9 @@ class Ticker:
                     )
                 self._failing = True
             else:
-                self._failing = False
+                if self._failing:
+                    self._failing = False
+                    logger.info("schedules are fired again")
 
     async def fire_due(self) -> int:
         """Fire one slice of what is due; return how many schedules made a step.

@@ -6,7 +6,6 @@ exactly if the job has succeeded, and an attempt whose job was taken away from i
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
@@ -25,13 +24,14 @@ from jobrunner.errors import (
 )
 from jobrunner.injection import Dependency
 from jobrunner.inside import Inside
+from jobrunner.logs import log_of
 from jobrunner.model import RESULT_PENDING, Ended, Returned, Succeeded
 from jobrunner.resolution import InThread, Resolved, Surroundings
 from jobrunner.shield import at_once, to_the_end
 from jobrunner.store.protocol import Session, Store
 from jobrunner.threads import Threads
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 Dependent = Callable[[Attempt], Awaitable[Any]]
 

@@ -9,7 +9,6 @@ import asyncio
 import concurrent.futures
 import gc
 import inspect
-import logging
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
@@ -19,8 +18,9 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, NoReturn, Protocol
 
 from jobrunner.errors import NotAwaited
+from jobrunner.logs import log_of
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 _PLAIN: Final = frozenset({str, int, float, bool, bytes, dict, list, tuple})
 """Types of most results: they are asked no further."""

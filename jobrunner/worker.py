@@ -4,7 +4,6 @@ A process that only enqueues (``work=False``) has a worker too: it runs no jobs,
 """
 
 import asyncio
-import logging
 import os
 import secrets
 import socket
@@ -17,10 +16,11 @@ from jobrunner.deadlock import Deadlocks
 from jobrunner.errors import InsideTransaction, InvalidTask, StoreError, StoreUnusable
 from jobrunner.events import Events
 from jobrunner.grace import Grace
-from jobrunner.health import Standing, health_of
+from jobrunner.health import Standing, first_of, health_of
 from jobrunner.injection import Dependency
 from jobrunner.job import Health
 from jobrunner.joined import told_on
+from jobrunner.logs import log_of, repeats
 from jobrunner.model import Definition, WorkerRow
 from jobrunner.resolution import Surroundings
 from jobrunner.schedules import declare
@@ -31,7 +31,7 @@ from jobrunner.supervisor import POLL_S, Supervisor
 from jobrunner.ticker import Ticker
 from jobrunner.transaction import Transactions
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 TICK_S: Final = 0.2
 """How often the locks of other workers are tried: a dead process's jobs wait that long."""
@@ -177,6 +177,7 @@ class Worker:
             except (StoreError, InsideTransaction) as error:
                 # As after a kill: the lock goes with the process, and others find the jobs.
                 logger.error("the worker could not sign off: %s", error)
+        repeats.end()
 
     def _fail(self, error: StoreError) -> None:
         """Stop for good: the file must be looked at by a person."""
@@ -235,6 +236,7 @@ class Worker:
             rung: somebody has rung the bell.
         """
         self._check_clock()
+        repeats.look(now_us())
         self._begin("recover", 0, self._recover)
         self._begin("upkeep", 0, self._store.upkeep)
         self._begin("peers", PEERS_S, self.refresh_peers)
@@ -275,10 +277,16 @@ class Worker:
                 self._failing.add(chore)
                 expected = isinstance(error, StoreError)
                 logger.error(
-                    "%s failed and is tried again: %s", chore, error, exc_info=not expected
+                    "%s failed and is tried again: %s",
+                    chore,
+                    error,
+                    exc_info=not expected,
+                    like=chore,
                 )
         else:
-            self._failing.discard(chore)
+            if chore in self._failing:
+                self._failing.discard(chore)
+                logger.info("%s works again", chore, like=chore)
 
     def _check_clock(self) -> None:
         """Say so when the clock is set: what waits for its time comes earlier or later by as much."""
@@ -304,8 +312,13 @@ class Worker:
             found.requeued,
             len(found.buried),
         )
+        if found.buried:
+            logger.error(
+                "%d job(s) are dead letters (lost), since their processes died under them: %s",
+                len(found.buried),
+                first_of(found.buried),
+            )
         for id in found.buried:
-            logger.error("job %s is a dead letter (lost): its process died under it", id)
             self._events.tell("dead", id)
         self.look()
 
@@ -347,6 +360,7 @@ class Worker:
         """Report waiting jobs whose task no live worker knows; bury those that have waited too long."""
         known = set(self._specs).union(*(peer.tasks for peer in self._peers))
         unknown: dict[str, int] = {}
+        news: list[tuple[str, str]] = []
         now = now_us()
         too_old = now - self._settings.unknown_task_after_us
         for queue, task, due_since in await self._store.waiting_tasks():
@@ -355,18 +369,34 @@ class Worker:
             unknown[task] = min(due_since, unknown.get(task, due_since))
             if task not in self._reported_unknown:
                 self._reported_unknown.add(task)
-                logger.warning(
-                    "jobs of task %r wait in queue %r, and no worker knows it: register it, or keep its old name with"
-                    " @jobs.task(aliases=[%r]); after %.0f h they become dead letters",
-                    task,
-                    queue,
-                    task,
-                    self._settings.unknown_task_after_us / (3600 * SECOND_US),
-                )
+                news.append((task, queue))
             if due_since < too_old:
                 await self._bury_unknown(queue, task, too_old, now)
+        if news:
+            self._report_unknown(news)
         self._unknown = unknown
         self._reported_unknown &= set(unknown)
+
+    def _report_unknown(self, news: Sequence[tuple[str, str]]) -> None:
+        hours = self._settings.unknown_task_after_us / (3600 * SECOND_US)
+        (task, queue), *others = news
+        if not others:
+            logger.warning(
+                "jobs of task '%s' wait in queue '%s', and no worker knows it: register it, or keep its old name with"
+                " @jobs.task(aliases=['%s']); after %.0f h they become dead letters",
+                task,
+                queue,
+                task,
+                hours,
+            )
+            return
+        logger.warning(
+            "jobs of %d tasks that no worker knows wait: %s: register them, or keep their old names with"
+            " @jobs.task(aliases=[...]); after %.0f h they become dead letters",
+            len(news),
+            first_of([task for task, _ in news]),
+            hours,
+        )
 
     async def _bury_unknown(self, queue: str, task: str, due_before: int, now: int) -> None:
         while True:
@@ -380,9 +410,14 @@ class Worker:
                 limit=ROWS_PER_SLICE,
             )
             for id in buried:
-                logger.error("job %s is a dead letter (unknown_task): no worker knows %s", id, task)
                 self._events.tell("dead", id)
             if buried:
+                logger.error(
+                    "%d job(s) of task %s are dead letters (unknown_task), since no worker knows it: %s",
+                    len(buried),
+                    task,
+                    first_of(buried),
+                )
                 # What waited behind them in a chain is due now.
                 self.look()
             if len(buried) < ROWS_PER_SLICE:

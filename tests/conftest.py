@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from freezegun.api import FrozenDateTimeFactory
 
+from jobrunner.logs import repeats
 from tests.clocks import freeze
 
 OURS = ("_connection_worker_thread", "jobrunner")
@@ -50,6 +51,12 @@ def hear_sigint() -> None:
     """Let the processes that tests start hear SIGINT also where the suite itself must not: behind a shell's ``&``."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def count_log_lines_anew() -> None:
+    """Let no test's log lines make those of the next one a flood."""
+    repeats.end()
 
 
 @pytest.fixture(autouse=True)

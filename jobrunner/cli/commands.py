@@ -14,6 +14,7 @@ import click
 from jobrunner.cli import exits, frozen
 from jobrunner.cli.place import Target
 from jobrunner.errors import JobRunnerError
+from jobrunner.escape import escaped
 from jobrunner.version import __version__
 
 _COMMANDS: Final = {
@@ -42,13 +43,17 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except JobRunnerError as error:
             raise exits.Refused(error) from error
+        except click.ClickException as error:
+            # Names on the command line and files may hold what stored ones may.
+            error.message = escaped(error.message)  # type: ignore[misc] # as in Refused
+            raise
         except UnicodeEncodeError as error:
             raise click.UsageError(f"{error.object!r} is no text: it is not UTF-8") from error
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise  # whoever read has seen enough, which Click takes for an end
             where = "" if error.filename is None else f"{error.filename}: "
-            raise click.ClickException(f"{where}{error.strerror or error}") from error
+            raise click.ClickException(escaped(f"{where}{error.strerror or error}")) from error
         except KeyboardInterrupt:
             # While it was still starting.
             click.echo("broken off", err=True)

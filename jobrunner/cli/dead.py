@@ -33,7 +33,7 @@ def list_letters(place: Place, *, as_json: bool, **where: Any) -> None:
 
 
 async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
-    from jobrunner.cli.output import letter_fields, say_json, say_table
+    from jobrunner.cli.output import letter_fields, say, say_json, say_table
 
     found, after = await listed(desk.queue.dead_letters.page, **where)
     if as_json:
@@ -56,7 +56,7 @@ async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
         empty="no dead letters fit",
     )
     if after is not None:
-        click.echo(f"more: --cursor {after}", err=True)
+        say(f"more: --cursor {after}", err=True)
 
 
 def _in_a_line(kind: str | None, error: str | None) -> str:
@@ -78,7 +78,7 @@ def show(place: Place, *, id: str, as_json: bool) -> None:
 async def _show(desk: "Desk", id: str, *, as_json: bool) -> None:
     import dataclasses
 
-    from jobrunner.cli.output import attempt_fields, say_fields, say_json
+    from jobrunner.cli.output import attempt_fields, say, say_fields, say_json
 
     letter = await desk.queue.dead_letters.get(id)
     fields = {field.name: getattr(letter, field.name) for field in dataclasses.fields(letter)}
@@ -88,7 +88,8 @@ async def _show(desk: "Desk", id: str, *, as_json: bool) -> None:
         return
     say_fields({name: value for name, value in fields.items() if name != "history"})
     for one in letter.history:
-        click.echo(f"\nattempt {one.attempt}: {one.outcome}, {one.error_type}: {one.error}")
+        click.echo()
+        say(f"attempt {one.attempt}: {one.outcome}, {one.error_type}: {one.error}")
 
 
 # -- replay and delete ---------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ def _object(text: str) -> dict[str, Any]:
 async def _replay_one(
     desk: "Desk", id: str, changes: dict[str, Any] | None, *, dry_run: bool, as_json: bool
 ) -> None:
-    from jobrunner.cli.output import say_json
+    from jobrunner.cli.output import say, say_json
     from jobrunner.errors import ConfigurationError
 
     letter = await desk.queue.dead_letters.get(id)
@@ -231,13 +232,15 @@ async def _replay_one(
     if as_json:
         say_json({"id": stored_id, "replayed": 1})
     else:
-        click.echo(f"replayed as {stored_id}")
+        say(f"replayed as {stored_id}")
 
 
 async def _warn_if_unknown(desk: "Desk", task: str) -> None:
+    from jobrunner.cli.output import say
+
     workers = await desk.store.workers()
     if workers and not any(task in worker.tasks for worker in workers):
-        click.echo(f"but no worker that runs now knows the task {task}", err=True)
+        say(f"but no worker that runs now knows the task {task}", err=True)
 
 
 async def _delete_one(desk: "Desk", id: str, *, dry_run: bool, as_json: bool) -> None:
@@ -263,7 +266,7 @@ async def _do_many(
     yes: bool,
     as_json: bool,
 ) -> None:
-    from jobrunner.cli.output import ask, is_terminal, say_json
+    from jobrunner.cli.output import ask, is_terminal, say, say_json
     from jobrunner.cli.progress import Progress
 
     letters = desk.queue.dead_letters
@@ -288,17 +291,15 @@ async def _do_many(
     if as_json:
         say_json({participle: done, "left": left})
         return
-    click.echo(f"{done:,} {participle}")
+    say(f"{done:,} {participle}")
     if left and verb == "replay":
-        click.echo(
-            f"{left:,} stay: an unfinished job holds their key, or no task is theirs", err=True
-        )
+        say(f"{left:,} stay: an unfinished job holds their key, or no task is theirs", err=True)
 
 
 def _say_count(count: int, verb: str, *, as_json: bool) -> None:
-    from jobrunner.cli.output import say_json
+    from jobrunner.cli.output import say, say_json
 
     if as_json:
         say_json({"would": verb, "count": count})
     else:
-        click.echo(f"would {verb} {count:,} dead letter(s)")
+        say(f"would {verb} {count:,} dead letter(s)")

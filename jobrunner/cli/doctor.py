@@ -87,7 +87,9 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 def _say(one: "Finding") -> None:
+    from jobrunner.cli.output import say
+
     level = click.style(f"{one.level:<8}", fg=_COLOURS[one.level])
-    click.echo(f"{level}{one.about}: {one.what}")
+    say(f"{one.about}: {one.what}", lead=level)
     if one.do is not None:
-        click.echo(f"{'':<8}→ {one.do}")
+        say(f"→ {one.do}", lead=" " * 8)

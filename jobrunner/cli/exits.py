@@ -27,6 +27,7 @@ from jobrunner.errors import (
     UnknownQueue,
     UnknownTask,
 )
+from jobrunner.escape import escaped
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -74,7 +75,7 @@ class Refused(click.ClickException):
     """What the library refuses, as the end of a command."""
 
     def __init__(self, error: JobRunnerError) -> None:
-        super().__init__(str(error))
+        super().__init__(escaped(str(error)))
         # Click declares one code for each class; it looks at the instance.
         self.exit_code = code_of(error)  # type: ignore[misc]
 
@@ -94,10 +95,15 @@ def at_once() -> Iterator[None]:
         refused.show()
         code = refused.exit_code
     except Exception:  # noqa: BLE001 - as the interpreter does at its end
-        traceback.print_exc()
+        say_traceback()
         code = FAILED
     logging.shutdown()
     end_with(code)
+
+
+def say_traceback() -> None:
+    """Print the traceback of the present error, in which control characters are written out."""
+    sys.stderr.write(escaped(traceback.format_exc(), lines=True))
 
 
 def end_at_signals() -> None:

@@ -32,7 +32,7 @@ def list_jobs(place: Place, *, as_json: bool, **where: Any) -> None:
 
 
 async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
-    from jobrunner.cli.output import job_fields, say_json, say_table
+    from jobrunner.cli.output import job_fields, say, say_json, say_table
 
     found, after = await listed(desk.queue.list, **where)
     if as_json:
@@ -48,28 +48,38 @@ async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
         empty="no jobs fit",
     )
     if after is not None:
-        click.echo(f"more: --cursor {after}", err=True)
+        say(f"more: --cursor {after}", err=True)
 
 
 @jobs.command("show")
 @click.argument("id")
 @at_place
+@click.option("--args", "payload", is_flag=True, help="Also its arguments and its result.")
 @as_json
-def show(place: Place, *, id: str, as_json: bool) -> None:
+def show(place: Place, *, id: str, payload: bool, as_json: bool) -> None:
     """Show a job and its attempts."""
     from jobrunner.cli.desk import at_desk
 
-    at_desk(place, lambda desk: _show(desk, id, as_json=as_json))
+    at_desk(place, lambda desk: _show(desk, id, payload=payload, as_json=as_json))
 
 
-async def _show(desk: "Desk", id: str, *, as_json: bool) -> None:
-    from jobrunner.cli.output import attempt_fields, job_fields, say_fields, say_json
+async def _show(desk: "Desk", id: str, *, payload: bool, as_json: bool) -> None:
+    from jobrunner.cli.output import (
+        attempt_fields,
+        job_fields,
+        payload_fields,
+        say_fields,
+        say_json,
+    )
 
     job = await desk.queue.get(id)
+    fields = job_fields(job)
+    if payload:
+        fields |= payload_fields(await desk.queue.payload(id))
     if as_json:
-        say_json({**job_fields(job), "history": attempt_fields(job.history)})
+        say_json({**fields, "history": attempt_fields(job.history)})
         return
-    say_fields(job_fields(job))
+    say_fields(fields)
     for one in job.history:
         click.echo()
         say_fields(
@@ -95,7 +105,7 @@ def cancel(place: Place, *, id: str, as_json: bool) -> None:
 
 
 async def _cancel(desk: "Desk", id: str, *, as_json: bool) -> None:
-    from jobrunner.cli.output import say_json
+    from jobrunner.cli.output import say, say_json
 
     cancelled = await desk.queue.cancel(id)
     state = (await desk.queue.get(id)).state
@@ -105,5 +115,5 @@ async def _cancel(desk: "Desk", id: str, *, as_json: bool) -> None:
         click.echo("it was asked to stop" if state == "running" else "cancelled")
     if not cancelled:
         if not as_json:
-            click.echo(f"nothing to cancel: the job has ended ({state})", err=True)
+            say(f"nothing to cancel: the job has ended ({state})", err=True)
         raise click.exceptions.Exit(exits.CONFLICT)

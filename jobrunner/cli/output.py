@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,19 +11,36 @@ from typing import Any, Final, TextIO
 
 import click
 
-from jobrunner.job import Attempt, DeadLetter, Job, QueueInfo
+from jobrunner.escape import escaped, escaped_json
+from jobrunner.job import Attempt, DeadLetter, Job, Payload, QueueInfo
 
 NARROWEST: Final = 10
 """Letters that a column of a drawn table keeps: those of a date."""
 WIDEST: Final = 100_000
 """No terminal has so many columns."""
+_BLANKS: Final = re.compile(r"[\t-\r]+")
+
+
+def say(text: str, *, lead: str = "", err: bool = False) -> None:
+    """Print one line, in which control characters are written out.
+
+    Args:
+        text: what is to be said.
+        lead: what comes before it as it is: spaces, colours.
+        err: on standard error.
+    """
+    click.echo(f"{lead}{escaped(text)}", err=err)
 
 
 def say_json(value: object) -> None:
-    """Print a value as one JSON document, in letters that the output can take."""
+    """Print a value as one JSON document, in letters that the output can take and a terminal does not obey."""
     encoding = getattr(sys.stdout, "encoding", None) or ""
     ascii_only = encoding.lower().replace("-", "") != "utf8"
-    click.echo(json.dumps(value, default=_plain, ensure_ascii=ascii_only, indent=2))
+    click.echo(_json(value, ascii_only=ascii_only, indent=2))
+
+
+def _json(value: object, *, ascii_only: bool = False, indent: int | None = None) -> str:
+    return escaped_json(json.dumps(value, default=_plain, ensure_ascii=ascii_only, indent=indent))
 
 
 def _plain(value: object) -> object:
@@ -40,6 +58,15 @@ def job_fields(job: Job[Any]) -> dict[str, object]:
         field.name: getattr(job, field.name)
         for field in dataclasses.fields(job)
         if field.name not in hidden
+    }
+
+
+def payload_fields(payload: Payload) -> dict[str, object]:
+    """Return the arguments and the result of a job."""
+    return {
+        "args": payload.args,
+        "result": payload.result,
+        "result_omitted": payload.result_omitted,
     }
 
 
@@ -182,10 +209,9 @@ def _word(value: object, *, lines: bool = False) -> str:
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
     if isinstance(value, dict | list | tuple):
-        return json.dumps(value, default=_plain, ensure_ascii=False)
+        return _json(value)
     text = str(value)
-    # What a job stored must not move the cursor of whoever looks at it.
-    return "".join(
-        one if one.isprintable() or (lines and one == "\n") else " " if one.isspace() else "?"
-        for one in text
+    # What a job stored must not move the cursor of whoever looks at it, nor begin a line where one is all there is.
+    return (
+        escaped(text.replace("\t", " "), lines=True) if lines else escaped(_BLANKS.sub(" ", text))
     )

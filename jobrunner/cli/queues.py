@@ -58,7 +58,7 @@ def resume(place: Place, *, name: str, as_json: bool) -> None:
 
 
 async def _set(desk: "Desk", name: str, *, paused: bool, as_json: bool) -> None:
-    from jobrunner.cli.output import say_json
+    from jobrunner.cli.output import say, say_json
     from jobrunner.errors import UnknownQueue
 
     if name not in desk.queues:
@@ -74,4 +74,4 @@ async def _set(desk: "Desk", name: str, *, paused: bool, as_json: bool) -> None:
     if as_json:
         say_json({"name": name, "paused": paused})
     else:
-        click.echo(f"{name} is paused" if paused else f"{name} runs again")
+        say(f"{name} is paused" if paused else f"{name} runs again")

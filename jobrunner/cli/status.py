@@ -21,7 +21,7 @@ def status(place: Place, *, as_json: bool) -> None:
 
 
 async def _status(desk: "Desk", *, as_json: bool) -> None:
-    from jobrunner.cli.output import say_json, say_queues, say_table
+    from jobrunner.cli.output import say, say_json, say_queues, say_table
 
     queues = await desk.queue.queues()
     health = await desk.queue.health()
@@ -49,7 +49,7 @@ async def _status(desk: "Desk", *, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"store: {desk.store.path}")
+    say(f"store: {desk.store.path}")
     say_queues(queues)
     say_table(
         ("pid", "host", "since", "last beat", "queues"),
@@ -65,6 +65,6 @@ async def _status(desk: "Desk", *, as_json: bool) -> None:
         ],
         empty="no worker: nobody runs jobs",
     )
-    click.echo(f"dead letters: {dead}")
+    say(f"dead letters: {dead}")
     for problem in health.problems:
-        click.echo(f"! {problem}")
+        say(f"! {problem}")

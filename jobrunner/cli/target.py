@@ -5,11 +5,11 @@ import gc
 import importlib
 import inspect
 import sys
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jobrunner.cli.exits import say_traceback
 from jobrunner.cli.place import Target
 from jobrunner.errors import AmbiguousRunner, ConfigurationError
 from jobrunner.runner import JobRunner, made
@@ -46,7 +46,7 @@ def _make(target: Target) -> Any:
         try:
             found = found()
         except Exception as error:
-            traceback.print_exc()
+            say_traceback()
             raise ConfigurationError(f"{target.name}() failed, see above") from error
     elif inspect.isfunction(found):
         raise ConfigurationError(
@@ -74,10 +74,10 @@ def _find(name: str) -> Any:
             raise ConfigurationError(
                 f"there is no module {error.name} here ({here}) or on the path"
             ) from error
-        traceback.print_exc()
+        say_traceback()
         raise ConfigurationError(f"{module_name} cannot be imported, see above") from error
     except Exception as error:
-        traceback.print_exc()
+        say_traceback()
         raise ConfigurationError(f"{module_name} cannot be imported, see above") from error
     for part in path.split("."):
         try:

@@ -55,7 +55,7 @@ def _file(store: Path, destination: Path, *, force: bool) -> Path:
 
 
 async def _backup(desk: "Desk", destination: Path, *, as_json: bool) -> None:
-    from jobrunner.cli.output import say_json
+    from jobrunner.cli.output import say, say_json
     from jobrunner.cli.progress import Progress
 
     with Progress("pages") as progress:
@@ -64,7 +64,7 @@ async def _backup(desk: "Desk", destination: Path, *, as_json: bool) -> None:
     if as_json:
         say_json({"store": desk.store.path, "backup": destination, "bytes": size})
     else:
-        click.echo(f"{destination} ({size:,} bytes)")
+        say(f"{destination} ({size:,} bytes)")
 
 
 @click.command()
@@ -86,7 +86,7 @@ def vacuum(place: Place, *, yes: bool, as_json: bool) -> None:
 async def _vacuum(desk: "Desk", *, yes: bool, as_json: bool) -> None:
     import asyncio
 
-    from jobrunner.cli.output import ask, say_json
+    from jobrunner.cli.output import ask, say, say_json
     from jobrunner.cli.progress import Progress
 
     path = desk.store.path
@@ -109,4 +109,4 @@ async def _vacuum(desk: "Desk", *, yes: bool, as_json: bool) -> None:
     if as_json:
         say_json({"store": path, "bytes_before": before, "bytes_after": after})
     else:
-        click.echo(f"{before:,} bytes before, {after:,} after")
+        say(f"{before:,} bytes before, {after:,} after")

@@ -66,9 +66,9 @@ def target_of(ctx: click.Context, app: str | None, *, factory: bool) -> Target:
 
 def _run(target: Target, queues: dict[str, int | None] | None, log_level: str) -> None:
     import asyncio
-    import logging
 
     from jobrunner.cli.target import load
+    from jobrunner.logs import log_of
     from jobrunner.process import Orders, orders, work_until_signal
     from jobrunner.runner import JobRunner
 
@@ -80,12 +80,13 @@ def _run(target: Target, queues: dict[str, int | None] | None, log_level: str) -
     else:
         opened = _lifespan_of(loaded, target)
     orders.set(Orders(work=True, queues=queues))
-    logging.getLogger("jobrunner").info("worker of %s, process %d", target.name, os.getpid())
+    logger = log_of("jobrunner")
+    logger.info("worker of %s, process %d", target.name, os.getpid())
 
     async def work() -> None:
         with exits.at_once():
             await work_until_signal(opened)
-            logging.getLogger("jobrunner").info("worker of %s has stopped", target.name)
+            logger.info("worker of %s has stopped", target.name)
 
     asyncio.run(work())
 
@@ -105,7 +106,9 @@ def configure_log(level: str) -> None:
     """Send the log to standard error, unless the application does something with it already."""
     import logging
 
+    from jobrunner.logs import LineFormatter
+
     if not logging.getLogger().handlers:
-        logging.basicConfig(
-            level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-        )
+        handler = logging.StreamHandler()
+        handler.setFormatter(LineFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        logging.basicConfig(level=level.upper(), handlers=[handler])

@@ -8,7 +8,6 @@ A WebSocket's function stays within that ``yield`` until its client is gone, and
 would be stored that the client was told of. It is refused when the runner opens, or else when the client connects.
 """
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -23,11 +22,12 @@ from jobrunner.errors import ConfigurationError
 from jobrunner.fastapi.dependencies import get_queue, name_of
 from jobrunner.injection import kind_of, label, supplied, supply_of
 from jobrunner.joined import Caller
+from jobrunner.logs import log_of
 from jobrunner.model import Enqueue
 from jobrunner.queue import JobQueue
 from jobrunner.shield import at_once
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 Find = Callable[[HTTPConnection], Awaitable[JobQueue]]
 GetBackground = Callable[..., Awaitable[DurableBackgroundTasks]]

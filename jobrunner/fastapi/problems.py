@@ -4,7 +4,6 @@ The codes are part of the interface: one that is here today means the same in la
 """
 
 import json
-import logging
 from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
@@ -18,8 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jobrunner import errors
+from jobrunner.logs import log_of
 
-logger = logging.getLogger("jobrunner.fastapi")
+logger = log_of("jobrunner.fastapi")
 
 MEDIA_TYPE: Final = "application/problem+json"
 

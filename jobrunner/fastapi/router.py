@@ -25,6 +25,7 @@ from jobrunner.fastapi.schemas import (
     DeadLetterPageBody,
     DeadLetterQuery,
     HealthBody,
+    JobArgumentsBody,
     JobDetailBody,
     JobPageBody,
     JobQuery,
@@ -62,6 +63,7 @@ def build_router(
     *,
     read: Guard | None = None,
     act: Guard | None = None,
+    arguments: Guard | None = None,
     insecure: bool = False,
 ) -> APIRouter:
     """Return the routes, to be included under a prefix: ``app.include_router(..., prefix="/jobs")``.
@@ -70,7 +72,9 @@ def build_router(
         queue: the dependency that gives the ``JobQueue``; the key to override it by in ``app.dependency_overrides``.
         read: lets those pass who may look.
         act: lets those pass who may replay, cancel, delete, pause and schedule; by default the same as ``read``.
-        insecure: where a lock is not given, let all pass that name a local host.
+        arguments: lets those pass who may see the arguments and result of any job; without it nobody may, and there is
+            no such route, whatever ``insecure`` says.
+        insecure: where ``read`` or ``act`` is not given, let all pass that name a local host.
 
     Raises:
         ConfigurationError: everyone could read, and ``insecure`` does not say that this is meant.
@@ -93,6 +97,8 @@ def build_router(
     _add_queues(reading, acting, provided)
     add_schedules(reading, acting, provided)
     _add_health(reading, provided)
+    if arguments is not None:
+        _add_arguments(Side(router, _lock("arguments", arguments), READ), provided)
     _add_job(reading, acting, provided)  # last: its path takes every word
     return router
 
@@ -174,6 +180,20 @@ def _add_job(reading: Side, acting: Side, provided: Any) -> None:
     async def cancel_job(id: JobId, queue: JobQueue = provided) -> CancelledBody:
         """Cancel a waiting job at once; ask a running one to stop. A finished or dead one is left alone."""
         return CancelledBody(cancelled=await queue.cancel(str(id)))
+
+
+def _add_arguments(seeing: Side, provided: Any) -> None:
+    @seeing.route(
+        "GET",
+        "/{id}/arguments",
+        problems.NOT_FOUND,
+        problems.INVALID_REQUEST,
+        summary="Get a job's arguments and result",
+        answers="The arguments and the result.",
+    )
+    async def get_job_arguments(id: JobId, queue: JobQueue = provided) -> JobArgumentsBody:
+        """Get what a job was given and what it returned, in any state; a dead one is found too."""
+        return JobArgumentsBody.model_validate(await queue.payload(str(id)))
 
 
 # -- dead letters -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from jobrunner.job import JobBody
+from jobrunner.job import JobFields
 from jobrunner.model import AttemptOutcome, DeadReason
 
 ID = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
@@ -119,7 +119,7 @@ class AttemptBody(Answer):
     worker: Number = Field(description="The process that ran it.", examples=["4611686018427387905"])
 
 
-class JobSummaryBody(JobBody):
+class JobSummaryBody(JobFields):
     """A job in a list: never its arguments."""
 
     model_config = ConfigDict(
@@ -134,7 +134,6 @@ class JobSummaryBody(JobBody):
                     "run_at": MOMENT,
                     "created_at": MOMENT,
                     "attempt": 0,
-                    "created": False,
                     "key": None,
                     "tag": "sign-up",
                     "replay_of": None,
@@ -152,7 +151,6 @@ class JobSummaryBody(JobBody):
                     "run_at": MOMENT,
                     "created_at": MOMENT,
                     "attempt": 0,
-                    "created": False,
                     "key": None,
                     "tag": None,
                     "replay_of": None,
@@ -191,6 +189,23 @@ class JobDetailBody(JobSummaryBody):
     model_config = ConfigDict(title="JobDetail", json_schema_extra={})
 
     history: tuple[AttemptBody, ...] = Field(description="Its attempts, oldest first.")
+
+
+class JobArgumentsBody(Answer):
+    """What a job was given and what it returned, as plain JSON values."""
+
+    model_config = ConfigDict(title="JobArguments")
+
+    id: str = Field(examples=[ID])
+    task: str = Field(examples=["send_welcome_email"])
+    args: dict[str, Any] = Field(
+        description="The arguments by parameter name; defaults that were left to the function are not among them.",
+        examples=[{"email": "ada@example.org", "username": "ada"}],
+    )
+    result: Any = Field(description="What the task returned; null while there is none.")
+    result_omitted: str | None = Field(
+        description="Why the result could not be kept, if it could not."
+    )
 
 
 class JobPageBody(Answer):

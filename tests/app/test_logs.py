@@ -62,3 +62,17 @@ def test_configure_again_replaces_what_was_there(capsys: pytest.CaptureFixture[s
 
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["message"] == "this"
+
+
+def test_text_log_is_one_line_whatever_stands_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("text", "INFO")
+
+    try:
+        raise ValueError("x\n2026-11-28 ERROR jobrunner: forged\x9b2J")
+    except ValueError:
+        logging.getLogger("app").exception("mail to %s failed", "a@b.c\n2026-11-28 forged\x1b[2J")
+
+    line, *trace = capsys.readouterr().err.rstrip("\n").split("\n")
+    assert "mail to a@b.c\N{REPLACEMENT CHARACTER}2026-11-28 forged" in line
+    assert trace
+    assert all(part.startswith("  ") and part.isprintable() for part in trace)

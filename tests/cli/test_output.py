@@ -1,18 +1,24 @@
 """Tables are drawn for people, and plain for everybody else; what a job stored stays text."""
 
+import ast
+import asyncio
 import json
 import os
 import pty
 import signal
+import sqlite3
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from jobrunner import JobRunner, cli
+from jobrunner.cli import commands
 from jobrunner.cli.filters import instant
 from jobrunner.cli.output import say_fields, say_table
 from jobrunner.clock import utcnow
@@ -161,7 +167,79 @@ def test_control_characters_of_a_job_do_not_reach_the_terminal(
     evil = "a\x1b[2Jb\tc\nd"
     say_table(("error",), [(evil,)], empty="-")
     say_fields({"error": evil, "missing": None})
-    assert capsys.readouterr().out == "error\na?[2Jb c d\nerror  a?[2Jb c\n       d\n"
+    assert capsys.readouterr().out == ("error\na\\x1b[2Jb c d\nerror  a\\x1b[2Jb c\n       d\n")
+
+
+EVIL = "a\x1b[2J\x9b2J\u202eb\u2028c\x7f\n! forged\r"
+"""A tag may hold nothing of it, an error and an argument all of it."""
+
+
+def commands_about(store: Path, id: str) -> list[tuple[str, ...]]:
+    return [
+        ("status",),
+        ("jobs", "list"),
+        ("jobs", "show", id),
+        ("jobs", "cancel", id),
+        ("dead", "list"),
+        ("dead", "show", id),
+        ("dead", "show", EVIL),
+        ("dead", "replay", "--task", EVIL),
+        ("dead", "replay", id),
+        ("queues", "list"),
+        ("queues", "pause", EVIL),
+        ("backup", str(store.parent / EVIL / "x")),
+        ("doctor",),
+    ]
+
+
+@pytest.fixture
+async def evil(tmp_path: Path) -> tuple[Path, str]:
+    """Store a dead letter whose error, argument and task are evil, in a file of such a name."""
+    path = tmp_path / f"s{EVIL.strip()}.db"
+    jobs = JobRunner(path)
+    died = asyncio.Event()
+    jobs.on_dead(lambda _: died.set())
+
+    @jobs.task(max_attempts=1)
+    async def fail(text: str) -> None:
+        raise LookupError(text)
+
+    async with jobs.running():
+        job = await jobs.enqueue(fail, EVIL)
+        await asyncio.wait_for(died.wait(), 15)
+    with closing(sqlite3.connect(path)) as conn, conn:
+        conn.execute("UPDATE jobrunner_dead_letters SET error = ?, task = ?", (EVIL, f"t{EVIL}"))
+    return path, job.id
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_no_command_lets_stored_text_steer_the_terminal(
+    evil: tuple[Path, str], *, as_json: bool
+) -> None:
+    path, id = evil
+    for words in commands_about(path, id):
+        answer = CliRunner().invoke(
+            commands(), [*words, "--store", str(path), *(["--json"] if as_json else [])]
+        )
+        shown = answer.stdout + answer.stderr
+        assert shown, (words, answer)
+        assert not isinstance(answer.exception, UnicodeError), words
+        lines = shown.split("\n")
+        assert all(line.replace("\t", "").isprintable() for line in lines), (words, lines)
+        assert not any(line.startswith("! forged") for line in lines), words
+        if as_json and answer.exit_code == 0:
+            json.loads(answer.stdout)
+
+
+def test_commands_print_nothing_but_constants_past_the_escaping() -> None:
+    for path in Path(cli.__file__).parent.glob("*.py"):
+        if path.name == "output.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and ast.unparse(node.func) == "click.echo"):
+                continue
+            said = [part for argument in node.args for part in ast.walk(argument)]
+            assert not any(isinstance(part, ast.JoinedStr) for part in said), ast.unparse(node)
 
 
 def test_time_is_how_long_ago_or_iso() -> None:

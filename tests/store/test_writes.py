@@ -4,6 +4,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing, suppress
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ async def test_writes_that_fail_are_refused_and_the_others_are_there_once(
             called[number] += 1
             (fail if number in failing else add)(conn, f"word {number}")
 
-        return Succeeded(job, ended("succeeded"), None, None, [Write(write, ())])
+        return Succeeded(job, ended("succeeded"), None, None, [Write(write, (), copy_context())])
 
     written = await settle(store, *(success(n, job) for n, job in enumerate(claimed)))
 

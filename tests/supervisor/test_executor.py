@@ -723,7 +723,7 @@ async def test_T19_error_with_control_characters_is_kept_and_logged_escaped(
 ) -> None:
     outcome = await end_of(router_of(lambda: ValueError("a\x1b[31mred\x00\r\nb\tc")), threads)
 
-    assert outcome.ended.error == "a\\x1b[31mred\\x00\\x0d\nb\tc"
+    assert outcome.ended.error == "a\\x1b[31mred\\x00\\r\nb\tc"
     assert "\x1b" not in (outcome.ended.traceback or "")
 
 

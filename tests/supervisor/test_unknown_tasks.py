@@ -9,6 +9,7 @@ from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner import InvalidArguments, Job, JobDead, JobRunner, UnknownTask
 from jobrunner.clock import utcnow
+from jobrunner.logs import WHOLE, repeats
 from tests.engine import next_round, worker_of
 
 
@@ -210,3 +211,41 @@ async def test_replay_all_leaves_dead_letters_of_unknown_tasks_where_they_are(
     async with JobRunner(tmp_db).running(work=False) as jobs:
         assert await jobs.dead_letters.replay_all() == 0
         assert await jobs.dead_letters.count() == 1
+
+
+async def test_many_unknown_tasks_are_one_line_and_one_problem(
+    tmp_db: Path, caplog: pytest.LogCaptureFixture, frozen: FrozenDateTimeFactory
+) -> None:
+    old = JobRunner(tmp_db)
+    made = [old.task(name=f"old_{number:03}")(_nothing) for number in range(500)]
+    async with old.running(work=False):
+        await old.enqueue_many([task.call() for task in made])
+    jobs = JobRunner(tmp_db, unknown_task_after=timedelta(hours=1))
+    jobs.task(_nothing)
+    async with jobs.running():
+        with caplog.at_level(logging.INFO, "jobrunner"):
+            await worker_of(jobs).look_for_unknown()
+            await worker_of(jobs).look_for_unknown()
+        told = [record.getMessage() for record in caplog.records if "wait" in record.getMessage()]
+        assert len(told) == 1
+        assert told[0].startswith("jobs of 500 tasks that no worker knows wait: old_0")
+        assert " and 490 more: register them" in told[0]
+        health = await jobs.health()
+        assert len(health.unknown_tasks) == 500
+        (problem,) = (one for one in health.problems if "no worker knows" in one)
+        assert problem.startswith("no worker knows 500 tasks: old_0")
+        assert problem.endswith(" and 490 more")
+
+        caplog.clear()
+        frozen.tick(3601)
+        with caplog.at_level(logging.INFO, "jobrunner"):
+            await worker_of(jobs).look_for_unknown()
+            repeats.end()
+        assert await jobs.dead_letters.count(reason="unknown_task") == 500
+        told = [record.getMessage() for record in caplog.records if "unknown_task" in record.msg]
+        assert len(told) == WHOLE + 1
+        assert "490 more like this" in told[-1]
+
+
+async def _nothing() -> None:
+    pass

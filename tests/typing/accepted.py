@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, assert_type
 
@@ -288,3 +289,24 @@ def add(
         own.add_task(send, "a")
 
     return route
+
+
+def job_context() -> JobContext:
+    raise NotImplementedError
+
+
+async def look(jobs: JobRunner, job: Job[int]) -> None:
+    assert_type(job.created, bool | None)
+    assert_type((await jobs.get("id", send)).args, dict[str, Any])
+    jobs.router(read=lambda: None, arguments=lambda: None)
+
+    @jobs.around_attempt
+    async def as_generator(job: JobContext) -> AsyncIterator[None]:
+        yield
+
+    @jobs.around_attempt
+    @asynccontextmanager
+    async def as_manager(job: JobContext) -> AsyncIterator[int]:
+        yield 1
+
+    assert_type(as_generator(job_context()), AsyncIterator[None])

@@ -27,6 +27,9 @@ class Source:
     async def refreshed(self, job: Job[Any]) -> Job[Any]:
         return job
 
+    def arguments_of(self, job: Job[Any], stored: str) -> dict[str, Any]:
+        raise AssertionError("nobody has read them")
+
 
 def by_constructor() -> Job[None]:
     return Job(

@@ -8,7 +8,6 @@ So the elected process knows when the file itself may change, and notices if som
 
 import asyncio
 import contextlib
-import logging
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -16,9 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from jobrunner.errors import StoreError
+from jobrunner.logs import log_of
 from jobrunner.store.sqlite.posix import WorkerLock
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 PAGES_PER_CHECKPOINT: Final = 1_500
 """Six megabytes of log, which take some ten milliseconds to move; less than ``connection.LOG_BYTES``."""

@@ -9,7 +9,6 @@ import atexit
 import contextlib
 import errno
 import functools
-import logging
 import os
 import re
 import secrets
@@ -21,7 +20,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
-logger = logging.getLogger("jobrunner")
+from jobrunner.logs import log_of
+
+logger = log_of("jobrunner")
 
 _LONGEST_ADDRESS: Final = 107 if sys.platform == "linux" else 103
 """Bytes of ``sun_path``, less the final NUL."""

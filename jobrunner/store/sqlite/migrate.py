@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 from jobrunner.errors import SchemaTooNew, StoreCorrupt
+from jobrunner.logs import log_of
 from jobrunner.store.sqlite.writer import Writer
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 META = "CREATE TABLE IF NOT EXISTS jobrunner_meta (name TEXT PRIMARY KEY, value ANY) STRICT"
 MANY_ROWS: Final = 100_000

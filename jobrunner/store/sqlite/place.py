@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import logging
 import os
 import re
 import shlex
@@ -13,9 +12,10 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from jobrunner.errors import ConfigurationError, StoreUnavailable, StoreUnsupported
+from jobrunner.logs import log_of
 from jobrunner.store.sqlite.files import container_layer, network_file_system
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 MINIMUM_SQLITE: Final = (3, 37, 0)
 """STRICT tables."""

@@ -5,7 +5,6 @@ SQLite's own locks.  What this module opens lies in the folder beside it.
 """
 
 import asyncio
-import logging
 import os
 import sqlite3
 import threading
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 from jobrunner.errors import InsideTransaction, StoreFull, StoreReplaced, StoreUnavailable
 from jobrunner.forked import generation, refuse_forked
 from jobrunner.inside import name_of, refuse_inside
+from jobrunner.logs import log_of
 from jobrunner.model import (
     AttemptRow,
     DeadReason,
@@ -60,7 +60,7 @@ from jobrunner.store.sqlite.watching import Watch
 from jobrunner.store.sqlite.writer import Writer
 
 T = TypeVar("T")
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 
 class SqliteStore:

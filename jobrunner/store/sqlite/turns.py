@@ -1,17 +1,17 @@
 """Who writes next: the gate orders the writers of this process, the turnstile behind it the processes on the file."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from jobrunner.errors import StoreBusy
+from jobrunner.logs import log_of
 from jobrunner.store.sqlite.gate import SLOW_S, Gate
 from jobrunner.store.sqlite.posix import Turnstile
 
-logger = logging.getLogger("jobrunner")
+logger = log_of("jobrunner")
 
 TIMEOUT_S: Final = 5.0
 

@@ -92,11 +92,11 @@ class WriterConnection(sqlite3.Connection):
         self._lent, self._refused = True, None
         self.__dict__.update(self._keeping)
         self.set_progress_handler(lambda: _now_s() > deadline_s, OPCODES_PER_LOOK)
-        name, token = "", in_write.set(True)
+        name = ""
         try:
-            for function, args in writes:
+            for function, args, context in writes:
                 name = _name_of(function)
-                answer = function(self, *args)
+                answer = context.run(_call, function, self, args)
                 if inspect.iscoroutine(answer) or inspect.isgenerator(answer):
                     answer.close()
                     raise InvalidWrite(
@@ -108,7 +108,6 @@ class WriterConnection(sqlite3.Connection):
             if self._refused is None:
                 raise
         finally:
-            in_write.reset(token)
             self._lent = False
             for method in self._keeping:
                 del self.__dict__[method]
@@ -124,6 +123,13 @@ class WriterConnection(sqlite3.Connection):
             )
         if _now_s() > deadline_s:
             raise _too_long(name)
+
+
+def _call(
+    function: Callable[..., object], conn: sqlite3.Connection, args: Sequence[object]
+) -> object:
+    in_write.set(True)  # in the context of this write alone
+    return function(conn, *args)
 
 
 def _too_long(name: str) -> TimedOut:

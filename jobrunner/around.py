@@ -1,0 +1,52 @@
+"""Hooks around every attempt: ``@jobs.around_attempt``, read once when they are registered."""
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, NamedTuple, TypeVar
+
+from jobrunner.context import JobContext
+from jobrunner.errors import ConfigurationError
+
+AroundAttempt = Callable[[JobContext], AsyncIterator[None] | AbstractAsyncContextManager[Any]]
+"""An ``async def`` with one ``yield``, or a function that gives an async context manager."""
+H = TypeVar("H", bound=AroundAttempt)
+
+
+class Around(NamedTuple):
+    """A hook around attempts."""
+
+    name: str
+    """For messages: ``track (shop.py:12)``."""
+    open: Callable[[JobContext], AbstractAsyncContextManager[Any]]
+
+
+def read_around(hook: AroundAttempt) -> Around:
+    """Return a hook as attempts use it.
+
+    Raises:
+        ConfigurationError: it is no such function.
+    """
+    forms = [hook, getattr(hook, "__call__", None)]  # noqa: B004 - an object may be one, as FastAPI has it
+    if any(map(inspect.isasyncgenfunction, forms)):
+        return Around(_name_of(hook), asynccontextmanager(hook))  # type: ignore[arg-type]
+    unfit = any(
+        inspect.iscoroutinefunction(form) or inspect.isgeneratorfunction(form) for form in forms
+    )
+    if unfit or not callable(hook):
+        raise ConfigurationError(
+            f"around_attempt() takes an `async def` with one `yield`, not {_name_of(hook)}: write"
+            " `async def around(job: JobContext) -> AsyncIterator[None]: ...; yield; ...`"
+        )
+    return Around(_name_of(hook), hook)  # type: ignore[arg-type]
+
+
+def _name_of(hook: Any) -> str:
+    inner = inspect.unwrap(hook.func if isinstance(hook, functools.partial) else hook)
+    name = getattr(inner, "__qualname__", None) or repr(hook)
+    code = getattr(inner, "__code__", None)
+    where = (
+        "" if code is None else f" ({code.co_filename.rpartition('/')[2]}:{code.co_firstlineno})"
+    )
+    return f"{name.rpartition('<locals>.')[2]}{where}"
