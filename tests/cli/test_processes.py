@@ -127,15 +127,15 @@ async def test_D8_second_interrupt_ends_serve_at_once_and_loses_nothing(
         serving.process.send_signal(signal.SIGINT)
         if workers == "1":
             await until_refused(serving.http)
-        # It waits for the lifespan's end, as there is no connection; uvicorn's parent of several looks each half second.
+        # It waits for the lifespan's end, as there is no connection. uvicorn's parent looks each half second.
         assert await serving.process.lives(1.5)
         began = time.perf_counter()
         serving.process.send_signal(signal.SIGINT)
         assert await serving.process.ended() == 130
         assert time.perf_counter() - began < 2
         async with asyncio.timeout(5):
-            while is_alive(holder):
-                await asyncio.sleep(0.01)  # noqa: TID251 - the kernel is at it
+            while await asyncio.to_thread(is_alive, holder):
+                pass
     async with worker(tmp_db) as second:
         held = await second.heard("held")
         assert (held["id"], held["attempt"]) == (id, 2)

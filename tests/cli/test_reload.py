@@ -30,6 +30,8 @@ def create_app():
     return app
 """
 
+PATIENCE_S = 60.0
+
 MOMENTS = itertools.count(2_000_000_000, 10)
 
 
@@ -58,33 +60,40 @@ def write(folder: Path, edition: int | str) -> None:
     os.utime(path, (moment, moment))
 
 
-async def until(http: httpx2.AsyncClient, edition: int, folder: Path) -> None:
-    """Wait until the code of an edition answers.
+async def edition_of(http: httpx2.AsyncClient) -> int | None:
+    """Return the edition that answers, None if none does within a while."""
+    with contextlib.suppress(httpx2.TransportError):
+        answer = await http.get("/edition")
+        if answer.status_code == 200:
+            return int(answer.json())
+    return None
 
-    The file is touched until then: the first look after a start is what the reloader compares the next with.
+
+async def until(serving: Child, http: httpx2.AsyncClient, edition: int, folder: Path) -> None:
+    """Write the code of an edition, and wait until it answers.
+
+    It is written again as long as the one before answers: the first look after a start is what the reloader compares
+    the next with. And not while none does, which would end the process that just starts.
     """
-    async with asyncio.timeout(25):
-        while True:
-            with contextlib.suppress(httpx2.TransportError):
-                answer = await http.get("/edition")
-                if answer.status_code == 200 and answer.json() == edition:
-                    return
+    write(folder, edition)
+    async with asyncio.timeout(PATIENCE_S):
+        while (found := await edition_of(http)) != edition:
+            if found is not None:
                 write(folder, edition)
-            await asyncio.sleep(0.5)  # noqa: TID251 - as long as the reloader sleeps
+            assert await serving.lives(0.5), "the server has ended"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(150)
 async def test_change_serves_the_new_code_at_once_and_gives_back_what_runs(
     tmp_db: Path, tmp_path: Path
 ) -> None:
     write(tmp_path, 1)
     async with reloading(tmp_db, tmp_path) as (serving, http):
-        await until(http, 1, tmp_path)
         id = (await http.post("/hold")).json()["id"]
         first = await serving.heard("held")
         # Its grace is 120 s.
-        await until(http, 2, tmp_path)
+        await until(serving, http, 2, tmp_path)
         again = await serving.heard("held")
         assert (again["id"], again["attempt"]) == (id, 1)
         assert again["pid"] != first["pid"]
@@ -100,25 +109,21 @@ async def test_change_serves_the_new_code_at_once_and_gives_back_what_runs(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(150)
 async def test_code_that_cannot_be_loaded_is_told_and_the_next_change_is_served(
     tmp_db: Path, tmp_path: Path
 ) -> None:
     write(tmp_path, 1)
     async with reloading(tmp_db, tmp_path) as (serving, http):
-        await until(http, 1, tmp_path)
-        async with asyncio.timeout(25):
+        async with asyncio.timeout(PATIENCE_S):
             while "edited cannot be imported" not in serving.errors():
-                write(tmp_path, "(")
-                await serving.lives(0.5)
-        async with asyncio.timeout(25):
-            while True:
-                write(tmp_path, 3)
-                with contextlib.suppress(httpx2.TransportError):
-                    if (await http.get("/edition")).json() == 3:
-                        break
-                await serving.lives(0.5)
+                if await edition_of(http) is not None:
+                    write(tmp_path, "(")
+                assert await serving.lives(0.5), "the server has ended"
         assert "SyntaxError" in serving.errors()
+        # Its reloader has looked at the broken code by now, and finds the next one different.
+        assert await serving.lives(1)
+        await until(serving, http, 3, tmp_path)
 
 
 @pytest.mark.parametrize(
