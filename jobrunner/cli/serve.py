@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -141,6 +141,8 @@ def _run(server: "uvicorn.Server", sockets: "list[socket] | None" = None) -> Non
 
     begin_exit = server.handle_exit
 
+    # The runner finds the server, and whether it reloads, through the handler.
+    @wraps(begin_exit)
     def handle_exit(number: int, frame: FrameType | None) -> None:
         if server.should_exit and number == signal.SIGINT:
             # uvicorn would leave out the lifespan's end, and hear no more once that has begun.
