@@ -191,6 +191,14 @@ def test_job_that_comes_before_the_place_is_claimed_next(
     assert [one.id for one in claimed] == [urgent.id]
 
 
+def test_first_job_that_can_run_is_found_though_there_was_none(file: File) -> None:
+    file.round(enqueues=[new("alien", run_at=NOW - HOUR) for _ in range(100)])
+    assert file.claim() == []
+    assert file.heads.ranks
+    lowest = new(priority=-(2**31), run_at=NOW)
+    assert [one.id for one in file.round(enqueues=[lowest], claim=claim_of())] == [lowest.id]
+
+
 def test_place_of_one_worker_is_not_that_of_another_with_more_tasks(file: File) -> None:
     known(file)
     assert [one.task for one in file.claim(2, tasks=["work", "alien"])] == ["alien", "alien"]
@@ -198,9 +206,10 @@ def test_place_of_one_worker_is_not_that_of_another_with_more_tasks(file: File) 
 
 def test_place_is_no_other_after_a_round_that_was_undone(file: File) -> None:
     known(file)
+    file.heads.ranks.clear()
     file.conn.execute("BEGIN")
-    looks = Round(NOW, look_due=True, enqueues=[new()], claim=claim_of(slots=2))
-    undone = rounds.write(file.conn, looks, file.heads).claimed
+    again = Round(NOW, enqueues=[new()], claim=claim_of(slots=2))
+    undone = rounds.write(file.conn, again, file.heads).claimed
     assert file.heads.ranks
     file.conn.execute("ROLLBACK")
     assert [one.seq for one in file.claim(2)] == [one.seq for one in undone]

@@ -99,7 +99,9 @@ def test_claim_reads_nothing_of_what_is_not_queued(conn: sqlite3.Connection) -> 
 
 def test_claim_that_finds_nothing_to_run_looks_at_few_rows(conn: sqlite3.Connection) -> None:
     put(conn, [new(f"alien{n % 3}", run_at=NOW - MINUTE) for n in range(4_000)])
-    assert steps_of_claim(conn, claimed=0) <= 500
+    heads = claims.Heads()
+    assert steps_of_claim(conn, claimed=0, heads=heads) <= 500
+    assert steps_of_claim(conn, claimed=0, heads=heads) <= 20
 
 
 @pytest.mark.parametrize(

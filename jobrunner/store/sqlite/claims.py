@@ -33,6 +33,7 @@ CHARACTERS_PER_ROW: Final = 4096
 
 Rank = tuple[int, int, int]
 """Priority (negated), due time, seq: claim order."""
+_BEHIND_ALL: Final[Rank] = (2**63 - 1, 2**63 - 1, 2**63 - 1)
 
 _TASK: Final = Claimed._fields.index("task")
 _ARGS: Final = Claimed._fields.index("args")
@@ -43,8 +44,7 @@ class Heads:
 
     To find that place costs a seek for each task that waits.  It is kept from round to round while nothing has been
     written but what this sees, so that it is forgotten by whatever might put a job before it: another connection's
-    commit, anything else on this one, a promotion.  Rounds that look for what is due forget it too: a job that was
-    missed nevertheless would wait until the next of these.
+    commit, anything else on this one, such as the worker's own beat, and a round that promotes or releases.
     """
 
     def __init__(self) -> None:
@@ -173,8 +173,7 @@ class _Search(NamedTuple):
                     break
                 ranks.append(rank)
         first = sorted(ranks)[:free]
-        if first:
-            self.heads[queue] = first[0]
+        self.heads[queue] = first[0] if first else _BEHIND_ALL
         return self.listed([seq for _, _, seq in first])
 
     def first_suspect(self, queue: str) -> list[Claimed]:

@@ -94,7 +94,7 @@ class _Pass:
         cancelled = settling.settle(batch.outcomes) if batch.outcomes else frozenset()
         more_due = self.look_due() if batch.look_due else False
         fired = [self.fire(fire) for fire in batch.fires]
-        if notes.added or batch.look_due:
+        if notes.added:
             heads.ranks.clear()
         heads.added(batch.enqueues)
         enqueued = self.enqueue(batch.enqueues) if batch.enqueues else []
