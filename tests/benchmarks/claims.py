@@ -20,6 +20,7 @@ from tests.benchmarks.prefill import Past
 
 CLAIMS = 200
 SLOTS = 20
+MANY = 500
 WORKER = 7
 QUEUES = {"default": SLOTS, "side": SLOTS}
 """The second queue is empty, or the one that is paused."""
@@ -61,6 +62,44 @@ def claims(bench: Bench) -> list[Row]:
     return rows
 
 
+def of_many(bench: Bench) -> list[Row]:
+    """Claim 20 jobs at a time of 500 tasks, alone and behind others' jobs, in turns with an empty file."""
+    pasts: list[tuple[str, int, Callable[[Past], None], float]] = [
+        ("", 1, lambda _: None, 1 / 0.7),
+        (" behind 100,000 jobs of an unknown task", MANY, lambda past: _unknown(past, 1), 2),
+        (" behind 100,000 jobs of 100 unknown tasks", MANY, lambda past: _unknown(past, 100), 2),
+    ]
+    rows = []
+    for words, yardstick_tasks, fill, target in pasts:
+        with bench.place() as place:
+            empty, full = place / "empty.sqlite", place / "full.sqlite"
+            past = Past(full)
+            fill(past)
+            past.close()
+            ours, yardstick = [], []
+            for _ in range(bench.runs):
+                # As between two looks for what is due: at each the claim finds anew where its jobs begin.
+                yardstick.append(asyncio.run(claim_cost(empty, yardstick_tasks, look_due=False)))
+                ours.append(asyncio.run(claim_cost(full, MANY, look_due=False)))
+        rows.append(
+            Row(
+                f"claim of {SLOTS} of {MANY} tasks{words}",
+                "µs",
+                ours,
+                yardstick,
+                beside="one task" if yardstick_tasks == 1 else "empty file",
+                judged="ratio",
+                target=target,
+            )
+        )
+    return rows
+
+
+def _unknown(past: Past, tasks: int) -> None:
+    for number in range(tasks):
+        past.queued(100_000 // tasks, task=f"alien-{number}")
+
+
 def _history(past: Past) -> None:
     past.finished(1_000_000)
     past.dead(100_000)
@@ -72,25 +111,33 @@ def _paused(past: Past) -> None:
     past.paused("side")
 
 
-async def claim_cost(file: Path) -> float:
+async def claim_cost(file: Path, tasks: int = 1, *, look_due: bool = True) -> float:
     """Return the median time of one claim, in µs; what is put in for it is gone afterwards."""
+    names = [f"noop-{number}" if number else "noop" for number in range(tasks)]
     store = SqliteStore(file, durability="normal")
     await store.open()
     now = time.time_ns() // 1000
-    claim = Claim(WORKER, QUEUES, frozenset({"noop"}), suspects=False)
+    claim = Claim(WORKER, QUEUES, frozenset(names), suspects=False)
     took = []
     try:
         await store.join(
-            WorkerRow(WORKER, os.getpid(), "bench", now, now, None, QUEUES, {"noop": 5}),
+            WorkerRow(
+                WORKER, os.getpid(), "bench", now, now, None, QUEUES, dict.fromkeys(names, 5)
+            ),
             on_ring=lambda: None,
         )
         await store.write(
-            Round(now, enqueues=[_job(now, number) for number in range(CLAIMS * SLOTS)])
+            Round(
+                now,
+                enqueues=[
+                    _job(now, number, names[number % tasks]) for number in range(CLAIMS * SLOTS)
+                ],
+            )
         )
         for _ in range(CLAIMS):
             started = time.perf_counter()
             written = await store.write(
-                Round(now, look_due=True, claim=claim, ticks_of=claim.tasks)
+                Round(now, look_due=look_due, claim=claim, ticks_of=claim.tasks)
             )
             took.append((time.perf_counter() - started) * 1e6)
             assert len(written.claimed) == SLOTS, f"{len(written.claimed)} of {SLOTS} jobs claimed"
@@ -104,8 +151,8 @@ async def claim_cost(file: Path) -> float:
     return median(took)
 
 
-def _job(now: int, number: int) -> Enqueue:
+def _job(now: int, number: int, task: str) -> Enqueue:
     id = f"{now // 1000:012x}"
     return Enqueue(
-        f"{id[:8]}-{id[8:]}-7000-8000-{number:012x}", "noop", "default", '{"number":1}', now, now
+        f"{id[:8]}-{id[8:]}-7000-8000-{number:012x}", task, "default", '{"number":1}', now, now
     )

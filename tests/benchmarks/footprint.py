@@ -17,15 +17,25 @@ from tests.benchmarks.processes import CHECKOUT, PATIENCE_S, child
 IDLE_S = 10
 SETTLE_IN_S = 3
 WAITING = 1_000_000
+UNKNOWN = 500
 
 
 def idle(bench: Bench) -> list[Row]:
-    """Measure an idle worker's processor time over ten seconds."""
-    shares = []
+    """Measure an idle worker's processor time over ten seconds, alone and beside jobs that it cannot run."""
+    shares, beside = [], []
     for _ in range(bench.runs):
         with bench.place() as place:
             shares.append(asyncio.run(idle_share(place / "jobs.sqlite")) * 100)
-    return [Row("idle worker, share of a core", "%", shares, target=0.5)]
+        with bench.place() as place:
+            past = Past(place / "jobs.sqlite")
+            for number in range(UNKNOWN):
+                past.queued(2, task=f"alien-{number}")
+            past.close()
+            beside.append(asyncio.run(idle_share(place / "jobs.sqlite")) * 100)
+    return [
+        Row("idle worker, share of a core", "%", shares, target=0.5),
+        Row(f"  beside waiting jobs of {UNKNOWN} unknown tasks", "%", beside, target=0.5),
+    ]
 
 
 async def idle_share(file: Path) -> float:

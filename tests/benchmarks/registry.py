@@ -20,7 +20,9 @@ Measurement = Callable[[Bench], list[Row]]
 
 MEASUREMENTS: Final[dict[str, Measurement]] = {
     "drain": throughput.drain,
+    "tasks": throughput.tasks,
     "enqueue": throughput.enqueue,
+    "options": throughput.options,
     "one-by-one": latency.one_by_one,
     "joined": sessions.joined,
     "settled": sessions.settled,
@@ -29,6 +31,7 @@ MEASUREMENTS: Final[dict[str, Measurement]] = {
     "start": latency.start,
     "schedule": latency.schedule,
     "claims": claims.claims,
+    "claims-of-many": claims.of_many,
     "schedules": schedules.schedules,
     "idle": footprint.idle,
     "recovery": recovery.recovery,

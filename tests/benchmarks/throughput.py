@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from jobrunner import JobContext, JobRunner
 from tests.benchmarks import raw
@@ -15,6 +15,14 @@ from tests.benchmarks.workload import SLICE, Workload, fill
 JOBS = 20_000
 CALLERS = 100
 LAG_EVERY_S = 0.002
+
+
+class Options(TypedDict, total=False):
+    """Options of a job."""
+
+    delay: float
+    key: str
+    tag: str
 
 
 class Drained(NamedTuple):
@@ -30,6 +38,31 @@ def drain(bench: Bench) -> list[Row]:
         *_drain(bench, slots=100, target=0.2, aim=0.28, lag_target=5),
         *_drain(bench, slots=20, target=0.12, aim=None, lag_target=None),
     ]
+
+
+def tasks(bench: Bench) -> list[Row]:
+    """Drain jobs of many different tasks with the default 20 slots, in turns with jobs of one."""
+    rows = []
+    for number, target in ((50, 0.8), (500, 0.7)):
+        ours, one = list[float](), list[float]()
+        for _ in range(bench.runs):
+            for samples, different in ((one, 1), (ours, number)):
+                with bench.place() as place:
+                    drained = asyncio.run(_drain_once(place / "jobs.sqlite", 20, different))
+                samples.append(drained.rate)
+        rows.append(
+            Row(
+                f"drain {JOBS:,} jobs of {number} tasks, 20 slots",
+                "/s",
+                ours,
+                one,
+                beside="one task",
+                judged="ratio",
+                target=target,
+                more_is_better=True,
+            )
+        )
+    return rows
 
 
 def writes(bench: Bench) -> list[Row]:
@@ -111,16 +144,16 @@ def _drain(
     ]
 
 
-async def _drain_once(file: Path, slots: int) -> Drained:
+async def _drain_once(file: Path, slots: int, tasks: int = 1) -> Drained:
     """Time from the first handler's first line to the commit of the last outcome."""
-    await fill(file, JOBS)
+    await fill(file, JOBS, tasks=tasks)
     began: list[float] = []
 
     def note_first(_: int) -> None:
         if not began:
             began.append(time.perf_counter())
 
-    workload = Workload(file, slots=slots, on_call=note_first)
+    workload = Workload(file, slots=slots, tasks=tasks, on_call=note_first)
     lags: list[float] = []
     async with workload.jobs.running():
         watch = asyncio.create_task(watch_lag(lags))
@@ -164,13 +197,44 @@ def enqueue(bench: Bench) -> list[Row]:
     ]
 
 
-async def _enqueue_once(file: Path) -> float:
+def options(bench: Bench) -> list[Row]:
+    """Let 100 callers enqueue jobs with options, in turns with callers of plain ones."""
+    kinds: list[tuple[str, Callable[[int], Options], float]] = [
+        ("a delay", lambda _: {"delay": 3600}, 0.6),
+        ("a key and a tag", lambda number: {"key": f"order-{number}", "tag": "order"}, 0.5),
+    ]
+    rows = []
+    for words, of, target in kinds:
+        ours, plain = [], []
+        for _ in range(bench.runs):
+            with bench.place() as place:
+                plain.append(asyncio.run(_enqueue_once(place / "jobs.sqlite")))
+            with bench.place() as place:
+                ours.append(asyncio.run(_enqueue_once(place / "jobs.sqlite", of)))
+        rows.append(
+            Row(
+                f"{CALLERS} concurrent enqueuers with {words}",
+                "/s",
+                ours,
+                plain,
+                beside="without options",
+                judged="ratio",
+                target=target,
+                more_is_better=True,
+            )
+        )
+    return rows
+
+
+async def _enqueue_once(file: Path, of: Callable[[int], Options] | None = None) -> float:
+    """Return jobs per second; ``of`` makes a job's options from its number."""
     workload = Workload(file, work=False)
     jobs, noop = workload.jobs, workload.noop
 
     async def caller(first: int) -> None:
         for number in range(first, first + JOBS // CALLERS):
-            await jobs.enqueue(noop, number)
+            task = noop if of is None else noop.options(**of(number))
+            await jobs.enqueue(task, number)
 
     async with jobs.running():
         await jobs.enqueue(noop, 0)  # what is made once is made before the clock runs

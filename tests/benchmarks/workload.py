@@ -1,22 +1,23 @@
-"""The runner that is measured: one task that does nothing but say that it was called."""
+"""The runner that is measured: tasks that do nothing but say that they were called."""
 
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from jobrunner import JobRunner
+from jobrunner import JobRunner, Task
 
 SLICE = 5_000
 
 
 class Workload:
-    """A ``JobRunner`` with the task ``noop``, which calls ``on_call(number)`` and counts."""
+    """A ``JobRunner`` with the task ``noop`` and others like it, which call ``on_call(number)`` and count."""
 
     def __init__(
         self,
         file: Path,
         *,
         slots: int = 20,
+        tasks: int = 1,
         work: bool = True,
         on_call: Callable[[int], None] | None = None,
     ) -> None:
@@ -25,21 +26,30 @@ class Workload:
         self._reached = asyncio.Event()
         self.jobs = JobRunner(file, queues={"default": slots}, work=work)
 
-        @self.jobs.task
+        self._on_call = on_call
+        self.tasks = [
+            self._declare(f"noop-{number}" if number else "noop") for number in range(tasks)
+        ]
+        self.noop = self.tasks[0]
+
+    def _declare(self, name: str) -> Task[[int], None]:
+        @self.jobs.task(name=name)
         async def noop(number: int) -> None:
             self.calls += 1
             if self.calls == self._awaited:
                 self._reached.set()
-            if on_call is not None:
-                on_call(number)
+            if self._on_call is not None:
+                self._on_call(number)
 
-        self.noop = noop
+        return noop
 
     async def fill(self, jobs: int) -> None:
-        """Enqueue ``jobs`` no-ops, in slices."""
+        """Enqueue ``jobs`` no-ops, of all tasks in turns, in slices."""
         for first in range(0, jobs, SLICE):
             numbers = range(first, min(first + SLICE, jobs))
-            await self.jobs.enqueue_many([self.noop.call(number) for number in numbers])
+            await self.jobs.enqueue_many(
+                [self.tasks[number % len(self.tasks)].call(number) for number in numbers]
+            )
 
     async def called(self, calls: int) -> None:
         """Return when ``noop`` has been called so often; nobody looks into the store meanwhile."""
@@ -53,9 +63,9 @@ class Workload:
             await asyncio.sleep(0.002)
 
 
-async def fill(file: Path, jobs: int, *, paused: bool = False) -> None:
+async def fill(file: Path, jobs: int, *, tasks: int = 1, paused: bool = False) -> None:
     """Leave a file behind in which ``jobs`` no-ops wait."""
-    workload = Workload(file, work=False)
+    workload = Workload(file, tasks=tasks, work=False)
     async with workload.jobs.running():
         await workload.fill(jobs)
         if paused:
