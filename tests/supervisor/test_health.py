@@ -96,18 +96,25 @@ async def test_C9_health_names_a_worker_whose_loop_does_not_turn(
         assert (await jobs.health()).status == "ok"
 
 
-def rename_table(file: Path, before: str, after: str) -> None:
+def rename_column(file: Path, before: str, after: str) -> None:
     with contextlib.closing(sqlite3.connect(file)) as conn:
-        conn.execute(f"ALTER TABLE {before} RENAME TO {after}")
+        conn.execute(f"ALTER TABLE jobrunner_attempts RENAME COLUMN {before} TO {after}")
 
 
 async def test_health_names_a_chore_that_fails_and_forgets_it_once_it_works(
     tmp_db: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = JobRunner(tmp_db)
+    jobs = JobRunner(tmp_db, retention=0)
+
+    @jobs.task
+    async def work() -> None: ...
+
     async with jobs.running():
         worker = worker_of(jobs)
-        rename_table(tmp_db, "jobrunner_attempts", "aside")
+        await worker.do_chores()
+        # Now there is something to prune, with attempts.
+        await (await jobs.enqueue(work)).result(timeout=15)
+        rename_column(tmp_db, "job", "aside")
         for _ in range(3):
             worker._last.clear()
             await worker.do_chores()
@@ -115,7 +122,7 @@ async def test_health_names_a_chore_that_fails_and_forgets_it_once_it_works(
         assert health.status == "degraded"
         assert "prune fails" in health.problems
         assert caplog.text.count("prune failed and is tried again") == 1
-        rename_table(tmp_db, "aside", "jobrunner_attempts")
+        rename_column(tmp_db, "aside", "job")
         worker._last.clear()
         await worker.do_chores()
         assert "prune fails" not in (await jobs.health()).problems

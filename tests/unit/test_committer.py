@@ -78,7 +78,12 @@ async def turn() -> None:
 
 
 async def stored(store: FaultyStore) -> int:
-    return len((await store.jobs(Filter(), before=None, limit=100_000)).rows)
+    number, before = 0, None
+    while True:
+        page = await store.jobs(Filter(), before=before, limit=100_000)
+        number, before = number + len(page.rows), page.next
+        if before is None:
+            return number
 
 
 # -- rounds -----------------------------------------------------------------------------------------
