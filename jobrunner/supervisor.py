@@ -229,8 +229,8 @@ class Supervisor:
         late = attempt.settled
         self._settle(attempt, outcome)
         self._free(attempt)
-        # Its context holds the attempt: together they would be garbage for the collector.
-        attempt.task = None
+        # Its contexts hold the attempt: together they would be garbage for the collector.
+        attempt.task = attempt.decided = None
         if late:
             # Nothing else tells that the slot is free.
             self._committer.wake()
