@@ -8,7 +8,6 @@ import click
 
 from jobrunner.cli import exits
 from jobrunner.cli.place import Place, as_json, at_place
-from jobrunner.signals import SIGNALS
 
 if TYPE_CHECKING:
     from jobrunner.store.sqlite.diagnosis import Finding
@@ -28,6 +27,7 @@ def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
     from jobrunner.cli.target import load_runner
     from jobrunner.clock import now_us
     from jobrunner.errors import JobRunnerError
+    from jobrunner.signals import SIGNALS
     from jobrunner.store.sqlite.diagnosis import Finding, diagnose
     from jobrunner.store.sqlite.place import path_of
 
