@@ -42,6 +42,8 @@ def without_echo(handle: Callable[[int, Unpack[Ts]], None]) -> Callable[[int, Un
 
 _handling = False
 """Whether the loop of this process handles the shutdown signals."""
+_fork = threading.local()
+"""``mask``: the signals that the thread had blocked before its fork that is under way."""
 
 
 @contextlib.contextmanager
@@ -60,6 +62,16 @@ def handled(handle: Callable[[int], None]) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
+def _block_signals() -> None:
+    """Block the shutdown signals around a fork: none may reach the child before ``_reset_in_child``."""
+    _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if _handling else None
+
+
+def _unblock_signals() -> None:
+    if _fork.mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
+
+
 def _reset_in_child() -> None:
     """Give a forked child the default handlers.
 
@@ -72,9 +84,12 @@ def _reset_in_child() -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _unblock_signals()
 
 
-os.register_at_fork(after_in_child=_reset_in_child)
+os.register_at_fork(
+    before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_reset_in_child
+)
 
 
 def chain(

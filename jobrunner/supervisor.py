@@ -197,7 +197,8 @@ class Supervisor:
     def _start(self, job: Claimed) -> Attempt:
         attempt = Attempt(job, self.specs[job.task])
         self._busy[job.queue] += 1
-        if (former := self.attempts.get(job.seq)) is not None:
+        former = self.attempts.get(job.seq)
+        if former is not None and former.job.id != job.id:
             # Somebody has emptied the tables and SQLite's counter of `seq`: what it returns would pass for this job's.
             former.settled = True
             self.abandon(former)

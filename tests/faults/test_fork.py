@@ -245,3 +245,28 @@ async def test_signal_to_a_forked_child_of_a_task_ends_the_child_and_not_the_wor
         worker.send_signal(signal.SIGTERM)
         await worker.heard("closed")
         assert await worker.ended() == 0
+
+
+def test_signal_that_comes_in_the_middle_of_a_fork_reaches_the_child_alone(tmp_db: Path) -> None:
+    """The child is hit before it has the default handlers again, while it still shares the parent's socket."""
+    script = """
+import asyncio, os, signal
+
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+from jobrunner.signals import handled
+
+async def main():
+    heard = []
+    with handled(heard.append):
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        for _ in range(3):  # turns of the loop, in each of which it looks at its socket
+            await asyncio.sleep(0)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    print(os.WTERMSIG(status), heard, mask)
+
+asyncio.run(main())
+"""
+    assert run(script, tmp_db) == f"{signal.SIGTERM:d} [] set()"
