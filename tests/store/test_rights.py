@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -129,7 +130,7 @@ async def test_folder_of_another_user_is_refused_unless_the_database_is_theirs()
     try:
         await opened_and_closed(path)
         os.chown(folder_of(path), STRANGER, STRANGER)
-        with pytest.raises(StoreUnavailable, match=rf"belongs to user {STRANGER}.*`chown 0 "):
+        with pytest.raises(StoreUnavailable, match=rf"belongs to user {STRANGER}.*`chown -R 0 "):
             await SqliteStore(path).open()
         os.chown(path, STRANGER, STRANGER)
         await opened_and_closed(path)
@@ -176,3 +177,49 @@ create(path)
 print(opened.count(str(path)) + opened.count(path), oct(path.stat().st_mode & 0o777))
 """
     assert scripts.run(script, tmp_db) == "0 0o600"
+
+
+AS_STRANGER = """
+import asyncio, encodings.ascii, os, sys
+from pathlib import Path
+from jobrunner.store.sqlite import SqliteStore, migrate
+migrate.migrations()  # and all else of Python that is imported late: it may lie where only root can read
+os.setgroups([]); os.setgid(65533); os.setuid(65533)
+
+async def main():
+    store = SqliteStore(Path(sys.argv[1]))
+    await store.open()
+    print(len((await store.recover(now=2**62, thorough=True)).workers))
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+async def test_what_root_makes_beside_the_database_of_a_service_belongs_to_the_service() -> None:
+    """Root runs a command before the service is started, and the command is killed."""
+    directory = Path(tempfile.mkdtemp(prefix="jobrunner-test-"))
+    path = directory / "jobs.db"
+    try:
+        await opened_and_closed(path)
+        shutil.rmtree(folder_of(path))
+        for one in (directory, path):
+            os.chown(one, STRANGER, STRANGER)
+        script = """
+import asyncio, os, sys
+from jobrunner import JobRunner
+async def main():
+    jobs = JobRunner(sys.argv[1])
+    async with jobs.running():
+        os.kill(os.getpid(), 9)
+asyncio.run(main())
+"""
+        with scripts.start(script, path) as child:
+            assert child.wait(timeout=scripts.PATIENCE_S) == -signal.SIGKILL
+        left = [folder_of(path), *folder_of(path).iterdir()]
+        assert len(left) >= 4
+        assert {(one.stat().st_uid, one.stat().st_gid) for one in left} == {(STRANGER, STRANGER)}
+        assert scripts.run(AS_STRANGER, path) == "1"
+    finally:
+        shutil.rmtree(directory)

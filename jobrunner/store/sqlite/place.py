@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from jobrunner.errors import ConfigurationError, StoreUnavailable, StoreUnsupported
 from jobrunner.logs import log_of
 from jobrunner.store.sqlite.files import container_layer, network_file_system
+from jobrunner.store.sqlite.posix import give_away
 
 logger = log_of("jobrunner")
 
@@ -171,8 +172,19 @@ def make_folder(path: Path) -> Path:
     folder = folder_of(path)
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)
+        _give_to_owner(folder, path)
     check_folder(folder, path)
     return folder
+
+
+def _give_to_owner(folder: Path, path: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        # There may be no database yet: then it will be of whoever runs this.
+        with contextlib.suppress(FileNotFoundError):
+            give_away(fd, path)
+    finally:
+        os.close(fd)
 
 
 def check_folder(folder: Path, path: Path) -> None:
@@ -196,7 +208,7 @@ def check_folder(folder: Path, path: Path) -> None:
     if found.st_uid not in trusted:
         raise StoreUnavailable(
             f"{folder} belongs to user {found.st_uid}, who could take jobs from live workers: write"
-            f" `chown {os.geteuid()} {shlex.quote(str(folder))}`, or run as that user"
+            f" `chown -R {os.geteuid()} {shlex.quote(str(folder))}`, or run as that user"
         )
     if found.st_mode & 0o022:
         raise StoreUnavailable(

@@ -60,6 +60,41 @@ def _store_errors(path: str | Path) -> Iterator[None]:
         raise translated(error, path) from error
 
 
+# -- new files -------------------------------------------------------------------------------------
+
+
+def give_away(fd: int, place: Path) -> None:
+    """Let what the superuser has just made belong to whom the file or folder belongs that it serves.
+
+    SQLite does so with its log. Otherwise one command that root runs would lock the service out of its own store.
+    """
+    if os.geteuid() == 0:
+        owner = os.stat(place)
+        # Without the right to, as in some containers, it stays as it is.
+        with contextlib.suppress(PermissionError):
+            os.fchown(fd, owner.st_uid, owner.st_gid)
+
+
+def _create(path: Path) -> int:
+    """Return a descriptor of a new file; raises ``FileExistsError`` if there is one."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o600)
+    try:
+        give_away(fd, path.parent)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _open(path: Path) -> int:
+    """Return a descriptor of a file that nobody ever removes, made if there is none."""
+    try:
+        return _create(path)
+    except FileExistsError:
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
 # -- the turnstile ---------------------------------------------------------------------------------
 
 
@@ -114,11 +149,10 @@ class Turnstile:
         """
         self._paths = (directory / "turnstile.a", directory / "turnstile.b")
         self._held = False
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         with _store_errors(self._paths[0]):
-            self._a = os.open(self._paths[0], flags, 0o600)
+            self._a = _open(self._paths[0])
         try:
-            self._b = os.open(self._paths[1], flags, 0o600)
+            self._b = _open(self._paths[1])
         except OSError as error:
             os.close(self._a)
             raise translated(error, self._paths[1]) from error
@@ -220,8 +254,7 @@ def _is_at(path: Path, inode: _Inode) -> bool:
 def _make(path: Path) -> tuple[int, os.stat_result]:
     """Return the descriptor of a new file that is in hand, but not yet locked; the caller holds the mutex."""
     # O_EXCL: an existing file may be one that this process holds, and even a failed attempt would have to close it.
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(path, flags, 0o600)
+    fd = _create(path)
     found = os.fstat(fd)
     _in_hand.add(_inode(found))
     return fd, found
