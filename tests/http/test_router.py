@@ -54,7 +54,7 @@ def test_list_that_stops_early_says_so_and_its_cursor_goes_on(
     later = site.jobs.tasks["greet"].options(delay=3600, tag="many")
 
     async def fill() -> None:
-        await site.jobs.enqueue_many([later.call("ada") for _ in range(1_100)])
+        await site.jobs.enqueue_many([later.call("ada") for _ in range(walks.FIRST_WINDOW + 100)])
 
     site.call(fill)
     monkeypatch.setattr(walks, "STEP_S", 0.0)

@@ -9,12 +9,12 @@ from jobrunner.cli.filters import listed
 from jobrunner.cli.output import say_queues
 from jobrunner.store.sqlite import readers, reads, walks
 
-ROWS = 1_100
+ROWS = walks.FIRST_WINDOW + 100
 
 
 @pytest.fixture
 def jobs(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> JobRunner:
-    """A runner whose pages end after a window of a thousand jobs, or after one dead letter."""
+    """A runner whose pages end after the first window of jobs, or after one dead letter."""
     monkeypatch.setattr(walks, "STEP_S", 0.0)
     monkeypatch.setattr(readers, "PAGE_S", 0.0)
     monkeypatch.setattr(reads, "PAGE_ROOM", 1)

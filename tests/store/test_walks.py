@@ -1,7 +1,10 @@
 """Lists and counts in steps: what a step costs, where it stops, and that whoever goes on reaches the end."""
 
+import re
+import sqlite3
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from jobrunner.store.sqlite import SqliteStore, readers, reads, walks
 from tests.factories import DAY, HOUR, NOW, claim, dead, enqueue, new, settle, succeeded
 
 ROWS = 3 * walks.FIRST_WINDOW + 7
+LETTERS = walks.FIRST_WINDOW + 50
 LONG = 1_000_000
 
 
@@ -67,7 +71,7 @@ async def test_list_that_has_no_time_ends_with_what_it_found_and_says_where(
 ) -> None:
     jobs = await fill(store)
     found = await pages_of(store.jobs, Filter(task="rare"))
-    # Windows of a thousand: four of them hold all, and the first three hold nothing.
+    # Four windows hold all, and the first three hold nothing.
     assert [(len(page.rows), page.complete) for page in found] == [
         (0, False),
         (0, False),
@@ -80,14 +84,14 @@ async def test_list_that_has_no_time_ends_with_what_it_found_and_says_where(
 
 
 @pytest.mark.usefixtures("no_time")
-@pytest.mark.parametrize("limit", [1, 999, 1_000, 1_001, ROWS])
+@pytest.mark.parametrize("limit", [1, 249, 250, 251, ROWS])
 async def test_pages_of_a_list_that_has_no_time_hold_everything_once(
     store: SqliteStore, limit: int
 ) -> None:
-    jobs = await fill(store, 1_500)
-    await store.cancel(jobs[700].id, now=NOW)
+    jobs = await fill(store, 600)
+    await store.cancel(jobs[300].id, now=NOW)
     await store.prune(finished_before=NOW + 1, by_task={}, died_before=0, keep_finished=9, limit=9)
-    del jobs[700]
+    del jobs[300]
     found = await pages_of(store.jobs, Filter(), limit=limit)
     assert ids(found) == [job.id for job in reversed(jobs)]
     assert all(page.complete == (len(page.rows) == limit) for page in found[:-1])
@@ -101,23 +105,49 @@ async def test_list_that_has_time_goes_through_all_windows(store: SqliteStore) -
     assert (ids([page]), page.complete) == ([jobs[1].id], True)
 
 
+async def test_windows_over_whole_rows_stay_small_since_long_ones_may_lie_behind_short_ones(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walks, "STEP_S", 60.0)
+    monkeypatch.setattr(reads, "LARGEST_WINDOW", 2 * walks.FIRST_WINDOW)
+    await fill(store, 8 * walks.FIRST_WINDOW)
+    said: list[str] = []
+    assert store._readers is not None
+    await store._readers._lists.run(lambda conn: conn.set_trace_callback(said.append))
+    (page,) = await pages_of(store.jobs, Filter(task="nobody"))
+    assert page.complete
+    bounds = [re.search(r"seq < (\d+) AND seq >= (-?\d+)", text) for text in said]
+    sizes = [int(found[1]) - int(found[2]) for found in bounds if found]
+    assert sizes == [walks.FIRST_WINDOW, *[2 * walks.FIRST_WINDOW] * 4]
+
+
+async def test_list_steps_over_numbers_that_no_job_has_any_more(store: SqliteStore) -> None:
+    jobs = await fill(store, 3)
+    with closing(sqlite3.connect(store.path)) as conn, conn:
+        conn.execute("UPDATE jobrunner_jobs SET seq = 1 << 50 WHERE id = ?", (jobs[2].id,))
+    (page,) = await pages_of(store.jobs, Filter(task="rare"))
+    assert (ids([page]), page.complete) == ([jobs[1].id], True)
+
+
 @pytest.mark.usefixtures("no_time")
 async def test_dead_letters_that_have_no_time_are_listed_counted_replayed_and_deleted_to_the_end(
     store: SqliteStore,
 ) -> None:
-    letters = await bury(store, *[new("rare" if number < 2 else "work") for number in range(1_300)])
+    letters = await bury(
+        store, *[new("rare" if number < 2 else "work") for number in range(LETTERS)]
+    )
     rare = Filter(task="rare")
     found = await pages_of(store.dead_letters, rare)
     assert [page.complete for page in found] == [False, True]
     assert ids(found) == [letters[1].id, letters[0].id]
-    assert await store.count_dead_letters(Filter(), cap=2_000) == 1_300
+    assert await store.count_dead_letters(Filter(), cap=2_000) == LETTERS
     assert await store.count_dead_letters(rare, cap=2_000) == 2
     first = await store.replay_all(rare, before=None, now=NOW, limit=1)
-    assert (first.replayed, first.cursor) == (0, 301)
+    assert (first.replayed, first.cursor) == (0, LETTERS + 1 - walks.FIRST_WINDOW)
     second = await store.replay_all(rare, before=first.cursor, now=NOW, limit=1)
     assert (second.replayed, second.cursor) == (1, 2)
     gone, cursor = await store.delete_dead_letters(rare, before=None, limit=9)
-    assert (gone, cursor) == (0, 301)
+    assert (gone, cursor) == (0, LETTERS + 1 - walks.FIRST_WINDOW)
     assert await store.delete_dead_letters(rare, before=cursor, limit=9) == (1, None)
 
 

@@ -9,7 +9,7 @@ from jobrunner.model import AttemptRow, Filter, JobRow, QueueStats, State
 from jobrunner.store.sqlite import walks
 from jobrunner.store.sqlite.codes import primary_code
 from jobrunner.store.sqlite.statements import WAITING_TASKS
-from jobrunner.store.sqlite.walks import EVERYTHING, Place, Rows, Step
+from jobrunner.store.sqlite.walks import EVERYTHING, MAX_INTEGER, Place, Rows, Step
 
 COUNT_CAP: Final = 10_000
 """Counting stops here: a page must not cost more the longer the queue is."""
@@ -21,8 +21,8 @@ FEW: Final = 2_000
 """Of so few jobs in a state a list reads all; of more it walks through all jobs, where it meets them soon."""
 PAGE_ROOM: Final = 4_000_000
 """Letters of arguments, errors and tracebacks on a page."""
-MAX_INTEGER: Final = 2**63 - 1
-"""The largest that SQLite knows."""
+LARGEST_WINDOW: Final = 2_000
+"""Keys. What a filter asks of a job lies behind its arguments, which are read along: up to a megabyte each."""
 
 _JOB = """
     seq, id, task, queue, state, args, created_at, run_at, attempt, priority, key, tag, expires_at, max_attempts,
@@ -88,11 +88,11 @@ def jobs(
 ) -> Step:
     """Walk on through jobs, newest first, without their arguments and results."""
     test, values = _test(where, since="created_at")
-    rows = Rows("jobrunner_jobs", "NOT INDEXED", "seq", test, values)
+    rows = Rows("jobrunner_jobs", "NOT INDEXED", "seq", test, values, largest=LARGEST_WINDOW)
     if where.key is not None:
-        rows = rows._replace(how="INDEXED BY jobrunner_jobs_by_key")
+        rows = rows._replace(how="INDEXED BY jobrunner_jobs_by_key", largest=EVERYTHING)
     elif where.tag is not None:
-        rows = rows._replace(how="INDEXED BY jobrunner_jobs_by_tag")
+        rows = rows._replace(how="INDEXED BY jobrunner_jobs_by_tag", largest=EVERYTHING)
     elif where.state in _BY_STATE:
         few = conn.execute(f"{_BY_STATE[where.state]} LIMIT {FEW + 1}").fetchall()
         if len(few) <= FEW:
@@ -100,6 +100,7 @@ def jobs(
                 test=f"seq IN (SELECT value FROM json_each(?)) AND {test}",
                 values=(json.dumps([seq for (seq,) in few]), *values),
                 window=EVERYTHING,
+                largest=EVERYTHING,
             )
     return walks.step(conn, rows, _LISTED_JOB, place, limit=limit, room=room)
 

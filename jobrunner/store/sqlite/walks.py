@@ -12,8 +12,10 @@ from typing import Any, Final, NamedTuple
 
 STEP_S: Final = 0.01
 """How long a step takes: so long other reads on the connection wait, and other writers if it holds the write lock."""
-FIRST_WINDOW: Final = 1_000
-"""Keys in the first window: about a millisecond where the rows are short."""
+FIRST_WINDOW: Final = 250
+"""Keys in the first window: some ten milliseconds where each row is a megabyte."""
+MAX_INTEGER: Final = 2**63 - 1
+"""The largest that SQLite knows."""
 EVERYTHING: Final = 2**62
 """A window that holds every key."""
 
@@ -29,6 +31,9 @@ class Rows(NamedTuple):
     test: str
     values: tuple[str | int, ...]
     window: int = FIRST_WINDOW
+    """Keys in the first window."""
+    largest: int = EVERYTHING
+    """Keys in a window, at most: behind many short rows, which let it grow, there may be long ones."""
 
 
 class Place(NamedTuple):
@@ -105,33 +110,35 @@ class _Walk:
     """The windows of one step; each is larger than the one before while that keeps the step short."""
 
     def __init__(self, conn: sqlite3.Connection, rows: Rows, place: Place | None) -> None:
-        lowest, highest = conn.execute(
-            f"SELECT (SELECT min({rows.key}) FROM {rows.table}), (SELECT max({rows.key}) FROM {rows.table})"
-        ).fetchone()
-        # Of an empty table both are null.
-        self._lowest: int = 0 if lowest is None else lowest
-        top = 0 if highest is None else highest + 1
-        self._before = top if place is None else min(place.before, top)
+        self._conn = conn
+        self._highest = f"SELECT {rows.key} FROM {rows.table} WHERE {rows.key} < ? ORDER BY {rows.key} DESC LIMIT 1"
+        self._largest = rows.largest
+        self._before = self._next(MAX_INTEGER if place is None else place.before)
         self.window = (place.window if place is not None else None) or rows.window
+
+    def _next(self, before: int) -> int | None:
+        """Return where the next window begins, whatever lies between; None at the end."""
+        row = self._conn.execute(self._highest, (before,)).fetchone()
+        return None if row is None else int(row[0]) + 1
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         end_s = now_s() + STEP_S
-        while self._before > self._lowest:
+        while self._before is not None:
             began_s = now_s()
-            after = max(self._before - self.window, self._lowest)
+            after = self._before - self.window
             yield self._before, after
-            self._before = after
+            self._before = self._next(after)
             took_s = now_s() - began_s
             if took_s < STEP_S / 8:
-                self.window *= 4
+                self.window = min(self.window * 4, self._largest)
             elif took_s > STEP_S:
-                self.window = max(self.window // 4, 1)
+                self.window = max(int(self.window * STEP_S / took_s), 1)
             if now_s() >= end_s:
                 return
 
     def place(self) -> Place | None:
         """Return where the next step begins."""
-        return Place(self._before, self.window) if self._before > self._lowest else None
+        return None if self._before is None else Place(self._before, self.window)
 
 
 def now_s() -> float:
