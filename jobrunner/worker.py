@@ -358,12 +358,16 @@ class Worker:
 
     async def look_for_unknown(self) -> None:
         """Report waiting jobs whose task no live worker knows; bury those that have waited too long."""
-        known = set(self._specs).union(*(peer.tasks for peer in self._peers))
+        waiting = await self._store.waiting_tasks()
+        if not self._known().issuperset(task for _, task, _ in waiting):
+            # Only now: a worker of a new version may have joined and enqueued since the last look.
+            await self.refresh_peers()
+        known = self._known()
         unknown: dict[str, int] = {}
         news: list[tuple[str, str]] = []
         now = now_us()
         too_old = now - self._settings.unknown_task_after_us
-        for queue, task, due_since in await self._store.waiting_tasks():
+        for queue, task, due_since in waiting:
             if task in known:
                 continue
             unknown[task] = min(due_since, unknown.get(task, due_since))
@@ -376,6 +380,9 @@ class Worker:
             self._report_unknown(news)
         self._unknown = unknown
         self._reported_unknown &= set(unknown)
+
+    def _known(self) -> set[str]:
+        return set(self._specs).union(*(peer.tasks for peer in self._peers))
 
     def _report_unknown(self, news: Sequence[tuple[str, str]]) -> None:
         hours = self._settings.unknown_task_after_us / (3600 * SECOND_US)

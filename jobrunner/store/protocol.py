@@ -380,7 +380,10 @@ class Store(Protocol):
         now: int,
         limit: int,
     ) -> Sequence[str]:
-        """Make dead letters of queued jobs of the task that have been due since before ``due_before``."""
+        """Make dead letters of queued jobs of the task that have been due since before ``due_before``.
+
+        None if a worker that has joined knows the task: it may have come since the caller looked.
+        """
         ...
 
     # -- schedules ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from tests.factories import (
     MINUTE,
     NOW,
     SECOND,
+    WORKER,
     claim,
     claim_one,
     dead,
@@ -26,6 +27,7 @@ from tests.factories import (
     row_of,
     settle,
     succeeded,
+    worker_row,
 )
 
 
@@ -359,6 +361,23 @@ async def test_D17_bury_waiting_keeps_the_attempts_there_were(store: Store) -> N
     await store.replay(id, now=NOW)
     (again,) = await claim(store, tasks=["gone"])
     assert (again.id, again.lease) == (job.id, 2)
+
+
+async def test_bury_waiting_spares_jobs_of_a_task_that_some_worker_knows(store: Store) -> None:
+    """In a rolling deploy the worker that knows the task joins while an older one takes it for unknown."""
+    await enqueue(store, job := new("fresh"), new("gone"))
+    await store.join(worker_row(tasks={"fresh": None}), lambda: None)
+
+    async def bury(task: str) -> int:
+        ids = await store.bury_waiting(
+            "default", task, due_before=NOW + 1, reason="unknown_task", error="", now=NOW, limit=9
+        )
+        return len(ids)
+
+    assert (await bury("fresh"), await bury("gone")) == (0, 1)
+    assert (await row_of(store, job.id)).state == "queued"
+    await store.leave(WORKER, now=NOW)
+    assert await bury("fresh") == 1
 
 
 async def test_bury_waiting_of_nothing_returns_nothing(store: Store) -> None:

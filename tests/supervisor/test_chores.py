@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobRunner
+from jobrunner.clock import now_us
 from jobrunner.store.protocol import Recovered
 from jobrunner.store.sqlite import SqliteStore
 from tests.engine import store_of, worker_of
+from tests.factories import WORKER, enqueue, new, worker_row
 
 
 async def test_deleted_log_is_noticed_while_recovery_stands_still(
@@ -109,3 +111,22 @@ async def test_unknown_tasks_that_are_young_cost_no_write(
         monkeypatch.setattr(store, "waiting_tasks", waiting_tasks)
         await worker.look_for_unknown()
         assert asked == ["old"]
+
+
+async def test_task_of_a_worker_that_has_just_joined_is_not_reported_as_unknown(
+    tmp_db: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a rolling deploy: its jobs are seen before the next regular look at the workers."""
+    jobs = JobRunner(tmp_db)
+    async with jobs.running():
+        store, worker = store_of(jobs), worker_of(jobs)
+        worker._last["peers"] = worker._last["unknown"] = float("inf")  # no chore of its own
+        await worker.do_chores()
+        now = now_us()
+        await enqueue(store, *[new(task, run_at=now) for task in ("fresh", "gone")], now=now)
+        await store.join(worker_row(tasks={"fresh": None}, now=now_us()), lambda: None)
+        await worker.look_for_unknown()
+        told = [line for line in caplog.messages if "no worker knows" in line]
+        assert len(told) == 1
+        assert "'gone'" in told[0]
+        await store.leave(WORKER, now=now_us())

@@ -1,6 +1,8 @@
 """Jobs whose task nobody knows (any more), or whose arguments no longer fit."""
 
 import logging
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +12,9 @@ from freezegun.api import FrozenDateTimeFactory
 from jobrunner import InvalidArguments, Job, JobDead, JobRunner, UnknownTask
 from jobrunner.clock import utcnow
 from jobrunner.logs import WHOLE, repeats
+from jobrunner.store.sqlite import members
 from tests.engine import next_round, worker_of
+from tests.factories import worker_row
 
 
 async def stored_by_an_older_version(file: Path, *, args: int = 7) -> Job[None]:
@@ -86,12 +90,11 @@ async def test_D16_job_of_a_renamed_task_runs_by_its_alias(tmp_db: Path) -> None
 async def test_D16_task_that_another_live_worker_knows_is_not_unknown(tmp_db: Path) -> None:
     """A rolling deploy: the new version's jobs wait for the new version's workers."""
     stored = await stored_by_an_older_version(tmp_db)
+    with closing(sqlite3.connect(tmp_db)) as conn, conn:
+        members.join(conn, worker_row(tasks={"send": None}))
     jobs = JobRunner(tmp_db, unknown_task_after=0)
     async with jobs.running():
-        worker = worker_of(jobs)
-        ours = (await worker._store.workers())[0]
-        worker._peers = [ours._replace(worker=1, tasks={"send": None})]
-        await worker.look_for_unknown()
+        await worker_of(jobs).look_for_unknown()
         assert (await jobs.health()).unknown_tasks == {}
         assert (await jobs.get(stored.id)).state == "queued"
 

@@ -25,6 +25,8 @@ SELECT seq, id, task, queue, 'queued', args, priority, created_at, ?, 0, lease, 
 FROM jobrunner_dead_letters WHERE letter IN (SELECT value FROM json_each(?)) ORDER BY letter DESC{KEY_IS_TAKEN}
 RETURNING seq, id, task, queue, state, created_at, run_at, attempt, chain, after"""
 
+_KNOWN = "SELECT 1 FROM jobrunner_workers, json_each(tasks) WHERE key = ? LIMIT 1"
+
 
 def replay(conn: sqlite3.Connection, id: str, now: int) -> Enqueued:
     """Put one dead letter back under its own id."""
@@ -151,7 +153,9 @@ def bury_waiting(
     now: int,
     limit: int,
 ) -> Sequence[str]:
-    """Make dead letters of jobs that have waited too long for a worker that knows their task."""
+    """Make dead letters of jobs that have waited too long for a worker that knows their task; none if one is there."""
+    if conn.execute(_KNOWN, (task,)).fetchone() is not None:
+        return []
     seqs: list[tuple[int]] = []
     # Each of the two has a partial index of its own.
     for suspect in ("suspect = 0", "suspect = 1"):
