@@ -1,8 +1,10 @@
 """Chores: none waits for another, and none writes when there is nothing to write."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,18 @@ async def test_task_of_a_worker_that_has_just_joined_is_not_reported_as_unknown(
         assert len(told) == 1
         assert "'gone'" in told[0]
         await store.leave(WORKER, now=now_us())
+
+
+async def test_row_that_two_chores_miss_at_once_is_stored_once(
+    tmp_db: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = JobRunner(tmp_db)
+    async with jobs.running():
+        store, id = store_of(jobs), worker_of(jobs).id
+        with closing(sqlite3.connect(tmp_db)) as conn, conn:
+            conn.execute("DELETE FROM jobrunner_workers")
+        found = await asyncio.gather(store.beat(id, now=now_us()), store.beat(id, now=now_us()))
+        assert found.count(True) <= 1  # the chores are at it too
+        assert [row.worker for row in await store.workers()] == [id]
+        assert sum("stored anew" in line for line in caplog.messages) == 1
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]

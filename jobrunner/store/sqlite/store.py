@@ -230,7 +230,8 @@ class SqliteStore:
         row, lock = self._rows.get(worker), self._locks.get(worker)
         if row is None or lock is None or not lock.still_ours():
             return False
-        await self._write(_restore, row._replace(beat_at=now))
+        if not await self._write(_restore, row._replace(beat_at=now)):
+            return False
         logger.warning(
             "the row of worker %d was deleted while it works, and is stored anew: something has emptied jobrunner's"
             " tables. Close the runner before that, or leave the tables named jobrunner_* out",
@@ -450,9 +451,13 @@ class SqliteStore:
             )
 
 
-def _restore(conn: sqlite3.Connection, row: WorkerRow) -> None:
-    """Store anew what a process needs to find of itself in a file whose tables were emptied."""
+def _restore(conn: sqlite3.Connection, row: WorkerRow) -> bool:
+    """Store anew what a process needs to find of itself in a file whose tables were emptied; False if it is there."""
+    if members.beat(conn, row.worker, row.beat_at):
+        # Two chores have missed it at once.
+        return False
     members.join(conn, row)
     kernel.note(conn)
     if migrate.version(conn) and not migrate.is_version(migrate.noted_version(conn)):
         migrate.note(conn, migrate.version(conn))
+    return True
