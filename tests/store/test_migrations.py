@@ -1,5 +1,6 @@
 """The schema is the sum of its migrations: a file of any version becomes what a new one is, with all that it holds."""
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -7,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from jobrunner.errors import StoreBusy
 from jobrunner.model import Filter
-from jobrunner.store.sqlite import SqliteStore, migrate
+from jobrunner.store.sqlite import SqliteStore, migrate, turns
+from jobrunner.store.sqlite.place import make_folder
+from tests import scripts
 from tests.factories import (
     DUE,
     MINUTE,
@@ -205,3 +209,64 @@ async def test_migration_says_beforehand_that_it_takes_its_time(
     assert [record.levelname for record in said] == [level] * 2
     assert "its tables go from version 3 to 4" in said[0].getMessage()
     assert "version 4 after" in said[1].getMessage()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from jobrunner.store.sqlite.posix import Turnstile
+turnstile = Turnstile(Path(sys.argv[1]))
+turnstile.acquire(5)
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+async def test_start_waits_for_the_process_that_migrates_a_large_file(
+    version_3: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With `--workers 4` three of four died at the first start of a new version: two million rows take ten seconds."""
+    monkeypatch.setattr(turns, "TIMEOUT_S", 0.05)
+    tries: list[bool] = []
+    waits = asyncio.Event()
+    look = migrate._is_due
+
+    async def is_due(path: Path) -> bool:
+        tries.append(await look(path))
+        if len(tries) == 3:
+            waits.set()
+        return tries[-1]
+
+    monkeypatch.setattr(migrate, "_is_due", is_due)
+    first = scripts.start(HOLD, make_folder(version_3))
+    try:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        store = SqliteStore(version_3)
+        opening = asyncio.create_task(store.open())
+        async with asyncio.timeout(15):
+            await waits.wait()
+        assert not opening.done()
+    finally:
+        scripts.communicate(first, "\n")
+    async with asyncio.timeout(15):
+        await opening
+    await store.close()
+    assert caplog.text.count("waiting for another process") == 1
+
+
+async def test_start_waits_for_no_process_that_migrates_nothing(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(tmp_db)
+    await store.open()
+    await store.close()
+    monkeypatch.setattr(turns, "TIMEOUT_S", 0.05)
+    holder = scripts.start(HOLD, make_folder(tmp_db))
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StoreBusy):
+            await SqliteStore(tmp_db).open()
+    finally:
+        scripts.communicate(holder, "\n")

@@ -13,8 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
-from jobrunner.errors import SchemaTooNew, StoreCorrupt
+from jobrunner.errors import SchemaTooNew, StoreBusy, StoreCorrupt
 from jobrunner.logs import log_of
+from jobrunner.store.sqlite.connection import Connection
 from jobrunner.store.sqlite.writer import Writer
 
 logger = log_of("jobrunner")
@@ -22,6 +23,8 @@ logger = log_of("jobrunner")
 META = "CREATE TABLE IF NOT EXISTS jobrunner_meta (name TEXT PRIMARY KEY, value ANY) STRICT"
 MANY_ROWS: Final = 100_000
 """From here on a migration takes long enough to be noticed."""
+PATIENCE_S: Final = 120.0
+"""So long a start waits for the process that migrates: it takes some seconds per million rows."""
 
 
 def migrations() -> list[str]:
@@ -154,12 +157,50 @@ def note(conn: sqlite3.Connection, done: int) -> None:
     )
 
 
-async def bring_up_to_date(writer: Writer, path: Path) -> None:
-    """Apply the migrations that the file lacks, each in one transaction, and say so before.
+async def writer_of(path: Path, folder: Path, durability: str) -> Writer:
+    """Return a writer of a file whose tables are up to date; another process may be at that, and is waited for.
+
+    Args:
+        path: the database file.
+        folder: where the processes take turns.
+        durability: see ``Writer.open``.
 
     Raises:
-        SchemaTooNew: see ``check``.
+        SchemaTooNew, StoreCorrupt: see ``check``.
+        StoreBusy: somebody else keeps everybody from writing.
     """
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + PATIENCE_S
+    told = False
+    while True:
+        writer: Writer | None = None
+        try:
+            writer = await Writer.open(path, folder, durability)
+            await _bring_up_to_date(writer, path)
+        except BaseException as error:
+            if writer is not None:
+                await writer.close()
+            waits = isinstance(error, StoreBusy) and loop.time() < end_s
+            if not waits or not await _is_due(path):
+                raise
+            if not told:
+                told = True
+                logger.warning("%s: waiting for another process to migrate the tables", path)
+        else:
+            return writer
+
+
+async def _is_due(path: Path) -> bool:
+    """Return whether there are tables that lack migrations; a reader waits for nobody."""
+    connection = await Connection.open(path, read_only=True)
+    try:
+        return await connection.run(lambda conn: version(conn) > 0 and check(conn))
+    finally:
+        await connection.close()
+
+
+async def _bring_up_to_date(writer: Writer, path: Path) -> None:
+    """Apply the migrations that the file lacks, each in one transaction, and say so before."""
     loop = asyncio.get_running_loop()
     while await writer.read(check):
         found, rows = await writer.read(_size)

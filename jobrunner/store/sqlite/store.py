@@ -95,8 +95,7 @@ class SqliteStore:
         try:
             make_folder(self.path)
             create(self.path)
-            self._writer = await Writer.open(self.path, self._folder, self.durability)
-            await migrate.bring_up_to_date(self._writer, self.path)
+            self._writer = await migrate.writer_of(self.path, self._folder, self.durability)
             await self._writer.write(migrate.try_to_write)
             await kernel.make_sure_of_one(self._writer, self.path, self._folder)
             self._claim.pin()
