@@ -7,10 +7,11 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final, TypeVarTuple, Unpack
+
+from jobrunner.clock import now_s
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -32,9 +33,9 @@ def without_echo(handle: Callable[[int, Unpack[Ts]], None]) -> Callable[[int, Un
     heard: dict[int, float] = {}
 
     def handle_once(number: int, *args: *Ts) -> None:
-        now_s = time.clock_gettime(time.CLOCK_MONOTONIC)
-        if now_s - heard.get(number, float("-inf")) >= ECHO_S:
-            heard[number] = now_s
+        at_s = now_s()
+        if at_s - heard.get(number, float("-inf")) >= ECHO_S:
+            heard[number] = at_s
             handle(number, *args)
 
     return handle_once

@@ -6,20 +6,16 @@ comes back at once, and the committer against four such tasks: the longest waits
 
 import asyncio
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Final
 
+from jobrunner.clock import now_s
+
 SLOW_S: Final = 0.25
 """A task that holds the gate for longer is named in the log: nobody else writes meanwhile."""
-
-
-def _now_s() -> float:
-    # clock_gettime: freezegun stops the others.
-    return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class Gate:
@@ -91,12 +87,12 @@ class Gate:
 
     def held_by(self, holder: str) -> None:
         """Note who holds the gate, by the name that its user knows."""
-        self.holder, self._since_s = holder, _now_s()
+        self.holder, self._since_s = holder, now_s()
 
     def slow_holder(self) -> str | None:
         """Return the task that has held the gate for too long, once per holding."""
         holder = self.holder
-        if holder is None or _now_s() - self._since_s < SLOW_S:
+        if holder is None or now_s() - self._since_s < SLOW_S:
             return None
         self._since_s = float("inf")
         return holder

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
 
+from jobrunner.clock import now_s
 from jobrunner.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
 
 _NEW_FILE_PATIENCE_S: Final = 5.0
@@ -29,11 +30,6 @@ _TRY: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 _NO_LUCK: Final = frozenset({errno.EAGAIN, errno.EACCES, errno.EDEADLK})
 """POSIX allows EAGAIN and EACCES for a lock that another process holds; EDEADLK is a false alarm of the kernel, which
 takes the threads of a process for one."""
-
-
-def _now_s() -> float:
-    # clock_gettime: freezegun stops time.monotonic, and a wait for another process must end all the same.
-    return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def _try_lock(fd: int) -> bool:
@@ -118,13 +114,13 @@ _STUCK_PAUSE_S: Final = 0.001
 def _poll(fd: int, deadline_s: float, pauses: _Pauses) -> bool:
     # Polled: a blocking lockf has no time-out, and behind a stopped holder the thread would never come back.
     pause_s, change, last_s = pauses
-    started_s = now_s = _now_s()
-    while now_s < deadline_s:
-        time.sleep(min(pause_s, deadline_s - now_s))
+    started_s = at_s = now_s()
+    while at_s < deadline_s:
+        time.sleep(min(pause_s, deadline_s - at_s))
         if _try_lock(fd):
             return True
-        now_s = _now_s()
-        if now_s - started_s > _STUCK_AFTER_S:
+        at_s = now_s()
+        if at_s - started_s > _STUCK_AFTER_S:
             pause_s = _STUCK_PAUSE_S
         else:
             pause_s = max(pause_s * change, last_s) if change < 1 else min(pause_s * change, last_s)
@@ -171,7 +167,7 @@ class Turnstile:
         """Do as ``acquire``, but return False in place of raising ``StoreBusy``."""
         if self._held:
             raise RuntimeError("the turnstile is held already: one thread, once at a time")
-        deadline_s = _now_s() + timeout_s
+        deadline_s = now_s() + timeout_s
         try:
             if _try_lock(self._a) or _poll(self._a, deadline_s, _QUEUEING):
                 try:
@@ -302,7 +298,7 @@ class WorkerLock(_HeldFile):
             StoreBusy: a recoverer looked into the new file for seconds on end.
             StoreUnavailable, StoreFull: the file cannot be made, or exists (worker ids are random, none comes twice).
         """
-        deadline_s = _now_s() + _NEW_FILE_PATIENCE_S
+        deadline_s = now_s() + _NEW_FILE_PATIENCE_S
         with _store_errors(path):
             while (held := cls._create(path, deadline_s)) is None:
                 pass
@@ -315,7 +311,7 @@ class WorkerLock(_HeldFile):
         try:
             # Somebody who cleans up may have got hold of the file between its creation and this line: ...
             while not _try_lock(held._fd):
-                if _now_s() > deadline_s:
+                if now_s() > deadline_s:
                     raise StoreBusy(f"another process keeps {path} locked")
                 time.sleep(0.001)
             # ... and have removed it. Then the lock is on a file that nobody will ever find.

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from jobrunner.clock import now_s
 from jobrunner.model import AttemptRow, Filter, JobRow, QueueStats, State
 from jobrunner.store.sqlite import walks
 from jobrunner.store.sqlite.codes import primary_code
@@ -199,8 +200,8 @@ def _count(conn: sqlite3.Connection, counts: Sequence[_Count]) -> None:
     first, *larger = _CAPS
     for count in counts:
         count.up_to(conn, first)
-    end_s = walks.now_s() + COUNT_S
-    conn.set_progress_handler(lambda: walks.now_s() > end_s, 1_000)
+    end_s = now_s() + COUNT_S
+    conn.set_progress_handler(lambda: now_s() > end_s, 1_000)
     try:
         for cap in larger:
             for count in counts:
@@ -208,7 +209,7 @@ def _count(conn: sqlite3.Connection, counts: Sequence[_Count]) -> None:
                     count.up_to(conn, cap)
     except sqlite3.OperationalError as error:
         # Not by us: then it is ``Connection.close``.
-        if primary_code(error) != sqlite3.SQLITE_INTERRUPT or walks.now_s() <= end_s:
+        if primary_code(error) != sqlite3.SQLITE_INTERRUPT or now_s() <= end_s:
             raise
     finally:
         conn.set_progress_handler(None, 0)

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from jobrunner.clock import now_s
 from jobrunner.store.sqlite import walks
 from jobrunner.store.sqlite.statements import FINISHED
 
@@ -64,7 +65,7 @@ def finished(
         due.before, *due.by_task.values(), due.surplus.finished_at + 1 if due.surplus else 0
     )
     found: list[int] = []
-    end_s = walks.now_s() + walks.STEP_S
+    end_s = now_s() + walks.STEP_S
     while True:
         rows = conn.execute(
             f"""
@@ -83,7 +84,7 @@ def finished(
                     return found, after
         if len(rows) < ROWS_PER_LOOK:
             return found, None
-        if walks.now_s() >= end_s:
+        if now_s() >= end_s:
             return found, after
 
 

@@ -5,10 +5,11 @@ the clock between them, and knows where it stands even if nothing was found.
 """
 
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Final, NamedTuple
+
+from jobrunner.clock import now_s
 
 STEP_S: Final = 0.01
 """How long a step takes: so long other reads on the connection wait, and other writers if it holds the write lock."""
@@ -139,9 +140,3 @@ class _Walk:
     def place(self) -> Place | None:
         """Return where the next step begins."""
         return None if self._before is None else Place(self._before, self.window)
-
-
-def now_s() -> float:
-    """Return a clock for durations, on any thread."""
-    # clock_gettime: freezegun stops the others.
-    return time.clock_gettime(time.CLOCK_MONOTONIC)

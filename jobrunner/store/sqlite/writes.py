@@ -7,10 +7,10 @@ transaction, and the queue's own tables.
 
 import inspect
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from jobrunner.clock import now_s
 from jobrunner.errors import InvalidWrite, TimedOut
 from jobrunner.inside import in_write
 from jobrunner.model import Write
@@ -32,11 +32,6 @@ _REFUSED: Final = {
 _OPENERS: Final = ("cursor", "execute", "executemany", "executescript", "blobopen")
 _NAME_A_COLUMN: Final = frozenset({sqlite3.SQLITE_READ, sqlite3.SQLITE_UPDATE})
 """Actions whose second word is a column's name; that of the others may be a table's."""
-
-
-def _now_s() -> float:
-    # clock_gettime: freezegun stops the others.
-    return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class WriterConnection(sqlite3.Connection):
@@ -88,10 +83,10 @@ class WriterConnection(sqlite3.Connection):
             TimedOut: they took too long.
             Exception: whatever they raise.
         """
-        deadline_s = _now_s() + BUDGET_S
+        deadline_s = now_s() + BUDGET_S
         self._lent, self._refused = True, None
         self.__dict__.update(self._keeping)
-        self.set_progress_handler(lambda: _now_s() > deadline_s, OPCODES_PER_LOOK)
+        self.set_progress_handler(lambda: now_s() > deadline_s, OPCODES_PER_LOOK)
         name = ""
         try:
             for function, args, context in writes:
@@ -121,7 +116,7 @@ class WriterConnection(sqlite3.Connection):
                 f"job.write({name}) used {self._refused}: it runs inside the transaction that settles the job; write to"
                 " your own tables alone, and leave the commit to jobrunner"
             )
-        if _now_s() > deadline_s:
+        if now_s() > deadline_s:
             raise _too_long(name)
 
 
