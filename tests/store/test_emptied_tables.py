@@ -271,5 +271,17 @@ async def test_tables_that_are_dropped_while_open_are_an_error_and_no_bug(tmp_db
     async with jobs.running():
         with changing(tmp_db) as conn:
             conn.execute("DROP TABLE jobrunner_jobs")
-        with pytest.raises(StoreError, match="no such table: jobrunner_jobs"):
+        with pytest.raises(StoreError, match=r"no such table: jobrunner_jobs.*drop what is left"):
             await jobs.enqueue(echo, "a")
+    # A restart alone would find the same.
+    with pytest.raises(StoreError, match="no such table: jobrunner_jobs"):
+        async with runner(tmp_db).running() as jobs:
+            await jobs.enqueue(echo, "a")
+    with changing(tmp_db) as conn:
+        left = conn.execute(
+            "SELECT name FROM sqlite_schema WHERE name LIKE 'jobrunner%' AND type = 'table'"
+        )
+        for (name,) in left.fetchall():
+            conn.execute(f"DROP TABLE {name}")
+    async with runner(tmp_db).running() as jobs:
+        assert await (await jobs.enqueue(echo, "a")).result(timeout=15) == "a"

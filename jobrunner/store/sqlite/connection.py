@@ -260,8 +260,8 @@ def as_ours(  # noqa: PLR0911 - a table
         case sqlite3.SQLITE_ERROR if _OUR_TABLE in str(error):
             return StoreReplaced(
                 f"{path} has lost jobrunner's tables ({error}): something has dropped them, such as MetaData.reflect()"
-                " and drop_all() of SQLAlchemy, and the jobs with them. Restore a backup, or restart to begin anew;"
-                f" where they were dropped write {REFLECT}"
+                " and drop_all() of SQLAlchemy, and the jobs with them. Restore a backup, or drop what is left of"
+                f" the tables named jobrunner_* and restart to begin anew; where they were dropped write {REFLECT}"
             )
         case _:
             return StoreUnavailable(f"{path}: {error}")
