@@ -5,6 +5,7 @@ the message's template stays as it is for those that group by it.
 """
 
 import logging
+import os
 import sys
 import threading
 import traceback
@@ -127,7 +128,12 @@ class Repeats:
         self._series: dict[_Kind, _Series] = {}
         self._oldest = 0
         """When the window began that ends next."""
-        self._lock = threading.Lock()
+        # Reentrant: a collection in the midst of it may destroy what logs when it goes.
+        self._lock = threading.RLock()
+
+    def let_go(self) -> None:
+        """Take a new lock: in a forked child the old one may be that of a thread which is not there."""
+        self._lock = threading.RLock()
 
     def admit(
         self, log: Log, level: int, msg: str, args: tuple[object, ...], like: Hashable
@@ -142,16 +148,19 @@ class Repeats:
                 if not self._series:
                     self._oldest = now
                 elif len(self._series) >= MOST_KINDS:
-                    del self._series[next(iter(self._series))]
+                    self._series.pop(next(iter(self._series)), None)
                 series = self._series[kind] = _Series(log, now)
             series.total += 1
             series.count += 1
             series.last = now
             if not series.floods and series.count <= WHOLE:
                 return True
+        # Not inside: the __str__ of somebody else's error may take its time.
+        shown = tuple(map(_shown, args))
+        with self._lock:
             series.hidden += 1
-            series.args = tuple(map(_shown, args))
-            return False
+            series.args = shown
+        return False
 
     def look(self, now: int) -> None:
         """Sum up the lines of each window that is over; say so where a flood is."""
@@ -165,13 +174,13 @@ class Repeats:
                 if not 0 <= now - one.window < WINDOW_US
                 for line in self._roll(kind, one, now)
             ]
-            self._oldest = min((one.window for one in self._series.values()), default=now)
+            self._oldest = min((one.window for one in list(self._series.values())), default=now)
         _write(lines)
 
     def end(self) -> None:
         """Sum up everything, and begin anew."""
         with self._lock:
-            lines = [_summary(kind, one) for kind, one in self._series.items() if one.hidden]
+            lines = [_summary(kind, one) for kind, one in list(self._series.items()) if one.hidden]
             self._series.clear()
         _write(lines)
 
@@ -179,7 +188,7 @@ class Repeats:
         """Begin the next window of a series, or end it; return what is to be said."""
         lines = [_summary(kind, one)] if one.hidden else []
         if one.count <= WHOLE:
-            del self._series[kind]
+            self._series.pop(kind, None)
             if one.floods:
                 level, msg, _ = kind
                 lasted_s = (one.last - one.began) / SECOND_US
@@ -209,6 +218,7 @@ def _write(lines: Iterable[_Line]) -> None:
 
 repeats: Final = Repeats()
 """Those of this process, as its log is one."""
+os.register_at_fork(after_in_child=repeats.let_go)
 
 
 def log_of(name: str) -> Log:

@@ -2,7 +2,11 @@
 
 import io
 import logging
+import os
 import re
+import signal
+import threading
+import warnings
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -240,3 +244,59 @@ def test_line_that_is_not_written_keeps_no_frame(log: Log, frozen: FrozenDateTim
         return weakref.ref(big)
 
     assert fail()() is None
+
+
+class Destroyed:
+    """Stands for what the collector destroys in the midst of counting, and which logs that it goes."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+
+    def __hash__(self) -> int:
+        self.log.error("gone")
+        return 1
+
+
+@pytest.mark.parametrize("known", [0, MOST_KINDS])
+def test_line_that_is_logged_while_one_is_counted_is_written(
+    log: Log, stream: io.StringIO, frozen: FrozenDateTimeFactory, known: int
+) -> None:
+    for number in range(known):
+        log.error("%d", number, like=number)
+    frozen.tick(31)
+    writes = threading.Thread(
+        target=log.error, args=("full",), kwargs={"like": Destroyed(log)}, daemon=True
+    )
+    writes.start()
+    writes.join(10)
+    assert not writes.is_alive()
+    said = stream.getvalue().splitlines()
+    assert said[-1] == "ERROR jobrunner: full"
+    assert "ERROR jobrunner: gone" in said
+
+
+def test_child_of_a_fork_logs_though_another_thread_was_counting(
+    log: Log, stream: io.StringIO
+) -> None:
+    counting, forked = threading.Event(), threading.Event()
+
+    class Slow:
+        def __hash__(self) -> int:
+            counting.set()
+            forked.wait(10)
+            return 1
+
+    other = threading.Thread(target=log.error, args=("slow",), kwargs={"like": Slow()})
+    other.start()
+    assert counting.wait(10)
+    with warnings.catch_warnings():
+        # Later Pythons warn of a fork beside threads.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        log.error("in the child")
+        os._exit(0 if "in the child" in stream.getvalue() else 1)
+    forked.set()
+    other.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
