@@ -9,7 +9,9 @@ import asyncio
 import concurrent.futures
 import gc
 import inspect
+import linecache
 import threading
+import traceback
 import warnings
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -136,6 +138,8 @@ _WRITTEN: Final[Mapping[str, str]] = {
 _BLOCKING: Final = frozenset({"enqueue", "enqueue_many", "enqueue_chain", "get", "cancel"})
 """The verbs that ``jobs.sync`` has by name."""
 _HOOK: Final = "_warn_unawaited_coroutine"
+_OF_PYTHON: Final = ("warnings", "_py_warnings")
+"""The modules that this function is in, by version of Python."""
 
 
 class _Watch:
@@ -144,34 +148,55 @@ class _Watch:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open = 0
-        self._collecting = False
-        self._before: Callable[[Any], None] | None = None
+        self._hook: _Hook | None = None
 
     def begin(self) -> None:
         with self._lock:
             self._open += 1
-            if self._open == 1:
-                self._before = getattr(warnings, _HOOK, None)
-                setattr(warnings, _HOOK, self._hear)
-                gc.callbacks.append(self._collects)
+            before = getattr(warnings, _HOOK, None)
+            # A Python without such a function would not call ours.
+            if self._open == 1 and before is not None:
+                self._hook = _Hook(before)
+                setattr(warnings, _HOOK, self._hook)
+                gc.callbacks.append(self._hook.collects)
 
     def end(self) -> None:
         with self._lock:
             self._open -= 1
-            if self._open == 0:
-                gc.callbacks.remove(self._collects)
+            if self._open == 0 and self._hook is not None:
+                hook, self._hook = self._hook, None
+                gc.callbacks.remove(hook.collects)
                 # Somebody else's that was put in place of ours goes on calling ours, which then only passes it on.
-                if getattr(warnings, _HOOK, None) == self._hear:
-                    setattr(warnings, _HOOK, self._before)
+                hook.is_open = False
+                if getattr(warnings, _HOOK, None) is hook:
+                    setattr(warnings, _HOOK, hook.before)
 
-    def _collects(self, phase: str, _: object) -> None:
-        self._collecting = phase == "start"
 
-    def _hear(self, coroutine: Any) -> None:
-        line = _line_of_verb(coroutine, is_async=_has_loop()) if self._open else ""
+class _Hook:
+    """Stands in place of the function of ``warnings``, and calls it for all that is not an attempt's.
+
+    A new one at each opening: one that was used again could come to stand before itself.
+    """
+
+    def __init__(self, before: Callable[[Any], None]) -> None:
+        self.before = before
+        self.is_open = True
+        self._collecting: int | None = None
+        """The thread in which the collector is at work."""
+
+    def collects(self, phase: str, _: object) -> None:
+        self._collecting = threading.get_ident() if phase == "start" else None
+
+    def __call__(self, coroutine: Any) -> None:
+        """Note a verb that an attempt has dropped; else log it if it is a verb, and pass it on.
+
+        Where it raises, out of a log's handler, Python reports that and gives the warning by itself.
+        """
+        line = _line_of_verb(coroutine, is_async=_has_loop()) if self.is_open else ""
         attempt = caller.get()
         # What the collector finds may have been dropped by anybody.
-        if line and attempt is not None and not (attempt.ended or self._collecting):
+        is_found = self._collecting == threading.get_ident()
+        if line and attempt is not None and not (attempt.ended or is_found):
             if attempt.dropped is None:
                 attempt.dropped = []
             attempt.dropped.append(line)
@@ -182,8 +207,24 @@ class _Watch:
                 coroutine.__qualname__,
                 line,
             )
-        if self._before is not None:
-            self._before(coroutine)
+        if getattr(self.before, "__module__", "") in _OF_PYTHON:
+            _warn(coroutine)
+        else:
+            self.before(coroutine)
+
+
+def _warn(coroutine: Any) -> None:
+    """Warn as Python's own function does, which would name the line that calls it: one of ours."""
+    text = f"coroutine '{coroutine.__qualname__}' was never awaited"
+    if coroutine.cr_origin is not None:
+        lines = [
+            (file, line, function, linecache.getline(file, line))
+            for file, line, function in reversed(coroutine.cr_origin)
+        ]
+        made = "".join(traceback.format_list(lines)).rstrip("\n")
+        text += f"\nCoroutine created at (most recent call last)\n{made}"
+    # The line that has dropped it is two frames up.
+    warnings.warn(text, RuntimeWarning, stacklevel=3, source=coroutine)
 
 
 _watch: Final = _Watch()

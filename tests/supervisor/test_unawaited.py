@@ -2,9 +2,12 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import gc
 import inspect
 import logging
+import sys
+import threading
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from pathlib import Path
@@ -392,6 +395,78 @@ def test_python_tells_through_the_function_that_is_replaced() -> None:
     with watched(), watched():
         assert warnings._warn_unawaited_coroutine != before  # type: ignore[attr-defined]
     assert warnings._warn_unawaited_coroutine is before  # type: ignore[attr-defined]
+
+
+def test_function_that_others_put_before_ours_is_called_once_at_each_opening() -> None:
+    before = warnings._warn_unawaited_coroutine  # type: ignore[attr-defined]
+    heard: list[str] = []
+    try:
+        with watched():
+            ours = warnings._warn_unawaited_coroutine  # type: ignore[attr-defined]
+
+            def others(dropped: Any) -> None:
+                heard.append(dropped.__qualname__)
+                ours(dropped)
+
+            warnings._warn_unawaited_coroutine = others  # type: ignore[attr-defined]
+        for _ in range(2):
+            with watched(), pytest.warns(RuntimeWarning, match="never awaited"):
+                send("x")  # type: ignore[unused-coroutine] # what this test is about
+    finally:
+        warnings._warn_unawaited_coroutine = before  # type: ignore[attr-defined]
+    assert heard == ["send", "send"]
+
+
+@pytest.mark.parametrize("depth", [0, 5])
+def test_pythons_own_warning_is_the_same_and_names_the_same_line(depth: int) -> None:
+    said = []
+    before = sys.get_coroutine_origin_tracking_depth()
+    sys.set_coroutine_origin_tracking_depth(depth)
+    try:
+        for block in (contextlib.nullcontext(), watched()):
+            with block, pytest.warns(RuntimeWarning) as warned:
+                send("x")  # type: ignore[unused-coroutine] # what this test is about
+            said += [(str(one.message), one.filename, one.lineno) for one in warned]
+    finally:
+        sys.set_coroutine_origin_tracking_depth(before)
+    pythons, ours = said
+    assert ours == pythons
+    assert ours[1] == __file__
+    assert ("created at" in ours[0]) == (depth > 0)
+
+
+async def test_verb_dropped_while_the_collector_is_at_work_elsewhere_is_a_failure(
+    tmp_db: Path,
+) -> None:
+    jobs = JobRunner(tmp_db)
+    gate, collecting = threading.Event(), threading.Event()
+
+    @jobs.task
+    async def mail(to: str) -> None: ...
+
+    class Waits:
+        def __del__(self) -> None:
+            collecting.set()
+            gate.wait(15)
+
+    def collect() -> None:
+        circle: list[object] = [Waits()]
+        circle.append(circle)
+        del circle
+        gc.collect()
+
+    def fan_out() -> None:
+        elsewhere = threading.Thread(target=collect)
+        elsewhere.start()
+        assert collecting.wait(15)
+        try:
+            mail.enqueue("x")  # type: ignore[unused-coroutine] # what this test is about
+        finally:
+            gate.set()
+            elsewhere.join()
+
+    letter, _ = await death_of(jobs, fan_out)
+    assert letter.error_type == "NotAwaited"
 
 
 async def test_verb_dropped_before_a_failure_leaves_that_failure(tmp_db: Path) -> None:
