@@ -146,8 +146,8 @@ def check_background(title: str, route: Any, dependant: Any) -> None:
 
 def _in_websocket(holder: str) -> str:
     return (
-        f"{holder} holds Background, and its tasks would be stored when the WebSocket ends, if at all: write `queue:"
-        " Queue` in its place, and `await queue.enqueue(task, ...)` for each message"
+        f"{holder} holds Background, and its tasks would be stored when the WebSocket ends, if at all: leave it out,"
+        " and write `await task.enqueue(...)` for each message"
     )
 
 

@@ -6,21 +6,25 @@ from typing import Any
 import fastapi.routing
 
 from jobrunner.fastapi.background import check_background
-from jobrunner.fastapi.sessions import check_scopes
+from jobrunner.fastapi.sessions import check_scopes, check_websocket
 
 
 def check_routes(app: object) -> None:
     """Make sure that what the routes depend on keeps its promises there.
 
     Raises:
-        ConfigurationError: a route holds a session in two scopes, or background tasks that nobody would store; the
-            message names it and says what to write.
+        ConfigurationError: a route holds a session in two scopes, or background tasks or a queue whose jobs nobody
+            would store; the message names it and says what to write.
     """
     for path, route in _routes_of(app):
-        methods = " ".join(sorted(getattr(route, "methods", None) or ("WebSocket",)))
+        methods = getattr(route, "methods", None)
+        title = f"{' '.join(sorted(methods or ('WebSocket',)))} {path}"
         dependant = getattr(route, "dependant", None)
-        check_background(f"{methods} {path}", route, dependant)
-        check_scopes(f"{methods} {path}", list(_all_of(dependant)))
+        check_background(title, route, dependant)
+        dependants = list(_all_of(dependant))
+        check_scopes(title, dependants)
+        if not methods:
+            check_websocket(title, dependants)
 
 
 def _all_of(dependant: Any) -> Iterator[Any]:

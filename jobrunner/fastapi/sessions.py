@@ -163,6 +163,8 @@ def _dependencies(session: params.Depends, find: Find, owner: object = None) -> 
             caller.has_raised = True
             raise
 
+    setattr(call_of, _JOINS, session)
+
     async def get_joined_queue(
         connection: HTTPConnection,
         joined: Any = session,
@@ -208,8 +210,31 @@ def check_scopes(title: str, dependants: Sequence[Any]) -> None:
     """
     for wanted in {session for one in dependants if (session := getattr(one.call, _JOINS, None))}:
         for one in dependants:
-            if one.call is wanted.dependency and not _same(one, wanted):
+            if one.call == wanted.dependency and not _same(one, wanted):
                 raise ConfigurationError(_mismatch(title, one, wanted))
+
+
+def check_websocket(title: str, dependants: Sequence[Any]) -> None:
+    """Make sure that somebody can commit the session which the queue of a WebSocket joins.
+
+    The session ends when the client has gone, mostly with an error: the client was told of jobs that are rolled back.
+
+    Raises:
+        ConfigurationError: nobody but the queue holds it.
+    """
+    for one in dependants:
+        session = getattr(one.call, _JOINS, None)
+        if session is not None and not any(
+            held.call == session.dependency
+            for holder in dependants
+            if not hasattr(holder.call, _JOINS)
+            for held in holder.dependencies
+        ):
+            raise ConfigurationError(
+                f"{title}: its queue stores jobs in the transaction of {_written(session)}, which ends when the"
+                " WebSocket does, and nothing in the route can commit it before: leave the queue out, and write `await"
+                " task.enqueue(...)` for each message"
+            )
 
 
 def _same(dependant: Any, session: params.Depends) -> bool:

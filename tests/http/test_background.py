@@ -418,9 +418,7 @@ def test_background_of_a_websocket_is_refused_at_the_start(
     with pytest.raises(ConfigurationError) as refusal, site.client:
         pass
     assert str(refusal.value).startswith(said)
-    assert "write `queue: Queue` in its place, and `await queue.enqueue(task, ...)`" in str(
-        refusal.value
-    )
+    assert "write `await task.enqueue(...)` for each message" in str(refusal.value)
 
 
 def test_background_of_a_websocket_that_the_start_has_not_seen_is_refused_at_its_first_client(
@@ -435,14 +433,18 @@ def test_background_of_a_websocket_that_the_start_has_not_seen_is_refused_at_its
             pass
 
 
-def test_queue_of_a_websocket_stores_each_message_before_it_is_acknowledged(site: Site) -> None:
-    """What the refusal says to write."""
+@pytest.mark.parametrize("by", ["task", "queue"])
+def test_websocket_stores_each_message_before_it_is_acknowledged(site: Site, by: str) -> None:
+    """What the refusal says to write, and the queue."""
 
     @site.app.websocket("/ws")
     async def ws(socket: WebSocket, queue: Queue) -> None:
         await socket.accept()
         async for text in socket.iter_text():
-            await queue.enqueue(confirm, int(text))
+            if by == "task":
+                await confirm.enqueue(int(text))
+            else:
+                await queue.enqueue(confirm, int(text))
             await socket.send_text("saved")
 
     with site.client as client, client.websocket_connect("/ws") as socket:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import aiosqlite
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket
 from fastapi.testclient import TestClient
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
@@ -765,6 +765,85 @@ def test_route_that_holds_the_session_in_another_scope_is_refused_at_start(
     said = mismatched(tmp_db, build, lambda function: function)
     assert said.startswith(f"{path}: ")
     assert 'JobRunner(session=Depends(get_session, scope="function"))' in said
+
+
+def queue_alone(shop: Shop) -> None:
+    @shop.app.websocket("/ws")
+    async def ws(
+        socket: WebSocket, queue: Annotated[JobQueue, Depends(shop.jobs.queue)]
+    ) -> None: ...
+
+
+def queue_in_a_service(shop: Shop) -> None:
+    class Desk:
+        def __init__(self, queue: Annotated[SyncQueue, Depends(shop.jobs.sync_queue)]) -> None: ...
+
+    @shop.app.websocket("/ws")
+    async def ws(socket: WebSocket, desk: Annotated[Desk, Depends()]) -> None: ...
+
+
+def queue_by_name(shop: Shop) -> None:
+    queue_dep = Annotated[JobQueue, Depends(job_queue(shop.get_session))]
+
+    @shop.app.websocket("/ws")
+    async def ws(socket: WebSocket, queue: queue_dep) -> None: ...
+
+
+@pytest.mark.parametrize("build", [queue_alone, queue_in_a_service, queue_by_name])
+def test_queue_of_a_websocket_whose_session_nobody_can_commit_is_refused_at_start(
+    shop: Shop, build: Callable[[Shop], None]
+) -> None:
+    build(shop)
+    with (
+        pytest.raises(
+            ConfigurationError, match=r"^WebSocket /ws: its queue stores jobs"
+        ) as refusal,
+        shop.open(),
+    ):
+        pass
+    assert "write `await task.enqueue(...)` for each message" in str(refusal.value)
+
+
+def test_websocket_stores_each_message_where_the_runner_has_a_session(shop: Shop) -> None:
+    """What the refusal says to write, and the other way: a session that the route commits."""
+
+    @shop.app.websocket("/own")
+    async def own(socket: WebSocket) -> None:
+        await socket.accept()
+        async for order in socket.iter_text():
+            job = await ship.enqueue(int(order))
+            await socket.send_text(job.id)
+
+    @shop.app.websocket("/joined")
+    async def joined(
+        socket: WebSocket,
+        session: Annotated[AsyncSession, Depends(shop.get_session, scope="function")],
+        queue: Annotated[JobQueue, Depends(shop.jobs.queue)],
+    ) -> None:
+        await socket.accept()
+        job = await queue.enqueue(ship, int(await socket.receive_text()))
+        await session.commit()
+        await socket.send_text(job.id)
+
+    with shop.open() as client:
+        for path in ("/own", "/joined"):
+            with client.websocket_connect(path) as socket:
+                socket.send_text("1")
+                assert socket.receive_text() == shop.ids()[-1]
+        assert len(shop.ids()) == 2
+
+
+def test_session_that_is_a_method_is_refused_in_another_scope_too(shop: Shop) -> None:
+    """FastAPI takes equal functions for one, and each look at a method makes a new one."""
+
+    @shop.app.post("/orders")
+    async def post(
+        session: Annotated[AsyncSession, Depends(shop.get_session)],
+        queue: Annotated[JobQueue, Depends(shop.jobs.queue)],
+    ) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="takes for two sessions"), shop.open():
+        pass
 
 
 def test_route_without_a_cached_session_is_refused_at_start(tmp_db: Path) -> None:
