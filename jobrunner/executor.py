@@ -98,6 +98,7 @@ def _settled_before(attempt: Attempt, ended: Ended, error: BaseException) -> Out
             job.id,
             exc_info=error,
             extra=extra(job),
+            like=(job.task, type(error)),
         )
     return Returned(job, ended, None, f"the task raised {error!r} after its transaction")
 

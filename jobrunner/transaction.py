@@ -124,6 +124,7 @@ class Transactions:
                     job.task,
                     job.id,
                     extra=extra(job),
+                    like=job.task,
                 )
 
     def _warn_of_commit(self, attempt: Attempt) -> None:
@@ -138,7 +139,8 @@ class Transactions:
         job = attempt.job
         if job.task not in self._warned:
             self._warned.add(job.task)
-            logger.warning(message, job.task, extra=extra(job))
+            # Each task has this line once: the eleventh must not be one of a flood.
+            logger.warning(message, job.task, extra=extra(job), like=job.task)
 
 
 class Transaction:

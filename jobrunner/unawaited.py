@@ -206,6 +206,7 @@ class _Hook:
                 "%s() was called and not awaited, so that it did nothing: %s",
                 coroutine.__qualname__,
                 line,
+                like=line,
             )
         if getattr(self.before, "__module__", "") in _OF_PYTHON:
             _warn(coroutine)

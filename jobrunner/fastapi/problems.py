@@ -259,7 +259,9 @@ async def answer_own_error(request: Request, error: Exception) -> Response:
     """Answer an error of jobrunner's; one that only a bug can cause is logged with its traceback."""
     kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
     if kind is INTERNAL:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        logger.error(
+            "%s %s failed", request.method, request.url.path, exc_info=error, like=type(error)
+        )
         return _document(kind, kind.example)
     return _document(kind, str(error) or kind.title)
 

@@ -15,6 +15,7 @@ from jobrunner import (
     JobContext,
     JobQueue,
 )
+from jobrunner.logs import WHOLE
 from tests.engine import Gate, on_writer, soon, supervisor_of
 from tests.supervisor.site import Site, ended, until_idle
 
@@ -116,6 +117,25 @@ async def test_commit_of_the_handlers_own_is_warned_of_once_per_task(
         assert site.words() == ["a", "b"]
         warnings = [r for r in caplog.records if "commits its session itself" in r.getMessage()]
         assert [record.levelno for record in warnings] == [logging.WARNING]
+
+
+async def test_commit_of_each_of_many_tasks_is_warned_of(
+    tmp_db: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each has its line once, so that none of them may be taken for one of a flood."""
+    site = Site(tmp_db, "AsyncSession")
+    session_dep = Annotated[Any, Depends(site.get_session)]
+
+    async def work(word: str, session: session_dep = Injected) -> None:
+        await site.add(session, word)
+        await session.commit()
+
+    tasks = [site.tasks.task(name=f"work_{number}")(work) for number in range(WHOLE + 2)]
+    async with site.open():
+        for number, task in enumerate(tasks):
+            await (await task.enqueue(f"{number}")).result(timeout=15)
+    for number in range(len(tasks)):
+        assert f"work_{number} commits its session itself" in caplog.text
 
 
 async def test_commit_in_the_middle_of_the_handler_is_warned_of(

@@ -17,7 +17,8 @@ import pytest
 
 import jobrunner
 from jobrunner import DeadLetter, Job, JobRunner, NotAwaited
-from jobrunner.task import AsyncTask, CtxAsyncTask
+from jobrunner.logs import WHOLE
+from jobrunner.task import AsyncTask, CtxAsyncTask, Task
 from jobrunner.unawaited import _WRITTEN, watched
 from tests.engine import Gate, Heard, history, next_round, soon
 
@@ -339,6 +340,26 @@ async def test_verb_dropped_outside_attempts_is_an_error_in_the_log(
     assert said == [
         "Task.enqueue() was called and not awaited, so that it did nothing: write `await mail.enqueue(...)`"
     ]
+
+
+async def test_verbs_of_many_tasks_that_are_dropped_are_each_in_the_log(
+    tmp_db: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = JobRunner(tmp_db)
+
+    def mail(number: int) -> Task[[str], None]:
+        async def mail(to: str) -> None: ...
+
+        mail.__name__ = f"mail_{number}"
+        return jobs.task(mail)
+
+    tasks = [mail(number) for number in range(WHOLE + 2)]
+    async with jobs.running():
+        for task in tasks:
+            with pytest.warns(RuntimeWarning, match="never awaited"):
+                task.enqueue("x")  # type: ignore[unused-coroutine] # what this test is about
+    for number in range(len(tasks)):
+        assert f"write `await mail_{number}.enqueue(...)`" in caplog.text
 
 
 async def test_verb_that_the_collector_finds_is_blamed_on_no_attempt(
