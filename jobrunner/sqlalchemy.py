@@ -6,6 +6,8 @@ from typing import Literal
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+# Sessions of an engine are listened to from here on: with the first job's session its commit would be over.
+import jobrunner.store.sqlite.alchemy
 import jobrunner.store.sqlite.attached
 from jobrunner.settings import Durability
 

@@ -17,6 +17,7 @@ from jobrunner import (
 )
 from jobrunner.logs import WHOLE
 from tests.engine import Gate, on_writer, soon, supervisor_of
+from tests.scripts import run
 from tests.supervisor.site import Site, ended, until_idle
 
 
@@ -155,6 +156,44 @@ async def test_commit_in_the_middle_of_the_handler_is_warned_of(
         await (await work.enqueue()).result(timeout=15)
         assert site.words() == ["a", "b"]
     assert "work commits its session itself" in caplog.text
+
+
+def test_commit_of_the_handlers_own_is_warned_of_at_the_first_job_of_a_process(
+    tmp_db: Path,
+) -> None:
+    """A commit that comes before anything was stored through a session."""
+    script = """
+import asyncio, logging, sys
+from typing import Annotated, Any
+from fastapi import Depends
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from jobrunner import Injected, JobRunner
+from jobrunner.sqlalchemy import attach
+
+engine = create_async_engine(f"sqlite+aiosqlite:///{sys.argv[1]}")
+attach(engine)
+
+async def get_session():
+    async with AsyncSession(engine) as session:
+        yield session
+
+jobs = JobRunner(sys.argv[1], session=get_session)
+
+@jobs.task
+async def work(session: Annotated[Any, Depends(get_session)] = Injected) -> None:
+    await session.execute(text("CREATE TABLE words (word TEXT)"))
+    await session.commit()
+
+async def main():
+    async with jobs.running():
+        await (await work.enqueue()).result(timeout=15)
+    await engine.dispose()
+
+logging.basicConfig(stream=sys.stdout, level="WARNING", format="%(message)s")
+asyncio.run(main())
+"""
+    assert run(script, tmp_db).startswith("work commits its session itself")
 
 
 async def test_B16_injected_session_of_an_attempt_whose_lease_was_taken_writes_nothing(
