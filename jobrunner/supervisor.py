@@ -230,7 +230,8 @@ class Supervisor:
         late = attempt.settled
         self._settle(attempt, outcome)
         self._free(attempt)
-        # Its contexts hold the attempt: together they would be garbage for the collector.
+        # Its context holds the attempt, as does that of the error in its outcome: together they would be garbage for
+        # the collector.
         attempt.task = attempt.decided = None
         if late:
             # Nothing else tells that the slot is free.
