@@ -374,13 +374,17 @@ async def test_verb_that_the_collector_finds_is_blamed_on_no_attempt(
     async def collects() -> None:
         gc.collect()
 
-    async with jobs.running():
-        circle: list[object] = [mail.enqueue("x")]
-        circle.append(circle)
-        del circle
-        job = await jobs.enqueue(collects)
-        with pytest.warns(RuntimeWarning, match="never awaited"):
-            await job.result(timeout=15)
+    gc.disable()
+    try:
+        async with jobs.running():
+            circle: list[object] = [mail.enqueue("x")]
+            circle.append(circle)
+            del circle
+            job = await jobs.enqueue(collects)
+            with pytest.warns(RuntimeWarning, match="never awaited"):
+                await job.result(timeout=15)
+    finally:
+        gc.enable()
     assert "Task.enqueue() was called and not awaited" in caplog.text
 
 
