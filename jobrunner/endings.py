@@ -201,8 +201,8 @@ def log_wait(jobs: Sequence[Claimed], wait_s: float) -> None:
         if len(jobs) > MOST_NAMED:
             names.append(f"{len(jobs) - MOST_NAMED} more")
         logger.warning(
-            "the process shuts down: %d attempt(s) get %g s to end: %s",
+            "the process shuts down: %d attempt(s) %s: %s",
             len(jobs),
-            wait_s,
+            f"get {wait_s:g} s to end" if wait_s else "are given back",
             ", ".join(names),
         )

@@ -187,6 +187,10 @@ class JobQueue:
 
     async def _store_calls(self, verb: Several, calls: Iterable[Call[R]]) -> list[Job[R]]:
         now = now_us()
+        if isinstance(calls, Call):
+            raise InvalidOptions(
+                f"{verb} takes a list of calls: write {verb}([task.call(...), ...])"
+            )
         many = [self._checked(call, verb) for call in calls]
         source = _one_session(verb, many)
         if source is not None and not self._joins(source):

@@ -149,6 +149,10 @@ async def test_enqueue_many_of_too_many_is_refused_with_the_way_to_slice(tmp_db:
         assert await jobs.enqueue_many([]) == []
         with pytest.raises(InvalidOptions, match=r"write enqueue_many\(\[task\.call\("):
             await jobs.enqueue_many([send])  # type: ignore[arg-type]
+        with pytest.raises(
+            InvalidOptions, match=r"takes a list of calls: write enqueue_many\(\[task\.call\("
+        ):
+            await jobs.enqueue_many(send.call("ok"))  # type: ignore[arg-type]
 
 
 # -- looking up ------------------------------------------------------------------------------------------

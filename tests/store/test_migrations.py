@@ -211,6 +211,18 @@ async def test_migration_says_beforehand_that_it_takes_its_time(
     assert "version 4 after" in said[1].getMessage()
 
 
+async def test_new_file_is_no_migration_to_speak_of(
+    tmp_db: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "jobrunner")
+    store = SqliteStore(tmp_db)
+    await store.open()
+    await store.close()
+    assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
+        f"jobs are stored in {tmp_db}"
+    ]
+
+
 HOLD = """
 import sys
 from pathlib import Path

@@ -204,8 +204,8 @@ async def _bring_up_to_date(writer: Writer, path: Path) -> None:
     loop = asyncio.get_running_loop()
     while await writer.read(check):
         found, rows = await writer.read(_size)
-        if found == len(migrations()):
-            # Only the row of the version is missing, which needs no time.
+        if rows == 0 or found == len(migrations()):
+            # A new file, or one where only the row of the version is missing: neither takes any time.
             await writer.write(migrate_one)
             continue
         level = logging.WARNING if rows > MANY_ROWS else logging.INFO
