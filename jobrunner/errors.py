@@ -53,7 +53,6 @@
 """
 
 from datetime import datetime, timedelta
-from typing import NoReturn
 
 
 class JobRunnerError(Exception):
@@ -334,8 +333,3 @@ class Bury(Steering):
     def __init__(self, why: str = "") -> None:
         super().__init__(why)
         self.why = why
-
-
-def unreachable(value: object) -> NoReturn:
-    """Say that a value outside a closed set turned up: a bug of ours, not of the caller."""
-    raise AssertionError(f"jobrunner met {value!r}, which cannot be; please report it")

@@ -6,7 +6,7 @@ exactly if the job has succeeded, and an attempt whose job was taken away from i
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -32,8 +32,6 @@ from jobrunner.store.protocol import Session, Store
 from jobrunner.threads import Threads
 
 logger = log_of("jobrunner")
-
-Dependent = Callable[[Attempt], Awaitable[Any]]
 
 
 class Transactions:
