@@ -21,6 +21,8 @@ from contextvars import Context
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
+from jobrunner.standstill import Told
+
 State = Literal[
     "scheduled", "queued", "running", "blocked", "succeeded", "cancelled", "expired", "dead"
 ]
@@ -327,6 +329,8 @@ class WorkerRow(NamedTuple):
     tasks: Mapping[str, int | None]
     """Every name that it can run, with the attempts of a job that has no ``max_attempts`` of its own; None for those
     that ``stop=`` alone decides of."""
+    told: Told = Told()
+    """What it tells the others of its attempts that wait."""
 
 
 # -- schedules -----------------------------------------------------------------------------------------

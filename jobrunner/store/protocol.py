@@ -27,6 +27,7 @@ from jobrunner.model import (
     TickRow,
     WorkerRow,
 )
+from jobrunner.standstill import Still, Told
 from jobrunner.store.round import Round, Written
 
 
@@ -261,6 +262,20 @@ class Store(Protocol):
             now: the present.
             thorough: also look at workers whose lock cannot be found by the cheap look, and, once a worker with tasks
                 has joined, take the jobs of those that claimed without having joined or after they were found dead.
+        """
+        ...
+
+    async def tell(self, worker: int, told: Told, *, still: Still | None = None) -> bool:
+        """Store in the worker's row what it tells the others of its attempts that wait.
+
+        Args:
+            worker: whose row.
+            told: what it says from now on, in place of what it said before.
+            still: store it only if this holds in the same transaction: the workers are these, they tell of these very
+                attempts, each of which runs and nobody has asked to stop it, and all jobs that they wait for wait.
+
+        Returns:
+            Whether it was stored; not if the worker has no row.
         """
         ...
 

@@ -18,7 +18,9 @@ from jobrunner.store.sqlite.posix import Turnstile
 from tests.cli import service
 from tests.cli.commands import jobrunner, worker
 from tests.cli.conftest import Stored
+from tests.factories import NOW
 from tests.processes import CHECKOUT
+from tests.store.test_migrations import FIXTURES, written_by
 
 
 def found(path: Path, about: str, *, now: int | None = None, deep: bool = False) -> list[Finding]:
@@ -124,13 +126,22 @@ def test_doctor_warns_of_an_sqlite_whose_file_a_foreign_writer_can_damage(
 async def test_doctor_with_warnings_alone_ends_with_0(stored: Stored) -> None:
     change(
         stored.path,
-        "INSERT INTO jobrunner_workers VALUES (1, 1, 'here', ?1, ?1, NULL, '{}', '[]')",
+        "INSERT INTO jobrunner_workers VALUES (1, 1, 'here', ?1, ?1, NULL, '{}', '[]', NULL)",
         now_us(),
     )
     answer = await jobrunner("doctor", "--store", stored.path, "--json")
     levels = {one["about"]: one["level"] for one in answer.json["findings"]}
     assert levels["orphans"] == "warning"
     assert (answer.code, answer.json["healthy"]) == (0, True)
+
+
+@pytest.mark.parametrize("version", FIXTURES)
+def test_doctor_reads_a_file_that_is_not_migrated_yet(tmp_db: Path, version: int) -> None:
+    findings = list(diagnose(written_by(version, tmp_db), now=lambda: NOW, deep=False))
+    (tables,) = (one for one in findings if one.about == "tables")
+    assert f"version {version}; the next start migrates them" in tables.what
+    # All but how the file was written here.
+    assert [one.about for one in findings if one.level == "problem"] == ["pragmas"]
 
 
 async def test_doctor_of_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
@@ -307,7 +318,7 @@ def test_worker_that_leaves_or_claims_while_the_doctor_looks_is_no_orphan(
     rows = members.rows
     change(
         stored.path,
-        "INSERT INTO jobrunner_workers VALUES (1, 1, 'here', ?1, ?1, NULL, '{}', '[]')",
+        "INSERT INTO jobrunner_workers VALUES (1, 1, 'here', ?1, ?1, NULL, '{}', '[]', NULL)",
         now_us(),
     )
     if statement == CLAIMS:

@@ -1,10 +1,11 @@
 """Workers: joining, leaving, and what becomes of the jobs of one whose process died."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 
-from jobrunner.model import LOST_LIMIT, AttemptRow
+from jobrunner.model import LOST_LIMIT, AttemptRow, Claimed, Filter
+from jobrunner.standstill import Held, Still, Told
 from jobrunner.store.protocol import Recovered, Store
 from jobrunner.store.round import Round
 from tests.conformance.conftest import StartPeer
@@ -121,6 +122,117 @@ async def test_close_twice_gives_up_what_join_took(rig: Rig, peer: StartPeer) ->
     assert found == Recovered([WORKER], 1, [])
     await rig.open()
     assert (await row_of(rig.store, job.id)).state == "queued"
+
+
+# -- attempts that wait for other jobs ---------------------------------------------------------------
+
+
+def held_by(job: Claimed, *jobs: int, since: int = 1) -> Held:
+    """Return what is told of an attempt that waits for jobs of its queue."""
+    return Held(job.worker, job.seq, job.lease, job.queue, jobs, (job.queue,), (7, 8), since)
+
+
+async def test_what_a_worker_tells_is_seen_by_all_until_it_tells_something_else(
+    store: Store,
+) -> None:
+    await store.join(worker_row(), ignore)
+    await store.join(worker_row(OTHER_WORKER), ignore)
+    told = Told(3, [held_by(await claim_one(store), 4, 5), held_by(await claim_one(store))])
+    assert await store.tell(WORKER, told)
+    assert {row.worker: row.told for row in await store.workers()} == {
+        WORKER: told,
+        OTHER_WORKER: Told(),
+    }
+    assert await store.tell(WORKER, Told(4, []))
+    assert {row.told.look for row in await store.workers()} == {0, 4}
+    assert not any(row.told.held for row in await store.workers())
+
+
+async def test_what_a_worker_tells_is_not_stored_once_it_has_left(store: Store) -> None:
+    await store.join(worker_row(), ignore)
+    await store.leave(WORKER, now=NOW)
+    assert not await store.tell(WORKER, Told(1, []))
+    assert await store.workers() == []
+
+
+Change = Callable[[Store, Claimed, Held], Awaitable[object]]
+
+
+async def _join(store: Store, job: Claimed, held: Held) -> None:
+    await store.join(worker_row(OTHER_WORKER + 1), ignore)
+
+
+async def _leave(store: Store, job: Claimed, held: Held) -> None:
+    await store.leave(OTHER_WORKER, now=NOW)
+
+
+async def _tell_no_more(store: Store, job: Claimed, held: Held) -> None:
+    await store.tell(OTHER_WORKER, Told(2, []))
+
+
+async def _wait_anew(store: Store, job: Claimed, held: Held) -> None:
+    await store.tell(OTHER_WORKER, Told(2, [held._replace(since=2)]))
+
+
+async def _cancel_attempt(store: Store, job: Claimed, held: Held) -> None:
+    await store.cancel(job.id, now=NOW)
+
+
+async def _end_attempt(store: Store, job: Claimed, held: Held) -> None:
+    await settle(store, succeeded(job))
+
+
+async def _cancel_child(store: Store, job: Claimed, held: Held) -> None:
+    page = await store.jobs(Filter(state="queued"), before=None, limit=9)
+    (id,) = (row.id for row in page.rows if row.seq == held.jobs[0])
+    await store.cancel(id, now=NOW)
+
+
+async def _start_child(store: Store, job: Claimed, held: Held) -> None:
+    assert await claim(store, slots=1)
+
+
+async def _look_again(store: Store, job: Claimed, held: Held) -> None:
+    await store.tell(OTHER_WORKER, Told(2, [held]))
+
+
+async def _beat(store: Store, job: Claimed, held: Held) -> None:
+    await store.beat(OTHER_WORKER, now=NOW + SECOND)
+
+
+@pytest.mark.parametrize(
+    ("change", "stored"),
+    [
+        (_look_again, True),
+        (_beat, True),
+        (_join, False),
+        (_leave, False),
+        (_tell_no_more, False),
+        (_wait_anew, False),
+        (_cancel_attempt, False),
+        (_end_attempt, False),
+        (_cancel_child, False),
+        (_start_child, False),
+    ],
+)
+async def test_tell_with_a_condition_is_stored_only_while_it_holds(
+    store: Store, change: Change, stored: bool
+) -> None:
+    waits: dict[int, Held] = {}
+    jobs: dict[int, Claimed] = {}
+    for worker in (WORKER, OTHER_WORKER):
+        await store.join(worker_row(worker), ignore)
+        jobs[worker] = await claim_one(store, worker=worker)
+    for worker, job in jobs.items():
+        made = await enqueue(store, new(), new(run_at=NOW + HOUR))
+        children = [(await row_of(store, one.id)).seq for one in made]
+        waits[worker] = held_by(job, *children)
+        assert await store.tell(worker, Told(1, [waits[worker]]))
+    still = Still(frozenset(waits), list(waits.values()))
+    await change(store, jobs[OTHER_WORKER], waits[OTHER_WORKER])
+    assert await store.tell(WORKER, Told(2, []), still=still) is stored
+    (told,) = [row.told for row in await store.workers() if row.worker == WORKER]
+    assert told == (Told(2, []) if stored else Told(1, [waits[WORKER]]))
 
 
 # -- the death of a worker ---------------------------------------------------------------------------

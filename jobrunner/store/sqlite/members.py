@@ -3,9 +3,10 @@
 import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from jobrunner.model import LOST_LIMIT, WorkerRow
+from jobrunner.standstill import Held, Still, Told
 from jobrunner.store.sqlite import chains
 from jobrunner.store.sqlite.statements import BURY_RUNNING, KEEP_ATTEMPT, REMOVE
 
@@ -71,15 +72,72 @@ def beat(conn: sqlite3.Connection, worker: int, now: int) -> bool:
 
 
 def rows(conn: sqlite3.Connection) -> Sequence[WorkerRow]:
-    """Return the workers' rows, oldest first."""
+    """Return the workers' rows, oldest first, but for what they tell; also of a file that is not migrated yet."""
+    return _rows(conn, "NULL")
+
+
+def workers(conn: sqlite3.Connection) -> Sequence[WorkerRow]:
+    """Return the workers' rows, oldest first, with what they tell each other."""
+    return _rows(conn, "waits")
+
+
+def _rows(conn: sqlite3.Connection, waits_column: str) -> Sequence[WorkerRow]:
     found = conn.execute(
-        "SELECT worker, pid, host, started_at, beat_at, doorbell, queues, tasks FROM jobrunner_workers"
-        " ORDER BY started_at, worker"
+        f"SELECT worker, pid, host, started_at, beat_at, doorbell, queues, tasks, {waits_column}"
+        " FROM jobrunner_workers ORDER BY started_at, worker"
     )
     return [
-        WorkerRow(worker, pid, host, at, beat, bell, json.loads(queues), json.loads(tasks))
-        for worker, pid, host, at, beat, bell, queues, tasks in found
+        WorkerRow(
+            *(worker, pid, host, at, beat, bell),
+            queues=json.loads(queues),
+            tasks=json.loads(tasks),
+            told=Told() if waits is None else _told(worker, json.loads(waits)),
+        )
+        for worker, pid, host, at, beat, bell, queues, tasks, waits in found
     ]
+
+
+def _told(worker: int, waits: Mapping[str, Any]) -> Told:
+    return Told(
+        waits["look"],
+        [
+            Held(worker, seq, lease, queue, tuple(jobs), tuple(queues), tuple(running), since)
+            for seq, lease, queue, jobs, queues, running, since in waits["held"]
+        ],
+    )
+
+
+def tell(conn: sqlite3.Connection, worker: int, told: Told, still: Still | None) -> bool:
+    """Store what a worker tells the others, if ``still`` holds; return whether it was stored."""
+    if still is not None and not _holds(conn, still):
+        return False
+    waits = {"look": told.look, "held": [one[1:] for one in told.held]}
+    changed = conn.execute(
+        "UPDATE jobrunner_workers SET waits = ? WHERE worker = ?", (json.dumps(waits), worker)
+    )
+    return changed.rowcount > 0
+
+
+def _holds(conn: sqlite3.Connection, still: Still) -> bool:
+    """Return whether all of it is so in this transaction, in which nobody else writes."""
+    found = workers(conn)
+    told = {one for row in found for one in row.told.held}
+    if still.workers != {row.worker for row in found} or not told.issuperset(still.held):
+        return False
+    for one in still.held:
+        runs = conn.execute(
+            "SELECT 1 FROM jobrunner_jobs WHERE seq = ? AND lease = ? AND worker = ? AND cancel_requested = 0",
+            (one.seq, one.lease, one.worker),
+        )
+        if runs.fetchone() is None:
+            return False
+    jobs = {seq for one in still.held for seq in one.jobs}
+    (waiting,) = conn.execute(
+        "SELECT count(*) FROM jobrunner_jobs WHERE seq IN (SELECT value FROM json_each(?))"
+        " AND (state = 'queued' OR state = 'scheduled' OR state = 'blocked')",
+        (json.dumps(list(jobs)),),
+    ).fetchone()
+    return bool(waiting == len(jobs))
 
 
 def take_jobs(conn: sqlite3.Connection, worker: int, now: int) -> Taken | None:

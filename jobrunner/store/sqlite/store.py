@@ -30,6 +30,7 @@ from jobrunner.model import (
     TickRow,
     WorkerRow,
 )
+from jobrunner.standstill import Still, Told
 from jobrunner.store.protocol import Page, Recovered, Replayed, Session, Slice
 from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite import (
@@ -238,9 +239,13 @@ class SqliteStore:
         )
         return True
 
+    async def tell(self, worker: int, told: Told, *, still: Still | None = None) -> bool:
+        """See ``Store.tell``."""
+        return await self._write(members.tell, worker, told, still)
+
     async def workers(self) -> Sequence[WorkerRow]:
         """See ``Store.workers``."""
-        rows = await self._read(members.rows)
+        rows = await self._read(members.workers)
         self._bells = [
             row.doorbell for row in rows if row.doorbell and row.worker not in self._locks
         ]

@@ -16,3 +16,6 @@ CREATE INDEX jobrunner_dead_letters_listed ON jobrunner_dead_letters (letter, ta
     WHERE replayed_as IS NULL;
 
 CREATE INDEX jobrunner_schedules_task ON jobrunner_schedules (task, id);
+
+-- JSON: its attempts that wait for other jobs, told while they fill a queue. In the row, so that they go with the worker.
+ALTER TABLE jobrunner_workers ADD COLUMN waits TEXT;
