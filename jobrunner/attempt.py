@@ -21,7 +21,7 @@ StopReason = Literal["timeout", "cancel", "shutdown"]
 class Wait:
     """One job whose result an attempt waits for."""
 
-    __slots__ = ("front", "id", "timed", "trail")
+    __slots__ = ("front", "id", "refused", "seq", "timed", "trail")
 
     def __init__(self, id: str, timed: bool) -> None:
         self.id = id
@@ -31,6 +31,10 @@ class Wait:
         """The job that must move first, as it was last read: itself, or one before it in its chain."""
         self.trail: list[str] = []
         """The way there, by id."""
+        self.seq = 0
+        """Of the job itself, once it has been read."""
+        self.refused: str | None = None
+        """Why it is to end, if it was chosen to, so that all other attempts can go on."""
 
 
 class Attempt:

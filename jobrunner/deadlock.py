@@ -1,11 +1,18 @@
 """Finds attempts that wait for jobs which cannot start, because every slot is held by an attempt that waits so.
 
-An attempt stands still if each job that it waits for does: one that runs here in an attempt that stands still, one that
-is queued for slots which are all held by such attempts, and one of a chain behind such a job.  The largest set of
-attempts of which this holds is a deadlock: none of them can end unless a time limit or a person ends it.
+An attempt stands still if each job that it waits for does: one that runs in an attempt that stands still, one that is
+queued for slots which are all held by such attempts, and one of a chain behind such a job.  The largest set of attempts
+of which this holds (``standstill``) is a deadlock: none of them can end unless a time limit or a person ends it.
 
-What could go on is never counted: a wait with a timeout, a job that expires, one that runs in another process, one
-whose queue another live worker serves.
+Within one process that is seen at once, and the attempt whose wait closes the circle is refused (``check``).  Among
+several, each tells the others in its row of its attempts that stand still if theirs do, and one of them refuses one
+attempt (``look``) when
+
+- all of the set have been told of twice more since it was first seen, so that they waited all at one instant, and
+- nothing that they wait for has started since, which is looked at in the transaction that takes the refused attempt out
+  of what is told: of two workers that decide at once, the second finds it gone.
+
+What could go on is never counted: a wait with a timeout, a job that expires, a slot whose worker tells nothing.
 """
 
 import asyncio
@@ -17,7 +24,11 @@ from typing import Final, TypeGuard
 from jobrunner.attempt import Attempt, Wait
 from jobrunner.errors import Deadlock
 from jobrunner.model import FINISHED, JobRow, WorkerRow
+from jobrunner.standstill import Held, Slots, Still, Told, chosen, full, standing
 from jobrunner.store.protocol import Store
+
+LOOKS_AGAIN: Final = 2
+"""So often every worker must have told the same once more: what it tells first may be from before it was seen."""
 
 STEPS_PER_LOOK: Final = 100
 """How many jobs of a chain are read at a time; the next look goes on from there."""
@@ -27,6 +38,7 @@ class Deadlocks:
     """What the attempts of one worker wait for.
 
     Args:
+        worker: which it is.
         slots: by queue.
         holders: returns the attempts that hold a slot.
         peers: returns the other workers that were last seen.
@@ -36,6 +48,7 @@ class Deadlocks:
     def __init__(
         self,
         store: Store,
+        worker: int,
         *,
         slots: Mapping[str, int],
         holders: Callable[[], Iterable[Attempt]],
@@ -43,6 +56,7 @@ class Deadlocks:
         refresh_peers: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
+        self._worker = worker
         self._slots = slots
         self._holders = holders
         self._peers = peers
@@ -51,6 +65,14 @@ class Deadlocks:
         self._loop = asyncio.get_running_loop()
         self._waiting: Counter[str] = Counter()
         """How many attempts wait, by queue; also such as have ended, and left a wait in a task of their own."""
+        self._told = Told()
+        """What was stored last of what the others are told."""
+        self._since: dict[Attempt, tuple[tuple[Wait, ...], int]] = {}
+        """What the attempts that are told of wait for, and since which look."""
+        self._seen: Mapping[int, int] = {}
+        """The looks, by worker, when the attempts that stand still among all workers were first seen."""
+        self._circle: Collection[Attempt] = ()
+        """Those of this worker that stood still at the last look if the others' did as they had told."""
 
     def concern(self, caller: object) -> TypeGuard[Attempt]:
         """Return whether the caller is an attempt of this worker that is under way."""
@@ -88,6 +110,9 @@ class Deadlocks:
         Raises:
             Deadlock: it cannot.
         """
+        if wait.refused is not None:
+            raise Deadlock(wait.refused)
+        wait.seq = row.seq
         wait.front, wait.trail = await self._front(wait.trail, row)
         if not self._may_stand(wait):
             return
@@ -95,28 +120,34 @@ class Deadlocks:
         async with self._lock:
             if not self._may_stand(wait):
                 return
-            standing = self._standing(self._served_elsewhere())
-            if attempt not in standing:
+            found = self._standing(self._peers())
+            if attempt not in found:
                 return
             # What was read a while ago may have moved meanwhile. Attempts that stand still hold their slots all along,
             # so that no job which was seen to wait can have started before the last one was seen.
-            read = [one for held in standing for one in held.waits]
+            read = [one for held in found for one in held.waits]
             for one in read:
                 await self._read(one)
             await self._refresh_peers()
-            standing = self._standing(self._served_elsewhere(), standing, read)
-            if attempt in standing:
+            found = self._standing(self._peers(), found, read)
+            if attempt in found:
                 raise Deadlock(_message(attempt, wait, self._slots))
 
     def problems(self) -> list[str]:
         """Return a sentence for each queue whose slots all wait for jobs that cannot start in this process."""
         elsewhere = self._served_elsewhere()
-        standing = self._standing(frozenset(), timed=True)
+        circle = {held for held in self._circle if self._held(held) is not None}
+        found = self._standing((), timed=True) | circle
+        count = Counter(held.job.queue for held in found)
         sentences = []
-        for queue in sorted(self._full(standing, frozenset())):
-            waits = [one for held in standing if held.job.queue == queue for one in held.waits]
-            others = sorted({one.front.queue for one in waits if one.front is not None})
-            helped = "; another worker may start them" if elsewhere.intersection(others) else ""
+        for queue in sorted(queue for queue, slots in self._slots.items() if count[queue] >= slots):
+            here = {held for held in found if held.job.queue == queue}
+            fronts = (one.front for held in here for one in held.waits)
+            others = sorted({front.queue for front in fronts if front is not None})
+            if here & circle:
+                helped = "; the other workers that could start them wait as well"
+            else:
+                helped = "; another worker may start them" if elsewhere.intersection(others) else ""
             number = self._slots[queue]
             held = (
                 f"all {number} slots of queue {queue} wait"
@@ -127,7 +158,7 @@ class Deadlocks:
         return sentences
 
     def _may_stand(self, wait: Wait) -> bool:
-        """Return whether it is worth while to find out who stands still; at most times it is not.
+        """Return whether it is worth while to find out who stands still here; at most times it is not.
 
         An attempt may wait for a thousand jobs, and each of these waits asks twice a second.
         """
@@ -143,54 +174,173 @@ class Deadlocks:
             and front.queue not in self._served_elsewhere()
         )
 
-    # -- who stands still ------------------------------------------------------------------
+    # -- among all workers -----------------------------------------------------------------
+
+    def _may_stand_among_all(self) -> bool:
+        """Return whether it is worth while to look at what the others tell; at most times it is not."""
+        peers = self._peers()
+        return bool(peers) and (
+            any(self._waiting[queue] >= slots for queue, slots in self._slots.items())
+            or any(peer.told.held for peer in peers)
+        )
+
+    async def look(self) -> None:
+        """Tell the others who stands still here if they do; refuse an attempt of this worker if its turn has come.
+
+        Nothing is told unless all slots of a queue wait, here or with another worker.
+        """
+        if not self._told.held and not self._may_stand_among_all():
+            self._circle = ()
+            return
+        rows = {row.worker: row for row in await self._store.workers()}
+        own = rows.pop(self._worker, None)
+        if own is None:
+            return
+        # Of a write that failed nobody knows whether it is there.
+        self._told = own.told if own.told.look > self._told.look else self._told
+        mine = self._held_if_others_do(rows.values())
+        slots = {self._worker: self._slots, **{id: row.queues for id, row in rows.items()}}
+        found = standing([*mine, *(one for row in rows.values() for one in row.told.held)], slots)
+        self._circle = {attempt for held, attempt in mine.items() if held in found}
+        if not self._circle:
+            if not self._is_worth_telling(mine, rows.values()):
+                mine = {}
+            if [*mine] != [*own.told.held]:
+                await self._tell([*mine], mine)
+            return
+        looks = {self._worker: own.told.look} | {id: row.told.look for id, row in rows.items()}
+        if self._stood_all_along(found, looks):
+            still = Still(frozenset(slots), found)
+            if (one := chosen(found)) in mine and await self._refuse(one, mine, still, slots):
+                return
+        await self._tell([*mine], mine)
+
+    def _held_if_others_do(self, peers: Collection[WorkerRow]) -> dict[Held, Attempt]:
+        """Return the attempts of this worker that stand still if all slots of the others do."""
+        elsewhere = frozenset[str]().union(*(peer.queues for peer in peers)) - self._slots.keys()
+        here = {attempt.job.seq for attempt in self._holders()}
+        found: dict[Held, Attempt] = {}
+        if_others_do: dict[Held, Held] = {}
+        for attempt in self._holders() if peers else ():
+            held = self._held(attempt)
+            # One that has been told to end, or has ended, will let go of its slot.
+            if held is None or attempt.stopped is not None or attempt.ended:
+                continue
+            waits, since = self._since.get(attempt, ((), 0))
+            if waits != tuple(attempt.waits):
+                since = self._told.look + 1
+            held = held._replace(since=since)
+            found[held] = attempt
+            queues = tuple(queue for queue in held.queues if queue not in elsewhere)
+            running = tuple(seq for seq in held.running if seq in here)
+            if_others_do[held._replace(queues=queues, running=running)] = held
+        stand = standing(if_others_do, {self._worker: self._slots})
+        return {held: found[held] for one, held in if_others_do.items() if one in stand}
+
+    def _is_worth_telling(self, mine: Iterable[Held], peers: Iterable[WorkerRow]) -> bool:
+        """Return whether all slots of a queue wait, with this worker or with another one."""
+        return bool(full(mine, {self._worker: self._slots})) or any(
+            peer.told.held and full(peer.told.held, {peer.worker: peer.queues}) for peer in peers
+        )
+
+    def _stood_all_along(self, found: Iterable[Held], looks: Mapping[int, int]) -> bool:
+        """Return whether all of these attempts waited at one instant: when ``_seen`` was read.
+
+        A worker begins a look when the one before has been stored. So the second look after what was seen then began
+        afterwards, and each of these waits has lasted from before that instant until after it.
+        """
+        seen = self._seen
+        if any(one.since > seen.get(one.worker, 0) for one in found):
+            self._seen = looks
+            return False
+        return all(looks[one.worker] >= seen[one.worker] + LOOKS_AGAIN for one in found)
+
+    async def _refuse(
+        self, refused: Held, mine: Mapping[Held, Attempt], still: Still, slots: Slots
+    ) -> bool:
+        """Have a wait of an attempt refused at its next look, if all is still as it was seen; return whether it is."""
+        attempt = mine[refused]
+        wait = attempt.waits[0]
+        total = Counter[str]()
+        for queues in slots.values():
+            total.update(queues)
+        why = _message(attempt, wait, total)
+        done = await self._tell([one for one in mine if one is not refused], mine, still)
+        if done:
+            wait.refused = why
+        return done
+
+    async def _tell(
+        self, tells: Sequence[Held], mine: Mapping[Held, Attempt], still: Still | None = None
+    ) -> bool:
+        waits = {one: tuple(mine[one].waits) for one in tells}
+        told = Told(self._told.look + 1, tells)
+        if not await self._store.tell(self._worker, told, still=still):
+            return False
+        self._told = told
+        self._since = {mine[one]: (waits[one], one.since) for one in tells}
+        return True
+
+    # -- who stands still here ----------------------------------------------------------------
 
     def _standing(
         self,
-        elsewhere: Collection[str],
+        peers: Iterable[WorkerRow],
         among: Collection[Attempt] | None = None,
         read: Collection[Wait] | None = None,
         *,
         timed: bool = False,
     ) -> set[Attempt]:
-        """Return the attempts that stand still.
+        """Return the attempts that stand still, whatever other workers tell.
 
         Args:
-            elsewhere: queues whose jobs another worker can start.
+            peers: the workers that may start what waits here.
             among: only these, of those that hold a slot now.
             read: only those that wait for nothing else.
             timed: count also what ends by itself in time.
         """
-        standing = {
-            held
-            for held in self._holders()
-            if held.waits
-            and (among is None or held in among)
-            and (read is None or all(one in read for one in held.waits))
-            and (timed or not any(one.timed for one in held.waits))
-            # One that is being ended will let go of its slot; a thread will not.
-            and (held.stopped_at is None or held.thread is not None)
+        attempts = {
+            held: attempt
+            for attempt in self._holders()
+            if (among is None or attempt in among)
+            and (read is None or all(one in read for one in attempt.waits))
+            # One that is being ended, or has ended, will let go of its slot; a thread will not.
+            and (
+                (attempt.stopped_at is None and not attempt.ended)
+                or (attempt.thread is not None and not attempt.thread.done())
+            )
+            and (held := self._held(attempt, timed=timed)) is not None
         }
-        while True:
-            ids = {held.job.id for held in standing}
-            full = self._full(standing, elsewhere)
-            going = {
-                held
-                for held in standing
-                if not all(_stands(one.front, ids, full, timed) for one in held.waits)
-            }
-            if not going:
-                return standing
-            standing -= going
+        slots = {self._worker: self._slots, **{peer.worker: peer.queues for peer in peers}}
+        return {attempts[held] for held in standing(attempts, slots)}
 
-    def _full(self, standing: Iterable[Attempt], elsewhere: Collection[str]) -> set[str]:
-        """Return the queues in which nothing can start while these attempts hold their slots."""
-        held = Counter(one.job.queue for one in standing)
-        return {
-            queue
-            for queue, slots in self._slots.items()
-            if held[queue] >= slots and queue not in elsewhere
-        }
+    def _held(self, attempt: Attempt, *, timed: bool = False) -> Held | None:
+        """Return what an attempt waits for; None if it does not wait, or may go on by itself.
+
+        Args:
+            timed: count also what ends by itself in time.
+        """
+        job = attempt.job
+        jobs, queues, running = set[int](), set[str](), set[int]()
+        for wait in attempt.waits:
+            front = wait.front
+            if front is None or wait.refused is not None:
+                return None
+            if not timed and (wait.timed or (front.state != "running" and front.expires_at)):
+                return None
+            if front.state == "running":
+                running.add(front.seq)
+            else:
+                queues.add(front.queue)
+                jobs.add(front.seq)
+            if wait.trail:
+                jobs.add(wait.seq)
+        if not attempt.waits:
+            return None
+        return Held(
+            *(self._worker, job.seq, job.lease, job.queue),
+            *(tuple(sorted(jobs)), tuple(sorted(queues)), tuple(sorted(running))),
+        )
 
     def _served_elsewhere(self) -> frozenset[str]:
         return frozenset[str]().union(*(peer.queues for peer in self._peers()))
@@ -221,20 +371,6 @@ class Deadlocks:
                 if len(way) == 1:
                     break
         return None, way
-
-
-def _stands(front: JobRow | None, ids: Collection[str], full: Collection[str], timed: bool) -> bool:
-    """Return whether a job cannot move while some attempts stand still.
-
-    Args:
-        ids: the jobs of these attempts.
-        full: the queues whose slots they all hold.
-    """
-    if front is None:
-        return False
-    if front.state == "running":
-        return front.id in ids
-    return front.queue in full and (timed or front.expires_at is None)
 
 
 def _message(attempt: Attempt, wait: Wait, slots: Mapping[str, int]) -> str:

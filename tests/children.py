@@ -1,6 +1,7 @@
 """The roles that other processes play: ``python -m tests.children ROLE FILE ...``."""
 
 import asyncio
+import json
 import logging
 import os
 import random
@@ -10,6 +11,8 @@ import threading
 import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+from tenacity import wait_none
 
 from jobrunner import Job, JobContext, JobRunner, TaskRouter
 from tests.processes import say
@@ -31,6 +34,12 @@ async def hold(job: JobContext, name: str) -> str:
     say("held", name=name, attempt=job.attempt, pid=os.getpid())
     await never.wait()
     return name
+
+
+@tasks.task(wait=wait_none(), timeout=None)
+async def parent_of(word: str, queue: str) -> str:
+    """Wait for a child in some queue."""
+    return await (await echo.options(queue=queue).enqueue(word)).result()
 
 
 @tasks.task(timeout=None)
@@ -104,6 +113,19 @@ async def work(file: str, grace: str = "10") -> None:
         say("open", pid=os.getpid())
         await parent()
     say("closed")
+
+
+async def family(file: str, slots: str) -> None:
+    """Be a worker, and tell the problems of its health for each line; an empty line ends it.
+
+    Args:
+        slots: by queue, as JSON.
+    """
+    jobs = runner(file, queues={"default": 1, "left": 1, "right": 1}, grace=0.2)
+    async with jobs.running(queues=json.loads(slots)):
+        say("open", pid=os.getpid())
+        while await parent():
+            say("health", problems=(await jobs.health()).problems)
 
 
 async def client(file: str) -> None:
@@ -226,6 +248,7 @@ async def tick(file: str) -> None:
 
 ROLES: dict[str, Callable[..., Awaitable[None] | None]] = {
     "work": work,
+    "family": family,
     "client": client,
     "enqueue_and_vanish": enqueue_and_vanish,
     "run": run,

@@ -1,6 +1,8 @@
 """The engine as its tests hold it: bounded waits, tasks that wait to be let go, the parts of an open runner."""
 
 import asyncio
+import os
+import signal
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
@@ -143,6 +145,19 @@ async def on_writer(jobs: JobRunner, function: Callable[[sqlite3.Connection], T]
     assert isinstance(store, SqliteStore)
     assert store._writer is not None
     return await store._writer.read(function)
+
+
+async def stop_between_writes(jobs: JobRunner, pid: int) -> None:
+    """Stop another process at an instant at which it does not keep everybody from writing."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(2):
+                await store_of(jobs).resume("no queue")
+        except TimeoutError:
+            os.kill(pid, signal.SIGCONT)
+        else:
+            return
 
 
 async def next_round(jobs: JobRunner) -> None:

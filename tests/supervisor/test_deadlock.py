@@ -2,18 +2,18 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from fastapi import Depends
 from tenacity import wait_none
 
 from jobrunner import (
     Deadlock,
+    Injected,
     Job,
     JobCancelled,
     JobContext,
@@ -32,6 +32,7 @@ from tests.engine import (
     claimed,
     history,
     soon,
+    stop_between_writes,
     store_of,
     stored,
     worker_of,
@@ -370,6 +371,42 @@ async def test_wait_that_is_over_is_no_longer_counted(tmp_db: Path) -> None:
         gate.open()
 
 
+async def test_wait_that_an_attempt_left_behind_while_it_cleans_up_is_not_counted(
+    tmp_db: Path,
+) -> None:
+    jobs = JobRunner(tmp_db, queues={"default": 2})
+    gate = Gate()
+    left: list[asyncio.Task[None]] = []
+
+    async def slow() -> AsyncIterator[None]:
+        yield
+        await gate.enter()
+
+    @jobs.task
+    async def inner() -> None: ...
+
+    @jobs.task
+    async def leaves(needs: Annotated[None, Depends(slow)] = Injected) -> None:
+        left.append(asyncio.create_task((await inner.options(delay=3600).enqueue()).result()))
+        await asyncio.wait(left, timeout=0.1)
+
+    @jobs.task(max_attempts=1)
+    async def outer() -> str:
+        await (await inner.enqueue()).result()
+        return "done"
+
+    async with jobs.running():
+        await leaves.enqueue()
+        await gate.arrival()
+        job = await outer.enqueue()
+        with pytest.raises(ResultTimeout):
+            await job.result(timeout=1.2)
+        gate.open()
+        assert await job.result(timeout=15) == "done"
+        left[0].cancel()
+        await asyncio.wait(left)
+
+
 # -- other processes ----------------------------------------------------------------------------------------------
 
 
@@ -404,7 +441,7 @@ async def test_wait_for_a_process_that_stands_is_told_by_health_and_refused_once
     async with family.running(), child("work", tmp_db) as other:
         await other.heard("open")
         await worker_of(family).refresh_peers()
-        os.kill(other.pid, signal.SIGSTOP)
+        await stop_between_writes(family, other.pid)
         job = await family.enqueue(family.tasks["outer"])
         with pytest.raises(ResultTimeout):
             await job.result(timeout=1.2)
@@ -434,6 +471,7 @@ async def test_wait_for_a_job_that_has_ended_meanwhile_is_no_deadlock(tmp_db: Pa
         other = Attempt(claimed(seq=2, id="b"), inner.spec)
         deadlocks = Deadlocks(
             store_of(jobs),
+            worker_of(jobs).id,
             slots={"default": 2},
             holders=lambda: [mine, other],
             peers=lambda: (),
