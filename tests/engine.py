@@ -148,9 +148,11 @@ async def on_writer(jobs: JobRunner, function: Callable[[sqlite3.Connection], T]
 
 
 async def stop_between_writes(jobs: JobRunner, pid: int) -> None:
-    """Stop another process at an instant at which it does not keep everybody from writing."""
+    """Stop a child of this process at an instant at which it does not keep everybody from writing."""
     while True:
         os.kill(pid, signal.SIGSTOP)
+        # The signal is only on its way until then: a thread of the child might still begin to write.
+        await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
         try:
             async with asyncio.timeout(2):
                 await store_of(jobs).resume("no queue")
