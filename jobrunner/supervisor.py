@@ -231,8 +231,9 @@ class Supervisor:
         self._settle(attempt, outcome)
         self._free(attempt)
         # Its context holds the attempt, as does that of the error in its outcome: together they would be garbage for
-        # the collector.
+        # the collector. And the error's innermost frame leads back to this one (Python 3.12), which has the outcome.
         attempt.task = attempt.decided = None
+        del outcome
         if late:
             # Nothing else tells that the slot is free.
             self._committer.wake()

@@ -48,8 +48,8 @@ _BY_STATE: Final[Mapping[State | None, str]] = {
 }
 
 _QUEUED = """
-SELECT ?1, count(*) FROM (
-    SELECT 1 FROM jobrunner_jobs WHERE state = 'queued' AND suspect = 0 AND queue = ?1 LIMIT ?2
+SELECT ?, count(*) FROM (
+    SELECT 1 FROM jobrunner_jobs WHERE state = 'queued' AND suspect = 0 AND queue = ? LIMIT ?
 )"""
 _BY_QUEUE = (
     "SELECT queue, count(*) FROM (SELECT queue FROM jobrunner_jobs WHERE {} LIMIT ?) GROUP BY queue"
@@ -155,7 +155,7 @@ def queues(conn: sqlite3.Connection) -> Sequence[QueueStats]:
             "SELECT queue, count(*) FROM jobrunner_jobs WHERE state = 'running' GROUP BY queue"
         )
     )
-    queued = {name: _Count(_QUEUED, name) for name in _queues_with_queued(conn)}
+    queued = {name: _Count(_QUEUED, name, name) for name in _queues_with_queued(conn)}
     suspects, scheduled, blocked = _Count(_SUSPECTS), _Count(_SCHEDULED), _Count(_BLOCKED)
     over_all = (suspects, scheduled, blocked)
     _count(conn, [*over_all, *queued.values()])
