@@ -158,6 +158,8 @@ async def stop_between_writes(jobs: JobRunner, pid: int) -> None:
                 await store_of(jobs).resume("no queue")
         except TimeoutError:
             os.kill(pid, signal.SIGCONT)
+            # Once it has let go: stopped again at once, it would stand in that write for a minute.
+            await store_of(jobs).resume("no queue")
         else:
             return
 
