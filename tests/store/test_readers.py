@@ -3,7 +3,6 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -29,14 +28,6 @@ from tests.factories import (
     succeeded,
     worker_row,
 )
-
-
-@pytest.fixture
-async def store(tmp_db: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_db)
-    await store.open()
-    yield store
-    await store.close()
 
 
 def readers_of(store: SqliteStore) -> Readers:

@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,6 @@ from tests.factories import (
     succeeded,
     worker_row,
 )
-
-
-@pytest.fixture
-async def store(tmp_db: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_db)
-    await store.open()
-    yield store
-    await store.close()
 
 
 def writer_of(store: SqliteStore) -> Connection:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,14 +27,6 @@ from tests.factories import (
     row_of,
     worker_row,
 )
-
-
-@pytest.fixture
-async def store(tmp_db: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_db)
-    await store.open()
-    yield store
-    await store.close()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import inspect
 import random
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -35,14 +34,6 @@ from tests.factories import (
     succeeded,
     worker_row,
 )
-
-
-@pytest.fixture
-async def store(tmp_db: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_db)
-    await store.open()
-    yield store
-    await store.close()
 
 
 def writer_of(store: SqliteStore) -> Connection:

@@ -3,9 +3,8 @@
 import re
 import sqlite3
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -18,14 +17,6 @@ from tests.factories import DAY, HOUR, NOW, claim, dead, enqueue, new, settle, s
 ROWS = 3 * walks.FIRST_WINDOW + 7
 LETTERS = walks.FIRST_WINDOW + 50
 LONG = 1_000_000
-
-
-@pytest.fixture
-async def store(tmp_db: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(tmp_db)
-    await store.open()
-    yield store
-    await store.close()
 
 
 @pytest.fixture
