@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final, Generic, TypeVar
 
 from jobrunner.errors import InvalidOptions, shown
+from jobrunner.exports import exported
 from jobrunner.foreign import JOB_OPTIONS, refuse_words
 from jobrunner.model import Enqueue
 from jobrunner.spec import (
@@ -124,6 +125,7 @@ class Options:
 NO_OPTIONS: Final = Options()
 
 
+@exported
 class Call(Generic[R_co]):
     """One call of a task, ready to be stored; made by ``task.call(...)``, handed to ``enqueue_many``."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol
 
 from jobrunner.clock import from_us
 from jobrunner.errors import InvalidWrite, NotRunning
+from jobrunner.exports import exported
 from jobrunner.foreign import context_attribute
 from jobrunner.model import Claimed, Write
 
@@ -51,6 +52,7 @@ class JobLogger(logging.LoggerAdapter[logging.Logger]):
         return msg, kwargs
 
 
+@exported
 class JobContext:
     """The job that is running; a task that takes it as its first parameter is handed it.
 

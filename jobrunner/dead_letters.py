@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from jobrunner.clock import from_us, now_us
 from jobrunner.errors import JobNotFound, UnknownTask
+from jobrunner.exports import exported
 from jobrunner.ids import new_id
 from jobrunner.job import DeadLetter, Job, history_of
 from jobrunner.model import DeadReason, Enqueue, Enqueued, Filter, JobRow
@@ -20,6 +21,7 @@ REPLAYED_PER_SLICE: Final = 500
 COUNT_CAP: Final = 1_000_000
 
 
+@exported
 @dataclass(frozen=True, slots=True)
 class DeadLetterPage:
     """Dead letters, last died first, and the cursor of the page after; None at the end."""
@@ -30,6 +32,7 @@ class DeadLetterPage:
     """False if looking stopped before ``limit`` letters were found; ``next_cursor`` goes on from there."""
 
 
+@exported
 class DeadLetters:
     """Jobs that will not run again by themselves; ``queue.dead_letters``."""
 

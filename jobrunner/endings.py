@@ -96,7 +96,7 @@ def ended_by(error: BaseException, now: int, outcome: Literal["failed", "timed_o
 
 def _type_name(error: BaseException) -> str:
     kind = type(error)
-    if kind.__module__ in {"builtins", "jobrunner.errors"}:
+    if kind.__module__ in {"builtins", "jobrunner"}:
         return escaped(kind.__qualname__)
     return escaped(f"{kind.__module__}.{kind.__qualname__}")
 

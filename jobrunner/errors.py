@@ -54,43 +54,55 @@
 
 from datetime import datetime, timedelta
 
+from jobrunner.exports import exported
 
+
+@exported
 class JobRunnerError(Exception):
     """The root of everything that jobrunner raises."""
 
 
+@exported
 class ConfigurationError(JobRunnerError):
     """A declaration or setting that cannot work; raised before any job runs."""
 
 
+@exported
 class InvalidTask(ConfigurationError, TypeError):
     """The decorated function cannot be a task as it stands; the message says what to change."""
 
 
+@exported
 class DuplicateTask(ConfigurationError):
     """Two tasks have the same stored name."""
 
 
+@exported
 class UnknownQueue(ConfigurationError):
     """A task or an option names a queue that the runner does not have."""
 
 
+@exported
 class InvalidSchedule(ConfigurationError, ValueError):
     """The expression, zone, policy or task of a schedule cannot be; the message says what to change."""
 
 
+@exported
 class NotRunning(JobRunnerError):
     """There is no open runner to talk to; the message says which line opens one."""
 
 
+@exported
 class AmbiguousRunner(JobRunnerError):
     """Several runners are open and nothing in the context says which one is meant."""
 
 
+@exported
 class AlreadyRunning(JobRunnerError):
     """The runner is open already, or another one on the same file is, in this process."""
 
 
+@exported
 class WrongThread(JobRunnerError):
     """A blocking call was made on an event loop's own thread, or an awaited one on another loop than the runner's.
 
@@ -98,146 +110,182 @@ class WrongThread(JobRunnerError):
     """
 
 
+@exported
 class UnknownTask(JobRunnerError):
     """The task is not registered with this runner."""
 
 
+@exported
 class InvalidSession(JobRunnerError):
     """The application's session cannot carry jobs as it stands; nothing was stored, the message says what to write."""
 
 
+@exported
 class InvalidArguments(JobRunnerError, ValueError):
     """The arguments do not fit the task; nothing was stored."""
 
 
+@exported
 class InvalidOptions(JobRunnerError, ValueError):
     """An option has a value that cannot be; nothing was stored."""
 
 
+@exported
 class InvalidCursor(JobRunnerError, ValueError):
     """A page cursor that no page gave out."""
 
 
+@exported
 class InvalidWrite(JobRunnerError):
     """A function of ``job.write()`` did what would harm the transaction that it runs in; nothing of it was written."""
 
 
+@exported
 class InsideTransaction(JobRunnerError):
     """A call that would wait for the transaction that it is made in; make it before or after, or through it."""
 
 
+@exported
 class LeaseLost(JobRunnerError):
     """The job was taken away from this worker, and another attempt may run: this one's transaction is rolled back."""
 
 
+@exported
 class JobNotFound(JobRunnerError, LookupError):
     """No job, or no dead letter, has this id."""
 
 
+@exported
 class ScheduleNotFound(JobRunnerError, LookupError):
     """No schedule has this id."""
 
 
+@exported
 class Conflict(JobRunnerError):
     """The store's present state does not allow the change; nothing was changed."""
 
 
+@exported
 class KeyTaken(Conflict):
     """Another unfinished job of the task holds the key."""
 
 
+@exported
 class AlreadyReplayed(Conflict):
     """The dead letter has been replayed with edited arguments; the message names the new job."""
 
 
+@exported
 class DeclaredInCode(Conflict):
     """The schedule stands in the code, and is changed there."""
 
 
+@exported
 class ResultError(JobRunnerError):
     """There is no result to give."""
 
 
+@exported
 class JobDead(ResultError):
     """The job is a dead letter; the message holds its reason and last error."""
 
 
+@exported
 class JobCancelled(ResultError):
     """The job was cancelled."""
 
 
+@exported
 class JobExpired(ResultError):
     """The job's time ran out before it could start."""
 
 
+@exported
 class NotCommitted(ResultError):
     """The transaction that the job was stored in has not been committed, or was rolled back."""
 
 
+@exported
 class Deadlock(ResultError):
     """An attempt waits for a job that cannot start, since all slots are held by attempts that wait like it."""
 
 
+@exported
 class ResultTimeout(ResultError, TimeoutError):
     """The job did not finish in the time that the caller was ready to wait; it goes on."""
 
 
+@exported
 class ResultNotStored(ResultError):
     """The job succeeded, but what it returned was too large or not JSON, and was not kept."""
 
 
+@exported
 class TimedOut(JobRunnerError, TimeoutError):
     """An attempt took longer than its timeout; stored as the attempt's error."""
 
 
+@exported
 class NotAwaited(JobRunnerError):
     """An attempt returned an awaitable or a generator, or called an async verb without ``await``: no success."""
 
 
+@exported
 class ProcessLost(JobRunnerError):
     """The process that ran an attempt died; stored as the attempt's error."""
 
 
+@exported
 class StoreError(JobRunnerError):
     """The store could not do what was asked."""
 
 
+@exported
 class StoreBusy(StoreError):
     """Another process held the write lock for too long; nothing was stored."""
 
 
+@exported
 class StoreFull(StoreError):
     """There is no room left on the disk; nothing was stored."""
 
 
+@exported
 class StoreUnavailable(StoreError):
     """The file cannot be read or written just now; nothing was stored."""
 
 
+@exported
 class StoreOutcomeUnknown(StoreError):
     """The commit failed half-way: the write may or may not be there. Look the job up by its id."""
 
 
+@exported
 class StoreUnusable(StoreError):
     """The file must be looked at by a person; the worker stops."""
 
 
+@exported
 class NotADatabase(StoreUnusable):
     """The file is not an SQLite database."""
 
 
+@exported
 class StoreCorrupt(StoreUnusable):
     """The file is damaged."""
 
 
+@exported
 class StoreReplaced(StoreUnusable):
     """The file was moved, deleted or replaced while it was open, or jobrunner's tables in it were dropped."""
 
 
+@exported
 class SchemaTooNew(StoreUnusable):
     """The file was written by a later version of jobrunner."""
 
 
+@exported
 class StoreUnsupported(StoreUnusable):
     """The file system or the SQLite library cannot keep the promises."""
 
@@ -292,6 +340,7 @@ class _Postponed(Steering):
         self.run_at = run_at
 
 
+@exported
 class Retry(_Postponed):
     """End the attempt as failed and run the job again at a time of the task's choosing.
 
@@ -303,6 +352,7 @@ class Retry(_Postponed):
     """
 
 
+@exported
 class Snooze(_Postponed):
     """End the attempt and run the job again later, without costing it an attempt.
 
@@ -323,6 +373,7 @@ class Snooze(_Postponed):
             raise TypeError("Snooze() needs to know for how long: Snooze(60) or Snooze(run_at=...)")
 
 
+@exported
 class Bury(Steering):
     """End the attempt and make the job a dead letter now, whatever attempts are left.
 

@@ -14,6 +14,7 @@ from pydantic_core import core_schema
 
 from jobrunner.clock import from_us
 from jobrunner.errors import JobRunnerError, NotRunning
+from jobrunner.exports import exported
 from jobrunner.foreign import job_attribute
 from jobrunner.model import AttemptOutcome, AttemptRow, DeadReason, Enqueued, JobRow, State
 
@@ -36,6 +37,7 @@ class JobSource(Protocol):
         ...
 
 
+@exported
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One run of a job; the last one may still be running and then has no end."""
@@ -112,6 +114,7 @@ class JobBody(JobFields):
     )
 
 
+@exported
 @dataclass(frozen=True, eq=False)
 class Job(Generic[R_co]):
     """One stored call of a task, as it was when it was read.
@@ -311,6 +314,7 @@ def payload_of(row: JobRow) -> Payload:
     )
 
 
+@exported
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A job that will not run again by itself, kept whole."""
@@ -342,6 +346,7 @@ class DeadLetter:
     """The attempts, oldest first; loaded by ``get`` only."""
 
 
+@exported
 @dataclass(frozen=True, slots=True)
 class QueueInfo:
     """One queue, over all workers of the store."""
@@ -360,6 +365,7 @@ class QueueInfo:
     """False if counting stopped: there are at least so many ``queued``, ``scheduled`` and ``blocked``."""
 
 
+@exported
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
     """One process that runs jobs on the store."""
@@ -374,6 +380,7 @@ class WorkerInfo:
     queues: dict[str, int]
 
 
+@exported
 @dataclass(frozen=True, slots=True)
 class Health:
     """Whether the promises are being kept just now, and what stands in the way."""

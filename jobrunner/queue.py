@@ -21,6 +21,7 @@ from jobrunner.errors import (
     UnknownTask,
 )
 from jobrunner.events import Events
+from jobrunner.exports import exported
 from jobrunner.foreign import queue_attribute
 from jobrunner.forked import generation, refuse_forked
 from jobrunner.health import queues_in
@@ -51,6 +52,7 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
+@exported
 @dataclass(frozen=True, slots=True)
 class JobPage:
     """Jobs, newest first, and the cursor of the page after; None at the end."""
@@ -61,6 +63,7 @@ class JobPage:
     """False if looking stopped before ``limit`` jobs were found; ``next_cursor`` goes on from there."""
 
 
+@exported
 class JobQueue:
     """The verbs of one open runner; what ``Depends(jobs.queue)`` and ``Queue`` inject."""
 

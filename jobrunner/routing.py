@@ -12,6 +12,7 @@ from jobrunner.declaration import Declaration, Words, check_words, declare
 from jobrunner.decorators import ScheduleDecorator, TaskDecorator
 from jobrunner.defaults import NOTHING, Declared, overlaid, settled
 from jobrunner.errors import DuplicateTask, InvalidOptions, InvalidSchedule, InvalidTask
+from jobrunner.exports import exported
 from jobrunner.foreign import TASK_OPTIONS, refuse_words
 from jobrunner.retry import RetryIf, Stop, Wait
 from jobrunner.schedule import Cron, Every, Recurrence
@@ -34,6 +35,7 @@ _ROUTER_OPTIONS = (
 )
 
 
+@exported
 class TaskRouter:
     """Collects tasks, as an ``APIRouter`` collects routes; a ``JobRunner`` is one, and includes others.
 

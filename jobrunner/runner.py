@@ -35,6 +35,7 @@ from jobrunner.errors import (
     NotRunning,
 )
 from jobrunner.events import EventName, Events, Hooks
+from jobrunner.exports import exported
 from jobrunner.foreign import RUNNER_OPTIONS, refuse_words, runner_attribute
 from jobrunner.forked import generation
 from jobrunner.grace import Grace
@@ -72,6 +73,7 @@ made: "WeakSet[JobRunner]" = WeakSet()
 """The runners of this process: how a command finds the one of an application that it has loaded."""
 
 
+@exported
 class JobRunner(TaskRouter):
     """A durable job queue: tasks are declared on it, and it runs while an application does.
 

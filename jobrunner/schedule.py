@@ -19,6 +19,7 @@ from cronsim import CronSim, CronSimError
 
 from jobrunner.clock import EPOCH, MAX_US, SECOND_US, from_us, to_us
 from jobrunner.errors import InvalidOptions, InvalidSchedule, shown
+from jobrunner.exports import exported
 from jobrunner.spec import Seconds, instant_us, positive_us
 
 _ALIASES: Final = {
@@ -40,6 +41,7 @@ _CHANGE: Final = timedelta(hours=4)
 _UNITS: Final = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
+@exported
 @dataclass(frozen=True, slots=True)
 class Cron:
     """Ticks by a cron expression of five fields, read in a time zone.
@@ -100,6 +102,7 @@ class Cron:
         return f"{text} ({self.timezone})"
 
 
+@exported
 @dataclass(frozen=True, slots=True)
 class Every:
     """Ticks again and again after the same time.

@@ -17,6 +17,7 @@ from jobrunner.errors import (
     UnknownQueue,
     UnknownTask,
 )
+from jobrunner.exports import exported
 from jobrunner.job import Job
 from jobrunner.model import (
     Definition,
@@ -41,6 +42,7 @@ T = TypeVar("T")
 PAGE: Final = 1_000
 
 
+@exported
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """A schedule, as it was when it was read."""
@@ -79,6 +81,7 @@ class Schedule:
     revision: int
 
 
+@exported
 @dataclass(frozen=True, slots=True)
 class ScheduleTick:
     """One tick of a schedule, or a run of ticks that made no job."""
@@ -93,6 +96,7 @@ class ScheduleTick:
     """The id of the job that it made."""
 
 
+@exported
 class Schedules:
     """Stored recurrences that make jobs; ``queue.schedules``."""
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
 from jobrunner.call import Call
 from jobrunner.errors import InvalidWrite, JobRunnerError, NotRunning, WrongThread
+from jobrunner.exports import exported
 from jobrunner.forked import generation, is_forked
 from jobrunner.inside import in_write
 from jobrunner.job import Job
@@ -24,6 +25,7 @@ LOOP_CHECK_S: Final = 1.0
 """How often a waiting thread makes sure that the loop it waits for is still there."""
 
 
+@exported
 class SyncQueue:
     """Each call goes to the loop on which the runner is open, and blocks the calling thread until it is answered."""
 

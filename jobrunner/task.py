@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, Self, TypeVar
 from jobrunner.call import NO_OPTIONS, Call, Options
 from jobrunner.context import JobContext
 from jobrunner.current import resolve
+from jobrunner.exports import exported
 from jobrunner.foreign import task_attribute
 from jobrunner.job import Job
 from jobrunner.spec import UNSET, Seconds, TaskSpec, Unset
@@ -16,6 +17,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+@exported
 class Task(Generic[P, R]):
     """A registered function with its defaults, as ``@jobs.task`` makes it.
 

@@ -1,5 +1,6 @@
 """The public face: exactly these names, each from where it says."""
 
+import pickle
 import subprocess
 import sys
 
@@ -7,16 +8,17 @@ import pytest
 
 import jobrunner
 import jobrunner.fastapi
+from jobrunner import errors
 
 PUBLIC = """
     AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt Bury Call ConfigurationError Conflict Cron DeadLetter
     DeadLetterPage DeadLetters Deadlock DeclaredInCode DuplicateTask Every Health Injected InsideTransaction
     InvalidArguments InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidTask InvalidWrite Job
     JobCancelled JobContext JobDead JobExpired JobNotFound JobPage JobQueue JobRunner JobRunnerError KeyTaken
-    LeaseLost NotAwaited NotCommitted NotRunning QueueInfo ResultError ResultNotStored ResultTimeout Retry Schedule
-    ScheduleNotFound ScheduleTick Schedules Snooze StoreBusy StoreError StoreFull StoreOutcomeUnknown
-    StoreUnavailable StoreUnusable SyncQueue Task TaskRouter TimedOut UnknownQueue UnknownTask WorkerInfo
-    WrongThread __version__
+    LeaseLost NotADatabase NotAwaited NotCommitted NotRunning ProcessLost QueueInfo ResultError ResultNotStored
+    ResultTimeout Retry Schedule ScheduleNotFound ScheduleTick Schedules SchemaTooNew Snooze StoreBusy
+    StoreCorrupt StoreError StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable StoreUnsupported
+    StoreUnusable SyncQueue Task TaskRouter TimedOut UnknownQueue UnknownTask WorkerInfo WrongThread __version__
 """.split()  # noqa: SIM905 - one to a line, they would fill a page
 
 
@@ -46,14 +48,31 @@ def test_exported_name_is_there_and_documented(name: str) -> None:
     assert getattr(jobrunner, name).__doc__
 
 
+@pytest.mark.parametrize("name", sorted(set(PUBLIC) - {"__version__", "Injected"}))
+def test_exported_class_is_shown_and_pickled_as_one_of_the_package(name: str) -> None:
+    cls = getattr(jobrunner, name)
+
+    assert cls.__module__ == "jobrunner"
+    assert pickle.loads(pickle.dumps(cls)) is cls  # noqa: S301 - of our own making
+
+
+def test_every_error_that_can_be_raised_is_exported() -> None:
+    raised = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, jobrunner.JobRunnerError)
+    }
+    assert raised <= set(PUBLIC)
+
+
 def test_errors_have_one_root_except_what_steers() -> None:
-    errors = [
+    public = [
         value
         for name in PUBLIC
         if isinstance(value := getattr(jobrunner, name), type) and issubclass(value, Exception)
     ]
     steering = {jobrunner.Retry, jobrunner.Snooze, jobrunner.Bury}
-    assert {e for e in errors if not issubclass(e, jobrunner.JobRunnerError)} == steering
+    assert {e for e in public if not issubclass(e, jobrunner.JobRunnerError)} == steering
 
 
 @pytest.mark.parametrize("module", ["fastapi", "starlette", "uvicorn", "sqlalchemy"])
