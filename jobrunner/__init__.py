@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jobrunner.call import Call
     from jobrunner.context import JobContext
-    from jobrunner.dead_letters import DeadLetterPage, DeadLetters
-    from jobrunner.errors import (
+    from jobrunner.core.errors import (
         AlreadyReplayed,
         AlreadyRunning,
         AmbiguousRunner,
@@ -62,8 +61,10 @@ if TYPE_CHECKING:
         UnknownTask,
         WrongThread,
     )
+    from jobrunner.core.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInfo
+    from jobrunner.core.version import __version__
+    from jobrunner.dead_letters import DeadLetterPage, DeadLetters
     from jobrunner.injection import Injected
-    from jobrunner.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInfo
     from jobrunner.queue import JobPage, JobQueue
     from jobrunner.routing import TaskRouter
     from jobrunner.runner import JobRunner
@@ -71,7 +72,6 @@ if TYPE_CHECKING:
     from jobrunner.schedules import Schedule, Schedules, ScheduleTick
     from jobrunner.sync import SyncQueue
     from jobrunner.task import Task
-    from jobrunner.version import __version__
 
 __all__ = [
     "AlreadyReplayed",
@@ -152,7 +152,7 @@ _NAMES = {
     "jobrunner.call": "Call",
     "jobrunner.context": "JobContext",
     "jobrunner.dead_letters": "DeadLetterPage DeadLetters",
-    "jobrunner.errors": """
+    "jobrunner.core.errors": """
         AlreadyReplayed AlreadyRunning AmbiguousRunner Bury ConfigurationError Conflict Deadlock
         DeclaredInCode DuplicateTask InsideTransaction InvalidArguments InvalidCursor InvalidOptions
         InvalidSchedule InvalidSession InvalidTask InvalidWrite JobCancelled JobDead JobExpired JobNotFound
@@ -162,7 +162,7 @@ _NAMES = {
         StoreUnsupported StoreUnusable TimedOut UnknownQueue UnknownTask WrongThread
     """,
     "jobrunner.injection": "Injected",
-    "jobrunner.job": "Attempt DeadLetter Health Job QueueInfo WorkerInfo",
+    "jobrunner.core.job": "Attempt DeadLetter Health Job QueueInfo WorkerInfo",
     "jobrunner.queue": "JobPage JobQueue",
     "jobrunner.routing": "TaskRouter",
     "jobrunner.runner": "JobRunner",
@@ -170,7 +170,7 @@ _NAMES = {
     "jobrunner.schedules": "Schedule ScheduleTick Schedules",
     "jobrunner.sync": "SyncQueue",
     "jobrunner.task": "Task",
-    "jobrunner.version": "__version__",
+    "jobrunner.core.version": "__version__",
 }
 """The public names by their module; a test compares them with the imports above, which are for type checkers."""
 

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from jobrunner.context import JobContext
-from jobrunner.errors import ConfigurationError
+from jobrunner.core.errors import ConfigurationError
 
 AroundAttempt = Callable[[JobContext], AsyncIterator[None] | AbstractAsyncContextManager[Any]]
 """An ``async def`` with one ``yield``, or a function that gives an async context manager."""

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from jobrunner.core.errors import AlreadyRunning
 from jobrunner.current import running
-from jobrunner.errors import AlreadyRunning
 from jobrunner.queue import JobQueue
 
 _Scope = MutableMapping[str, Any]

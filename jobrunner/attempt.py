@@ -7,11 +7,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from jobrunner.clock import SECOND_US, now_us
 from jobrunner.context import JobContext
+from jobrunner.core.clock import SECOND_US, now_us
+from jobrunner.core.errors import TimedOut
+from jobrunner.core.model import Cancelled, Claimed, Ended, Enqueue, JobRow, Outcome, Released
 from jobrunner.endings import failed
-from jobrunner.errors import TimedOut
-from jobrunner.model import Cancelled, Claimed, Ended, Enqueue, JobRow, Outcome, Released
 from jobrunner.resolution import Resolved
 from jobrunner.spec import TaskSpec
 

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
-from jobrunner.errors import InvalidOptions, shown
-from jobrunner.exports import exported
-from jobrunner.foreign import JOB_OPTIONS, refuse_words
-from jobrunner.model import Enqueue
-from jobrunner.spec import (
+from jobrunner.core.errors import InvalidOptions, shown
+from jobrunner.core.exports import exported
+from jobrunner.core.hints import JOB_OPTIONS, refuse_words
+from jobrunner.core.model import Enqueue
+from jobrunner.core.units import (
     UNSET,
     Seconds,
-    TaskSpec,
     Unset,
     checked_attempts,
     checked_name,
@@ -22,6 +21,7 @@ from jobrunner.spec import (
     instant_us,
     positive_us,
 )
+from jobrunner.spec import TaskSpec
 
 R_co = TypeVar("R_co", covariant=True)
 

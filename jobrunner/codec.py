@@ -13,9 +13,9 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import CoreConfig, SchemaSerializer
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on
 
+from jobrunner.core.errors import InvalidArguments, InvalidTask, ResultNotStored
+from jobrunner.core.hints import option_for
 from jobrunner.equality import difference
-from jobrunner.errors import InvalidArguments, InvalidTask, ResultNotStored
-from jobrunner.foreign import option_for
 from jobrunner.mismatch import AGAIN, at, fault_of_dump, fault_of_load, fault_of_validation
 from jobrunner.schema import clock_fault, holds, storing_fault
 from jobrunner.unset import Omitted, omitted

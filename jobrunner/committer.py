@@ -10,16 +10,16 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
-from jobrunner.clock import now_us
-from jobrunner.errors import (
+from jobrunner.core.clock import now_us
+from jobrunner.core.errors import (
     InvalidOptions,
     StoreError,
     StoreUnavailable,
     StoreUnusable,
     WrongThread,
 )
-from jobrunner.logs import log_of
-from jobrunner.model import Claim, Enqueue, Enqueued, Fire, Fired, Outcome
+from jobrunner.core.logs import log_of
+from jobrunner.core.model import Claim, Enqueue, Enqueued, Fire, Fired, Outcome
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round, Written
 

@@ -9,11 +9,11 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol
 
-from jobrunner.clock import from_us
-from jobrunner.errors import InvalidWrite, NotRunning
-from jobrunner.exports import exported
-from jobrunner.foreign import context_attribute
-from jobrunner.model import Claimed, Write
+from jobrunner.core.clock import from_us
+from jobrunner.core.errors import InvalidWrite, NotRunning
+from jobrunner.core.exports import exported
+from jobrunner.core.hints import context_attribute
+from jobrunner.core.model import Claimed, Write
 
 P = ParamSpec("P")
 

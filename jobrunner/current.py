@@ -4,8 +4,8 @@ from contextvars import ContextVar
 from typing import Final, Protocol, TypeVar
 
 from jobrunner.call import Call
-from jobrunner.errors import AmbiguousRunner, NotRunning
-from jobrunner.job import Job
+from jobrunner.core.errors import AmbiguousRunner, NotRunning
+from jobrunner.core.job import Job
 
 R = TypeVar("R")
 

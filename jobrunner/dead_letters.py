@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from jobrunner.clock import from_us, now_us
-from jobrunner.errors import JobNotFound, UnknownTask
-from jobrunner.exports import exported
-from jobrunner.ids import new_id
-from jobrunner.job import DeadLetter, Job, history_of
-from jobrunner.model import DeadReason, Enqueue, Enqueued, Filter, JobRow
+from jobrunner.core.clock import from_us, now_us
+from jobrunner.core.errors import JobNotFound, UnknownTask
+from jobrunner.core.exports import exported
+from jobrunner.core.ids import new_id
+from jobrunner.core.job import DeadLetter, Job, history_of
+from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter, JobRow
 from jobrunner.paging import checked_id, checked_limit, filter_of, read_cursor, write_cursor
 from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store

@@ -22,9 +22,9 @@ from contextlib import contextmanager
 from typing import Final, TypeGuard
 
 from jobrunner.attempt import Attempt, Wait
-from jobrunner.errors import Deadlock
-from jobrunner.model import FINISHED, JobRow, WorkerRow
-from jobrunner.standstill import Held, Slots, Still, Told, chosen, full, standing
+from jobrunner.core.errors import Deadlock
+from jobrunner.core.model import FINISHED, JobRow, WorkerRow
+from jobrunner.core.wait_graph import Held, Slots, Still, Told, chosen, full, standing
 from jobrunner.store.protocol import Store
 
 LOOKS_AGAIN: Final = 2

@@ -15,9 +15,9 @@ from datetime import datetime
 from typing import Any, Final, TypedDict, get_args
 
 from jobrunner.call import NO_OPTIONS, Options
-from jobrunner.errors import InvalidArguments, InvalidOptions, InvalidSchedule
-from jobrunner.foreign import schedule_word
-from jobrunner.model import (
+from jobrunner.core.errors import InvalidArguments, InvalidOptions, InvalidSchedule
+from jobrunner.core.hints import schedule_word
+from jobrunner.core.model import (
     Definition,
     Misfire,
     Overlap,
@@ -25,9 +25,10 @@ from jobrunner.model import (
     ScheduleRow,
     Timing,
 )
+from jobrunner.core.units import Seconds, checked_schedule_id, duration_us, instant_us
 from jobrunner.planning import MOST_CAP, dump_options, first_tick
 from jobrunner.schedule import Cron, Every, Once, Recurrence
-from jobrunner.spec import Seconds, TaskSpec, checked_schedule_id, duration_us, instant_us
+from jobrunner.spec import TaskSpec
 
 DEFAULT_CAP: Final = 100
 SKIP_GRACE_US: Final = 60_000_000

@@ -2,9 +2,7 @@
 
 from typing import Final, TypedDict
 
-from jobrunner.retry import DEFAULT_RETRY, DEFAULT_WAIT, RetryIf, RetryPolicy, Stop, Wait
-from jobrunner.spec import (
-    DEFAULT_TIMEOUT_US,
+from jobrunner.core.units import (
     UNSET,
     Seconds,
     Unset,
@@ -14,6 +12,8 @@ from jobrunner.spec import (
     duration_us,
     positive_us,
 )
+from jobrunner.retry import DEFAULT_RETRY, DEFAULT_WAIT, RetryIf, RetryPolicy, Stop, Wait
+from jobrunner.spec import DEFAULT_TIMEOUT_US
 
 
 class Declared(TypedDict):

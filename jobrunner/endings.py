@@ -7,11 +7,11 @@ from collections.abc import Hashable, Sequence
 from contextvars import copy_context
 from typing import Final, Literal
 
-from jobrunner.clock import from_us
-from jobrunner.errors import Bury, Retry, Snooze, Steering, TimedOut
-from jobrunner.escape import escaped
-from jobrunner.logs import log_of
-from jobrunner.model import (
+from jobrunner.core.clock import from_us
+from jobrunner.core.errors import Bury, Retry, Snooze, Steering, TimedOut
+from jobrunner.core.escape import escaped
+from jobrunner.core.logs import log_of
+from jobrunner.core.model import (
     Cancelled,
     Claimed,
     Dead,
@@ -22,8 +22,9 @@ from jobrunner.model import (
     RetryAt,
     Snoozed,
 )
+from jobrunner.core.units import duration_us, instant_us
 from jobrunner.resolution import Resolved
-from jobrunner.spec import TaskSpec, duration_us, instant_us
+from jobrunner.spec import TaskSpec
 from jobrunner.threads import Threads
 
 logger = log_of("jobrunner")

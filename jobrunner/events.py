@@ -11,10 +11,10 @@ from contextvars import copy_context
 from typing import Any, Final, Literal
 
 from jobrunner.around import Around
-from jobrunner.errors import ConfigurationError
+from jobrunner.core.errors import ConfigurationError
+from jobrunner.core.logs import log_of
+from jobrunner.core.model import Cancelled, Dead, Outcome, RetryAt, Returned, Succeeded
 from jobrunner.grace import Grace
-from jobrunner.logs import log_of
-from jobrunner.model import Cancelled, Dead, Outcome, RetryAt, Returned, Succeeded
 
 logger = log_of("jobrunner")
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from jobrunner.attempt import Attempt
-from jobrunner.clock import now_us
+from jobrunner.core.clock import now_us
+from jobrunner.core.errors import InvalidArguments, NotAwaited, ResultNotStored
+from jobrunner.core.logs import log_of
+from jobrunner.core.model import Dead, Ended, Outcome, Returned, Succeeded
 from jobrunner.endings import OUR_FILES, ended_by, extra, failed
-from jobrunner.errors import InvalidArguments, NotAwaited, ResultNotStored
-from jobrunner.logs import log_of
-from jobrunner.model import Dead, Ended, Outcome, Returned, Succeeded
 from jobrunner.resolution import LeftBehind, Resolved, Surroundings
 from jobrunner.threads import Threads
 from jobrunner.transaction import Transaction, Transactions

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pydantic.fields import FieldInfo
 
 from jobrunner.context import JobContext
-from jobrunner.errors import InvalidTask
+from jobrunner.core.errors import InvalidTask
 from jobrunner.injection import Dependency, Injected, check_sessions, dependency_of
 from jobrunner.signature import (
     bare,

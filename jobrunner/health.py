@@ -4,12 +4,12 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from jobrunner.clock import SECOND_US, from_us, now_us
-from jobrunner.errors import StoreError
-from jobrunner.job import Health, QueueInfo, WorkerInfo
-from jobrunner.model import QueueStats, WorkerRow
+from jobrunner.core.clock import SECOND_US, from_us, now_us
+from jobrunner.core.errors import StoreError
+from jobrunner.core.job import Health, QueueInfo, WorkerInfo
+from jobrunner.core.model import QueueStats, WorkerRow
+from jobrunner.core.version import __version__
 from jobrunner.store.protocol import Store
-from jobrunner.version import __version__
 
 STALLED_US: Final = 30 * SECOND_US
 """How old the beat of a worker may be that is alive."""

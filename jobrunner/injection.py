@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
-from jobrunner.errors import InvalidTask
+from jobrunner.core.errors import InvalidTask
 from jobrunner.signature import bare, field_of, is_depends, is_of, marker_of, parameters_of
 
 F = TypeVar("F", bound=Callable[..., Any])

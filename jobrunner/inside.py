@@ -8,7 +8,7 @@ import inspect
 from contextvars import ContextVar, Token
 from typing import Any, Final
 
-from jobrunner.errors import InsideTransaction
+from jobrunner.core.errors import InsideTransaction
 
 
 class Inside:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from jobrunner.errors import WrongThread
-from jobrunner.logs import log_of
-from jobrunner.model import Enqueue, Enqueued
+from jobrunner.core.errors import WrongThread
+from jobrunner.core.logs import log_of
+from jobrunner.core.model import Enqueue, Enqueued
 from jobrunner.store.protocol import Session
 
 logger = log_of("jobrunner")

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Any, Final, get_args
 
-from jobrunner.errors import InvalidCursor, InvalidOptions, JobNotFound
-from jobrunner.model import DeadReason, Filter, State
-from jobrunner.spec import instant_us
+from jobrunner.core.errors import InvalidCursor, InvalidOptions, JobNotFound
+from jobrunner.core.model import DeadReason, Filter, State
+from jobrunner.core.units import instant_us
 from jobrunner.task import Task
 
 MOST_ROWS: Final = 1_000

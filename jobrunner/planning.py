@@ -11,10 +11,10 @@ from dataclasses import fields
 from typing import Final, NamedTuple
 
 from jobrunner.call import NO_OPTIONS, Call, Options
-from jobrunner.clock import MAX_US, from_us, to_us
-from jobrunner.errors import InvalidSchedule
-from jobrunner.ids import new_id
-from jobrunner.model import Enqueue, Fire, ScheduleRow, Tick, TickOutcome, Timing
+from jobrunner.core.clock import MAX_US, from_us, to_us
+from jobrunner.core.errors import InvalidSchedule
+from jobrunner.core.ids import new_id
+from jobrunner.core.model import Enqueue, Fire, ScheduleRow, Tick, TickOutcome, Timing
 from jobrunner.schedule import Cron, Every, Once, Recurrence
 from jobrunner.spec import TaskSpec
 

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 from jobrunner import current, signals
-from jobrunner.errors import NotRunning
+from jobrunner.core.errors import NotRunning
 from jobrunner.queue import JobQueue
 
 

@@ -9,10 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from jobrunner.call import Call
-from jobrunner.clock import now_us
 from jobrunner.committer import ROWS_PER_CALL, Committer, Several, too_many
-from jobrunner.dead_letters import DeadLetters
-from jobrunner.errors import (
+from jobrunner.core.clock import now_us
+from jobrunner.core.errors import (
     InsideTransaction,
     InvalidOptions,
     JobNotFound,
@@ -20,16 +19,12 @@ from jobrunner.errors import (
     StoreError,
     UnknownTask,
 )
-from jobrunner.events import Events
-from jobrunner.exports import exported
-from jobrunner.foreign import queue_attribute
-from jobrunner.forked import generation, refuse_forked
-from jobrunner.health import queues_in
-from jobrunner.ids import new_id
-from jobrunner.inside import inside_of, refuse_inside
-from jobrunner.job import Health, Job, Payload, QueueInfo, fresh_job, job_of, payload_of
-from jobrunner.joined import Caller, Joined, told_on
-from jobrunner.model import (
+from jobrunner.core.exports import exported
+from jobrunner.core.forked import generation, refuse_forked
+from jobrunner.core.hints import queue_attribute
+from jobrunner.core.ids import new_id
+from jobrunner.core.job import Health, Job, Payload, QueueInfo, fresh_job, job_of, payload_of
+from jobrunner.core.model import (
     FINISHED,
     Enqueue,
     Enqueued,
@@ -37,6 +32,11 @@ from jobrunner.model import (
     State,
     chained,
 )
+from jobrunner.dead_letters import DeadLetters
+from jobrunner.events import Events
+from jobrunner.health import queues_in
+from jobrunner.inside import inside_of, refuse_inside
+from jobrunner.joined import Caller, Joined, told_on
 from jobrunner.paging import checked_id, checked_limit, filter_of, read_cursor, write_cursor
 from jobrunner.results import end_of, result_in
 from jobrunner.schedules import Schedules

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from jobrunner.around import Around
 from jobrunner.context import JobContext
-from jobrunner.errors import Steering
+from jobrunner.core.errors import Steering
 from jobrunner.injection import Dependency, belongs_to, label, overriding
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]

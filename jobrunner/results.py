@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from jobrunner.clock import SECOND_US, now_us
-from jobrunner.errors import JobCancelled, JobDead, JobExpired, ResultNotStored, ResultTimeout
+from jobrunner.core.clock import SECOND_US, now_us
+from jobrunner.core.errors import JobCancelled, JobDead, JobExpired, ResultNotStored, ResultTimeout
+from jobrunner.core.job import Job
+from jobrunner.core.model import FINISHED, RESULT_PENDING, JobRow
+from jobrunner.core.units import duration_us
 from jobrunner.events import Events
-from jobrunner.job import Job
-from jobrunner.model import FINISHED, RESULT_PENDING, JobRow
-from jobrunner.spec import TaskSpec, duration_us
+from jobrunner.spec import TaskSpec
 
 RETURN_US: Final = 5 * SECOND_US
 """How long a task may take to return after its own transaction has settled the job, before its result is given up."""

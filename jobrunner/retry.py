@@ -16,9 +16,9 @@ from tenacity.retry import retry_base, retry_if_exception_type
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_exponential, wait_random
 
-from jobrunner.clock import SECOND_US
-from jobrunner.errors import InvalidTask, Retry
-from jobrunner.logs import log_of
+from jobrunner.core.clock import SECOND_US
+from jobrunner.core.errors import InvalidTask, Retry
+from jobrunner.core.logs import log_of
 
 logger = log_of("jobrunner")
 

@@ -28,20 +28,22 @@ from jobrunner.around import H, read_around
 from jobrunner.asgi import App, placed
 from jobrunner.background import DurableBackgroundTasks
 from jobrunner.call import Call
-from jobrunner.dead_letters import DeadLetters
-from jobrunner.errors import (
+from jobrunner.core.errors import (
     AlreadyRunning,
     JobNotFound,
     NotRunning,
 )
+from jobrunner.core.exports import exported
+from jobrunner.core.forked import generation
+from jobrunner.core.hints import RUNNER_OPTIONS, refuse_words, runner_attribute
+from jobrunner.core.job import DeadLetter, Health, Job, QueueInfo
+from jobrunner.core.model import State
+from jobrunner.core.shield import to_the_end
+from jobrunner.core.units import Seconds
+from jobrunner.dead_letters import DeadLetters
 from jobrunner.events import EventName, Events, Hooks
-from jobrunner.exports import exported
-from jobrunner.foreign import RUNNER_OPTIONS, refuse_words, runner_attribute
-from jobrunner.forked import generation
 from jobrunner.grace import Grace
 from jobrunner.injection import supplied
-from jobrunner.job import DeadLetter, Health, Job, QueueInfo
-from jobrunner.model import State
 from jobrunner.opening import Plan, open_parts, schedules_of, session_of_tasks, slots_of
 from jobrunner.process import orders, work_until_signal
 from jobrunner.queue import JobPage, JobQueue
@@ -49,8 +51,6 @@ from jobrunner.resolution import Surroundings
 from jobrunner.routing import TaskRouter
 from jobrunner.schedules import Schedules
 from jobrunner.settings import Durability, Settings
-from jobrunner.shield import to_the_end
-from jobrunner.spec import Seconds
 from jobrunner.store.sqlite import begun
 from jobrunner.store.sqlite.place import path_of
 from jobrunner.sync import SyncQueue, SyncRunner

@@ -17,10 +17,10 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from jobrunner.clock import EPOCH, MAX_US, SECOND_US, from_us, to_us
-from jobrunner.errors import InvalidOptions, InvalidSchedule, shown
-from jobrunner.exports import exported
-from jobrunner.spec import Seconds, instant_us, positive_us
+from jobrunner.core.clock import EPOCH, MAX_US, SECOND_US, from_us, to_us
+from jobrunner.core.errors import InvalidOptions, InvalidSchedule, shown
+from jobrunner.core.exports import exported
+from jobrunner.core.units import Seconds, instant_us, positive_us
 
 _ALIASES: Final = {
     "@yearly": "0 0 1 1 *",

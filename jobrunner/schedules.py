@@ -7,9 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, Unpack
 
 from jobrunner.call import NO_OPTIONS, Options
-from jobrunner.clock import from_us, now_us
-from jobrunner.declaration import Words, define, reconcile
-from jobrunner.errors import (
+from jobrunner.core.clock import from_us, now_us
+from jobrunner.core.errors import (
     DeclaredInCode,
     InvalidOptions,
     InvalidSchedule,
@@ -17,9 +16,9 @@ from jobrunner.errors import (
     UnknownQueue,
     UnknownTask,
 )
-from jobrunner.exports import exported
-from jobrunner.job import Job
-from jobrunner.model import (
+from jobrunner.core.exports import exported
+from jobrunner.core.job import Job
+from jobrunner.core.model import (
     Definition,
     Enqueue,
     Misfire,
@@ -30,10 +29,12 @@ from jobrunner.model import (
     TickOutcome,
     TickRow,
 )
+from jobrunner.core.units import Seconds, checked_schedule_id
+from jobrunner.declaration import Words, define, reconcile
 from jobrunner.paging import checked_limit
 from jobrunner.planning import first_tick, job_of, load_options, recurrence_of, resumed_tick
 from jobrunner.schedule import Cron, Every, Once, Recurrence
-from jobrunner.spec import Seconds, TaskSpec, checked_schedule_id
+from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store
 from jobrunner.task import Task
 

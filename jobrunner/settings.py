@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from jobrunner.errors import ConfigurationError, InvalidOptions, UnknownQueue
+from jobrunner.core.errors import ConfigurationError, InvalidOptions, UnknownQueue
+from jobrunner.core.units import Seconds, checked_name, duration_us
 from jobrunner.schedule import zone_of
-from jobrunner.spec import Seconds, checked_name, duration_us
 
 Durability = Literal["full", "normal"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final, TypeVarTuple, Unpack
 
-from jobrunner.clock import now_s
+from jobrunner.core.clock import now_s
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

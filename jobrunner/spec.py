@@ -1,148 +1,20 @@
 """A task as the runner knows it, and how durations and instants are read from the caller's words."""
 
 import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import Enum
 from typing import Any, Final
 
-from jobrunner.clock import MAX_US, MICROSECOND, MIN_US, SECOND_US, to_us
 from jobrunner.codec import ArgsCodec, ResultCodec
 from jobrunner.context import JobContext
-from jobrunner.errors import InvalidOptions, InvalidTask, shown
+from jobrunner.core.clock import SECOND_US
+from jobrunner.core.errors import InvalidOptions, InvalidTask
+from jobrunner.core.units import checked_name
 from jobrunner.function import read_function
 from jobrunner.injection import Dependency
 from jobrunner.retry import RetryPolicy
 
-Seconds = float | timedelta
-"""A duration: a plain number is seconds."""
-
-MAX_DURATION_US: Final = 36_525 * 24 * 3600 * SECOND_US
-"""A hundred years; with it, no sum of an instant and a duration leaves the calendar."""
-MAX_PRIORITY: Final = 32_767
-
 DEFAULT_TIMEOUT_US: Final = 300 * SECOND_US
-
-_SCHEDULE_ID: Final = re.compile(r"\w[\w.:@+-]{0,199}", re.ASCII)
-"""Nothing that would have to be escaped in a URL's path."""
-_NAME: Final = re.compile(r"[A-Za-z_][\w.:-]{0,199}", re.ASCII)
-
-
-class Unset(Enum):
-    """The type of ``UNSET``, where None means something of its own."""
-
-    UNSET = "unset"
-
-
-UNSET: Final = Unset.UNSET
-
-
-def duration_us(value: Seconds, what: str) -> int:
-    """Return a duration in whole microseconds.
-
-    Args:
-        value: seconds or a timedelta, from 0 to a hundred years.
-        what: the option's name, for the error.
-
-    Raises:
-        InvalidOptions: it is not a duration, negative, not finite or too long.
-    """
-    if isinstance(value, timedelta):
-        us = value // MICROSECOND
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        # Compared as it is: NaN and infinities fail here too, before a product could overflow.
-        us = round(value * SECOND_US) if 0 <= value <= MAX_DURATION_US // SECOND_US else -1
-    else:
-        raise InvalidOptions(f"{what} takes seconds or a timedelta, not {value!r}")
-    if not 0 <= us <= MAX_DURATION_US:
-        raise InvalidOptions(f"{what}={value!r} is not a duration from 0 to 100 years")
-    return us
-
-
-def positive_us(value: Seconds, what: str) -> int:
-    """Return a duration in whole microseconds, at least one; see ``duration_us``."""
-    us = duration_us(value, what)
-    if us == 0:
-        raise InvalidOptions(f"{what}={value!r} must be more than 0; None means none")
-    return us
-
-
-def instant_us(value: datetime, what: str) -> int:
-    """Return an instant as microseconds since 1970 in UTC.
-
-    Args:
-        value: an aware datetime.
-        what: the option's name, for the error.
-
-    Raises:
-        InvalidOptions: it is not a datetime, has no time zone or lies beyond the calendar.
-    """
-    if not isinstance(value, datetime):
-        raise InvalidOptions(f"{what} takes a datetime, not {value!r}")
-    if value.utcoffset() is None:
-        raise InvalidOptions(
-            f"{what}={value!r} has no time zone, so it names no instant: write datetime(..., tzinfo=UTC)"
-        )
-    us = to_us(value)
-    if not MIN_US <= us <= MAX_US:
-        raise InvalidOptions(f"{what}={value!r} is too far away")
-    return us
-
-
-def checked_name(value: str, what: str) -> str:
-    """Return a name of a task or a queue as it is.
-
-    Raises:
-        InvalidOptions: it has characters that a name has not, or more than 200.
-    """
-    if not isinstance(value, str) or _NAME.fullmatch(value) is None:
-        raise InvalidOptions(
-            f"{what}={shown(value)} is not a name: a letter or _, then letters, digits and _ . : -, at most 200 in all"
-        )
-    return value
-
-
-def checked_schedule_id(value: str) -> str:
-    """Return a schedule's id as it is.
-
-    Raises:
-        InvalidOptions: it has characters that an id has not, or more than 200.
-    """
-    if not isinstance(value, str) or _SCHEDULE_ID.fullmatch(value) is None:
-        raise InvalidOptions(
-            f"id={shown(value)} is no id of a schedule: letters, digits and _ . : @ + -, at most 200, no sign in front"
-        )
-    return value
-
-
-def checked_priority(value: int) -> int:
-    """Return a priority as it is.
-
-    Raises:
-        InvalidOptions: it is not a whole number of 16 bits.
-    """
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not -MAX_PRIORITY <= value <= MAX_PRIORITY:
-        raise InvalidOptions(
-            f"priority={value!r} is not a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}; higher runs first"
-        )
-    return value
-
-
-def checked_attempts(value: int) -> int:
-    """Return a number of attempts as it is.
-
-    Raises:
-        InvalidOptions: it is not a whole number, or less than one.
-    """
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not 1 <= value <= MAX_PRIORITY:
-        raise InvalidOptions(
-            f"max_attempts={value!r} is not a whole number from 1 to {MAX_PRIORITY}; it counts all runs, 1 is no retry"
-        )
-    return value
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,15 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from jobrunner.attempt import Attempt, StopReason
-from jobrunner.clock import SECOND_US, now_us
 from jobrunner.committer import Committer
-from jobrunner.endings import extra, failed, log, log_wait
-from jobrunner.errors import StoreError, StoreOutcomeUnknown
-from jobrunner.events import Events
-from jobrunner.executor import clean_up, execute
-from jobrunner.grace import Grace
-from jobrunner.logs import log_of
-from jobrunner.model import (
+from jobrunner.core.clock import SECOND_US, now_us
+from jobrunner.core.errors import StoreError, StoreOutcomeUnknown
+from jobrunner.core.logs import log_of
+from jobrunner.core.model import (
     Cancelled,
     Claim,
     Claimed,
@@ -30,6 +26,10 @@ from jobrunner.model import (
     Snoozed,
     Succeeded,
 )
+from jobrunner.endings import extra, failed, log, log_wait
+from jobrunner.events import Events
+from jobrunner.executor import clean_up, execute
+from jobrunner.grace import Grace
 from jobrunner.resolution import LeftBehind, Resolved, Surroundings
 from jobrunner.spec import TaskSpec
 from jobrunner.store.round import Round, Written

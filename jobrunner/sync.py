@@ -8,13 +8,13 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, cont
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
 from jobrunner.call import Call
-from jobrunner.errors import InvalidWrite, JobRunnerError, NotRunning, WrongThread
-from jobrunner.exports import exported
-from jobrunner.forked import generation, is_forked
+from jobrunner.core.errors import InvalidWrite, JobRunnerError, NotRunning, WrongThread
+from jobrunner.core.exports import exported
+from jobrunner.core.forked import generation, is_forked
+from jobrunner.core.job import Job
+from jobrunner.core.shield import at_once
 from jobrunner.inside import in_write
-from jobrunner.job import Job
 from jobrunner.queue import JobQueue
-from jobrunner.shield import at_once
 from jobrunner.task import Task, session_of
 
 P = ParamSpec("P")

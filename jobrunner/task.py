@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, Self, TypeVar
 
 from jobrunner.call import NO_OPTIONS, Call, Options
 from jobrunner.context import JobContext
+from jobrunner.core.exports import exported
+from jobrunner.core.hints import task_attribute
+from jobrunner.core.job import Job
+from jobrunner.core.units import UNSET, Seconds, Unset
 from jobrunner.current import resolve
-from jobrunner.exports import exported
-from jobrunner.foreign import task_attribute
-from jobrunner.job import Job
-from jobrunner.spec import UNSET, Seconds, TaskSpec, Unset
+from jobrunner.spec import TaskSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")

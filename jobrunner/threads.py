@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
-from jobrunner.logs import log_of
+from jobrunner.core.logs import log_of
 
 logger = log_of("jobrunner")
 

@@ -9,11 +9,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from jobrunner.clock import SECOND_US, from_us, now_us
 from jobrunner.committer import Committer
-from jobrunner.errors import JobRunnerError, StoreError
-from jobrunner.logs import log_of
-from jobrunner.model import Fire, Fired, ScheduleRow
+from jobrunner.core.clock import SECOND_US, from_us, now_us
+from jobrunner.core.errors import JobRunnerError, StoreError
+from jobrunner.core.logs import log_of
+from jobrunner.core.model import Fire, Fired, ScheduleRow
 from jobrunner.planning import fire_of
 from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store

@@ -12,9 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from jobrunner.attempt import Attempt
-from jobrunner.clock import now_us
-from jobrunner.endings import extra
-from jobrunner.errors import (
+from jobrunner.core.clock import now_us
+from jobrunner.core.errors import (
     ConfigurationError,
     InvalidSession,
     InvalidTask,
@@ -22,12 +21,13 @@ from jobrunner.errors import (
     LeaseLost,
     WrongThread,
 )
+from jobrunner.core.logs import log_of
+from jobrunner.core.model import RESULT_PENDING, Ended, Returned, Succeeded
+from jobrunner.core.shield import at_once, to_the_end
+from jobrunner.endings import extra
 from jobrunner.injection import Dependency
 from jobrunner.inside import Inside
-from jobrunner.logs import log_of
-from jobrunner.model import RESULT_PENDING, Ended, Returned, Succeeded
 from jobrunner.resolution import InThread, Resolved, Surroundings
-from jobrunner.shield import at_once, to_the_end
 from jobrunner.store.protocol import Session, Store
 from jobrunner.threads import Threads
 

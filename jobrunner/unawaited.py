@@ -19,8 +19,8 @@ from contextvars import ContextVar
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, NoReturn, Protocol
 
-from jobrunner.errors import NotAwaited
-from jobrunner.logs import log_of
+from jobrunner.core.errors import NotAwaited
+from jobrunner.core.logs import log_of
 
 logger = log_of("jobrunner")
 

@@ -10,18 +10,18 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
-from jobrunner.clock import SECOND_US, now_us
 from jobrunner.committer import Committer
+from jobrunner.core.clock import SECOND_US, now_us
+from jobrunner.core.errors import InsideTransaction, InvalidTask, StoreError, StoreUnusable
+from jobrunner.core.job import Health
+from jobrunner.core.logs import log_of, repeats
+from jobrunner.core.model import Definition, WorkerRow
 from jobrunner.deadlock import Deadlocks
-from jobrunner.errors import InsideTransaction, InvalidTask, StoreError, StoreUnusable
 from jobrunner.events import Events
 from jobrunner.grace import Grace
 from jobrunner.health import Standing, first_of, health_of
 from jobrunner.injection import Dependency
-from jobrunner.job import Health
 from jobrunner.joined import told_on
-from jobrunner.logs import log_of, repeats
-from jobrunner.model import Definition, WorkerRow
 from jobrunner.resolution import Surroundings
 from jobrunner.schedules import declare
 from jobrunner.settings import Settings

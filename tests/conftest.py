@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from freezegun.api import FrozenDateTimeFactory
 
-from jobrunner.logs import repeats
+from jobrunner.core.logs import repeats
 from tests.clocks import freeze
 
 OURS = ("_connection_worker_thread", "jobrunner")

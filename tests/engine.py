@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from jobrunner import Attempt, DeadLetter, Job, JobRunner
 from jobrunner.committer import Committer
-from jobrunner.model import Claimed, JobRow
+from jobrunner.core.model import Claimed, JobRow
 from jobrunner.store.protocol import Store
 from jobrunner.store.sqlite.store import SqliteStore
 from jobrunner.supervisor import Supervisor

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
-from jobrunner.errors import StoreError
-from jobrunner.ids import new_id
-from jobrunner.model import (
+from jobrunner.core.errors import StoreError
+from jobrunner.core.ids import new_id
+from jobrunner.core.model import (
     AttemptOutcome,
     Cancelled,
     Claim,

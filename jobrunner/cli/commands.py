@@ -13,9 +13,9 @@ import click
 
 from jobrunner.cli import exits, frozen
 from jobrunner.cli.place import Target
-from jobrunner.errors import JobRunnerError
-from jobrunner.escape import escaped
-from jobrunner.version import __version__
+from jobrunner.core.errors import JobRunnerError
+from jobrunner.core.escape import escaped
+from jobrunner.core.version import __version__
 
 _COMMANDS: Final = {
     "serve": "jobrunner.cli.serve:serve",

@@ -216,7 +216,7 @@ async def _replay_one(
     desk: "Desk", id: str, changes: dict[str, Any] | None, *, dry_run: bool, as_json: bool
 ) -> None:
     from jobrunner.cli.output import say, say_json
-    from jobrunner.errors import ConfigurationError
+    from jobrunner.core.errors import ConfigurationError
 
     letter = await desk.queue.dead_letters.get(id)
     if dry_run:

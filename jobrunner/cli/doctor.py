@@ -25,8 +25,8 @@ def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
     from jobrunner.cli.engines import findings as engine_findings
     from jobrunner.cli.output import say_json
     from jobrunner.cli.target import load_runner
-    from jobrunner.clock import now_us
-    from jobrunner.errors import JobRunnerError
+    from jobrunner.core.clock import now_us
+    from jobrunner.core.errors import JobRunnerError
     from jobrunner.signals import SIGNALS
     from jobrunner.store.sqlite.diagnosis import Finding, diagnose
     from jobrunner.store.sqlite.place import path_of

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from jobrunner.errors import StoreError
+from jobrunner.core.errors import StoreError
 from jobrunner.store.sqlite.diagnosis import Finding, looking_at
 
 RULES: Final = {"wal_autocheckpoint": 0, "mmap_size": 0}

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 import click
 
-from jobrunner.errors import (
+from jobrunner.core.errors import (
     AlreadyRunning,
     AmbiguousRunner,
     ConfigurationError,
@@ -27,7 +27,7 @@ from jobrunner.errors import (
     UnknownQueue,
     UnknownTask,
 )
-from jobrunner.escape import escaped
+from jobrunner.core.escape import escaped
 
 FAILED: Final = 1
 USAGE: Final = 2

@@ -24,7 +24,7 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w":
 
 def instant(text: str) -> datetime:
     """Return a time as an aware datetime: ISO 8601 with its offset, or how long ago, as in 90s, 30m, 24h, 7d."""
-    from jobrunner.clock import utcnow
+    from jobrunner.core.clock import utcnow
 
     number, unit = text[:-1], text[-1:]
     if number.isascii() and number.isdigit() and unit in _UNITS:

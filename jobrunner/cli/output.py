@@ -11,8 +11,8 @@ from typing import Any, Final, TextIO
 
 import click
 
-from jobrunner.escape import escaped, escaped_json
-from jobrunner.job import Attempt, DeadLetter, Job, Payload, QueueInfo
+from jobrunner.core.escape import escaped, escaped_json
+from jobrunner.core.job import Attempt, DeadLetter, Job, Payload, QueueInfo
 
 NARROWEST: Final = 10
 """Letters that a column of a drawn table keeps: those of a date."""

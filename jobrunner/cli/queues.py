@@ -59,7 +59,7 @@ def resume(place: Place, *, name: str, as_json: bool) -> None:
 
 async def _set(desk: "Desk", name: str, *, paused: bool, as_json: bool) -> None:
     from jobrunner.cli.output import say, say_json
-    from jobrunner.errors import UnknownQueue
+    from jobrunner.core.errors import UnknownQueue
 
     if name not in desk.queues:
         known = ", ".join(sorted(desk.queues)) or "none"

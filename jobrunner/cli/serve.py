@@ -164,7 +164,7 @@ def _connections_s() -> float:
 
 def _load(target: Target, log_level: str) -> Any:
     from jobrunner.cli.target import load
-    from jobrunner.errors import ConfigurationError
+    from jobrunner.core.errors import ConfigurationError
     from jobrunner.runner import JobRunner
 
     loaded = load(target)
@@ -239,7 +239,7 @@ def _serve_reloaded(
     """Serve in the child that is started anew at each change."""
     import uvicorn
 
-    from jobrunner.errors import ConfigurationError
+    from jobrunner.core.errors import ConfigurationError
 
     frozen.die_with(parent)
     exits.end_at_signals()

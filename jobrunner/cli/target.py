@@ -11,7 +11,7 @@ from typing import Any
 
 from jobrunner.cli.exits import say_traceback
 from jobrunner.cli.place import Target
-from jobrunner.errors import AmbiguousRunner, ConfigurationError
+from jobrunner.core.errors import AmbiguousRunner, ConfigurationError
 from jobrunner.runner import JobRunner, made
 
 

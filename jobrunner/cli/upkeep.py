@@ -37,8 +37,8 @@ def backup(place: Place, *, destination: Path, force: bool, as_json: bool) -> No
 
 def _file(store: Path, destination: Path, *, force: bool) -> Path:
     """Return the file to write to, if it may be written."""
-    from jobrunner.clock import utcnow
-    from jobrunner.errors import Conflict
+    from jobrunner.core.clock import utcnow
+    from jobrunner.core.errors import Conflict
 
     if destination.is_dir():
         destination /= f"{store.stem}-{utcnow():%Y%m%dT%H%M%SZ}{store.suffix}"

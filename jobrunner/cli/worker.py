@@ -68,7 +68,7 @@ def _run(target: Target, queues: dict[str, int | None] | None, log_level: str) -
     import asyncio
 
     from jobrunner.cli.target import load
-    from jobrunner.logs import log_of
+    from jobrunner.core.logs import log_of
     from jobrunner.process import Orders, orders, work_until_signal
     from jobrunner.runner import JobRunner
 
@@ -92,7 +92,7 @@ def _run(target: Target, queues: dict[str, int | None] | None, log_level: str) -
 
 
 def _lifespan_of(loaded: Any, target: Target) -> Any:
-    from jobrunner.errors import ConfigurationError
+    from jobrunner.core.errors import ConfigurationError
 
     try:
         return loaded.router.lifespan_context(loaded)
@@ -106,7 +106,7 @@ def configure_log(level: str) -> None:
     """Send the log to standard error, unless the application does something with it already."""
     import logging
 
-    from jobrunner.logs import LineFormatter
+    from jobrunner.core.logs import LineFormatter
 
     if not logging.getLogger().handlers:
         handler = logging.StreamHandler()

@@ -18,14 +18,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
 from jobrunner.background import DurableBackgroundTasks
-from jobrunner.errors import ConfigurationError
+from jobrunner.core.errors import ConfigurationError
+from jobrunner.core.logs import log_of
+from jobrunner.core.model import Enqueue
+from jobrunner.core.shield import at_once
 from jobrunner.fastapi.dependencies import get_queue, name_of
 from jobrunner.injection import kind_of, label, supplied, supply_of
 from jobrunner.joined import Caller
-from jobrunner.logs import log_of
-from jobrunner.model import Enqueue
 from jobrunner.queue import JobQueue
-from jobrunner.shield import at_once
 
 logger = log_of("jobrunner")
 

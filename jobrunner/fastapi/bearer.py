@@ -5,7 +5,7 @@ import hmac
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
-from jobrunner.errors import ConfigurationError
+from jobrunner.core.errors import ConfigurationError
 
 
 class _Bearer(HTTPBearer):

@@ -7,7 +7,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 import jobrunner.sync
-from jobrunner.errors import ConfigurationError, NotRunning
+from jobrunner.core.errors import ConfigurationError, NotRunning
 from jobrunner.injection import supplied
 from jobrunner.queue import JobQueue
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from jobrunner.errors import NotRunning
+from jobrunner.core.errors import NotRunning
 from jobrunner.fastapi.dependencies import find_queue
 
 

@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from jobrunner import errors
-from jobrunner.logs import log_of
+from jobrunner.core import errors
+from jobrunner.core.logs import log_of
 
 logger = log_of("jobrunner.fastapi")
 

@@ -13,7 +13,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Query, Response, params
 from fastapi.routing import APIRoute
 
-from jobrunner.errors import ConfigurationError, JobNotFound, UnknownQueue, UnknownTask
+from jobrunner.core.errors import ConfigurationError, JobNotFound, UnknownQueue, UnknownTask
+from jobrunner.core.job import JobBody
 from jobrunner.fastapi import problems
 from jobrunner.fastapi.hosts import ONLY_LOCAL
 from jobrunner.fastapi.problems import Refusal, with_schema
@@ -37,7 +38,6 @@ from jobrunner.fastapi.schemas import (
     ReplayFilterBody,
 )
 from jobrunner.fastapi.side import BODY, FILTER, READ, WRITE, Side
-from jobrunner.job import JobBody
 from jobrunner.queue import JobQueue
 
 Guard = params.Depends | Callable[..., object]

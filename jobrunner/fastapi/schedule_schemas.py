@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from jobrunner.core.model import Misfire, Overlap, ScheduleSource, TickOutcome
 from jobrunner.fastapi.schemas import (
     ID,
     MOMENT,
@@ -17,7 +18,6 @@ from jobrunner.fastapi.schemas import (
     Request,
     Task,
 )
-from jobrunner.model import Misfire, Overlap, ScheduleSource, TickOutcome
 from jobrunner.schedule import MAX_CRON_CHARS, MAX_ZONE_CHARS
 
 

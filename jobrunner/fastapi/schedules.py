@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from fastapi import Path, Query
 
-from jobrunner.errors import UnknownTask
+from jobrunner.core.errors import UnknownTask
+from jobrunner.core.job import JobBody
 from jobrunner.fastapi import problems
 from jobrunner.fastapi.problems import Refusal
 from jobrunner.fastapi.schedule_schemas import (
@@ -17,7 +18,6 @@ from jobrunner.fastapi.schedule_schemas import (
 )
 from jobrunner.fastapi.schemas import PAGE_LIMIT
 from jobrunner.fastapi.side import BODY, Side
-from jobrunner.job import JobBody
 from jobrunner.queue import JobQueue
 
 ScheduleId = Annotated[

@@ -18,8 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from jobrunner.job import JobFields
-from jobrunner.model import AttemptOutcome, DeadReason
+from jobrunner.core.job import JobFields
+from jobrunner.core.model import AttemptOutcome, DeadReason
 
 ID = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
 FOLLOWER_ID = "01936d2c-7a40-7c3e-9d55-7a1d2e3f4b5c"

@@ -13,7 +13,7 @@ from fastapi import Depends, params
 from starlette.requests import HTTPConnection
 
 import jobrunner.sync
-from jobrunner.errors import ConfigurationError
+from jobrunner.core.errors import ConfigurationError
 from jobrunner.fastapi.background import Find, GetBackground, gather_alone, gather_joined, giving
 from jobrunner.fastapi.dependencies import find_queue, name_of
 from jobrunner.injection import supplied

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
-from jobrunner.model import (
+from jobrunner.core.model import (
     AttemptRow,
     DeadReason,
     Enqueue,
@@ -27,7 +27,7 @@ from jobrunner.model import (
     TickRow,
     WorkerRow,
 )
-from jobrunner.standstill import Still, Told
+from jobrunner.core.wait_graph import Still, Told
 from jobrunner.store.round import Round, Written
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jobrunner.errors import StoreError
-from jobrunner.model import Claim, Claimed, Enqueue, Enqueued, Fire, Fired, Outcome, Succeeded
+from jobrunner.core.errors import StoreError
+from jobrunner.core.model import Claim, Claimed, Enqueue, Enqueued, Fire, Fired, Outcome, Succeeded
 
 
 class Round(NamedTuple):

@@ -12,7 +12,7 @@ from freezegun.api import FrozenDateTimeFactory
 from app.audit import AuditEntry
 from app.settings import Settings
 from jobrunner import JobContext
-from jobrunner.model import Claimed
+from jobrunner.core.model import Claimed
 from tests.app.shop import ShopClient, eventually, make_settings
 from tests.app.smtp import SmtpServer
 from tests.clocks import MOMENT

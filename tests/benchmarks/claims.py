@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from jobrunner.model import Claim, Ended, Enqueue, Succeeded, WorkerRow
+from jobrunner.core.model import Claim, Ended, Enqueue, Succeeded, WorkerRow
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore
 from tests.benchmarks.bench import Bench

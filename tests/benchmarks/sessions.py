@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from jobrunner import JobContext, JobRunner
-from jobrunner.clock import now_us
-from jobrunner.model import Claim, Claimed, Ended, Succeeded
+from jobrunner.core.clock import now_us
+from jobrunner.core.model import Claim, Claimed, Ended, Succeeded
 from jobrunner.sqlalchemy import attach
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobRunner
-from jobrunner.clock import SECOND_US, now_us
+from jobrunner.core.clock import SECOND_US, now_us
 from jobrunner.store.sqlite import diagnosis, files, members
 from jobrunner.store.sqlite.diagnosis import Finding, diagnose
 from jobrunner.store.sqlite.place import folder_of

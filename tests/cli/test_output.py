@@ -21,7 +21,7 @@ from jobrunner import JobRunner, cli
 from jobrunner.cli import commands
 from jobrunner.cli.filters import instant
 from jobrunner.cli.output import say_fields, say_table
-from jobrunner.clock import utcnow
+from jobrunner.core.clock import utcnow
 from tests.cli.conftest import Stored
 from tests.processes import CHECKOUT
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobRunner, TaskRouter
-from jobrunner.errors import StoreFull, StoreUnavailable
+from jobrunner.core.errors import StoreFull, StoreUnavailable
 from jobrunner.store.sqlite import SqliteStore, copy
 from jobrunner.store.sqlite.connection import BUSY_TIMEOUT_S
 from tests.cli.commands import Answer, jobrunner

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-from jobrunner.model import Claimed
+from jobrunner.core.model import Claimed
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.rigs import store_at

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from jobrunner.ids import new_id
-from jobrunner.model import Claimed, Outcome
+from jobrunner.core.ids import new_id
+from jobrunner.core.model import Claimed, Outcome
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig

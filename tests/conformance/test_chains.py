@@ -4,8 +4,17 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from jobrunner.errors import StoreError
-from jobrunner.model import Claimed, Enqueue, Enqueued, Filter, JobRow, Outcome, Succeeded, chained
+from jobrunner.core.errors import StoreError
+from jobrunner.core.model import (
+    Claimed,
+    Enqueue,
+    Enqueued,
+    Filter,
+    JobRow,
+    Outcome,
+    Succeeded,
+    chained,
+)
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig

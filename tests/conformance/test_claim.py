@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from jobrunner.model import AttemptRow, Claimed
+from jobrunner.core.model import AttemptRow, Claimed
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.factories import (

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from jobrunner.errors import AlreadyReplayed, JobNotFound, KeyTaken
-from jobrunner.ids import new_id
-from jobrunner.model import Enqueue, Enqueued, Filter, JobRow
+from jobrunner.core.errors import AlreadyReplayed, JobNotFound, KeyTaken
+from jobrunner.core.ids import new_id
+from jobrunner.core.model import Enqueue, Enqueued, Filter, JobRow
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.conftest import StartPeer

@@ -1,6 +1,6 @@
 """Dead letters deleted by a filter, slice by slice."""
 
-from jobrunner.model import Filter
+from jobrunner.core.model import Filter
 from jobrunner.store.protocol import Store
 from tests.conformance.test_dead_letters import bury
 from tests.factories import HOUR, NOW, enqueue, make_dead, new, row_of

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from jobrunner.errors import StoreError
-from jobrunner.ids import new_id
-from jobrunner.model import Claim, Enqueued, Filter, JobRow
+from jobrunner.core.errors import StoreError
+from jobrunner.core.ids import new_id
+from jobrunner.core.model import Claim, Enqueued, Filter, JobRow
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from jobrunner.errors import InsideTransaction
-from jobrunner.ids import new_id
+from jobrunner.core.errors import InsideTransaction
+from jobrunner.core.ids import new_id
+from jobrunner.core.model import Filter
 from jobrunner.inside import Inside
-from jobrunner.model import Filter
 from jobrunner.store.protocol import Store
 from tests.factories import NOW, WORKER, enqueue, new
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from jobrunner.model import Filter
+from jobrunner.core.model import Filter
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.conftest import StartPeer

@@ -5,7 +5,7 @@ Take ``lease``, ``worker`` or ``seq`` out of any statement's WHERE, and a test h
 
 import pytest
 
-from jobrunner.model import Claimed, Outcome
+from jobrunner.core.model import Claimed, Outcome
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig

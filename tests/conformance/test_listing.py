@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from jobrunner.model import Filter, JobRow
+from jobrunner.core.model import Filter, JobRow
 from jobrunner.store.protocol import Page, Store
 from tests.factories import (
     HOUR,

@@ -1,6 +1,6 @@
 """Queues: paused and resumed, and what they hold."""
 
-from jobrunner.model import QueueStats, chained
+from jobrunner.core.model import QueueStats, chained
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig

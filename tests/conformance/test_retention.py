@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobrunner.model import Filter
+from jobrunner.core.model import Filter
 from jobrunner.store.protocol import Store
 from tests.factories import (
     HOUR,

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from jobrunner.errors import StoreError
-from jobrunner.model import Enqueue, Enqueued, Filter
+from jobrunner.core.errors import StoreError
+from jobrunner.core.model import Enqueue, Enqueued, Filter
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round, Written
 from tests.factories import (

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from jobrunner.errors import StoreError
-from jobrunner.model import (
+from jobrunner.core.errors import StoreError
+from jobrunner.core.model import (
     Definition,
     Enqueue,
     Enqueued,

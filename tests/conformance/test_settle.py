@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from jobrunner.model import AttemptRow, State, Succeeded
+from jobrunner.core.model import AttemptRow, State, Succeeded
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.factories import (

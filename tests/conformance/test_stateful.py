@@ -25,8 +25,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobrunner.errors import AlreadyReplayed, JobNotFound, KeyTaken, StoreError
-from jobrunner.model import LOST_LIMIT, Claimed, Enqueue, Enqueued, Filter, Outcome, chained
+from jobrunner.core.errors import AlreadyReplayed, JobNotFound, KeyTaken, StoreError
+from jobrunner.core.model import LOST_LIMIT, Claimed, Enqueue, Enqueued, Filter, Outcome, chained
 from jobrunner.store.round import Round
 from tests.conformance.rigs import RIGS, Rig
 from tests.factories import NOW, OUTCOMES, SECOND, claim_of, new, succeeded, worker_row

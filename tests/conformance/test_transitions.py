@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from jobrunner.errors import JobNotFound
+from jobrunner.core.errors import JobNotFound
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 
-from jobrunner.model import LOST_LIMIT, AttemptRow, Claimed, Filter
-from jobrunner.standstill import Held, Still, Told
+from jobrunner.core.model import LOST_LIMIT, AttemptRow, Claimed, Filter
+from jobrunner.core.wait_graph import Held, Still, Told
 from jobrunner.store.protocol import Recovered, Store
 from jobrunner.store.round import Round
 from tests.conformance.conftest import StartPeer

@@ -9,7 +9,7 @@ from freezegun.api import FrozenDateTimeFactory
 from tenacity import wait_fixed
 
 from jobrunner import JobRunner
-from jobrunner.clock import utcnow
+from jobrunner.core.clock import utcnow
 from tests.engine import Gate, Heard, history, next_round, soon, supervisor_of, worker_of
 
 HOUR = timedelta(hours=1)

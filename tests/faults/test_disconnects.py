@@ -5,7 +5,7 @@ import socket
 import struct
 from pathlib import Path
 
-from jobrunner.model import UNFINISHED
+from jobrunner.core.model import UNFINISHED
 from tests.engine import PATIENCE_S
 from tests.faults.test_shutdown_signals import jobs_in, served
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobRunner
-from jobrunner.errors import StoreError, StoreFull, StoreOutcomeUnknown, StoreUnusable
+from jobrunner.core.errors import StoreError, StoreFull, StoreOutcomeUnknown, StoreUnusable
 from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite.store import SqliteStore
 from tests.engine import Gate, Heard, history, next_round, soon, store_of, worker_of

@@ -10,7 +10,7 @@ import pytest
 from tenacity import wait_none
 
 from jobrunner import JobContext, JobRunner, Snooze
-from jobrunner.errors import StoreOutcomeUnknown
+from jobrunner.core.errors import StoreOutcomeUnknown
 from jobrunner.store.round import Round, Written
 from tests.engine import Gate, history, soon, store_of, supervisor_of
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from jobrunner import JobRunner
-from jobrunner.errors import StoreError, StoreFull
+from jobrunner.core.errors import StoreError, StoreFull
 from jobrunner.fastapi import probes
 from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite import SqliteStore

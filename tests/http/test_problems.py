@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
-from jobrunner import errors
+from jobrunner.core import errors
 from jobrunner.fastapi.problems import MAX_BODY_BYTES, JobProblem
 from jobrunner.fastapi.route import ProblemRoute
 from tests.http.conftest import NOBODY, Site

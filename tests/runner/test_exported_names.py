@@ -8,7 +8,7 @@ import pytest
 
 import jobrunner
 import jobrunner.fastapi
-from jobrunner import errors
+from jobrunner.core import errors
 
 PUBLIC = """
     AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt Bury Call ConfigurationError Conflict Cron DeadLetter

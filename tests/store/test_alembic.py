@@ -20,7 +20,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 
 from jobrunner import JobRunner
-from jobrunner.errors import StoreReplaced
+from jobrunner.core.errors import StoreReplaced
 from jobrunner.sqlalchemy import OURS, attach, include_name
 from jobrunner.store.sqlite import migrate
 from jobrunner.store.sqlite.connection import REFLECT

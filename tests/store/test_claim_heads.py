@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner.model import Claim, Claimed, Enqueue, Outcome, Succeeded, chained
+from jobrunner.core.model import Claim, Claimed, Enqueue, Outcome, Succeeded, chained
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import claims, letters, members, migrate, rounds
 from jobrunner.store.sqlite.connection import transact

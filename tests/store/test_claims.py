@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner.model import Enqueue
+from jobrunner.core.model import Enqueue
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import claims, migrate, rounds, statements
 from tests.factories import HOUR, MINUTE, NOW, claim_of, new

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobRunner, StoreError
-from jobrunner.errors import SchemaTooNew, StoreCorrupt
+from jobrunner.core.errors import SchemaTooNew, StoreCorrupt
 from jobrunner.store.sqlite import SqliteStore, kernel, migrate
 from jobrunner.store.sqlite.connection import transact
 from tests.children import echo, tasks

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import jobrunner
-from jobrunner.errors import AlreadyRunning, StoreReplaced, StoreUnavailable, StoreUnsupported
+from jobrunner.core.errors import AlreadyRunning, StoreReplaced, StoreUnavailable, StoreUnsupported
 from jobrunner.store.sqlite import files
 from jobrunner.store.sqlite.files import (
     FileIdentity,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobrunner.model import Enqueue, Enqueued, chained
+from jobrunner.core.model import Enqueue, Enqueued, chained
 from jobrunner.store.sqlite import migrate
 from jobrunner.store.sqlite.inserts import insert_all
 from tests.factories import HOUR, MINUTE, NOW, new

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner.clock import now_us
-from jobrunner.errors import StoreUnsupported
+from jobrunner.core.clock import now_us
+from jobrunner.core.errors import StoreUnsupported
 from jobrunner.store.sqlite import SqliteStore, kernel
 
 HERE, ELSEWHERE = "here", "elsewhere"

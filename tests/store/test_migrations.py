@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner.errors import StoreBusy
-from jobrunner.model import Filter
+from jobrunner.core.errors import StoreBusy
+from jobrunner.core.model import Filter
 from jobrunner.store.sqlite import SqliteStore, migrate, turns
 from jobrunner.store.sqlite.place import make_folder
 from tests import scripts

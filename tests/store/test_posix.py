@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import jobrunner
-from jobrunner.errors import StoreBusy, StoreUnavailable
+from jobrunner.core.errors import StoreBusy, StoreUnavailable
 from jobrunner.store.sqlite import posix
 from jobrunner.store.sqlite.posix import (
     TakenLock,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner.errors import StoreUnavailable
-from jobrunner.model import Filter, QueueStats, chained
+from jobrunner.core.errors import StoreUnavailable
+from jobrunner.core.model import Filter, QueueStats, chained
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore, copy, readers, reads, upkeep, walks
 from jobrunner.store.sqlite.readers import Readers

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobRunner
-from jobrunner.errors import StoreFull, StoreUnavailable
+from jobrunner.core.errors import StoreFull, StoreUnavailable
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.place import folder_of
 from tests import scripts

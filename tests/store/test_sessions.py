@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session as AlchemySession
 from sqlalchemy.pool import NullPool
 
-from jobrunner.errors import InvalidSession, StoreBusy, StoreUnavailable
-from jobrunner.model import Filter
+from jobrunner.core.errors import InvalidSession, StoreBusy, StoreUnavailable
+from jobrunner.core.model import Filter
 from jobrunner.sqlalchemy import attach
 from jobrunner.store.sqlite import SqliteStore
 from tests.engine import soon

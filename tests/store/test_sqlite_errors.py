@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobrunner.errors import (
+from jobrunner.core.errors import (
     NotADatabase,
     StoreBusy,
     StoreCorrupt,
@@ -22,7 +22,7 @@ from jobrunner.errors import (
     StoreUnavailable,
     StoreUnusable,
 )
-from jobrunner.model import Filter, Outcome
+from jobrunner.core.model import Filter, Outcome
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore, connection, migrate, turns
 from jobrunner.store.sqlite.connection import Connection, as_ours, transact

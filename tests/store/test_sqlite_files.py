@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner.model import Enqueued
+from jobrunner.core.model import Enqueued
 from jobrunner.store.protocol import Recovered
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore, posix

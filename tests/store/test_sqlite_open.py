@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner.errors import (
+from jobrunner.core.errors import (
     AlreadyRunning,
     ConfigurationError,
     NotADatabase,

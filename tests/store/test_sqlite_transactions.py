@@ -11,8 +11,8 @@ from pathlib import Path
 import aiosqlite
 import pytest
 
-from jobrunner.errors import StoreUnavailable
-from jobrunner.model import Enqueued, Filter
+from jobrunner.core.errors import StoreUnavailable
+from jobrunner.core.model import Enqueued, Filter
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore, reads
 from jobrunner.store.sqlite.connection import Connection

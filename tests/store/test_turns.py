@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner.errors import StoreBusy
+from jobrunner.core.errors import StoreBusy
 from jobrunner.store.sqlite import gate, turns
 from jobrunner.store.sqlite.gate import Gate
 from jobrunner.store.sqlite.turns import Turns

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from jobrunner.model import Enqueue, Filter, JobRow
+from jobrunner.core.model import Enqueue, Filter, JobRow
 from jobrunner.store.protocol import Page
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore, readers, reads, walks

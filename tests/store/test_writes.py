@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner.model import Claimed, Succeeded, Write
+from jobrunner.core.model import Claimed, Succeeded, Write
 from jobrunner.store.sqlite import SqliteStore
 from tests.factories import claim, ended, enqueue, new, settle
 

@@ -17,7 +17,7 @@ from jobrunner import (
     Snooze,
 )
 from jobrunner.attempt import Attempt
-from jobrunner.model import Claimed
+from jobrunner.core.model import Claimed
 from tests.children import hold, tasks
 from tests.engine import (
     Gate,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobRunner
-from jobrunner.clock import now_us
+from jobrunner.core.clock import now_us
 from jobrunner.store.protocol import Recovered
 from jobrunner.store.sqlite import SqliteStore
 from tests.engine import store_of, worker_of

@@ -16,9 +16,9 @@ import pytest
 
 from jobrunner import Job, JobCancelled, JobDead, JobRunner, ResultTimeout, StoreOutcomeUnknown
 from jobrunner.attempt import Wait
+from jobrunner.core.model import Claimed, JobRow
+from jobrunner.core.wait_graph import Held, Still, Told
 from jobrunner.deadlock import Deadlocks
-from jobrunner.model import Claimed, JobRow
-from jobrunner.standstill import Held, Still, Told
 from jobrunner.store.protocol import Store
 from tests.children import echo, hold, parent_of, runner
 from tests.engine import history, soon, stop_between_writes, store_of, stored, worker_of

@@ -9,7 +9,7 @@ import pytest
 from tenacity import wait_none
 
 from jobrunner import JobRunner, StoreBusy
-from jobrunner.logs import WHOLE, repeats
+from jobrunner.core.logs import WHOLE, repeats
 from tests.engine import committer_of, next_round, soon, store_of, worker_of
 
 

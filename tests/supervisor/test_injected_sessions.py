@@ -15,7 +15,7 @@ from jobrunner import (
     JobContext,
     JobQueue,
 )
-from jobrunner.logs import WHOLE
+from jobrunner.core.logs import WHOLE
 from tests.engine import Gate, on_writer, soon, supervisor_of
 from tests.scripts import run
 from tests.supervisor.site import Site, ended, until_idle

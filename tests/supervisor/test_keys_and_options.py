@@ -17,7 +17,7 @@ from jobrunner import (
     KeyTaken,
     UnknownQueue,
 )
-from jobrunner.clock import utcnow
+from jobrunner.core.clock import utcnow
 from tests.engine import Gate, Heard, history, next_round, soon, stored
 
 NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001 - what is to be refused

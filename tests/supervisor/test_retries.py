@@ -16,7 +16,7 @@ from tenacity import (
 )
 
 from jobrunner import JobContext, JobDead, JobRunner, Retry, Snooze
-from jobrunner.clock import utcnow
+from jobrunner.core.clock import utcnow
 from tests.clocks import MOMENT, freeze
 from tests.engine import PATIENCE_S, Heard, history, next_round, soon, stored, worker_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobrunner import Job, JobRunner
-from jobrunner.clock import SECOND_US
+from jobrunner.core.clock import SECOND_US
 from tests.engine import store_of
 from tests.processes import Child, child
 

@@ -25,8 +25,8 @@ from jobrunner import (
 )
 from jobrunner import ticker as ticker_module
 from jobrunner import worker as worker_module
-from jobrunner.clock import now_us
-from jobrunner.model import ScheduleChange
+from jobrunner.core.clock import now_us
+from jobrunner.core.model import ScheduleChange
 from jobrunner.ticker import Ticker
 from tests.children import tasks
 from tests.clocks import MOMENT, freeze

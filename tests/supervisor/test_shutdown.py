@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobrunner import DeadLetter, JobContext, JobRunner, NotRunning, StoreUnavailable
-from jobrunner.model import Claim
+from jobrunner.core.model import Claim
 from tests.engine import (
     Gate,
     Heard,

@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from jobrunner import JobRunner
-from jobrunner.model import WorkerRow
+from jobrunner.core.model import WorkerRow
 from jobrunner.store.sqlite import members
 from jobrunner.store.sqlite.store import SqliteStore
 from tests.engine import Gate, history, next_round, store_of, supervisor_of, worker_of

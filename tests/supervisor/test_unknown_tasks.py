@@ -10,8 +10,8 @@ import pytest
 from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner import InvalidArguments, Job, JobDead, JobRunner, UnknownTask
-from jobrunner.clock import utcnow
-from jobrunner.logs import WHOLE, repeats
+from jobrunner.core.clock import utcnow
+from jobrunner.core.logs import WHOLE, repeats
 from jobrunner.store.sqlite import members
 from tests.engine import next_round, worker_of
 from tests.factories import worker_row

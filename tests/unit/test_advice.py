@@ -22,9 +22,10 @@ import tenacity
 import jobrunner
 import jobrunner.fastapi
 import jobrunner.sqlalchemy
-from jobrunner import InvalidOptions, Job, JobContext, JobRunner, foreign
+from jobrunner import InvalidOptions, Job, JobContext, JobRunner
 from jobrunner.cli.commands import commands
 from jobrunner.committer import ROWS_PER_CALL
+from jobrunner.core import hints
 from jobrunner.declaration import Words
 from jobrunner.retry import _EXAMPLES
 from jobrunner.routing import TaskRouter
@@ -187,7 +188,7 @@ def _resolves(value: object, chain: str) -> bool:
 
 
 def _tables() -> Iterator[str]:
-    for name, table in vars(foreign).items():
+    for name, table in vars(hints).items():
         if name.startswith("_") and isinstance(table, dict):
             yield from (_filled(text) for text in table.values() if isinstance(text, str))
 
@@ -212,7 +213,7 @@ def test_options_that_answers_to_foreign_words_name_exist() -> None:
         Job.result, tenacity.wait_exponential_jitter, fastapi.FastAPI,
     ) | get_type_hints(Words).keys() | {"days", "weeks"}  # fmt: skip
     named = {name for text in _tables() for name in re.findall(r"\b(\w+)=", text)}
-    named |= {text.partition("=")[0] for text in foreign._JOB_OPTIONS}
+    named |= {text.partition("=")[0] for text in hints._JOB_OPTIONS}
     assert {"max_attempts", "run_at", "misfire", "queues", "every"} <= named
     assert named - ours - {HOLE} == set()
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, computed_field
 
 from jobrunner.codec import MAX_ARGS_BYTES, MAX_RESULT_BYTES, ArgsCodec, ResultCodec
-from jobrunner.errors import InvalidArguments, InvalidTask, ResultNotStored
+from jobrunner.core.errors import InvalidArguments, InvalidTask, ResultNotStored
 
 
 class User(BaseModel):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobrunner.committer import BYTES_PER_ROUND, ROWS_PER_CALL, ROWS_PER_ROUND, Committer
-from jobrunner.errors import (
+from jobrunner.core.errors import (
     InvalidOptions,
     StoreBusy,
     StoreCorrupt,
@@ -18,7 +18,7 @@ from jobrunner.errors import (
     StoreUnavailable,
     StoreUnusable,
 )
-from jobrunner.model import Claim, Claimed, Enqueue, Enqueued, Filter
+from jobrunner.core.model import Claim, Claimed, Enqueue, Enqueued, Filter
 from jobrunner.store.round import Round, Written
 from tests.factories import (
     NOW,

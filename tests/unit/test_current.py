@@ -9,8 +9,8 @@ import pytest
 
 from jobrunner import current
 from jobrunner.call import Call
-from jobrunner.errors import AmbiguousRunner, InvalidArguments, NotRunning
-from jobrunner.job import Job
+from jobrunner.core.errors import AmbiguousRunner, InvalidArguments, NotRunning
+from jobrunner.core.job import Job
 from jobrunner.routing import TaskRouter
 
 R = TypeVar("R")

@@ -14,8 +14,8 @@ from jobrunner import (
     TaskRouter,
     UnknownQueue,
 )
+from jobrunner.core.model import Definition, ScheduleChange, ScheduleRow, Timing
 from jobrunner.declaration import reconcile
-from jobrunner.model import Definition, ScheduleChange, ScheduleRow, Timing
 from jobrunner.task import AsyncTask, CtxSyncTask
 from tests.factories import DAY, HOUR, MINUTE, NOW
 

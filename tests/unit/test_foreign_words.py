@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from jobrunner import Job, JobContext, JobRunner, Retry, Snooze, foreign
-from jobrunner.clock import EPOCH
+from jobrunner import Job, JobContext, JobRunner, Retry, Snooze
+from jobrunner.core import hints
+from jobrunner.core.clock import EPOCH
 from jobrunner.declaration import Words
 from jobrunner.routing import TaskRouter
 
@@ -139,13 +140,13 @@ def test_task_with_an_attribute_of_nobodys_is_a_plain_attribute_error() -> None:
     ],
 )
 def test_queue_with_a_foreign_verb_gives_the_line_to_write(attribute: str, line: str) -> None:
-    advice = foreign.queue_attribute("jobs", attribute)
+    advice = hints.queue_attribute("jobs", attribute)
     assert advice is not None
     assert advice.endswith(line)
 
 
 def test_queue_with_an_attribute_of_nobodys_has_no_advice() -> None:
-    assert foreign.queue_attribute("jobs", "colour") is None
+    assert hints.queue_attribute("jobs", "colour") is None
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_runner_with_a_foreign_word_names_ours(word: str, line: str) -> None:
 
 def test_options_of_a_runner_are_those_that_are_told() -> None:
     options = list(inspect.signature(JobRunner).parameters)
-    assert options == ["store", *foreign.RUNNER_OPTIONS, "foreign"]
+    assert options == ["store", *hints.RUNNER_OPTIONS, "foreign"]
 
 
 @pytest.mark.parametrize(
@@ -260,11 +261,11 @@ def test_steering_with_a_foreign_word_names_ours(
 
 
 def test_no_foreign_word_is_one_of_ours() -> None:
-    ours = {*foreign.JOB_OPTIONS, *foreign.TASK_OPTIONS}
-    assert not ours & foreign._INSTEAD.keys()
-    assert not foreign._TASK_ATTRIBUTES.keys() & set(dir(send_mail))
-    assert not foreign._RUNNER_ATTRIBUTES.keys() & set(dir(JobRunner))
-    assert not foreign._JOB_ATTRIBUTES.keys() & set(dir(Job))
-    assert not foreign._CONTEXT_ATTRIBUTES.keys() & set(dir(JobContext))
-    assert not foreign._RUNNER_OPTIONS.keys() & set(foreign.RUNNER_OPTIONS)
-    assert not foreign._SCHEDULE_WORDS.keys() & Words.__annotations__.keys()
+    ours = {*hints.JOB_OPTIONS, *hints.TASK_OPTIONS}
+    assert not ours & hints._INSTEAD.keys()
+    assert not hints._TASK_ATTRIBUTES.keys() & set(dir(send_mail))
+    assert not hints._RUNNER_ATTRIBUTES.keys() & set(dir(JobRunner))
+    assert not hints._JOB_ATTRIBUTES.keys() & set(dir(Job))
+    assert not hints._CONTEXT_ATTRIBUTES.keys() & set(dir(JobContext))
+    assert not hints._RUNNER_OPTIONS.keys() & set(hints.RUNNER_OPTIONS)
+    assert not hints._SCHEDULE_WORDS.keys() & Words.__annotations__.keys()

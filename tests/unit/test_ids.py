@@ -4,8 +4,8 @@ import subprocess
 import sys
 from uuid import RFC_4122, UUID
 
-from jobrunner.clock import to_us, utcnow
-from jobrunner.ids import new_id
+from jobrunner.core.clock import to_us, utcnow
+from jobrunner.core.ids import new_id
 
 NOW = to_us(utcnow())
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from jobrunner import Job
-from jobrunner.clock import from_us
-from jobrunner.errors import NotRunning
-from jobrunner.job import fresh_job
-from jobrunner.model import Enqueued
+from jobrunner.core.clock import from_us
+from jobrunner.core.errors import NotRunning
+from jobrunner.core.job import fresh_job
+from jobrunner.core.model import Enqueued
 
 STORED = Enqueued(
     "id", True, "work", "mail", "scheduled", 1_000_000, 2_000_000, 0, "chain", "after"

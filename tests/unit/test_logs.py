@@ -15,9 +15,9 @@ import pytest
 from freezegun.api import FrozenDateTimeFactory
 
 import jobrunner
-from jobrunner.clock import now_us
-from jobrunner.escape import escaped, escaped_json
-from jobrunner.logs import MOST_KINDS, WHOLE, LineFormatter, Log, Repeats, log_of, repeats
+from jobrunner.core.clock import now_us
+from jobrunner.core.escape import escaped, escaped_json
+from jobrunner.core.logs import MOST_KINDS, WHOLE, LineFormatter, Log, Repeats, log_of, repeats
 
 CONTROLS = "".join(
     map(

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from jobrunner.call import MAX_KEY_CHARS, MAX_TAG_CHARS, NO_OPTIONS, Call, Options
-from jobrunner.clock import MAX_US, from_us, to_us
-from jobrunner.errors import InvalidOptions
-from jobrunner.model import Enqueue
+from jobrunner.core.clock import MAX_US, from_us, to_us
+from jobrunner.core.errors import InvalidOptions
+from jobrunner.core.model import Enqueue
+from jobrunner.core.units import MAX_DURATION_US, UNSET, duration_us, instant_us
 from jobrunner.routing import TaskRouter
-from jobrunner.spec import MAX_DURATION_US, UNSET, duration_us, instant_us
 from jobrunner.task import Task
 
 S = 1_000_000

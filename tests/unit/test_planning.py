@@ -4,7 +4,7 @@ import pytest
 
 from jobrunner import InvalidSchedule, JobRunner
 from jobrunner.call import Options
-from jobrunner.model import Definition, Misfire, ScheduleRow, Timing
+from jobrunner.core.model import Definition, Misfire, ScheduleRow, Timing
 from jobrunner.planning import (
     MOST_COUNTED,
     Plan,

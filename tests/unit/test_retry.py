@@ -15,7 +15,7 @@ import pytest
 import tenacity
 from tenacity import RetryCallState
 
-from jobrunner.errors import InvalidTask, Retry
+from jobrunner.core.errors import InvalidTask, Retry
 from jobrunner.retry import DEFAULT_MAX_ATTEMPTS, MAX_DELAY_US, RetryPolicy, Verdict
 
 S = 1_000_000

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from jobrunner.standstill import Held, chosen, full, standing
+from jobrunner.core.wait_graph import Held, chosen, full, standing
 
 A, B, C = 1, 2, 3
 

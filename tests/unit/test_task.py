@@ -13,11 +13,11 @@ from fastapi import Body, Depends, Request, Security
 from pydantic import BaseModel, Field
 
 from jobrunner.context import JobContext
-from jobrunner.errors import DuplicateTask, InvalidArguments, InvalidTask
-from jobrunner.model import Claimed
+from jobrunner.core.errors import DuplicateTask, InvalidArguments, InvalidTask
+from jobrunner.core.model import Claimed
+from jobrunner.core.units import MAX_DURATION_US
 from jobrunner.retry import DEFAULT_MAX_ATTEMPTS
 from jobrunner.routing import TaskRouter
-from jobrunner.spec import MAX_DURATION_US
 from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask
 
 if TYPE_CHECKING:

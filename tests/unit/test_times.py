@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, field_serializer
 
 from jobrunner.call import Options
 from jobrunner.codec import ArgsCodec, ResultCodec
-from jobrunner.errors import InvalidArguments, ResultNotStored
+from jobrunner.core.errors import InvalidArguments, ResultNotStored
 from jobrunner.paging import filter_of
 from jobrunner.schedule import Once
 

@@ -28,7 +28,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from jobrunner.codec import ArgsCodec, ResultCodec
-from jobrunner.errors import InvalidArguments
+from jobrunner.core.errors import InvalidArguments
 
 T = TypeVar("T")
 

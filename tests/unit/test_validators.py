@@ -27,7 +27,7 @@ from typing_extensions import TypedDict
 
 from jobrunner import JobRunner
 from jobrunner.codec import ArgsCodec, ResultCodec
-from jobrunner.errors import InvalidArguments, InvalidTask, ResultNotStored
+from jobrunner.core.errors import InvalidArguments, InvalidTask, ResultNotStored
 
 
 class Due(BaseModel):

@@ -11,7 +11,7 @@ import pytest
 from fastapi import Depends
 
 from jobrunner import Injected, InvalidArguments, InvalidTask, JobContext, JobRunner, TaskRouter
-from jobrunner.errors import DuplicateTask
+from jobrunner.core.errors import DuplicateTask
 
 HERE = Path(__file__).name
 

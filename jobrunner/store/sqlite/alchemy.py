@@ -20,9 +20,9 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 from sqlalchemy.pool import PoolProxiedConnection
 
-from jobrunner.errors import InvalidSession
-from jobrunner.model import Enqueue, Enqueued, Outcome
-from jobrunner.shield import to_the_end
+from jobrunner.core.errors import InvalidSession
+from jobrunner.core.model import Enqueue, Enqueued, Outcome
+from jobrunner.core.shield import to_the_end
 from jobrunner.store.sqlite import joined
 from jobrunner.store.sqlite.attached import ATTACH, ATTACHED, Attachment, engines
 from jobrunner.store.sqlite.bare import (

@@ -12,7 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
-from jobrunner.errors import ConfigurationError
+from jobrunner.core.errors import ConfigurationError
 from jobrunner.store.sqlite import joined
 from jobrunner.store.sqlite.begun import Begun, note
 from jobrunner.store.sqlite.files import FileIdentity

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import aiosqlite
 
-from jobrunner.errors import InvalidSession, StoreBusy
-from jobrunner.model import Enqueue, Enqueued, Outcome
-from jobrunner.shield import to_the_end
+from jobrunner.core.errors import InvalidSession, StoreBusy
+from jobrunner.core.model import Enqueue, Enqueued, Outcome
+from jobrunner.core.shield import to_the_end
 from jobrunner.store.sqlite import joined
 from jobrunner.store.sqlite.connection import raise_as_ours
 from jobrunner.store.sqlite.files import FileIdentity

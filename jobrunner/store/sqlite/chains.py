@@ -8,7 +8,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from jobrunner.model import State
+from jobrunner.core.model import State
 from jobrunner.store.sqlite.statements import CANCEL_REST, LET_GO
 
 

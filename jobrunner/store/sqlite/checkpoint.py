@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from jobrunner.errors import StoreError
-from jobrunner.logs import log_of
+from jobrunner.core.errors import StoreError
+from jobrunner.core.logs import log_of
 from jobrunner.store.sqlite.posix import WorkerLock
 
 logger = log_of("jobrunner")

@@ -12,7 +12,7 @@ from heapq import nsmallest
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from jobrunner.model import Claim, Claimed, Enqueue
+from jobrunner.core.model import Claim, Claimed, Enqueue
 from jobrunner.store.sqlite.statements import (
     FIRST_IN_ORDER,
     FIRST_OF_TASKS,

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 
-from jobrunner.model import JobRow
+from jobrunner.core.model import JobRow
 from jobrunner.store.sqlite import chains, reads
 from jobrunner.store.sqlite.statements import CANCEL_REQUESTS
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import aiosqlite
 
-from jobrunner.errors import (
+from jobrunner.core.errors import (
     NotADatabase,
     StoreBusy,
     StoreCorrupt,

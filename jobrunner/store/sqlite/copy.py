@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from jobrunner.errors import StoreCorrupt, StoreUnavailable
+from jobrunner.core.errors import StoreCorrupt, StoreUnavailable
 
 PAGES_PER_STEP: Final = 2_000
 """Of 4 KiB: a step is some ten milliseconds, after which the progress is told."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 from urllib.parse import quote
 
-from jobrunner.clock import SECOND_US, from_us
-from jobrunner.errors import (
+from jobrunner.core.clock import SECOND_US, from_us
+from jobrunner.core.errors import (
     NotADatabase,
     SchemaTooNew,
     StoreBusy,

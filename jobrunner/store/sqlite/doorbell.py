@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
-from jobrunner.logs import log_of
+from jobrunner.core.logs import log_of
 
 logger = log_of("jobrunner")
 

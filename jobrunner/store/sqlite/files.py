@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Final, Self
 
-from jobrunner.errors import AlreadyRunning, StoreReplaced, StoreUnavailable, StoreUnsupported
+from jobrunner.core.errors import AlreadyRunning, StoreReplaced, StoreUnavailable, StoreUnsupported
 
 _Inode = tuple[int, int]
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Final
 
-from jobrunner.clock import now_s
+from jobrunner.core.clock import now_s
 
 SLOW_S: Final = 0.25
 """A task that holds the gate for longer is named in the log: nobody else writes meanwhile."""

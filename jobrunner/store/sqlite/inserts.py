@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
-from jobrunner.model import Enqueue, Enqueued, State
+from jobrunner.core.model import Enqueue, Enqueued, State
 from jobrunner.store.sqlite.many import Many
 from jobrunner.store.sqlite.statements import FIND_BY_KEY, KEY_IS_TAKEN, NEWEST
 

@@ -8,8 +8,8 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-from jobrunner.errors import InvalidSession, StoreUnavailable
-from jobrunner.model import Enqueue, Enqueued, Outcome
+from jobrunner.core.errors import InvalidSession, StoreUnavailable
+from jobrunner.core.model import Enqueue, Enqueued, Outcome
 from jobrunner.store.sqlite.files import FileIdentity
 from jobrunner.store.sqlite.inserts import ROW_ERRORS, insert_all
 from jobrunner.store.sqlite.settling import Notes, Settling

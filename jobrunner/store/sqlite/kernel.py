@@ -10,8 +10,8 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from jobrunner.clock import SECOND_US, now_us
-from jobrunner.errors import StoreUnsupported
+from jobrunner.core.clock import SECOND_US, now_us
+from jobrunner.core.errors import StoreUnsupported
 from jobrunner.store.sqlite import posix
 from jobrunner.store.sqlite.writer import Writer
 

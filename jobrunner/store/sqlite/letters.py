@@ -5,8 +5,8 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from jobrunner.errors import AlreadyReplayed, JobNotFound, KeyTaken
-from jobrunner.model import DeadReason, Enqueue, Enqueued, Filter
+from jobrunner.core.errors import AlreadyReplayed, JobNotFound, KeyTaken
+from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter
 from jobrunner.store.protocol import Replayed, Slice
 from jobrunner.store.sqlite import chains, reads, walks
 from jobrunner.store.sqlite.inserts import insert_queued

@@ -5,8 +5,8 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from jobrunner.model import LOST_LIMIT, WorkerRow
-from jobrunner.standstill import Held, Still, Told
+from jobrunner.core.model import LOST_LIMIT, WorkerRow
+from jobrunner.core.wait_graph import Held, Still, Told
 from jobrunner.store.sqlite import chains
 from jobrunner.store.sqlite.statements import BURY_RUNNING, KEEP_ATTEMPT, REMOVE
 

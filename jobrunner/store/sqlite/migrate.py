@@ -13,8 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
-from jobrunner.errors import SchemaTooNew, StoreBusy, StoreCorrupt
-from jobrunner.logs import log_of
+from jobrunner.core.errors import SchemaTooNew, StoreBusy, StoreCorrupt
+from jobrunner.core.logs import log_of
 from jobrunner.store.sqlite.connection import Connection
 from jobrunner.store.sqlite.writer import Writer
 

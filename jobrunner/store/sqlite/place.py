@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from jobrunner.errors import ConfigurationError, StoreUnavailable, StoreUnsupported
-from jobrunner.logs import log_of
+from jobrunner.core.errors import ConfigurationError, StoreUnavailable, StoreUnsupported
+from jobrunner.core.logs import log_of
 from jobrunner.store.sqlite.files import container_layer, network_file_system
 from jobrunner.store.sqlite.posix import give_away
 

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
 
-from jobrunner.clock import now_s
-from jobrunner.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
+from jobrunner.core.clock import now_s
+from jobrunner.core.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
 
 _NEW_FILE_PATIENCE_S: Final = 5.0
 """How long a new worker waits for a recoverer that is just looking into its new lock file."""

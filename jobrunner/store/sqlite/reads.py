@@ -5,8 +5,8 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from jobrunner.clock import now_s
-from jobrunner.model import AttemptRow, Filter, JobRow, QueueStats, State
+from jobrunner.core.clock import now_s
+from jobrunner.core.model import AttemptRow, Filter, JobRow, QueueStats, State
 from jobrunner.store.sqlite import walks
 from jobrunner.store.sqlite.codes import primary_code
 from jobrunner.store.sqlite.statements import WAITING_TASKS

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from jobrunner.clock import SECOND_US
+from jobrunner.core.clock import SECOND_US
 from jobrunner.store.protocol import Recovered
 from jobrunner.store.sqlite import members, posix
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
 
-from jobrunner.errors import StoreError, StoreUnavailable
-from jobrunner.model import (
+from jobrunner.core.errors import StoreError, StoreUnavailable
+from jobrunner.core.model import (
     Enqueue,
     Enqueued,
     Fire,

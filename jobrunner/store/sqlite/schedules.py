@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jobrunner.model import (
+from jobrunner.core.model import (
     Definition,
     Enqueue,
     Enqueued,

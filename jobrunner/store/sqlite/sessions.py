@@ -5,7 +5,7 @@ import sys
 
 import aiosqlite
 
-from jobrunner.errors import InvalidSession
+from jobrunner.core.errors import InvalidSession
 from jobrunner.store.protocol import Session
 from jobrunner.store.sqlite.bare import AiosqliteSession, Home, SqliteSession
 

@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from jobrunner.errors import InvalidWrite
-from jobrunner.model import (
+from jobrunner.core.errors import InvalidWrite
+from jobrunner.core.model import (
     RESULT_PENDING,
     Cancelled,
     Dead,

@@ -13,11 +13,10 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jobrunner.errors import InsideTransaction, StoreFull, StoreReplaced, StoreUnavailable
-from jobrunner.forked import generation, refuse_forked
-from jobrunner.inside import name_of, refuse_inside
-from jobrunner.logs import log_of
-from jobrunner.model import (
+from jobrunner.core.errors import InsideTransaction, StoreFull, StoreReplaced, StoreUnavailable
+from jobrunner.core.forked import generation, refuse_forked
+from jobrunner.core.logs import log_of
+from jobrunner.core.model import (
     AttemptRow,
     DeadReason,
     Enqueue,
@@ -30,7 +29,8 @@ from jobrunner.model import (
     TickRow,
     WorkerRow,
 )
-from jobrunner.standstill import Still, Told
+from jobrunner.core.wait_graph import Still, Told
+from jobrunner.inside import name_of, refuse_inside
 from jobrunner.store.protocol import Page, Recovered, Replayed, Session, Slice
 from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite import (

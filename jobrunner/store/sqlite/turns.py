@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from jobrunner.errors import StoreBusy
-from jobrunner.logs import log_of
+from jobrunner.core.errors import StoreBusy
+from jobrunner.core.logs import log_of
 from jobrunner.store.sqlite.gate import SLOW_S, Gate
 from jobrunner.store.sqlite.posix import Turnstile
 

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from jobrunner.clock import now_s
+from jobrunner.core.clock import now_s
 from jobrunner.store.sqlite import walks
 from jobrunner.store.sqlite.statements import FINISHED
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Final, NamedTuple
 
-from jobrunner.clock import now_s
+from jobrunner.core.clock import now_s
 
 STEP_S: Final = 0.01
 """How long a step takes: so long other reads on the connection wait, and other writers if it holds the write lock."""

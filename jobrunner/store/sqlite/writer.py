@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from jobrunner.errors import StoreBusy
+from jobrunner.core.errors import StoreBusy
 from jobrunner.store.sqlite.checkpoint import checkpoint
 from jobrunner.store.sqlite.connection import Connection, keep_log, make_room_in_log, transact
 from jobrunner.store.sqlite.turns import Turns

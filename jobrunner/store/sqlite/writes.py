@@ -10,10 +10,10 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from jobrunner.clock import now_s
-from jobrunner.errors import InvalidWrite, TimedOut
+from jobrunner.core.clock import now_s
+from jobrunner.core.errors import InvalidWrite, TimedOut
+from jobrunner.core.model import Write
 from jobrunner.inside import in_write
-from jobrunner.model import Write
 from jobrunner.store.sqlite.codes import primary_code
 
 BUDGET_S: Final = 0.25

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import core_schema
 
-from jobrunner.clock import from_us
-from jobrunner.errors import JobRunnerError, NotRunning
-from jobrunner.exports import exported
-from jobrunner.foreign import job_attribute
-from jobrunner.model import AttemptOutcome, AttemptRow, DeadReason, Enqueued, JobRow, State
+from jobrunner.core.clock import from_us
+from jobrunner.core.errors import JobRunnerError, NotRunning
+from jobrunner.core.exports import exported
+from jobrunner.core.hints import job_attribute
+from jobrunner.core.model import AttemptOutcome, AttemptRow, DeadReason, Enqueued, JobRow, State
 
 R_co = TypeVar("R_co", covariant=True)
 

@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Final
 
-from jobrunner.clock import SECOND_US, now_us
-from jobrunner.escape import escaped
+from jobrunner.core.clock import SECOND_US, now_us
+from jobrunner.core.escape import escaped
 
 WHOLE: Final = 10
 """Lines alike that are written whole in a window; more are a flood."""

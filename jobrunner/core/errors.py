@@ -54,7 +54,7 @@
 
 from datetime import datetime, timedelta
 
-from jobrunner.exports import exported
+from jobrunner.core.exports import exported
 
 
 @exported

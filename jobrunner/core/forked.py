@@ -6,7 +6,7 @@ locks stay with the parent, and SQLite's connections must not be used on both si
 
 import os
 
-from jobrunner.errors import NotRunning
+from jobrunner.core.errors import NotRunning
 
 _generation = 0
 """How often this process and its parents were forked.

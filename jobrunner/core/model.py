@@ -21,7 +21,7 @@ from contextvars import Context
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
-from jobrunner.standstill import Told
+from jobrunner.core.wait_graph import Told
 
 State = Literal[
     "scheduled", "queued", "running", "blocked", "succeeded", "cancelled", "expired", "dead"
