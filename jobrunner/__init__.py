@@ -8,8 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jobrunner.call import Call
-    from jobrunner.context import JobContext
     from jobrunner.core.errors import (
         AlreadyReplayed,
         AlreadyRunning,
@@ -64,14 +62,16 @@ if TYPE_CHECKING:
     from jobrunner.core.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInfo
     from jobrunner.core.version import __version__
     from jobrunner.dead_letters import DeadLetterPage, DeadLetters
-    from jobrunner.injection import Injected
     from jobrunner.queue import JobPage, JobQueue
-    from jobrunner.routing import TaskRouter
     from jobrunner.runner import JobRunner
-    from jobrunner.schedule import Cron, Every
     from jobrunner.schedules import Schedule, Schedules, ScheduleTick
     from jobrunner.sync import SyncQueue
-    from jobrunner.task import Task
+    from jobrunner.tasks.call import Call
+    from jobrunner.tasks.context import JobContext
+    from jobrunner.tasks.dependencies import Injected
+    from jobrunner.tasks.recurrence import Cron, Every
+    from jobrunner.tasks.router import TaskRouter
+    from jobrunner.tasks.task import Task
 
 __all__ = [
     "AlreadyReplayed",
@@ -149,8 +149,8 @@ __all__ = [
 ]
 
 _NAMES = {
-    "jobrunner.call": "Call",
-    "jobrunner.context": "JobContext",
+    "jobrunner.tasks.call": "Call",
+    "jobrunner.tasks.context": "JobContext",
     "jobrunner.dead_letters": "DeadLetterPage DeadLetters",
     "jobrunner.core.errors": """
         AlreadyReplayed AlreadyRunning AmbiguousRunner Bury ConfigurationError Conflict Deadlock
@@ -161,15 +161,15 @@ _NAMES = {
         StoreCorrupt StoreError StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable
         StoreUnsupported StoreUnusable TimedOut UnknownQueue UnknownTask WrongThread
     """,
-    "jobrunner.injection": "Injected",
+    "jobrunner.tasks.dependencies": "Injected",
     "jobrunner.core.job": "Attempt DeadLetter Health Job QueueInfo WorkerInfo",
     "jobrunner.queue": "JobPage JobQueue",
-    "jobrunner.routing": "TaskRouter",
+    "jobrunner.tasks.router": "TaskRouter",
     "jobrunner.runner": "JobRunner",
-    "jobrunner.schedule": "Cron Every",
+    "jobrunner.tasks.recurrence": "Cron Every",
     "jobrunner.schedules": "Schedule ScheduleTick Schedules",
     "jobrunner.sync": "SyncQueue",
-    "jobrunner.task": "Task",
+    "jobrunner.tasks.task": "Task",
     "jobrunner.core.version": "__version__",
 }
 """The public names by their module; a test compares them with the imports above, which are for type checkers."""

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
-from jobrunner.context import JobContext
 from jobrunner.core.errors import ConfigurationError
+from jobrunner.tasks.context import JobContext
 
 AroundAttempt = Callable[[JobContext], AsyncIterator[None] | AbstractAsyncContextManager[Any]]
 """An ``async def`` with one ``yield``, or a function that gives an async context manager."""

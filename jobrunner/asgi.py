@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from jobrunner.core.errors import AlreadyRunning
-from jobrunner.current import running
 from jobrunner.queue import JobQueue
+from jobrunner.tasks.current_queue import running
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -7,13 +7,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from jobrunner.context import JobContext
 from jobrunner.core.clock import SECOND_US, now_us
 from jobrunner.core.errors import TimedOut
 from jobrunner.core.model import Cancelled, Claimed, Ended, Enqueue, JobRow, Outcome, Released
 from jobrunner.endings import failed
 from jobrunner.resolution import Resolved
-from jobrunner.spec import TaskSpec
+from jobrunner.tasks.context import JobContext
+from jobrunner.tasks.spec import TaskSpec
 
 StopReason = Literal["timeout", "cancel", "shutdown"]
 

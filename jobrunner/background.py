@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
-from jobrunner.call import Call
 from jobrunner.core.errors import InvalidOptions, JobRunnerError, UnknownTask
 from jobrunner.core.logs import log_of
 from jobrunner.core.model import Enqueue, chained
-from jobrunner.task import Task, session_of
+from jobrunner.tasks.call import Call
+from jobrunner.tasks.task import Task, session_of
 
 logger = log_of("jobrunner")
 

@@ -13,9 +13,9 @@ from jobrunner.core.ids import new_id
 from jobrunner.core.job import DeadLetter, Job, history_of
 from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter, JobRow
 from jobrunner.paging import checked_id, checked_limit, filter_of, read_cursor, write_cursor
-from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store
-from jobrunner.task import Task
+from jobrunner.tasks.spec import TaskSpec
+from jobrunner.tasks.task import Task
 
 REPLAYED_PER_SLICE: Final = 500
 COUNT_CAP: Final = 1_000_000

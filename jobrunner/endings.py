@@ -24,7 +24,7 @@ from jobrunner.core.model import (
 )
 from jobrunner.core.units import duration_us, instant_us
 from jobrunner.resolution import Resolved
-from jobrunner.spec import TaskSpec
+from jobrunner.tasks.spec import TaskSpec
 from jobrunner.threads import Threads
 
 logger = log_of("jobrunner")

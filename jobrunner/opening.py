@@ -12,18 +12,18 @@ from jobrunner.committer import Committer
 from jobrunner.core.errors import ConfigurationError, InvalidSchedule, InvalidTask
 from jobrunner.core.model import Definition
 from jobrunner.core.shield import to_the_end
-from jobrunner.declaration import Declaration
 from jobrunner.events import Events
 from jobrunner.grace import Grace
-from jobrunner.injection import Dependency, dependency_of
 from jobrunner.queue import JobQueue
 from jobrunner.resolution import Surroundings
 from jobrunner.schedules import queues_of
 from jobrunner.settings import Settings, checked_queues, unknown_queue
-from jobrunner.spec import TaskSpec
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.place import warn_of_layer
-from jobrunner.task import Task
+from jobrunner.tasks.dependencies import Dependency, dependency_of
+from jobrunner.tasks.schedule_options import Declaration
+from jobrunner.tasks.spec import TaskSpec
+from jobrunner.tasks.task import Task
 from jobrunner.worker import Worker
 
 

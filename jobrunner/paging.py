@@ -6,7 +6,7 @@ from typing import Any, Final, get_args
 from jobrunner.core.errors import InvalidCursor, InvalidOptions, JobNotFound
 from jobrunner.core.model import DeadReason, Filter, State
 from jobrunner.core.units import instant_us
-from jobrunner.task import Task
+from jobrunner.tasks.task import Task
 
 MOST_ROWS: Final = 1_000
 CURSOR_DIGITS: Final = 18

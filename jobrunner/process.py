@@ -12,9 +12,10 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
-from jobrunner import current, signals
+from jobrunner import signals
 from jobrunner.core.errors import NotRunning
 from jobrunner.queue import JobQueue
+from jobrunner.tasks import current_queue
 
 
 class Orders(NamedTuple):
@@ -52,7 +53,7 @@ async def work_until_signal(opened: AbstractAsyncContextManager[Any]) -> None:
 
 
 async def _first_of(signalled: asyncio.Event) -> None:
-    queues = [queue for queue in current.opened if isinstance(queue, JobQueue)]
+    queues = [queue for queue in current_queue.opened if isinstance(queue, JobQueue)]
     if not queues:
         raise NotRunning(
             "the application's lifespan opens no runner; write FastAPI(lifespan=jobs.lifespan), or in a lifespan of"

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from jobrunner.call import Call
 from jobrunner.committer import ROWS_PER_CALL, Committer, Several, too_many
 from jobrunner.core.clock import now_us
 from jobrunner.core.errors import (
@@ -41,9 +40,10 @@ from jobrunner.paging import checked_id, checked_limit, filter_of, read_cursor, 
 from jobrunner.results import end_of, result_in
 from jobrunner.schedules import Schedules
 from jobrunner.settings import unknown_queue
-from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store
-from jobrunner.task import Task
+from jobrunner.tasks.call import Call
+from jobrunner.tasks.spec import TaskSpec
+from jobrunner.tasks.task import Task
 from jobrunner.unawaited import caller
 from jobrunner.worker import Worker
 

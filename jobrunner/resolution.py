@@ -16,9 +16,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from jobrunner.around import Around
-from jobrunner.context import JobContext
 from jobrunner.core.errors import Steering
-from jobrunner.injection import Dependency, belongs_to, label, overriding
+from jobrunner.tasks.context import JobContext
+from jobrunner.tasks.dependencies import Dependency, belongs_to, label, overriding
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a function in a thread of the worker's and gives what it returns."""

@@ -23,11 +23,10 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
-from jobrunner import current, signals, threads
+from jobrunner import signals, threads
 from jobrunner.around import H, read_around
 from jobrunner.asgi import App, placed
 from jobrunner.background import DurableBackgroundTasks
-from jobrunner.call import Call
 from jobrunner.core.errors import (
     AlreadyRunning,
     JobNotFound,
@@ -43,18 +42,20 @@ from jobrunner.core.units import Seconds
 from jobrunner.dead_letters import DeadLetters
 from jobrunner.events import EventName, Events, Hooks
 from jobrunner.grace import Grace
-from jobrunner.injection import supplied
 from jobrunner.opening import Plan, open_parts, schedules_of, session_of_tasks, slots_of
 from jobrunner.process import orders, work_until_signal
 from jobrunner.queue import JobPage, JobQueue
 from jobrunner.resolution import Surroundings
-from jobrunner.routing import TaskRouter
 from jobrunner.schedules import Schedules
 from jobrunner.settings import Durability, Settings
 from jobrunner.store.sqlite import begun
 from jobrunner.store.sqlite.place import path_of
 from jobrunner.sync import SyncQueue, SyncRunner
-from jobrunner.task import Task
+from jobrunner.tasks import current_queue
+from jobrunner.tasks.call import Call
+from jobrunner.tasks.dependencies import supplied
+from jobrunner.tasks.router import TaskRouter
+from jobrunner.tasks.task import Task
 from jobrunner.unawaited import watched
 
 if TYPE_CHECKING:
@@ -238,23 +239,23 @@ class JobRunner(TaskRouter):
         stack.push_async_callback(lambda: to_the_end(events.close(plan.grace)))
         stack.push_async_callback(lambda: to_the_end(worker.stop()))
         # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
-        token = current.running.set(queue)
+        token = current_queue.running.set(queue)
         events.start()
         try:
             with begun.left_behind():
                 await worker.start()
         finally:
-            current.running.reset(token)
+            current_queue.running.reset(token)
 
     @contextmanager
     def _named(self, queue: JobQueue) -> Iterator[None]:
         """Make the queue the runner's, and one of the process's open ones."""
         self._open = queue
-        current.opened.append(queue)
+        current_queue.opened.append(queue)
         try:
             yield
         finally:
-            current.opened.remove(queue)
+            current_queue.opened.remove(queue)
             self._open = None
 
     async def _load(self, event: EventName, id: str) -> object | None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, Unpack
 
-from jobrunner.call import NO_OPTIONS, Options
 from jobrunner.core.clock import from_us, now_us
 from jobrunner.core.errors import (
     DeclaredInCode,
@@ -30,13 +29,14 @@ from jobrunner.core.model import (
     TickRow,
 )
 from jobrunner.core.units import Seconds, checked_schedule_id
-from jobrunner.declaration import Words, define, reconcile
 from jobrunner.paging import checked_limit
-from jobrunner.planning import first_tick, job_of, load_options, recurrence_of, resumed_tick
-from jobrunner.schedule import Cron, Every, Once, Recurrence
-from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store
-from jobrunner.task import Task
+from jobrunner.tasks.call import NO_OPTIONS, Options
+from jobrunner.tasks.recurrence import Cron, Every, Once, Recurrence
+from jobrunner.tasks.schedule_options import Words, define, reconcile
+from jobrunner.tasks.spec import TaskSpec
+from jobrunner.tasks.task import Task
+from jobrunner.tasks.ticks import first_tick, job_of, load_options, recurrence_of, resumed_tick
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from jobrunner.core.errors import ConfigurationError, InvalidOptions, UnknownQueue
 from jobrunner.core.units import Seconds, checked_name, duration_us
-from jobrunner.schedule import zone_of
+from jobrunner.tasks.recurrence import zone_of
 
 Durability = Literal["full", "normal"]
 

@@ -31,8 +31,8 @@ from jobrunner.events import Events
 from jobrunner.executor import clean_up, execute
 from jobrunner.grace import Grace
 from jobrunner.resolution import LeftBehind, Resolved, Surroundings
-from jobrunner.spec import TaskSpec
 from jobrunner.store.round import Round, Written
+from jobrunner.tasks.spec import TaskSpec
 from jobrunner.threads import Threads
 from jobrunner.transaction import Transactions
 from jobrunner.unawaited import caller

@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
-from jobrunner.call import Call
 from jobrunner.core.errors import InvalidWrite, JobRunnerError, NotRunning, WrongThread
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation, is_forked
@@ -15,7 +14,8 @@ from jobrunner.core.job import Job
 from jobrunner.core.shield import at_once
 from jobrunner.inside import in_write
 from jobrunner.queue import JobQueue
-from jobrunner.task import Task, session_of
+from jobrunner.tasks.call import Call
+from jobrunner.tasks.task import Task, session_of
 
 P = ParamSpec("P")
 R = TypeVar("R")

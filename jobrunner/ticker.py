@@ -14,9 +14,9 @@ from jobrunner.core.clock import SECOND_US, from_us, now_us
 from jobrunner.core.errors import JobRunnerError, StoreError
 from jobrunner.core.logs import log_of
 from jobrunner.core.model import Fire, Fired, ScheduleRow
-from jobrunner.planning import fire_of
-from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store
+from jobrunner.tasks.spec import TaskSpec
+from jobrunner.tasks.ticks import fire_of
 
 logger = log_of("jobrunner")
 

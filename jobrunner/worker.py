@@ -20,14 +20,14 @@ from jobrunner.deadlock import Deadlocks
 from jobrunner.events import Events
 from jobrunner.grace import Grace
 from jobrunner.health import Standing, first_of, health_of
-from jobrunner.injection import Dependency
 from jobrunner.joined import told_on
 from jobrunner.resolution import Surroundings
 from jobrunner.schedules import declare
 from jobrunner.settings import Settings
-from jobrunner.spec import TaskSpec
 from jobrunner.store.protocol import Store
 from jobrunner.supervisor import POLL_S, Supervisor
+from jobrunner.tasks.dependencies import Dependency
+from jobrunner.tasks.spec import TaskSpec
 from jobrunner.ticker import Ticker
 from jobrunner.transaction import Transactions
 

@@ -24,10 +24,10 @@ from jobrunner.queue import JobQueue
 from jobrunner.resolution import Surroundings
 from jobrunner.settings import Settings
 from jobrunner.signals import SIGNALS, without_echo
-from jobrunner.spec import TaskSpec
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.diagnosis import make_sure_of_jobs
 from jobrunner.store.sqlite.place import path_of
+from jobrunner.tasks.spec import TaskSpec
 from jobrunner.worker import Worker
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ from starlette.requests import HTTPConnection
 
 import jobrunner.sync
 from jobrunner.core.errors import ConfigurationError, NotRunning
-from jobrunner.injection import supplied
 from jobrunner.queue import JobQueue
+from jobrunner.tasks.dependencies import supplied
 
 NO_RUNNER = (
     "no runner is open for this app. Either the app was made without it: write"

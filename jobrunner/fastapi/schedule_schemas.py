@@ -18,7 +18,7 @@ from jobrunner.fastapi.schemas import (
     Request,
     Task,
 )
-from jobrunner.schedule import MAX_CRON_CHARS, MAX_ZONE_CHARS
+from jobrunner.tasks.recurrence import MAX_CRON_CHARS, MAX_ZONE_CHARS
 
 
 def _seconds(value: object) -> object:

@@ -16,9 +16,9 @@ import jobrunner.sync
 from jobrunner.core.errors import ConfigurationError
 from jobrunner.fastapi.background import Find, GetBackground, gather_alone, gather_joined, giving
 from jobrunner.fastapi.dependencies import find_queue, name_of
-from jobrunner.injection import supplied
 from jobrunner.joined import Caller
 from jobrunner.queue import JobQueue
+from jobrunner.tasks.dependencies import supplied
 
 GetQueue = Callable[..., Awaitable[JobQueue]]
 GetSyncQueue = Callable[..., Awaitable[jobrunner.sync.SyncQueue]]

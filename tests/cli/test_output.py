@@ -232,7 +232,7 @@ def test_no_command_lets_stored_text_steer_the_terminal(
 
 
 def test_commands_print_nothing_but_constants_past_the_escaping() -> None:
-    for path in Path(cli.__file__).parent.glob("*.py"):
+    for path in Path(cli.__file__).parent.rglob("*.py"):
         if path.name == "output.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):

@@ -29,8 +29,8 @@ from jobrunner import (
     TaskRouter,
     UnknownTask,
 )
-from jobrunner.codec import MAX_ARGS_BYTES
 from jobrunner.store.sqlite import files
+from jobrunner.tasks.codec import MAX_ARGS_BYTES
 
 tasks = TaskRouter()
 

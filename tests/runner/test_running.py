@@ -253,7 +253,7 @@ async def test_enqueues_bare_in_an_attempt_means_the_runner_of_the_attempt(
         return asyncio.run(bare())
 
     async def bare() -> str:
-        from jobrunner.current import resolve  # noqa: PLC0415 - what a bare enqueue asks
+        from jobrunner.tasks.current_queue import resolve  # noqa: PLC0415 - what a bare enqueue asks
 
         queue = resolve("child.enqueue(...)")
         return str(id(queue))

@@ -30,7 +30,7 @@ ROOT = Path(next(iter(jobrunner.__path__))).parent
 PRELUDE = """
 import os, sys
 from pathlib import Path
-from jobrunner.errors import StoreBusy
+from jobrunner.core.errors import StoreBusy
 from jobrunner.store.sqlite.posix import *
 from jobrunner.store.sqlite import posix
 here = Path(sys.argv[1])

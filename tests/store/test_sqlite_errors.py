@@ -282,7 +282,7 @@ def test_A5_write_past_the_file_size_limit_loses_nothing_acknowledged(tmp_db: Pa
     """Real failures of the system's write, amid the log and at the commit."""
     script = """
 import asyncio, resource, sys
-from jobrunner.errors import StoreError
+from jobrunner.core.errors import StoreError
 from jobrunner.store.sqlite import SqliteStore
 from tests.factories import enqueue, new
 

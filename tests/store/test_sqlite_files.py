@@ -55,7 +55,7 @@ def hear(event, args):
 
 sys.addaudithook(hear)
 
-from jobrunner.model import Filter
+from jobrunner.core.model import Filter
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore
 from tests.factories import *

@@ -22,7 +22,7 @@ from jobrunner import (
     ResultNotStored,
     ResultTimeout,
 )
-from jobrunner.codec import MAX_RESULT_BYTES
+from jobrunner.tasks.codec import MAX_RESULT_BYTES
 from tests.children import echo, tasks
 from tests.engine import Gate, next_round, store_of, worker_of
 from tests.processes import child

@@ -18,7 +18,7 @@ import pytest
 import jobrunner
 from jobrunner import DeadLetter, Job, JobRunner, NotAwaited
 from jobrunner.core.logs import WHOLE
-from jobrunner.task import AsyncTask, CtxAsyncTask, Task
+from jobrunner.tasks.task import AsyncTask, CtxAsyncTask, Task
 from jobrunner.unawaited import _WRITTEN, watched
 from tests.engine import Gate, Heard, history, next_round, soon
 

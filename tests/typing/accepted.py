@@ -43,7 +43,7 @@ from jobrunner.fastapi import (
     sync_job_queue,
 )
 from jobrunner.sqlalchemy import attach, include_name
-from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask
+from jobrunner.tasks.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask
 
 tasks = TaskRouter(prefix="mail.", queue="mail", max_attempts=8, timeout=30, wait=wait_fixed(1))
 

@@ -26,11 +26,11 @@ from jobrunner import InvalidOptions, Job, JobContext, JobRunner
 from jobrunner.cli.commands import commands
 from jobrunner.committer import ROWS_PER_CALL
 from jobrunner.core import hints
-from jobrunner.declaration import Words
-from jobrunner.retry import _EXAMPLES
-from jobrunner.routing import TaskRouter
 from jobrunner.schedules import Schedules
-from jobrunner.task import Task
+from jobrunner.tasks.retry import _EXAMPLES
+from jobrunner.tasks.router import TaskRouter
+from jobrunner.tasks.schedule_options import Words
+from jobrunner.tasks.task import Task
 from tests.unit.test_task import context
 
 PACKAGE = Path(jobrunner.__file__).parent

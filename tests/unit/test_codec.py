@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, computed_field
 
-from jobrunner.codec import MAX_ARGS_BYTES, MAX_RESULT_BYTES, ArgsCodec, ResultCodec
 from jobrunner.core.errors import InvalidArguments, InvalidTask, ResultNotStored
+from jobrunner.tasks.codec import MAX_ARGS_BYTES, MAX_RESULT_BYTES, ArgsCodec, ResultCodec
 
 
 class User(BaseModel):

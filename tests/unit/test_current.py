@@ -7,11 +7,11 @@ from typing import TypeVar
 
 import pytest
 
-from jobrunner import current
-from jobrunner.call import Call
 from jobrunner.core.errors import AmbiguousRunner, InvalidArguments, NotRunning
 from jobrunner.core.job import Job
-from jobrunner.routing import TaskRouter
+from jobrunner.tasks import current_queue
+from jobrunner.tasks.call import Call
+from jobrunner.tasks.router import TaskRouter
 
 R = TypeVar("R")
 MOMENT = datetime(2026, 11, 22, 8, tzinfo=UTC)
@@ -42,10 +42,10 @@ def shelf() -> Shelf:
 
 @pytest.fixture(autouse=True)
 def nothing_open() -> Iterator[None]:
-    before = current.opened.copy()
-    current.opened.clear()
+    before = current_queue.opened.copy()
+    current_queue.opened.clear()
     yield
-    current.opened[:] = before
+    current_queue.opened[:] = before
 
 
 async def test_enqueue_with_no_open_runner_says_which_line_opens_one() -> None:
@@ -57,32 +57,32 @@ async def test_enqueue_with_no_open_runner_says_which_line_opens_one() -> None:
 
 
 async def test_enqueue_with_one_open_runner_goes_there(shelf: Shelf) -> None:
-    current.opened.append(shelf)
+    current_queue.opened.append(shelf)
     job: Job[int] = await send.enqueue("a")
     assert job.id == "id-1"
     assert shelf.calls == ['{"email":"a"}']
 
 
 async def test_enqueue_with_several_open_runners_asks_to_name_one(shelf: Shelf) -> None:
-    current.opened.extend([shelf, Shelf()])
+    current_queue.opened.extend([shelf, Shelf()])
     with pytest.raises(AmbiguousRunner, match=r"await jobs\.enqueue\(task, \.\.\.\)"):
         await send.enqueue("a")
     assert not shelf.calls
 
 
 async def test_enqueue_within_an_attempt_goes_to_its_runner(shelf: Shelf) -> None:
-    current.opened.extend([Shelf(), Shelf()])
-    token = current.running.set(shelf)
+    current_queue.opened.extend([Shelf(), Shelf()])
+    token = current_queue.running.set(shelf)
     try:
         await send.enqueue("a")
     finally:
-        current.running.reset(token)
+        current_queue.running.reset(token)
     assert shelf.calls == ['{"email":"a"}']
 
 
 async def test_enqueue_in_another_context_does_not_see_the_attempts_runner(shelf: Shelf) -> None:
     async def attempt() -> None:
-        current.running.set(shelf)
+        current_queue.running.set(shelf)
         await send.enqueue("a")
 
     await asyncio.create_task(attempt())

@@ -15,8 +15,8 @@ from jobrunner import (
     UnknownQueue,
 )
 from jobrunner.core.model import Definition, ScheduleChange, ScheduleRow, Timing
-from jobrunner.declaration import reconcile
-from jobrunner.task import AsyncTask, CtxSyncTask
+from jobrunner.tasks.schedule_options import reconcile
+from jobrunner.tasks.task import AsyncTask, CtxSyncTask
 from tests.factories import DAY, HOUR, MINUTE, NOW
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)

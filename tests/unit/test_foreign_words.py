@@ -8,8 +8,8 @@ import pytest
 from jobrunner import Job, JobContext, JobRunner, Retry, Snooze
 from jobrunner.core import hints
 from jobrunner.core.clock import EPOCH
-from jobrunner.declaration import Words
-from jobrunner.routing import TaskRouter
+from jobrunner.tasks.router import TaskRouter
+from jobrunner.tasks.schedule_options import Words
 
 router = TaskRouter()
 

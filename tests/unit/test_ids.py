@@ -37,7 +37,7 @@ def test_ids_later_by_a_millisecond_sort_behind() -> None:
 def test_forked_child_makes_no_id_of_its_parent() -> None:
     script = """
 import os
-from jobrunner.ids import new_id
+from jobrunner.core.ids import new_id
 new_id(0)
 ours, theirs = os.pipe()
 if os.fork() == 0:

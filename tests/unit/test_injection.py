@@ -29,7 +29,7 @@ from jobrunner import (
     TaskRouter,
 )
 from jobrunner.fastapi import Queue, SyncQueue, job_queue
-from jobrunner.injection import Dependency, kind_of, label
+from jobrunner.tasks.dependencies import Dependency, kind_of, label
 from tests.unit import postponed
 
 if TYPE_CHECKING:

@@ -145,7 +145,7 @@ def test_every_module_writes_its_lines_by_this_way() -> None:
         if re.search(r'getLogger\("', path.read_text())
     }
     # The second one is the users' logger, `job.logger`.
-    assert direct == {"context.py"}
+    assert direct == {"tasks/context.py"}
 
 
 # -- floods -------------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from jobrunner.call import MAX_KEY_CHARS, MAX_TAG_CHARS, NO_OPTIONS, Call, Options
 from jobrunner.core.clock import MAX_US, from_us, to_us
 from jobrunner.core.errors import InvalidOptions
 from jobrunner.core.model import Enqueue
 from jobrunner.core.units import MAX_DURATION_US, UNSET, duration_us, instant_us
-from jobrunner.routing import TaskRouter
-from jobrunner.task import Task
+from jobrunner.tasks.call import MAX_KEY_CHARS, MAX_TAG_CHARS, NO_OPTIONS, Call, Options
+from jobrunner.tasks.router import TaskRouter
+from jobrunner.tasks.task import Task
 
 S = 1_000_000
 NOW = to_us(datetime(2026, 11, 22, 8, tzinfo=UTC))

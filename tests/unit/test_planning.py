@@ -3,9 +3,9 @@
 import pytest
 
 from jobrunner import InvalidSchedule, JobRunner
-from jobrunner.call import Options
 from jobrunner.core.model import Definition, Misfire, ScheduleRow, Timing
-from jobrunner.planning import (
+from jobrunner.tasks.call import Options
+from jobrunner.tasks.ticks import (
     MOST_COUNTED,
     Plan,
     dump_options,

@@ -16,7 +16,7 @@ import tenacity
 from tenacity import RetryCallState
 
 from jobrunner.core.errors import InvalidTask, Retry
-from jobrunner.retry import DEFAULT_MAX_ATTEMPTS, MAX_DELAY_US, RetryPolicy, Verdict
+from jobrunner.tasks.retry import DEFAULT_MAX_ATTEMPTS, MAX_DELAY_US, RetryPolicy, Verdict
 
 S = 1_000_000
 START = 1_795_000_000 * S

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobrunner import Cron, Every, InvalidSchedule
-from jobrunner.schedule import MAX_CRON_CHARS, MAX_ZONE_CHARS, Once, _zone_of
+from jobrunner.tasks.recurrence import MAX_CRON_CHARS, MAX_ZONE_CHARS, Once, _zone_of
 
 
 def at(text: str) -> datetime:

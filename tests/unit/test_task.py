@@ -12,13 +12,13 @@ import tenacity
 from fastapi import Body, Depends, Request, Security
 from pydantic import BaseModel, Field
 
-from jobrunner.context import JobContext
 from jobrunner.core.errors import DuplicateTask, InvalidArguments, InvalidTask
 from jobrunner.core.model import Claimed
 from jobrunner.core.units import MAX_DURATION_US
-from jobrunner.retry import DEFAULT_MAX_ATTEMPTS
-from jobrunner.routing import TaskRouter
-from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask
+from jobrunner.tasks.context import JobContext
+from jobrunner.tasks.retry import DEFAULT_MAX_ATTEMPTS
+from jobrunner.tasks.router import TaskRouter
+from jobrunner.tasks.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask
 
 if TYPE_CHECKING:
     from no_such_module import Missing  # type: ignore[import-not-found]

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, field_serializer
 
-from jobrunner.call import Options
-from jobrunner.codec import ArgsCodec, ResultCodec
 from jobrunner.core.errors import InvalidArguments, ResultNotStored
 from jobrunner.paging import filter_of
-from jobrunner.schedule import Once
+from jobrunner.tasks.call import Options
+from jobrunner.tasks.codec import ArgsCodec, ResultCodec
+from jobrunner.tasks.recurrence import Once
 
 BERLIN = ZoneInfo("Europe/Berlin")
 LORD_HOWE = ZoneInfo("Australia/Lord_Howe")  # whose clocks change by half an hour

@@ -27,8 +27,8 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from jobrunner.codec import ArgsCodec, ResultCodec
 from jobrunner.core.errors import InvalidArguments
+from jobrunner.tasks.codec import ArgsCodec, ResultCodec
 
 T = TypeVar("T")
 

@@ -26,8 +26,8 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from jobrunner import JobRunner
-from jobrunner.codec import ArgsCodec, ResultCodec
 from jobrunner.core.errors import InvalidArguments, InvalidTask, ResultNotStored
+from jobrunner.tasks.codec import ArgsCodec, ResultCodec
 
 
 class Due(BaseModel):

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypedDict, get_args
 
-from jobrunner.call import NO_OPTIONS, Options
 from jobrunner.core.errors import InvalidArguments, InvalidOptions, InvalidSchedule
 from jobrunner.core.hints import schedule_word
 from jobrunner.core.model import (
@@ -26,9 +25,10 @@ from jobrunner.core.model import (
     Timing,
 )
 from jobrunner.core.units import Seconds, checked_schedule_id, duration_us, instant_us
-from jobrunner.planning import MOST_CAP, dump_options, first_tick
-from jobrunner.schedule import Cron, Every, Once, Recurrence
-from jobrunner.spec import TaskSpec
+from jobrunner.tasks.call import NO_OPTIONS, Options
+from jobrunner.tasks.recurrence import Cron, Every, Once, Recurrence
+from jobrunner.tasks.spec import TaskSpec
+from jobrunner.tasks.ticks import MOST_CAP, dump_options, first_tick
 
 DEFAULT_CAP: Final = 100
 SKIP_GRACE_US: Final = 60_000_000

@@ -3,9 +3,9 @@
 from contextvars import ContextVar
 from typing import Final, Protocol, TypeVar
 
-from jobrunner.call import Call
 from jobrunner.core.errors import AmbiguousRunner, NotRunning
 from jobrunner.core.job import Job
+from jobrunner.tasks.call import Call
 
 R = TypeVar("R")
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Final, NamedTuple
 
-from jobrunner.call import NO_OPTIONS, Call, Options
 from jobrunner.core.clock import MAX_US, from_us, to_us
 from jobrunner.core.errors import InvalidSchedule
 from jobrunner.core.ids import new_id
 from jobrunner.core.model import Enqueue, Fire, ScheduleRow, Tick, TickOutcome, Timing
-from jobrunner.schedule import Cron, Every, Once, Recurrence
-from jobrunner.spec import TaskSpec
+from jobrunner.tasks.call import NO_OPTIONS, Call, Options
+from jobrunner.tasks.recurrence import Cron, Every, Once, Recurrence
+from jobrunner.tasks.spec import TaskSpec
 
 STRETCH: Final = 500
 """How many ticks are walked at once: some milliseconds of the loop's time."""

@@ -7,19 +7,19 @@ from types import MappingProxyType
 from typing import Any, Concatenate, Never, ParamSpec, TypeVar, Unpack, overload
 from weakref import WeakSet
 
-from jobrunner.context import JobContext
 from jobrunner.core.errors import DuplicateTask, InvalidOptions, InvalidSchedule, InvalidTask
 from jobrunner.core.exports import exported
 from jobrunner.core.hints import TASK_OPTIONS, refuse_words
 from jobrunner.core.units import UNSET, Seconds, Unset, checked_name
-from jobrunner.declaration import Declaration, Words, check_words, declare
-from jobrunner.decorators import ScheduleDecorator, TaskDecorator
-from jobrunner.defaults import NOTHING, Declared, overlaid, settled
-from jobrunner.retry import RetryIf, Stop, Wait
-from jobrunner.schedule import Cron, Every, Recurrence
-from jobrunner.signature import wraps_line
-from jobrunner.spec import make_spec
-from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask, Task, task_of
+from jobrunner.tasks.annotations import wraps_line
+from jobrunner.tasks.context import JobContext
+from jobrunner.tasks.decorators import ScheduleDecorator, TaskDecorator
+from jobrunner.tasks.defaults import NOTHING, Declared, overlaid, settled
+from jobrunner.tasks.recurrence import Cron, Every, Recurrence
+from jobrunner.tasks.retry import RetryIf, Stop, Wait
+from jobrunner.tasks.schedule_options import Declaration, Words, check_words, declare
+from jobrunner.tasks.spec import make_spec
+from jobrunner.tasks.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask, Task, task_of
 
 P = ParamSpec("P")
 R = TypeVar("R")

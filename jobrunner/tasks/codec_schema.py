@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
-from jobrunner.mismatch import EXCLUDED, STARRED, joined
+from jobrunner.tasks.codec_errors import EXCLUDED, STARRED, joined
 
 _ONE_WAY: Final = {
     "callable": "a function cannot be stored; pass its name and look it up in the task",

@@ -15,10 +15,16 @@ from typing_extensions import TypedDict  # pydantic takes typing's own from Pyth
 
 from jobrunner.core.errors import InvalidArguments, InvalidTask, ResultNotStored
 from jobrunner.core.hints import option_for
-from jobrunner.equality import difference
-from jobrunner.mismatch import AGAIN, at, fault_of_dump, fault_of_load, fault_of_validation
-from jobrunner.schema import clock_fault, holds, storing_fault
-from jobrunner.unset import Omitted, omitted
+from jobrunner.tasks.codec_equality import difference
+from jobrunner.tasks.codec_errors import (
+    AGAIN,
+    at,
+    fault_of_dump,
+    fault_of_load,
+    fault_of_validation,
+)
+from jobrunner.tasks.codec_schema import clock_fault, holds, storing_fault
+from jobrunner.tasks.unset_fields import Omitted, omitted
 
 MAX_ARGS_BYTES: Final = 1 << 20
 MAX_RESULT_BYTES: Final = 1 << 20

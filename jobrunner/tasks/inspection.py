@@ -6,10 +6,8 @@ from typing import Any, NamedTuple
 
 from pydantic.fields import FieldInfo
 
-from jobrunner.context import JobContext
 from jobrunner.core.errors import InvalidTask
-from jobrunner.injection import Dependency, Injected, check_sessions, dependency_of
-from jobrunner.signature import (
+from jobrunner.tasks.annotations import (
     bare,
     def_of,
     hints_of,
@@ -21,6 +19,8 @@ from jobrunner.signature import (
     wrapper_of,
     wraps_line,
 )
+from jobrunner.tasks.context import JobContext
+from jobrunner.tasks.dependencies import Dependency, Injected, check_sessions, dependency_of
 
 
 class Function(NamedTuple):

@@ -21,7 +21,7 @@ from jobrunner.core.units import (
     instant_us,
     positive_us,
 )
-from jobrunner.spec import TaskSpec
+from jobrunner.tasks.spec import TaskSpec
 
 R_co = TypeVar("R_co", covariant=True)
 

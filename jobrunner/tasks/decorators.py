@@ -3,8 +3,8 @@
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
-from jobrunner.context import JobContext
-from jobrunner.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask, Task
+from jobrunner.tasks.context import JobContext
+from jobrunner.tasks.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask, Task
 
 P = ParamSpec("P")
 R = TypeVar("R")

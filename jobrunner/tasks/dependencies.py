@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from jobrunner.core.errors import InvalidTask
-from jobrunner.signature import bare, field_of, is_depends, is_of, marker_of, parameters_of
+from jobrunner.tasks.annotations import bare, field_of, is_depends, is_of, marker_of, parameters_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 

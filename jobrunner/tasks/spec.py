@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from jobrunner.codec import ArgsCodec, ResultCodec
-from jobrunner.context import JobContext
 from jobrunner.core.clock import SECOND_US
 from jobrunner.core.errors import InvalidOptions, InvalidTask
 from jobrunner.core.units import checked_name
-from jobrunner.function import read_function
-from jobrunner.injection import Dependency
-from jobrunner.retry import RetryPolicy
+from jobrunner.tasks.codec import ArgsCodec, ResultCodec
+from jobrunner.tasks.context import JobContext
+from jobrunner.tasks.dependencies import Dependency
+from jobrunner.tasks.inspection import read_function
+from jobrunner.tasks.retry import RetryPolicy
 
 DEFAULT_TIMEOUT_US: Final = 300 * SECOND_US
 

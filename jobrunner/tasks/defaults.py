@@ -12,8 +12,8 @@ from jobrunner.core.units import (
     duration_us,
     positive_us,
 )
-from jobrunner.retry import DEFAULT_RETRY, DEFAULT_WAIT, RetryIf, RetryPolicy, Stop, Wait
-from jobrunner.spec import DEFAULT_TIMEOUT_US
+from jobrunner.tasks.retry import DEFAULT_RETRY, DEFAULT_WAIT, RetryIf, RetryPolicy, Stop, Wait
+from jobrunner.tasks.spec import DEFAULT_TIMEOUT_US
 
 
 class Declared(TypedDict):

@@ -10,7 +10,16 @@ from uuid import UUID
 
 from pydantic import BaseModel, RootModel, Secret, SecretBytes, SecretStr
 
-from jobrunner.mismatch import EXCLUDED, LEFT_OUT, MISSING, STARRED, at, joined, named, parts_of
+from jobrunner.tasks.codec_errors import (
+    EXCLUDED,
+    LEFT_OUT,
+    MISSING,
+    STARRED,
+    at,
+    joined,
+    named,
+    parts_of,
+)
 
 PLAIN: Final = frozenset((type(None), bool, int, float, str, bytes, Decimal, UUID, date, timedelta))
 """Types without parts, whose values ``==`` compares completely."""

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from jobrunner.equality import PLAIN, identical
-from jobrunner.mismatch import MISSING
-from jobrunner.schema import Holds, Parts
+from jobrunner.tasks.codec_equality import PLAIN, identical
+from jobrunner.tasks.codec_errors import MISSING
+from jobrunner.tasks.codec_schema import Holds, Parts
 
 MAX_DEPTH: Final = 200
 """JSON that nests deeper does not come back; so a value that holds itself ends here too."""

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, Self, TypeVar
 
-from jobrunner.call import NO_OPTIONS, Call, Options
-from jobrunner.context import JobContext
 from jobrunner.core.exports import exported
 from jobrunner.core.hints import task_attribute
 from jobrunner.core.job import Job
 from jobrunner.core.units import UNSET, Seconds, Unset
-from jobrunner.current import resolve
-from jobrunner.spec import TaskSpec
+from jobrunner.tasks.call import NO_OPTIONS, Call, Options
+from jobrunner.tasks.context import JobContext
+from jobrunner.tasks.current_queue import resolve
+from jobrunner.tasks.spec import TaskSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")

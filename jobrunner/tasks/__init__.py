@@ -1,0 +1,1 @@
+"""What applications declare: tasks with their options, retries, schedules, arguments and dependencies."""
