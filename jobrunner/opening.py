@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from jobrunner.background import DurableBackgroundTasks
-from jobrunner.committer import Committer
 from jobrunner.core.errors import ConfigurationError, InvalidSchedule, InvalidTask
 from jobrunner.core.model import Definition
 from jobrunner.core.shield import to_the_end
@@ -18,8 +17,9 @@ from jobrunner.queue import JobQueue
 from jobrunner.resolution import Surroundings
 from jobrunner.schedules import queues_of
 from jobrunner.settings import Settings, checked_queues, unknown_queue
+from jobrunner.store.committer import Committer
 from jobrunner.store.sqlite import SqliteStore
-from jobrunner.store.sqlite.place import warn_of_layer
+from jobrunner.store.sqlite.host.location import warn_of_layer
 from jobrunner.tasks.dependencies import Dependency, dependency_of
 from jobrunner.tasks.schedule_options import Declaration
 from jobrunner.tasks.spec import TaskSpec

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from jobrunner.committer import ROWS_PER_CALL, Committer, Several, too_many
 from jobrunner.core.clock import now_us
 from jobrunner.core.errors import (
     InsideTransaction,
@@ -34,13 +33,14 @@ from jobrunner.core.model import (
 from jobrunner.dead_letters import DeadLetters
 from jobrunner.events import Events
 from jobrunner.health import queues_in
-from jobrunner.inside import inside_of, refuse_inside
-from jobrunner.joined import Caller, Joined, told_on
 from jobrunner.paging import checked_id, checked_limit, filter_of, read_cursor, write_cursor
 from jobrunner.results import end_of, result_in
 from jobrunner.schedules import Schedules
 from jobrunner.settings import unknown_queue
+from jobrunner.store.committer import ROWS_PER_CALL, Committer, Several, too_many
 from jobrunner.store.protocol import Store
+from jobrunner.store.reentrancy import inside_of, refuse_inside
+from jobrunner.store.session_writer import Caller, Joined, told_on
 from jobrunner.tasks.call import Call
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.tasks.task import Task

@@ -48,8 +48,8 @@ from jobrunner.queue import JobPage, JobQueue
 from jobrunner.resolution import Surroundings
 from jobrunner.schedules import Schedules
 from jobrunner.settings import Durability, Settings
-from jobrunner.store.sqlite import begun
-from jobrunner.store.sqlite.place import path_of
+from jobrunner.store.sqlite.host.location import path_of
+from jobrunner.store.sqlite.sessions import open_transactions
 from jobrunner.sync import SyncQueue, SyncRunner
 from jobrunner.tasks import current_queue
 from jobrunner.tasks.call import Call
@@ -242,7 +242,7 @@ class JobRunner(TaskRouter):
         token = current_queue.running.set(queue)
         events.start()
         try:
-            with begun.left_behind():
+            with open_transactions.left_behind():
                 await worker.start()
         finally:
             current_queue.running.reset(token)

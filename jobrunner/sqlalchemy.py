@@ -6,9 +6,10 @@ from typing import Literal
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+import jobrunner.store.sqlite.sessions.engine
+
 # Sessions of an engine are listened to from here on: with the first job's session its commit would be over.
-import jobrunner.store.sqlite.alchemy
-import jobrunner.store.sqlite.attached
+import jobrunner.store.sqlite.sessions.sqlalchemy
 from jobrunner.settings import Durability
 
 __all__ = ["attach", "include_name"]
@@ -34,7 +35,7 @@ def attach(engine: AsyncEngine | Engine, *, durability: Durability = "full") -> 
     Raises:
         ConfigurationError: another kind of database, one in memory, or connections are open already.
     """
-    jobrunner.store.sqlite.attached.attach(engine, durability)
+    jobrunner.store.sqlite.sessions.engine.attach(engine, durability)
 
 
 def include_name(

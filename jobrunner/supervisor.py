@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from jobrunner.attempt import Attempt, StopReason
-from jobrunner.committer import Committer
 from jobrunner.core.clock import SECOND_US, now_us
 from jobrunner.core.errors import StoreError, StoreOutcomeUnknown
 from jobrunner.core.logs import log_of
@@ -31,6 +30,7 @@ from jobrunner.events import Events
 from jobrunner.executor import clean_up, execute
 from jobrunner.grace import Grace
 from jobrunner.resolution import LeftBehind, Resolved, Surroundings
+from jobrunner.store.committer import Committer
 from jobrunner.store.round import Round, Written
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.threads import Threads

@@ -9,11 +9,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from jobrunner.committer import Committer
 from jobrunner.core.clock import SECOND_US, from_us, now_us
 from jobrunner.core.errors import JobRunnerError, StoreError
 from jobrunner.core.logs import log_of
 from jobrunner.core.model import Fire, Fired, ScheduleRow
+from jobrunner.store.committer import Committer
 from jobrunner.store.protocol import Store
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.tasks.ticks import fire_of

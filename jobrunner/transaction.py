@@ -25,9 +25,10 @@ from jobrunner.core.logs import log_of
 from jobrunner.core.model import RESULT_PENDING, Ended, Returned, Succeeded
 from jobrunner.core.shield import at_once, to_the_end
 from jobrunner.endings import extra
-from jobrunner.inside import Inside
 from jobrunner.resolution import InThread, Resolved, Surroundings
-from jobrunner.store.protocol import Session, Store
+from jobrunner.store.protocol import Store
+from jobrunner.store.reentrancy import Inside
+from jobrunner.store.session import Session
 from jobrunner.tasks.dependencies import Dependency
 from jobrunner.threads import Threads
 

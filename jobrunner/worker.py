@@ -10,7 +10,6 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
-from jobrunner.committer import Committer
 from jobrunner.core.clock import SECOND_US, now_us
 from jobrunner.core.errors import InsideTransaction, InvalidTask, StoreError, StoreUnusable
 from jobrunner.core.job import Health
@@ -20,11 +19,12 @@ from jobrunner.deadlock import Deadlocks
 from jobrunner.events import Events
 from jobrunner.grace import Grace
 from jobrunner.health import Standing, first_of, health_of
-from jobrunner.joined import told_on
 from jobrunner.resolution import Surroundings
 from jobrunner.schedules import declare
 from jobrunner.settings import Settings
+from jobrunner.store.committer import Committer
 from jobrunner.store.protocol import Store
+from jobrunner.store.session_writer import told_on
 from jobrunner.supervisor import POLL_S, Supervisor
 from jobrunner.tasks.dependencies import Dependency
 from jobrunner.tasks.spec import TaskSpec

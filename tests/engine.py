@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from jobrunner import Attempt, DeadLetter, Job, JobRunner
-from jobrunner.committer import Committer
 from jobrunner.core.model import Claimed, JobRow
+from jobrunner.store.committer import Committer
 from jobrunner.store.protocol import Store
 from jobrunner.store.sqlite.store import SqliteStore
 from jobrunner.supervisor import Supervisor

@@ -10,7 +10,7 @@ from jobrunner.cli import exits
 from jobrunner.cli.place import Place, as_json, at_place
 
 if TYPE_CHECKING:
-    from jobrunner.store.sqlite.diagnosis import Finding
+    from jobrunner.store.sqlite.maintenance.doctor import Finding
 
 
 @click.command()
@@ -28,8 +28,8 @@ def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
     from jobrunner.core.clock import now_us
     from jobrunner.core.errors import JobRunnerError
     from jobrunner.signals import SIGNALS
-    from jobrunner.store.sqlite.diagnosis import Finding, diagnose
-    from jobrunner.store.sqlite.place import path_of
+    from jobrunner.store.sqlite.host.location import path_of
+    from jobrunner.store.sqlite.maintenance.doctor import Finding, diagnose
 
     for number in SIGNALS:
         # The system's way: Python hears nothing while SQLite reads, and there is nothing to put in order.
@@ -65,7 +65,7 @@ def _time_zones() -> "Finding":
     from importlib.util import find_spec
     from zoneinfo import TZPATH, ZoneInfo, ZoneInfoNotFoundError
 
-    from jobrunner.store.sqlite.diagnosis import Finding
+    from jobrunner.store.sqlite.maintenance.doctor import Finding
 
     try:
         # Not one that every system has: Lord Howe moves its clocks by half an hour.

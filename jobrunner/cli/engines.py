@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from jobrunner.core.errors import StoreError
-from jobrunner.store.sqlite.diagnosis import Finding, looking_at
+from jobrunner.store.sqlite.maintenance.doctor import Finding, looking_at
 
 RULES: Final = {"wal_autocheckpoint": 0, "mmap_size": 0}
 """What every connection to the file has to have set."""
@@ -47,7 +47,7 @@ def _is_on(engine: Any, path: Path) -> bool:
 
 
 def _look_at(engine: Any) -> Finding:
-    from jobrunner.store.sqlite.attached import ATTACH, engines
+    from jobrunner.store.sqlite.sessions.engine import ATTACH, engines
 
     name = f"{engine.url.render_as_string(hide_password=True)}"
     durability = engines.get(engine.dialect)

@@ -23,8 +23,8 @@ from jobrunner.core.logs import log_of
 from jobrunner.core.model import Enqueue
 from jobrunner.core.shield import at_once
 from jobrunner.fastapi.dependencies import get_queue, name_of
-from jobrunner.joined import Caller
 from jobrunner.queue import JobQueue
+from jobrunner.store.session_writer import Caller
 from jobrunner.tasks.dependencies import kind_of, label, supplied, supply_of
 
 logger = log_of("jobrunner")

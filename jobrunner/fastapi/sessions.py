@@ -16,8 +16,8 @@ import jobrunner.sync
 from jobrunner.core.errors import ConfigurationError
 from jobrunner.fastapi.background import Find, GetBackground, gather_alone, gather_joined, giving
 from jobrunner.fastapi.dependencies import find_queue, name_of
-from jobrunner.joined import Caller
 from jobrunner.queue import JobQueue
+from jobrunner.store.session_writer import Caller
 from jobrunner.tasks.dependencies import supplied
 
 GetQueue = Callable[..., Awaitable[JobQueue]]

@@ -1,1 +1,1 @@
-"""Where jobs lie: the contract in ``protocol``, one package per database."""
+"""The contract between the queue and a database, what both sides share, and one store for each database."""

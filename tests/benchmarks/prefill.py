@@ -7,7 +7,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from jobrunner.store.sqlite import migrate
+from jobrunner.store.sqlite.maintenance import migrate
 
 DAY_US = 86_400_000_000
 

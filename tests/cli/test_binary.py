@@ -17,7 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from jobrunner.store.sqlite.processes import that_have_open
+from jobrunner.store.sqlite.host.processes import that_have_open
 from tests.cli.commands import children_of, client, free_port, ready
 from tests.pace import pace
 from tests.processes import CHECKOUT

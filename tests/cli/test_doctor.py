@@ -11,10 +11,12 @@ import pytest
 
 from jobrunner import JobRunner
 from jobrunner.core.clock import SECOND_US, now_us
-from jobrunner.store.sqlite import diagnosis, files, members
-from jobrunner.store.sqlite.diagnosis import Finding, diagnose
-from jobrunner.store.sqlite.place import folder_of
-from jobrunner.store.sqlite.posix import Turnstile
+from jobrunner.store.sqlite.host import identity
+from jobrunner.store.sqlite.host.location import folder_of
+from jobrunner.store.sqlite.host.locks import Turnstile
+from jobrunner.store.sqlite.maintenance import doctor
+from jobrunner.store.sqlite.maintenance.doctor import Finding, diagnose
+from jobrunner.store.sqlite.sql import workers
 from tests.cli import service
 from tests.cli.commands import jobrunner, worker
 from tests.cli.conftest import Stored
@@ -155,7 +157,7 @@ def test_doctor_names_a_layer_and_a_network(
     stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = tmp_path / "mountinfo"
-    monkeypatch.setattr(files, "_MOUNTINFO", told)
+    monkeypatch.setattr(identity, "_MOUNTINFO", told)
     told.write_text("1 1 0:1 / / rw - overlay none rw\n")
     assert problems(stored.path) == ["place"]
     told.write_text("1 1 0:1 / / rw - nfs4 none rw\n")
@@ -166,7 +168,7 @@ def test_doctor_names_a_hard_link_and_a_full_disk(
     stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.link(stored.path, tmp_path / "other.db")
-    monkeypatch.setattr(diagnosis, "LITTLE_ROOM", 2**60)
+    monkeypatch.setattr(doctor, "LITTLE_ROOM", 2**60)
     assert {"file", "disk"} <= set(problems(stored.path))
 
 
@@ -217,7 +219,7 @@ def test_doctor_names_who_holds_the_write_lock(stored: Stored) -> None:
         assert finding.do is not None
         db.execute("ROLLBACK")
     # Any other error is none of a process that holds something.
-    assert diagnosis._try_to_write(stored.path / "none").do is None
+    assert doctor._try_to_write(stored.path / "none").do is None
 
 
 async def test_doctor_names_a_stopped_process_that_holds_the_turnstile(stored: Stored) -> None:
@@ -248,12 +250,12 @@ async def test_doctor_names_orphans_and_who_has_the_file_open(tmp_db: Path) -> N
 def test_doctor_names_a_large_log_and_empty_pages(
     stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnosis, "LARGE_LOG", -1)
+    monkeypatch.setattr(doctor, "LARGE_LOG", -1)
     with closing(sqlite3.connect(stored.path)) as db:
         db.execute("SELECT 1 FROM jobrunner_jobs").fetchone()
         (finding,) = found(stored.path, "log")
     assert finding.level == "warning"
-    monkeypatch.setattr(diagnosis, "MUCH_EMPTY", -1)
+    monkeypatch.setattr(doctor, "MUCH_EMPTY", -1)
     assert found(stored.path, "room")
 
 
@@ -315,7 +317,7 @@ CLAIMS = (
 def test_worker_that_leaves_or_claims_while_the_doctor_looks_is_no_orphan(
     stored: Stored, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
-    rows = members.rows
+    rows = workers.rows
     change(
         stored.path,
         "INSERT INTO jobrunner_workers VALUES (1, 1, 'here', ?1, ?1, NULL, '{}', '[]', NULL)",
@@ -329,7 +331,7 @@ def test_worker_that_leaves_or_claims_while_the_doctor_looks_is_no_orphan(
         change(stored.path, statement)
         return seen
 
-    monkeypatch.setattr(members, "rows", then)
+    monkeypatch.setattr(workers, "rows", then)
     assert found(stored.path, "orphans") == []
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from jobrunner import JobRunner, TaskRouter
 from jobrunner.core.errors import StoreFull, StoreUnavailable
-from jobrunner.store.sqlite import SqliteStore, copy
+from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.connection import BUSY_TIMEOUT_S
+from jobrunner.store.sqlite.maintenance import backup
 from tests.cli.commands import Answer, jobrunner
 from tests.cli.conftest import Stored
 from tests.processes import process
@@ -182,7 +183,10 @@ async def test_backup_that_is_broken_off_ends_soon_and_leaves_nothing(
     directory = tmp_path / "backups"
     directory.mkdir()
     # A page at a time: it must not be at its end before a busy machine has sent the signal.
-    slowly = "from jobrunner.cli import main; from jobrunner.store.sqlite import copy; copy.PAGES_PER_STEP = 1; main()"
+    slowly = (
+        "from jobrunner.cli import main; from jobrunner.store.sqlite.maintenance import backup;"
+        " backup.PAGES_PER_STEP = 1; main()"
+    )
     words = ("backup", str(directory), "--store", str(stored.path))
     async with process("-c", slowly, *words) as running:
         async with asyncio.timeout(20):
@@ -257,7 +261,7 @@ async def test_vacuum_takes_room_on_the_disk_and_not_in_memory(stored: Stored) -
             seen.extend(open_in(os.getpid(), TEMPORARY))
             return False
 
-        copy.vacuum(db, look)
+        backup.vacuum(db, look)
         assert seen
         assert db.execute("PRAGMA temp_store").fetchone() == (2,)  # MEMORY, as it was
 
@@ -306,7 +310,7 @@ async def test_vacuum_without_room_says_where_it_is_missing(
         conn.execute("PRAGMA max_page_count = 1")  # which is as many as there are
         conn.execute("CREATE TABLE large AS SELECT zeroblob(1000000)")
 
-    monkeypatch.setattr(copy, "vacuum", run_out)
+    monkeypatch.setattr(backup, "vacuum", run_out)
     store = SqliteStore(stored.path)
     await store.open()
     try:

@@ -8,8 +8,8 @@ import pytest
 from jobrunner.core.errors import InsideTransaction
 from jobrunner.core.ids import new_id
 from jobrunner.core.model import Filter
-from jobrunner.inside import Inside
 from jobrunner.store.protocol import Store
+from jobrunner.store.reentrancy import Inside
 from tests.factories import NOW, WORKER, enqueue, new
 
 

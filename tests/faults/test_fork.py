@@ -144,7 +144,7 @@ asyncio.run(main())
 def test_child_that_ends_well_leaves_the_parents_locks_files_and_doorbell(tmp_db: Path) -> None:
     """It leaves the ``with`` block, and Python's own way out closes and collects whatever it finds."""
     script = """
-from jobrunner.store.sqlite.posix import take_if_dead, worker_files
+from jobrunner.store.sqlite.host.locks import take_if_dead, worker_files
 from pathlib import Path
 
 def look() -> None:

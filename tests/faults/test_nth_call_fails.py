@@ -14,10 +14,10 @@ from typing import Final, Literal
 
 import pytest
 
-from jobrunner.committer import Committer
 from jobrunner.core.clock import now_us
 from jobrunner.core.errors import StoreBusy, StoreError, StoreOutcomeUnknown
 from jobrunner.core.model import Claim, Claimed, Enqueue, Filter, Outcome
+from jobrunner.store.committer import Committer
 from jobrunner.store.round import Round, Written
 from tests.factories import (
     OTHER_WORKER,

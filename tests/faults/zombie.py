@@ -18,7 +18,7 @@ from tenacity import wait_none
 
 from jobrunner import Injected, JobContext, JobRunner, Task, TaskRouter
 from jobrunner.sqlalchemy import attach
-from jobrunner.store.sqlite.posix import WorkerLock
+from jobrunner.store.sqlite.host.locks import WorkerLock
 from tests.engine import worker_of
 from tests.faults.mortal import add_two_rows, execute_two
 from tests.processes import say

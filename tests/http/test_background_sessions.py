@@ -238,7 +238,7 @@ def test_store_that_fails_rolls_the_rows_back(
         raise StoreFull("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("jobrunner.joined.Joined.enqueue", full)
+        patch.setattr("jobrunner.store.session_writer.Joined.enqueue", full)
         assert client.post("/").status_code == 500
         assert shop.counts() == (0, 0)
     client.post("/").raise_for_status()

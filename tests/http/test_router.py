@@ -13,7 +13,8 @@ from fastapi.testclient import TestClient
 
 from jobrunner import ConfigurationError, Job, JobRunner, NotRunning
 from jobrunner.fastapi import JobQueue, Queue, SyncQueue, bearer, get_queue
-from jobrunner.store.sqlite import readers, reads, walks
+from jobrunner.store.sqlite import readers
+from jobrunner.store.sqlite.sql import queries, walks
 from tests.http.conftest import NOBODY, PATIENCE_S, TOKEN, Site
 
 CANARY = "canary-7f3a"
@@ -59,7 +60,7 @@ def test_list_that_stops_early_says_so_and_its_cursor_goes_on(
     site.call(fill)
     monkeypatch.setattr(walks, "STEP_S", 0.0)
     monkeypatch.setattr(readers, "PAGE_S", 0.0)
-    monkeypatch.setattr(reads, "COUNT_S", -1.0)
+    monkeypatch.setattr(queries, "COUNT_S", -1.0)
     until = (rare.created_at + timedelta(microseconds=1)).isoformat()
     first = site.client.get("/jobs", params={"until": until}).json()
     assert (first["items"], first["complete"]) == ([], False)
@@ -79,7 +80,7 @@ def test_page_of_heavy_dead_letters_ends_early_and_its_cursor_goes_on(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = site.dead(), site.dead()
-    monkeypatch.setattr(reads, "PAGE_ROOM", 1)
+    monkeypatch.setattr(queries, "PAGE_ROOM", 1)
     page = site.client.get("/jobs/dead-letters").json()
     assert ([item["id"] for item in page["items"]], page["complete"]) == ([second], False)
     page = site.client.get("/jobs/dead-letters", params={"cursor": page["next_cursor"]}).json()

@@ -7,7 +7,8 @@ import pytest
 from jobrunner import Bury, JobDead, JobRunner
 from jobrunner.cli.filters import listed
 from jobrunner.cli.output import say_queues
-from jobrunner.store.sqlite import readers, reads, walks
+from jobrunner.store.sqlite import readers
+from jobrunner.store.sqlite.sql import queries, walks
 
 ROWS = walks.FIRST_WINDOW + 100
 
@@ -17,8 +18,8 @@ def jobs(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> JobRunner:
     """A runner whose pages end after the first window of jobs, or after one dead letter."""
     monkeypatch.setattr(walks, "STEP_S", 0.0)
     monkeypatch.setattr(readers, "PAGE_S", 0.0)
-    monkeypatch.setattr(reads, "PAGE_ROOM", 1)
-    monkeypatch.setattr(reads, "COUNT_S", -1.0)
+    monkeypatch.setattr(queries, "PAGE_ROOM", 1)
+    monkeypatch.setattr(queries, "COUNT_S", -1.0)
     jobs = JobRunner(tmp_db)
 
     @jobs.task

@@ -29,7 +29,7 @@ from jobrunner import (
     TaskRouter,
     UnknownTask,
 )
-from jobrunner.store.sqlite import files
+from jobrunner.store.sqlite.host import identity
 from jobrunner.tasks.codec import MAX_ARGS_BYTES
 
 tasks = TaskRouter()
@@ -451,7 +451,7 @@ async def test_file_on_a_network_file_system_is_refused(
 ) -> None:
     table = tmp_db.with_name("mountinfo")
     table.write_text(f"22 1 0:21 / {tmp_db.parent} rw,relatime - nfs4 server:/share rw\n")
-    monkeypatch.setattr(files, "_MOUNTINFO", table)
+    monkeypatch.setattr(identity, "_MOUNTINFO", table)
     with pytest.raises(StoreUnusable, match=r"network file system \(nfs4\)"):
         await opening(tmp_db)
     assert not tmp_db.exists()

@@ -22,8 +22,8 @@ from alembic.util import CommandError
 from jobrunner import JobRunner
 from jobrunner.core.errors import StoreReplaced
 from jobrunner.sqlalchemy import OURS, attach, include_name
-from jobrunner.store.sqlite import migrate
-from jobrunner.store.sqlite.connection import REFLECT
+from jobrunner.store.sqlite.driver_errors import REFLECT
+from jobrunner.store.sqlite.maintenance import migrate
 
 DOCS = Path(__file__).parents[2] / "docs" / "alembic.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)

@@ -10,8 +10,10 @@ import pytest
 
 from jobrunner.core.model import Claim, Claimed, Enqueue, Outcome, Succeeded, chained
 from jobrunner.store.round import Round
-from jobrunner.store.sqlite import claims, letters, members, migrate, rounds
 from jobrunner.store.sqlite.connection import transact
+from jobrunner.store.sqlite.maintenance import migrate
+from jobrunner.store.sqlite.sql import claim, dead_letters, workers
+from jobrunner.store.sqlite.sql.round import write_round
 from tests.factories import (
     HOUR,
     MINUTE,
@@ -41,7 +43,7 @@ class File:
         self.conn.execute("PRAGMA synchronous = OFF")
         while migrate.check(self.conn):
             migrate.migrate_one(self.conn)
-        self.heads = claims.Heads()
+        self.heads = claim.Heads()
 
     def round(
         self,
@@ -53,7 +55,7 @@ class File:
         look_due: bool = False,
     ) -> Sequence[Claimed]:
         batch = Round(now, outcomes=outcomes, enqueues=enqueues, claim=claim, look_due=look_due)
-        return transact(self.conn, rounds.write, batch, self.heads).claimed
+        return transact(self.conn, write_round, batch, self.heads).claimed
 
     def claim(self, slots: int = 1, *, tasks: Sequence[str] = ("work",)) -> Sequence[Claimed]:
         return self.round(claim=claim_of(slots=slots, tasks=tasks))
@@ -69,7 +71,7 @@ def file(tmp_path: Path) -> Iterator[File]:
 
 def known(file: File) -> Claimed:
     """Bring the file to where the place is known; return the job that runs."""
-    file.round(enqueues=[new("alien", run_at=NOW - HOUR) for _ in range(claims.PASSED_OVER)])
+    file.round(enqueues=[new("alien", run_at=NOW - HOUR) for _ in range(claim.PASSED_OVER)])
     file.round(enqueues=[new() for _ in range(5)])
     (job,) = file.claim()
     assert file.heads.ranks == {"default": (0, NOW, job.seq)}
@@ -129,16 +131,16 @@ def by_replay(file: File, job: Claimed, urgent: Enqueue, claim: Claim | None) ->
     running = started(file, urgent)
     file.round(outcomes=[dead(running)])
     find_again(file)
-    transact(file.conn, letters.replay, urgent.id, NOW)
+    transact(file.conn, dead_letters.replay, urgent.id, NOW)
     return file.round(claim=claim)
 
 
 def by_worker_that_leaves(
     file: File, job: Claimed, urgent: Enqueue, claim: Claim | None
 ) -> Sequence[Claimed]:
-    transact(file.conn, members.join, worker_row(OTHER_WORKER))
+    transact(file.conn, workers.join, worker_row(OTHER_WORKER))
     started(file, urgent, worker=OTHER_WORKER)
-    transact(file.conn, members.leave, OTHER_WORKER, NOW)
+    transact(file.conn, workers.leave, OTHER_WORKER, NOW)
     return file.round(claim=claim)
 
 
@@ -146,7 +148,7 @@ def by_another_connection(
     file: File, job: Claimed, urgent: Enqueue, claim: Claim | None
 ) -> Sequence[Claimed]:
     with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
-        transact(other, rounds.write, Round(NOW, enqueues=[urgent]))
+        transact(other, write_round, Round(NOW, enqueues=[urgent]))
     return file.round(claim=claim)
 
 
@@ -209,7 +211,7 @@ def test_place_is_no_other_after_a_round_that_was_undone(file: File) -> None:
     file.heads.ranks.clear()
     file.conn.execute("BEGIN")
     again = Round(NOW, enqueues=[new()], claim=claim_of(slots=2))
-    undone = rounds.write(file.conn, again, file.heads).claimed
+    undone = write_round(file.conn, again, file.heads).claimed
     assert file.heads.ranks
     file.conn.execute("ROLLBACK")
     assert [one.seq for one in file.claim(2)] == [one.seq for one in undone]
@@ -219,7 +221,7 @@ def test_place_is_no_other_after_a_round_that_was_undone(file: File) -> None:
 def test_claims_among_writes_of_all_kinds_take_what_a_sort_of_all_rows_would(
     file: File, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "PASSED_OVER", 3)
+    monkeypatch.setattr(claim, "PASSED_OVER", 3)
     rng = random.Random(seed)
     kept = 0
     with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
@@ -233,7 +235,7 @@ def test_claims_among_writes_of_all_kinds_take_what_a_sort_of_all_rows_would(
                 for _ in range(rng.choice([0, 0, 1, 4]))
             ]
             if rng.random() < 0.1:
-                transact(other, rounds.write, Round(NOW, enqueues=some))
+                transact(other, write_round, Round(NOW, enqueues=some))
                 some = []
             slots = rng.choice([1, 2, 5])
             kept += bool(file.heads.ranks)

@@ -9,7 +9,9 @@ import pytest
 
 from jobrunner.core.model import Enqueue
 from jobrunner.store.round import Round
-from jobrunner.store.sqlite import claims, migrate, rounds, statements
+from jobrunner.store.sqlite.maintenance import migrate
+from jobrunner.store.sqlite.sql import claim, statements
+from jobrunner.store.sqlite.sql.round import write_round
 from tests.factories import HOUR, MINUTE, NOW, claim_of, new
 
 SLOTS = 20
@@ -27,12 +29,12 @@ def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 def put(conn: sqlite3.Connection, jobs: Sequence[Enqueue]) -> None:
     conn.execute("BEGIN")
-    rounds.write(conn, Round(NOW, enqueues=jobs))
+    write_round(conn, Round(NOW, enqueues=jobs))
     conn.execute("COMMIT")
 
 
 def steps_of_claim(
-    conn: sqlite3.Connection, *, claimed: int = SLOTS, heads: claims.Heads | None = None
+    conn: sqlite3.Connection, *, claimed: int = SLOTS, heads: claim.Heads | None = None
 ) -> int:
     """Claim, and undo it; return the steps of the virtual machine in tens."""
     steps = 0
@@ -43,8 +45,8 @@ def steps_of_claim(
 
     conn.execute("BEGIN")
     conn.set_progress_handler(count, 10)
-    found = claims.claim(
-        conn, claim_of(slots=SLOTS, tasks=TASKS), NOW, claims.Heads() if heads is None else heads
+    found = claim.claim(
+        conn, claim_of(slots=SLOTS, tasks=TASKS), NOW, claim.Heads() if heads is None else heads
     )
     conn.set_progress_handler(None, 0)
     conn.execute("ROLLBACK")
@@ -79,7 +81,7 @@ def test_second_claim_behind_rows_of_unknown_tasks_knows_where_its_own_begin(
     conn: sqlite3.Connection, tasks: int
 ) -> None:
     put(conn, [new(TASKS[n % 500]) for n in range(1_000)])
-    heads = claims.Heads()
+    heads = claim.Heads()
     alone = steps_of_claim(conn, heads=heads)
     assert not heads.ranks
     put(conn, [new(f"alien{n % tasks}", run_at=NOW - HOUR) for n in range(4_000)])
@@ -99,7 +101,7 @@ def test_claim_reads_nothing_of_what_is_not_queued(conn: sqlite3.Connection) -> 
 
 def test_claim_that_finds_nothing_to_run_looks_at_few_rows(conn: sqlite3.Connection) -> None:
     put(conn, [new(f"alien{n % 3}", run_at=NOW - MINUTE) for n in range(4_000)])
-    heads = claims.Heads()
+    heads = claim.Heads()
     assert steps_of_claim(conn, claimed=0, heads=heads) <= 500
     assert steps_of_claim(conn, claimed=0, heads=heads) <= 20
 

@@ -11,7 +11,7 @@ import pytest
 
 from jobrunner import JobRunner
 from jobrunner.store.sqlite import SqliteStore
-from jobrunner.store.sqlite.checkpoint import EVERY_S
+from jobrunner.store.sqlite.maintenance.checkpoint import EVERY_S
 from tests.children import echo, tasks
 from tests.engine import store_of
 from tests.processes import child

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 import jobrunner
-from jobrunner.store.sqlite import doorbell
-from jobrunner.store.sqlite.doorbell import Doorbell, private_directory, ring
+from jobrunner.store.sqlite.host import doorbell
+from jobrunner.store.sqlite.host.doorbell import Doorbell, private_directory, ring
 
 ROOT = Path(next(iter(jobrunner.__path__))).parent
 
@@ -66,7 +66,7 @@ def hang(ear: Ear) -> Doorbell:
 
 def run(script: str, *args: str) -> str:
     """Run a script in another process; return what it printed."""
-    prelude = "import os, sys, asyncio\nfrom jobrunner.store.sqlite.doorbell import *\n"
+    prelude = "import os, sys, asyncio\nfrom jobrunner.store.sqlite.host.doorbell import *\n"
     return subprocess.run(
         [sys.executable, "-c", prelude + script, *args],
         check=False,

@@ -11,8 +11,9 @@ import pytest
 
 from jobrunner import JobRunner, StoreError
 from jobrunner.core.errors import SchemaTooNew, StoreCorrupt
-from jobrunner.store.sqlite import SqliteStore, kernel, migrate
+from jobrunner.store.sqlite import SqliteStore, boot
 from jobrunner.store.sqlite.connection import transact
+from jobrunner.store.sqlite.maintenance import migrate
 from tests.children import echo, tasks
 from tests.cli.commands import jobrunner
 from tests.engine import Gate, history, soon, worker_of
@@ -196,7 +197,7 @@ async def test_worker_whose_tables_are_emptied_goes_on_and_is_seen_again(
         (said,) = warned(caplog)
         assert "was deleted while it works" in said
         # A second process finds all that it needs, without the look for another machine.
-        async with asyncio.timeout(kernel.WATCH_S), child("client", tmp_db) as client:
+        async with asyncio.timeout(boot.WATCH_S), child("client", tmp_db) as client:
             await client.heard("open")
             client.send("b")
             await soon((await jobs.get((await client.heard("stored"))["id"])).result())
@@ -237,7 +238,7 @@ async def test_store_that_lost_the_note_of_its_system_is_opened_beside_a_live_wo
         await worker.heard("open")
         with changing(tmp_db) as conn:
             conn.execute("DELETE FROM jobrunner_meta")
-        async with asyncio.timeout(kernel.WATCH_S / 2):
+        async with asyncio.timeout(boot.WATCH_S / 2):
             async with runner(tmp_db).running(work=False) as jobs:
                 assert [one.pid for one in (await jobs.health()).workers] == [worker.pid]
 

@@ -15,8 +15,8 @@ import pytest
 
 import jobrunner
 from jobrunner.core.errors import AlreadyRunning, StoreReplaced, StoreUnavailable, StoreUnsupported
-from jobrunner.store.sqlite import files
-from jobrunner.store.sqlite.files import (
+from jobrunner.store.sqlite.host import identity
+from jobrunner.store.sqlite.host.identity import (
     FileIdentity,
     StoreClaim,
     claim_store,
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_claim_left() -> Iterator[None]:
     yield
-    assert files._claims == []
+    assert identity._claims == []
 
 
 def in_forked_child(check: Callable[[], bool]) -> bool:
@@ -206,7 +206,7 @@ def test_claim_in_a_child_forked_while_a_thread_claims_does_not_hang(path: Path)
     entered, leave = threading.Event(), threading.Event()
 
     def occupy() -> None:
-        with files._mutex:
+        with identity._mutex:
             entered.set()
             leave.wait()
 
@@ -341,7 +341,7 @@ def test_neither_claim_nor_check_opens_a_file(path: Path) -> None:
     script = """
 import sqlite3, sys
 from pathlib import Path
-from jobrunner.store.sqlite.files import FileIdentity, claim_store
+from jobrunner.store.sqlite.host.identity import FileIdentity, claim_store
 path = Path(sys.argv[1])
 c = sqlite3.connect(path); c.execute("PRAGMA journal_mode = WAL"); c.execute("CREATE TABLE t (a)")
 opened = []
@@ -405,7 +405,7 @@ def test_network_file_system_names_only_those_of_the_network(
 ) -> None:
     """A16."""
     told = tmp_path / "mountinfo"
-    monkeypatch.setattr(files, "_MOUNTINFO", told)
+    monkeypatch.setattr(identity, "_MOUNTINFO", told)
     assert network_file_system(path) is None
     for kind, answer in [
         ("nfs4", "nfs4"),

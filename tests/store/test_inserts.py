@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from jobrunner.core.model import Enqueue, Enqueued, chained
-from jobrunner.store.sqlite import migrate
-from jobrunner.store.sqlite.inserts import insert_all
+from jobrunner.store.sqlite.maintenance import migrate
+from jobrunner.store.sqlite.sql.insert import insert_all
 from tests.factories import HOUR, MINUTE, NOW, new
 
 OPTIONS: dict[str, Any] = {

@@ -10,17 +10,17 @@ import pytest
 
 from jobrunner.core.clock import now_us
 from jobrunner.core.errors import StoreUnsupported
-from jobrunner.store.sqlite import SqliteStore, kernel
+from jobrunner.store.sqlite import SqliteStore, boot
 
 HERE, ELSEWHERE = "here", "elsewhere"
 
 
 @pytest.fixture
-def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def boot_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the file that says which boot of which system this is."""
     told = tmp_path / "boot_id"
     told.write_text(f"{HERE}\n")
-    monkeypatch.setattr(kernel, "_BOOT_ID", told)
+    monkeypatch.setattr(boot, "_BOOT_ID", told)
     return told
 
 
@@ -36,10 +36,12 @@ async def opened(path: Path) -> AsyncIterator[SqliteStore]:
 
 
 def noted(path: Path) -> str:
-    """Return the boot that the file has noted."""
+    """Return the boot_id that the file has noted."""
     with closing(sqlite3.connect(path)) as db:
-        (boot,) = db.execute("SELECT value FROM jobrunner_meta WHERE name = 'boot_id'").fetchone()
-    return str(boot)
+        (boot_id,) = db.execute(
+            "SELECT value FROM jobrunner_meta WHERE name = 'boot_id'"
+        ).fetchone()
+    return str(boot_id)
 
 
 def worker(path: Path, beat: int) -> None:
@@ -54,18 +56,18 @@ def worker(path: Path, beat: int) -> None:
         db.commit()
 
 
-async def left_by_another(path: Path, boot: Path, beat: int) -> None:
+async def left_by_another(path: Path, boot_id: Path, beat: int) -> None:
     """Leave a store as another system has it open, whose worker beat then."""
-    boot.write_text(ELSEWHERE)
+    boot_id.write_text(ELSEWHERE)
     async with opened(path):
         worker(path, beat)
-    boot.write_text(HERE)
+    boot_id.write_text(HERE)
 
 
 async def test_B11_store_of_a_live_worker_on_another_kernel_is_refused(
-    tmp_db: Path, boot: Path
+    tmp_db: Path, boot_id: Path
 ) -> None:
-    await left_by_another(tmp_db, boot, now_us())
+    await left_by_another(tmp_db, boot_id, now_us())
 
     async def beat() -> None:
         while True:
@@ -82,26 +84,26 @@ async def test_B11_store_of_a_live_worker_on_another_kernel_is_refused(
 
 
 async def test_B11_store_whose_workers_ended_with_the_last_boot_is_opened_after_a_look(
-    tmp_db: Path, boot: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_db: Path, boot_id: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await left_by_another(tmp_db, boot, now_us())
-    monkeypatch.setattr(kernel, "WATCH_S", 0.5)
+    await left_by_another(tmp_db, boot_id, now_us())
+    monkeypatch.setattr(boot, "WATCH_S", 0.5)
     async with opened(tmp_db):
         pass
     assert noted(tmp_db) == HERE
 
 
 async def test_B11_store_whose_workers_are_long_silent_is_opened_at_once(
-    tmp_db: Path, boot: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_db: Path, boot_id: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await left_by_another(tmp_db, boot, now_us() - kernel.FRESH_US - 1)
-    monkeypatch.setattr(kernel, "WATCH_S", 3600)
+    await left_by_another(tmp_db, boot_id, now_us() - boot.FRESH_US - 1)
+    monkeypatch.setattr(boot, "WATCH_S", 3600)
     async with asyncio.timeout(10):
         async with opened(tmp_db):
             assert noted(tmp_db) == HERE
 
 
-async def test_store_on_a_system_without_boot_ids_is_opened(tmp_db: Path, boot: Path) -> None:
-    boot.unlink()
+async def test_store_on_a_system_without_boot_ids_is_opened(tmp_db: Path, boot_id: Path) -> None:
+    boot_id.unlink()
     async with opened(tmp_db) as store:
         assert await store.workers() == []

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from jobrunner.store.sqlite.many import Many
+from jobrunner.store.sqlite.sql.bulk import Many
 
 ADD = Many("INSERT INTO words (number, word)", "(?, ?)")
 CHANGE = Many("UPDATE words SET word = column2 FROM (", "(?, ?)", ") WHERE number = column1")

@@ -10,8 +10,10 @@ import pytest
 
 from jobrunner.core.errors import StoreBusy
 from jobrunner.core.model import Filter
-from jobrunner.store.sqlite import SqliteStore, migrate, turns
-from jobrunner.store.sqlite.place import make_folder
+from jobrunner.store.sqlite import SqliteStore
+from jobrunner.store.sqlite.host import turnstile
+from jobrunner.store.sqlite.host.location import make_folder
+from jobrunner.store.sqlite.maintenance import migrate
 from tests import scripts
 from tests.factories import (
     DUE,
@@ -226,7 +228,7 @@ async def test_new_file_is_no_migration_to_speak_of(
 HOLD = """
 import sys
 from pathlib import Path
-from jobrunner.store.sqlite.posix import Turnstile
+from jobrunner.store.sqlite.host.locks import Turnstile
 turnstile = Turnstile(Path(sys.argv[1]))
 turnstile.acquire(5)
 print("held", flush=True)
@@ -238,7 +240,7 @@ async def test_start_waits_for_the_process_that_migrates_a_large_file(
     version_3: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With `--workers 4` three of four died at the first start of a new version: two million rows take ten seconds."""
-    monkeypatch.setattr(turns, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(turnstile, "TIMEOUT_S", 0.05)
     tries: list[bool] = []
     waits = asyncio.Event()
     look = migrate._is_due
@@ -273,7 +275,7 @@ async def test_start_waits_for_no_process_that_migrates_nothing(
     store = SqliteStore(tmp_db)
     await store.open()
     await store.close()
-    monkeypatch.setattr(turns, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(turnstile, "TIMEOUT_S", 0.05)
     holder = scripts.start(HOLD, make_folder(tmp_db))
     try:
         assert holder.stdout is not None

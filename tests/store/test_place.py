@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import make_url
 
 from jobrunner import ConfigurationError, JobRunner
-from jobrunner.store.sqlite import files
-from jobrunner.store.sqlite.files import container_layer
-from jobrunner.store.sqlite.place import path_of
+from jobrunner.store.sqlite.host import identity
+from jobrunner.store.sqlite.host.identity import container_layer
+from jobrunner.store.sqlite.host.location import path_of
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ async def test_start_tells_the_absolute_path_and_warns_on_a_container_s_layer(
 ) -> None:
     told = tmp_path / "mountinfo"
     told.write_text(f"1 1 0:1 / / rw - {kind} none rw\n2 1 0:2 / /other rw - ext4 none rw\n")
-    monkeypatch.setattr(files, "_MOUNTINFO", told)
+    monkeypatch.setattr(identity, "_MOUNTINFO", told)
     monkeypatch.chdir(tmp_path)
     if kind == "nfs4":
         assert container_layer(tmp_path / "jobs.db") is None
@@ -55,7 +55,7 @@ def test_volume_mounted_into_a_container_is_no_layer(
     told.write_text(
         f"1 1 0:1 / / rw - overlay overlay rw\n2 1 8:1 / {tmp_path} rw - ext4 /dev/vda rw\n"
     )
-    monkeypatch.setattr(files, "_MOUNTINFO", told)
+    monkeypatch.setattr(identity, "_MOUNTINFO", told)
     assert container_layer(tmp_path / "jobs.db") is None
     assert container_layer(Path("/jobs.db")) == "overlay"
 
@@ -63,7 +63,7 @@ def test_volume_mounted_into_a_container_is_no_layer(
 def test_layer_of_a_system_that_does_not_tell_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_MOUNTINFO", tmp_path / "no-such-file")
+    monkeypatch.setattr(identity, "_MOUNTINFO", tmp_path / "no-such-file")
     assert container_layer(tmp_path / "jobs.db") is None
 
 

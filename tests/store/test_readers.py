@@ -11,8 +11,10 @@ import pytest
 from jobrunner.core.errors import StoreUnavailable
 from jobrunner.core.model import Filter, QueueStats, chained
 from jobrunner.store.round import Round
-from jobrunner.store.sqlite import SqliteStore, copy, readers, reads, upkeep, walks
+from jobrunner.store.sqlite import SqliteStore, readers
+from jobrunner.store.sqlite.maintenance import backup
 from jobrunner.store.sqlite.readers import Readers
+from jobrunner.store.sqlite.sql import queries, retention, walks
 from tests.factories import (
     DAY,
     HOUR,
@@ -94,14 +96,14 @@ async def test_reads_go_on_while_a_backup_is_written(store: SqliteStore, tmp_pat
 
     await store.backup(tmp_path / "copy.db", on_progress)
     assert set(listed) == {job.id}
-    with closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
-        assert copy.execute("SELECT id FROM jobrunner_jobs").fetchall() == [(job.id,)]
+    with closing(sqlite3.connect(tmp_path / "copy.db")) as backup:
+        assert backup.execute("SELECT id FROM jobrunner_jobs").fetchall() == [(job.id,)]
 
 
 async def test_close_cuts_a_list_and_a_backup_short(
     store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copy, "PAGES_PER_STEP", 1)
+    monkeypatch.setattr(backup, "PAGES_PER_STEP", 1)
     listing, copying, closing_ = threading.Event(), threading.Event(), threading.Event()
     forever = (
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -117,7 +119,7 @@ async def test_close_cuts_a_list_and_a_backup_short(
         assert closing_.wait(20)
 
     slow = asyncio.create_task(readers_of(store).read_list(read))
-    backup = asyncio.create_task(store.backup(tmp_path / "copy.db", on_progress))
+    copy = asyncio.create_task(store.backup(tmp_path / "copy.db", on_progress))
     assert await asyncio.to_thread(listing.wait, 20)
     assert await asyncio.to_thread(copying.wait, 20)
     close = asyncio.create_task(store.close())
@@ -125,7 +127,7 @@ async def test_close_cuts_a_list_and_a_backup_short(
         await slow
     closing_.set()
     with pytest.raises(StoreUnavailable, match="broken off"):
-        await backup
+        await copy
     await close
     assert not list(tmp_path.glob("*copy*"))
 
@@ -136,7 +138,7 @@ async def test_close_cuts_a_list_and_a_backup_short(
 async def test_counts_stop_when_their_time_is_up_and_say_so(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reads, "COUNT_S", -1.0)
+    monkeypatch.setattr(queries, "COUNT_S", -1.0)
     many = [new(queue=queue) for queue in ("a", "b") for _ in range(5_000)]
     await store.write(Round(NOW, enqueues=[*many, new(queue="few")]))
     assert await store.queues() == [
@@ -152,7 +154,7 @@ async def test_counts_stop_when_their_time_is_up_and_say_so(
 async def test_counts_stop_at_ten_thousand(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reads, "COUNT_S", 60.0)
+    monkeypatch.setattr(queries, "COUNT_S", 60.0)
     many = 10_001
     await store.write(Round(NOW, enqueues=[new() for _ in range(many - 2)]))
     (default,) = await store.queues()
@@ -171,7 +173,7 @@ async def test_counts_stop_at_ten_thousand(
 async def test_scheduled_jobs_are_counted_from_their_index_alone(store: SqliteStore) -> None:
     """The rows lie far apart; 10,000 of 2 KB took 28 ms, and take 2 ms."""
     plan = await readers_of(store).read(
-        lambda conn: conn.execute(f"EXPLAIN {reads._SCHEDULED}", (9,)).fetchall()
+        lambda conn: conn.execute(f"EXPLAIN {queries._SCHEDULED}", (9,)).fetchall()
     )
     # Columns of EXPLAIN: address, instruction, and its operands; the third of a seek is the table's cursor.
     (table,) = {row[4] for row in plan if row[1] == "DeferredSeek"}
@@ -202,7 +204,7 @@ async def test_prune_that_finds_nothing_takes_no_write_lock(store: SqliteStore) 
 async def test_prune_goes_on_in_steps_past_rows_that_stay(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "ROWS_PER_LOOK", 2)
+    monkeypatch.setattr(retention, "ROWS_PER_LOOK", 2)
     monkeypatch.setattr(walks, "STEP_S", 1e-9)
     await enqueue(store, *[new("stay") for _ in range(7)], *[new("go") for _ in range(3)])
     claimed = await claim(store, tasks=["stay", "go"])
@@ -221,9 +223,9 @@ async def test_prune_goes_on_in_steps_past_rows_that_stay(
 
 async def test_dead_letter_that_is_replayed_before_it_is_deleted_stays(store: SqliteStore) -> None:
     letter = await make_dead(store)
-    found = await readers_of(store).read_list(upkeep.dead_letters, NOW + 1, 9)
+    found = await readers_of(store).read_list(retention.dead_letters, NOW + 1, 9)
     assert len(found) == 1
     await store.replay(letter.id, now=NOW)
-    assert await store._write(upkeep.delete, [], found) == 0
+    assert await store._write(retention.delete, [], found) == 0
     assert (await row_of(store, letter.id)).state == "queued"
     assert len(await store.attempts(letter.seq)) == 1

@@ -13,7 +13,7 @@ import pytest
 from jobrunner import JobRunner
 from jobrunner.core.errors import StoreFull, StoreUnavailable
 from jobrunner.store.sqlite import SqliteStore
-from jobrunner.store.sqlite.place import folder_of
+from jobrunner.store.sqlite.host.location import folder_of
 from tests import scripts
 from tests.children import echo, tasks
 from tests.cli.commands import jobrunner
@@ -140,7 +140,7 @@ async def test_folder_of_another_user_is_refused_unless_the_database_is_theirs()
         directory.chmod(0o755)
         script = """
 import os, sys
-from jobrunner.store.sqlite.place import check_folder, folder_of
+from jobrunner.store.sqlite.host.location import check_folder, folder_of
 from pathlib import Path
 os.setgroups([]); os.setgid(65533); os.setuid(65533)
 path = Path(sys.argv[1])
@@ -169,7 +169,7 @@ import os, sys
 from pathlib import Path
 opened = []
 sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" else None)
-from jobrunner.store.sqlite.place import create, make_folder
+from jobrunner.store.sqlite.host.location import create, make_folder
 path = Path(sys.argv[1])
 make_folder(path)
 create(path)

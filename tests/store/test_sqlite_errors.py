@@ -24,9 +24,12 @@ from jobrunner.core.errors import (
 )
 from jobrunner.core.model import Filter, Outcome
 from jobrunner.store.round import Round
-from jobrunner.store.sqlite import SqliteStore, connection, migrate, turns
-from jobrunner.store.sqlite.connection import Connection, as_ours, transact
-from jobrunner.store.sqlite.statements import COMMIT
+from jobrunner.store.sqlite import SqliteStore, connection
+from jobrunner.store.sqlite.connection import Connection, transact
+from jobrunner.store.sqlite.driver_errors import as_ours
+from jobrunner.store.sqlite.host import turnstile
+from jobrunner.store.sqlite.maintenance import migrate
+from jobrunner.store.sqlite.sql.statements import COMMIT
 from tests import scripts
 from tests.factories import (
     NOW,
@@ -145,7 +148,7 @@ def test_table_of_ours_that_is_gone_is_told_with_how_it_may_have_gone(
 HOLDER = """
 import sys
 from pathlib import Path
-from jobrunner.store.sqlite.posix import Turnstile
+from jobrunner.store.sqlite.host.locks import Turnstile
 turnstile = Turnstile(Path(sys.argv[1]))
 turnstile.acquire(10)
 print("held", flush=True)
@@ -164,7 +167,7 @@ def hold_turnstile(store: SqliteStore) -> "subprocess.Popen[str]":
 async def test_B3_write_behind_a_stopped_holder_of_the_lock_raises_store_busy(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(turnstile, "TIMEOUT_S", 0.1)
     store = SqliteStore(tmp_db)
     await store.open()
     holder = hold_turnstile(store)
@@ -181,7 +184,7 @@ async def test_B6_open_of_a_new_file_leaves_it_alone_until_its_turn(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of processes that switch a file to its log at once, SQLite fails some with "database is locked"."""
-    monkeypatch.setattr(turns, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(turnstile, "TIMEOUT_S", 0.1)
     store = SqliteStore(tmp_db)
     store._folder.mkdir()
     holder = hold_turnstile(store)

@@ -11,7 +11,8 @@ import pytest
 from jobrunner.core.model import Enqueued
 from jobrunner.store.protocol import Recovered
 from jobrunner.store.round import Round
-from jobrunner.store.sqlite import SqliteStore, posix
+from jobrunner.store.sqlite import SqliteStore
+from jobrunner.store.sqlite.host import locks
 from tests import scripts
 from tests.conformance.peer import Peer
 from tests.factories import (
@@ -180,7 +181,7 @@ async def test_recover_of_a_worker_whose_lock_file_is_missing_waits_five_seconds
     """It cannot prove that it lives; but its file may just be on the way."""
     await enqueue(store, new())
     (job,) = peer.works()
-    posix.worker_file(store._folder, OTHER_WORKER).unlink()
+    locks.worker_file(store._folder, OTHER_WORKER).unlink()
 
     async def look(now: int, *, thorough: bool = True) -> Recovered:
         return await store.recover(now=now, thorough=thorough)
@@ -198,7 +199,7 @@ async def test_recover_of_a_lock_file_that_came_back_forgets_that_it_was_missing
 ) -> None:
     await enqueue(store, new())
     peer.works()
-    path = posix.worker_file(store._folder, OTHER_WORKER)
+    path = locks.worker_file(store._folder, OTHER_WORKER)
     hidden = path.with_name("hidden")
     path.rename(hidden)
     await store.recover(now=NOW, thorough=True)
@@ -213,7 +214,7 @@ async def test_recover_removes_an_old_lock_file_without_a_row_and_spares_a_young
     store: SqliteStore,
 ) -> None:
     """A young one may belong to a worker that has its lock and not yet its row."""
-    old, young = (posix.worker_file(store._folder, n) for n in (1, 2))
+    old, young = (locks.worker_file(store._folder, n) for n in (1, 2))
     old.touch()
     young.touch()
     os.utime(old, (0, (NOW - MINUTE) / SECOND))
@@ -226,7 +227,7 @@ async def test_recover_removes_an_old_lock_file_without_a_row_and_spares_a_young
 
 async def test_B8_recover_removes_the_files_of_the_dead(store: SqliteStore, peer: Peer) -> None:
     peer.call("join", worker_row(OTHER_WORKER))
-    path = posix.worker_file(store._folder, OTHER_WORKER)
+    path = locks.worker_file(store._folder, OTHER_WORKER)
     peer.kill()
     assert path.exists()
     await store.recover(now=NOW, thorough=False)

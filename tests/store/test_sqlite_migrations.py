@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner.store.sqlite import SqliteStore, migrate
+from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.connection import transact
+from jobrunner.store.sqlite.maintenance import migrate
 from tests import scripts
 from tests.factories import enqueue, new, row_of
 

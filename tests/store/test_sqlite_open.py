@@ -19,8 +19,10 @@ from jobrunner.core.errors import (
     StoreUnavailable,
     StoreUnsupported,
 )
-from jobrunner.store.sqlite import SqliteStore, files, migrate
+from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.connection import LOG_BYTES, Connection, make_room_in_log
+from jobrunner.store.sqlite.host import identity
+from jobrunner.store.sqlite.maintenance import migrate
 from tests import scripts
 from tests.factories import claim, enqueue, new
 
@@ -138,7 +140,7 @@ async def test_A16_open_on_a_network_file_system_is_refused(
     mounts.write_text(
         f"1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / {tmp_path} rw - {kind} h:/ rw\n"
     )
-    monkeypatch.setattr(files, "_MOUNTINFO", mounts)
+    monkeypatch.setattr(identity, "_MOUNTINFO", mounts)
     with pytest.raises(StoreUnsupported, match=f"network file system \\({kind}\\)"):
         await SqliteStore(tmp_path / "jobs.db").open()
     assert list(tmp_path.iterdir()) == [mounts]

@@ -8,35 +8,35 @@ from pathlib import Path
 import pytest
 
 from jobrunner.core.errors import StoreBusy
-from jobrunner.store.sqlite import gate, turns
-from jobrunner.store.sqlite.gate import Gate
-from jobrunner.store.sqlite.turns import Turns
+from jobrunner.store.sqlite.host import fair_lock, turnstile
+from jobrunner.store.sqlite.host.fair_lock import Gate
+from jobrunner.store.sqlite.host.turnstile import Turns
 from tests.engine import soon
 
 # -- the gate ------------------------------------------------------------------------------------------
 
 
-async def waiting(gate: Gate, number: int) -> None:
+async def waiting(lock: Gate, number: int) -> None:
     """Wait until so many wait at the gate."""
     async with asyncio.timeout(15):
-        while len(gate._waiting) < number:  # noqa: ASYNC110 - nobody is to tell but the gate itself
+        while len(lock._waiting) < number:  # noqa: ASYNC110 - nobody is to tell but the gate itself
             await asyncio.sleep(0)  # noqa: TID251 - a thread comes by itself
 
 
 async def test_gate_lets_threads_and_tasks_in_as_they_came() -> None:
-    gate = Gate()
+    lock = Gate()
     order: list[str] = []
-    await gate.wait()
+    await lock.wait()
 
     async def by_task(name: str) -> None:
-        await gate.wait()
+        await lock.wait()
         order.append(name)
-        gate.leave()
+        lock.leave()
 
     def by_thread(name: str) -> None:
-        assert gate.enter(15)
+        assert lock.enter(15)
         order.append(name)
-        gate.leave()
+        lock.leave()
 
     async with asyncio.TaskGroup() as group:
         for n in range(6):
@@ -44,48 +44,48 @@ async def test_gate_lets_threads_and_tasks_in_as_they_came() -> None:
                 group.create_task(by_task(f"task {n}"))
             else:
                 group.create_task(asyncio.to_thread(by_thread, f"thread {n}"))
-            await waiting(gate, n + 1)
-        gate.leave()
+            await waiting(lock, n + 1)
+        lock.leave()
     assert order == ["thread 0", "task 1", "thread 2", "task 3", "thread 4", "task 5"]
 
 
 async def test_gate_is_not_lost_with_a_task_that_is_cancelled() -> None:
-    gate = Gate()
-    await gate.wait()
-    gone = asyncio.create_task(gate.wait())
-    await waiting(gate, 1)
-    next_one = asyncio.create_task(gate.wait())
-    await waiting(gate, 2)
+    lock = Gate()
+    await lock.wait()
+    gone = asyncio.create_task(lock.wait())
+    await waiting(lock, 1)
+    next_one = asyncio.create_task(lock.wait())
+    await waiting(lock, 2)
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gone
-    gate.leave()
+    lock.leave()
     await soon(next_one)
 
 
 async def test_gate_is_not_lost_with_a_task_that_is_cancelled_as_it_is_handed_over() -> None:
-    gate = Gate()
-    await gate.wait()
-    gone = asyncio.create_task(gate.wait())
-    await waiting(gate, 1)
-    gate.leave()
+    lock = Gate()
+    await lock.wait()
+    gone = asyncio.create_task(lock.wait())
+    await waiting(lock, 1)
+    lock.leave()
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gone
-    assert gate.enter(0)
+    assert lock.enter(0)
 
 
 def test_gate_is_not_lost_with_a_thread_that_waits_no_longer() -> None:
-    gate = Gate()
-    assert gate.enter(0)
-    assert not gate.enter(0.01)
-    gate.leave()
-    assert gate.enter(0)
+    lock = Gate()
+    assert lock.enter(0)
+    assert not lock.enter(0.01)
+    lock.leave()
+    assert lock.enter(0)
 
 
 async def test_gate_tells_who_waits_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who holds it may have had it for no long time at the first look."""
-    monkeypatch.setattr(gate, "SLOW_S", 0.01)
+    monkeypatch.setattr(fair_lock, "SLOW_S", 0.01)
     held = Gate()
     await held.wait()
     told = threading.Semaphore(0)
@@ -102,7 +102,7 @@ async def test_gate_tells_a_slow_holder_once(monkeypatch: pytest.MonkeyPatch) ->
     assert held.enter(0)
     held.held_by("task slow")
     assert held.slow_holder() is None
-    monkeypatch.setattr(gate, "SLOW_S", 0.0)
+    monkeypatch.setattr(fair_lock, "SLOW_S", 0.0)
     assert held.slow_holder() == "task slow"
     assert held.slow_holder() is None
     held.leave()
@@ -170,7 +170,7 @@ async def test_turn_ends_with_an_error_in_it(ours: Turns) -> None:
 async def test_turn_behind_a_task_that_does_not_end_is_store_busy_and_names_it(
     ours: Turns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "TIMEOUT_S", 0.01)
+    monkeypatch.setattr(turnstile, "TIMEOUT_S", 0.01)
     async with ours.of_task("send_mail 42"):
         with pytest.raises(StoreBusy, match="send_mail 42"):
             await asyncio.to_thread(ours.begin)

@@ -11,7 +11,8 @@ import pytest
 from jobrunner.core.model import Enqueue, Filter, JobRow
 from jobrunner.store.protocol import Page
 from jobrunner.store.round import Round
-from jobrunner.store.sqlite import SqliteStore, readers, reads, walks
+from jobrunner.store.sqlite import SqliteStore, readers
+from jobrunner.store.sqlite.sql import queries, walks
 from tests.factories import DAY, HOUR, NOW, claim, dead, enqueue, new, settle, succeeded
 
 ROWS = 3 * walks.FIRST_WINDOW + 7
@@ -100,7 +101,7 @@ async def test_windows_over_whole_rows_stay_small_since_long_ones_may_lie_behind
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(walks, "STEP_S", 60.0)
-    monkeypatch.setattr(reads, "LARGEST_WINDOW", 2 * walks.FIRST_WINDOW)
+    monkeypatch.setattr(queries, "LARGEST_WINDOW", 2 * walks.FIRST_WINDOW)
     await fill(store, 8 * walks.FIRST_WINDOW)
     said: list[str] = []
     assert store._readers is not None
@@ -154,7 +155,7 @@ async def bury(store: SqliteStore, *jobs: Enqueue) -> list[Enqueue]:
 async def test_page_of_dead_letters_ends_when_it_is_heavy(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reads, "PAGE_ROOM", 2_500)
+    monkeypatch.setattr(queries, "PAGE_ROOM", 2_500)
     letters = await bury(store, *[new(args=f'"{"x" * 1_000}"') for _ in range(7)])
     found = await pages_of(store.dead_letters, Filter(), limit=5)
     assert [(len(page.rows), page.complete) for page in found] == [
@@ -183,7 +184,7 @@ async def test_lists_of_long_rows_take_little_memory(store: SqliteStore) -> None
     assert peak < LONG / 2
     page, peak = await peak_of(lambda: store.dead_letters(Filter(), before=None, limit=200))
     assert (len(page.rows), page.complete) == (4, False)
-    assert peak < 2 * reads.PAGE_ROOM
+    assert peak < 2 * queries.PAGE_ROOM
 
 
 async def peak_of(read: Callable[[], Awaitable[Page]]) -> tuple[Page, int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jobrunner import JobRunner
 from jobrunner.core.model import WorkerRow
-from jobrunner.store.sqlite import members
+from jobrunner.store.sqlite.sql import workers
 from jobrunner.store.sqlite.store import SqliteStore
 from tests.engine import Gate, history, next_round, store_of, supervisor_of, worker_of
 
@@ -22,7 +22,7 @@ async def die_with(jobs: JobRunner, *ids: str) -> None:
     nobody = WorkerRow(DEAD, 1, "host", 1, 1, None, {"default": 1}, limits)
 
     def take(conn: sqlite3.Connection) -> None:
-        members.join(conn, nobody)
+        workers.join(conn, nobody)
         conn.executemany(
             "UPDATE jobrunner_jobs SET state = 'running', worker = ?, attempt = attempt + 1, lease = lease + 1,"
             " started_at = 1, first_started_at = coalesce(first_started_at, 1) WHERE id = ?",
@@ -30,7 +30,7 @@ async def die_with(jobs: JobRunner, *ids: str) -> None:
         )
 
     await store._writer.write(take)
-    assert await store._writer.write(members.take_jobs, DEAD, 2) is not None
+    assert await store._writer.write(workers.take_jobs, DEAD, 2) is not None
     worker_of(jobs).look()
 
 

@@ -12,7 +12,7 @@ from freezegun.api import FrozenDateTimeFactory
 from jobrunner import InvalidArguments, Job, JobDead, JobRunner, UnknownTask
 from jobrunner.core.clock import utcnow
 from jobrunner.core.logs import WHOLE, repeats
-from jobrunner.store.sqlite import members
+from jobrunner.store.sqlite.sql import workers
 from tests.engine import next_round, worker_of
 from tests.factories import worker_row
 
@@ -91,7 +91,7 @@ async def test_D16_task_that_another_live_worker_knows_is_not_unknown(tmp_db: Pa
     """A rolling deploy: the new version's jobs wait for the new version's workers."""
     stored = await stored_by_an_older_version(tmp_db)
     with closing(sqlite3.connect(tmp_db)) as conn, conn:
-        members.join(conn, worker_row(tasks={"send": None}))
+        workers.join(conn, worker_row(tasks={"send": None}))
     jobs = JobRunner(tmp_db, unknown_task_after=0)
     async with jobs.running():
         await worker_of(jobs).look_for_unknown()

@@ -13,7 +13,7 @@ from tenacity import wait_none
 
 from jobrunner import Bury, InvalidWrite, Job, JobContext, JobDead, JobRunner, Snooze
 from jobrunner.grace import Grace
-from jobrunner.store.sqlite import writes
+from jobrunner.store.sqlite.sql import task_writes
 from tests.engine import Gate, on_writer, supervisor_of
 
 Write = Callable[..., object]
@@ -317,7 +317,7 @@ async def test_connection_comes_back_as_it_was_lent(jobs: JobRunner) -> None:
 async def test_B5_statement_over_the_budget_is_cut_short_and_fails_the_attempt(
     jobs: JobRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writes, "BUDGET_S", 0.02)
+    monkeypatch.setattr(task_writes, "BUDGET_S", 0.02)
 
     def write(connection: sqlite3.Connection, word: str) -> None:
         add(connection, word)
@@ -340,7 +340,7 @@ async def test_B5_statement_over_the_budget_is_cut_short_and_fails_the_attempt(
 async def test_B5_python_over_the_budget_fails_the_attempt(
     jobs: JobRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writes, "BUDGET_S", 0.0)
+    monkeypatch.setattr(task_writes, "BUDGET_S", 0.0)
 
     def write(connection: sqlite3.Connection, word: str) -> None:
         add(connection, word)

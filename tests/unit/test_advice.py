@@ -24,9 +24,9 @@ import jobrunner.fastapi
 import jobrunner.sqlalchemy
 from jobrunner import InvalidOptions, Job, JobContext, JobRunner
 from jobrunner.cli.commands import commands
-from jobrunner.committer import ROWS_PER_CALL
 from jobrunner.core import hints
 from jobrunner.schedules import Schedules
+from jobrunner.store.committer import ROWS_PER_CALL
 from jobrunner.tasks.retry import _EXAMPLES
 from jobrunner.tasks.router import TaskRouter
 from jobrunner.tasks.schedule_options import Words

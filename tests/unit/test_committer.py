@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner.committer import BYTES_PER_ROUND, ROWS_PER_CALL, ROWS_PER_ROUND, Committer
 from jobrunner.core.errors import (
     InvalidOptions,
     StoreBusy,
@@ -19,6 +18,7 @@ from jobrunner.core.errors import (
     StoreUnusable,
 )
 from jobrunner.core.model import Claim, Claimed, Enqueue, Enqueued, Filter
+from jobrunner.store.committer import BYTES_PER_ROUND, ROWS_PER_CALL, ROWS_PER_ROUND, Committer
 from jobrunner.store.round import Round, Written
 from tests.factories import (
     NOW,

@@ -8,23 +8,17 @@ import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
 
 from jobrunner.core.errors import (
-    NotADatabase,
-    StoreBusy,
-    StoreCorrupt,
-    StoreError,
-    StoreFull,
     StoreOutcomeUnknown,
-    StoreReplaced,
     StoreUnavailable,
 )
-from jobrunner.store.sqlite.codes import primary_code
-from jobrunner.store.sqlite.statements import BEGIN, BEGIN_TO_READ, COMMIT, ROLLBACK
-from jobrunner.store.sqlite.writes import WriterConnection
+from jobrunner.store.sqlite.driver_errors import primary_code, raise_as_ours
+from jobrunner.store.sqlite.sql.statements import BEGIN, BEGIN_TO_READ, COMMIT, ROLLBACK
+from jobrunner.store.sqlite.sql.task_writes import WriterConnection
 
 T = TypeVar("T")
 
@@ -215,53 +209,3 @@ def _seal(conn: sqlite3.Connection, error: sqlite3.Error) -> None:
         raise StoreOutcomeUnknown(
             f"the commit failed ({error}) and so did the one to seal it: the write may come back after a restart"
         ) from error
-
-
-REFLECT: Final = 'metadata.reflect(engine, only=lambda name, _: not name.startswith("jobrunner_"))'
-_OUR_TABLE: Final = "no such table: jobrunner_"
-
-
-def raise_as_ours(error: sqlite3.Error, path: Path) -> NoReturn:
-    """Raise the ``StoreError`` that says what a driver's error means for the store at ``path``."""
-    raise as_ours(error, path) from error
-
-
-def as_ours(  # noqa: PLR0911 - a table
-    error: sqlite3.Error, path: Path
-) -> StoreError:
-    """Return the ``StoreError`` that says what a driver's error means for the store at ``path``."""
-    match primary_code(error):
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return StoreBusy(
-                f"somebody holds the write lock of {path} for too long: another program, or a session that has written"
-                " and is not committed"
-            )
-        case sqlite3.SQLITE_INTERRUPT:
-            # By our own close: see ``Connection.close``.
-            return StoreUnavailable(f"{path} is not open any more")
-        case sqlite3.SQLITE_FULL:
-            return StoreFull(f"no room left for {path}; free some space, waiting jobs are safe")
-        case sqlite3.SQLITE_READONLY:
-            return StoreUnavailable(
-                f"{path} is read-only for this process; check its owner and mode"
-            )
-        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
-            return StoreUnavailable(
-                f"{path} cannot be opened; check that its directory exists and that this process may write there"
-            )
-        case sqlite3.SQLITE_NOTADB:
-            return NotADatabase(
-                f"{path} is not an SQLite database (or it is encrypted); name another file, it was left as it is"
-            )
-        case sqlite3.SQLITE_CORRUPT:
-            return StoreCorrupt(
-                f"{path} is damaged ({error}); stop the service, keep the file and restore a backup"
-            )
-        case sqlite3.SQLITE_ERROR if _OUR_TABLE in str(error):
-            return StoreReplaced(
-                f"{path} has lost jobrunner's tables ({error}): something has dropped them, such as MetaData.reflect()"
-                " and drop_all() of SQLAlchemy, and the jobs with them. Restore a backup, or drop what is left of"
-                f" the tables named jobrunner_* and restart to begin anew; where they were dropped write {REFLECT}"
-            )
-        case _:
-            return StoreUnavailable(f"{path}: {error}")

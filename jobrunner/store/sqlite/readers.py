@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
-from jobrunner.store.sqlite import copy
 from jobrunner.store.sqlite.connection import Connection, look
-from jobrunner.store.sqlite.walks import EVERYTHING, Place, Step
+from jobrunner.store.sqlite.maintenance import backup
+from jobrunner.store.sqlite.sql.walks import EVERYTHING, Place, Step
 
 T = TypeVar("T")
 
@@ -132,7 +132,7 @@ class Readers:
         connection = await Connection.open(self._path, read_only=True)
         self._backups[broken_off] = ended
         try:
-            await connection.run(copy.backup, self._path, destination, tell)
+            await connection.run(backup.backup, self._path, destination, tell)
         except asyncio.CancelledError:
             broken_off.set()
             raise

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,34 +31,38 @@ from jobrunner.core.model import (
     WorkerRow,
 )
 from jobrunner.core.wait_graph import Still, Told
-from jobrunner.inside import name_of, refuse_inside
-from jobrunner.store.protocol import Page, Recovered, Replayed, Session, Slice
+from jobrunner.store.protocol import Page, Recovered, Replayed, Slice
+from jobrunner.store.reentrancy import name_of, refuse_inside
 from jobrunner.store.round import Round, Written
-from jobrunner.store.sqlite import (
-    begun,
-    commands,
-    copy,
-    files,
-    kernel,
-    letters,
-    members,
-    migrate,
-    posix,
-    reads,
-    rounds,
-    schedules,
-    sessions,
-    upkeep,
+from jobrunner.store.session import Session
+from jobrunner.store.sqlite import boot
+from jobrunner.store.sqlite.host import identity, locks
+from jobrunner.store.sqlite.host.doorbell import Doorbell, ring
+from jobrunner.store.sqlite.host.location import (
+    check_place,
+    create,
+    folder_of,
+    make_folder,
+    path_of,
 )
-from jobrunner.store.sqlite.bare import Home
-from jobrunner.store.sqlite.checkpoint import Checkpointer
-from jobrunner.store.sqlite.claims import Heads
-from jobrunner.store.sqlite.doorbell import Doorbell, ring
-from jobrunner.store.sqlite.place import check_place, create, folder_of, make_folder, path_of
+from jobrunner.store.sqlite.host.turnstile import Turns
+from jobrunner.store.sqlite.maintenance import backup, migrate
+from jobrunner.store.sqlite.maintenance.checkpoint import Checkpointer, checkpoint
+from jobrunner.store.sqlite.maintenance.recovery import Recovery
 from jobrunner.store.sqlite.readers import Readers
-from jobrunner.store.sqlite.recovery import Recovery
-from jobrunner.store.sqlite.turns import Turns
-from jobrunner.store.sqlite.watching import Watch
+from jobrunner.store.sqlite.sessions import adapt, open_transactions
+from jobrunner.store.sqlite.sessions.driver import Home
+from jobrunner.store.sqlite.sessions.watcher import Watch
+from jobrunner.store.sqlite.sql import (
+    control,
+    dead_letters,
+    queries,
+    retention,
+    schedules,
+    workers,
+)
+from jobrunner.store.sqlite.sql.claim import Heads
+from jobrunner.store.sqlite.sql.round import write_round
 from jobrunner.store.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -72,13 +77,13 @@ class SqliteStore:
         self.durability = durability
         self._folder = folder_of(self.path)
         self._opened_in = generation()
-        self._claim: files.StoreClaim | None = None
+        self._claim: identity.StoreClaim | None = None
         self._writer: Writer | None = None
         self._readers: Readers | None = None
         self._checkpointer: Checkpointer | None = None
-        self._identity: files.FileIdentity | None = None
+        self._identity: identity.FileIdentity | None = None
         self._sessions: Home | None = None
-        self._locks: dict[int, posix.WorkerLock] = {}
+        self._locks: dict[int, locks.WorkerLock] = {}
         self._doorbells: dict[int, Doorbell | None] = {}
         self._rows: dict[int, WorkerRow] = {}
         """As they were stored when the workers of this process joined."""
@@ -92,23 +97,25 @@ class SqliteStore:
         """See ``Store.open``."""
         self._opened_in = generation()
         check_place(self.path)
-        self._claim = files.claim_store(self.path)
+        self._claim = identity.claim_store(self.path)
         try:
             make_folder(self.path)
             create(self.path)
             self._writer = await migrate.writer_of(self.path, self._folder, self.durability)
             await self._writer.write(migrate.try_to_write)
-            await kernel.make_sure_of_one(self._writer, self.path, self._folder)
+            await boot.make_sure_of_one(self._writer, self.path, self._folder)
             self._claim.pin()
             self._readers = await Readers.open(self.path)
-            self._checkpointer = Checkpointer(self.path, self._folder, self._writer.checkpoint)
-            self._identity = files.FileIdentity.of(self.path)
+            self._checkpointer = Checkpointer(
+                self.path, self._folder, partial(self._writer.exclusive, checkpoint)
+            )
+            self._identity = identity.FileIdentity.of(self.path)
             self._sessions = Home(self._identity, self.durability, Watch(self.get))
             logger.info("jobs are stored in %s (SQLite %s)", self.path, sqlite3.sqlite_version)
         except BaseException as error:
             await self.close()
             if isinstance(error, OSError):
-                raise posix.translated(error, error.filename or self._folder) from error
+                raise locks.translated(error, error.filename or self._folder) from error
             raise
 
     async def close(self) -> None:
@@ -160,7 +167,7 @@ class SqliteStore:
 
     async def write(self, batch: Round) -> Written:
         """See ``Store.write``."""
-        written = await self._open_writer().write(rounds.write, batch, self._heads)
+        written = await self._open_writer().write(write_round, batch, self._heads)
         if self._checkpointer is not None:
             rows = len(batch.outcomes) + len(written.enqueued) + len(written.claimed)
             rows += len(written.fired)
@@ -172,13 +179,13 @@ class SqliteStore:
         refuse_forked(self._opened_in)
         if self._sessions is None:
             raise StoreUnavailable(f"{self.path} is not open")
-        return sessions.session_of(self._sessions, source)
+        return adapt.session_of(self._sessions, source)
 
     def refuse_wait(self, what: object) -> None:
         """See ``Store.refuse_wait``."""
         refuse_forked(self._opened_in)
         refuse_inside(self, what)
-        if self._identity is not None and begun.writes_to(self._identity):
+        if self._identity is not None and open_transactions.writes_to(self._identity):
             raise InsideTransaction(
                 f"{name_of(what)} would wait for itself: a session that was begun here has written to the store's file"
                 " and is not committed, and until then nobody else can write. Store jobs through that session, by"
@@ -202,10 +209,10 @@ class SqliteStore:
     async def join(self, worker: WorkerRow, on_ring: Callable[[], None]) -> None:
         """See ``Store.join``."""
         id = worker.worker
-        self._locks[id] = posix.WorkerLock.hold(posix.worker_file(self._folder, id))
+        self._locks[id] = locks.WorkerLock.hold(locks.worker_file(self._folder, id))
         bell = self._doorbells[id] = Doorbell.open(on_ring)
         row = self._rows[id] = worker._replace(doorbell=bell.address if bell else None)
-        await self._write(members.join, row)
+        await self._write(workers.join, row)
 
     def ring(self) -> None:
         """See ``Store.ring``."""
@@ -214,7 +221,7 @@ class SqliteStore:
 
     async def leave(self, worker: int, *, now: int) -> None:
         """See ``Store.leave``."""
-        await self._write(members.leave, worker, now)
+        await self._write(workers.leave, worker, now)
         bell = self._doorbells.pop(worker, None)
         if bell is not None:
             bell.close()
@@ -225,7 +232,7 @@ class SqliteStore:
 
     async def beat(self, worker: int, *, now: int) -> bool:
         """See ``Store.beat``."""
-        if await self._write(members.beat, worker, now):
+        if await self._write(workers.beat, worker, now):
             return False
         row, lock = self._rows.get(worker), self._locks.get(worker)
         if row is None or lock is None or not lock.still_ours():
@@ -241,11 +248,11 @@ class SqliteStore:
 
     async def tell(self, worker: int, told: Told, *, still: Still | None = None) -> bool:
         """See ``Store.tell``."""
-        return await self._write(members.tell, worker, told, still)
+        return await self._write(workers.tell, worker, told, still)
 
     async def workers(self) -> Sequence[WorkerRow]:
         """See ``Store.workers``."""
-        rows = await self._read(members.workers)
+        rows = await self._read(workers.workers)
         self._bells = [
             row.doorbell for row in rows if row.doorbell and row.worker not in self._locks
         ]
@@ -259,55 +266,55 @@ class SqliteStore:
 
     async def get(self, id: str) -> JobRow | None:
         """See ``Store.get``."""
-        return await self._read(reads.get, id)
+        return await self._read(queries.get, id)
 
     async def attempts(self, seq: int) -> Sequence[AttemptRow]:
         """See ``Store.attempts``."""
-        return await self._read(reads.attempts, seq)
+        return await self._read(queries.attempts, seq)
 
     async def cancel(self, id: str, *, now: int) -> JobRow | None:
         """See ``Store.cancel``."""
-        return await self._write(commands.cancel, id, now)
+        return await self._write(control.cancel, id, now)
 
     async def cancel_requests(self, worker: int) -> Sequence[tuple[int, int]]:
         """See ``Store.cancel_requests``."""
-        return await self._read(commands.cancel_requests, worker)
+        return await self._read(control.cancel_requests, worker)
 
     # -- lists -----------------------------------------------------------------------------------
 
     async def jobs(self, where: Filter, *, before: int | None, limit: int) -> Page:
         """See ``Store.jobs``."""
-        found = await self._open_readers().page(reads.jobs, where, before=before, limit=limit)
+        found = await self._open_readers().page(queries.jobs, where, before=before, limit=limit)
         return Page([JobRow(*row) for row in found.rows], found.next, found.complete)
 
     async def dead_letters(self, where: Filter, *, before: int | None, limit: int) -> Page:
         """See ``Store.dead_letters``."""
         found = await self._open_readers().page(
-            reads.dead_letters, where, before=before, limit=limit, room=reads.PAGE_ROOM
+            queries.dead_letters, where, before=before, limit=limit, room=queries.PAGE_ROOM
         )
         return Page([JobRow(*row[1:]) for row in found.rows], found.next, found.complete)
 
     async def count_dead_letters(self, where: Filter, *, cap: int) -> int:
         """See ``Store.count_dead_letters``."""
-        return await self._open_readers().count(reads.count_dead_letters, where, cap=cap)
+        return await self._open_readers().count(queries.count_dead_letters, where, cap=cap)
 
     async def queues(self) -> Sequence[QueueStats]:
         """See ``Store.queues``."""
-        return await self._read(reads.queues)
+        return await self._read(queries.queues)
 
     async def waiting_tasks(self) -> Sequence[tuple[str, str, int]]:
         """See ``Store.waiting_tasks``."""
-        return await self._read(reads.waiting_tasks)
+        return await self._read(queries.waiting_tasks)
 
     # -- dead letters ------------------------------------------------------------------------------
 
     async def replay(self, id: str, *, now: int) -> Enqueued:
         """See ``Store.replay``."""
-        return await self._write(letters.replay, id, now)
+        return await self._write(dead_letters.replay, id, now)
 
     async def replay_edited(self, id: str, job: Enqueue) -> Enqueued:
         """See ``Store.replay_edited``."""
-        return await self._write(letters.replay_edited, id, job)
+        return await self._write(dead_letters.replay_edited, id, job)
 
     async def replay_all(
         self,
@@ -319,15 +326,15 @@ class SqliteStore:
         tasks: Collection[str] | None = None,
     ) -> Replayed:
         """See ``Store.replay_all``."""
-        return await self._write(letters.replay_all, where, before, now, limit, tasks)
+        return await self._write(dead_letters.replay_all, where, before, now, limit, tasks)
 
     async def delete_dead_letter(self, id: str) -> bool:
         """See ``Store.delete_dead_letter``."""
-        return await self._write(letters.delete, id)
+        return await self._write(dead_letters.delete, id)
 
     async def delete_dead_letters(self, where: Filter, *, before: int | None, limit: int) -> Slice:
         """See ``Store.delete_dead_letters``."""
-        return await self._write(letters.delete_all, where, before, limit)
+        return await self._write(dead_letters.delete_all, where, before, limit)
 
     async def bury_waiting(
         self,
@@ -342,7 +349,7 @@ class SqliteStore:
     ) -> Sequence[str]:
         """See ``Store.bury_waiting``."""
         return await self._write(
-            letters.bury_waiting, queue, task, due_before, reason, error, now, limit
+            dead_letters.bury_waiting, queue, task, due_before, reason, error, now, limit
         )
 
     # -- schedules ------------------------------------------------------------------------------------
@@ -394,7 +401,7 @@ class SqliteStore:
             raise StoreUnavailable(f"{self.path} is not open")
         broken_off = threading.Event()
         try:
-            await self._writer.exclusive(copy.vacuum, broken_off.is_set)
+            await self._writer.exclusive(backup.vacuum, broken_off.is_set)
         except asyncio.CancelledError:
             broken_off.set()
             raise
@@ -408,11 +415,11 @@ class SqliteStore:
 
     async def pause(self, queue: str, *, now: int) -> None:
         """See ``Store.pause``."""
-        await self._write(commands.pause, queue, now)
+        await self._write(control.pause, queue, now)
 
     async def resume(self, queue: str) -> None:
         """See ``Store.resume``."""
-        await self._write(commands.resume, queue)
+        await self._write(control.resume, queue)
 
     async def prune(
         self,
@@ -425,17 +432,19 @@ class SqliteStore:
     ) -> int:
         """See ``Store.prune``."""
         readers = self._open_readers()
-        surplus = await readers.read_list(upkeep.surplus, keep_finished)
-        due = upkeep.Due(finished_before, by_task, surplus)
+        surplus = await readers.read_list(retention.surplus, keep_finished)
+        due = retention.Due(finished_before, by_task, surplus)
         jobs: list[int] = []
-        place: upkeep.End | None = upkeep.OLDEST
+        place: retention.End | None = retention.OLDEST
         while place is not None and len(jobs) < limit:
-            found, place = await readers.read_list(upkeep.finished, due, place, limit - len(jobs))
+            found, place = await readers.read_list(
+                retention.finished, due, place, limit - len(jobs)
+            )
             jobs += found
-        letters = await readers.read_list(upkeep.dead_letters, died_before, limit - len(jobs))
+        letters = await readers.read_list(retention.dead_letters, died_before, limit - len(jobs))
         if not jobs and not letters:
             return 0
-        return await self._write(upkeep.delete, jobs, letters)
+        return await self._write(retention.delete, jobs, letters)
 
     async def upkeep(self) -> None:
         """See ``Store.upkeep``."""
@@ -457,11 +466,11 @@ class SqliteStore:
 
 def _restore(conn: sqlite3.Connection, row: WorkerRow) -> bool:
     """Store anew what a process needs to find of itself in a file whose tables were emptied; False if it is there."""
-    if members.beat(conn, row.worker, row.beat_at):
+    if workers.beat(conn, row.worker, row.beat_at):
         # Two chores have missed it at once.
         return False
-    members.join(conn, row)
-    kernel.note(conn)
+    workers.join(conn, row)
+    boot.note(conn)
     if migrate.version(conn) and not migrate.is_version(migrate.noted_version(conn)):
         migrate.note(conn, migrate.version(conn))
     return True

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from jobrunner.core.errors import StoreBusy
-from jobrunner.store.sqlite.checkpoint import checkpoint
 from jobrunner.store.sqlite.connection import Connection, keep_log, make_room_in_log, transact
-from jobrunner.store.sqlite.turns import Turns
+from jobrunner.store.sqlite.host.turnstile import Turns
 
 T = TypeVar("T")
 
@@ -52,10 +51,6 @@ class Writer:
     async def write(self, function: Callable[..., T], *args: Any) -> T:
         """Run ``function(connection, *args)`` in one transaction; it is durable when this returns."""
         return await self._connection.run(self._in_turn, transact, function, *args)
-
-    async def checkpoint(self) -> None:
-        """Move the log into the file, as far as readers allow."""
-        await self.exclusive(checkpoint)
 
     async def exclusive(self, function: Callable[..., T], *args: Any) -> T:
         """Run ``function(connection, *args)`` in turn, for what SQLite refuses to do inside a transaction."""

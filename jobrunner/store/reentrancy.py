@@ -1,0 +1,68 @@
+"""The transaction of a task that the present code runs inside of: it must not wait for itself.
+
+While it is open nobody else writes to the store.  So what is stored in it is stored through it, and what would wait for
+another write is refused at once.
+"""
+
+import inspect
+from contextvars import ContextVar, Token
+from typing import Any, Final
+
+from jobrunner.core.errors import InsideTransaction
+
+
+class Inside:
+    """One transaction that is under way on a store, and the application's session that it is of."""
+
+    __slots__ = ("_token", "closed", "source", "store")
+
+    def __init__(self, store: object, source: Any) -> None:
+        self.store = store
+        self.source = source
+        self.closed = False
+        """Tasks that were made inside keep the context, and may outlive the block."""
+        self._token: Token[Inside | None] | None = None
+
+    def enter(self) -> None:
+        """Be what the code of this context runs inside of."""
+        self._token = _inside.set(self)
+
+    def leave(self) -> None:
+        """Be so no more, nor for what was started inside."""
+        self.closed = True
+        if self._token is not None:
+            _inside.reset(self._token)
+
+
+_inside: ContextVar[Inside | None] = ContextVar("jobrunner.store.reentrancy", default=None)
+
+
+in_write: Final[ContextVar[bool]] = ContextVar("jobrunner.in_write", default=False)
+"""Whether the present code is a function of ``job.write()``: the thread that runs it is the one that writes."""
+
+
+def inside_of(store: object) -> Inside | None:
+    """Return the transaction on the store that the present code runs inside of."""
+    here = _inside.get()
+    return here if here is not None and not here.closed and here.store is store else None
+
+
+def refuse_inside(store: object, what: object) -> None:
+    """Raise if the present code runs inside of a transaction on the store.
+
+    Args:
+        what: what would wait, or the function that would write.
+
+    Raises:
+        InsideTransaction: it does.
+    """
+    if inside_of(store) is not None:
+        raise InsideTransaction(
+            f"{name_of(what)} waits for the store, and inside `job.transaction()` nobody else writes to it: call it"
+            " before or after the block"
+        )
+
+
+def name_of(what: object) -> object:
+    """Return what a function is called in messages; a name as it is."""
+    return f"{what.__name__}()" if inspect.isfunction(what) else what

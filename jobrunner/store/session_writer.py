@@ -1,0 +1,94 @@
+"""Jobs that become part of a transaction of the application's own, and the word to the worker once it is committed."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from jobrunner.core.errors import WrongThread
+from jobrunner.core.logs import log_of
+from jobrunner.core.model import Enqueue, Enqueued
+from jobrunner.store.session import Session
+
+logger = log_of("jobrunner")
+
+
+@dataclass(slots=True)
+class Caller:
+    """The request that a session belongs to."""
+
+    name: str
+    """As ``POST /register``."""
+    has_raised: bool = False
+    """Whether it ended with an error, so that nobody expects its rows to be kept."""
+
+
+class Joined:
+    """Stores jobs through one session."""
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        tell: Callable[[], None],
+        caller: Caller | None,
+    ) -> None:
+        """``tell`` is called once jobs can be seen; see ``told_on``."""
+        self.session = session
+        self._loop = loop
+        self._tell = tell
+        self._caller = caller
+
+    async def enqueue(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
+        """Store jobs in the session's transaction; see ``Session.enqueue``.
+
+        Raises:
+            WrongThread: the session lives on a loop, and this is another one.
+        """
+        if not jobs:
+            return []
+        session = self.session
+        if not session.blocking and asyncio.get_running_loop() is not self._loop:
+            raise WrongThread(
+                "an async session belongs to the event loop that its runner is open on, and this is another one; in a"
+                " thread use a Session of SQLAlchemy or a sqlite3.Connection of its own"
+            )
+        lost = partial(self._lost, sorted({job.task for job in jobs}), len(jobs))
+        try:
+            stored = await session.enqueue(jobs, now=now)
+        except asyncio.CancelledError:
+            # It may be in the transaction all the same, and the caller may yet commit it.
+            session.watch(self._tell, lost)
+            raise
+        if any(job.created for job in stored):
+            session.watch(self._tell, lost)
+        return stored
+
+    def _lost(self, tasks: Sequence[str], count: int) -> None:
+        if (self._caller is not None and self._caller.has_raised) or sys.exc_info()[0] is not None:
+            return
+        logger.error(
+            "%s: the session ended without a commit of the %d job(s) that had been enqueued through it (%s): they are"
+            " not stored. Commit after the last enqueue: `await session.commit()` (a bare connection that is closed"
+            " right after its rollback does not tell, and is named here as well)",
+            "outside a request" if self._caller is None else self._caller.name,
+            count,
+            ", ".join(tasks),
+        )
+
+
+def told_on(loop: asyncio.AbstractEventLoop, look: Callable[[], None]) -> Callable[[], None]:
+    """Return a call of ``look`` that may be made on any thread."""
+
+    def tell() -> None:
+        if asyncio._get_running_loop() is loop:  # noqa: SLF001 - as get_running_loop(), without an error to catch
+            look()
+            return
+        # A loop that is closed has no worker to be told.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(look)
+
+    return tell

@@ -1,0 +1,98 @@
+"""One kernel per file: what proves that workers live and that nobody else writes are locks of one running system.
+
+Two machines, virtual or not, that see one directory do not see each other's locks.  Each would take the other's workers
+for dead, run their jobs a second time, and damage the file.  So the file notes the boot of the system that opened it
+last; another system may follow it (after a restart, a move), but not work beside it.
+"""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from jobrunner.core.clock import SECOND_US, now_us
+from jobrunner.core.errors import StoreUnsupported
+from jobrunner.store.sqlite.host import locks
+from jobrunner.store.sqlite.writer import Writer
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+"""The same in all containers of a system, new at each boot.  Source: random(4)."""
+
+FRESH_US: Final = 30 * SECOND_US
+"""A worker that has not said anything for longer is gone, or stands still and will be fenced."""
+WATCH_S: Final = 12.0
+"""A little longer than from one beat of a worker to the next."""
+LOOK_S: Final = 0.25
+
+_NOTE = """
+INSERT INTO jobrunner_meta (name, value) VALUES ('boot_id', ?)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value"""
+
+
+async def make_sure_of_one(writer: Writer, path: Path, folder: Path) -> None:
+    """Note that this system has the file open.
+
+    If another one had it until a moment ago, first wait whether its workers still beat: right after a reboot they do
+    not. A worker whose lock is seen to be held is one of this system, whatever the note says, or if it is lost.
+
+    Args:
+        writer: of the store.
+        path: the database file, for the error.
+        folder: where the locks lie.
+
+    Raises:
+        StoreUnsupported: they do. Nothing was changed.
+    """
+    boot = _boot_id()
+    if boot is None:
+        return
+    if await writer.read(_noted) == boot:
+        return
+    seen = await _beats_elsewhere(writer, folder, now_us() - FRESH_US)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + WATCH_S
+    while seen and loop.time() < deadline:
+        await asyncio.sleep(LOOK_S)
+        for worker, (host, beat) in (await _beats_elsewhere(writer, folder, 0)).items():
+            if worker not in seen or beat > seen[worker][1]:
+                raise StoreUnsupported(
+                    f"{path} is in use on another machine (a worker on {host} beats). Locks do not reach from one"
+                    " kernel to another, so two would run the same jobs and damage the file: stop one of them, or give"
+                    " each a file of its own"
+                )
+    await writer.write(note)
+
+
+def _boot_id() -> str | None:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return None  # not Linux
+
+
+def _noted(conn: sqlite3.Connection) -> str | None:
+    row = conn.execute("SELECT value FROM jobrunner_meta WHERE name = 'boot_id'").fetchone()
+    return None if row is None else str(row[0])
+
+
+def _beats(conn: sqlite3.Connection, since: int) -> dict[int, tuple[str, int]]:
+    rows = conn.execute(
+        "SELECT worker, host, beat_at FROM jobrunner_workers WHERE beat_at >= ?", (since,)
+    )
+    return {worker: (host, beat) for worker, host, beat in rows}
+
+
+async def _beats_elsewhere(writer: Writer, folder: Path, since: int) -> dict[int, tuple[str, int]]:
+    """Return the beats of workers whose lock nobody on this system holds."""
+    beats = await writer.read(_beats, since)
+    return {
+        worker: beat
+        for worker, beat in beats.items()
+        if not locks.lives(locks.worker_file(folder, worker))
+    }
+
+
+def note(conn: sqlite3.Connection) -> None:
+    """Note the boot of this system as the one that has the file open."""
+    if (boot := _boot_id()) is not None:
+        conn.execute(_NOTE, (boot,))

@@ -1,0 +1,1 @@
+"""Files, locks and sockets of the operating system; no SQL."""

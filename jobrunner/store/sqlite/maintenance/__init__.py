@@ -1,0 +1,1 @@
+"""Migrations, recovery, checkpoints, backups and the doctor."""

@@ -1,0 +1,90 @@
+"""Finding the workers that have died: by their locks, which the kernel frees however they died."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from jobrunner.core.clock import SECOND_US
+from jobrunner.store.protocol import Recovered
+from jobrunner.store.sqlite.host import locks
+from jobrunner.store.sqlite.sql import workers
+
+MISSING_FILE_IS_DEAD_US: Final = 5 * SECOND_US
+ORPHAN_FILE_AGE_US: Final = 60 * SECOND_US
+
+Do = Callable[..., Awaitable[Any]]
+"""Runs ``function(connection, *args)``."""
+
+
+class Recovery:
+    """The look of one open store for the dead.
+
+    Args:
+        folder: where the locks of all workers lie.
+        own: the locks that this process holds, which are not to be tried: that would give them up.
+        read: for looking.
+        write: for taking jobs away, each time in a transaction of its own.
+    """
+
+    def __init__(
+        self, folder: Path, own: Mapping[int, locks.WorkerLock], *, read: Do, write: Do
+    ) -> None:
+        self._folder = folder
+        self._own = own
+        self._read = read
+        self._write = write
+        self._missing_since: dict[int, int] = {}
+
+    async def look(self, *, now: int, thorough: bool) -> Recovered:
+        """See ``Store.recover``.
+
+        The cheap look is one listing of the folder and a try at each lock in it; the thorough one also asks for
+        rows whose file is gone, and for jobs whose worker has no row.
+        """
+        lock_files = locks.worker_files(self._folder)
+        found: dict[int, workers.Taken] = {}
+        for worker, path in lock_files.items():
+            if worker in self._own:
+                continue
+            taken = locks.take_if_dead(path)
+            if isinstance(taken, str):
+                continue
+            try:
+                jobs = await self._write(workers.take_jobs, worker, now)
+                if jobs is not None:
+                    found[worker] = jobs
+                elif now - taken.changed_at < ORPHAN_FILE_AGE_US:
+                    # A worker that has its lock but not yet its row, killed in between; or one about to lock.
+                    continue
+                taken.remove()
+            finally:
+                taken.close()
+        if thorough:
+            for worker in await self._missing_for_long(set(lock_files), now):
+                jobs = await self._write(workers.take_jobs, worker, now)
+                if jobs is not None:
+                    found[worker] = jobs
+            # One that lives has only lost its row: somebody has emptied the table, and it will store it anew.
+            dead = [
+                worker
+                for worker in await self._read(workers.orphaned)
+                if worker not in self._own
+                and not locks.lives(locks.worker_file(self._folder, worker))
+            ]
+            if dead:
+                found.update(await self._write(workers.take_orphans, dead, now))
+        return Recovered(
+            list(found),
+            sum(jobs.requeued for jobs in found.values()),
+            [id for jobs in found.values() for id in jobs.buried],
+        )
+
+    async def _missing_for_long(self, files: set[int], now: int) -> Sequence[int]:
+        """Return workers whose row has had no lock file for long enough: they cannot prove that they live."""
+        gone = {row.worker for row in await self._read(workers.rows)} - files - set(self._own)
+        self._missing_since = {worker: self._missing_since.get(worker, now) for worker in gone}
+        return [
+            worker
+            for worker, since in self._missing_since.items()
+            if now - since >= MISSING_FILE_IS_DEAD_US
+        ]

@@ -1,0 +1,1 @@
+"""The application's own transactions, which jobs can be part of."""

@@ -1,0 +1,155 @@
+"""SQLAlchemy engines prepared for the jobs' file: every connection that they open keeps its promises."""
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Literal
+from weakref import WeakKeyDictionary
+
+import aiosqlite
+from sqlalchemy import Dialect, Engine, event
+from sqlalchemy.engine import Connection
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
+
+from jobrunner.core.errors import ConfigurationError
+from jobrunner.store.sqlite.host.identity import FileIdentity
+from jobrunner.store.sqlite.sessions import borrowed
+from jobrunner.store.sqlite.sessions.open_transactions import Begun, note
+
+Durability = Literal["full", "normal"]
+
+ATTACHED: Final = "jobrunner.attached"
+"""In ``info`` of each connection that was opened by an attached engine."""
+
+ATTACH: Final = (
+    "write attach(engine), with attach of jobrunner.sqlalchemy, where the engine is made and before it is first"
+    " used"
+)
+
+
+class Attachment:
+    """What is known of one connection of an attached engine."""
+
+    def __init__(self, durability: str, database: str) -> None:
+        self.durability = durability
+        self.database = database
+        """The file as its engine names it."""
+        self.file: FileIdentity | None = None
+        """The store's file, once the connection was found to be one to it."""
+        self.begun: Begun | None = None
+        """The transaction that it has begun last."""
+
+
+engines: "WeakKeyDictionary[Dialect, str]" = WeakKeyDictionary()
+"""The attached engines with their durability; a dialect is one engine's, whatever options are set on the engine."""
+
+
+def attach(engine: AsyncEngine | Engine, durability: Durability) -> None:
+    """See ``jobrunner.sqlalchemy.attach``."""
+    sync = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    if not isinstance(sync, Engine):
+        raise ConfigurationError(f"attach() takes an engine of SQLAlchemy, not {engine!r}")
+    if durability not in ("full", "normal"):
+        raise ConfigurationError(f'durability={durability!r} is neither "full" nor "normal"')
+    dialect = sync.dialect
+    if dialect.name != "sqlite" or dialect.driver not in ("pysqlite", "aiosqlite"):
+        raise ConfigurationError(
+            f"attach() takes an engine on the SQLite file of the jobs, not one of {dialect.name}+{dialect.driver}:"
+            ' write create_async_engine("sqlite+aiosqlite:///shop.db") or create_engine("sqlite:///shop.db")'
+        )
+    database = sync.url.database or ""
+    if database in ("", ":memory:") or ":memory:" in database or "mode=memory" in str(sync.url):
+        raise ConfigurationError(
+            "attach() takes an engine on the file of the jobs, and this one is in memory: name the runner's file,"
+            ' as in create_async_engine("sqlite+aiosqlite:///shop.db")'
+        )
+    known = engines.get(dialect)
+    if known == durability:
+        return
+    if known is not None:
+        raise ConfigurationError(
+            f'the engine is attached already, with durability="{known}": attach it once'
+        )
+    _refuse_if_used(sync, is_async=isinstance(engine, AsyncEngine))
+    engines[dialect] = durability
+    event.listen(sync, "connect", _Prepare(durability, database))
+    event.listen(sync, "reset", _forget_begun)
+    event.listen(sync, "close", _forget_begun)
+    event.listen(sync, "reset", _end_transaction)
+    event.listen(sync, "begin", _note_begin)
+
+
+def _note_begin(connection: Connection) -> None:
+    proxied = connection.connection
+    attachment: Attachment | None = proxied.info.get(ATTACHED)
+    if attachment is None:
+        return
+    if attachment.begun is not None:
+        attachment.begun.over = True
+    attachment.begun = Begun(proxied.driver_connection, attachment.database)
+    note(attachment.begun)
+
+
+def _refuse_if_used(engine: Engine, *, is_async: bool) -> None:
+    """Refuse an engine that has connections already; those that only wait in a sync engine's pool are closed."""
+    pool: Any = engine.pool
+    if not hasattr(pool, "checkedout"):
+        return  # keeps none
+    if not is_async and pool.checkedout() == 0:
+        engine.dispose()
+    elif pool.checkedout() or pool.checkedin():
+        dispose = "await engine.dispose()" if is_async else "engine.dispose()"
+        raise ConfigurationError(
+            f"the engine has open connections, which attach() would not reach: {ATTACH}, or `{dispose}` before it"
+        )
+
+
+class _Prepare:
+    """Sets each new connection of an engine."""
+
+    def __init__(self, durability: str, database: str) -> None:
+        self._durability = durability
+        self._database = database
+
+    def __call__(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        driver = entry.driver_connection
+        if isinstance(driver, aiosqlite.Connection):
+            adapted: Any = connection
+            adapted.run_async(self._prepare)
+        else:
+            borrowed.keep_promises(_raw(driver), self._durability)
+        entry.info[ATTACHED] = Attachment(self._durability, self._database)
+
+    async def _prepare(self, driver: aiosqlite.Connection) -> None:
+        hop: Callable[..., Awaitable[None]] = driver._execute  # noqa: SLF001 - as in ``connection``
+        await hop(borrowed.keep_promises, driver._conn, self._durability)  # noqa: SLF001
+
+
+def _forget_begun(
+    connection: DBAPIConnection, entry: ConnectionPoolEntry, state: PoolResetState | None = None
+) -> None:
+    """End what the connection has begun: who takes it from the pool next may write to it without SQLAlchemy's BEGIN."""
+    attachment: Attachment | None = entry.info.get(ATTACHED)
+    if attachment is not None and attachment.begun is not None:
+        attachment.begun.over = True
+
+
+def _end_transaction(
+    connection: DBAPIConnection, entry: ConnectionPoolEntry, state: PoolResetState
+) -> None:
+    """Roll back what a COMMIT that failed has left open on a connection that goes back to its pool.
+
+    SQLAlchemy takes the transaction for ended then, and the connection would keep the write lock until its next use.
+    """
+    if not state.transaction_was_reset or state.terminate_only or not state.asyncio_safe:
+        return
+    driver: Any = entry.driver_connection
+    if driver.in_transaction:
+        connection.rollback()
+
+
+def _raw(driver: Any) -> sqlite3.Connection:
+    if not isinstance(driver, sqlite3.Connection):
+        raise ConfigurationError(f"{driver!r} is no connection of sqlite3")
+    return driver

@@ -1,0 +1,1 @@
+"""The SQL statements, run inside an open transaction."""

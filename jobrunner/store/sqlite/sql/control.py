@@ -1,0 +1,40 @@
+"""What a person or another process asks of jobs and queues; inside an open write transaction, but for the last one."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from jobrunner.core.model import JobRow
+from jobrunner.store.sqlite.sql import chains, queries
+from jobrunner.store.sqlite.sql.statements import CANCEL_REQUESTS
+
+
+def cancel(conn: sqlite3.Connection, id: str, now: int) -> JobRow | None:
+    row = queries.get(conn, id)
+    if row is not None:
+        waited = conn.execute(
+            "UPDATE jobrunner_jobs SET state = 'cancelled', finished_at = ?"
+            " WHERE seq = ? AND state IN ('scheduled', 'queued', 'blocked')",
+            (now, row.seq),
+        ).rowcount
+        if waited and row.chain is not None:
+            chains.follow(conn, now, stopped=[id])
+        conn.execute(
+            "UPDATE jobrunner_jobs SET cancel_requested = 1 WHERE seq = ? AND state = 'running'",
+            (row.seq,),
+        )
+    return row
+
+
+def cancel_requests(conn: sqlite3.Connection, worker: int) -> Sequence[tuple[int, int]]:
+    return conn.execute(CANCEL_REQUESTS, (worker,)).fetchall()
+
+
+def pause(conn: sqlite3.Connection, queue: str, now: int) -> None:
+    conn.execute(
+        "INSERT INTO jobrunner_paused_queues VALUES (?, ?) ON CONFLICT (queue) DO NOTHING",
+        (queue, now),
+    )
+
+
+def resume(conn: sqlite3.Connection, queue: str) -> None:
+    conn.execute("DELETE FROM jobrunner_paused_queues WHERE queue = ?", (queue,))

@@ -1,0 +1,176 @@
+"""The dead-letter table: replays, with and without other arguments, and deletion; inside an open write transaction."""
+
+import json
+import sqlite3
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from jobrunner.core.errors import AlreadyReplayed, JobNotFound, KeyTaken
+from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter
+from jobrunner.store.protocol import Replayed, Slice
+from jobrunner.store.sqlite.sql import chains, queries, walks
+from jobrunner.store.sqlite.sql.insert import insert_queued
+from jobrunner.store.sqlite.sql.statements import BURY_WAITING, FIND_BY_KEY, KEY_IS_TAKEN
+from jobrunner.store.sqlite.sql.walks import Place, Rows
+
+# The lease travels along and never goes back, so that an outcome from an earlier life stays fenced out; the row keeps
+# its seq, under which its history lies.
+_PUT_BACK = f"""
+INSERT INTO jobrunner_jobs (
+    seq, id, task, queue, state, args, priority, created_at, run_at, attempt, lease, key, tag, max_attempts, timeout,
+    replays, replay_of, schedule, scheduled_for, chain, after
+)
+SELECT seq, id, task, queue, 'queued', args, priority, created_at, ?, 0, lease, key, tag, max_attempts, timeout,
+    replays + 1, replay_of, schedule, scheduled_for, chain, after
+FROM jobrunner_dead_letters WHERE letter IN (SELECT value FROM json_each(?)) ORDER BY letter DESC{KEY_IS_TAKEN}
+RETURNING seq, id, task, queue, state, created_at, run_at, attempt, chain, after"""
+
+_KNOWN = "SELECT 1 FROM jobrunner_workers, json_each(tasks) WHERE key = ? LIMIT 1"
+
+
+def replay(conn: sqlite3.Connection, id: str, now: int) -> Enqueued:
+    """Put one dead letter back under its own id."""
+    letter = _find(conn, id)
+    made = _put_back(conn, [letter], now)
+    if not made:
+        raise _key_taken(conn, letter)
+    return made[0]
+
+
+def _find(conn: sqlite3.Connection, id: str) -> int:
+    row = conn.execute(
+        "SELECT letter, replayed_as FROM jobrunner_dead_letters WHERE id = ?", (id,)
+    ).fetchone()
+    if row is None:
+        raise JobNotFound(f"no dead letter has the id {id}; it may have been replayed or deleted")
+    letter, replayed_as = row
+    if replayed_as is not None:
+        raise AlreadyReplayed(
+            f"dead letter {id} was replayed with other arguments, as job {replayed_as}"
+        )
+    return int(letter)
+
+
+def _put_back(conn: sqlite3.Connection, letters: Sequence[int], now: int) -> list[Enqueued]:
+    """Make jobs of dead letters; those whose key is taken, also by one that died later, stay where they are."""
+    rows = conn.execute(_PUT_BACK, (now, json.dumps(letters))).fetchall()
+    gone = json.dumps([seq for seq, *_ in rows])
+    conn.execute(
+        "DELETE FROM jobrunner_dead_letters WHERE seq IN (SELECT value FROM json_each(?))", (gone,)
+    )
+    return [Enqueued(id, True, *rest) for _, id, *rest in rows]
+
+
+def _key_taken(conn: sqlite3.Connection, letter: int) -> KeyTaken:
+    task, key = conn.execute(
+        "SELECT task, key FROM jobrunner_dead_letters WHERE letter = ?", (letter,)
+    ).fetchone()
+    return _key_error(conn, task, key)
+
+
+def _key_error(conn: sqlite3.Connection, task: str, key: str) -> KeyTaken:
+    holder = conn.execute(FIND_BY_KEY, (task, key)).fetchone()
+    return KeyTaken(
+        f"key {key!r} of task {task} belongs to job {holder[0] if holder else '?'}, which is not finished;"
+        " wait for it or cancel it, then replay again"
+    )
+
+
+def replay_edited(conn: sqlite3.Connection, id: str, job: Enqueue) -> Enqueued:
+    """Store ``job`` in place of a dead letter, which stays and points to it."""
+    letter = _find(conn, id)
+    made = insert_queued(conn, job)
+    if not made.created:
+        raise _key_error(conn, job.task, job.key or "")
+    conn.execute(
+        "UPDATE jobrunner_dead_letters SET replayed_as = ? WHERE letter = ?", (job.id, letter)
+    )
+    return made
+
+
+def replay_all(
+    conn: sqlite3.Connection,
+    where: Filter,
+    before: int | None,
+    now: int,
+    limit: int,
+    tasks: Collection[str] | None,
+) -> Replayed:
+    """Replay one slice of the dead letters that ``where`` means."""
+    rows = queries.letters(where)
+    if tasks is not None:
+        rows = rows._replace(
+            test=f"{rows.test} AND task IN (SELECT value FROM json_each(?))",
+            values=(*rows.values, json.dumps(sorted(tasks))),
+        )
+    found = _slice(conn, rows, before, limit)
+    replayed = len(_put_back(conn, [letter for letter, _ in found.rows], now))
+    return Replayed(replayed, len(found.rows) - replayed, found.cursor)
+
+
+class _Slice(NamedTuple):
+    rows: list[tuple[int, int]]
+    """Letter and seq."""
+    cursor: int | None
+
+
+def _slice(conn: sqlite3.Connection, rows: Rows, before: int | None, limit: int) -> _Slice:
+    """Find one slice: in a single step, since nobody else can write meanwhile."""
+    place = None if before is None else Place(before)
+    found = walks.step(conn, rows, "seq", place, limit=limit)
+    return _Slice(found.rows, found.place.before if found.place is not None else None)
+
+
+def delete(conn: sqlite3.Connection, id: str) -> bool:
+    """Delete a dead letter and its history."""
+    rows = conn.execute(
+        "DELETE FROM jobrunner_dead_letters WHERE id = ? RETURNING seq", (id,)
+    ).fetchall()
+    conn.executemany("DELETE FROM jobrunner_attempts WHERE job = ?", rows)
+    return bool(rows)
+
+
+def delete_all(conn: sqlite3.Connection, where: Filter, before: int | None, limit: int) -> Slice:
+    """Delete one slice of the dead letters that ``where`` means."""
+    found = _slice(conn, queries.letters(where), before, limit)
+    conn.executemany(
+        "DELETE FROM jobrunner_dead_letters WHERE letter = ?",
+        [(letter,) for letter, _ in found.rows],
+    )
+    conn.executemany(
+        "DELETE FROM jobrunner_attempts WHERE job = ?", [(seq,) for _, seq in found.rows]
+    )
+    return Slice(len(found.rows), found.cursor)
+
+
+def bury_waiting(
+    conn: sqlite3.Connection,
+    queue: str,
+    task: str,
+    due_before: int,
+    reason: DeadReason,
+    error: str,
+    now: int,
+    limit: int,
+) -> Sequence[str]:
+    """Make dead letters of jobs that have waited too long for a worker that knows their task; none if one is there."""
+    if conn.execute(_KNOWN, (task,)).fetchone() is not None:
+        return []
+    seqs: list[tuple[int]] = []
+    # Each of the two has a partial index of its own.
+    for suspect in ("suspect = 0", "suspect = 1"):
+        seqs += conn.execute(
+            f"""
+            SELECT seq FROM jobrunner_jobs
+            WHERE state = 'queued' AND {suspect} AND queue = ? AND task = ? AND run_at < ? LIMIT ?
+            """,
+            (queue, task, due_before, limit - len(seqs)),
+        ).fetchall()
+    conn.executemany(BURY_WAITING, [(now, reason, None, error, None, seq) for (seq,) in seqs])
+    buried: list[tuple[str, str | None]] = []
+    for (seq,) in seqs:
+        buried += conn.execute(
+            "DELETE FROM jobrunner_jobs WHERE seq = ? RETURNING id, chain", (seq,)
+        )
+    chains.follow(conn, now, done=[id for id, chain in buried if chain is not None])
+    return [id for id, _ in buried]

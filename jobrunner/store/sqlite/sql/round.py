@@ -1,0 +1,190 @@
+"""One round against SQLite: outcomes, promotions, ticks, enqueues and the claim, inside an open write transaction.
+
+Two passes know how to write the same rows.  The bulk pass takes whole groups in one call and is right nearly always;
+when the fence refuses an outcome or a row breaks a constraint, the round is rolled back and the careful pass writes it
+again item by item, so that only the culprit hears of it.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from operator import attrgetter
+
+from jobrunner.core.errors import StoreError, StoreUnavailable
+from jobrunner.core.model import (
+    Enqueue,
+    Enqueued,
+    Fire,
+    Fired,
+    Succeeded,
+)
+from jobrunner.store.round import Round, Written
+from jobrunner.store.sqlite.sql import chains, claim, schedules
+from jobrunner.store.sqlite.sql.claim import Heads
+from jobrunner.store.sqlite.sql.insert import ROW_ERRORS, insert_all
+from jobrunner.store.sqlite.sql.settle import NeedsCare, Notes, Settling, WriteFailed
+from jobrunner.store.sqlite.sql.statements import (
+    BEGIN,
+    EXPIRE,
+    NEXT_DUE,
+    PROMOTE,
+    RELEASE,
+    ROLLBACK,
+    ROLLBACK_TO,
+    SAVEPOINT,
+)
+
+PROMOTED_PER_ROUND = 500
+"""Ten thousand jobs due at one instant must not hold the writer for long."""
+
+
+def write_round(conn: sqlite3.Connection, batch: Round, heads: Heads | None = None) -> Written:
+    """Carry out a round inside the open transaction; on return it is ready to commit.
+
+    Args:
+        heads: what the claims of earlier rounds on the connection have found.
+    """
+    heads = Heads() if heads is None else heads
+    left_out: list[tuple[Succeeded, BaseException]] = []
+    careful = False
+    while True:
+        try:
+            return _Pass(conn, batch, heads, careful=careful, refused=left_out).run()
+        except WriteFailed as culprit:
+            # With a savepoint each from here on: the functions of others are called once more, not at each failure.
+            careful = True
+            left_out.append((culprit.success, culprit.error))
+            batch = batch._replace(
+                outcomes=[one for one in batch.outcomes if one is not culprit.success]
+            )
+        except (NeedsCare, *ROW_ERRORS):
+            if careful:
+                raise
+            careful = True
+        if conn.in_transaction:
+            conn.execute(ROLLBACK)
+        conn.execute(BEGIN)
+
+
+class _Pass:
+    """One pass over a round, in bulk or item by item."""
+
+    def __init__(
+        self,
+        conn: sqlite3.Connection,
+        batch: Round,
+        heads: Heads,
+        *,
+        careful: bool,
+        refused: Sequence[tuple[Succeeded, BaseException]] = (),
+    ) -> None:
+        self.conn = conn
+        self.batch = batch
+        self.heads = heads
+        self.now = batch.now
+        self.careful = careful
+        self.notes = Notes()
+        self.settling = Settling(conn, batch.now, self.notes, careful=careful, refused=refused)
+
+    def run(self) -> Written:
+        batch = self.batch
+        settling, notes, heads = self.settling, self.notes, self.heads
+        heads.check(self.conn)
+        cancelled = settling.settle(batch.outcomes) if batch.outcomes else frozenset()
+        more_due = self.look_due() if batch.look_due else False
+        fired = [self.fire(fire) for fire in batch.fires]
+        if notes.added:
+            heads.ranks.clear()
+        heads.added(batch.enqueues)
+        enqueued = self.enqueue(batch.enqueues) if batch.enqueues else []
+        claimed = claim.claim(self.conn, batch.claim, self.now, heads) if batch.claim else []
+        heads.keep(self.conn)
+        if batch.look_due:
+            # In place of what was noted on the way: by now that may have been promoted or claimed.
+            (notes.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
+        return Written(
+            stale=settling.stale,
+            cancelled=cancelled,
+            enqueued=enqueued,
+            claimed=claimed,
+            next_due=notes.next_due,
+            more_due=more_due,
+            left_queued=notes.added > len(claimed),
+            refused=tuple(settling.refused),
+            fired=fired,
+            next_tick=None
+            if batch.ticks_of is None
+            else schedules.next_tick(self.conn, batch.ticks_of),
+        )
+
+    # -- what has become due -----------------------------------------------------
+
+    def look_due(self) -> bool:
+        """Expire and promote; return whether there is more than one round's share."""
+        limit = PROMOTED_PER_ROUND
+        expired = self.conn.execute(EXPIRE, (self.now, self.now, limit)).fetchall()
+        stopped = [id for id, chain in expired if chain is not None]
+        chains.follow(self.conn, self.now, stopped=stopped)
+        promoted = self.conn.execute(PROMOTE, (self.now, limit)).rowcount
+        self.notes.added += promoted
+        return limit in (len(expired), promoted)
+
+    # -- enqueues ------------------------------------------------------------------
+
+    def enqueue(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
+        if self.careful:
+            return [one for unit in _units(jobs) for one in self.insert_careful(unit)]
+        return self.insert(jobs)
+
+    def insert(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued]:
+        stored = insert_all(self.conn, jobs, self.now)
+        self.notes.stored(jobs, stored)
+        return stored
+
+    def insert_careful(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
+        """Store a job, or a chain, which is refused whole if one of its rows is."""
+        try:
+            with self.savepoint():
+                stored = insert_all(self.conn, jobs, self.now)
+        except ROW_ERRORS as error:
+            what = (
+                f"the row of job {jobs[0].id}" if len(jobs) == 1 else f"a row of chain {jobs[0].id}"
+            )
+            return [StoreUnavailable(f"the store refuses {what}: {error}")] * len(jobs)
+        self.notes.stored(jobs, stored)
+        return stored
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo what the block did if it raises, and nothing else of the round."""
+        self.conn.execute(SAVEPOINT)
+        try:
+            yield
+        except ROW_ERRORS:
+            self.conn.execute(ROLLBACK_TO)
+            self.conn.execute(RELEASE)
+            raise
+        # Not after other errors: a full disk has rolled all back, the savepoint too.
+        self.conn.execute(RELEASE)
+
+    # -- ticks ---------------------------------------------------------------------
+
+    def fire(self, fire: Fire) -> Fired | StoreError:
+        """Carry out one schedule's step; in the careful pass its row errors are its own."""
+        if not self.careful:
+            return schedules.fire(self.conn, fire, self.now, self.insert)
+        try:
+            with self.savepoint():
+                return schedules.fire(self.conn, fire, self.now, self.insert)
+        except ROW_ERRORS as error:
+            return StoreUnavailable(f"the store refuses a row of schedule {fire.seen.id}: {error}")
+
+
+def _units(jobs: Sequence[Enqueue]) -> Iterator[Sequence[Enqueue]]:
+    """Return what is refused as one: each job that is in no chain, and each chain."""
+    for chain, group in groupby(jobs, attrgetter("chain")):
+        if chain is None:
+            yield from ([job] for job in group)
+        else:
+            yield list(group)

@@ -1,0 +1,355 @@
+"""How attempts ended, inside an open write transaction: behind the fence, with what is written along and what follows.
+
+Two ways write the same rows: in bulk, which is right nearly always, and item by item, where one is refused.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from jobrunner.core.errors import InvalidWrite
+from jobrunner.core.model import (
+    RESULT_PENDING,
+    Cancelled,
+    Dead,
+    Enqueue,
+    Enqueued,
+    Outcome,
+    Released,
+    RetryAt,
+    Returned,
+    Snoozed,
+    State,
+    Succeeded,
+)
+from jobrunner.store.sqlite.driver_errors import primary_code
+from jobrunner.store.sqlite.sql import chains, task_writes
+from jobrunner.store.sqlite.sql.insert import insert_all
+from jobrunner.store.sqlite.sql.statements import (
+    BURY_RUNNING,
+    CANCEL,
+    CANCEL_REQUESTS,
+    KEEP_ATTEMPT,
+    KEEP_RESULT,
+    KEEP_SUCCESS,
+    RELEASE,
+    REMOVE,
+    ROLLBACK_TO,
+    RUN_AGAIN,
+    SAVEPOINT,
+    SUCCEED,
+    SUCCEED_WITH_RESULT,
+)
+
+
+class NeedsCare(Exception):
+    """In bulk: the fence refuses an outcome."""
+
+
+class WriteFailed(Exception):
+    """What was to be written along with a success has failed, and no savepoint can undo it: all must be undone."""
+
+    def __init__(self, success: Succeeded, error: BaseException) -> None:
+        self.success = success
+        self.error = error
+
+
+class Notes:
+    """What a transaction means for what comes next."""
+
+    def __init__(self) -> None:
+        self.added = 0
+        """Rows that became claimable."""
+        self.next_due: int | None = None
+
+    def due(self, due: int) -> None:
+        """Note an instant at which a job becomes due or expires."""
+        if self.next_due is None or due < self.next_due:
+            self.next_due = due
+
+    def note(self, state: State, run_at: int, expires_at: int | None) -> None:
+        """Note a job that is new, or was let go."""
+        if state == "blocked":
+            return
+        if state == "queued":
+            self.added += 1
+        else:
+            self.due(run_at)
+        if expires_at is not None:
+            self.due(expires_at)
+
+    def stored(self, jobs: Sequence[Enqueue], made: Sequence[Enqueued]) -> None:
+        """Note jobs that have been enqueued."""
+        for job, one in zip(jobs, made, strict=True):
+            if not one.created:
+                continue
+            if one.state == "queued" and job.expires_at is None:
+                # Nearly all of them.
+                self.added += 1
+            else:
+                self.note(one.state, one.run_at, job.expires_at)
+
+
+class Settling:
+    """The outcomes of one transaction."""
+
+    def __init__(
+        self,
+        conn: sqlite3.Connection,
+        now: int,
+        notes: Notes,
+        *,
+        careful: bool,
+        refused: Sequence[tuple[Succeeded, BaseException]] = (),
+    ) -> None:
+        """``refused``: successes that were left out because of a write of theirs."""
+        self.conn = conn
+        self.now = now
+        self.notes = notes
+        self.careful = careful
+        self.stale: list[Outcome] = []
+        self.refused = list(refused)
+
+    def settle(self, outcomes: Sequence[Outcome]) -> frozenset[int]:
+        """Write how attempts ended; return the jobs that a waiting cancel kept from running again."""
+        cancelled: frozenset[int] = frozenset()
+        if set(map(type, outcomes)) != {Succeeded}:
+            outcomes, cancelled = self.obey_cancels(outcomes)
+            self.note_again(outcomes)
+        if not self.careful:
+            self.settle_in_bulk(outcomes)
+        else:
+            for outcome in outcomes:
+                self.settle_one(outcome)
+        return cancelled
+
+    def settle_in_bulk(self, outcomes: Sequence[Outcome]) -> None:
+        by_kind: dict[type, list[Any]] = {}
+        for outcome in outcomes:
+            by_kind.setdefault(type(outcome), []).append(outcome)
+        for kind, group in by_kind.items():
+            if _SETTLE[kind](self.conn, group) != len(group):
+                raise NeedsCare
+        ended = [one for one in outcomes if type(one) is not Returned]
+        self.keep_attempts(ended)
+        for success in by_kind.get(Succeeded, ()):
+            if not _carries(success):
+                continue
+            # Without a savepoint each, which would cost more than the functions do.
+            try:
+                self.write_along(success)
+            except BaseException as error:
+                self.raise_if_of_the_disk(error)
+                raise WriteFailed(success, error) from error
+        self.follow(ended)
+
+    def settle_one(self, outcome: Outcome) -> None:
+        if type(outcome) is Succeeded and _carries(outcome):
+            self.settle_with_writes(outcome)
+        elif _SETTLE[type(outcome)](self.conn, [outcome]) != 1:
+            self.stale.append(outcome)
+        elif type(outcome) is not Returned:
+            self.keep_attempts([outcome])
+            self.follow([outcome])
+
+    def settle_with_writes(self, success: Succeeded) -> None:
+        """Settle a job and do what its task has asked to be written along, all or nothing."""
+        conn = self.conn
+        conn.execute(SAVEPOINT)
+        if _succeed(conn, [success]) != 1:
+            self.stale.append(success)
+            conn.execute(RELEASE)
+            return
+        self.keep_attempts([success])
+        try:
+            self.write_along(success)
+            conn.execute(RELEASE)
+        except BaseException as error:
+            self.raise_if_of_the_disk(error)
+            if not conn.in_transaction:
+                raise WriteFailed(success, error) from error
+            conn.execute(ROLLBACK_TO)
+            conn.execute(RELEASE)
+            self.refused.append((success, error))
+            return
+        self.follow([success])
+
+    def write_along(self, success: Succeeded) -> None:
+        """Do what a task has asked to be written along with its success."""
+        conn = self.conn
+        if success.writes:
+            task_writes.run(conn, success.writes)
+            if not conn.in_transaction:
+                raise InvalidWrite(
+                    "a function of job.write() has rolled back the transaction that settles the job, and went on"
+                )
+        self.notes.stored(success.enqueues, insert_all(conn, success.enqueues, self.now))
+
+    def raise_if_of_the_disk(self, error: BaseException) -> None:
+        """Raise an error that is no task's fault, after which SQLite has rolled back all of the round."""
+        undone = not self.conn.in_transaction
+        if undone and isinstance(error, sqlite3.Error) and _is_of_the_disk(error):
+            raise error
+
+    def note_again(self, outcomes: Iterable[Outcome]) -> None:
+        """Note when jobs will run again."""
+        for outcome in outcomes:
+            if isinstance(outcome, (RetryAt, Snoozed)):
+                self.notes.due(outcome.run_at)
+            elif isinstance(outcome, Released):
+                self.notes.added += 1
+
+    def obey_cancels(self, outcomes: Sequence[Outcome]) -> tuple[Sequence[Outcome], frozenset[int]]:
+        """Turn outcomes that would run a job again into a cancel where one was asked for meanwhile."""
+        asked = {
+            (seq, lease)
+            for worker in {outcome.job.worker for outcome in outcomes}
+            for seq, lease in self.conn.execute(CANCEL_REQUESTS, (worker,))
+        }
+        if not asked:
+            return outcomes, frozenset()
+        obeyed: list[Outcome] = []
+        cancelled: set[int] = set()
+        for outcome in outcomes:
+            job, ended = outcome.job, outcome.ended
+            runs_again = isinstance(outcome, (RetryAt, Snoozed, Released))
+            if runs_again and (job.seq, job.lease) in asked:
+                cancelled.add(job.seq)
+                obeyed.append(Cancelled(job, ended))
+            else:
+                obeyed.append(outcome)
+        return obeyed, frozenset(cancelled)
+
+    def keep_attempts(self, outcomes: Sequence[Outcome]) -> None:
+        succeeded = [
+            (job.seq, job.lease, job.attempt, job.worker, job.started_at, ended.at)
+            for job, ended, *_ in outcomes
+            if ended.outcome == "succeeded"
+        ]
+        KEEP_SUCCESS.run(self.conn, succeeded)
+        if len(succeeded) == len(outcomes):
+            return
+        self.conn.executemany(
+            KEEP_ATTEMPT,
+            [
+                (
+                    job.seq,
+                    job.lease,
+                    job.attempt,
+                    job.worker,
+                    job.started_at,
+                    ended.at,
+                    ended.outcome,
+                    ended.error_type,
+                    ended.error,
+                    ended.traceback,
+                )
+                for job, ended, *_ in outcomes
+                if ended.outcome != "succeeded"
+            ],
+        )
+
+    def follow(self, outcomes: Sequence[Outcome]) -> None:
+        """Let go, or cancel, what waits behind the jobs that have come to their end."""
+        chained = [outcome for outcome in outcomes if outcome.job.chain is not None]
+        if not chained:
+            return
+        done = [one.job.id for one in chained if isinstance(one, (Succeeded, Dead))]
+        stopped = [one.job.id for one in chained if isinstance(one, Cancelled)]
+        for let_go in chains.follow(self.conn, self.now, done=done, stopped=stopped):
+            self.notes.note(*let_go)
+
+
+def _carries(success: Succeeded) -> bool:
+    """Return whether anything is to be written along with the success."""
+    return bool(success.writes or success.enqueues)
+
+
+def _is_of_the_disk(error: sqlite3.Error) -> bool:
+    return primary_code(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM}
+
+
+def _succeed(conn: sqlite3.Connection, group: Sequence[Succeeded]) -> int:
+    plain = [
+        (job.seq, job.lease, job.worker, ended.at)
+        for job, ended, result, omitted, *_ in group
+        if result is None and omitted is None
+    ]
+    if len(plain) == len(group):
+        return SUCCEED.run(conn, plain)
+    with_result = [
+        (job.seq, job.lease, job.worker, ended.at, result, omitted)
+        for job, ended, result, omitted, *_ in group
+        if not (result is None and omitted is None)
+    ]
+    return SUCCEED.run(conn, plain) + SUCCEED_WITH_RESULT.run(conn, with_result)
+
+
+def _keep_result(conn: sqlite3.Connection, group: Sequence[Returned]) -> int:
+    return conn.executemany(
+        KEEP_RESULT,
+        [
+            (result, omitted, job.seq, job.lease, RESULT_PENDING)
+            for job, _, result, omitted in group
+        ],
+    ).rowcount
+
+
+def _retry(conn: sqlite3.Connection, group: Sequence[RetryAt]) -> int:
+    return conn.executemany(
+        RUN_AGAIN,
+        [("scheduled", run_at, 0, 0, job.seq, job.lease, job.worker) for job, _, run_at in group],
+    ).rowcount
+
+
+def _snooze(conn: sqlite3.Connection, group: Sequence[Snoozed]) -> int:
+    return conn.executemany(
+        RUN_AGAIN,
+        [("scheduled", run_at, 1, 0, job.seq, job.lease, job.worker) for job, _, run_at in group],
+    ).rowcount
+
+
+def _release(conn: sqlite3.Connection, group: Sequence[Released]) -> int:
+    return conn.executemany(
+        RUN_AGAIN,
+        [("queued", job.run_at, 1, 1, job.seq, job.lease, job.worker) for job, _ in group],
+    ).rowcount
+
+
+def _cancel(conn: sqlite3.Connection, group: Sequence[Cancelled]) -> int:
+    return conn.executemany(
+        CANCEL, [(ended.at, job.seq, job.lease, job.worker) for job, ended in group]
+    ).rowcount
+
+
+def _bury(conn: sqlite3.Connection, group: Sequence[Dead]) -> int:
+    conn.executemany(
+        BURY_RUNNING,
+        [
+            (
+                ended.at,
+                reason,
+                ended.error_type,
+                ended.error,
+                ended.traceback,
+                job.seq,
+                job.lease,
+                job.worker,
+            )
+            for job, ended, reason in group
+        ],
+    )
+    return conn.executemany(
+        REMOVE, [(job.seq, job.lease, job.worker) for job, _, _ in group]
+    ).rowcount
+
+
+_SETTLE: dict[type, Callable[[sqlite3.Connection, Any], int]] = {
+    Succeeded: _succeed,
+    Returned: _keep_result,
+    RetryAt: _retry,
+    Snoozed: _snooze,
+    Released: _release,
+    Cancelled: _cancel,
+    Dead: _bury,
+}

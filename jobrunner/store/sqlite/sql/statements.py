@@ -1,0 +1,192 @@
+"""The SQL that changes jobs, a statement per transition."""
+
+from jobrunner.store.sqlite.sql.bulk import Many
+
+# With words of our own: the driver keeps compiled statements by their text, and a task that writes "COMMIT" on the
+# connection that it is lent must not be handed ours, which the authorizer has let pass.
+BEGIN = "BEGIN IMMEDIATE -- jobrunner"
+BEGIN_TO_READ = "BEGIN -- jobrunner"
+COMMIT = "COMMIT -- jobrunner"
+ROLLBACK = "ROLLBACK -- jobrunner"
+SAVEPOINT = "SAVEPOINT jobrunner_item"
+RELEASE = "RELEASE jobrunner_item"
+ROLLBACK_TO = "ROLLBACK TO jobrunner_item"
+
+# As the partial indexes word them: SQLite takes an index only where the query's condition is the index's own.
+UNFINISHED = "(state = 'scheduled' OR state = 'queued' OR state = 'running' OR state = 'blocked')"
+FINISHED = "(state = 'succeeded' OR state = 'cancelled' OR state = 'expired')"
+WAITING = "(state = 'queued' OR state = 'scheduled')"
+
+FENCE = "WHERE seq = ? AND lease = ? AND worker = ?"
+
+# One row looks up the job of each value, behind the fence as everywhere.
+SUCCEED = Many(
+    """
+UPDATE jobrunner_jobs SET state = 'succeeded', worker = NULL, suspect = 0, finished_at = column4 FROM (""",
+    "(?, ?, ?, ?)",
+    ") WHERE seq = column1 AND lease = column2 AND worker = column3",
+)
+
+SUCCEED_WITH_RESULT = Many(
+    """
+UPDATE jobrunner_jobs SET state = 'succeeded', worker = NULL, suspect = 0, finished_at = column4,
+    result = column5, result_omitted = column6 FROM (""",
+    "(?, ?, ?, ?, ?, ?)",
+    ") WHERE seq = column1 AND lease = column2 AND worker = column3",
+)
+
+# Settled, it belongs to no worker any more; the lease still tells the attempt.
+KEEP_RESULT = """
+UPDATE jobrunner_jobs SET result = ?, result_omitted = ?
+WHERE seq = ? AND lease = ? AND state = 'succeeded' AND result_omitted = ?"""
+
+RUN_AGAIN = f"""
+UPDATE jobrunner_jobs SET state = ?, worker = NULL, run_at = ?, attempt = attempt - ?, suspect = min(suspect, ?)
+{FENCE}"""
+
+CANCEL = f"""
+UPDATE jobrunner_jobs SET state = 'cancelled', worker = NULL, finished_at = ?
+{FENCE}"""
+
+_BURY = """
+INSERT INTO jobrunner_dead_letters (
+    died_at, reason, error_type, error, traceback, seq, id, task, queue, args, priority, created_at, run_at, attempt,
+    lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of,
+    schedule, scheduled_for, chain, after
+)
+SELECT ?, ?, ?, ?, ?, seq, id, task, queue, args, priority, created_at, run_at, attempt,
+    lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of,
+    schedule, scheduled_for, chain, after
+FROM jobrunner_jobs """
+
+BURY_RUNNING = f"{_BURY}{FENCE}"
+BURY_WAITING = f"{_BURY}WHERE seq = ? AND state = 'queued'"
+
+REMOVE = f"DELETE FROM jobrunner_jobs {FENCE}"
+
+KEEP_ATTEMPT = "INSERT INTO jobrunner_attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+KEEP_SUCCESS = Many(
+    "INSERT INTO jobrunner_attempts (job, lease, attempt, worker, started_at, finished_at, outcome)",
+    "(?, ?, ?, ?, ?, ?, 'succeeded')",
+)
+
+KEY_IS_TAKEN = f" ON CONFLICT (task, key) WHERE key IS NOT NULL AND {UNFINISHED} DO NOTHING"
+
+NEWEST = "SELECT id FROM jobrunner_jobs ORDER BY seq DESC LIMIT ?"
+
+FIND_BY_KEY = f"""
+SELECT id, task, queue, state, created_at, run_at, attempt, chain, after FROM jobrunner_jobs
+WHERE task = ? AND key = ? AND {UNFINISHED}"""
+
+PROMOTE = """
+UPDATE jobrunner_jobs SET state = 'queued' WHERE seq IN (
+    SELECT seq FROM jobrunner_jobs WHERE state = 'scheduled' AND run_at <= ? ORDER BY run_at LIMIT ?
+)"""
+
+EXPIRE = f"""
+UPDATE jobrunner_jobs SET state = 'expired', finished_at = ? WHERE seq IN (
+    SELECT seq FROM jobrunner_jobs
+    WHERE expires_at <= ? AND expires_at IS NOT NULL AND {WAITING}
+    ORDER BY expires_at LIMIT ?
+)
+RETURNING id, chain"""
+
+# What waits behind these. It is due from now on: a job must not overtake the ones that have waited.
+LET_GO = """
+UPDATE jobrunner_jobs SET
+    state = iif(run_at <= max(:now, created_at), 'queued', 'scheduled'), run_at = max(run_at, :now)
+WHERE state = 'blocked' AND after IN (SELECT value FROM json_each(:ended))
+RETURNING state, run_at, expires_at"""
+
+CANCEL_REST = """
+WITH RECURSIVE rest (seq, id) AS (
+    SELECT seq, id FROM jobrunner_jobs
+    WHERE state = 'blocked' AND after IN (SELECT value FROM json_each(:ended))
+    UNION ALL
+    SELECT job.seq, job.id FROM rest JOIN jobrunner_jobs job ON job.state = 'blocked' AND job.after = rest.id
+)
+UPDATE jobrunner_jobs SET state = 'cancelled', finished_at = :now WHERE seq IN (SELECT seq FROM rest)"""
+
+NEXT_DUE = f"""
+SELECT min(due) FROM (
+    SELECT min(run_at) AS due FROM jobrunner_jobs WHERE state = 'scheduled'
+    UNION ALL
+    SELECT min(expires_at) FROM jobrunner_jobs
+    WHERE expires_at IS NOT NULL AND {WAITING}
+)"""
+
+# Each step of the recursion is one seek in the index to the next task: the price is that of the tasks that have waiting
+# jobs, whatever their number, and a task that nobody here knows costs one seek instead of a walk over its rows.
+WAITING_TASKS = """
+WITH RECURSIVE waiting (task) AS (
+    SELECT min(task) FROM jobrunner_jobs WHERE state = 'queued' AND suspect = 0 AND queue = :queue
+    UNION ALL
+    SELECT (
+        SELECT min(task) FROM jobrunner_jobs
+        WHERE state = 'queued' AND suspect = 0 AND queue = :queue AND task > waiting.task
+    )
+    FROM waiting WHERE waiting.task IS NOT NULL
+)
+SELECT task FROM waiting WHERE task IS NOT NULL"""
+
+PAUSED = "SELECT queue FROM jobrunner_paused_queues"
+
+_CLAIMED = """
+    seq, lease, worker, id, task, queue, args, attempt, started_at, first_started_at, created_at, run_at,
+    priority, max_attempts, timeout, suspect, scheduled_for, chain"""
+
+RUNNING = f"SELECT {_CLAIMED} FROM jobrunner_jobs WHERE state = 'running' AND worker = ?"
+
+# The attempt is counted here, before any code of the task runs, so that a job that kills its process is counted too.
+START = """
+UPDATE jobrunner_jobs SET state = 'running', worker = ?, attempt = attempt + 1, lease = lease + 1, started_at = ?,
+    first_started_at = coalesce(first_started_at, ?)
+WHERE seq IN (SELECT value FROM json_each(?))"""
+
+# What a row will be once START has been at it: to read it first is cheaper than a RETURNING.
+_AS_STARTED = """
+    seq, lease + 1, ?, id, {}, queue, args, attempt + 1, ?, coalesce(first_started_at, ?), created_at, run_at,
+    priority, max_attempts, timeout, suspect, scheduled_for, chain"""
+
+LISTED = f"SELECT {_AS_STARTED.format('task')} FROM jobrunner_jobs WHERE seq IN (SELECT value FROM json_each(?))"
+
+# The indexes are named: with the other one each of the next three would be right, and slow. What has expired is shown
+# without its task, so that it is told from the others by one look.
+_IN_ORDER = f"""
+SELECT {_AS_STARTED.format("iif(expires_at <= ?, NULL, task)")}
+FROM jobrunner_jobs INDEXED BY jobrunner_jobs_claim
+WHERE state = 'queued' AND suspect = 0 AND queue = ? {{}}
+ORDER BY priority DESC, run_at, seq"""
+
+FIRST_IN_ORDER = _IN_ORDER.format("")
+REST_OF_PRIORITY = _IN_ORDER.format("AND priority = ? AND (run_at, seq) >= (?, ?)")
+LOWER_PRIORITIES = _IN_ORDER.format("AND priority < ?")
+
+_RUNNABLE = "state = 'queued' AND suspect = 0 AND queue = :queue AND (expires_at IS NULL OR expires_at > :now)"
+_FIRST_OF_TASK = f"""
+    SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_queued
+    WHERE {_RUNNABLE} {{}} ORDER BY task, priority DESC, run_at, seq LIMIT 1"""
+
+# As above, a seek for each task that waits; this one lands on the task's first row.
+FIRST_OF_TASKS = f"""
+WITH RECURSIVE first (seq, task, priority, run_at) AS (
+    SELECT seq, task, priority, run_at FROM jobrunner_jobs WHERE seq = ({_FIRST_OF_TASK.format("")})
+    UNION ALL
+    SELECT job.seq, job.task, job.priority, job.run_at FROM first
+    JOIN jobrunner_jobs job ON job.seq = ({_FIRST_OF_TASK.format("AND task > first.task")})
+)
+SELECT -priority, run_at, seq, task FROM first"""
+
+RANK = f"""
+SELECT -priority, run_at, seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_queued
+WHERE {_RUNNABLE} AND task = :task
+ORDER BY priority DESC, run_at, seq LIMIT :limit"""
+
+SUSPECTS = """
+SELECT seq, task FROM jobrunner_jobs
+WHERE state = 'queued' AND suspect = 1 AND queue = ? AND (expires_at IS NULL OR expires_at > ?)
+ORDER BY priority DESC, run_at, seq"""
+
+CANCEL_REQUESTS = """
+SELECT seq, lease FROM jobrunner_jobs WHERE state = 'running' AND cancel_requested = 1 AND worker = ?"""

@@ -1,0 +1,145 @@
+"""What tasks write to the application's tables inside the round that settles them: ``job.write(fn)``.
+
+The function is handed the store's own connection, and may do to the application's tables what a statement can do.
+SQLite's authorizer, which is asked whenever a statement is compiled, refuses what would end or split the round's
+transaction, and the queue's own tables.
+"""
+
+import inspect
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from jobrunner.core.clock import now_s
+from jobrunner.core.errors import InvalidWrite, TimedOut
+from jobrunner.core.model import Write
+from jobrunner.store.reentrancy import in_write
+from jobrunner.store.sqlite.driver_errors import primary_code
+
+BUDGET_S: Final = 0.25
+"""How long the writes of one job may take: so long nobody else writes."""
+OPCODES_PER_LOOK: Final = 10_000
+"""How often a statement is asked whether its time is up."""
+
+_PREFIX: Final = "jobrunner_"
+_REFUSED: Final = {
+    sqlite3.SQLITE_TRANSACTION: "BEGIN, COMMIT or ROLLBACK",
+    sqlite3.SQLITE_SAVEPOINT: "a SAVEPOINT",
+    sqlite3.SQLITE_PRAGMA: "a PRAGMA",
+    sqlite3.SQLITE_ATTACH: "ATTACH",
+    sqlite3.SQLITE_DETACH: "DETACH",
+}
+_OPENERS: Final = ("cursor", "execute", "executemany", "executescript", "blobopen")
+_NAME_A_COLUMN: Final = frozenset({sqlite3.SQLITE_READ, sqlite3.SQLITE_UPDATE})
+"""Actions whose second word is a column's name; that of the others may be a table's."""
+
+
+class WriterConnection(sqlite3.Connection):
+    """The connection that writes; while a task's function has it, it refuses what would harm the round."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lent = False
+        self._refused: str | None = None
+        self.set_authorizer(self._authorize)
+        self._kept: list[sqlite3.Cursor | sqlite3.Blob] = []
+        # In place of the class's methods while the connection is lent: our own calls must not pay for it.
+        self._keeping = {name: self._keep(getattr(self, name)) for name in _OPENERS}
+
+    def _keep(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def keeping(*args: Any, **kwargs: Any) -> Any:
+            opened = method(*args, **kwargs)
+            self._kept.append(opened)
+            return opened
+
+        return keeping
+
+    def _authorize(
+        self, action: int, first: str | None, second: str | None, _db: str | None, _by: str | None
+    ) -> int:
+        if not self._lent:
+            return sqlite3.SQLITE_OK
+        refused = _REFUSED.get(action)
+        if refused is None:
+            names = (first,) if action in _NAME_A_COLUMN else (first, second)
+            if any(name is not None and name.lower().startswith(_PREFIX) for name in names):
+                refused = "a table of jobrunner's"
+        if refused is None:
+            return sqlite3.SQLITE_OK
+        self._refused = refused
+        return sqlite3.SQLITE_DENY
+
+    def close(self) -> None:
+        """Close the connection; not for those to whom it is lent."""
+        if self._lent:
+            raise InvalidWrite("the connection that job.write() hands over is not to be closed")
+        super().close()
+
+    def lend(self, writes: Sequence[Write]) -> None:
+        """Call the functions, one after another, within the budget.
+
+        Raises:
+            InvalidWrite: one of them did what would harm the round.
+            TimedOut: they took too long.
+            Exception: whatever they raise.
+        """
+        deadline_s = now_s() + BUDGET_S
+        self._lent, self._refused = True, None
+        self.__dict__.update(self._keeping)
+        self.set_progress_handler(lambda: now_s() > deadline_s, OPCODES_PER_LOOK)
+        name = ""
+        try:
+            for function, args, context in writes:
+                name = _name_of(function)
+                answer = context.run(_call, function, self, args)
+                if inspect.iscoroutine(answer) or inspect.isgenerator(answer):
+                    answer.close()
+                    raise InvalidWrite(
+                        f"job.write({name}): write a plain `def`; nobody awaits it here, or goes through what it yields"
+                    )
+        except sqlite3.Error as error:
+            if primary_code(error) == sqlite3.SQLITE_INTERRUPT:
+                raise _too_long(name) from error
+            if self._refused is None:
+                raise
+        finally:
+            self._lent = False
+            for method in self._keeping:
+                del self.__dict__[method]
+            while self._kept:
+                # A statement that is left half-way (a RETURNING that nobody reads) would stop every commit to come.
+                self._kept.pop().close()
+            self.set_progress_handler(None, 0)
+            self.row_factory, self.text_factory = None, str
+        if self._refused is not None:
+            raise InvalidWrite(
+                f"job.write({name}) used {self._refused}: it runs inside the transaction that settles the job; write to"
+                " your own tables alone, and leave the commit to jobrunner"
+            )
+        if now_s() > deadline_s:
+            raise _too_long(name)
+
+
+def _call(
+    function: Callable[..., object], conn: sqlite3.Connection, args: Sequence[object]
+) -> object:
+    in_write.set(True)  # in the context of this write alone
+    return function(conn, *args)
+
+
+def _too_long(name: str) -> TimedOut:
+    return TimedOut(
+        f"job.write({name}) took longer than {BUDGET_S * 1000:g} ms, and nobody else can write meanwhile: compute in"
+        " the task, and write what came out"
+    )
+
+
+def _name_of(function: Any) -> str:
+    inner = getattr(function, "func", function)  # of a partial
+    return getattr(inner, "__qualname__", repr(inner))
+
+
+def run(conn: sqlite3.Connection, writes: Sequence[Write]) -> None:
+    """Call what a task handed to ``job.write()``; raises as ``WriterConnection.lend``."""
+    assert isinstance(conn, WriterConnection)  # noqa: S101 - rounds are written by the writer alone
+    conn.lend(writes)

@@ -1,0 +1,232 @@
+"""The workers of a file: joining, leaving, and taking the jobs of the dead; inside an open write transaction."""
+
+import json
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from jobrunner.core.model import LOST_LIMIT, WorkerRow
+from jobrunner.core.wait_graph import Held, Still, Told
+from jobrunner.store.sqlite.sql import chains
+from jobrunner.store.sqlite.sql.statements import BURY_RUNNING, KEEP_ATTEMPT, REMOVE
+
+SUSPECT_CRASHES: Final = 2
+_LOST = "the process that ran this attempt died"
+
+
+class Taken(NamedTuple):
+    """What was done with the jobs of one dead worker."""
+
+    requeued: int
+    buried: Sequence[str]
+
+
+def join(conn: sqlite3.Connection, worker: WorkerRow) -> None:
+    """Store a worker's row."""
+    conn.execute(
+        "INSERT INTO jobrunner_workers (worker, pid, host, started_at, beat_at, doorbell, queues, tasks)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            worker.worker,
+            worker.pid,
+            worker.host,
+            worker.started_at,
+            worker.beat_at,
+            worker.doorbell,
+            json.dumps(dict(worker.queues)),
+            json.dumps(dict(worker.tasks)),
+        ),
+    )
+
+
+def leave(conn: sqlite3.Connection, worker: int, now: int) -> None:
+    """Give back what a worker still holds, without costing it an attempt, and delete its row."""
+    conn.execute(
+        """
+        INSERT INTO jobrunner_attempts
+        SELECT seq, lease, attempt, worker, started_at, ?, 'released', NULL, NULL, NULL
+        FROM jobrunner_jobs WHERE state = 'running' AND worker = ?
+        """,
+        (now, worker),
+    )
+    given_back = conn.execute(
+        """
+        UPDATE jobrunner_jobs SET state = iif(cancel_requested, 'cancelled', 'queued'), worker = NULL,
+            finished_at = iif(cancel_requested, ?, NULL), attempt = attempt - 1
+        WHERE state = 'running' AND worker = ?
+        RETURNING id, chain, state
+        """,
+        (now, worker),
+    ).fetchall()
+    stopped = [id for id, chain, state in given_back if chain is not None and state == "cancelled"]
+    chains.follow(conn, now, stopped=stopped)
+    conn.execute("DELETE FROM jobrunner_workers WHERE worker = ?", (worker,))
+
+
+def beat(conn: sqlite3.Connection, worker: int, now: int) -> bool:
+    """Note that a worker's loop turns; return False if it has no row."""
+    changed = conn.execute(
+        "UPDATE jobrunner_workers SET beat_at = ? WHERE worker = ?", (now, worker)
+    )
+    return changed.rowcount > 0
+
+
+def rows(conn: sqlite3.Connection) -> Sequence[WorkerRow]:
+    """Return the workers' rows, oldest first, but for what they tell; also of a file that is not migrated yet."""
+    return _rows(conn, "NULL")
+
+
+def workers(conn: sqlite3.Connection) -> Sequence[WorkerRow]:
+    """Return the workers' rows, oldest first, with what they tell each other."""
+    return _rows(conn, "waits")
+
+
+def _rows(conn: sqlite3.Connection, waits_column: str) -> Sequence[WorkerRow]:
+    found = conn.execute(
+        f"SELECT worker, pid, host, started_at, beat_at, doorbell, queues, tasks, {waits_column}"
+        " FROM jobrunner_workers ORDER BY started_at, worker"
+    )
+    return [
+        WorkerRow(
+            *(worker, pid, host, at, beat, bell),
+            queues=json.loads(queues),
+            tasks=json.loads(tasks),
+            told=Told() if waits is None else _told(worker, json.loads(waits)),
+        )
+        for worker, pid, host, at, beat, bell, queues, tasks, waits in found
+    ]
+
+
+def _told(worker: int, waits: Mapping[str, Any]) -> Told:
+    return Told(
+        waits["look"],
+        [
+            Held(worker, seq, lease, queue, tuple(jobs), tuple(queues), tuple(running), since)
+            for seq, lease, queue, jobs, queues, running, since in waits["held"]
+        ],
+    )
+
+
+def tell(conn: sqlite3.Connection, worker: int, told: Told, still: Still | None) -> bool:
+    """Store what a worker tells the others, if ``still`` holds; return whether it was stored."""
+    if still is not None and not _holds(conn, still):
+        return False
+    waits = {"look": told.look, "held": [one[1:] for one in told.held]}
+    changed = conn.execute(
+        "UPDATE jobrunner_workers SET waits = ? WHERE worker = ?", (json.dumps(waits), worker)
+    )
+    return changed.rowcount > 0
+
+
+def _holds(conn: sqlite3.Connection, still: Still) -> bool:
+    """Return whether all of it is so in this transaction, in which nobody else writes."""
+    found = workers(conn)
+    told = {one for row in found for one in row.told.held}
+    if still.workers != {row.worker for row in found} or not told.issuperset(still.held):
+        return False
+    for one in still.held:
+        runs = conn.execute(
+            "SELECT 1 FROM jobrunner_jobs WHERE seq = ? AND lease = ? AND worker = ? AND cancel_requested = 0",
+            (one.seq, one.lease, one.worker),
+        )
+        if runs.fetchone() is None:
+            return False
+    jobs = {seq for one in still.held for seq in one.jobs}
+    (waiting,) = conn.execute(
+        "SELECT count(*) FROM jobrunner_jobs WHERE seq IN (SELECT value FROM json_each(?))"
+        " AND (state = 'queued' OR state = 'scheduled' OR state = 'blocked')",
+        (json.dumps(list(jobs)),),
+    ).fetchone()
+    return bool(waiting == len(jobs))
+
+
+def take_jobs(conn: sqlite3.Connection, worker: int, now: int) -> Taken | None:
+    """Take a dead worker's jobs away and delete its row; None if somebody else was first.
+
+    The row is deleted first: of two that saw the worker die, one finds it gone.
+    """
+    deleted = conn.execute(
+        "DELETE FROM jobrunner_workers WHERE worker = ? RETURNING tasks", (worker,)
+    ).fetchall()
+    if not deleted:
+        return None
+    # What the dead one knew of its tasks: the process that finds it may have no code of them, or a later one.
+    return _take(conn, worker, json.loads(deleted[0][0]), now)
+
+
+def take_orphans(
+    conn: sqlite3.Connection, workers: Collection[int], now: int
+) -> Mapping[int, Taken]:
+    """Take away the jobs of some of the workers that have no row, by worker.
+
+    Such a worker was taken for dead while it lived, and claimed jobs until it noticed: nobody else would look for them.
+    How often they may run is asked of the workers that are there.
+    """
+    max_attempts: dict[str, int | None] = {}
+    for row in rows(conn):
+        max_attempts.update(row.tasks)
+    return {
+        worker: _take(conn, worker, max_attempts, now)
+        for worker in orphaned(conn)
+        if worker in workers
+    }
+
+
+def orphaned(conn: sqlite3.Connection) -> Sequence[int]:
+    """Return the workers that hold jobs and have no row; none while no worker with tasks is there."""
+    found = conn.execute(
+        "SELECT DISTINCT worker FROM jobrunner_jobs"
+        " WHERE state = 'running' AND worker NOT IN (SELECT worker FROM jobrunner_workers)"
+        " AND EXISTS (SELECT 1 FROM jobrunner_workers WHERE tasks <> '{}')"
+    )
+    return [worker for (worker,) in found]
+
+
+def _take(
+    conn: sqlite3.Connection, worker: int, max_attempts: Mapping[str, int | None], now: int
+) -> Taken:
+    requeued, buried = 0, list[str]()
+    done, stopped = list[str](), list[str]()
+    held = conn.execute(
+        """
+        SELECT seq, lease, id, task, attempt, max_attempts, crashes + 1, started_at, cancel_requested, chain
+        FROM jobrunner_jobs WHERE state = 'running' AND worker = ?
+        """,
+        (worker,),
+    ).fetchall()
+    for seq, lease, id, task, attempt, own_max, crashes, started_at, cancel, chain in held:
+        fence = (seq, lease, worker)
+        conn.execute(
+            KEEP_ATTEMPT,
+            (seq, lease, attempt, worker, started_at, now, "lost", "ProcessLost", _LOST, None),
+        )
+        # Without a limit only the deaths count.
+        most = own_max if own_max is not None else max_attempts.get(task)
+        if cancel:
+            conn.execute(
+                "UPDATE jobrunner_jobs SET state = 'cancelled', worker = NULL, finished_at = ?"
+                " WHERE seq = ? AND lease = ? AND worker = ?",
+                (now, *fence),
+            )
+            if chain is not None:
+                stopped.append(id)
+        elif attempt >= most if most is not None else crashes >= LOST_LIMIT:
+            conn.execute("UPDATE jobrunner_jobs SET crashes = ? WHERE seq = ?", (crashes, seq))
+            conn.execute(BURY_RUNNING, (now, "lost", "ProcessLost", _LOST, None, *fence))
+            conn.execute(REMOVE, fence)
+            buried.append(id)
+            if chain is not None:
+                done.append(id)
+        else:
+            # One death says little: a deploy or a power cut takes all running jobs along. From the second on, or when
+            # the next one would be its last, the job runs with no other suspect beside it, so that the innocent are
+            # not buried with the one that kills its process.
+            suspect = crashes >= SUSPECT_CRASHES or (most is not None and attempt + 1 >= most)
+            conn.execute(
+                "UPDATE jobrunner_jobs SET state = 'queued', worker = NULL, crashes = ?, suspect = ?"
+                " WHERE seq = ? AND lease = ? AND worker = ?",
+                (crashes, suspect, *fence),
+            )
+            requeued += 1
+    chains.follow(conn, now, done=done, stopped=stopped)
+    return Taken(requeued, buried)
