@@ -11,12 +11,7 @@ from jobrunner.background import DurableBackgroundTasks
 from jobrunner.core.errors import ConfigurationError, InvalidSchedule, InvalidTask
 from jobrunner.core.model import Definition
 from jobrunner.core.shield import to_the_end
-from jobrunner.events import Events
-from jobrunner.grace import Grace
 from jobrunner.queue import JobQueue
-from jobrunner.resolution import Surroundings
-from jobrunner.schedules import queues_of
-from jobrunner.settings import Settings, checked_queues, unknown_queue
 from jobrunner.store.committer import Committer
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.host.location import warn_of_layer
@@ -24,7 +19,12 @@ from jobrunner.tasks.dependencies import Dependency, dependency_of
 from jobrunner.tasks.schedule_options import Declaration
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.tasks.task import Task
-from jobrunner.worker import Worker
+from jobrunner.tasks.ticks import queues_of
+from jobrunner.worker.dependencies import Surroundings
+from jobrunner.worker.events import Events
+from jobrunner.worker.grace import Grace
+from jobrunner.worker.settings import Settings, checked_queues, unknown_queue
+from jobrunner.worker.worker import Worker
 
 
 class Plan(NamedTuple):

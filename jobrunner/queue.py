@@ -31,12 +31,9 @@ from jobrunner.core.model import (
     chained,
 )
 from jobrunner.dead_letters import DeadLetters
-from jobrunner.events import Events
-from jobrunner.health import queues_in
 from jobrunner.paging import checked_id, checked_limit, filter_of, read_cursor, write_cursor
 from jobrunner.results import end_of, result_in
 from jobrunner.schedules import Schedules
-from jobrunner.settings import unknown_queue
 from jobrunner.store.committer import ROWS_PER_CALL, Committer, Several, too_many
 from jobrunner.store.protocol import Store
 from jobrunner.store.reentrancy import inside_of, refuse_inside
@@ -44,8 +41,11 @@ from jobrunner.store.session_writer import Caller, Joined, told_on
 from jobrunner.tasks.call import Call
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.tasks.task import Task
-from jobrunner.unawaited import caller
-from jobrunner.worker import Worker
+from jobrunner.worker.events import Events
+from jobrunner.worker.health import queues_in
+from jobrunner.worker.settings import unknown_queue
+from jobrunner.worker.unawaited import caller
+from jobrunner.worker.worker import Worker
 
 P = ParamSpec("P")
 R = TypeVar("R")

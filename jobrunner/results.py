@@ -11,8 +11,8 @@ from jobrunner.core.errors import JobCancelled, JobDead, JobExpired, ResultNotSt
 from jobrunner.core.job import Job
 from jobrunner.core.model import FINISHED, RESULT_PENDING, JobRow
 from jobrunner.core.units import duration_us
-from jobrunner.events import Events
 from jobrunner.tasks.spec import TaskSpec
+from jobrunner.worker.events import Events
 
 RETURN_US: Final = 5 * SECOND_US
 """How long a task may take to return after its own transaction has settled the job, before its result is given up."""

@@ -23,8 +23,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
-from jobrunner import signals, threads
-from jobrunner.around import H, read_around
+from jobrunner import signals
 from jobrunner.asgi import App, placed
 from jobrunner.background import DurableBackgroundTasks
 from jobrunner.core.errors import (
@@ -40,14 +39,10 @@ from jobrunner.core.model import State
 from jobrunner.core.shield import to_the_end
 from jobrunner.core.units import Seconds
 from jobrunner.dead_letters import DeadLetters
-from jobrunner.events import EventName, Events, Hooks
-from jobrunner.grace import Grace
 from jobrunner.opening import Plan, open_parts, schedules_of, session_of_tasks, slots_of
 from jobrunner.process import orders, work_until_signal
 from jobrunner.queue import JobPage, JobQueue
-from jobrunner.resolution import Surroundings
 from jobrunner.schedules import Schedules
-from jobrunner.settings import Durability, Settings
 from jobrunner.store.sqlite.host.location import path_of
 from jobrunner.store.sqlite.sessions import open_transactions
 from jobrunner.sync import SyncQueue, SyncRunner
@@ -56,7 +51,13 @@ from jobrunner.tasks.call import Call
 from jobrunner.tasks.dependencies import supplied
 from jobrunner.tasks.router import TaskRouter
 from jobrunner.tasks.task import Task
-from jobrunner.unawaited import watched
+from jobrunner.worker import thread_pool
+from jobrunner.worker.around_attempt import H, read_around
+from jobrunner.worker.dependencies import Surroundings
+from jobrunner.worker.events import EventName, Events, Hooks
+from jobrunner.worker.grace import Grace
+from jobrunner.worker.settings import Durability, Settings
+from jobrunner.worker.unawaited import watched
 
 if TYPE_CHECKING:
     # FastAPI takes half a second to import, and a worker or a script needs nothing of it.
@@ -221,7 +222,7 @@ class JobRunner(TaskRouter):
     async def _start(self, stack: AsyncExitStack, app: App | None, plan: Plan) -> None:
         events = Events(self._hooks, self._load)
         heard: set[int] = set()
-        stack.callback(lambda: threads.warn_of_those_at_work() if heard else None)
+        stack.callback(lambda: thread_pool.warn_of_those_at_work() if heard else None)
         stack.enter_context(watched())
         queue, worker = await open_parts(
             stack, plan, events, Surroundings(self, app, self._hooks.around)

@@ -18,7 +18,6 @@ from jobrunner.core.errors import (
 from jobrunner.core.exports import exported
 from jobrunner.core.job import Job
 from jobrunner.core.model import (
-    Definition,
     Enqueue,
     Misfire,
     Overlap,
@@ -33,10 +32,10 @@ from jobrunner.paging import checked_limit
 from jobrunner.store.protocol import Store
 from jobrunner.tasks.call import NO_OPTIONS, Options
 from jobrunner.tasks.recurrence import Cron, Every, Once, Recurrence
-from jobrunner.tasks.schedule_options import Words, define, reconcile
+from jobrunner.tasks.schedule_options import Words, define
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.tasks.task import Task
-from jobrunner.tasks.ticks import first_tick, job_of, load_options, recurrence_of, resumed_tick
+from jobrunner.tasks.ticks import first_tick, job_of, recurrence_of, resumed_tick
 
 T = TypeVar("T")
 
@@ -337,37 +336,6 @@ class Schedules:
             if await self._store.change_schedules([ScheduleChange(seen, new)]):
                 self._wake()
                 return row
-
-
-async def declare(
-    store: Store,
-    declared: Mapping[str, Definition],
-    *,
-    revision: int,
-    elsewhere: frozenset[str],
-) -> Sequence[ScheduleChange]:
-    """See to it that the store holds what the code declares; return what had to be changed for that.
-
-    Raises:
-        StoreError: nothing was changed.
-    """
-    while True:
-        rows = {row.id: row for row in await store.declared_schedules()}
-        for id in declared:
-            # One that was made at run time, and has moved into the code since.
-            if id not in rows and (row := await store.schedule(id)) is not None:
-                rows[id] = row
-        changes = reconcile(
-            declared, rows.values(), revision=revision, now=now_us(), elsewhere=elsewhere
-        )
-        if not changes or await store.change_schedules(changes):
-            return changes
-
-
-def queues_of(rows: Mapping[str, Definition]) -> Mapping[str, str]:
-    """Return the queue that each definition names itself, by id."""
-    named = {id: load_options(definition.options).queue for id, definition in rows.items()}
-    return {id: queue for id, queue in named.items() if queue is not None}
 
 
 def _schedule_of(row: ScheduleRow) -> Schedule:

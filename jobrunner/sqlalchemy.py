@@ -10,7 +10,7 @@ import jobrunner.store.sqlite.sessions.engine
 
 # Sessions of an engine are listened to from here on: with the first job's session its commit would be over.
 import jobrunner.store.sqlite.sessions.sqlalchemy
-from jobrunner.settings import Durability
+from jobrunner.worker.settings import Durability
 
 __all__ = ["attach", "include_name"]
 

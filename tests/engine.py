@@ -13,8 +13,8 @@ from jobrunner.core.model import Claimed, JobRow
 from jobrunner.store.committer import Committer
 from jobrunner.store.protocol import Store
 from jobrunner.store.sqlite.store import SqliteStore
-from jobrunner.supervisor import Supervisor
-from jobrunner.worker import Worker
+from jobrunner.worker.supervisor import Supervisor
+from jobrunner.worker.worker import Worker
 
 T = TypeVar("T")
 

@@ -17,18 +17,18 @@ import click
 
 from jobrunner.cli.place import Place
 from jobrunner.cli.target import load_runner
-from jobrunner.events import Events, Hooks
-from jobrunner.grace import Grace
 from jobrunner.queue import JobQueue
-from jobrunner.resolution import Surroundings
-from jobrunner.settings import Settings
 from jobrunner.signals import SIGNALS, without_echo
 from jobrunner.store.committer import Committer
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.host.location import path_of
 from jobrunner.store.sqlite.maintenance.doctor import make_sure_of_jobs
 from jobrunner.tasks.spec import TaskSpec
-from jobrunner.worker import Worker
+from jobrunner.worker.dependencies import Surroundings
+from jobrunner.worker.events import Events, Hooks
+from jobrunner.worker.grace import Grace
+from jobrunner.worker.settings import Settings
+from jobrunner.worker.worker import Worker
 
 T = TypeVar("T")
 

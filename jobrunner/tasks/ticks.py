@@ -6,14 +6,14 @@ at a time, each plan going a step nearer to the present, and what would be too m
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Final, NamedTuple
 
 from jobrunner.core.clock import MAX_US, from_us, to_us
 from jobrunner.core.errors import InvalidSchedule
 from jobrunner.core.ids import new_id
-from jobrunner.core.model import Enqueue, Fire, ScheduleRow, Tick, TickOutcome, Timing
+from jobrunner.core.model import Definition, Enqueue, Fire, ScheduleRow, Tick, TickOutcome, Timing
 from jobrunner.tasks.call import NO_OPTIONS, Call, Options
 from jobrunner.tasks.recurrence import Cron, Every, Once, Recurrence
 from jobrunner.tasks.spec import TaskSpec
@@ -236,3 +236,9 @@ def dump_options(options: Options) -> str:
 def load_options(text: str) -> Options:
     """Return the options that ``dump_options`` wrote."""
     return Options(**json.loads(text))
+
+
+def queues_of(rows: Mapping[str, Definition]) -> Mapping[str, str]:
+    """Return the queue that each definition names itself, by id."""
+    named = {id: load_options(definition.options).queue for id, definition in rows.items()}
+    return {id: queue for id, queue in named.items() if queue is not None}

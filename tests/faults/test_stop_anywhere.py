@@ -9,8 +9,8 @@ import pytest
 from fastapi import Depends
 
 from jobrunner import Injected, JobRunner
-from jobrunner.attempt import Attempt
-from jobrunner.supervisor import Supervisor
+from jobrunner.worker.attempt import Attempt
+from jobrunner.worker.supervisor import Supervisor
 from tests.engine import history, soon, supervisor_of
 
 MOST_STEPS = 100

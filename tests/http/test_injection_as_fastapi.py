@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from jobrunner import Injected, TaskRouter
-from jobrunner.attempt import Attempt
-from jobrunner.executor import clean_up, execute
-from jobrunner.resolution import Surroundings
-from jobrunner.threads import Threads
+from jobrunner.worker.attempt import Attempt
+from jobrunner.worker.dependencies import Surroundings
+from jobrunner.worker.executor import clean_up, execute
+from jobrunner.worker.thread_pool import Threads
 from tests.engine import claimed
 
 Form = Literal["def", "async def", "yield", "async yield", "class", "object", "partial"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobrunner import ConfigurationError, InvalidTask, JobRunner
-from jobrunner.settings import Settings
+from jobrunner.worker.settings import Settings
 
 DAY_US = 24 * 3600 * 1_000_000
 

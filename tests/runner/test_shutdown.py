@@ -10,9 +10,10 @@ from types import FrameType, SimpleNamespace
 
 import pytest
 
-from jobrunner import JobRunner, threads
-from jobrunner.grace import Grace
+from jobrunner import JobRunner
 from jobrunner.signals import chain, is_reloading
+from jobrunner.worker import thread_pool
+from jobrunner.worker.grace import Grace
 from tests.engine import Gate, soon
 
 
@@ -140,10 +141,10 @@ async def test_threads_in_a_call_are_named_and_idle_ones_are_not() -> None:
         leave.wait()
 
     await asyncio.to_thread(int)
-    assert threads.at_work() == []
+    assert thread_pool.at_work() == []
     call = asyncio.create_task(asyncio.to_thread(block_here))
     await asyncio.to_thread(entered.wait)
-    (said,) = [one for one in threads.at_work() if "block_here" in one]
+    (said,) = [one for one in thread_pool.at_work() if "block_here" in one]
     assert said.startswith("asyncio_")
     assert f"block_here ({__file__}:" in said
     leave.set()

@@ -16,8 +16,8 @@ from jobrunner import (
     Retry,
     Snooze,
 )
-from jobrunner.attempt import Attempt
 from jobrunner.core.model import Claimed
+from jobrunner.worker.attempt import Attempt
 from tests.children import hold, tasks
 from tests.engine import (
     Gate,

@@ -18,7 +18,7 @@ from jobrunner import (
     JobRunner,
     Retry,
 )
-from jobrunner import worker as worker_module
+from jobrunner.worker import worker as worker_module
 from tests.children import echo, tasks
 from tests.engine import Gate, next_round, soon, worker_of
 from tests.processes import child

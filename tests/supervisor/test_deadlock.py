@@ -23,8 +23,8 @@ from jobrunner import (
     ResultTimeout,
     TaskRouter,
 )
-from jobrunner.attempt import Attempt
-from jobrunner.deadlock import Deadlocks
+from jobrunner.worker.attempt import Attempt
+from jobrunner.worker.deadlock import Deadlocks
 from tests.children import echo, tasks
 from tests.engine import (
     Gate,

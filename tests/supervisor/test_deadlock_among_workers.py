@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from jobrunner import Job, JobCancelled, JobDead, JobRunner, ResultTimeout, StoreOutcomeUnknown
-from jobrunner.attempt import Wait
 from jobrunner.core.model import Claimed, JobRow
 from jobrunner.core.wait_graph import Held, Still, Told
-from jobrunner.deadlock import Deadlocks
 from jobrunner.store.protocol import Store
+from jobrunner.worker.attempt import Wait
+from jobrunner.worker.deadlock import Deadlocks
 from tests.children import echo, hold, parent_of, runner
 from tests.engine import history, soon, stop_between_writes, store_of, stored, worker_of
 from tests.factories import NOW, OTHER_WORKER, claim_one, enqueue, new, row_of, worker_row

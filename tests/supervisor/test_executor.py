@@ -13,13 +13,13 @@ from freezegun.api import FrozenDateTimeFactory
 from tenacity import retry_if_not_exception_type, stop_after_delay, wait_fixed
 
 from jobrunner import Bury, JobContext, Retry, Snooze, Task, TaskRouter
-from jobrunner.attempt import Attempt
 from jobrunner.core.clock import SECOND_US, now_us
 from jobrunner.core.model import Cancelled, Dead, Outcome, Released, RetryAt, Snoozed, Succeeded
-from jobrunner.endings import MAX_ERROR, MAX_TRACEBACK
-from jobrunner.executor import execute
 from jobrunner.tasks.codec import MAX_RESULT_BYTES
-from jobrunner.threads import Threads
+from jobrunner.worker.attempt import Attempt
+from jobrunner.worker.executor import execute
+from jobrunner.worker.outcomes import MAX_ERROR, MAX_TRACEBACK
+from jobrunner.worker.thread_pool import Threads
 from tests.clocks import MOMENT
 from tests.engine import Gate, ThreadGate, claimed, soon
 

@@ -12,7 +12,7 @@ from freezegun.api import FrozenDateTimeFactory
 from tenacity import wait_fixed, wait_none
 
 from jobrunner import ConfigurationError, DeadLetter, Job, JobDead, JobRunner
-from jobrunner import events as events_module
+from jobrunner.worker import events as events_module
 from tests.children import poison, tasks
 from tests.engine import Gate, Heard, soon, worker_of
 from tests.processes import child

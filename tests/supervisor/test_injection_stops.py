@@ -9,16 +9,8 @@ import pytest
 from fastapi import Depends
 from tenacity import wait_fixed
 
-from jobrunner import (
-    Injected,
-    Job,
-    JobCancelled,
-    JobContext,
-    JobDead,
-    JobRunner,
-    supervisor,
-    worker,
-)
+from jobrunner import Injected, Job, JobCancelled, JobContext, JobDead, JobRunner
+from jobrunner.worker import supervisor, worker
 from tests.engine import Gate, Heard, ThreadGate, history, soon, supervisor_of, worker_of
 
 

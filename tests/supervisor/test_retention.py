@@ -8,7 +8,7 @@ import pytest
 from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner import JobNotFound, JobRunner
-from jobrunner import worker as worker_module
+from jobrunner.worker import worker as worker_module
 from tests.engine import Heard, next_round, soon, store_of, worker_of
 
 

@@ -23,11 +23,11 @@ from jobrunner import (
     UnknownQueue,
     UnknownTask,
 )
-from jobrunner import ticker as ticker_module
-from jobrunner import worker as worker_module
 from jobrunner.core.clock import now_us
 from jobrunner.core.model import ScheduleChange
-from jobrunner.ticker import Ticker
+from jobrunner.worker import scheduler as ticker_module
+from jobrunner.worker import worker as worker_module
+from jobrunner.worker.scheduler import Ticker
 from tests.children import tasks
 from tests.clocks import MOMENT, freeze
 from tests.engine import Gate, committer_of, next_round, soon, store_of, stored, worker_of

@@ -207,7 +207,7 @@ async def test_sees_time_out_in_a_thread_ends_as_timed_out(tmp_db: Path) -> None
 async def test_C11_swallows_every_cancel_loses_its_slot_and_its_say(
     tmp_db: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobrunner.supervisor.OBEY_S", 0.0)
+    monkeypatch.setattr("jobrunner.worker.supervisor.OBEY_S", 0.0)
     jobs = JobRunner(tmp_db, queues={"default": 1})
     gate, swallowed = Gate(), asyncio.Event()
 

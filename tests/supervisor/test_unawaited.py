@@ -19,7 +19,7 @@ import jobrunner
 from jobrunner import DeadLetter, Job, JobRunner, NotAwaited
 from jobrunner.core.logs import WHOLE
 from jobrunner.tasks.task import AsyncTask, CtxAsyncTask, Task
-from jobrunner.unawaited import _WRITTEN, watched
+from jobrunner.worker.unawaited import _WRITTEN, watched
 from tests.engine import Gate, Heard, history, next_round, soon
 
 seen: list[str] = []

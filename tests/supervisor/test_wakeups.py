@@ -8,9 +8,9 @@ import pytest
 from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner import JobRunner
-from jobrunner import supervisor as supervisor_module
-from jobrunner import worker as worker_module
 from jobrunner.core.clock import now_us
+from jobrunner.worker import supervisor as supervisor_module
+from jobrunner.worker import worker as worker_module
 from tests.children import echo, tasks
 from tests.engine import Gate, next_round, soon, stored, supervisor_of, worker_of
 from tests.processes import child

@@ -12,8 +12,8 @@ import pytest
 from tenacity import wait_none
 
 from jobrunner import Bury, InvalidWrite, Job, JobContext, JobDead, JobRunner, Snooze
-from jobrunner.grace import Grace
 from jobrunner.store.sqlite.sql import task_writes
+from jobrunner.worker.grace import Grace
 from tests.engine import Gate, on_writer, supervisor_of
 
 Write = Callable[..., object]

@@ -15,10 +15,10 @@ from contextlib import (
 from functools import partial
 from typing import Any, Protocol
 
-from jobrunner.around import Around
 from jobrunner.core.errors import Steering
 from jobrunner.tasks.context import JobContext
 from jobrunner.tasks.dependencies import Dependency, belongs_to, label, overriding
+from jobrunner.worker.around_attempt import Around
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a function in a thread of the worker's and gives what it returns."""

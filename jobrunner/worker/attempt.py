@@ -10,10 +10,10 @@ from typing import Any, Literal
 from jobrunner.core.clock import SECOND_US, now_us
 from jobrunner.core.errors import TimedOut
 from jobrunner.core.model import Cancelled, Claimed, Ended, Enqueue, JobRow, Outcome, Released
-from jobrunner.endings import failed
-from jobrunner.resolution import Resolved
 from jobrunner.tasks.context import JobContext
 from jobrunner.tasks.spec import TaskSpec
+from jobrunner.worker.dependencies import Resolved
+from jobrunner.worker.outcomes import failed
 
 StopReason = Literal["timeout", "cancel", "shutdown"]
 

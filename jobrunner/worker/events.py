@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from typing import Any, Final, Literal
 
-from jobrunner.around import Around
 from jobrunner.core.errors import ConfigurationError
 from jobrunner.core.logs import log_of
 from jobrunner.core.model import Cancelled, Dead, Outcome, RetryAt, Returned, Succeeded
-from jobrunner.grace import Grace
+from jobrunner.worker.around_attempt import Around
+from jobrunner.worker.grace import Grace
 
 logger = log_of("jobrunner")
 

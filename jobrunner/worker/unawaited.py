@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any, Final, NoReturn, Protocol
 
 from jobrunner.core.errors import NotAwaited
@@ -258,9 +258,11 @@ def _has_loop() -> bool:
 def _line_of_verb(coroutine: Any, *, is_async: bool) -> str:
     """Return what to write in place of a call of a verb; nothing if the coroutine is of none."""
     cls, _, verb = coroutine.__qualname__.rpartition(".")
-    if cls not in _WRITTEN or not coroutine.cr_code.co_filename.startswith(_OUR_FOLDER):
+    frame = coroutine.cr_frame
+    # Without a frame it has run, and was awaited.
+    if cls not in _WRITTEN or frame is None or not _is_ours(frame):
         return ""
-    held = coroutine.cr_frame.f_locals.get("self") if coroutine.cr_frame is not None else None
+    held = frame.f_locals.get("self")
     name = getattr(held, "__name__", None) or _WRITTEN[cls]
     if verb == "__call__":
         return (
@@ -278,4 +280,5 @@ def _line_of_verb(coroutine: Any, *, is_async: bool) -> str:
     return f"write `jobs.sync.run({call})`"
 
 
-_OUR_FOLDER: Final = _line_of_verb.__code__.co_filename.removesuffix("unawaited.py")
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "jobrunner"

@@ -23,9 +23,9 @@ from jobrunner.core.model import (
     Snoozed,
 )
 from jobrunner.core.units import duration_us, instant_us
-from jobrunner.resolution import Resolved
 from jobrunner.tasks.spec import TaskSpec
-from jobrunner.threads import Threads
+from jobrunner.worker.dependencies import Resolved
+from jobrunner.worker.thread_pool import Threads
 
 logger = log_of("jobrunner")
 

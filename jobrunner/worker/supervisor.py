@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from jobrunner.attempt import Attempt, StopReason
 from jobrunner.core.clock import SECOND_US, now_us
 from jobrunner.core.errors import StoreError, StoreOutcomeUnknown
 from jobrunner.core.logs import log_of
@@ -25,17 +24,18 @@ from jobrunner.core.model import (
     Snoozed,
     Succeeded,
 )
-from jobrunner.endings import extra, failed, log, log_wait
-from jobrunner.events import Events
-from jobrunner.executor import clean_up, execute
-from jobrunner.grace import Grace
-from jobrunner.resolution import LeftBehind, Resolved, Surroundings
 from jobrunner.store.committer import Committer
 from jobrunner.store.round import Round, Written
 from jobrunner.tasks.spec import TaskSpec
-from jobrunner.threads import Threads
-from jobrunner.transaction import Transactions
-from jobrunner.unawaited import caller
+from jobrunner.worker.attempt import Attempt, StopReason
+from jobrunner.worker.dependencies import LeftBehind, Resolved, Surroundings
+from jobrunner.worker.events import Events
+from jobrunner.worker.executor import clean_up, execute
+from jobrunner.worker.grace import Grace
+from jobrunner.worker.outcomes import extra, failed, log, log_wait
+from jobrunner.worker.thread_pool import Threads
+from jobrunner.worker.transactions import Transactions
+from jobrunner.worker.unawaited import caller
 
 logger = log_of("jobrunner")
 

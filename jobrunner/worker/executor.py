@@ -9,16 +9,16 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from jobrunner.attempt import Attempt
 from jobrunner.core.clock import now_us
 from jobrunner.core.errors import InvalidArguments, NotAwaited, ResultNotStored
 from jobrunner.core.logs import log_of
 from jobrunner.core.model import Dead, Ended, Outcome, Returned, Succeeded
-from jobrunner.endings import OUR_FILES, ended_by, extra, failed
-from jobrunner.resolution import LeftBehind, Resolved, Surroundings
-from jobrunner.threads import Threads
-from jobrunner.transaction import Transaction, Transactions
-from jobrunner.unawaited import refuse_dropped, refuse_unfinished, refuse_unfinished_inside
+from jobrunner.worker.attempt import Attempt
+from jobrunner.worker.dependencies import LeftBehind, Resolved, Surroundings
+from jobrunner.worker.outcomes import OUR_FILES, ended_by, extra, failed
+from jobrunner.worker.thread_pool import Threads
+from jobrunner.worker.transactions import Transaction, Transactions
+from jobrunner.worker.unawaited import refuse_dropped, refuse_unfinished, refuse_unfinished_inside
 
 logger = log_of("jobrunner")
 

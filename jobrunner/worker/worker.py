@@ -15,21 +15,20 @@ from jobrunner.core.errors import InsideTransaction, InvalidTask, StoreError, St
 from jobrunner.core.job import Health
 from jobrunner.core.logs import log_of, repeats
 from jobrunner.core.model import Definition, WorkerRow
-from jobrunner.deadlock import Deadlocks
-from jobrunner.events import Events
-from jobrunner.grace import Grace
-from jobrunner.health import Standing, first_of, health_of
-from jobrunner.resolution import Surroundings
-from jobrunner.schedules import declare
-from jobrunner.settings import Settings
 from jobrunner.store.committer import Committer
 from jobrunner.store.protocol import Store
 from jobrunner.store.session_writer import told_on
-from jobrunner.supervisor import POLL_S, Supervisor
 from jobrunner.tasks.dependencies import Dependency
 from jobrunner.tasks.spec import TaskSpec
-from jobrunner.ticker import Ticker
-from jobrunner.transaction import Transactions
+from jobrunner.worker.deadlock import Deadlocks
+from jobrunner.worker.dependencies import Surroundings
+from jobrunner.worker.events import Events
+from jobrunner.worker.grace import Grace
+from jobrunner.worker.health import Standing, first_of, health_of
+from jobrunner.worker.scheduler import Ticker, declare_schedules
+from jobrunner.worker.settings import Settings
+from jobrunner.worker.supervisor import POLL_S, Supervisor
+from jobrunner.worker.transactions import Transactions
 
 logger = log_of("jobrunner")
 
@@ -341,7 +340,7 @@ class Worker:
     async def declare_schedules(self) -> None:
         """Store the schedules that stand in the code, and disable those that stand there no more."""
         elsewhere = frozenset[str]().union(*(peer.tasks for peer in self._peers))
-        changes = await declare(
+        changes = await declare_schedules(
             self._store,
             self._schedules,
             revision=self._settings.revision,

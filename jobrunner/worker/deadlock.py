@@ -21,11 +21,11 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import contextmanager
 from typing import Final, TypeGuard
 
-from jobrunner.attempt import Attempt, Wait
 from jobrunner.core.errors import Deadlock
 from jobrunner.core.model import FINISHED, JobRow, WorkerRow
 from jobrunner.core.wait_graph import Held, Slots, Still, Told, chosen, full, standing
 from jobrunner.store.protocol import Store
+from jobrunner.worker.attempt import Attempt, Wait
 
 LOOKS_AGAIN: Final = 2
 """So often every worker must have told the same once more: what it tells first may be from before it was seen."""

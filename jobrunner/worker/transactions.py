@@ -11,7 +11,6 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
 from typing import Any
 
-from jobrunner.attempt import Attempt
 from jobrunner.core.clock import now_us
 from jobrunner.core.errors import (
     ConfigurationError,
@@ -24,13 +23,14 @@ from jobrunner.core.errors import (
 from jobrunner.core.logs import log_of
 from jobrunner.core.model import RESULT_PENDING, Ended, Returned, Succeeded
 from jobrunner.core.shield import at_once, to_the_end
-from jobrunner.endings import extra
-from jobrunner.resolution import InThread, Resolved, Surroundings
 from jobrunner.store.protocol import Store
 from jobrunner.store.reentrancy import Inside
 from jobrunner.store.session import Session
 from jobrunner.tasks.dependencies import Dependency
-from jobrunner.threads import Threads
+from jobrunner.worker.attempt import Attempt
+from jobrunner.worker.dependencies import InThread, Resolved, Surroundings
+from jobrunner.worker.outcomes import extra
+from jobrunner.worker.thread_pool import Threads
 
 logger = log_of("jobrunner")
 

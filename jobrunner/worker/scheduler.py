@@ -12,9 +12,10 @@ from typing import Final
 from jobrunner.core.clock import SECOND_US, from_us, now_us
 from jobrunner.core.errors import JobRunnerError, StoreError
 from jobrunner.core.logs import log_of
-from jobrunner.core.model import Fire, Fired, ScheduleRow
+from jobrunner.core.model import Definition, Fire, Fired, ScheduleChange, ScheduleRow
 from jobrunner.store.committer import Committer
 from jobrunner.store.protocol import Store
+from jobrunner.tasks.schedule_options import reconcile
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.tasks.ticks import fire_of
 
@@ -155,3 +156,28 @@ def _log(fire: Fire, fired: Fired) -> None:
         for job in fired.jobs:
             following = None if fire.next is None else from_us(fire.next).isoformat()
             logger.debug("schedule %s made job %s; next tick %s", fire.seen.id, job.id, following)
+
+
+async def declare_schedules(
+    store: Store,
+    declared: Mapping[str, Definition],
+    *,
+    revision: int,
+    elsewhere: frozenset[str],
+) -> Sequence[ScheduleChange]:
+    """See to it that the store holds what the code declares; return what had to be changed for that.
+
+    Raises:
+        StoreError: nothing was changed.
+    """
+    while True:
+        rows = {row.id: row for row in await store.declared_schedules()}
+        for id in declared:
+            # One that was made at run time, and has moved into the code since.
+            if id not in rows and (row := await store.schedule(id)) is not None:
+                rows[id] = row
+        changes = reconcile(
+            declared, rows.values(), revision=revision, now=now_us(), elsewhere=elsewhere
+        )
+        if not changes or await store.change_schedules(changes):
+            return changes
