@@ -61,11 +61,11 @@ if TYPE_CHECKING:
     )
     from jobrunner.core.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInfo
     from jobrunner.core.version import __version__
-    from jobrunner.dead_letters import DeadLetterPage, DeadLetters
-    from jobrunner.queue import JobPage, JobQueue
+    from jobrunner.queue.dead_letters import DeadLetterPage, DeadLetters
+    from jobrunner.queue.queue import JobPage, JobQueue
+    from jobrunner.queue.schedules import Schedule, Schedules, ScheduleTick
+    from jobrunner.queue.sync import SyncQueue
     from jobrunner.runner import JobRunner
-    from jobrunner.schedules import Schedule, Schedules, ScheduleTick
-    from jobrunner.sync import SyncQueue
     from jobrunner.tasks.call import Call
     from jobrunner.tasks.context import JobContext
     from jobrunner.tasks.dependencies import Injected
@@ -151,7 +151,7 @@ __all__ = [
 _NAMES = {
     "jobrunner.tasks.call": "Call",
     "jobrunner.tasks.context": "JobContext",
-    "jobrunner.dead_letters": "DeadLetterPage DeadLetters",
+    "jobrunner.queue.dead_letters": "DeadLetterPage DeadLetters",
     "jobrunner.core.errors": """
         AlreadyReplayed AlreadyRunning AmbiguousRunner Bury ConfigurationError Conflict Deadlock
         DeclaredInCode DuplicateTask InsideTransaction InvalidArguments InvalidCursor InvalidOptions
@@ -163,12 +163,12 @@ _NAMES = {
     """,
     "jobrunner.tasks.dependencies": "Injected",
     "jobrunner.core.job": "Attempt DeadLetter Health Job QueueInfo WorkerInfo",
-    "jobrunner.queue": "JobPage JobQueue",
+    "jobrunner.queue.queue": "JobPage JobQueue",
     "jobrunner.tasks.router": "TaskRouter",
     "jobrunner.runner": "JobRunner",
     "jobrunner.tasks.recurrence": "Cron Every",
-    "jobrunner.schedules": "Schedule ScheduleTick Schedules",
-    "jobrunner.sync": "SyncQueue",
+    "jobrunner.queue.schedules": "Schedule ScheduleTick Schedules",
+    "jobrunner.queue.sync": "SyncQueue",
     "jobrunner.tasks.task": "Task",
     "jobrunner.core.version": "__version__",
 }

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from jobrunner.core.errors import AlreadyRunning
-from jobrunner.queue import JobQueue
+from jobrunner.queue.queue import JobQueue
 from jobrunner.tasks.current_queue import running
 
 _Scope = MutableMapping[str, Any]

@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
-from jobrunner.background import DurableBackgroundTasks
 from jobrunner.core.errors import ConfigurationError, InvalidSchedule, InvalidTask
 from jobrunner.core.model import Definition
 from jobrunner.core.shield import to_the_end
-from jobrunner.queue import JobQueue
+from jobrunner.queue.background import DurableBackgroundTasks
+from jobrunner.queue.queue import JobQueue
 from jobrunner.store.committer import Committer
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.host.location import warn_of_layer

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from jobrunner import signals
 from jobrunner.core.errors import NotRunning
-from jobrunner.queue import JobQueue
+from jobrunner.queue.queue import JobQueue
 from jobrunner.tasks import current_queue
 
 

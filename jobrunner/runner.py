@@ -25,7 +25,6 @@ from weakref import WeakSet
 
 from jobrunner import signals
 from jobrunner.asgi import App, placed
-from jobrunner.background import DurableBackgroundTasks
 from jobrunner.core.errors import (
     AlreadyRunning,
     JobNotFound,
@@ -38,14 +37,15 @@ from jobrunner.core.job import DeadLetter, Health, Job, QueueInfo
 from jobrunner.core.model import State
 from jobrunner.core.shield import to_the_end
 from jobrunner.core.units import Seconds
-from jobrunner.dead_letters import DeadLetters
 from jobrunner.opening import Plan, open_parts, schedules_of, session_of_tasks, slots_of
 from jobrunner.process import orders, work_until_signal
-from jobrunner.queue import JobPage, JobQueue
-from jobrunner.schedules import Schedules
+from jobrunner.queue.background import DurableBackgroundTasks
+from jobrunner.queue.dead_letters import DeadLetters
+from jobrunner.queue.queue import JobPage, JobQueue
+from jobrunner.queue.schedules import Schedules
+from jobrunner.queue.sync import SyncQueue, SyncRunner
 from jobrunner.store.sqlite.host.location import path_of
 from jobrunner.store.sqlite.sessions import open_transactions
-from jobrunner.sync import SyncQueue, SyncRunner
 from jobrunner.tasks import current_queue
 from jobrunner.tasks.call import Call
 from jobrunner.tasks.dependencies import supplied

@@ -17,7 +17,7 @@ import click
 
 from jobrunner.cli.place import Place
 from jobrunner.cli.target import load_runner
-from jobrunner.queue import JobQueue
+from jobrunner.queue.queue import JobQueue
 from jobrunner.signals import SIGNALS, without_echo
 from jobrunner.store.committer import Committer
 from jobrunner.store.sqlite import SqliteStore

@@ -1,12 +1,12 @@
 """jobrunner in FastAPI's own words: dependencies for routes, a lock for the admin router, probes."""
 
-from jobrunner.background import DurableBackgroundTasks
 from jobrunner.fastapi.background import Background
 from jobrunner.fastapi.bearer import bearer
 from jobrunner.fastapi.dependencies import Queue, SyncQueue, get_queue
 from jobrunner.fastapi.probes import probes
 from jobrunner.fastapi.sessions import job_background, job_queue, sync_job_queue
-from jobrunner.queue import JobQueue
+from jobrunner.queue.background import DurableBackgroundTasks
+from jobrunner.queue.queue import JobQueue
 
 __all__ = [
     "Background",

@@ -17,13 +17,13 @@ from fastapi import Depends, params
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
-from jobrunner.background import DurableBackgroundTasks
 from jobrunner.core.errors import ConfigurationError
 from jobrunner.core.logs import log_of
 from jobrunner.core.model import Enqueue
 from jobrunner.core.shield import at_once
 from jobrunner.fastapi.dependencies import get_queue, name_of
-from jobrunner.queue import JobQueue
+from jobrunner.queue.background import DurableBackgroundTasks
+from jobrunner.queue.queue import JobQueue
 from jobrunner.store.session_writer import Caller
 from jobrunner.tasks.dependencies import kind_of, label, supplied, supply_of
 

@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-import jobrunner.sync
+import jobrunner.queue.sync
 from jobrunner.core.errors import ConfigurationError, NotRunning
-from jobrunner.queue import JobQueue
+from jobrunner.queue.queue import JobQueue
 from jobrunner.tasks.dependencies import supplied
 
 NO_RUNNER = (
@@ -66,10 +66,10 @@ Queue = Annotated[JobQueue, Depends(get_queue)]
 """``async def`` routes: ``queue: Queue``, then ``await queue.enqueue(task, ...)``."""
 
 
-async def get_sync_queue(queue: Queue) -> jobrunner.sync.SyncQueue:
+async def get_sync_queue(queue: Queue) -> jobrunner.queue.sync.SyncQueue:
     """Return the same queue for a ``def`` route, which runs in a thread."""
-    return jobrunner.sync.SyncQueue(queue)
+    return jobrunner.queue.sync.SyncQueue(queue)
 
 
-SyncQueue = Annotated[jobrunner.sync.SyncQueue, Depends(get_sync_queue)]
+SyncQueue = Annotated[jobrunner.queue.sync.SyncQueue, Depends(get_sync_queue)]
 """``def`` routes: ``queue: SyncQueue``, then ``queue.enqueue(task, ...)``."""

@@ -38,7 +38,7 @@ from jobrunner.fastapi.schemas import (
     ReplayFilterBody,
 )
 from jobrunner.fastapi.side import BODY, FILTER, READ, WRITE, Side
-from jobrunner.queue import JobQueue
+from jobrunner.queue.queue import JobQueue
 
 Guard = params.Depends | Callable[..., object]
 """A lock: ``Depends(f)``, or ``f`` itself."""

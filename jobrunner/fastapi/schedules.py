@@ -18,7 +18,7 @@ from jobrunner.fastapi.schedule_schemas import (
 )
 from jobrunner.fastapi.schemas import PAGE_LIMIT
 from jobrunner.fastapi.side import BODY, Side
-from jobrunner.queue import JobQueue
+from jobrunner.queue.queue import JobQueue
 
 ScheduleId = Annotated[
     str,

@@ -12,16 +12,16 @@ from typing import Any, Final, NamedTuple
 from fastapi import Depends, params
 from starlette.requests import HTTPConnection
 
-import jobrunner.sync
+import jobrunner.queue.sync
 from jobrunner.core.errors import ConfigurationError
 from jobrunner.fastapi.background import Find, GetBackground, gather_alone, gather_joined, giving
 from jobrunner.fastapi.dependencies import find_queue, name_of
-from jobrunner.queue import JobQueue
+from jobrunner.queue.queue import JobQueue
 from jobrunner.store.session_writer import Caller
 from jobrunner.tasks.dependencies import supplied
 
 GetQueue = Callable[..., Awaitable[JobQueue]]
-GetSyncQueue = Callable[..., Awaitable[jobrunner.sync.SyncQueue]]
+GetSyncQueue = Callable[..., Awaitable[jobrunner.queue.sync.SyncQueue]]
 
 _JOINS: Final = "_jobrunner_joins"
 """On a dependency function: the session's dependency that it joins."""
@@ -174,8 +174,8 @@ def _dependencies(session: params.Depends, find: Find, owner: object = None) -> 
 
     async def get_joined_sync_queue(
         queue: JobQueue = Depends(get_joined_queue),
-    ) -> jobrunner.sync.SyncQueue:
-        return jobrunner.sync.SyncQueue(queue)
+    ) -> jobrunner.queue.sync.SyncQueue:
+        return jobrunner.queue.sync.SyncQueue(queue)
 
     setattr(get_joined_queue, _JOINS, session)
     supplied("joined queue", owner, session)(get_joined_queue)

@@ -11,7 +11,7 @@ from tests.scripts import run
 PRELUDE = """
 import asyncio, json, os, signal, sqlite3, sys, threading, warnings
 from jobrunner import JobRunner
-from jobrunner.sync import SyncQueue
+from jobrunner.queue.sync import SyncQueue
 
 file = sys.argv[1]
 jobs = JobRunner(file)

@@ -276,7 +276,7 @@ def test_call_that_does_not_fit_is_refused_where_it_is_added(site: Site, is_caug
 def test_more_than_a_transaction_may_carry_is_refused_where_it_is_added(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobrunner.background.MAX_TASKS", 2)
+    monkeypatch.setattr("jobrunner.queue.background.MAX_TASKS", 2)
 
     @site.app.post("/")
     async def post(background: Background) -> None:

@@ -9,7 +9,7 @@ import pytest
 from fastapi import Depends
 from sqlalchemy import text
 
-import jobrunner.results
+import jobrunner.queue.results
 from jobrunner import (
     Injected,
     JobContext,
@@ -158,7 +158,7 @@ async def test_result_of_a_task_that_lingers_behind_its_transaction_is_given_up_
         await gate.arrival()
         assert (await job.refresh()).state == "succeeded"
         with monkeypatch.context() as patch:
-            patch.setattr(jobrunner.results, "RETURN_US", 0)
+            patch.setattr(jobrunner.queue.results, "RETURN_US", 0)
             with pytest.raises(ResultNotStored, match="has not returned since"):
                 await job.result(timeout=15)
         gate.open()

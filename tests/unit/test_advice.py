@@ -25,7 +25,7 @@ import jobrunner.sqlalchemy
 from jobrunner import InvalidOptions, Job, JobContext, JobRunner
 from jobrunner.cli.commands import commands
 from jobrunner.core import hints
-from jobrunner.schedules import Schedules
+from jobrunner.queue.schedules import Schedules
 from jobrunner.store.committer import ROWS_PER_CALL
 from jobrunner.tasks.retry import _EXAMPLES
 from jobrunner.tasks.router import TaskRouter

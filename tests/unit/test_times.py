@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, field_serializer
 
 from jobrunner.core.errors import InvalidArguments, ResultNotStored
-from jobrunner.paging import filter_of
+from jobrunner.queue.filters import filter_of
 from jobrunner.tasks.call import Options
 from jobrunner.tasks.codec import ArgsCodec, ResultCodec
 from jobrunner.tasks.recurrence import Once

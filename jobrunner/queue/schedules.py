@@ -28,7 +28,7 @@ from jobrunner.core.model import (
     TickRow,
 )
 from jobrunner.core.units import Seconds, checked_schedule_id
-from jobrunner.paging import checked_limit
+from jobrunner.queue.filters import checked_limit
 from jobrunner.store.protocol import Store
 from jobrunner.tasks.call import NO_OPTIONS, Options
 from jobrunner.tasks.recurrence import Cron, Every, Once, Recurrence

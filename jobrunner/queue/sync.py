@@ -12,7 +12,7 @@ from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation, is_forked
 from jobrunner.core.job import Job
 from jobrunner.core.shield import at_once
-from jobrunner.queue import JobQueue
+from jobrunner.queue.queue import JobQueue
 from jobrunner.store.reentrancy import in_write
 from jobrunner.tasks.call import Call
 from jobrunner.tasks.task import Task, session_of

@@ -30,10 +30,10 @@ from jobrunner.core.model import (
     State,
     chained,
 )
-from jobrunner.dead_letters import DeadLetters
-from jobrunner.paging import checked_id, checked_limit, filter_of, read_cursor, write_cursor
-from jobrunner.results import end_of, result_in
-from jobrunner.schedules import Schedules
+from jobrunner.queue.dead_letters import DeadLetters
+from jobrunner.queue.filters import checked_id, checked_limit, filter_of, read_cursor, write_cursor
+from jobrunner.queue.results import end_of, result_in
+from jobrunner.queue.schedules import Schedules
 from jobrunner.store.committer import ROWS_PER_CALL, Committer, Several, too_many
 from jobrunner.store.protocol import Store
 from jobrunner.store.reentrancy import inside_of, refuse_inside

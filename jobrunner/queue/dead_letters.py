@@ -12,7 +12,7 @@ from jobrunner.core.exports import exported
 from jobrunner.core.ids import new_id
 from jobrunner.core.job import DeadLetter, Job, history_of
 from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter, JobRow
-from jobrunner.paging import checked_id, checked_limit, filter_of, read_cursor, write_cursor
+from jobrunner.queue.filters import checked_id, checked_limit, filter_of, read_cursor, write_cursor
 from jobrunner.store.protocol import Store
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.tasks.task import Task
