@@ -198,7 +198,7 @@ class JobRunner(TaskRouter):
         self._opened_in = generation()
         try:
             if app is not None and "jobrunner.fastapi" in sys.modules:
-                from jobrunner.fastapi.routes import check_routes  # noqa: PLC0415 - see the top
+                from jobrunner.fastapi.route_checks import check_routes  # noqa: PLC0415 - see the top
 
                 check_routes(app)
             async with AsyncExitStack() as stack:
@@ -334,7 +334,7 @@ class JobRunner(TaskRouter):
         Raises:
             ConfigurationError: nothing guards the routes, and ``insecure`` does not say that this is meant.
         """
-        from jobrunner.fastapi.router import build_router  # noqa: PLC0415 - see the top
+        from jobrunner.fastapi.api.router import build_router  # noqa: PLC0415 - see the top
 
         # Its routes steer the queue and open no session.
         queue = self.queue if self._session_advice is None else self._own_queue

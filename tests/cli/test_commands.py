@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from jobrunner import JobRunner
-from jobrunner.fastapi.schemas import (
+from jobrunner.fastapi.api.schemas import (
     AttemptBody,
     DeadLetterBody,
     DeadLetterPageBody,

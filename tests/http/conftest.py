@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from jobrunner import Bury, Job, JobDead, JobRunner
 from jobrunner.fastapi import bearer
-from jobrunner.fastapi.problems import MEDIA_TYPE
+from jobrunner.fastapi.api.problems import MEDIA_TYPE
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from jobrunner import JobRunner
 from jobrunner.fastapi import bearer
-from jobrunner.fastapi.hosts import ONLY_LOCAL, is_local
-from jobrunner.fastapi.problems import MEDIA_TYPE
+from jobrunner.fastapi.api.hosts import ONLY_LOCAL, is_local
+from jobrunner.fastapi.api.problems import MEDIA_TYPE
 from tests.http.conftest import Documented
 from tests.http.test_router import ACTS, READS, statuses
 

@@ -10,8 +10,9 @@ from fastapi.openapi.models import OpenAPI
 from pydantic import BaseModel, TypeAdapter
 
 from jobrunner import JobRunner
-from jobrunner.fastapi import bearer, schedule_schemas, schemas
-from jobrunner.fastapi.problems import MEDIA_TYPE, JobProblem
+from jobrunner.fastapi import bearer
+from jobrunner.fastapi.api import schedule_schemas, schemas
+from jobrunner.fastapi.api.problems import MEDIA_TYPE, JobProblem
 
 METHODS = {"get", "put", "post", "delete"}
 

@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from jobrunner.core import errors
-from jobrunner.fastapi.problems import MAX_BODY_BYTES, JobProblem
-from jobrunner.fastapi.route import ProblemRoute
+from jobrunner.fastapi.api.problems import MAX_BODY_BYTES, JobProblem
+from jobrunner.fastapi.api.route import ProblemRoute
 from tests.http.conftest import NOBODY, Site
 
 EXPECTED = {

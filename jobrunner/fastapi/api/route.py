@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from jobrunner.fastapi.problems import (
+from jobrunner.fastapi.api.problems import (
     CROSS_ORIGIN,
     HANDLERS,
     MAX_BODY_BYTES,

@@ -11,7 +11,7 @@ from typing import Final
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from jobrunner.fastapi.problems import HOST_NOT_LOCAL, Refusal
+from jobrunner.fastapi.api.problems import HOST_NOT_LOCAL, Refusal
 
 _PORT: Final = re.compile(r":[0-9]*\Z")
 _LOCAL_NAME: Final = re.compile(r"[a-z0-9_-]+|(?:[a-z0-9_-]+\.)+localhost")

@@ -15,12 +15,13 @@ from fastapi.routing import APIRoute
 
 from jobrunner.core.errors import ConfigurationError, JobNotFound, UnknownQueue, UnknownTask
 from jobrunner.core.job import JobBody
-from jobrunner.fastapi import problems
-from jobrunner.fastapi.hosts import ONLY_LOCAL
-from jobrunner.fastapi.problems import Refusal, with_schema
-from jobrunner.fastapi.route import ProblemRoute
-from jobrunner.fastapi.schedules import add_schedules
-from jobrunner.fastapi.schemas import (
+from jobrunner.fastapi.api import problems
+from jobrunner.fastapi.api.hosts import ONLY_LOCAL
+from jobrunner.fastapi.api.operations import BODY, FILTER, READ, WRITE, Side
+from jobrunner.fastapi.api.problems import Refusal, with_schema
+from jobrunner.fastapi.api.route import ProblemRoute
+from jobrunner.fastapi.api.schedules import add_schedules
+from jobrunner.fastapi.api.schemas import (
     CancelledBody,
     DeadLetterBody,
     DeadLetterPageBody,
@@ -37,7 +38,6 @@ from jobrunner.fastapi.schemas import (
     ReplayedBody,
     ReplayFilterBody,
 )
-from jobrunner.fastapi.side import BODY, FILTER, READ, WRITE, Side
 from jobrunner.queue.queue import JobQueue
 
 Guard = params.Depends | Callable[..., object]

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, params
 
-from jobrunner.fastapi import problems
-from jobrunner.fastapi.hosts import ONLY_LOCAL
-from jobrunner.fastapi.problems import Kind, documented
+from jobrunner.fastapi.api import problems
+from jobrunner.fastapi.api.hosts import ONLY_LOCAL
+from jobrunner.fastapi.api.problems import Kind, documented
 
 F = TypeVar("F", bound=Callable[..., Any])
 

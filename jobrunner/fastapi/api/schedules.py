@@ -7,17 +7,17 @@ from fastapi import Path, Query
 
 from jobrunner.core.errors import UnknownTask
 from jobrunner.core.job import JobBody
-from jobrunner.fastapi import problems
-from jobrunner.fastapi.problems import Refusal
-from jobrunner.fastapi.schedule_schemas import (
+from jobrunner.fastapi.api import problems
+from jobrunner.fastapi.api.operations import BODY, Side
+from jobrunner.fastapi.api.problems import Refusal
+from jobrunner.fastapi.api.schedule_schemas import (
     ScheduleBody,
     SchedulePageBody,
     ScheduleQuery,
     TicksBody,
     UpsertBody,
 )
-from jobrunner.fastapi.schemas import PAGE_LIMIT
-from jobrunner.fastapi.side import BODY, Side
+from jobrunner.fastapi.api.schemas import PAGE_LIMIT
 from jobrunner.queue.queue import JobQueue
 
 ScheduleId = Annotated[

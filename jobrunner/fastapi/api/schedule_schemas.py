@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from jobrunner.core.model import Misfire, Overlap, ScheduleSource, TickOutcome
-from jobrunner.fastapi.schemas import (
+from jobrunner.fastapi.api.schemas import (
     ID,
     MOMENT,
     Answer,
