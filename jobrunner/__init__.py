@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from jobrunner.queue.queue import JobPage, JobQueue
     from jobrunner.queue.schedules import Schedule, Schedules, ScheduleTick
     from jobrunner.queue.sync import SyncQueue
-    from jobrunner.runner import JobRunner
+    from jobrunner.runner.runner import JobRunner
     from jobrunner.tasks.call import Call
     from jobrunner.tasks.context import JobContext
     from jobrunner.tasks.dependencies import Injected
@@ -165,7 +165,7 @@ _NAMES = {
     "jobrunner.core.job": "Attempt DeadLetter Health Job QueueInfo WorkerInfo",
     "jobrunner.queue.queue": "JobPage JobQueue",
     "jobrunner.tasks.router": "TaskRouter",
-    "jobrunner.runner": "JobRunner",
+    "jobrunner.runner.runner": "JobRunner",
     "jobrunner.tasks.recurrence": "Cron Every",
     "jobrunner.queue.schedules": "Schedule ScheduleTick Schedules",
     "jobrunner.queue.sync": "SyncQueue",

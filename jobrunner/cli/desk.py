@@ -18,7 +18,7 @@ import click
 from jobrunner.cli.place import Place
 from jobrunner.cli.target import load_runner
 from jobrunner.queue.queue import JobQueue
-from jobrunner.signals import SIGNALS, without_echo
+from jobrunner.runner.shutdown import SIGNALS, without_echo
 from jobrunner.store.committer import Committer
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.host.location import path_of

@@ -27,7 +27,7 @@ def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
     from jobrunner.cli.target import load_runner
     from jobrunner.core.clock import now_us
     from jobrunner.core.errors import JobRunnerError
-    from jobrunner.signals import SIGNALS
+    from jobrunner.runner.shutdown import SIGNALS
     from jobrunner.store.sqlite.host.location import path_of
     from jobrunner.store.sqlite.maintenance.doctor import Finding, diagnose
 

@@ -137,7 +137,7 @@ def _serve(target: Target, *, workers: int, log_level: str, **options: Any) -> N
 
 
 def _run(server: "uvicorn.Server", sockets: "list[socket] | None" = None) -> None:
-    from jobrunner.signals import without_echo
+    from jobrunner.runner.shutdown import without_echo
 
     begin_exit = server.handle_exit
 
@@ -157,7 +157,7 @@ def _run(server: "uvicorn.Server", sockets: "list[socket] | None" = None) -> Non
 
 def _connections_s() -> float:
     """Return how long open connections get: as long as the jobs, beside them, so that the grace is that of both."""
-    from jobrunner.runner import made
+    from jobrunner.runner.runner import made
 
     return min([CONNECTIONS_S, *(runner.settings.grace_s for runner in made)])
 
@@ -165,7 +165,7 @@ def _connections_s() -> float:
 def _load(target: Target, log_level: str) -> Any:
     from jobrunner.cli.target import load
     from jobrunner.core.errors import ConfigurationError
-    from jobrunner.runner import JobRunner
+    from jobrunner.runner.runner import JobRunner
 
     loaded = load(target)
     if isinstance(loaded, JobRunner):
@@ -185,7 +185,7 @@ def _in_child(target: Target, log_level: str, parent: int) -> Any:
 def _run_children(config: "uvicorn.Config") -> None:
     from uvicorn.supervisors import Multiprocess
 
-    from jobrunner.signals import without_echo
+    from jobrunner.runner.shutdown import without_echo
 
     parent = Multiprocess(config, sockets=[config.bind_socket()])
 

@@ -12,7 +12,7 @@ from typing import Any
 from jobrunner.cli.exits import say_traceback
 from jobrunner.cli.place import Target
 from jobrunner.core.errors import AmbiguousRunner, ConfigurationError
-from jobrunner.runner import JobRunner, made
+from jobrunner.runner.runner import JobRunner, made
 
 
 def load(target: Target) -> Any:

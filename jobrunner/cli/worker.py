@@ -69,8 +69,8 @@ def _run(target: Target, queues: dict[str, int | None] | None, log_level: str) -
 
     from jobrunner.cli.target import load
     from jobrunner.core.logs import log_of
-    from jobrunner.process import Orders, orders, work_until_signal
-    from jobrunner.runner import JobRunner
+    from jobrunner.runner.runner import JobRunner
+    from jobrunner.runner.standalone import Orders, orders, work_until_signal
 
     exits.end_at_signals()
     loaded = load(target)

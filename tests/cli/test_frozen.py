@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner import signals
 from jobrunner.cli import frozen
+from jobrunner.runner import shutdown
 from tests.processes import process
 
 
@@ -118,14 +118,14 @@ def test_signal_that_is_passed_on_is_heard_once_and_only_in_an_executable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     heard: list[int] = []
-    assert signals.without_echo(heard.append) == heard.append
+    assert shutdown.without_echo(heard.append) == heard.append
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     now_s = 100.0
     monkeypatch.setattr(time, "clock_gettime", lambda _: now_s)
-    handle = signals.without_echo(heard.append)
+    handle = shutdown.without_echo(heard.append)
     for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
         handle(number)
     assert heard == [signal.SIGINT, signal.SIGTERM]
-    now_s += 2 * signals.ECHO_S
+    now_s += 2 * shutdown.ECHO_S
     handle(signal.SIGINT)
     assert heard == [signal.SIGINT, signal.SIGTERM, signal.SIGINT]

@@ -253,7 +253,7 @@ def test_signal_that_comes_in_the_middle_of_a_fork_reaches_the_child_alone(tmp_d
 import asyncio, os, signal
 
 os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
-from jobrunner.signals import handled
+from jobrunner.runner.shutdown import handled
 
 async def main():
     heard = []

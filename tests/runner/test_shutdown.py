@@ -11,7 +11,7 @@ from types import FrameType, SimpleNamespace
 import pytest
 
 from jobrunner import JobRunner
-from jobrunner.signals import chain, is_reloading
+from jobrunner.runner.shutdown import chain, is_reloading
 from jobrunner.worker import thread_pool
 from jobrunner.worker.grace import Grace
 from tests.engine import Gate, soon

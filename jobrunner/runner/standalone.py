@@ -12,9 +12,9 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
-from jobrunner import signals
 from jobrunner.core.errors import NotRunning
 from jobrunner.queue.queue import JobQueue
+from jobrunner.runner import shutdown
 from jobrunner.tasks import current_queue
 
 
@@ -47,7 +47,7 @@ async def work_until_signal(opened: AbstractAsyncContextManager[Any]) -> None:
             os._exit(128 + number)
         signalled.set()
 
-    with signals.handled(signals.without_echo(on_signal)):
+    with shutdown.handled(shutdown.without_echo(on_signal)):
         async with opened:
             await _first_of(signalled)
 

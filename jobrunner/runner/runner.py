@@ -23,8 +23,6 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
-from jobrunner import signals
-from jobrunner.asgi import App, placed
 from jobrunner.core.errors import (
     AlreadyRunning,
     JobNotFound,
@@ -37,13 +35,15 @@ from jobrunner.core.job import DeadLetter, Health, Job, QueueInfo
 from jobrunner.core.model import State
 from jobrunner.core.shield import to_the_end
 from jobrunner.core.units import Seconds
-from jobrunner.opening import Plan, open_parts, schedules_of, session_of_tasks, slots_of
-from jobrunner.process import orders, work_until_signal
 from jobrunner.queue.background import DurableBackgroundTasks
 from jobrunner.queue.dead_letters import DeadLetters
 from jobrunner.queue.queue import JobPage, JobQueue
 from jobrunner.queue.schedules import Schedules
 from jobrunner.queue.sync import SyncQueue, SyncRunner
+from jobrunner.runner import shutdown
+from jobrunner.runner.asgi import App, placed
+from jobrunner.runner.standalone import orders, work_until_signal
+from jobrunner.runner.startup import Plan, open_parts, schedules_of, session_of_tasks, slots_of
 from jobrunner.store.sqlite.host.location import path_of
 from jobrunner.store.sqlite.sessions import open_transactions
 from jobrunner.tasks import current_queue
@@ -208,7 +208,7 @@ class JobRunner(TaskRouter):
                     settings=self.settings,
                     store=self.settings.store if store is None else store,
                     work=self.settings.work if work is None else work,
-                    grace=Grace(0 if signals.is_reloading() else self.settings.grace_s),
+                    grace=Grace(0 if shutdown.is_reloading() else self.settings.grace_s),
                     slots=slots_of(self.settings.queues, self.tasks, queues),
                     specs={name: task.spec for name, task in self.tasks.items()},
                     schedules=schedules_of(self.settings, self.tasks, self.declarations),
@@ -230,7 +230,7 @@ class JobRunner(TaskRouter):
         # Until the worker has stopped: a second interrupt comes while that is waited for.
         call = asyncio.get_running_loop().call_soon_threadsafe
         stack.callback(
-            signals.chain(lambda: call(worker.begin_stop), lambda: call(plan.grace.cut), heard)
+            shutdown.chain(lambda: call(worker.begin_stop), lambda: call(plan.grace.cut), heard)
         )
         queue.session_advice = self._session_advice
         if app is not None:
