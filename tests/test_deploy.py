@@ -14,8 +14,8 @@ import click
 import httpx2
 import pytest
 
-from jobrunner.cli import commands
-from jobrunner.cli.exits import IN_WORDS
+from jobrunner.cli import command_group
+from jobrunner.cli.exit_codes import IN_WORDS
 from tests.cli.commands import client, free_port
 from tests.processes import CHECKOUT, PATIENCE_S
 
@@ -60,7 +60,7 @@ def test_commands_on_the_page_exist_with_their_options(page: str) -> None:
     assert len(lines) >= 6
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
-        group: click.Command = commands()
+        group: click.Command = command_group()
         context = click.Context(group)
         while isinstance(group, click.Group):
             found = group.get_command(context, words.pop(0))

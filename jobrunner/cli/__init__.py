@@ -10,7 +10,7 @@ A program that is to become one binary needs three lines::
 Commands import what they need when they run, so that ``--help`` answers at once.
 """
 
-from jobrunner.cli.commands import commands, main
-from jobrunner.cli.serve import run_server
+from jobrunner.cli.commands.serve import run_server
+from jobrunner.cli.main import command_group, main
 
-__all__ = ["commands", "main", "run_server"]
+__all__ = ["command_group", "main", "run_server"]

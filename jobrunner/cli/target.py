@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jobrunner.cli.exits import say_traceback
-from jobrunner.cli.place import Target
+from jobrunner.cli.exit_codes import say_traceback
+from jobrunner.cli.location import Target
 from jobrunner.core.errors import AmbiguousRunner, ConfigurationError
 from jobrunner.runner.runner import JobRunner, made
 

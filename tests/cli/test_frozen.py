@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner.cli import frozen
+from jobrunner.cli import pyinstaller
 from jobrunner.runner import shutdown
 from tests.processes import process
 
@@ -18,7 +18,7 @@ from tests.processes import process
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder for temporary files, with our own unpacked one in it."""
-    monkeypatch.setattr(frozen, "_held", [])
+    monkeypatch.setattr(pyinstaller, "_held", [])
     (tmp_path / "_MEIown").mkdir()
     return tmp_path
 
@@ -29,13 +29,13 @@ def unpacked(place: Path, name: str, *, mark: bool = True) -> Path:
     (folder / "lib").mkdir(parents=True)
     (folder / "lib" / "some.so").write_bytes(b"x")
     if mark:
-        (folder / frozen.MARK).touch()
+        (folder / pyinstaller.MARK).touch()
     return folder
 
 
 def test_folder_of_a_killed_process_is_removed(place: Path) -> None:
     stale = unpacked(place, "_MEIstale")
-    frozen.remove_stale(place / "_MEIown")
+    pyinstaller.remove_stale(place / "_MEIown")
     assert not stale.exists()
     assert (place / "_MEIown").exists()
 
@@ -45,22 +45,22 @@ def test_folder_without_our_mark_or_name_is_left(place: Path) -> None:
     named = unpacked(place, "somebody-s")
     target = unpacked(place, "target")
     (place / "_MEIlink").symlink_to(target)
-    frozen.remove_stale(place / "_MEIown")
+    pyinstaller.remove_stale(place / "_MEIown")
     assert all(folder.exists() for folder in (other, named, target))
 
 
 async def test_folder_of_a_process_that_lives_is_left_until_it_is_killed(place: Path) -> None:
     code = (
-        "import sys, pathlib; from jobrunner.cli import frozen;"
-        "folder = pathlib.Path(sys.argv[1]); folder.mkdir(); frozen._mark(folder);"
+        "import sys, pathlib; from jobrunner.cli import pyinstaller;"
+        "folder = pathlib.Path(sys.argv[1]); folder.mkdir(); pyinstaller._mark(folder);"
         'print(\'{"word": "marked"}\', flush=True); sys.stdin.readline()'
     )
     async with process("-c", code, str(place / "_MEIalive")) as alive:
         await alive.heard("marked")
-        frozen.remove_stale(place / "_MEIown")
-        assert (place / "_MEIalive" / frozen.MARK).exists()
+        pyinstaller.remove_stale(place / "_MEIown")
+        assert (place / "_MEIalive" / pyinstaller.MARK).exists()
         await alive.kill()
-    frozen.remove_stale(place / "_MEIown")
+    pyinstaller.remove_stale(place / "_MEIown")
     assert not (place / "_MEIalive").exists()
 
 
@@ -69,14 +69,14 @@ def test_mark_appears_only_locked(place: Path, monkeypatch: pytest.MonkeyPatch) 
     lock = fcntl.lockf
 
     def watch(fd: int, how: int) -> None:
-        seen.append((place / "_MEIown" / frozen.MARK).exists())
+        seen.append((place / "_MEIown" / pyinstaller.MARK).exists())
         lock(fd, how)
 
     monkeypatch.setattr(fcntl, "lockf", watch)
-    frozen._mark(place / "_MEIown")
+    pyinstaller._mark(place / "_MEIown")
     assert seen == [False]
-    assert (place / "_MEIown" / frozen.MARK).exists()
-    for fd in frozen._held:
+    assert (place / "_MEIown" / pyinstaller.MARK).exists()
+    for fd in pyinstaller._held:
         os.close(fd)
 
 
@@ -84,7 +84,7 @@ async def test_child_ends_with_its_parent(place: Path) -> None:
     # The parent starts a child that asks to die with it, says its pid, and waits.
     code = (
         "import os, sys, subprocess\n"
-        "child = 'import os, sys; from jobrunner.cli import frozen; frozen.die_with(int(sys.argv[1]));'\n"
+        "child = 'import os, sys; from jobrunner.cli import pyinstaller; pyinstaller.die_with(int(sys.argv[1]));'\n"
         'child += \'print(chr(123) + chr(34) + "word" + chr(34) + ": " + chr(34) + "up" + chr(34) + chr(125),\'\n'
         "child += ' flush=True); open(sys.argv[2]).read()'\n"
         "subprocess.run([sys.executable, '-c', child, str(os.getpid()), sys.argv[1]])\n"
@@ -110,7 +110,7 @@ def _nobody_reads(pipe: Path) -> None:
 
 def test_settle_in_an_ordinary_program_does_nothing(place: Path) -> None:
     stale = unpacked(place, "_MEIstale")
-    frozen.settle()
+    pyinstaller.settle()
     assert stale.exists()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import jobrunner
-from jobrunner.cli.exits import IN_WORDS
+from jobrunner.cli.exit_codes import IN_WORDS
 from tests.cli.commands import jobrunner as run
 from tests.pace import pace
 from tests.processes import CHECKOUT

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from jobrunner import JobRunner, cli
-from jobrunner.cli import commands
+from jobrunner.cli import command_group
 from jobrunner.cli.filters import instant
 from jobrunner.cli.output import say_fields, say_table
 from jobrunner.core.clock import utcnow
@@ -219,7 +219,7 @@ def test_no_command_lets_stored_text_steer_the_terminal(
     path, id = evil
     for words in commands_about(path, id):
         answer = CliRunner().invoke(
-            commands(), [*words, "--store", str(path), *(["--json"] if as_json else [])]
+            command_group(), [*words, "--store", str(path), *(["--json"] if as_json else [])]
         )
         shown = answer.stdout + answer.stderr
         assert shown, (words, answer)

@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from jobrunner import InvalidArguments, Job, JobRunner, JobRunnerError, NotRunning
-from jobrunner.cli import commands
+from jobrunner.cli import command_group
 from jobrunner.fastapi import Queue, bearer
 
 CANARY = "canary-7f3a"
@@ -214,7 +214,7 @@ async def done(tmp_db: Path) -> str:
 def test_show_gives_arguments_and_result_when_asked(tmp_db: Path, done: str) -> None:
     def shown(*more: str) -> str:
         words = ["jobs", "show", done, *more, "--store", str(tmp_db)]
-        answer = CliRunner().invoke(commands(), words)
+        answer = CliRunner().invoke(command_group(), words)
         assert answer.exit_code == 0, answer.output
         return answer.stdout
 

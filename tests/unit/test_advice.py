@@ -23,7 +23,7 @@ import jobrunner
 import jobrunner.fastapi
 import jobrunner.sqlalchemy
 from jobrunner import InvalidOptions, Job, JobContext, JobRunner
-from jobrunner.cli.commands import commands
+from jobrunner.cli.main import command_group
 from jobrunner.core import hints
 from jobrunner.queue.schedules import Schedules
 from jobrunner.store.committer import ROWS_PER_CALL
@@ -231,7 +231,7 @@ def _commands(group: click.Command, words: tuple[str, ...] = ()) -> Iterator[tup
 
 
 def test_commands_that_messages_name_exist() -> None:
-    known = set(_commands(commands()))
+    known = set(_commands(command_group()))
     heads = {words[:1] for words in known if words}
     found = 0
     for place, text in ALL:

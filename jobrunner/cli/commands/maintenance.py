@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from jobrunner.cli.place import Place, as_json, at_place
+from jobrunner.cli.location import Place, as_json, at_place
 
 if TYPE_CHECKING:
-    from jobrunner.cli.desk import Desk
+    from jobrunner.cli.session import Desk
 
 LONG: Final = 256 * 1024 * 1024
 """A file of that size takes a second or more to be written anew, and nobody else may write meanwhile."""
@@ -26,7 +26,7 @@ def backup(place: Place, *, destination: Path, force: bool, as_json: bool) -> No
     The copy is checked, and has its name only once it is whole. In a directory it is named after the store and the
     time.
     """
-    from jobrunner.cli.desk import at_desk
+    from jobrunner.cli.session import at_desk
 
     def copy(desk: "Desk") -> Awaitable[None]:
         file = _file(desk.store.path, destination, force=force)
@@ -78,7 +78,7 @@ def vacuum(place: Place, *, yes: bool, as_json: bool) -> None:
     to be vacuumed while the service is stopped. It needs as much free room again as the file takes, twice: beside the
     file, and where SQLite keeps temporary ones ($SQLITE_TMPDIR, $TMPDIR, else /var/tmp).
     """
-    from jobrunner.cli.desk import at_desk
+    from jobrunner.cli.session import at_desk
 
     at_desk(place, lambda desk: _vacuum(desk, yes=yes, as_json=as_json))
 

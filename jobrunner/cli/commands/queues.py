@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobrunner.cli.place import Place, as_json, at_place
+from jobrunner.cli.location import Place, as_json, at_place
 
 if TYPE_CHECKING:
-    from jobrunner.cli.desk import Desk
+    from jobrunner.cli.session import Desk
 
 
 @click.group()
@@ -20,7 +20,7 @@ def queues() -> None:
 @as_json
 def list_queues(place: Place, *, as_json: bool) -> None:
     """List the queues: what waits, what runs, what is paused."""
-    from jobrunner.cli.desk import at_desk
+    from jobrunner.cli.session import at_desk
 
     at_desk(place, lambda desk: _list(desk, as_json=as_json))
 
@@ -41,7 +41,7 @@ async def _list(desk: "Desk", *, as_json: bool) -> None:
 @as_json
 def pause(place: Place, *, name: str, as_json: bool) -> None:
     """Start no more jobs of a queue, in any process; running ones go on."""
-    from jobrunner.cli.desk import at_desk
+    from jobrunner.cli.session import at_desk
 
     at_desk(place, lambda desk: _set(desk, name, paused=True, as_json=as_json))
 
@@ -52,7 +52,7 @@ def pause(place: Place, *, name: str, as_json: bool) -> None:
 @as_json
 def resume(place: Place, *, name: str, as_json: bool) -> None:
     """Start the jobs of a paused queue again."""
-    from jobrunner.cli.desk import at_desk
+    from jobrunner.cli.session import at_desk
 
     at_desk(place, lambda desk: _set(desk, name, paused=False, as_json=as_json))
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from jobrunner.cli.filters import REASONS, listed, page, which
-from jobrunner.cli.place import Place, as_json, at_place
+from jobrunner.cli.location import Place, as_json, at_place
 
 if TYPE_CHECKING:
-    from jobrunner.cli.desk import Desk
+    from jobrunner.cli.session import Desk
 
 
 @click.group()
@@ -27,7 +27,7 @@ def dead() -> None:
 @as_json
 def list_letters(place: Place, *, as_json: bool, **where: Any) -> None:
     """List dead letters, last died first."""
-    from jobrunner.cli.desk import at_desk
+    from jobrunner.cli.session import at_desk
 
     at_desk(place, lambda desk: _list(desk, where, as_json=as_json))
 
@@ -70,7 +70,7 @@ def _in_a_line(kind: str | None, error: str | None) -> str:
 @as_json
 def show(place: Place, *, id: str, as_json: bool) -> None:
     """Show a dead letter whole: its arguments, its attempts, the traceback."""
-    from jobrunner.cli.desk import at_desk
+    from jobrunner.cli.session import at_desk
 
     at_desk(place, lambda desk: _show(desk, id, as_json=as_json))
 
@@ -131,7 +131,7 @@ def replay(
     **where: Any,
 ) -> None:
     """Put a dead letter back (by ID), or all that a filter means."""
-    from jobrunner.cli.desk import at_desk
+    from jobrunner.cli.session import at_desk
 
     _check(id, where, every=every)
     if edited is not None and id is None:
@@ -172,7 +172,7 @@ def delete(
     **where: Any,
 ) -> None:
     """Delete a dead letter (by ID) and its history, or all that a filter means."""
-    from jobrunner.cli.desk import at_desk
+    from jobrunner.cli.session import at_desk
 
     _check(id, where, every=every)
     if id is not None:

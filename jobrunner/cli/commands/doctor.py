@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobrunner.cli import exits
-from jobrunner.cli.place import Place, as_json, at_place
+from jobrunner.cli import exit_codes
+from jobrunner.cli.location import Place, as_json, at_place
 
 if TYPE_CHECKING:
     from jobrunner.store.sqlite.maintenance.doctor import Finding
@@ -58,7 +58,7 @@ def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
         for one in found:
             _say(one)
     if not healthy:
-        raise click.exceptions.Exit(exits.PROBLEMS)
+        raise click.exceptions.Exit(exit_codes.PROBLEMS)
 
 
 def _time_zones() -> "Finding":

@@ -11,22 +11,22 @@ from typing import Any, Final
 
 import click
 
-from jobrunner.cli import exits, frozen
-from jobrunner.cli.place import Target
+from jobrunner.cli import exit_codes, pyinstaller
+from jobrunner.cli.location import Target
 from jobrunner.core.errors import JobRunnerError
 from jobrunner.core.escape import escaped
 from jobrunner.core.version import __version__
 
 _COMMANDS: Final = {
-    "serve": "jobrunner.cli.serve:serve",
-    "worker": "jobrunner.cli.worker:worker",
-    "status": "jobrunner.cli.status:status",
-    "jobs": "jobrunner.cli.jobs:jobs",
-    "dead": "jobrunner.cli.dead:dead",
-    "queues": "jobrunner.cli.queues:queues",
-    "doctor": "jobrunner.cli.doctor:doctor",
-    "backup": "jobrunner.cli.upkeep:backup",
-    "vacuum": "jobrunner.cli.upkeep:vacuum",
+    "serve": "jobrunner.cli.commands.serve:serve",
+    "worker": "jobrunner.cli.commands.worker:worker",
+    "status": "jobrunner.cli.commands.status:status",
+    "jobs": "jobrunner.cli.commands.jobs:jobs",
+    "dead": "jobrunner.cli.commands.dead_letters:dead",
+    "queues": "jobrunner.cli.commands.queues:queues",
+    "doctor": "jobrunner.cli.commands.doctor:doctor",
+    "backup": "jobrunner.cli.commands.maintenance:backup",
+    "vacuum": "jobrunner.cli.commands.maintenance:vacuum",
 }
 
 
@@ -42,7 +42,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except JobRunnerError as error:
-            raise exits.Refused(error) from error
+            raise exit_codes.Refused(error) from error
         except click.ClickException as error:
             # Names on the command line and files may hold what stored ones may.
             error.message = escaped(error.message)  # type: ignore[misc] # as in Refused
@@ -60,7 +60,7 @@ class Commands(click.Group):
             raise click.exceptions.Exit(128 + signal.SIGINT) from None
 
 
-def commands(app: str | None = None, *, factory: bool = False) -> click.Group:
+def command_group(app: str | None = None, *, factory: bool = False) -> click.Group:
     """Return the commands as a group, to be run or to be added to.
 
     Args:
@@ -68,7 +68,7 @@ def commands(app: str | None = None, *, factory: bool = False) -> click.Group:
         factory: whether the name is a function that makes the application.
     """
     group = Commands(
-        help=f"Run, look at and steer the jobs of a FastAPI application.\n\n{exits.IN_WORDS}",
+        help=f"Run, look at and steer the jobs of a FastAPI application.\n\n{exit_codes.IN_WORDS}",
         context_settings={
             "help_option_names": ["-h", "--help"],
             "obj": None if app is None else Target(app, factory),
@@ -90,14 +90,14 @@ def main(
     """Be the program: see to what a single-file executable needs, run the command that was asked for, and exit.
 
     Args:
-        app, factory: see ``commands``.
+        app, factory: see ``command_group``.
         own: more commands; one with a name of ours takes its place.
     """
-    frozen.settle()
+    pyinstaller.settle()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         # An arrow that the terminal's encoding does not have must not end a command half-way.
         sys.stdout.reconfigure(errors="backslashreplace")
-    group = commands(app, factory=factory)
+    group = command_group(app, factory=factory)
     for command in own:
         group.add_command(command)
     group()

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import click
 
-from jobrunner.cli.place import Place
+from jobrunner.cli.location import Place
 from jobrunner.cli.target import load_runner
 from jobrunner.queue.queue import JobQueue
 from jobrunner.runner.shutdown import SIGNALS, without_echo

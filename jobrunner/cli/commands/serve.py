@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from jobrunner.cli import exits, frozen
-from jobrunner.cli.place import Target
-from jobrunner.cli.worker import configure_log, target_of
+from jobrunner.cli import exit_codes, pyinstaller
+from jobrunner.cli.commands.worker import configure_log, target_of
+from jobrunner.cli.location import Target
 
 if TYPE_CHECKING:
     from socket import socket
@@ -119,7 +119,7 @@ def run_server(
 def _serve(target: Target, *, workers: int, log_level: str, **options: Any) -> None:
     import uvicorn
 
-    exits.end_at_signals()
+    exit_codes.end_at_signals()
     # Loaded here also where only the children serve it: an application that cannot be is told once, and not by each
     # of them again and again.
     loaded = _load(target, log_level)
@@ -146,13 +146,13 @@ def _run(server: "uvicorn.Server", sockets: "list[socket] | None" = None) -> Non
     def handle_exit(number: int, frame: FrameType | None) -> None:
         if server.should_exit and number == signal.SIGINT:
             # uvicorn would leave out the lifespan's end, and hear no more once that has begun.
-            exits.end_with(128 + number)
+            exit_codes.end_with(128 + number)
         begin_exit(number, frame)
 
     server.handle_exit = without_echo(handle_exit)  # type: ignore[method-assign,assignment]
     server.run(sockets)
     if not server.started:
-        sys.exit(exits.NOT_STARTED)
+        sys.exit(exit_codes.NOT_STARTED)
 
 
 def _connections_s() -> float:
@@ -178,7 +178,7 @@ def _load(target: Target, log_level: str) -> Any:
 
 def _in_child(target: Target, log_level: str, parent: int) -> Any:
     # One that lives on without its parent would hold the file and the port, and nobody would know of it.
-    frozen.die_with(parent)
+    pyinstaller.die_with(parent)
     return _load(target, log_level)
 
 
@@ -193,7 +193,7 @@ def _run_children(config: "uvicorn.Config") -> None:
         if number == signal.SIGINT and (parent.should_exit.is_set() or parent.signal_queue):
             for child in parent.processes:
                 child.process.kill()
-            exits.end_with(128 + number)
+            exit_codes.end_with(128 + number)
         parent.signal_queue.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -201,8 +201,8 @@ def _run_children(config: "uvicorn.Config") -> None:
         signal.signal(number, without_echo(handle))
     parent.run()
     # It ends by itself, and well, when a child could not start.
-    if any(child.process.exitcode == exits.NOT_STARTED for child in parent.processes):
-        sys.exit(exits.NOT_STARTED)
+    if any(child.process.exitcode == exit_codes.NOT_STARTED for child in parent.processes):
+        sys.exit(exit_codes.NOT_STARTED)
 
 
 # -- reload --------------------------------------------------------------------------------------------
@@ -241,15 +241,15 @@ def _serve_reloaded(
 
     from jobrunner.core.errors import ConfigurationError
 
-    frozen.die_with(parent)
-    exits.end_at_signals()
+    pyinstaller.die_with(parent)
+    exit_codes.end_at_signals()
     configure_log(log_level)
     try:
         loaded = _load(target, log_level)
     except ConfigurationError as error:
         # The parent goes on watching.
-        exits.Refused(error).show()
-        sys.exit(exits.CONFIGURATION)
+        exit_codes.Refused(error).show()
+        sys.exit(exit_codes.CONFIGURATION)
     config = uvicorn.Config(
         loaded,
         reload=True,  # by which the runner knows that it is to give no grace

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from jobrunner.cli import exits
-from jobrunner.cli.place import Target
+from jobrunner.cli import exit_codes
+from jobrunner.cli.location import Target
 
 
 def slots_of_queue(text: str) -> tuple[str, int | None]:
@@ -72,7 +72,7 @@ def _run(target: Target, queues: dict[str, int | None] | None, log_level: str) -
     from jobrunner.runner.runner import JobRunner
     from jobrunner.runner.standalone import Orders, orders, work_until_signal
 
-    exits.end_at_signals()
+    exit_codes.end_at_signals()
     loaded = load(target)
     configure_log(log_level)
     if isinstance(loaded, JobRunner):
@@ -84,7 +84,7 @@ def _run(target: Target, queues: dict[str, int | None] | None, log_level: str) -
     logger.info("worker of %s, process %d", target.name, os.getpid())
 
     async def work() -> None:
-        with exits.at_once():
+        with exit_codes.at_once():
             await work_until_signal(opened)
             logger.info("worker of %s has stopped", target.name)
 

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobrunner.cli.place import Place, as_json, at_place
+from jobrunner.cli.location import Place, as_json, at_place
 
 if TYPE_CHECKING:
-    from jobrunner.cli.desk import Desk
+    from jobrunner.cli.session import Desk
 
 
 @click.command()
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @as_json
 def status(place: Place, *, as_json: bool) -> None:
     """Show queues, workers, dead letters, and what needs a look."""
-    from jobrunner.cli.desk import at_desk
+    from jobrunner.cli.session import at_desk
 
     at_desk(place, lambda desk: _status(desk, as_json=as_json))
 

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobrunner.cli import exits
+from jobrunner.cli import exit_codes
 from jobrunner.cli.filters import STATES, listed, page, which
-from jobrunner.cli.place import Place, as_json, at_place
+from jobrunner.cli.location import Place, as_json, at_place
 
 if TYPE_CHECKING:
-    from jobrunner.cli.desk import Desk
+    from jobrunner.cli.session import Desk
 
 
 @click.group()
@@ -26,7 +26,7 @@ def jobs() -> None:
 @as_json
 def list_jobs(place: Place, *, as_json: bool, **where: Any) -> None:
     """List jobs, newest first; dead ones are under `dead list`."""
-    from jobrunner.cli.desk import at_desk
+    from jobrunner.cli.session import at_desk
 
     at_desk(place, lambda desk: _list(desk, where, as_json=as_json))
 
@@ -58,7 +58,7 @@ async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
 @as_json
 def show(place: Place, *, id: str, payload: bool, as_json: bool) -> None:
     """Show a job and its attempts."""
-    from jobrunner.cli.desk import at_desk
+    from jobrunner.cli.session import at_desk
 
     at_desk(place, lambda desk: _show(desk, id, payload=payload, as_json=as_json))
 
@@ -99,7 +99,7 @@ async def _show(desk: "Desk", id: str, *, payload: bool, as_json: bool) -> None:
 @as_json
 def cancel(place: Place, *, id: str, as_json: bool) -> None:
     """Cancel a job: a waiting one at once, a running one is asked to stop; what waits behind it is cancelled too."""
-    from jobrunner.cli.desk import at_desk
+    from jobrunner.cli.session import at_desk
 
     at_desk(place, lambda desk: _cancel(desk, id, as_json=as_json))
 
@@ -116,4 +116,4 @@ async def _cancel(desk: "Desk", id: str, *, as_json: bool) -> None:
     if not cancelled:
         if not as_json:
             say(f"nothing to cancel: the job has ended ({state})", err=True)
-        raise click.exceptions.Exit(exits.CONFLICT)
+        raise click.exceptions.Exit(exit_codes.CONFLICT)
