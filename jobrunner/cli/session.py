@@ -20,9 +20,8 @@ from jobrunner.cli.target import load_runner
 from jobrunner.queue.queue import JobQueue
 from jobrunner.runner.shutdown import SIGNALS, without_echo
 from jobrunner.store.committer import Committer
-from jobrunner.store.sqlite import SqliteStore
-from jobrunner.store.sqlite.host.location import path_of
-from jobrunner.store.sqlite.maintenance.doctor import make_sure_of_jobs
+from jobrunner.store.open import open_store
+from jobrunner.store.protocol import FileStore
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.worker.dependencies import Surroundings
 from jobrunner.worker.events import Events, Hooks
@@ -37,7 +36,7 @@ T = TypeVar("T")
 class Desk:
     """What the commands work with."""
 
-    store: SqliteStore
+    store: FileStore
     queue: JobQueue
     tasks: Mapping[str, TaskSpec] | None
     """Those of the application; None if only a store was named."""
@@ -87,12 +86,9 @@ async def _opened(place: Place) -> AsyncIterator[Desk]:
     if named is None:
         assert runner is not None  # noqa: S101 - a place has one of the two
         named = runner.settings.store
-    path = path_of(named)
-    make_sure_of_jobs(path)
     settings = _SETTINGS if runner is None else runner.settings
     tasks = None if runner is None else {name: task.spec for name, task in runner.tasks.items()}
-    store = SqliteStore(path, durability=settings.durability)
-    await store.open()
+    store = await open_store(named, durability=settings.durability, must_exist=True)
     try:
         yield await _desk(store, settings, tasks, set() if runner is None else set(settings.queues))
     finally:
@@ -100,7 +96,7 @@ async def _opened(place: Place) -> AsyncIterator[Desk]:
 
 
 async def _desk(
-    store: SqliteStore, settings: Settings, tasks: Mapping[str, TaskSpec] | None, queues: set[str]
+    store: FileStore, settings: Settings, tasks: Mapping[str, TaskSpec] | None, queues: set[str]
 ) -> Desk:
     # Neither is started: the one would run rounds, the other recover.
     committer = Committer(store)

@@ -44,8 +44,7 @@ from jobrunner.runner import shutdown
 from jobrunner.runner.asgi import App, placed
 from jobrunner.runner.standalone import orders, work_until_signal
 from jobrunner.runner.startup import Plan, open_parts, schedules_of, session_of_tasks, slots_of
-from jobrunner.store.sqlite.host.location import path_of
-from jobrunner.store.sqlite.sessions import open_transactions
+from jobrunner.store.open import location_of
 from jobrunner.tasks import current_queue
 from jobrunner.tasks.call import Call
 from jobrunner.tasks.dependencies import supplied
@@ -129,7 +128,7 @@ class JobRunner(TaskRouter):
         if foreign:
             refuse_words("JobRunner", foreign, RUNNER_OPTIONS)
         super().__init__()
-        path_of(store)
+        location_of(store)  # refuses what names no store
         self.settings = Settings.make(
             store=os.fspath(store),
             queues=queues,
@@ -243,8 +242,7 @@ class JobRunner(TaskRouter):
         token = current_queue.running.set(queue)
         events.start()
         try:
-            with open_transactions.left_behind():
-                await worker.start()
+            await worker.start()
         finally:
             current_queue.running.reset(token)
 

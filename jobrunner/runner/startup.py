@@ -13,8 +13,7 @@ from jobrunner.core.shield import to_the_end
 from jobrunner.queue.background import DurableBackgroundTasks
 from jobrunner.queue.queue import JobQueue
 from jobrunner.store.committer import Committer
-from jobrunner.store.sqlite import SqliteStore
-from jobrunner.store.sqlite.host.location import warn_of_layer
+from jobrunner.store.open import open_store
 from jobrunner.tasks.dependencies import Dependency, dependency_of
 from jobrunner.tasks.schedule_options import Declaration
 from jobrunner.tasks.spec import TaskSpec
@@ -52,9 +51,7 @@ async def open_parts(
         StoreError: the store cannot be used; the message says why.
     """
     settings = plan.settings
-    store = SqliteStore(plan.store, durability=settings.durability)
-    await store.open()
-    warn_of_layer(store.path)
+    store = await open_store(plan.store, durability=settings.durability)
     stack.push_async_callback(lambda: to_the_end(store.close()))
     committer = Committer(store)
     worker = Worker(

@@ -11,6 +11,8 @@ Rules for every method:
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from pathlib import Path
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from jobrunner.core.model import (
@@ -138,6 +140,10 @@ class Store(Protocol):
         Raises:
             InsideTransaction: it would wait for itself.
         """
+        ...
+
+    def detached(self) -> AbstractContextManager[None]:
+        """Start tasks inside the block that belong to no transaction of the calling code, and may wait for its end."""
         ...
 
     def turn(self, holder: str) -> AbstractAsyncContextManager[None]:
@@ -409,4 +415,23 @@ class Store(Protocol):
 
     async def upkeep(self) -> None:
         """Do the store's own chores (the file's identity, the log); cheap when there are none."""
+        ...
+
+
+class FileStore(Store, Protocol):
+    """A store that is one file: ``backup`` and ``vacuum`` of the command line work on it."""
+
+    path: Path
+
+    async def backup(self, destination: Path, on_progress: Callable[[int, int], None]) -> None:
+        """Write a whole and consistent copy, while everybody goes on writing.
+
+        Args:
+            destination: a file, which is replaced.
+            on_progress: called with the pages done and the pages in all.
+        """
+        ...
+
+    async def vacuum(self) -> None:
+        """Give back the room that deleted rows have left; nobody else writes meanwhile."""
         ...

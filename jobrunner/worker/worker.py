@@ -121,6 +121,10 @@ class Worker:
 
     async def start(self) -> None:
         """Take over what dead workers left, join, and begin to work."""
+        with self._store.detached():
+            await self._start()
+
+    async def _start(self) -> None:
         await self.recover(thorough=True)
         if self._supervisor is not None:
             now = now_us()

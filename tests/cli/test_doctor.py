@@ -11,11 +11,12 @@ import pytest
 
 from jobrunner import JobRunner
 from jobrunner.core.clock import SECOND_US, now_us
+from jobrunner.store.findings import Finding
 from jobrunner.store.sqlite.host import identity
 from jobrunner.store.sqlite.host.location import folder_of
 from jobrunner.store.sqlite.host.locks import Turnstile
 from jobrunner.store.sqlite.maintenance import doctor
-from jobrunner.store.sqlite.maintenance.doctor import Finding, diagnose
+from jobrunner.store.sqlite.maintenance.doctor import diagnose
 from jobrunner.store.sqlite.sql import workers
 from tests.cli import service
 from tests.cli.commands import jobrunner, worker

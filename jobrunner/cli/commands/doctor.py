@@ -10,7 +10,7 @@ from jobrunner.cli import exit_codes
 from jobrunner.cli.location import Place, as_json, at_place
 
 if TYPE_CHECKING:
-    from jobrunner.store.sqlite.maintenance.doctor import Finding
+    from jobrunner.store.findings import Finding
 
 
 @click.command()
@@ -22,14 +22,13 @@ def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
 
     With an application, also at its SQLAlchemy engines: one that opens the file with other settings can damage it.
     """
-    from jobrunner.cli.engines import findings as engine_findings
     from jobrunner.cli.output import say_json
     from jobrunner.cli.target import load_runner
     from jobrunner.core.clock import now_us
     from jobrunner.core.errors import JobRunnerError
     from jobrunner.runner.shutdown import SIGNALS
-    from jobrunner.store.sqlite.host.location import path_of
-    from jobrunner.store.sqlite.maintenance.doctor import Finding, diagnose
+    from jobrunner.store.findings import Finding
+    from jobrunner.store.open import diagnose, location_of
 
     for number in SIGNALS:
         # The system's way: Python hears nothing while SQLite reads, and there is nothing to put in order.
@@ -47,13 +46,16 @@ def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
     if store is None:
         assert runner is not None  # noqa: S101 - a place has one of the two
         store = runner.settings.store
-    path = path_of(store)
-    found += diagnose(path, now=now_us, deep=deep)
-    if runner is not None:
-        found += engine_findings(path)
+    found += diagnose(store, now=now_us, deep=deep, engines=runner is not None)
     healthy = not any(one.level == "problem" for one in found)
     if as_json:
-        say_json({"store": path, "healthy": healthy, "findings": [one._asdict() for one in found]})
+        say_json(
+            {
+                "store": location_of(store),
+                "healthy": healthy,
+                "findings": [one._asdict() for one in found],
+            }
+        )
     else:
         for one in found:
             _say(one)
@@ -65,7 +67,7 @@ def _time_zones() -> "Finding":
     from importlib.util import find_spec
     from zoneinfo import TZPATH, ZoneInfo, ZoneInfoNotFoundError
 
-    from jobrunner.store.sqlite.maintenance.doctor import Finding
+    from jobrunner.store.findings import Finding
 
     try:
         # Not one that every system has: Lord Howe moves its clocks by half an hour.

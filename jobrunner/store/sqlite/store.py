@@ -192,6 +192,10 @@ class SqliteStore:
                 " Depends(jobs.queue) or task.options(session=session), and do all else after its commit"
             )
 
+    def detached(self) -> AbstractContextManager[None]:
+        """See ``Store.detached``."""
+        return open_transactions.left_behind()
+
     def turn(self, holder: str) -> AbstractAsyncContextManager[None]:
         """See ``Store.turn``."""
         return self._turns().of_task(holder)

@@ -9,7 +9,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final
 from urllib.parse import quote
 
 from jobrunner.core.clock import SECOND_US, from_us
@@ -20,6 +20,7 @@ from jobrunner.core.errors import (
     StoreError,
     StoreUnavailable,
 )
+from jobrunner.store.findings import Finding, Level
 from jobrunner.store.sqlite.connection import look
 from jobrunner.store.sqlite.driver_errors import as_ours
 from jobrunner.store.sqlite.host import identity, locks, processes
@@ -32,8 +33,6 @@ from jobrunner.store.sqlite.host.location import (
 )
 from jobrunner.store.sqlite.maintenance import migrate
 from jobrunner.store.sqlite.sql import queries, workers
-
-Level = Literal["ok", "warning", "problem"]
 
 PATIENCE_S: Final = 1.0
 LARGE_LOG: Final = 64 * 1024 * 1024
@@ -49,16 +48,6 @@ Source: sqlite.org/wal.html, "The WAL-Reset Bug".
 _CHAINS_SINCE: Final = 3
 """The version of the tables from which on jobs can be blocked."""
 MEBIBYTE: Final = 1024 * 1024
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at."""
-
-    level: Level
-    about: str
-    what: str
-    do: str | None = None
-    """What to do, in the imperative; None if there is nothing."""
 
 
 @contextlib.contextmanager
@@ -85,7 +74,7 @@ def looking_at(path: Path) -> Iterator[sqlite3.Connection]:
         raise as_ours(error, path) from error
 
 
-def make_sure_of_jobs(path: Path) -> None:
+def require_store(path: Path) -> None:
     """Make sure that there is a store which this build can work on as it is, without making or migrating anything.
 
     Raises:

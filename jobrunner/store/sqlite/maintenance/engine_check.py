@@ -12,7 +12,8 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from jobrunner.core.errors import StoreError
-from jobrunner.store.sqlite.maintenance.doctor import Finding, looking_at
+from jobrunner.store.findings import Finding
+from jobrunner.store.sqlite.maintenance.doctor import looking_at
 
 RULES: Final = {"wal_autocheckpoint": 0, "mmap_size": 0}
 """What every connection to the file has to have set."""
@@ -23,7 +24,7 @@ def findings(path: Path) -> Iterator[Finding]:
     if "sqlalchemy" not in sys.modules or not path.exists():
         # Without a file a look would make one.
         return
-    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine import Engine  # noqa: PLC0415 - SQLAlchemy is optional
 
     found = [one for one in gc.get_objects() if isinstance(one, Engine) and _is_on(one, path)]
     try:
@@ -47,7 +48,7 @@ def _is_on(engine: Any, path: Path) -> bool:
 
 
 def _look_at(engine: Any) -> Finding:
-    from jobrunner.store.sqlite.sessions.engine import ATTACH, engines
+    from jobrunner.store.sqlite.sessions.engine import ATTACH, engines  # noqa: PLC0415 - SQLAlchemy is optional
 
     name = f"{engine.url.render_as_string(hide_password=True)}"
     durability = engines.get(engine.dialect)
@@ -89,9 +90,9 @@ def _look_at(engine: Any) -> Finding:
 
 def _pragmas(engine: Any) -> dict[str, int]:
     if engine.dialect.is_async:
-        import asyncio
+        import asyncio  # noqa: PLC0415 - SQLAlchemy is optional
 
-        from sqlalchemy.ext.asyncio import AsyncEngine
+        from sqlalchemy.ext.asyncio import AsyncEngine  # noqa: PLC0415 - SQLAlchemy is optional
 
         async def ask() -> dict[str, int]:
             own = AsyncEngine(engine)

@@ -1,0 +1,15 @@
+"""What the doctor of a store returns, whatever the database."""
+
+from typing import Literal, NamedTuple
+
+Level = Literal["ok", "warning", "problem"]
+
+
+class Finding(NamedTuple):
+    """The result of one check."""
+
+    level: Level
+    about: str
+    what: str
+    do: str | None = None
+    """What to do, in the imperative; None if there is nothing."""
