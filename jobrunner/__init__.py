@@ -18,7 +18,6 @@ if TYPE_CHECKING:
         Deadlock,
         DeclaredInCode,
         DuplicateTask,
-        InsideTransaction,
         InvalidArguments,
         InvalidCursor,
         InvalidOptions,
@@ -48,15 +47,16 @@ if TYPE_CHECKING:
         StoreBusy,
         StoreCorrupt,
         StoreError,
+        StoreFailed,
         StoreFull,
         StoreOutcomeUnknown,
         StoreReplaced,
         StoreUnavailable,
         StoreUnsupported,
-        StoreUnusable,
         TimedOut,
         UnknownQueue,
         UnknownTask,
+        WouldDeadlock,
         WrongThread,
     )
     from jobrunner.core.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInfo
@@ -92,7 +92,6 @@ __all__ = [
     "Every",
     "Health",
     "Injected",
-    "InsideTransaction",
     "InvalidArguments",
     "InvalidCursor",
     "InvalidOptions",
@@ -131,12 +130,12 @@ __all__ = [
     "StoreBusy",
     "StoreCorrupt",
     "StoreError",
+    "StoreFailed",
     "StoreFull",
     "StoreOutcomeUnknown",
     "StoreReplaced",
     "StoreUnavailable",
     "StoreUnsupported",
-    "StoreUnusable",
     "SyncQueue",
     "Task",
     "TaskRouter",
@@ -144,33 +143,34 @@ __all__ = [
     "UnknownQueue",
     "UnknownTask",
     "WorkerInfo",
+    "WouldDeadlock",
     "WrongThread",
     "__version__",
 ]
 
 _NAMES = {
-    "jobrunner.tasks.call": "Call",
-    "jobrunner.tasks.context": "JobContext",
-    "jobrunner.queue.dead_letters": "DeadLetterPage DeadLetters",
     "jobrunner.core.errors": """
         AlreadyReplayed AlreadyRunning AmbiguousRunner Bury ConfigurationError Conflict Deadlock
-        DeclaredInCode DuplicateTask InsideTransaction InvalidArguments InvalidCursor InvalidOptions
-        InvalidSchedule InvalidSession InvalidTask InvalidWrite JobCancelled JobDead JobExpired JobNotFound
-        JobRunnerError KeyTaken LeaseLost NotADatabase NotAwaited NotCommitted NotRunning ProcessLost
-        ResultError ResultNotStored ResultTimeout Retry ScheduleNotFound SchemaTooNew Snooze StoreBusy
-        StoreCorrupt StoreError StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable
-        StoreUnsupported StoreUnusable TimedOut UnknownQueue UnknownTask WrongThread
+        DeclaredInCode DuplicateTask InvalidArguments InvalidCursor InvalidOptions InvalidSchedule
+        InvalidSession InvalidTask InvalidWrite JobCancelled JobDead JobExpired JobNotFound JobRunnerError
+        KeyTaken LeaseLost NotADatabase NotAwaited NotCommitted NotRunning ProcessLost ResultError
+        ResultNotStored ResultTimeout Retry ScheduleNotFound SchemaTooNew Snooze StoreBusy StoreCorrupt
+        StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable StoreUnsupported
+        TimedOut UnknownQueue UnknownTask WouldDeadlock WrongThread
     """,
-    "jobrunner.tasks.dependencies": "Injected",
     "jobrunner.core.job": "Attempt DeadLetter Health Job QueueInfo WorkerInfo",
+    "jobrunner.core.version": "__version__",
+    "jobrunner.queue.dead_letters": "DeadLetterPage DeadLetters",
     "jobrunner.queue.queue": "JobPage JobQueue",
-    "jobrunner.tasks.router": "TaskRouter",
-    "jobrunner.runner.runner": "JobRunner",
-    "jobrunner.tasks.recurrence": "Cron Every",
     "jobrunner.queue.schedules": "Schedule ScheduleTick Schedules",
     "jobrunner.queue.sync": "SyncQueue",
+    "jobrunner.runner.runner": "JobRunner",
+    "jobrunner.tasks.call": "Call",
+    "jobrunner.tasks.context": "JobContext",
+    "jobrunner.tasks.dependencies": "Injected",
+    "jobrunner.tasks.recurrence": "Cron Every",
+    "jobrunner.tasks.router": "TaskRouter",
     "jobrunner.tasks.task": "Task",
-    "jobrunner.core.version": "__version__",
 }
 """The public names by their module; a test compares them with the imports above, which are for type checkers."""
 

@@ -14,15 +14,15 @@ class Target(NamedTuple):
     factory: bool
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """What a command was told; at least one of the two is given."""
 
     store: str | None
     target: Target | None
 
 
-def at_place(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that name a store, and hand it the ``Place`` as its first argument."""
+def with_location(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that name a store, and hand it the ``Location`` as its first argument."""
 
     @click.option(
         "--store",
@@ -47,7 +47,7 @@ def at_place(command: Callable[..., Any]) -> Callable[..., Any]:
             raise click.UsageError(
                 "say whose jobs are meant: --store sqlite:///shop.db, or --app shop.main:app", ctx
             )
-        return command(Place(store, target), **options)
+        return command(Location(store, target), **options)
 
     return with_place
 

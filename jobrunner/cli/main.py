@@ -78,8 +78,8 @@ def command_group(app: str | None = None, *, factory: bool = False) -> click.Gro
         },
     )
     click.version_option(__version__, prog_name="jobrunner")(group)
-    for name, place in _COMMANDS.items():
-        module, _, attribute = place.partition(":")
+    for name, location in _COMMANDS.items():
+        module, _, attribute = location.partition(":")
         group.add_command(getattr(import_module(module), attribute), name)
     return group
 

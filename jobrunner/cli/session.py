@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import click
 
-from jobrunner.cli.location import Place
+from jobrunner.cli.location import Location
 from jobrunner.cli.target import load_runner
 from jobrunner.queue.queue import JobQueue
 from jobrunner.runner.shutdown import SIGNALS, without_echo
@@ -23,7 +23,7 @@ from jobrunner.store.committer import Committer
 from jobrunner.store.open import open_store
 from jobrunner.store.protocol import FileStore
 from jobrunner.tasks.spec import TaskSpec
-from jobrunner.worker.dependencies import Surroundings
+from jobrunner.worker.dependencies import AttemptScope
 from jobrunner.worker.events import Events, Hooks
 from jobrunner.worker.grace import Grace
 from jobrunner.worker.settings import Settings
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Desk:
+class StoreSession:
     """What the commands work with."""
 
     store: FileStore
@@ -44,7 +44,7 @@ class Desk:
     """Every queue that is known: declared, served, paused, or with jobs in it."""
 
 
-def at_desk(place: Place, command: Callable[[Desk], Awaitable[T]]) -> T:
+def run_in_session(location: Location, command: Callable[[StoreSession], Awaitable[T]]) -> T:
     """Open the store, run a command on it, and close it; also where SIGINT or SIGTERM breaks it off.
 
     A second signal ends the process at once, whatever SQLite is at: that is as safe as ``kill -9``.
@@ -69,8 +69,8 @@ def at_desk(place: Place, command: Callable[[Desk], Awaitable[T]]) -> T:
             # is heard at once, also while an application is imported and the loop does not turn.
             asyncio.get_running_loop().add_signal_handler(number, break_off)
             signal.signal(number, without_echo(on_signal))
-        async with _opened(place) as desk:
-            return await command(desk)
+        async with _opened(location) as session:
+            return await command(session)
 
     try:
         return asyncio.run(run())
@@ -80,9 +80,9 @@ def at_desk(place: Place, command: Callable[[Desk], Awaitable[T]]) -> T:
 
 
 @asynccontextmanager
-async def _opened(place: Place) -> AsyncIterator[Desk]:
-    runner = None if place.target is None else load_runner(place.target)
-    named = place.store
+async def _opened(location: Location) -> AsyncIterator[StoreSession]:
+    runner = None if location.target is None else load_runner(location.target)
+    named = location.store
     if named is None:
         assert runner is not None  # noqa: S101 - a place has one of the two
         named = runner.settings.store
@@ -97,7 +97,7 @@ async def _opened(place: Place) -> AsyncIterator[Desk]:
 
 async def _desk(
     store: FileStore, settings: Settings, tasks: Mapping[str, TaskSpec] | None, queues: set[str]
-) -> Desk:
+) -> StoreSession:
     # Neither is started: the one would run rounds, the other recover.
     committer = Committer(store)
     events = Events(Hooks(), _nothing)
@@ -111,7 +111,7 @@ async def _desk(
         events=events,
         work=False,
         grace=Grace(0),
-        around=Surroundings(),
+        around=AttemptScope(),
     )
     # The workers' rows: who is to be rung when something has changed.
     served = {name for row in await store.workers() for name in row.queues}
@@ -125,7 +125,7 @@ async def _desk(
         worker=worker,
         timezone=settings.timezone,
     )
-    return Desk(store, queue, tasks, known)
+    return StoreSession(store, queue, tasks, known)
 
 
 async def _nothing(*_: object) -> None:

@@ -18,7 +18,7 @@
     ├── InvalidOptions              an option has a value that cannot be (also a ValueError)
     ├── InvalidCursor               a page cursor that no page gave out (also a ValueError)
     ├── InvalidWrite                a function of job.write() would harm the transaction that it runs in
-    ├── InsideTransaction           a call that would wait for the transaction that it is made in
+    ├── WouldDeadlock               a call that would wait for the transaction that it is made in
     ├── LeaseLost                   the attempt is no longer this worker's: its transaction is rolled back
     ├── JobNotFound                 no job or dead letter has this id (also a LookupError)
     ├── ScheduleNotFound            no schedule has this id (also a LookupError)
@@ -42,7 +42,7 @@
         ├── StoreFull               no room on the disk; nothing was stored
         ├── StoreUnavailable        the file cannot be read or written just now; nothing was stored
         ├── StoreOutcomeUnknown     the commit failed half-way: the write may or may not be there
-        └── StoreUnusable           the worker stops: the file must be looked at
+        └── StoreFailed             the worker stops: the file must be looked at
             ├── NotADatabase        the file is not SQLite
             ├── StoreCorrupt        the file is damaged
             ├── StoreReplaced       the file was moved, deleted or replaced while open, or its tables dropped
@@ -141,7 +141,7 @@ class InvalidWrite(JobRunnerError):
 
 
 @exported
-class InsideTransaction(JobRunnerError):
+class WouldDeadlock(JobRunnerError):
     """A call that would wait for the transaction that it is made in; make it before or after, or through it."""
 
 
@@ -261,32 +261,32 @@ class StoreOutcomeUnknown(StoreError):
 
 
 @exported
-class StoreUnusable(StoreError):
+class StoreFailed(StoreError):
     """The file must be looked at by a person; the worker stops."""
 
 
 @exported
-class NotADatabase(StoreUnusable):
+class NotADatabase(StoreFailed):
     """The file is not an SQLite database."""
 
 
 @exported
-class StoreCorrupt(StoreUnusable):
+class StoreCorrupt(StoreFailed):
     """The file is damaged."""
 
 
 @exported
-class StoreReplaced(StoreUnusable):
+class StoreReplaced(StoreFailed):
     """The file was moved, deleted or replaced while it was open, or jobrunner's tables in it were dropped."""
 
 
 @exported
-class SchemaTooNew(StoreUnusable):
+class SchemaTooNew(StoreFailed):
     """The file was written by a later version of jobrunner."""
 
 
 @exported
-class StoreUnsupported(StoreUnusable):
+class StoreUnsupported(StoreFailed):
     """The file system or the SQLite library cannot keep the promises."""
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from jobrunner.core.clock import now_us
 from jobrunner.core.errors import (
-    InsideTransaction,
     InvalidOptions,
     JobNotFound,
     NotCommitted,
     StoreError,
     UnknownTask,
+    WouldDeadlock,
 )
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation, refuse_forked
@@ -37,7 +37,7 @@ from jobrunner.queue.schedules import Schedules
 from jobrunner.store.committer import ROWS_PER_CALL, Committer, Several, too_many
 from jobrunner.store.protocol import Store
 from jobrunner.store.reentrancy import inside_of, refuse_inside
-from jobrunner.store.session_writer import Caller, Joined, told_on
+from jobrunner.store.session_writer import Caller, SessionWriter, told_on
 from jobrunner.tasks.call import Call
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.tasks.task import Task
@@ -88,7 +88,7 @@ class JobQueue:
         self._opened_in = generation()
         self.session_advice: str | None = None
         """What to write in place of a plain ``Queue``, where the runner has a session to join."""
-        self._joined: Joined | None = None
+        self._joined: SessionWriter | None = None
         self._source: object = None
         self._tell = told_on(self._loop, worker.look)
         self.dead_letters = DeadLetters(store, tasks, stored=self._stored, wake=worker.look)
@@ -135,7 +135,7 @@ class JobQueue:
         inside = inside_of(self._store)
         if inside is not None and self._source is not inside.source:
             if self._joined is not None:
-                raise InsideTransaction(
+                raise WouldDeadlock(
                     "inside `job.transaction()` jobs are stored through its session, and this queue has another one"
                 )
             joining = self.joined(inside.source)
@@ -242,7 +242,7 @@ class JobQueue:
             InvalidSession: it is none of them.
         """
         session = self._store.session(source)
-        joined = Joined(session, loop=self._loop, tell=self._tell, caller=caller)
+        joined = SessionWriter(session, loop=self._loop, tell=self._tell, caller=caller)
         # Not copy.copy(): a view is made per request, or per call, and this takes a third of the time.
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__, _joined=joined, _source=source)

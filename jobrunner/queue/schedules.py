@@ -32,7 +32,7 @@ from jobrunner.queue.filters import checked_limit
 from jobrunner.store.protocol import Store
 from jobrunner.tasks.call import NO_OPTIONS, Options
 from jobrunner.tasks.recurrence import Cron, Every, Once, Recurrence
-from jobrunner.tasks.schedule_options import Words, define
+from jobrunner.tasks.schedule_options import ScheduleOptions, define
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.tasks.task import Task
 from jobrunner.tasks.ticks import first_tick, job_of, recurrence_of, resumed_tick
@@ -171,7 +171,7 @@ class Schedules:
         every: Seconds | None = None,
         run_at: datetime | None = None,
         timezone: str | None = None,
-        **words: Unpack[Words],
+        **words: Unpack[ScheduleOptions],
     ) -> Schedule:
         """Store a schedule, or change the one that has the id; all workers follow at once.
 
@@ -184,7 +184,7 @@ class Schedules:
             every: seconds or a timedelta; ticks first one interval from now.
             run_at: an aware datetime, to tick once.
             timezone: of the cron expression; the runner's if not given.
-            **words: see ``Words``: ``args``, ``misfire``, ``grace``, ``cap``, ``overlap``, ``jitter``, ``start`` and
+            **words: ``args``, ``misfire``, ``grace``, ``cap``, ``overlap``, ``jitter``, ``start`` and
                 ``end``.
 
         Raises:

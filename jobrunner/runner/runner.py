@@ -43,7 +43,13 @@ from jobrunner.queue.sync import SyncQueue, SyncRunner
 from jobrunner.runner import shutdown
 from jobrunner.runner.asgi import App, placed
 from jobrunner.runner.standalone import orders, work_until_signal
-from jobrunner.runner.startup import Plan, open_parts, schedules_of, session_of_tasks, slots_of
+from jobrunner.runner.startup import (
+    StartupPlan,
+    open_parts,
+    schedules_of,
+    session_of_tasks,
+    slots_of,
+)
 from jobrunner.store.open import location_of
 from jobrunner.tasks import current_queue
 from jobrunner.tasks.call import Call
@@ -52,7 +58,7 @@ from jobrunner.tasks.router import TaskRouter
 from jobrunner.tasks.task import Task
 from jobrunner.worker import thread_pool
 from jobrunner.worker.around_attempt import H, read_around
-from jobrunner.worker.dependencies import Surroundings
+from jobrunner.worker.dependencies import AttemptScope
 from jobrunner.worker.events import EventName, Events, Hooks
 from jobrunner.worker.grace import Grace
 from jobrunner.worker.settings import Durability, Settings
@@ -203,7 +209,7 @@ class JobRunner(TaskRouter):
             async with AsyncExitStack() as stack:
                 if (ordered := orders.get()) is not None:
                     work, queues = ordered
-                plan = Plan(
+                plan = StartupPlan(
                     settings=self.settings,
                     store=self.settings.store if store is None else store,
                     work=self.settings.work if work is None else work,
@@ -218,13 +224,13 @@ class JobRunner(TaskRouter):
         finally:
             self._opened_in = None
 
-    async def _start(self, stack: AsyncExitStack, app: App | None, plan: Plan) -> None:
+    async def _start(self, stack: AsyncExitStack, app: App | None, plan: StartupPlan) -> None:
         events = Events(self._hooks, self._load)
         heard: set[int] = set()
         stack.callback(lambda: thread_pool.warn_of_those_at_work() if heard else None)
         stack.enter_context(watched())
         queue, worker = await open_parts(
-            stack, plan, events, Surroundings(self, app, self._hooks.around)
+            stack, plan, events, AttemptScope(self, app, self._hooks.around)
         )
         # Until the worker has stopped: a second interrupt comes while that is waited for.
         call = asyncio.get_running_loop().call_soon_threadsafe
@@ -275,7 +281,7 @@ class JobRunner(TaskRouter):
             queues: see ``running``.
 
         Raises:
-            StoreUnusable: the worker has stopped for good; the message says why.
+            StoreFailed: the worker has stopped for good; the message says why.
         """
         asyncio.run(work_until_signal(self.running(work=True, queues=queues)))
 

@@ -1,6 +1,6 @@
 """A process that does nothing but run jobs: open, work until a signal or a failure, close.
 
-The operator's word, ``Orders``, goes before what the application says of itself: ``jobrunner worker`` runs the jobs of
+The operator's ``RunOverrides`` go before what the application says of itself: ``jobrunner worker`` runs the jobs of
 an application whose own processes only enqueue.
 """
 
@@ -18,7 +18,7 @@ from jobrunner.runner import shutdown
 from jobrunner.tasks import current_queue
 
 
-class Orders(NamedTuple):
+class RunOverrides(NamedTuple):
     """What the command line asks of a runner that an application's lifespan opens."""
 
     work: bool
@@ -26,7 +26,7 @@ class Orders(NamedTuple):
     """Slots of the queues to serve, None for the runner's own number; all queues if left out."""
 
 
-orders: Final[ContextVar[Orders | None]] = ContextVar("jobrunner.orders", default=None)
+orders: Final[ContextVar[RunOverrides | None]] = ContextVar("jobrunner.orders", default=None)
 
 
 async def work_until_signal(opened: AbstractAsyncContextManager[Any]) -> None:
@@ -36,7 +36,7 @@ async def work_until_signal(opened: AbstractAsyncContextManager[Any]) -> None:
         opened: a runner's ``running()``, or the lifespan of an application that opens one.
 
     Raises:
-        StoreUnusable: the worker has stopped for good.
+        StoreFailed: the worker has stopped for good.
         NotRunning: no runner is open inside.
     """
     signalled = asyncio.Event()

@@ -19,14 +19,14 @@ from jobrunner.tasks.schedule_options import Declaration
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.tasks.task import Task
 from jobrunner.tasks.ticks import queues_of
-from jobrunner.worker.dependencies import Surroundings
+from jobrunner.worker.dependencies import AttemptScope
 from jobrunner.worker.events import Events
 from jobrunner.worker.grace import Grace
 from jobrunner.worker.settings import Settings, checked_queues, unknown_queue
 from jobrunner.worker.worker import Worker
 
 
-class Plan(NamedTuple):
+class StartupPlan(NamedTuple):
     """What an open runner is to do, settled and checked before anything is opened."""
 
     settings: Settings
@@ -43,7 +43,7 @@ class Plan(NamedTuple):
 
 
 async def open_parts(
-    stack: AsyncExitStack, plan: Plan, events: Events, around: Surroundings
+    stack: AsyncExitStack, plan: StartupPlan, events: Events, around: AttemptScope
 ) -> tuple[JobQueue, Worker]:
     """Open the store, which the stack closes, and return what stands on it; nothing runs yet.
 

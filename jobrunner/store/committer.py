@@ -14,8 +14,8 @@ from jobrunner.core.clock import now_us
 from jobrunner.core.errors import (
     InvalidOptions,
     StoreError,
+    StoreFailed,
     StoreUnavailable,
-    StoreUnusable,
     WrongThread,
 )
 from jobrunner.core.logs import log_of
@@ -44,7 +44,7 @@ FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 1.0
 
 
-class Worker(Protocol):
+class RoundParticipant(Protocol):
     """Who takes part in every round besides the callers: the supervisor."""
 
     tasks: frozenset[str]
@@ -89,7 +89,7 @@ class _Fires(NamedTuple):
 class Committer:
     """Runs the rounds of one open store, one after another."""
 
-    def __init__(self, store: Store, worker: Worker | None = None) -> None:
+    def __init__(self, store: Store, worker: RoundParticipant | None = None) -> None:
         self._store = store
         self.worker = worker
         self._units: deque[_Unit] = deque()
@@ -192,7 +192,7 @@ class Committer:
             await self._run_rounds()
         except Exception as error:
             logger.critical("the committer has failed; please report this", exc_info=True)
-            stopped = StoreUnusable(f"the committer has failed: {error!r}")
+            stopped = StoreFailed(f"the committer has failed: {error!r}")
             self.fail(stopped)
             if self.on_fatal is not None:
                 self.on_fatal(stopped)
@@ -212,7 +212,7 @@ class Committer:
             failed = await self._write(units, steps, batch)
             if failed is None:
                 pause_s = FIRST_PAUSE_S
-            elif self._closing or isinstance(failed, StoreUnusable):
+            elif self._closing or isinstance(failed, StoreFailed):
                 break
             else:
                 await asyncio.sleep(pause_s)
@@ -277,7 +277,7 @@ class Committer:
         except Exception as bug:
             # A bug of ours. To go on would be to look alive and write nothing.
             logger.critical("a round broke; please report this", exc_info=True)
-            broken = StoreUnusable(f"a round broke: {bug!r}")
+            broken = StoreFailed(f"a round broke: {bug!r}")
             self._failed(units, steps, batch, broken)
             return broken
         finally:
@@ -320,7 +320,7 @@ class Committer:
                 step.answer.set_exception(error)
         if self.worker is not None:
             self.worker.write_failed(batch, error)
-        if isinstance(error, StoreUnusable):
+        if isinstance(error, StoreFailed):
             self.fail(error)
             if self.on_fatal is not None:
                 self.on_fatal(error)

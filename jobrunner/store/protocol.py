@@ -6,12 +6,11 @@ Rules for every method:
 - A method that writes is one transaction: all of it is there afterwards, or nothing.
 - A caller that is cancelled while it waits has not undone the write.
 - Errors are ``StoreError`` and its children; nothing of a driver's own passes through.
-- What would wait for the transaction that it is called in raises ``InsideTransaction``.
+- What would wait for the transaction that it is called in raises ``WouldDeadlock``.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from pathlib import Path
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -116,7 +115,7 @@ class Store(Protocol):
         Raises:
             StoreBusy, StoreFull, StoreUnavailable: nothing of the round was stored.
             StoreOutcomeUnknown: all of it may have been.
-            StoreUnusable: stop.
+            StoreFailed: stop.
         """
         ...
 
@@ -138,7 +137,7 @@ class Store(Protocol):
             what: what is about to wait for a write, or the function that would do it; for the error.
 
         Raises:
-            InsideTransaction: it would wait for itself.
+            WouldDeadlock: it would wait for itself.
         """
         ...
 
@@ -153,7 +152,7 @@ class Store(Protocol):
             holder: who writes, for the log and the errors of those who wait too long.
 
         Raises:
-            InsideTransaction: the caller's own transaction has the turn.
+            WouldDeadlock: the caller's own transaction has the turn.
             StoreBusy: others write for too long.
         """
         ...

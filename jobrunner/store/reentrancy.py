@@ -8,10 +8,10 @@ import inspect
 from contextvars import ContextVar, Token
 from typing import Any, Final
 
-from jobrunner.core.errors import InsideTransaction
+from jobrunner.core.errors import WouldDeadlock
 
 
-class Inside:
+class TransactionScope:
     """One transaction that is under way on a store, and the application's session that it is of."""
 
     __slots__ = ("_token", "closed", "source", "store")
@@ -21,7 +21,7 @@ class Inside:
         self.source = source
         self.closed = False
         """Tasks that were made inside keep the context, and may outlive the block."""
-        self._token: Token[Inside | None] | None = None
+        self._token: Token[TransactionScope | None] | None = None
 
     def enter(self) -> None:
         """Be what the code of this context runs inside of."""
@@ -34,14 +34,16 @@ class Inside:
             _inside.reset(self._token)
 
 
-_inside: ContextVar[Inside | None] = ContextVar("jobrunner.store.reentrancy", default=None)
+_inside: ContextVar[TransactionScope | None] = ContextVar(
+    "jobrunner.store.reentrancy", default=None
+)
 
 
 in_write: Final[ContextVar[bool]] = ContextVar("jobrunner.in_write", default=False)
 """Whether the present code is a function of ``job.write()``: the thread that runs it is the one that writes."""
 
 
-def inside_of(store: object) -> Inside | None:
+def inside_of(store: object) -> TransactionScope | None:
     """Return the transaction on the store that the present code runs inside of."""
     here = _inside.get()
     return here if here is not None and not here.closed and here.store is store else None
@@ -54,10 +56,10 @@ def refuse_inside(store: object, what: object) -> None:
         what: what would wait, or the function that would write.
 
     Raises:
-        InsideTransaction: it does.
+        WouldDeadlock: it does.
     """
     if inside_of(store) is not None:
-        raise InsideTransaction(
+        raise WouldDeadlock(
             f"{name_of(what)} waits for the store, and inside `job.transaction()` nobody else writes to it: call it"
             " before or after the block"
         )

@@ -25,7 +25,7 @@ class Caller:
     """Whether it ended with an error, so that nobody expects its rows to be kept."""
 
 
-class Joined:
+class SessionWriter:
     """Stores jobs through one session."""
 
     def __init__(

@@ -16,7 +16,7 @@ from jobrunner.tasks.retry import DEFAULT_RETRY, DEFAULT_WAIT, RetryIf, RetryPol
 from jobrunner.tasks.spec import DEFAULT_TIMEOUT_US
 
 
-class Declared(TypedDict):
+class TaskOptions(TypedDict):
     """The defaults of a task as they are written; None or UNSET takes the router's."""
 
     queue: str | None
@@ -30,7 +30,7 @@ class Declared(TypedDict):
     retention: Seconds | Unset | None
 
 
-NOTHING: Final[Declared] = {
+NOTHING: Final[TaskOptions] = {
     "queue": None,
     "priority": None,
     "max_attempts": None,
@@ -44,7 +44,7 @@ NOTHING: Final[Declared] = {
 """Of a task that takes all from its router."""
 
 
-class Settled(TypedDict):
+class ResolvedOptions(TypedDict):
     """The defaults of a task, checked and in microseconds."""
 
     queue: str
@@ -55,7 +55,7 @@ class Settled(TypedDict):
     retention: int | None
 
 
-def overlaid(router: Declared, task: Declared) -> Declared:
+def overlaid(router: TaskOptions, task: TaskOptions) -> TaskOptions:
     """Return the router's defaults with the task's own over them."""
     return {
         "queue": router["queue"] if task["queue"] is None else task["queue"],
@@ -72,7 +72,7 @@ def overlaid(router: Declared, task: Declared) -> Declared:
     }
 
 
-def settled(declared: Declared) -> Settled:
+def settled(declared: TaskOptions) -> ResolvedOptions:
     """Check the defaults of a task; raise InvalidOptions or InvalidTask."""
     queue, priority = declared["queue"], declared["priority"]
     limit, timeout = declared["max_attempts"], declared["timeout"]

@@ -14,10 +14,10 @@ from jobrunner.core.units import UNSET, Seconds, Unset, checked_name
 from jobrunner.tasks.annotations import wraps_line
 from jobrunner.tasks.context import JobContext
 from jobrunner.tasks.decorators import ScheduleDecorator, TaskDecorator
-from jobrunner.tasks.defaults import NOTHING, Declared, overlaid, settled
+from jobrunner.tasks.defaults import NOTHING, TaskOptions, overlaid, settled
 from jobrunner.tasks.recurrence import Cron, Every, Recurrence
 from jobrunner.tasks.retry import RetryIf, Stop, Wait
-from jobrunner.tasks.schedule_options import Declaration, Words, check_words, declare
+from jobrunner.tasks.schedule_options import Declaration, ScheduleOptions, check_words, declare
 from jobrunner.tasks.spec import make_spec
 from jobrunner.tasks.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask, Task, task_of
 
@@ -62,7 +62,7 @@ class TaskRouter:
         if foreign:
             refuse_words(type(self).__name__, foreign, _ROUTER_OPTIONS)
         self._prefix = prefix
-        self._declared: Declared = {
+        self._declared: TaskOptions = {
             "queue": queue,
             "priority": priority,
             "max_attempts": max_attempts,
@@ -165,7 +165,7 @@ class TaskRouter:
         """
         if foreign:
             refuse_words("@task", foreign, TASK_OPTIONS)
-        declared: Declared = {
+        declared: TaskOptions = {
             "queue": queue,
             "priority": priority,
             "max_attempts": max_attempts,
@@ -191,7 +191,7 @@ class TaskRouter:
         *,
         timezone: str | None = None,
         id: str | None = None,
-        **words: Unpack[Words],
+        **words: Unpack[ScheduleOptions],
     ) -> ScheduleDecorator:
         """Run the task, or the function, below at the times of a cron expression.
 
@@ -208,7 +208,7 @@ class TaskRouter:
             expression: minute, hour, day of month, month, day of week; or ``@daily`` and its kin.
             timezone: such as ``"Europe/Berlin"``; the runner's if not given.
             id: the schedule's, the task's name if not given; needed where a task has two.
-            **words: see ``Words``: ``args``, ``misfire``, ``grace``, ``cap``, ``overlap``, ``jitter``, ``start`` and
+            **words: ``args``, ``misfire``, ``grace``, ``cap``, ``overlap``, ``jitter``, ``start`` and
                 ``end``.
 
         Raises:
@@ -229,7 +229,7 @@ class TaskRouter:
         minutes: float = 0,
         seconds: float = 0,
         id: str | None = None,
-        **words: Unpack[Words],
+        **words: Unpack[ScheduleOptions],
     ) -> ScheduleDecorator:
         """Run the task, or the function, below again and again: ``@jobs.every(minutes=5)``.
 
@@ -260,7 +260,13 @@ class TaskRouter:
         return self._scheduling("@every", recurrence, id, words, zoned=False)
 
     def _scheduling(
-        self, call: str, recurrence: Recurrence, id: str | None, words: Words, *, zoned: bool
+        self,
+        call: str,
+        recurrence: Recurrence,
+        id: str | None,
+        words: ScheduleOptions,
+        *,
+        zoned: bool,
     ) -> ScheduleDecorator:
         namespace = sys._getframe(2).f_locals  # noqa: SLF001 - as in task()
 
@@ -311,7 +317,7 @@ class TaskRouter:
         name: str | None,
         aliases: Iterable[str],
         namespace: Mapping[str, Any],
-        declared: Declared,
+        declared: TaskOptions,
     ) -> Task[..., Any]:
         if isinstance(fn, Task):
             raise InvalidTask(

@@ -37,7 +37,7 @@ SKIP_GRACE_US: Final = 60_000_000
 Args = Sequence[object] | Mapping[str, object]
 
 
-class Words(TypedDict, total=False):
+class ScheduleOptions(TypedDict, total=False):
     """The options of a schedule, in code and at run time.
 
     ``args``: what the task is called with, in order or by name.
@@ -87,16 +87,16 @@ def check_words(call: str, words: Iterable[str]) -> None:
         TypeError: there is one.
     """
     for word in words:
-        if word not in Words.__annotations__:
+        if word not in ScheduleOptions.__annotations__:
             instead = schedule_word(word) or (
-                f"it has {', '.join(Words.__annotations__)}."
+                f"it has {', '.join(ScheduleOptions.__annotations__)}."
                 " What its jobs differ in from the task's is task.options(...)"
             )
             raise TypeError(f"{call}() has no option {word!r}; {instead}")
 
 
 def define(
-    spec: TaskSpec, options: Options, recurrence: Recurrence, words: Words, call: str
+    spec: TaskSpec, options: Options, recurrence: Recurrence, words: ScheduleOptions, call: str
 ) -> Definition:
     """Return what a schedule does.
 
@@ -143,7 +143,7 @@ def declare(
     spec: TaskSpec,
     options: Options,
     recurrence: Recurrence,
-    words: Words,
+    words: ScheduleOptions,
     *,
     call: str,
     zoned: bool,

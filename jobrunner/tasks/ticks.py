@@ -97,7 +97,7 @@ def _unless_over(timing: Timing, tick: int) -> int | None:
 # -- what it does -----------------------------------------------------------------------------
 
 
-class Plan(NamedTuple):
+class TickPlan(NamedTuple):
     """One step of a schedule; ``jobs`` are instants that make a job."""
 
     jobs: Sequence[int]
@@ -105,7 +105,7 @@ class Plan(NamedTuple):
     next: int | None
 
 
-def plan(row: ScheduleRow, now: int) -> Plan:
+def plan(row: ScheduleRow, now: int) -> TickPlan:
     """Return what a schedule whose next tick is due does now.
 
     Raises:
@@ -117,13 +117,13 @@ def plan(row: ScheduleRow, now: int) -> Plan:
     if following is not None and following <= now:
         # A stretch of a long absence: those at its end may be among the ones that count, which the next plan sees.
         missed, following = due[:-keep], due[-keep]
-        return Plan((), _run(before, missed, "missed"), following)
+        return TickPlan((), _run(before, missed, "missed"), following)
     candidates = due[-keep:]
     grace = definition.grace
     late = [tick for tick in candidates if grace is not None and now - tick > grace]
     jobs = candidates[len(late) :]
     skipped = [*_run(before, due[:-keep], "missed"), *_run(None, late, "late")]
-    return Plan(jobs, skipped, following)
+    return TickPlan(jobs, skipped, following)
 
 
 class _Before(NamedTuple):

@@ -28,7 +28,7 @@ class LeftBehind(BaseException):
     """The process waits for the thread of this attempt no more; what is still open stays so."""
 
 
-class Surroundings:
+class AttemptScope:
     """What belongs to all attempts of one open runner, for dependencies to be handed.
 
     Args:
@@ -77,7 +77,7 @@ class Resolved:
         task: its name and place, for the errors of overrides.
     """
 
-    def __init__(self, task: str, needs: Sequence[Dependency], around: Surroundings) -> None:
+    def __init__(self, task: str, needs: Sequence[Dependency], around: AttemptScope) -> None:
         self._task = task
         self._needs = needs
         self._around = around

@@ -14,7 +14,7 @@ from jobrunner.core.errors import InvalidArguments, NotAwaited, ResultNotStored
 from jobrunner.core.logs import log_of
 from jobrunner.core.model import Dead, Ended, Outcome, Returned, Succeeded
 from jobrunner.worker.attempt import Attempt
-from jobrunner.worker.dependencies import LeftBehind, Resolved, Surroundings
+from jobrunner.worker.dependencies import AttemptScope, LeftBehind, Resolved
 from jobrunner.worker.outcomes import OUR_FILES, ended_by, extra, failed
 from jobrunner.worker.thread_pool import Threads
 from jobrunner.worker.transactions import Transaction, Transactions
@@ -22,7 +22,7 @@ from jobrunner.worker.unawaited import refuse_dropped, refuse_unfinished, refuse
 
 logger = log_of("jobrunner")
 
-_NOWHERE: Final = Surroundings()
+_NOWHERE: Final = AttemptScope()
 
 OUR_FILES.add(__file__)
 
@@ -30,7 +30,7 @@ OUR_FILES.add(__file__)
 async def execute(
     attempt: Attempt,
     threads: Threads,
-    around: Surroundings = _NOWHERE,
+    around: AttemptScope = _NOWHERE,
     transactions: Transactions | None = None,
 ) -> Outcome:
     """Run an attempt to its end; every end is a value, none an exception.
@@ -181,7 +181,7 @@ async def _forget_cancels() -> None:
 
 
 async def _inject(
-    attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads, around: Surroundings
+    attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads, around: AttemptScope
 ) -> Mapping[str, Any]:
     """Return the arguments with what the function is handed besides them."""
 
@@ -198,12 +198,12 @@ async def _inject(
     return {**kwargs, **values}
 
 
-async def _enter_hooks(attempt: Attempt, around: Surroundings) -> None:
+async def _enter_hooks(attempt: Attempt, around: AttemptScope) -> None:
     await _resolved(attempt, around).enter(around.hooks, attempt.context)
     _heed_stop(attempt)
 
 
-def _resolved(attempt: Attempt, around: Surroundings) -> Resolved:
+def _resolved(attempt: Attempt, around: AttemptScope) -> Resolved:
     if attempt.resolved is None:
         spec = attempt.spec
         attempt.resolved = Resolved(f"{spec.name} ({spec.where})", spec.injected, around)

@@ -19,7 +19,7 @@ MOST_NAMED: Final = 10
 """Names in one sentence, and sentences of one kind."""
 
 
-class Standing(NamedTuple):
+class HealthInputs(NamedTuple):
     """What a process knows of itself, without a look into the store."""
 
     failed: StoreError | None
@@ -80,7 +80,7 @@ async def queues_in(store: Store, known: Iterable[str]) -> Sequence[QueueInfo]:
     ]
 
 
-async def health_of(store: Store, own: Standing) -> Health:
+async def health_of(store: Store, own: HealthInputs) -> Health:
     """Return whether the promises are being kept just now, in this process and on its store."""
     problems = []
     rows: Sequence[WorkerRow] = ()

@@ -27,7 +27,7 @@ LONGEST_SLEEP_S: Final = 3600.0
 """Timers beyond a day or so are not exact, and the poll looks at the clock anew long before."""
 
 
-class Ticker:
+class Scheduler:
     """The timer of the schedules whose tasks one worker knows."""
 
     def __init__(self, store: Store, committer: Committer, specs: Mapping[str, TaskSpec]) -> None:

@@ -28,7 +28,7 @@ from jobrunner.store.committer import Committer
 from jobrunner.store.round import Round, Written
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.worker.attempt import Attempt, StopReason
-from jobrunner.worker.dependencies import LeftBehind, Resolved, Surroundings
+from jobrunner.worker.dependencies import AttemptScope, LeftBehind, Resolved
 from jobrunner.worker.events import Events
 from jobrunner.worker.executor import clean_up, execute
 from jobrunner.worker.grace import Grace
@@ -62,7 +62,7 @@ class Supervisor:
         events: Events,
         ring_others: Callable[[], None],
         on_next_tick: Callable[[int | None], None],
-        around: Surroundings,
+        around: AttemptScope,
         transactions: Transactions,
     ) -> None:
         self.worker = worker

@@ -24,11 +24,11 @@ from jobrunner.core.logs import log_of
 from jobrunner.core.model import RESULT_PENDING, Ended, Returned, Succeeded
 from jobrunner.core.shield import at_once, to_the_end
 from jobrunner.store.protocol import Store
-from jobrunner.store.reentrancy import Inside
+from jobrunner.store.reentrancy import TransactionScope
 from jobrunner.store.session import Session
 from jobrunner.tasks.dependencies import Dependency
 from jobrunner.worker.attempt import Attempt
-from jobrunner.worker.dependencies import InThread, Resolved, Surroundings
+from jobrunner.worker.dependencies import AttemptScope, InThread, Resolved
 from jobrunner.worker.outcomes import extra
 from jobrunner.worker.thread_pool import Threads
 
@@ -150,14 +150,14 @@ class Transaction:
         attempt: Attempt,
         transactions: Transactions,
         threads: Threads,
-        around: Surroundings,
+        around: AttemptScope,
     ) -> None:
         self._attempt = attempt
         self._transactions = transactions
         self._threads = threads
         self._around = around
         self._session: Session | None = None
-        self._inside: Inside | None = None
+        self._inside: TransactionScope | None = None
         self._ended: Ended | None = None
         self._had_committed = False
         """Whether the session had been committed before, so that a commit inside the block cannot be told."""
@@ -313,7 +313,7 @@ class Transaction:
 
     def _enter(self, session: Session, source: Any) -> None:
         self._session = session
-        self._inside = Inside(self._transactions.store, source)
+        self._inside = TransactionScope(self._transactions.store, source)
         self._inside.enter()
 
     def _leave(self) -> None:

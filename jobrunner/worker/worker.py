@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from jobrunner.core.clock import SECOND_US, now_us
-from jobrunner.core.errors import InsideTransaction, InvalidTask, StoreError, StoreUnusable
+from jobrunner.core.errors import InvalidTask, StoreError, StoreFailed, WouldDeadlock
 from jobrunner.core.job import Health
 from jobrunner.core.logs import log_of, repeats
 from jobrunner.core.model import Definition, WorkerRow
@@ -21,11 +21,11 @@ from jobrunner.store.session_writer import told_on
 from jobrunner.tasks.dependencies import Dependency
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.worker.deadlock import Deadlocks
-from jobrunner.worker.dependencies import Surroundings
+from jobrunner.worker.dependencies import AttemptScope
 from jobrunner.worker.events import Events
 from jobrunner.worker.grace import Grace
-from jobrunner.worker.health import Standing, first_of, health_of
-from jobrunner.worker.scheduler import Ticker, declare_schedules
+from jobrunner.worker.health import HealthInputs, first_of, health_of
+from jobrunner.worker.scheduler import Scheduler, declare_schedules
 from jobrunner.worker.settings import Settings
 from jobrunner.worker.supervisor import POLL_S, Supervisor
 from jobrunner.worker.transactions import Transactions
@@ -60,7 +60,7 @@ class Worker:
         events: Events,
         work: bool,
         grace: Grace,
-        around: Surroundings,
+        around: AttemptScope,
         session: Dependency | InvalidTask | None = None,
     ) -> None:
         self.id = secrets.randbits(63)
@@ -75,7 +75,7 @@ class Worker:
         self._grace = grace
         self._events = events
         self._schedules = schedules
-        self._ticker = Ticker(store, committer, specs)
+        self._ticker = Scheduler(store, committer, specs)
         self._supervisor = (
             Supervisor(
                 self.id,
@@ -178,7 +178,7 @@ class Worker:
             self._supervisor.close()
             try:
                 await self._store.leave(self.id, now=now_us())
-            except (StoreError, InsideTransaction) as error:
+            except (StoreError, WouldDeadlock) as error:
                 # As after a kill: the lock goes with the process, and others find the jobs.
                 logger.error("the worker could not sign off: %s", error)
         repeats.end()
@@ -276,7 +276,7 @@ class Worker:
     async def _try(self, chore: str, do: Callable[[], Awaitable[object]]) -> None:
         try:
             await do()
-        except StoreUnusable as error:
+        except StoreFailed as error:
             self._fail(error)
         except Exception as error:
             if chore not in self._failing:
@@ -489,7 +489,7 @@ class Worker:
         stuck = () if supervisor is None else supervisor.stuck
         return await health_of(
             self._store,
-            Standing(
+            HealthInputs(
                 failed=self.failed,
                 error=self._committer.error,
                 ready=self.is_ready(),

@@ -5,18 +5,18 @@ from contextlib import contextmanager
 
 import pytest
 
-from jobrunner.core.errors import InsideTransaction
+from jobrunner.core.errors import WouldDeadlock
 from jobrunner.core.ids import new_id
 from jobrunner.core.model import Filter
 from jobrunner.store.protocol import Store
-from jobrunner.store.reentrancy import Inside
+from jobrunner.store.reentrancy import TransactionScope
 from tests.factories import NOW, WORKER, enqueue, new
 
 
 @contextmanager
 def inside(store: object) -> Iterator[None]:
     """Be inside a task's transaction on the store."""
-    here = Inside(store, object())
+    here = TransactionScope(store, object())
     here.enter()
     try:
         yield
@@ -54,7 +54,7 @@ WAIT: dict[str, Callable[[Store], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("what", WAIT)
 async def test_what_would_wait_for_its_own_transaction_is_refused(store: Store, what: str) -> None:
-    with inside(store), pytest.raises(InsideTransaction):
+    with inside(store), pytest.raises(WouldDeadlock):
         await WAIT[what](store)
     await store.pause("mail", now=NOW)
     store.refuse_wait("it")

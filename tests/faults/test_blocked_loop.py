@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jobrunner import JobRunner
 from tests.children import block_loop, echo, hold, tasks
-from tests.engine import Gate, history, next_round, worker_of
+from tests.engine import FairLock, history, next_round, worker_of
 from tests.processes import child
 
 
@@ -55,7 +55,7 @@ async def test_D15_stopped_process_keeps_its_job_until_it_is_killed(tmp_db: Path
 async def test_D15_stale_settle_of_a_job_that_was_taken_away_changes_nothing(tmp_db: Path) -> None:
     """The fence: should a worker be taken for dead after all, its late outcome is refused and said."""
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task
     async def work() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobrunner import Job, JobRunner
-from tests.engine import Gate, history, on_writer, soon, store_of
+from tests.engine import FairLock, history, on_writer, soon, store_of
 
 MOST_STEPS = 400
 """More steps than anything here takes; the loops end as soon as one got through."""
@@ -133,7 +133,7 @@ async def test_C1_verb_cancelled_at_every_step_leaves_no_transaction_open(
 async def test_C2_enqueue_cancelled_while_it_is_committed_is_stored(tmp_db: Path) -> None:
     """The caller never owns the outcome: once handed to the store the job is there, and runs."""
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task
     async def work() -> str:

@@ -10,14 +10,14 @@ from tenacity import wait_fixed
 
 from jobrunner import JobRunner
 from jobrunner.core.clock import utcnow
-from tests.engine import Gate, Heard, history, next_round, soon, supervisor_of, worker_of
+from tests.engine import FairLock, Heard, history, next_round, soon, supervisor_of, worker_of
 
 HOUR = timedelta(hours=1)
 
 
-def a_runner(file: Path) -> tuple[JobRunner, Gate]:
+def a_runner(file: Path) -> tuple[JobRunner, FairLock]:
     jobs = JobRunner(file, queues={"default": 5})
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task
     async def wait(name: str) -> str:
@@ -111,7 +111,7 @@ async def test_E2_clock_set_back_during_an_attempt_retries_after_the_wait_from_n
 ) -> None:
     jobs = JobRunner(tmp_db)
     heard = Heard(jobs)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task(wait=wait_fixed(30))
     async def fail_once() -> str:

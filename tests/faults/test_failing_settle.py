@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobRunner
-from jobrunner.core.errors import StoreError, StoreFull, StoreOutcomeUnknown, StoreUnusable
+from jobrunner.core.errors import StoreError, StoreFailed, StoreFull, StoreOutcomeUnknown
 from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite.store import SqliteStore
-from tests.engine import Gate, Heard, history, next_round, soon, store_of, worker_of
+from tests.engine import FairLock, Heard, history, next_round, soon, store_of, worker_of
 
 
 class Failures:
@@ -116,7 +116,7 @@ async def test_H11_settle_that_never_works_is_rescued_as_if_its_process_had_died
     """The runner is closed while nothing can be written; the next one finds the job and runs it again."""
     jobs = JobRunner(tmp_db, grace=0.1)
     ran: list[int] = []
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task
     async def work() -> str:
@@ -157,7 +157,7 @@ async def test_H11_store_that_must_be_looked_at_stops_the_worker_and_says_so(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = JobRunner(tmp_db, grace=0.1)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task
     async def work() -> None:
@@ -165,12 +165,12 @@ async def test_H11_store_that_must_be_looked_at_stops_the_worker_and_says_so(
 
     async with jobs.running():
         failures = Failures(jobs, monkeypatch)
-        failures.left, failures.error = 1, StoreUnusable("the file is damaged")
+        failures.left, failures.error = 1, StoreFailed("the file is damaged")
         job = await jobs.enqueue(work)
         await gate.arrival()
         gate.open()
         await soon(failures.failed.wait())
-        with pytest.raises(StoreUnusable, match="the file is damaged"):
+        with pytest.raises(StoreFailed, match="the file is damaged"):
             await jobs.enqueue(work)
         assert (await jobs.health()).status == "failed"
         assert "this worker has stopped: the file is damaged" in caplog.text
@@ -181,7 +181,7 @@ async def test_H11_store_that_must_be_looked_at_stops_the_worker_and_says_so(
 async def test_H11_row_that_breaks_a_constraint_harms_only_its_caller(tmp_db: Path) -> None:
     """The same id twice in one round: the one row is refused, the outcomes beside it are written."""
     jobs = JobRunner(tmp_db, queues={"default": 1})
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task
     async def work(name: str) -> str:

@@ -132,7 +132,7 @@ def test_function_for_routes_without_a_runner_at_hand_does_the_same(
 ) -> None:
     get_session = Depends(shop.get_session, scope="function")
 
-    class Orders:
+    class RunOverrides:
         def __init__(
             self,
             background: Annotated[DurableBackgroundTasks, Depends(job_background(get_session))],
@@ -142,7 +142,7 @@ def test_function_for_routes_without_a_runner_at_hand_does_the_same(
 
     @shop.app.post("/")
     async def order(
-        orders: Annotated[Orders, Depends()],
+        orders: Annotated[RunOverrides, Depends()],
         own: Annotated[DurableBackgroundTasks, Depends(shop.jobs.background)],
     ) -> None:
         assert orders.background is own
@@ -238,7 +238,7 @@ def test_store_that_fails_rolls_the_rows_back(
         raise StoreFull("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("jobrunner.store.session_writer.Joined.enqueue", full)
+        patch.setattr("jobrunner.store.session_writer.SessionWriter.enqueue", full)
         assert client.post("/").status_code == 500
         assert shop.counts() == (0, 0)
     client.post("/").raise_for_status()

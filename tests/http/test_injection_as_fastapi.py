@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from jobrunner import Injected, TaskRouter
 from jobrunner.worker.attempt import Attempt
-from jobrunner.worker.dependencies import Surroundings
+from jobrunner.worker.dependencies import AttemptScope
 from jobrunner.worker.executor import clean_up, execute
 from jobrunner.worker.thread_pool import Threads
 from tests.engine import claimed
@@ -212,7 +212,7 @@ async def in_a_task(graph: Graph) -> list[str]:
     threads = Threads(1)
     attempt = Attempt(claimed(task="work"), task.spec)
     try:
-        attempt.decided = await execute(attempt, threads, Surroundings(None, app))
+        attempt.decided = await execute(attempt, threads, AttemptScope(None, app))
         assert attempt.resolved is not None
         await clean_up(attempt, attempt.resolved, threads, lambda _, error: pytest.fail(str(error)))
     finally:

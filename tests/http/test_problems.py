@@ -38,7 +38,7 @@ EXPECTED = {
     errors.StoreFull: (507, "store-full"),
     errors.StoreUnavailable: (503, "store-unavailable"),
     errors.StoreOutcomeUnknown: (503, "outcome-unknown"),
-    errors.StoreUnusable: (503, "store-unusable"),
+    errors.StoreFailed: (503, "store-unusable"),
     errors.StoreCorrupt: (503, "store-unusable"),
 }
 

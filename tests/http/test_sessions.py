@@ -23,7 +23,6 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from jobrunner import (
     ConfigurationError,
-    InsideTransaction,
     InvalidOptions,
     InvalidSession,
     JobQueue,
@@ -31,6 +30,7 @@ from jobrunner import (
     NotCommitted,
     SyncQueue,
     TaskRouter,
+    WouldDeadlock,
     WrongThread,
 )
 from jobrunner.fastapi import Background, Queue, bearer, job_queue, sync_job_queue
@@ -152,7 +152,7 @@ def test_write_of_its_own_beside_a_session_that_has_written_is_refused_at_once(
             await session.execute(text("SELECT 1"))
             await ship.enqueue(1)  # one that has read alone keeps nobody from writing
             await session.execute(ADD)
-            with pytest.raises(InsideTransaction) as refused:
+            with pytest.raises(WouldDeadlock) as refused:
                 await calls[verb](id)
             await session.commit()
             await ship.enqueue(3)
@@ -188,7 +188,7 @@ def test_background_beside_a_session_that_has_written_is_refused_at_once(tmp_db:
 
     with TestClient(app) as client:
         make_table(tmp_db)
-        with pytest.raises(InsideTransaction):
+        with pytest.raises(WouldDeadlock):
             client.post("/")
         assert (count_jobs(tmp_db), count_rows(tmp_db)) == (0, 0)
         assert client.portal is not None
@@ -202,7 +202,7 @@ def test_write_of_its_own_beside_a_session_of_a_def_route_is_refused_at_once(sho
     def post() -> str:
         with Session(engine) as session:
             session.execute(ADD)
-            with pytest.raises(InsideTransaction):
+            with pytest.raises(WouldDeadlock):
                 shop.jobs.sync.enqueue(ship, 1)
             session.commit()
             return shop.jobs.sync.enqueue(ship, 2).id
@@ -220,9 +220,9 @@ async def test_session_that_has_written_is_not_forgotten_for_one_that_reads(tmp_
         await writing.execute(ADD)
         async with AsyncSession(engine) as reading:
             await reading.execute(text("SELECT 1"))
-            with pytest.raises(InsideTransaction):
+            with pytest.raises(WouldDeadlock):
                 store_of(jobs).refuse_wait("this")
-        with pytest.raises(InsideTransaction):
+        with pytest.raises(WouldDeadlock):
             store_of(jobs).refuse_wait("this")
         await writing.commit()
         store_of(jobs).refuse_wait("this")
@@ -262,7 +262,7 @@ async def test_session_of_somebody_else_on_the_same_connection_is_waited_for(tmp
     async with jobs.running():
         async with AsyncSession(engine) as session:
             await session.execute(ADD)
-            with pytest.raises(InsideTransaction):
+            with pytest.raises(WouldDeadlock):
                 store_of(jobs).refuse_wait("this")
         somebody = asyncio.create_task(write(), context=contextvars.Context())
         await soon(begun.wait())
@@ -338,7 +338,7 @@ async def test_session_begun_before_the_runner_was_opened_stops_nothing_that_a_j
         async with jobs.running():
             job = await asks.enqueue()
             await session.execute(ADD)
-            with pytest.raises(InsideTransaction):
+            with pytest.raises(WouldDeadlock):
                 await ship.enqueue(2)
             written.set()
             await soon(checked.wait())

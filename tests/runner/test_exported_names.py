@@ -12,13 +12,14 @@ from jobrunner.core import errors
 
 PUBLIC = """
     AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt Bury Call ConfigurationError Conflict Cron DeadLetter
-    DeadLetterPage DeadLetters Deadlock DeclaredInCode DuplicateTask Every Health Injected InsideTransaction
-    InvalidArguments InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidTask InvalidWrite Job
-    JobCancelled JobContext JobDead JobExpired JobNotFound JobPage JobQueue JobRunner JobRunnerError KeyTaken
-    LeaseLost NotADatabase NotAwaited NotCommitted NotRunning ProcessLost QueueInfo ResultError ResultNotStored
+    DeadLetterPage DeadLetters Deadlock DeclaredInCode DuplicateTask Every Health Injected InvalidArguments
+    InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidTask InvalidWrite Job JobCancelled
+    JobContext JobDead JobExpired JobNotFound JobPage JobQueue JobRunner JobRunnerError KeyTaken LeaseLost
+    NotADatabase NotAwaited NotCommitted NotRunning ProcessLost QueueInfo ResultError ResultNotStored
     ResultTimeout Retry Schedule ScheduleNotFound ScheduleTick Schedules SchemaTooNew Snooze StoreBusy
-    StoreCorrupt StoreError StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable StoreUnsupported
-    StoreUnusable SyncQueue Task TaskRouter TimedOut UnknownQueue UnknownTask WorkerInfo WrongThread __version__
+    StoreCorrupt StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable
+    StoreUnsupported SyncQueue Task TaskRouter TimedOut UnknownQueue UnknownTask WorkerInfo WouldDeadlock
+    WrongThread __version__
 """.split()  # noqa: SIM905 - one to a line, they would fill a page
 
 

@@ -25,7 +25,7 @@ from jobrunner import (
     Retry,
     Snooze,
     StoreError,
-    StoreUnusable,
+    StoreFailed,
     TaskRouter,
     UnknownTask,
 )
@@ -419,7 +419,7 @@ async def opening(file: Path) -> None:
 async def test_file_that_is_not_sqlite_is_refused_and_left_as_it_is(tmp_db: Path) -> None:
     tmp_db.write_text("dear diary, " * 1000)
     before = tmp_db.read_bytes()
-    with pytest.raises(StoreUnusable, match="is not an SQLite database"):
+    with pytest.raises(StoreFailed, match="is not an SQLite database"):
         await opening(tmp_db)
     assert tmp_db.read_bytes() == before
 
@@ -431,7 +431,7 @@ async def test_file_of_a_later_version_is_refused(tmp_db: Path) -> None:
         changed = conn.total_changes
     conn.close()
     assert changed == 1
-    with pytest.raises(StoreUnusable, match="version 999"):
+    with pytest.raises(StoreFailed, match="version 999"):
         await opening(tmp_db)
 
 
@@ -452,6 +452,6 @@ async def test_file_on_a_network_file_system_is_refused(
     table = tmp_db.with_name("mountinfo")
     table.write_text(f"22 1 0:21 / {tmp_db.parent} rw,relatime - nfs4 server:/share rw\n")
     monkeypatch.setattr(identity, "_MOUNTINFO", table)
-    with pytest.raises(StoreUnusable, match=r"network file system \(nfs4\)"):
+    with pytest.raises(StoreFailed, match=r"network file system \(nfs4\)"):
         await opening(tmp_db)
     assert not tmp_db.exists()

@@ -21,7 +21,7 @@ from jobrunner import (
     UnknownQueue,
     UnknownTask,
 )
-from tests.engine import Gate, next_round, worker_of
+from tests.engine import FairLock, next_round, worker_of
 
 
 def a_runner(file: Path) -> JobRunner:
@@ -237,7 +237,7 @@ async def test_enqueues_bare_in_an_attempt_means_the_runner_of_the_attempt(
     tmp_path: Path, kind: str
 ) -> None:
     router = TaskRouter()
-    gate = Gate()
+    gate = FairLock()
 
     @router.task
     async def child(who: str) -> str:

@@ -16,11 +16,11 @@ from jobrunner.core.errors import (
     StoreBusy,
     StoreCorrupt,
     StoreError,
+    StoreFailed,
     StoreFull,
     StoreOutcomeUnknown,
     StoreReplaced,
     StoreUnavailable,
-    StoreUnusable,
 )
 from jobrunner.core.model import Filter, Outcome
 from jobrunner.store.round import Round
@@ -416,7 +416,7 @@ async def test_A7_write_to_a_damaged_file_raises_store_corrupt(tmp_db: Path) -> 
 
     with pytest.raises(StoreCorrupt, match="restore a backup") as raised:
         await use()
-    assert isinstance(raised.value, StoreUnusable)
+    assert isinstance(raised.value, StoreFailed)
     await store.close()
 
 

@@ -9,14 +9,14 @@ import pytest
 
 from jobrunner.core.errors import StoreBusy
 from jobrunner.store.sqlite.host import fair_lock, turnstile
-from jobrunner.store.sqlite.host.fair_lock import Gate
-from jobrunner.store.sqlite.host.turnstile import Turns
+from jobrunner.store.sqlite.host.fair_lock import FairLock
+from jobrunner.store.sqlite.host.turnstile import WriteLock
 from tests.engine import soon
 
 # -- the gate ------------------------------------------------------------------------------------------
 
 
-async def waiting(lock: Gate, number: int) -> None:
+async def waiting(lock: FairLock, number: int) -> None:
     """Wait until so many wait at the gate."""
     async with asyncio.timeout(15):
         while len(lock._waiting) < number:  # noqa: ASYNC110 - nobody is to tell but the gate itself
@@ -24,7 +24,7 @@ async def waiting(lock: Gate, number: int) -> None:
 
 
 async def test_gate_lets_threads_and_tasks_in_as_they_came() -> None:
-    lock = Gate()
+    lock = FairLock()
     order: list[str] = []
     await lock.wait()
 
@@ -50,7 +50,7 @@ async def test_gate_lets_threads_and_tasks_in_as_they_came() -> None:
 
 
 async def test_gate_is_not_lost_with_a_task_that_is_cancelled() -> None:
-    lock = Gate()
+    lock = FairLock()
     await lock.wait()
     gone = asyncio.create_task(lock.wait())
     await waiting(lock, 1)
@@ -64,7 +64,7 @@ async def test_gate_is_not_lost_with_a_task_that_is_cancelled() -> None:
 
 
 async def test_gate_is_not_lost_with_a_task_that_is_cancelled_as_it_is_handed_over() -> None:
-    lock = Gate()
+    lock = FairLock()
     await lock.wait()
     gone = asyncio.create_task(lock.wait())
     await waiting(lock, 1)
@@ -76,7 +76,7 @@ async def test_gate_is_not_lost_with_a_task_that_is_cancelled_as_it_is_handed_ov
 
 
 def test_gate_is_not_lost_with_a_thread_that_waits_no_longer() -> None:
-    lock = Gate()
+    lock = FairLock()
     assert lock.enter(0)
     assert not lock.enter(0.01)
     lock.leave()
@@ -86,7 +86,7 @@ def test_gate_is_not_lost_with_a_thread_that_waits_no_longer() -> None:
 async def test_gate_tells_who_waits_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who holds it may have had it for no long time at the first look."""
     monkeypatch.setattr(fair_lock, "SLOW_S", 0.01)
-    held = Gate()
+    held = FairLock()
     await held.wait()
     told = threading.Semaphore(0)
     waiter = asyncio.create_task(asyncio.to_thread(held.enter, 15, told.release))
@@ -98,7 +98,7 @@ async def test_gate_tells_who_waits_again_and_again(monkeypatch: pytest.MonkeyPa
 
 
 async def test_gate_tells_a_slow_holder_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Gate()
+    held = FairLock()
     assert held.enter(0)
     held.held_by("task slow")
     assert held.slow_holder() is None
@@ -114,13 +114,13 @@ async def test_gate_tells_a_slow_holder_once(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def ours(tmp_path: Path) -> Iterator[Turns]:
-    ours = Turns(tmp_path)
+def ours(tmp_path: Path) -> Iterator[WriteLock]:
+    ours = WriteLock(tmp_path)
     yield ours
     ours.close()
 
 
-async def test_turn_of_a_task_keeps_the_writers_thread_out_until_it_ends(ours: Turns) -> None:
+async def test_turn_of_a_task_keeps_the_writers_thread_out_until_it_ends(ours: WriteLock) -> None:
     order: list[str] = []
 
     def write() -> None:
@@ -136,7 +136,7 @@ async def test_turn_of_a_task_keeps_the_writers_thread_out_until_it_ends(ours: T
     assert order == ["task", "writer"]
 
 
-async def test_turn_of_a_thread_keeps_tasks_out_until_it_ends(ours: Turns) -> None:
+async def test_turn_of_a_thread_keeps_tasks_out_until_it_ends(ours: WriteLock) -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def write() -> None:
@@ -157,7 +157,7 @@ async def test_turn_of_a_thread_keeps_tasks_out_until_it_ends(ours: Turns) -> No
     await soon(asyncio.gather(writing, task))
 
 
-async def test_turn_ends_with_an_error_in_it(ours: Turns) -> None:
+async def test_turn_ends_with_an_error_in_it(ours: WriteLock) -> None:
     with pytest.raises(ValueError, match="x"):
         async with ours.of_task("task"):
             raise ValueError("x")
@@ -168,7 +168,7 @@ async def test_turn_ends_with_an_error_in_it(ours: Turns) -> None:
 
 
 async def test_turn_behind_a_task_that_does_not_end_is_store_busy_and_names_it(
-    ours: Turns, monkeypatch: pytest.MonkeyPatch
+    ours: WriteLock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turnstile, "TIMEOUT_S", 0.01)
     async with ours.of_task("send_mail 42"):
@@ -179,7 +179,7 @@ async def test_turn_behind_a_task_that_does_not_end_is_store_busy_and_names_it(
 
 
 async def test_turn_behind_other_processes_is_waited_for_in_a_thread(
-    ours: Turns, monkeypatch: pytest.MonkeyPatch
+    ours: WriteLock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop goes on, and a cancel gives back what the thread has got meanwhile."""
     let = threading.Event()

@@ -23,7 +23,7 @@ from jobrunner import (
     TaskRouter,
 )
 from jobrunner.fastapi import Background, DurableBackgroundTasks, job_background
-from tests.engine import Gate, Heard, committer_of, soon
+from tests.engine import FairLock, Heard, committer_of, soon
 
 tasks = TaskRouter()
 done: list[str] = []
@@ -47,14 +47,14 @@ async def notes_of(jobs: JobRunner) -> list[Job[Any]]:
     return (await jobs.list(task=note)).items[::-1]
 
 
-class Orders:
+class RunOverrides:
     """A service as routes and tasks share it."""
 
     def __init__(self, background: Background) -> None:
         self.background = background
 
 
-Service = Annotated[Orders, Depends(Orders)]
+Service = Annotated[RunOverrides, Depends(RunOverrides)]
 
 
 async def test_task_added_in_the_clean_up_of_a_failed_attempt_is_refused(jobs: JobRunner) -> None:
@@ -164,7 +164,7 @@ async def test_attempt_that_does_not_succeed_stores_nothing(jobs: JobRunner, how
 
 @pytest.mark.parametrize("how", ["cancel", "timeout"])
 async def test_attempt_that_is_stopped_stores_nothing(jobs: JobRunner, how: str) -> None:
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task(max_attempts=1, timeout=0.2 if how == "timeout" else None)
     async def order(background: Background = Injected) -> None:
@@ -235,7 +235,7 @@ async def test_task_added_by_a_clean_up_is_refused_and_changes_nothing(jobs: Job
 
 
 async def test_two_attempts_at_once_have_one_each(jobs: JobRunner) -> None:
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task
     async def order(what: str, background: Background = Injected) -> None:

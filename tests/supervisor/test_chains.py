@@ -20,7 +20,7 @@ from jobrunner import (
 )
 from jobrunner.worker import worker as worker_module
 from tests.children import echo, tasks
-from tests.engine import Gate, next_round, soon, worker_of
+from tests.engine import FairLock, next_round, soon, worker_of
 from tests.processes import child
 
 
@@ -90,7 +90,7 @@ async def test_chain_tells_its_place_in_each_job(tmp_db: Path) -> None:
 @pytest.mark.usefixtures("no_poll")
 async def test_chain_goes_on_after_a_dead_letter_whose_replay_touches_nobody(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
     ran: list[str] = []
     broken = True
 
@@ -119,7 +119,7 @@ async def test_chain_goes_on_after_a_dead_letter_whose_replay_touches_nobody(tmp
 
 async def test_cancel_of_a_blocked_job_cancels_those_behind_it(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task
     async def step(name: str) -> str:
@@ -142,7 +142,7 @@ async def test_cancel_of_a_blocked_job_cancels_those_behind_it(tmp_db: Path) -> 
 
 async def test_cancel_of_the_running_job_cancels_the_rest(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task
     async def step(name: str) -> None:

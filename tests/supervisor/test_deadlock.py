@@ -27,7 +27,7 @@ from jobrunner.worker.attempt import Attempt
 from jobrunner.worker.deadlock import Deadlocks
 from tests.children import echo, tasks
 from tests.engine import (
-    Gate,
+    FairLock,
     Heard,
     claimed,
     history,
@@ -155,7 +155,7 @@ async def test_wait_for_itself_is_refused(tmp_db: Path) -> None:
 async def test_wait_for_what_comes_behind_in_the_chain_is_refused(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
     last: list[Job[None]] = []
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task(max_attempts=1)
     async def first() -> None:
@@ -178,7 +178,7 @@ async def test_wait_for_a_chain_behind_another_that_waits_back_is_refused(tmp_db
     jobs = JobRunner(tmp_db)
     heard = Heard(jobs)
     others: dict[str, Job[None]] = {}
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task(max_attempts=1)
     async def one() -> None:
@@ -207,7 +207,7 @@ async def test_wait_for_a_chain_behind_another_that_waits_back_is_refused(tmp_db
 async def test_queues_that_wait_for_each_other_lose_one_attempt(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db, queues={"left": 1, "right": 1})
     heard = Heard(jobs)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task(queue="left")
     async def in_left() -> None: ...
@@ -292,7 +292,7 @@ async def test_wait_while_a_slot_is_free_or_works_is_no_deadlock(
     tmp_db: Path, queues: dict[str, int]
 ) -> None:
     jobs = JobRunner(tmp_db, queues=queues)
-    gate = Gate()
+    gate = FairLock()
     queue = list(queues)[-1]
 
     @jobs.task(queue=queue)
@@ -347,7 +347,7 @@ async def test_wait_for_a_job_that_is_not_due_is_no_deadlock_while_a_slot_is_fre
 
 async def test_wait_that_is_over_is_no_longer_counted(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 1, "other": 1})
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task(queue="other")
     async def inner() -> None: ...
@@ -375,7 +375,7 @@ async def test_wait_that_an_attempt_left_behind_while_it_cleans_up_is_not_counte
     tmp_db: Path,
 ) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 2})
-    gate = Gate()
+    gate = FairLock()
     left: list[asyncio.Task[None]] = []
 
     async def slow() -> AsyncIterator[None]:

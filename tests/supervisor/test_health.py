@@ -11,7 +11,7 @@ from freezegun.api import FrozenDateTimeFactory
 
 import jobrunner
 from jobrunner import JobRunner
-from tests.engine import Gate, worker_of
+from tests.engine import FairLock, worker_of
 from tests.processes import child
 
 
@@ -33,7 +33,7 @@ async def test_health_of_an_idle_worker_is_ok(tmp_db: Path) -> None:
 
 async def test_health_counts_what_runs_here(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task
     async def work(number: int) -> None:
@@ -143,6 +143,6 @@ async def test_health_of_a_worker_whose_file_was_replaced_is_failed(
         assert (health.status, health.working) == ("failed", False)
         assert "was moved or deleted while open" in health.problems[0]
         assert "this worker has stopped" in caplog.text
-        with pytest.raises(jobrunner.StoreUnusable, match="was moved or deleted"):
+        with pytest.raises(jobrunner.StoreFailed, match="was moved or deleted"):
             await jobs.enqueue(work)
         tmp_db.with_suffix(".moved").rename(tmp_db)

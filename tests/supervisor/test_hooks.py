@@ -14,7 +14,7 @@ from tenacity import wait_fixed, wait_none
 from jobrunner import ConfigurationError, DeadLetter, Job, JobDead, JobRunner
 from jobrunner.worker import events as events_module
 from tests.children import poison, tasks
-from tests.engine import Gate, Heard, soon, worker_of
+from tests.engine import FairLock, Heard, soon, worker_of
 from tests.processes import child
 
 
@@ -161,7 +161,7 @@ async def test_hooks_that_are_too_slow_lose_events_and_say_so(
 ) -> None:
     monkeypatch.setattr(events_module, "MOST_WAITING", 5)
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.on_succeeded
     async def slow(job: Job[Any]) -> None:
@@ -241,7 +241,7 @@ async def test_on_dead_is_told_of_jobs_of_an_unknown_task(
 
 async def test_result_is_told_though_a_hook_hangs(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.on_dead
     async def hang(_: DeadLetter) -> None:

@@ -11,12 +11,12 @@ from sqlalchemy import text
 
 from jobrunner import (
     Injected,
-    InsideTransaction,
     JobContext,
     JobQueue,
+    WouldDeadlock,
 )
 from jobrunner.core.logs import WHOLE
-from tests.engine import Gate, on_writer, soon, supervisor_of
+from tests.engine import FairLock, on_writer, soon, supervisor_of
 from tests.scripts import run
 from tests.supervisor.site import Site, ended, until_idle
 
@@ -199,7 +199,7 @@ asyncio.run(main())
 async def test_B16_injected_session_of_an_attempt_whose_lease_was_taken_writes_nothing(
     site: Site,
 ) -> None:
-    gate = Gate()
+    gate = FairLock()
     session_dep = Annotated[Any, Depends(site.get_session)]
 
     @site.tasks.task
@@ -260,7 +260,7 @@ async def test_write_of_its_own_beside_the_injected_session_is_refused_at_once(
     @site.tasks.task
     async def work(session: session_dep = Injected) -> str:
         await site.add(session, "a")
-        with pytest.raises(InsideTransaction) as refused:
+        with pytest.raises(WouldDeadlock) as refused:
             await child.enqueue()
         await child.options(session=session).enqueue()
         return str(refused.value)

@@ -11,7 +11,7 @@ from tenacity import wait_fixed
 
 from jobrunner import Injected, Job, JobCancelled, JobContext, JobDead, JobRunner
 from jobrunner.worker import supervisor, worker
-from tests.engine import Gate, Heard, ThreadGate, history, soon, supervisor_of, worker_of
+from tests.engine import FairLock, Heard, ThreadGate, history, soon, supervisor_of, worker_of
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def test_cancel_while_a_dependency_is_made_ends_it_there(
     tmp_db: Path, said: list[str]
 ) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     async def slow(_: Annotated[None, Depends(Opened(said))]) -> AsyncIterator[None]:
         await gate.enter()
@@ -197,7 +197,7 @@ async def test_def_task_that_sees_its_cancel_and_returns_is_no_success_for_its_d
 
 async def test_cancel_in_the_clean_up_comes_too_late(tmp_db: Path, said: list[str]) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     async def slow() -> AsyncIterator[None]:
         yield
@@ -222,7 +222,7 @@ async def test_cancel_of_itself_with_no_await_behind_it_spares_the_clean_up(
 ) -> None:
     jobs = JobRunner(tmp_db)
 
-    async def careful() -> AsyncIterator[None]:
+    async def row_by_row() -> AsyncIterator[None]:
         yield
         await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop, at which a cancel would come
         said.append("closing")
@@ -233,7 +233,7 @@ async def test_cancel_of_itself_with_no_await_behind_it_spares_the_clean_up(
             said.append("timed out")
 
     @jobs.task
-    async def work(job: JobContext, _: Annotated[None, Depends(careful)] = Injected) -> str:
+    async def work(job: JobContext, _: Annotated[None, Depends(row_by_row)] = Injected) -> str:
         # As `await jobs.cancel(job.id)` does in its last step.
         for attempt in supervisor_of(jobs).attempts.values():
             attempt.stop("cancel")
@@ -254,7 +254,7 @@ async def test_clean_up_that_swallows_its_cancel_is_left_behind(
     monkeypatch.setattr(supervisor, "CLEAN_UP_S", 0.01)
     monkeypatch.setattr(supervisor, "OBEY_S", 0.01)
     jobs = JobRunner(tmp_db, queues={"default": 1})
-    gate, ended = Gate(), asyncio.Event()
+    gate, ended = FairLock(), asyncio.Event()
 
     async def deaf() -> AsyncIterator[None]:
         yield
@@ -331,7 +331,7 @@ async def test_shutdown_waits_for_a_clean_up_within_the_grace(
     tmp_db: Path, said: list[str]
 ) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     async def slow() -> AsyncIterator[None]:
         yield
@@ -355,7 +355,7 @@ async def test_shutdown_that_ends_an_attempt_has_it_cleaned_up(
     tmp_db: Path, said: list[str]
 ) -> None:
     jobs = JobRunner(tmp_db, grace=0.02)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task
     async def work(_: Annotated[None, Depends(Opened(said))] = Injected) -> None:
@@ -373,7 +373,7 @@ async def test_shutdown_cancels_a_clean_up_that_outlasts_the_grace(
     tmp_db: Path, said: list[str], caplog: pytest.LogCaptureFixture, is_async: bool
 ) -> None:
     jobs = JobRunner(tmp_db, grace=0.02)
-    gate = Gate()
+    gate = FairLock()
 
     async def slow(_: Annotated[None, Depends(Opened(said))]) -> AsyncIterator[None]:
         yield
@@ -459,7 +459,7 @@ async def test_cancel_that_a_dependency_swallows_still_ends_the_attempt(
     tmp_db: Path, said: list[str]
 ) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     async def deaf() -> None:
         try:
@@ -484,7 +484,7 @@ async def test_clean_up_of_a_cancelled_attempt_has_a_time_of_its_own(
     tmp_db: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = JobRunner(tmp_db)
-    gates = [Gate(), Gate()]
+    gates = [FairLock(), FairLock()]
 
     async def slow() -> AsyncIterator[None]:
         try:
@@ -517,7 +517,7 @@ class HangsAfterItsThread:
 
     def __init__(self, jobs: JobRunner) -> None:
         self.heard = Heard(jobs)
-        self.thread, self.clean_up = ThreadGate(), Gate()
+        self.thread, self.clean_up = ThreadGate(), FairLock()
         self.cancelled = 0
 
         async def deaf() -> AsyncIterator[None]:

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from jobrunner import (
-    InsideTransaction,
     JobContext,
+    WouldDeadlock,
 )
-from tests.engine import Gate, soon
+from tests.engine import FairLock, soon
 from tests.supervisor.site import Site, ended
 
 
@@ -79,7 +79,7 @@ async def test_what_would_wait_for_the_transaction_is_refused_inside(site: Site)
             }.items():
                 try:
                     await wait()
-                except InsideTransaction:
+                except WouldDeadlock:
                     refused.append(what)
 
     async with site.open() as jobs:
@@ -90,7 +90,7 @@ async def test_what_would_wait_for_the_transaction_is_refused_inside(site: Site)
 
 
 async def test_task_started_inside_is_outside_once_the_block_has_ended(site: Site) -> None:
-    gate = Gate()
+    gate = FairLock()
     later: list[asyncio.Task[bool]] = []
 
     @site.tasks.task

@@ -18,7 +18,7 @@ from jobrunner import (
     UnknownQueue,
 )
 from jobrunner.core.clock import utcnow
-from tests.engine import Gate, Heard, history, next_round, soon, stored
+from tests.engine import FairLock, Heard, history, next_round, soon, stored
 
 NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001 - what is to be refused
 
@@ -70,7 +70,7 @@ async def test_key_is_free_again_after_the_end(
 ) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 1})
     heard = Heard(jobs)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task(max_attempts=1)
     async def work() -> None:
@@ -223,7 +223,7 @@ async def test_expires_does_not_concern_a_job_that_has_begun(
     tmp_db: Path, frozen: FrozenDateTimeFactory
 ) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task(expires=60)
     async def work() -> str:
@@ -241,7 +241,7 @@ async def test_expires_does_not_concern_a_job_that_has_begun(
 
 async def test_timeout_of_the_job_replaces_the_task_s(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task(max_attempts=1)
     async def work() -> str:

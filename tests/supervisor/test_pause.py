@@ -6,7 +6,7 @@ import pytest
 
 from jobrunner import JobRunner, UnknownQueue
 from tests.children import echo, tasks
-from tests.engine import Gate, next_round
+from tests.engine import FairLock, next_round
 from tests.processes import child
 
 
@@ -37,7 +37,7 @@ async def test_pause_lets_nothing_start_until_resume(tmp_db: Path) -> None:
 
 async def test_pause_lets_running_attempts_end(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task
     async def work() -> str:

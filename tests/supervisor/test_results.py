@@ -24,7 +24,7 @@ from jobrunner import (
 )
 from jobrunner.tasks.codec import MAX_RESULT_BYTES
 from tests.children import echo, tasks
-from tests.engine import Gate, next_round, store_of, worker_of
+from tests.engine import FairLock, next_round, store_of, worker_of
 from tests.processes import child
 
 
@@ -93,7 +93,7 @@ async def test_result_of_a_finished_job_is_given_at_once_also_after_a_restart(
 
 async def test_result_that_does_not_come_in_time_is_told_and_the_job_goes_on(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task
     async def work() -> str:
@@ -143,7 +143,7 @@ async def test_result_of_an_expired_job_says_so(
     tmp_db: Path, frozen: FrozenDateTimeFactory
 ) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 1})
-    gate = Gate()
+    gate = FairLock()
     ran: list[int] = []
 
     @jobs.task
@@ -210,7 +210,7 @@ async def test_result_of_a_job_that_runs_in_another_process_comes(tmp_db: Path) 
 
 async def test_result_awaited_by_many_comes_to_all(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task
     async def work() -> str:

@@ -27,10 +27,10 @@ from jobrunner.core.clock import now_us
 from jobrunner.core.model import ScheduleChange
 from jobrunner.worker import scheduler as ticker_module
 from jobrunner.worker import worker as worker_module
-from jobrunner.worker.scheduler import Ticker
+from jobrunner.worker.scheduler import Scheduler
 from tests.children import tasks
 from tests.clocks import MOMENT, freeze
-from tests.engine import Gate, committer_of, next_round, soon, store_of, stored, worker_of
+from tests.engine import FairLock, committer_of, next_round, soon, store_of, stored, worker_of
 from tests.processes import child
 
 MINUTE = timedelta(minutes=1)
@@ -38,7 +38,7 @@ HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 
-def ticker_of(jobs: JobRunner) -> Ticker:
+def ticker_of(jobs: JobRunner) -> Scheduler:
     return worker_of(jobs)._ticker
 
 
@@ -204,7 +204,7 @@ async def test_G3_three_days_down_with_a_minute_cron_makes_one_job(tmp_db: Path)
 
 
 async def test_G4_overlap_skip_waits_for_the_slow_one(tmp_db: Path) -> None:
-    gate = Gate()
+    gate = FairLock()
 
     def declare(jobs: JobRunner, seen: Seen) -> None:
         @jobs.every(60, overlap="skip")

@@ -20,7 +20,7 @@ from jobrunner import DeadLetter, Job, JobRunner, NotAwaited
 from jobrunner.core.logs import WHOLE
 from jobrunner.tasks.task import AsyncTask, CtxAsyncTask, Task
 from jobrunner.worker.unawaited import _WRITTEN, watched
-from tests.engine import Gate, Heard, history, next_round, soon
+from tests.engine import FairLock, Heard, history, next_round, soon
 
 seen: list[str] = []
 
@@ -139,7 +139,7 @@ async def test_returned_work_that_nobody_did_is_a_failure(
 
 
 async def test_returned_task_of_the_loop_is_a_failure_and_is_left_to_its_end(tmp_db: Path) -> None:
-    gate = Gate()
+    gate = FairLock()
     started: list[asyncio.Task[None]] = []
 
     async def begin() -> Any:
@@ -392,7 +392,7 @@ async def test_verb_dropped_by_what_outlives_its_attempt_is_an_error_in_the_log(
     tmp_db: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
     left: list[asyncio.Task[None]] = []
 
     @jobs.task

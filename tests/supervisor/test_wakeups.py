@@ -12,7 +12,7 @@ from jobrunner.core.clock import now_us
 from jobrunner.worker import supervisor as supervisor_module
 from jobrunner.worker import worker as worker_module
 from tests.children import echo, tasks
-from tests.engine import Gate, next_round, soon, stored, supervisor_of, worker_of
+from tests.engine import FairLock, next_round, soon, stored, supervisor_of, worker_of
 from tests.processes import child
 
 
@@ -39,7 +39,7 @@ async def test_enqueues_starts_the_job_at_once(tmp_db: Path) -> None:
 @pytest.mark.usefixtures("no_poll")
 async def test_enqueues_is_claimed_in_its_own_round(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
-    gate = Gate()
+    gate = FairLock()
 
     @jobs.task
     async def work() -> None:

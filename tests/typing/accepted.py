@@ -237,7 +237,7 @@ async def get_session() -> AsyncIterator[AsyncSession]:
         yield session
 
 
-Joined = Annotated[JobQueue, Depends(job_queue(get_session))]
+SessionWriter = Annotated[JobQueue, Depends(job_queue(get_session))]
 JoinedSync = Annotated[SyncQueue, Depends(sync_job_queue(Depends(get_session, scope="function")))]
 
 
@@ -257,7 +257,7 @@ def sessions(one: AsyncEngine, two: Engine) -> tuple[object, object]:
     return route, def_route
 
 
-async def join(queue: Joined, session: AsyncSession, conn: sqlite3.Connection) -> None:
+async def join(queue: SessionWriter, session: AsyncSession, conn: sqlite3.Connection) -> None:
     assert_type(await queue.enqueue(send, "a"), Job[int])
     assert_type(await send.options(session=session).enqueue("a"), Job[int])
     assert_type(await queue.enqueue(send.options(session=conn, delay=5), "a"), Job[int])

@@ -29,7 +29,7 @@ from jobrunner.queue.schedules import Schedules
 from jobrunner.store.committer import ROWS_PER_CALL
 from jobrunner.tasks.retry import _EXAMPLES
 from jobrunner.tasks.router import TaskRouter
-from jobrunner.tasks.schedule_options import Words
+from jobrunner.tasks.schedule_options import ScheduleOptions
 from jobrunner.tasks.task import Task
 from tests.unit.test_task import context
 
@@ -211,7 +211,7 @@ def test_options_that_answers_to_foreign_words_name_exist() -> None:
     ours = _names_of(
         JobRunner, TaskRouter, TaskRouter.task, TaskRouter.cron, TaskRouter.every, Task.options, Schedules.upsert,
         Job.result, tenacity.wait_exponential_jitter, fastapi.FastAPI,
-    ) | get_type_hints(Words).keys() | {"days", "weeks"}  # fmt: skip
+    ) | get_type_hints(ScheduleOptions).keys() | {"days", "weeks"}  # fmt: skip
     named = {name for text in _tables() for name in re.findall(r"\b(\w+)=", text)}
     named |= {text.partition("=")[0] for text in hints._JOB_OPTIONS}
     assert {"max_attempts", "run_at", "misfire", "queues", "every"} <= named

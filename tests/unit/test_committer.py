@@ -12,10 +12,10 @@ from jobrunner.core.errors import (
     StoreBusy,
     StoreCorrupt,
     StoreError,
+    StoreFailed,
     StoreFull,
     StoreOutcomeUnknown,
     StoreUnavailable,
-    StoreUnusable,
 )
 from jobrunner.core.model import Claim, Claimed, Enqueue, Enqueued, Filter
 from jobrunner.store.committer import BYTES_PER_ROUND, ROWS_PER_CALL, ROWS_PER_ROUND, Committer
@@ -373,11 +373,11 @@ async def test_a_fatal_error_refuses_everything_from_then_on(
     with pytest.raises(StoreBusy):
         await first
     for task in waiting:
-        with pytest.raises(StoreUnusable):
+        with pytest.raises(StoreFailed):
             await task
     assert len(fatal) == 1
-    assert isinstance(fatal[0], StoreUnusable)
-    with pytest.raises(StoreUnusable):
+    assert isinstance(fatal[0], StoreFailed)
+    with pytest.raises(StoreFailed):
         await committer.enqueue([new()])
     await committer.flushed()
     assert len(store.rounds) == 2
@@ -472,7 +472,7 @@ async def test_a_worker_that_breaks_stops_the_committer_and_leaves_nobody_waitin
     await committer.enqueue([new()])
     await committer.flushed()
     assert len(fatal) == 1
-    with pytest.raises(StoreUnusable, match="ZeroDivisionError"):
+    with pytest.raises(StoreFailed, match="ZeroDivisionError"):
         await committer.enqueue([new()])
 
 

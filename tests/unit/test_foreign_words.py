@@ -9,7 +9,7 @@ from jobrunner import Job, JobContext, JobRunner, Retry, Snooze
 from jobrunner.core import hints
 from jobrunner.core.clock import EPOCH
 from jobrunner.tasks.router import TaskRouter
-from jobrunner.tasks.schedule_options import Words
+from jobrunner.tasks.schedule_options import ScheduleOptions
 
 router = TaskRouter()
 
@@ -268,4 +268,4 @@ def test_no_foreign_word_is_one_of_ours() -> None:
     assert not hints._JOB_ATTRIBUTES.keys() & set(dir(Job))
     assert not hints._CONTEXT_ATTRIBUTES.keys() & set(dir(JobContext))
     assert not hints._RUNNER_OPTIONS.keys() & set(hints.RUNNER_OPTIONS)
-    assert not hints._SCHEDULE_WORDS.keys() & Words.__annotations__.keys()
+    assert not hints._SCHEDULE_WORDS.keys() & ScheduleOptions.__annotations__.keys()

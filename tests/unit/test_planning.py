@@ -7,7 +7,7 @@ from jobrunner.core.model import Definition, Misfire, ScheduleRow, Timing
 from jobrunner.tasks.call import Options
 from jobrunner.tasks.ticks import (
     MOST_COUNTED,
-    Plan,
+    TickPlan,
     dump_options,
     fire_of,
     first_tick,
@@ -45,7 +45,7 @@ def run(row: ScheduleRow, now: int) -> tuple[list[int], dict[str, int], int | No
     skipped: dict[str, int] = {}
     steps = 0
     while row.next is not None and row.next <= now:
-        done: Plan = plan(row, now)
+        done: TickPlan = plan(row, now)
         assert done.jobs or done.skipped
         jobs += done.jobs
         for tick in done.skipped:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from jobrunner.cli.filters import REASONS, listed, page, which
-from jobrunner.cli.location import Place, as_json, at_place
+from jobrunner.cli.location import Location, as_json, with_location
 
 if TYPE_CHECKING:
-    from jobrunner.cli.session import Desk
+    from jobrunner.cli.session import StoreSession
 
 
 @click.group()
@@ -20,22 +20,22 @@ def dead() -> None:
 
 
 @dead.command("list")
-@at_place
+@with_location
 @which(verb="died")
 @click.option("--reason", type=click.Choice(REASONS), help="Only those that died of this.")
 @page
 @as_json
-def list_letters(place: Place, *, as_json: bool, **where: Any) -> None:
+def list_letters(location: Location, *, as_json: bool, **where: Any) -> None:
     """List dead letters, last died first."""
-    from jobrunner.cli.session import at_desk
+    from jobrunner.cli.session import run_in_session
 
-    at_desk(place, lambda desk: _list(desk, where, as_json=as_json))
+    run_in_session(location, lambda session: _list(session, where, as_json=as_json))
 
 
-async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
+async def _list(session: "StoreSession", where: dict[str, Any], *, as_json: bool) -> None:
     from jobrunner.cli.output import letter_fields, say, say_json, say_table
 
-    found, after = await listed(desk.queue.dead_letters.page, **where)
+    found, after = await listed(session.queue.dead_letters.page, **where)
     if as_json:
         items = [letter_fields(letter) for letter in found]
         say_json({"items": items, "next_cursor": after, "complete": True})
@@ -66,21 +66,21 @@ def _in_a_line(kind: str | None, error: str | None) -> str:
 
 @dead.command("show")
 @click.argument("id")
-@at_place
+@with_location
 @as_json
-def show(place: Place, *, id: str, as_json: bool) -> None:
+def show(location: Location, *, id: str, as_json: bool) -> None:
     """Show a dead letter whole: its arguments, its attempts, the traceback."""
-    from jobrunner.cli.session import at_desk
+    from jobrunner.cli.session import run_in_session
 
-    at_desk(place, lambda desk: _show(desk, id, as_json=as_json))
+    run_in_session(location, lambda session: _show(session, id, as_json=as_json))
 
 
-async def _show(desk: "Desk", id: str, *, as_json: bool) -> None:
+async def _show(session: "StoreSession", id: str, *, as_json: bool) -> None:
     import dataclasses
 
     from jobrunner.cli.output import attempt_fields, say, say_fields, say_json
 
-    letter = await desk.queue.dead_letters.get(id)
+    letter = await session.queue.dead_letters.get(id)
     fields = {field.name: getattr(letter, field.name) for field in dataclasses.fields(letter)}
     history = attempt_fields(letter.history)
     if as_json:
@@ -110,7 +110,7 @@ def _many(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @dead.command("replay")
 @click.argument("id", required=False)
-@at_place
+@with_location
 @_many
 @click.option(
     "--args",
@@ -120,7 +120,7 @@ def _many(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @as_json
 def replay(
-    place: Place,
+    location: Location,
     *,
     id: str | None,
     every: bool,
@@ -131,7 +131,7 @@ def replay(
     **where: Any,
 ) -> None:
     """Put a dead letter back (by ID), or all that a filter means."""
-    from jobrunner.cli.session import at_desk
+    from jobrunner.cli.session import run_in_session
 
     _check(id, where, every=every)
     if edited is not None and id is None:
@@ -139,14 +139,15 @@ def replay(
     changes = None if edited is None else _object(edited)
     if id is not None:
         only = id
-        at_desk(
-            place, lambda desk: _replay_one(desk, only, changes, dry_run=dry_run, as_json=as_json)
+        run_in_session(
+            location,
+            lambda session: _replay_one(session, only, changes, dry_run=dry_run, as_json=as_json),
         )
     else:
-        at_desk(
-            place,
-            lambda desk: _do_many(
-                desk,
+        run_in_session(
+            location,
+            lambda session: _do_many(
+                session,
                 where,
                 verb="replay",
                 dry_run=dry_run,
@@ -158,11 +159,11 @@ def replay(
 
 @dead.command("delete")
 @click.argument("id", required=False)
-@at_place
+@with_location
 @_many
 @as_json
 def delete(
-    place: Place,
+    location: Location,
     *,
     id: str | None,
     every: bool,
@@ -172,17 +173,19 @@ def delete(
     **where: Any,
 ) -> None:
     """Delete a dead letter (by ID) and its history, or all that a filter means."""
-    from jobrunner.cli.session import at_desk
+    from jobrunner.cli.session import run_in_session
 
     _check(id, where, every=every)
     if id is not None:
         only = id
-        at_desk(place, lambda desk: _delete_one(desk, only, dry_run=dry_run, as_json=as_json))
+        run_in_session(
+            location, lambda session: _delete_one(session, only, dry_run=dry_run, as_json=as_json)
+        )
     else:
-        at_desk(
-            place,
-            lambda desk: _do_many(
-                desk,
+        run_in_session(
+            location,
+            lambda session: _do_many(
+                session,
                 where,
                 verb="delete",
                 dry_run=dry_run,
@@ -213,44 +216,49 @@ def _object(text: str) -> dict[str, Any]:
 
 
 async def _replay_one(
-    desk: "Desk", id: str, changes: dict[str, Any] | None, *, dry_run: bool, as_json: bool
+    session: "StoreSession",
+    id: str,
+    changes: dict[str, Any] | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     from jobrunner.cli.output import say, say_json
     from jobrunner.core.errors import ConfigurationError
 
-    letter = await desk.queue.dead_letters.get(id)
+    letter = await session.queue.dead_letters.get(id)
     if dry_run:
         _say_count(1, "replay", as_json=as_json)
         return
-    if changes is not None and desk.tasks is None:
+    if changes is not None and session.tasks is None:
         raise ConfigurationError(
             "--args are checked against the task, so name its application: --app"
         )
-    stored_id = (await desk.queue.dead_letters.replay(id, args=changes)).id
-    if desk.tasks is None:
-        await _warn_if_unknown(desk, letter.task)
+    stored_id = (await session.queue.dead_letters.replay(id, args=changes)).id
+    if session.tasks is None:
+        await _warn_if_unknown(session, letter.task)
     if as_json:
         say_json({"id": stored_id, "replayed": 1})
     else:
         say(f"replayed as {stored_id}")
 
 
-async def _warn_if_unknown(desk: "Desk", task: str) -> None:
+async def _warn_if_unknown(session: "StoreSession", task: str) -> None:
     from jobrunner.cli.output import say
 
-    workers = await desk.store.workers()
+    workers = await session.store.workers()
     if workers and not any(task in worker.tasks for worker in workers):
         say(f"but no worker that runs now knows the task {task}", err=True)
 
 
-async def _delete_one(desk: "Desk", id: str, *, dry_run: bool, as_json: bool) -> None:
+async def _delete_one(session: "StoreSession", id: str, *, dry_run: bool, as_json: bool) -> None:
     from jobrunner.cli.output import say_json
 
-    await desk.queue.dead_letters.get(id)
+    await session.queue.dead_letters.get(id)
     if dry_run:
         _say_count(1, "delete", as_json=as_json)
         return
-    await desk.queue.dead_letters.delete(id)
+    await session.queue.dead_letters.delete(id)
     if as_json:
         say_json({"id": id, "deleted": 1})
     else:
@@ -258,7 +266,7 @@ async def _delete_one(desk: "Desk", id: str, *, dry_run: bool, as_json: bool) ->
 
 
 async def _do_many(
-    desk: "Desk",
+    session: "StoreSession",
     where: dict[str, Any],
     *,
     verb: Literal["replay", "delete"],
@@ -269,7 +277,7 @@ async def _do_many(
     from jobrunner.cli.output import ask, is_terminal, say, say_json
     from jobrunner.cli.progress import Progress
 
-    letters = desk.queue.dead_letters
+    letters = session.queue.dead_letters
     count = await letters.count(**where)
     if dry_run:
         _say_count(count, verb, as_json=as_json)

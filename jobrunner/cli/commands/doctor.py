@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import click
 
 from jobrunner.cli import exit_codes
-from jobrunner.cli.location import Place, as_json, at_place
+from jobrunner.cli.location import Location, as_json, with_location
 
 if TYPE_CHECKING:
     from jobrunner.store.findings import Finding
 
 
 @click.command()
-@at_place
+@with_location
 @click.option("--deep", is_flag=True, help="Also read every page of the file.")
 @as_json
-def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
+def doctor(location: Location, *, deep: bool, as_json: bool) -> None:
     """Look for what is wrong with a store, in use or stopped; nothing is changed.
 
     With an application, also at its SQLAlchemy engines: one that opens the file with other settings can damage it.
@@ -33,11 +33,11 @@ def doctor(place: Place, *, deep: bool, as_json: bool) -> None:
     for number in SIGNALS:
         # The system's way: Python hears nothing while SQLite reads, and there is nothing to put in order.
         signal.signal(number, signal.SIG_DFL)
-    store = place.store
+    store = location.store
     runner, found = None, [_time_zones()]
-    if place.target is not None:
+    if location.target is not None:
         try:
-            runner = load_runner(place.target)
+            runner = load_runner(location.target)
         except JobRunnerError as error:
             if store is None:
                 raise
@@ -79,7 +79,7 @@ def _time_zones() -> "Finding":
             "none are to be had",
             "install tzdata: the package or the system's",
         )
-    system = any(Path(place, "Australia/Lord_Howe").exists() for place in TZPATH)
+    system = any(Path(location, "Australia/Lord_Howe").exists() for location in TZPATH)
     where = "the system's" if system else "those of the package tzdata"
     also = ", and the package tzdata" if system and find_spec("tzdata") else ""
     return Finding("ok", "time zones", f"{where}{also}")

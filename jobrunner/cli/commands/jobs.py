@@ -6,10 +6,10 @@ import click
 
 from jobrunner.cli import exit_codes
 from jobrunner.cli.filters import STATES, listed, page, which
-from jobrunner.cli.location import Place, as_json, at_place
+from jobrunner.cli.location import Location, as_json, with_location
 
 if TYPE_CHECKING:
-    from jobrunner.cli.session import Desk
+    from jobrunner.cli.session import StoreSession
 
 
 @click.group()
@@ -18,23 +18,23 @@ def jobs() -> None:
 
 
 @jobs.command("list")
-@at_place
+@with_location
 @which(verb="created")
 @click.option("--state", type=click.Choice(STATES), help="Only in this state.")
 @click.option("--key", help="Only with this key.")
 @page
 @as_json
-def list_jobs(place: Place, *, as_json: bool, **where: Any) -> None:
+def list_jobs(location: Location, *, as_json: bool, **where: Any) -> None:
     """List jobs, newest first; dead ones are under `dead list`."""
-    from jobrunner.cli.session import at_desk
+    from jobrunner.cli.session import run_in_session
 
-    at_desk(place, lambda desk: _list(desk, where, as_json=as_json))
+    run_in_session(location, lambda session: _list(session, where, as_json=as_json))
 
 
-async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
+async def _list(session: "StoreSession", where: dict[str, Any], *, as_json: bool) -> None:
     from jobrunner.cli.output import job_fields, say, say_json, say_table
 
-    found, after = await listed(desk.queue.list, **where)
+    found, after = await listed(session.queue.list, **where)
     if as_json:
         items = [job_fields(job) for job in found]
         say_json({"items": items, "next_cursor": after, "complete": True})
@@ -53,17 +53,17 @@ async def _list(desk: "Desk", where: dict[str, Any], *, as_json: bool) -> None:
 
 @jobs.command("show")
 @click.argument("id")
-@at_place
+@with_location
 @click.option("--args", "payload", is_flag=True, help="Also its arguments and its result.")
 @as_json
-def show(place: Place, *, id: str, payload: bool, as_json: bool) -> None:
+def show(location: Location, *, id: str, payload: bool, as_json: bool) -> None:
     """Show a job and its attempts."""
-    from jobrunner.cli.session import at_desk
+    from jobrunner.cli.session import run_in_session
 
-    at_desk(place, lambda desk: _show(desk, id, payload=payload, as_json=as_json))
+    run_in_session(location, lambda session: _show(session, id, payload=payload, as_json=as_json))
 
 
-async def _show(desk: "Desk", id: str, *, payload: bool, as_json: bool) -> None:
+async def _show(session: "StoreSession", id: str, *, payload: bool, as_json: bool) -> None:
     from jobrunner.cli.output import (
         attempt_fields,
         job_fields,
@@ -72,10 +72,10 @@ async def _show(desk: "Desk", id: str, *, payload: bool, as_json: bool) -> None:
         say_json,
     )
 
-    job = await desk.queue.get(id)
+    job = await session.queue.get(id)
     fields = job_fields(job)
     if payload:
-        fields |= payload_fields(await desk.queue.payload(id))
+        fields |= payload_fields(await session.queue.payload(id))
     if as_json:
         say_json({**fields, "history": attempt_fields(job.history)})
         return
@@ -95,20 +95,20 @@ async def _show(desk: "Desk", id: str, *, payload: bool, as_json: bool) -> None:
 
 @jobs.command("cancel")
 @click.argument("id")
-@at_place
+@with_location
 @as_json
-def cancel(place: Place, *, id: str, as_json: bool) -> None:
+def cancel(location: Location, *, id: str, as_json: bool) -> None:
     """Cancel a job: a waiting one at once, a running one is asked to stop; what waits behind it is cancelled too."""
-    from jobrunner.cli.session import at_desk
+    from jobrunner.cli.session import run_in_session
 
-    at_desk(place, lambda desk: _cancel(desk, id, as_json=as_json))
+    run_in_session(location, lambda session: _cancel(session, id, as_json=as_json))
 
 
-async def _cancel(desk: "Desk", id: str, *, as_json: bool) -> None:
+async def _cancel(session: "StoreSession", id: str, *, as_json: bool) -> None:
     from jobrunner.cli.output import say, say_json
 
-    cancelled = await desk.queue.cancel(id)
-    state = (await desk.queue.get(id)).state
+    cancelled = await session.queue.cancel(id)
+    state = (await session.queue.get(id)).state
     if as_json:
         say_json({"id": id, "cancelled": cancelled, "state": state})
     elif cancelled:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from jobrunner.cli.location import Place, as_json, at_place
+from jobrunner.cli.location import Location, as_json, with_location
 
 if TYPE_CHECKING:
-    from jobrunner.cli.session import Desk
+    from jobrunner.cli.session import StoreSession
 
 LONG: Final = 256 * 1024 * 1024
 """A file of that size takes a second or more to be written anew, and nobody else may write meanwhile."""
@@ -17,22 +17,22 @@ LONG: Final = 256 * 1024 * 1024
 
 @click.command()
 @click.argument("destination", type=click.Path(path_type=Path))
-@at_place
+@with_location
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @as_json
-def backup(place: Place, *, destination: Path, force: bool, as_json: bool) -> None:
+def backup(location: Location, *, destination: Path, force: bool, as_json: bool) -> None:
     """Write a consistent copy to DESTINATION, a file or a directory, while jobs go on.
 
     The copy is checked, and has its name only once it is whole. In a directory it is named after the store and the
     time.
     """
-    from jobrunner.cli.session import at_desk
+    from jobrunner.cli.session import run_in_session
 
-    def copy(desk: "Desk") -> Awaitable[None]:
-        file = _file(desk.store.path, destination, force=force)
-        return _backup(desk, file, as_json=as_json)
+    def copy(session: "StoreSession") -> Awaitable[None]:
+        file = _file(session.store.path, destination, force=force)
+        return _backup(session, file, as_json=as_json)
 
-    at_desk(place, copy)
+    run_in_session(location, copy)
 
 
 def _file(store: Path, destination: Path, *, force: bool) -> Path:
@@ -54,51 +54,51 @@ def _file(store: Path, destination: Path, *, force: bool) -> Path:
     return destination
 
 
-async def _backup(desk: "Desk", destination: Path, *, as_json: bool) -> None:
+async def _backup(session: "StoreSession", destination: Path, *, as_json: bool) -> None:
     from jobrunner.cli.output import say, say_json
     from jobrunner.cli.progress import Progress
 
     with Progress("pages") as progress:
-        await desk.store.backup(destination, progress.update)
+        await session.store.backup(destination, progress.update)
     size = destination.stat().st_size  # noqa: ASYNC240 - nothing else runs on this loop
     if as_json:
-        say_json({"store": desk.store.path, "backup": destination, "bytes": size})
+        say_json({"store": session.store.path, "backup": destination, "bytes": size})
     else:
         say(f"{destination} ({size:,} bytes)")
 
 
 @click.command()
-@at_place
+@with_location
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json
-def vacuum(place: Place, *, yes: bool, as_json: bool) -> None:
+def vacuum(location: Location, *, yes: bool, as_json: bool) -> None:
     """Write the file anew without its empty pages.
 
     On a file in use everybody else waits with their writes until it is done, and gives up after 5 s; so ask a large one
     to be vacuumed while the service is stopped. It needs as much free room again as the file takes, twice: beside the
     file, and where SQLite keeps temporary ones ($SQLITE_TMPDIR, $TMPDIR, else /var/tmp).
     """
-    from jobrunner.cli.session import at_desk
+    from jobrunner.cli.session import run_in_session
 
-    at_desk(place, lambda desk: _vacuum(desk, yes=yes, as_json=as_json))
+    run_in_session(location, lambda session: _vacuum(session, yes=yes, as_json=as_json))
 
 
-async def _vacuum(desk: "Desk", *, yes: bool, as_json: bool) -> None:
+async def _vacuum(session: "StoreSession", *, yes: bool, as_json: bool) -> None:
     import asyncio
 
     from jobrunner.cli.output import ask, say, say_json
     from jobrunner.cli.progress import Progress
 
-    path = desk.store.path
+    path = session.store.path
     before = path.stat().st_size
-    if before > LONG and not yes and await desk.store.workers():
+    if before > LONG and not yes and await session.store.workers():
         ask(
             f"{before:,} bytes: workers are at it, and their writes wait until this is done. Go on?"
         )
     try:
         with Progress("vacuum") as progress:
             progress.begin()
-            await desk.store.vacuum()
+            await session.store.vacuum()
     except asyncio.CancelledError:
         click.echo(
             "waiting for SQLite, which cannot stop everywhere; Ctrl-C once more ends it at once and harms nothing",

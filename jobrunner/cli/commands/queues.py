@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobrunner.cli.location import Place, as_json, at_place
+from jobrunner.cli.location import Location, as_json, with_location
 
 if TYPE_CHECKING:
-    from jobrunner.cli.session import Desk
+    from jobrunner.cli.session import StoreSession
 
 
 @click.group()
@@ -16,19 +16,19 @@ def queues() -> None:
 
 
 @queues.command("list")
-@at_place
+@with_location
 @as_json
-def list_queues(place: Place, *, as_json: bool) -> None:
+def list_queues(location: Location, *, as_json: bool) -> None:
     """List the queues: what waits, what runs, what is paused."""
-    from jobrunner.cli.session import at_desk
+    from jobrunner.cli.session import run_in_session
 
-    at_desk(place, lambda desk: _list(desk, as_json=as_json))
+    run_in_session(location, lambda session: _list(session, as_json=as_json))
 
 
-async def _list(desk: "Desk", *, as_json: bool) -> None:
+async def _list(session: "StoreSession", *, as_json: bool) -> None:
     from jobrunner.cli.output import say_json, say_queues
 
-    found = await desk.queue.queues()
+    found = await session.queue.queues()
     if as_json:
         say_json({"items": found})
         return
@@ -37,40 +37,40 @@ async def _list(desk: "Desk", *, as_json: bool) -> None:
 
 @queues.command("pause")
 @click.argument("name")
-@at_place
+@with_location
 @as_json
-def pause(place: Place, *, name: str, as_json: bool) -> None:
+def pause(location: Location, *, name: str, as_json: bool) -> None:
     """Start no more jobs of a queue, in any process; running ones go on."""
-    from jobrunner.cli.session import at_desk
+    from jobrunner.cli.session import run_in_session
 
-    at_desk(place, lambda desk: _set(desk, name, paused=True, as_json=as_json))
+    run_in_session(location, lambda session: _set(session, name, paused=True, as_json=as_json))
 
 
 @queues.command("resume")
 @click.argument("name")
-@at_place
+@with_location
 @as_json
-def resume(place: Place, *, name: str, as_json: bool) -> None:
+def resume(location: Location, *, name: str, as_json: bool) -> None:
     """Start the jobs of a paused queue again."""
-    from jobrunner.cli.session import at_desk
+    from jobrunner.cli.session import run_in_session
 
-    at_desk(place, lambda desk: _set(desk, name, paused=False, as_json=as_json))
+    run_in_session(location, lambda session: _set(session, name, paused=False, as_json=as_json))
 
 
-async def _set(desk: "Desk", name: str, *, paused: bool, as_json: bool) -> None:
+async def _set(session: "StoreSession", name: str, *, paused: bool, as_json: bool) -> None:
     from jobrunner.cli.output import say, say_json
     from jobrunner.core.errors import UnknownQueue
 
-    if name not in desk.queues:
-        known = ", ".join(sorted(desk.queues)) or "none"
+    if name not in session.queues:
+        known = ", ".join(sorted(session.queues)) or "none"
         raise UnknownQueue(
             f"nobody serves a queue {name!r}, and it holds no jobs (known: {known}); one that is declared but has not"
             " been used yet is known to its application: give --app"
         )
     if paused:
-        await desk.queue.pause(name)
+        await session.queue.pause(name)
     else:
-        await desk.queue.resume(name)
+        await session.queue.resume(name)
     if as_json:
         say_json({"name": name, "paused": paused})
     else:

@@ -4,28 +4,28 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobrunner.cli.location import Place, as_json, at_place
+from jobrunner.cli.location import Location, as_json, with_location
 
 if TYPE_CHECKING:
-    from jobrunner.cli.session import Desk
+    from jobrunner.cli.session import StoreSession
 
 
 @click.command()
-@at_place
+@with_location
 @as_json
-def status(place: Place, *, as_json: bool) -> None:
+def status(location: Location, *, as_json: bool) -> None:
     """Show queues, workers, dead letters, and what needs a look."""
-    from jobrunner.cli.session import at_desk
+    from jobrunner.cli.session import run_in_session
 
-    at_desk(place, lambda desk: _status(desk, as_json=as_json))
+    run_in_session(location, lambda session: _status(session, as_json=as_json))
 
 
-async def _status(desk: "Desk", *, as_json: bool) -> None:
+async def _status(session: "StoreSession", *, as_json: bool) -> None:
     from jobrunner.cli.output import say, say_json, say_queues, say_table
 
-    queues = await desk.queue.queues()
-    health = await desk.queue.health()
-    dead = await desk.queue.dead_letters.count()
+    queues = await session.queue.queues()
+    health = await session.queue.health()
+    dead = await session.queue.dead_letters.count()
     if as_json:
         workers = [
             {
@@ -41,7 +41,7 @@ async def _status(desk: "Desk", *, as_json: bool) -> None:
         ]
         say_json(
             {
-                "store": desk.store.path,
+                "store": session.store.path,
                 "queues": queues,
                 "workers": workers,
                 "dead_letters": dead,
@@ -49,7 +49,7 @@ async def _status(desk: "Desk", *, as_json: bool) -> None:
             }
         )
         return
-    say(f"store: {desk.store.path}")
+    say(f"store: {session.store.path}")
     say_queues(queues)
     say_table(
         ("pid", "host", "since", "last beat", "queues"),

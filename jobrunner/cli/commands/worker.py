@@ -70,7 +70,7 @@ def _run(target: Target, queues: dict[str, int | None] | None, log_level: str) -
     from jobrunner.cli.target import load
     from jobrunner.core.logs import log_of
     from jobrunner.runner.runner import JobRunner
-    from jobrunner.runner.standalone import Orders, orders, work_until_signal
+    from jobrunner.runner.standalone import RunOverrides, orders, work_until_signal
 
     exit_codes.end_at_signals()
     loaded = load(target)
@@ -79,7 +79,7 @@ def _run(target: Target, queues: dict[str, int | None] | None, log_level: str) -
         opened: Any = loaded.running()
     else:
         opened = _lifespan_of(loaded, target)
-    orders.set(Orders(work=True, queues=queues))
+    orders.set(RunOverrides(work=True, queues=queues))
     logger = log_of("jobrunner")
     logger.info("worker of %s, process %d", target.name, os.getpid())
 

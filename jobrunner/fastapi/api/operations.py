@@ -20,7 +20,7 @@ BODY = (problems.UNREADABLE, problems.TOO_LARGE, problems.NOT_JSON)
 
 
 @dataclass(frozen=True)
-class Side:
+class Operations:
     """The routes behind one lock, and the problems that each of them may meet."""
 
     router: APIRouter

@@ -145,7 +145,7 @@ KINDS: Final[Mapping[type[errors.JobRunnerError], Kind]] = {
     errors.StoreBusy: STORE_BUSY,
     errors.StoreFull: STORE_FULL,
     errors.StoreOutcomeUnknown: OUTCOME_UNKNOWN,
-    errors.StoreUnusable: STORE_UNUSABLE,
+    errors.StoreFailed: STORE_UNUSABLE,
 }
 """An error that is not here is answered as its nearest ancestor."""
 

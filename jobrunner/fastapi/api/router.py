@@ -17,7 +17,7 @@ from jobrunner.core.errors import ConfigurationError, JobNotFound, UnknownQueue,
 from jobrunner.core.job import JobBody
 from jobrunner.fastapi.api import problems
 from jobrunner.fastapi.api.hosts import ONLY_LOCAL
-from jobrunner.fastapi.api.operations import BODY, FILTER, READ, WRITE, Side
+from jobrunner.fastapi.api.operations import BODY, FILTER, READ, WRITE, Operations
 from jobrunner.fastapi.api.problems import Refusal, with_schema
 from jobrunner.fastapi.api.route import ProblemRoute
 from jobrunner.fastapi.api.schedules import add_schedules
@@ -87,8 +87,8 @@ def build_router(
     router = APIRouter(
         tags=["jobs"], route_class=ProblemRoute, generate_unique_id_function=_operation_id
     )
-    reading = Side(router, may_read, READ)
-    acting = Side(router, may_act, (*WRITE, problems.CROSS_ORIGIN))
+    reading = Operations(router, may_read, READ)
+    acting = Operations(router, may_act, (*WRITE, problems.CROSS_ORIGIN))
     provided = Depends(queue)
     _add_list(reading, provided)
     _add_dead_letters(reading, provided)
@@ -98,7 +98,7 @@ def build_router(
     add_schedules(reading, acting, provided)
     _add_health(reading, provided)
     if arguments is not None:
-        _add_arguments(Side(router, _lock("arguments", arguments), READ), provided)
+        _add_arguments(Operations(router, _lock("arguments", arguments), READ), provided)
     _add_job(reading, acting, provided)  # last: its path takes every word
     return router
 
@@ -127,7 +127,7 @@ def _operation_id(route: APIRoute) -> str:
 # -- jobs ---------------------------------------------------------------------------------------------
 
 
-def _add_list(reading: Side, provided: Any) -> None:
+def _add_list(reading: Operations, provided: Any) -> None:
     responses, schema = with_schema(reading.problems(*FILTER, problems.INVALID_CURSOR))
 
     @reading.route(
@@ -156,7 +156,7 @@ def _add_list(reading: Side, provided: Any) -> None:
         return JobPageBody.model_validate(page)
 
 
-def _add_job(reading: Side, acting: Side, provided: Any) -> None:
+def _add_job(reading: Operations, acting: Operations, provided: Any) -> None:
     @reading.route(
         "GET",
         "/{id}",
@@ -182,7 +182,7 @@ def _add_job(reading: Side, acting: Side, provided: Any) -> None:
         return CancelledBody(cancelled=await queue.cancel(str(id)))
 
 
-def _add_arguments(seeing: Side, provided: Any) -> None:
+def _add_arguments(seeing: Operations, provided: Any) -> None:
     @seeing.route(
         "GET",
         "/{id}/arguments",
@@ -199,7 +199,7 @@ def _add_arguments(seeing: Side, provided: Any) -> None:
 # -- dead letters -------------------------------------------------------------------------------------
 
 
-def _add_dead_letters(reading: Side, provided: Any) -> None:
+def _add_dead_letters(reading: Operations, provided: Any) -> None:
     @reading.route(
         "GET",
         "/dead-letters",
@@ -237,7 +237,7 @@ def _add_dead_letters(reading: Side, provided: Any) -> None:
         return DeadLetterBody.model_validate(await queue.dead_letters.get(str(id)))
 
 
-def _add_replays(acting: Side, provided: Any) -> None:
+def _add_replays(acting: Operations, provided: Any) -> None:
     @acting.route(
         "POST",
         "/dead-letters/{id}/replay",
@@ -292,7 +292,7 @@ def _add_replays(acting: Side, provided: Any) -> None:
         return ReplayedBody(matched=max(matched, replayed), replayed=replayed, dry_run=body.dry_run)
 
 
-def _add_delete(acting: Side, provided: Any) -> None:
+def _add_delete(acting: Operations, provided: Any) -> None:
     @acting.route(
         "DELETE",
         "/dead-letters/{id}",
@@ -310,7 +310,7 @@ def _add_delete(acting: Side, provided: Any) -> None:
 # -- queues and health --------------------------------------------------------------------------------
 
 
-def _add_queues(reading: Side, acting: Side, provided: Any) -> None:
+def _add_queues(reading: Operations, acting: Operations, provided: Any) -> None:
     @reading.route("GET", "/queues", summary="List queues", answers="The queues.")
     async def list_queues(queue: JobQueue = provided) -> QueuesBody:
         """List the queues over all workers: what waits, what runs, what is paused."""
@@ -343,7 +343,7 @@ def _add_queues(reading: Side, acting: Side, provided: Any) -> None:
         return PausedBody(name=name, paused=False)
 
 
-def _add_health(reading: Side, provided: Any) -> None:
+def _add_health(reading: Operations, provided: Any) -> None:
     responses = reading.problems()
     unavailable: int = HTTPStatus.SERVICE_UNAVAILABLE
     responses[unavailable] |= {"model": HealthBody}

@@ -8,7 +8,7 @@ from fastapi import Path, Query
 from jobrunner.core.errors import UnknownTask
 from jobrunner.core.job import JobBody
 from jobrunner.fastapi.api import problems
-from jobrunner.fastapi.api.operations import BODY, Side
+from jobrunner.fastapi.api.operations import BODY, Operations
 from jobrunner.fastapi.api.problems import Refusal
 from jobrunner.fastapi.api.schedule_schemas import (
     ScheduleBody,
@@ -32,14 +32,14 @@ ScheduleId = Annotated[
 TickLimit = Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Entries, at most.")]
 
 
-def add_schedules(reading: Side, acting: Side, provided: Any) -> None:
+def add_schedules(reading: Operations, acting: Operations, provided: Any) -> None:
     """Add the routes to both sides of the router."""
     _add_looks(reading, provided)
     _add_changes(acting, provided)
     _add_switches(acting, provided)
 
 
-def _add_looks(reading: Side, provided: Any) -> None:
+def _add_looks(reading: Operations, provided: Any) -> None:
     @reading.route(
         "GET",
         "/schedules",
@@ -87,7 +87,7 @@ def _add_looks(reading: Side, provided: Any) -> None:
         return TicksBody.model_validate({"items": await queue.schedules.ticks(id, limit=limit)})
 
 
-def _add_changes(acting: Side, provided: Any) -> None:
+def _add_changes(acting: Operations, provided: Any) -> None:
     @acting.route(
         "PUT",
         "/schedules/{id}",
@@ -141,7 +141,7 @@ def _add_changes(acting: Side, provided: Any) -> None:
         return JobBody.model_validate(job)
 
 
-def _add_switches(acting: Side, provided: Any) -> None:
+def _add_switches(acting: Operations, provided: Any) -> None:
     @acting.route(
         "POST",
         "/schedules/{id}/pause",

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from jobrunner.store.sqlite.connection import Connection, look
 from jobrunner.store.sqlite.maintenance import backup
-from jobrunner.store.sqlite.sql.walks import EVERYTHING, Place, Step
+from jobrunner.store.sqlite.sql.walks import EVERYTHING, Position, Step
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class Readers:
         """
         loop = asyncio.get_running_loop()
         end_s = loop.time() + PAGE_S
-        place = None if before is None else Place(before)
+        place = None if before is None else Position(before)
         found: list[tuple[Any, ...]] = []
         while True:
             # One more than wanted tells whether there is a page after.
@@ -107,7 +107,7 @@ class Readers:
                 return Found(found, place.before, complete=len(found) == limit)
 
     async def count(
-        self, step: Callable[..., tuple[int, Place | None]], *args: Any, cap: int
+        self, step: Callable[..., tuple[int, Position | None]], *args: Any, cap: int
     ) -> int:
         """Count to the end, or to ``cap``, step by step."""
         number, place = 0, None

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jobrunner.core.errors import InsideTransaction, StoreFull, StoreReplaced, StoreUnavailable
+from jobrunner.core.errors import StoreFull, StoreReplaced, StoreUnavailable, WouldDeadlock
 from jobrunner.core.forked import generation, refuse_forked
 from jobrunner.core.logs import log_of
 from jobrunner.core.model import (
@@ -45,13 +45,13 @@ from jobrunner.store.sqlite.host.location import (
     make_folder,
     path_of,
 )
-from jobrunner.store.sqlite.host.turnstile import Turns
+from jobrunner.store.sqlite.host.turnstile import WriteLock
 from jobrunner.store.sqlite.maintenance import backup, migrate
 from jobrunner.store.sqlite.maintenance.checkpoint import Checkpointer, checkpoint
 from jobrunner.store.sqlite.maintenance.recovery import Recovery
 from jobrunner.store.sqlite.readers import Readers
 from jobrunner.store.sqlite.sessions import adapt, open_transactions
-from jobrunner.store.sqlite.sessions.driver import Home
+from jobrunner.store.sqlite.sessions.driver import StoreHandle
 from jobrunner.store.sqlite.sessions.watcher import Watch
 from jobrunner.store.sqlite.sql import (
     control,
@@ -82,7 +82,7 @@ class SqliteStore:
         self._readers: Readers | None = None
         self._checkpointer: Checkpointer | None = None
         self._identity: identity.FileIdentity | None = None
-        self._sessions: Home | None = None
+        self._sessions: StoreHandle | None = None
         self._locks: dict[int, locks.WorkerLock] = {}
         self._doorbells: dict[int, Doorbell | None] = {}
         self._rows: dict[int, WorkerRow] = {}
@@ -110,7 +110,7 @@ class SqliteStore:
                 self.path, self._folder, partial(self._writer.exclusive, checkpoint)
             )
             self._identity = identity.FileIdentity.of(self.path)
-            self._sessions = Home(self._identity, self.durability, Watch(self.get))
+            self._sessions = StoreHandle(self._identity, self.durability, Watch(self.get))
             logger.info("jobs are stored in %s (SQLite %s)", self.path, sqlite3.sqlite_version)
         except BaseException as error:
             await self.close()
@@ -186,7 +186,7 @@ class SqliteStore:
         refuse_forked(self._opened_in)
         refuse_inside(self, what)
         if self._identity is not None and open_transactions.writes_to(self._identity):
-            raise InsideTransaction(
+            raise WouldDeadlock(
                 f"{name_of(what)} would wait for itself: a session that was begun here has written to the store's file"
                 " and is not committed, and until then nobody else can write. Store jobs through that session, by"
                 " Depends(jobs.queue) or task.options(session=session), and do all else after its commit"
@@ -204,7 +204,7 @@ class SqliteStore:
         """See ``Store.blocking_turn``."""
         return self._turns().of_thread(holder)
 
-    def _turns(self) -> Turns:
+    def _turns(self) -> WriteLock:
         refuse_inside(self, "job.transaction()")
         return self._open_writer().turns
 

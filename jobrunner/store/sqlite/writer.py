@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 from jobrunner.core.errors import StoreBusy
 from jobrunner.store.sqlite.connection import Connection, keep_log, make_room_in_log, transact
-from jobrunner.store.sqlite.host.turnstile import Turns
+from jobrunner.store.sqlite.host.turnstile import WriteLock
 
 T = TypeVar("T")
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 class Writer:
     """Runs each function in one durable write transaction, in turn with the other processes on the file."""
 
-    def __init__(self, connection: Connection, turns: Turns) -> None:
+    def __init__(self, connection: Connection, turns: WriteLock) -> None:
         self._connection = connection
         self.turns = turns
 
@@ -29,7 +29,7 @@ class Writer:
             folder: where the processes take turns.
             durability: see ``Connection.open``.
         """
-        turns = Turns(folder)
+        turns = WriteLock(folder)
         try:
             connection = await Connection.open(path, durability=durability)
         except BaseException:

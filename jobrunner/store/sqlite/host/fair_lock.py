@@ -18,7 +18,7 @@ SLOW_S: Final = 0.25
 """A task that holds the gate for longer is named in the log: nobody else writes meanwhile."""
 
 
-class Gate:
+class FairLock:
     """A lock for threads and for tasks of the loop, fair between them."""
 
     def __init__(self) -> None:

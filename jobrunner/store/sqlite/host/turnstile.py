@@ -8,7 +8,7 @@ from typing import Final
 
 from jobrunner.core.errors import StoreBusy
 from jobrunner.core.logs import log_of
-from jobrunner.store.sqlite.host.fair_lock import SLOW_S, Gate
+from jobrunner.store.sqlite.host.fair_lock import SLOW_S, FairLock
 from jobrunner.store.sqlite.host.locks import Turnstile
 
 logger = log_of("jobrunner")
@@ -16,13 +16,13 @@ logger = log_of("jobrunner")
 TIMEOUT_S: Final = 5.0
 
 
-class Turns:
+class WriteLock:
     """The turns of one process's writers: of its own connection, and of the transactions of tasks on others."""
 
     def __init__(self, folder: Path) -> None:
         """Raises as ``Turnstile``."""
         self._turnstile = Turnstile(folder)
-        self._gate = Gate()
+        self._gate = FairLock()
 
     def begin(self) -> None:
         """Have one's turn afterwards; blocks the thread. End it by ``end``.

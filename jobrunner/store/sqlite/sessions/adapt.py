@@ -7,10 +7,10 @@ import aiosqlite
 
 from jobrunner.core.errors import InvalidSession
 from jobrunner.store.session import Session
-from jobrunner.store.sqlite.sessions.driver import AiosqliteSession, Home, SqliteSession
+from jobrunner.store.sqlite.sessions.driver import AiosqliteSession, SqliteSession, StoreHandle
 
 
-def session_of(home: Home, source: object) -> Session:
+def session_of(home: StoreHandle, source: object) -> Session:
     """Return what the application holds as a ``Session``.
 
     Raises:

@@ -12,7 +12,7 @@ from jobrunner.core.errors import InvalidSession, StoreUnavailable
 from jobrunner.core.model import Enqueue, Enqueued, Outcome
 from jobrunner.store.sqlite.host.identity import FileIdentity
 from jobrunner.store.sqlite.sql.insert import ROW_ERRORS, insert_all
-from jobrunner.store.sqlite.sql.settle import Notes, Settling
+from jobrunner.store.sqlite.sql.settle import Effects, Settling
 
 _TAKE_WRITE_LOCK = "DELETE FROM jobrunner_meta WHERE 0"
 """Changes nothing, and makes of an open transaction one that writes."""
@@ -36,7 +36,7 @@ def settle(conn: sqlite3.Connection, outcome: Outcome, now: int) -> bool:
     with _rows_as_tuples(conn):
         begin_if_none(conn)
         with _all_or_none(conn):
-            alone = Settling(conn, now, Notes(), careful=True)
+            alone = Settling(conn, now, Effects(), row_by_row=True)
             alone.settle([outcome])
             return not alone.stale
 

@@ -22,7 +22,7 @@ T = TypeVar("T")
 CLOSED = "the connection is closed: enqueue before the block ends that opened it"
 
 
-class Home(NamedTuple):
+class StoreHandle(NamedTuple):
     """What a session needs to know of the open store."""
 
     file: FileIdentity
@@ -30,7 +30,7 @@ class Home(NamedTuple):
     watch: Watch
 
 
-def raise_as_a_session_error(error: sqlite3.Error, home: Home) -> Any:
+def raise_as_a_session_error(error: sqlite3.Error, home: StoreHandle) -> Any:
     """Raise the error that says what a driver's one means for whoever wrote through a session."""
     if isinstance(error, sqlite3.ProgrammingError):
         text = str(error)
@@ -54,7 +54,7 @@ class Joining:
 
     blocking: bool = False
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: StoreHandle) -> None:
         self.home = home
         self.last_id: str | None = None
         """Of the job that this session has stored last."""
@@ -95,7 +95,7 @@ IN_TRANSACTION = (
 class AiosqliteSession(Joining):
     """An ``aiosqlite.Connection``."""
 
-    def __init__(self, home: Home, source: aiosqlite.Connection) -> None:
+    def __init__(self, home: StoreHandle, source: aiosqlite.Connection) -> None:
         super().__init__(home)
         self.source = source
 
@@ -158,7 +158,7 @@ class SqliteSession(Joining):
 
     blocking = True
 
-    def __init__(self, home: Home, source: sqlite3.Connection) -> None:
+    def __init__(self, home: StoreHandle, source: sqlite3.Connection) -> None:
         super().__init__(home)
         self.source = source
 

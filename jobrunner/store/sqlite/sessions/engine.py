@@ -15,7 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from jobrunner.core.errors import ConfigurationError
 from jobrunner.store.sqlite.host.identity import FileIdentity
 from jobrunner.store.sqlite.sessions import borrowed
-from jobrunner.store.sqlite.sessions.open_transactions import Begun, note
+from jobrunner.store.sqlite.sessions.open_transactions import OpenTransaction, note
 
 Durability = Literal["full", "normal"]
 
@@ -37,7 +37,7 @@ class Attachment:
         """The file as its engine names it."""
         self.file: FileIdentity | None = None
         """The store's file, once the connection was found to be one to it."""
-        self.begun: Begun | None = None
+        self.begun: OpenTransaction | None = None
         """The transaction that it has begun last."""
 
 
@@ -87,7 +87,7 @@ def _note_begin(connection: Connection) -> None:
         return
     if attachment.begun is not None:
         attachment.begun.over = True
-    attachment.begun = Begun(proxied.driver_connection, attachment.database)
+    attachment.begun = OpenTransaction(proxied.driver_connection, attachment.database)
     note(attachment.begun)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from jobrunner.store.sqlite.host.identity import FileIdentity
 
 
-class Begun:
+class OpenTransaction:
     """One transaction on a driver's connection."""
 
     __slots__ = ("changes", "database", "driver", "over")
@@ -40,10 +40,10 @@ class Begun:
             return False  # closed by its holder
 
 
-_begun: ContextVar[tuple[Begun, ...]] = ContextVar("jobrunner.begun", default=())
+_begun: ContextVar[tuple[OpenTransaction, ...]] = ContextVar("jobrunner.begun", default=())
 
 
-def note(begun: Begun) -> None:
+def note(begun: OpenTransaction) -> None:
     """Keep what this context has begun, beside what it has begun before on other connections."""
     _begun.set((*(one for one in _begun.get() if not one.over), begun))
 

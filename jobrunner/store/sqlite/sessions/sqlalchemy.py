@@ -26,8 +26,8 @@ from jobrunner.core.shield import to_the_end
 from jobrunner.store.sqlite.sessions import borrowed
 from jobrunner.store.sqlite.sessions.driver import (
     IN_TRANSACTION,
-    Home,
     Joining,
+    StoreHandle,
     raise_as_a_session_error,
 )
 from jobrunner.store.sqlite.sessions.engine import ATTACH, ATTACHED, Attachment, engines
@@ -50,7 +50,7 @@ class Grip(NamedTuple):
 
 
 def alchemy_session_of(
-    home: Home, source: Any
+    home: StoreHandle, source: Any
 ) -> "AlchemySession | AlchemyAsyncSession | AlchemyAsyncConnection | None":
     """Return one of SQLAlchemy's sessions as a ``Session``; None if it is something else."""
     if isinstance(source, (scoped_session, async_scoped_session)):
@@ -64,7 +64,7 @@ def alchemy_session_of(
     return None
 
 
-def _grip(connection: Connection, home: Home) -> Grip:
+def _grip(connection: Connection, home: StoreHandle) -> Grip:
     """Return the driver's connection, in the transaction of SQLAlchemy's one.
 
     Raises:
@@ -96,7 +96,7 @@ def _not_attached(connection: Connection) -> str:
     return f"the session's engine is not attached, and would break the promises of the jobs' file: {ATTACH}"
 
 
-def _raise_refused(error: SQLAlchemyError, home: Home) -> NoReturn:
+def _raise_refused(error: SQLAlchemyError, home: StoreHandle) -> NoReturn:
     """Raise what it means for whoever enqueues that SQLAlchemy does not give us its connection."""
     if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
         raise_as_a_session_error(error.orig, home)
@@ -105,7 +105,7 @@ def _raise_refused(error: SQLAlchemyError, home: Home) -> NoReturn:
     ) from error
 
 
-def _grip_of_session(session: Session, home: Home) -> Grip:
+def _grip_of_session(session: Session, home: StoreHandle) -> Grip:
     return _grip(session.connection(), home)
 
 
@@ -190,7 +190,7 @@ class AlchemySession(_Alchemy):
 
     blocking = True
 
-    def __init__(self, home: Home, source: Session) -> None:
+    def __init__(self, home: StoreHandle, source: Session) -> None:
         super().__init__(home)
         self.source = source
 
@@ -278,7 +278,7 @@ class _AsyncAlchemy(_Alchemy, ABC):
 class AlchemyAsyncSession(_AsyncAlchemy):
     """An ``AsyncSession``."""
 
-    def __init__(self, home: Home, source: AsyncSession) -> None:
+    def __init__(self, home: StoreHandle, source: AsyncSession) -> None:
         super().__init__(home)
         self.source = source
 
@@ -328,7 +328,7 @@ class AlchemyAsyncSession(_AsyncAlchemy):
 class AlchemyAsyncConnection(_AsyncAlchemy):
     """An ``AsyncConnection``."""
 
-    def __init__(self, home: Home, source: AsyncConnection) -> None:
+    def __init__(self, home: StoreHandle, source: AsyncConnection) -> None:
         super().__init__(home)
         self.source = source
 

@@ -11,7 +11,7 @@ from jobrunner.store.protocol import Replayed, Slice
 from jobrunner.store.sqlite.sql import chains, queries, walks
 from jobrunner.store.sqlite.sql.insert import insert_queued
 from jobrunner.store.sqlite.sql.statements import BURY_WAITING, FIND_BY_KEY, KEY_IS_TAKEN
-from jobrunner.store.sqlite.sql.walks import Place, Rows
+from jobrunner.store.sqlite.sql.walks import Position, Rows
 
 # The lease travels along and never goes back, so that an outcome from an earlier life stays fenced out; the row keeps
 # its seq, under which its history lies.
@@ -116,7 +116,7 @@ class _Slice(NamedTuple):
 
 def _slice(conn: sqlite3.Connection, rows: Rows, before: int | None, limit: int) -> _Slice:
     """Find one slice: in a single step, since nobody else can write meanwhile."""
-    place = None if before is None else Place(before)
+    place = None if before is None else Position(before)
     found = walks.step(conn, rows, "seq", place, limit=limit)
     return _Slice(found.rows, found.place.before if found.place is not None else None)
 

@@ -10,7 +10,7 @@ from jobrunner.core.model import AttemptRow, Filter, JobRow, QueueStats, State
 from jobrunner.store.sqlite.driver_errors import primary_code
 from jobrunner.store.sqlite.sql import walks
 from jobrunner.store.sqlite.sql.statements import WAITING_TASKS
-from jobrunner.store.sqlite.sql.walks import EVERYTHING, MAX_INTEGER, Place, Rows, Step
+from jobrunner.store.sqlite.sql.walks import EVERYTHING, MAX_INTEGER, Position, Rows, Step
 
 COUNT_CAP: Final = 10_000
 """Counting stops here: a page must not cost more the longer the queue is."""
@@ -85,7 +85,7 @@ def attempts(conn: sqlite3.Connection, seq: int) -> Sequence[AttemptRow]:
 
 
 def jobs(
-    conn: sqlite3.Connection, where: Filter, place: Place | None, limit: int, room: int
+    conn: sqlite3.Connection, where: Filter, place: Position | None, limit: int, room: int
 ) -> Step:
     """Walk on through jobs, newest first, without their arguments and results."""
     test, values = _test(where, since="created_at")
@@ -107,15 +107,15 @@ def jobs(
 
 
 def dead_letters(
-    conn: sqlite3.Connection, where: Filter, place: Place | None, limit: int, room: int
+    conn: sqlite3.Connection, where: Filter, place: Position | None, limit: int, room: int
 ) -> Step:
     """Walk on through dead letters, last died first."""
     return walks.step(conn, letters(where), _LETTER, place, limit=limit, room=room)
 
 
 def count_dead_letters(
-    conn: sqlite3.Connection, where: Filter, place: Place | None, cap: int
-) -> tuple[int, Place | None]:
+    conn: sqlite3.Connection, where: Filter, place: Position | None, cap: int
+) -> tuple[int, Position | None]:
     """Count on through the dead letters."""
     return walks.count(conn, letters(where), place, cap=cap)
 

@@ -23,7 +23,7 @@ from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite.sql import chains, claim, schedules
 from jobrunner.store.sqlite.sql.claim import Heads
 from jobrunner.store.sqlite.sql.insert import ROW_ERRORS, insert_all
-from jobrunner.store.sqlite.sql.settle import NeedsCare, Notes, Settling, WriteFailed
+from jobrunner.store.sqlite.sql.settle import Effects, FallBackToRows, Settling, WriteFailed
 from jobrunner.store.sqlite.sql.statements import (
     BEGIN,
     EXPIRE,
@@ -47,21 +47,21 @@ def write_round(conn: sqlite3.Connection, batch: Round, heads: Heads | None = No
     """
     heads = Heads() if heads is None else heads
     left_out: list[tuple[Succeeded, BaseException]] = []
-    careful = False
+    row_by_row = False
     while True:
         try:
-            return _Pass(conn, batch, heads, careful=careful, refused=left_out).run()
+            return _Pass(conn, batch, heads, row_by_row=row_by_row, refused=left_out).run()
         except WriteFailed as culprit:
             # With a savepoint each from here on: the functions of others are called once more, not at each failure.
-            careful = True
+            row_by_row = True
             left_out.append((culprit.success, culprit.error))
             batch = batch._replace(
                 outcomes=[one for one in batch.outcomes if one is not culprit.success]
             )
-        except (NeedsCare, *ROW_ERRORS):
-            if careful:
+        except (FallBackToRows, *ROW_ERRORS):
+            if row_by_row:
                 raise
-            careful = True
+            row_by_row = True
         if conn.in_transaction:
             conn.execute(ROLLBACK)
         conn.execute(BEGIN)
@@ -76,16 +76,18 @@ class _Pass:
         batch: Round,
         heads: Heads,
         *,
-        careful: bool,
+        row_by_row: bool,
         refused: Sequence[tuple[Succeeded, BaseException]] = (),
     ) -> None:
         self.conn = conn
         self.batch = batch
         self.heads = heads
         self.now = batch.now
-        self.careful = careful
-        self.notes = Notes()
-        self.settling = Settling(conn, batch.now, self.notes, careful=careful, refused=refused)
+        self.row_by_row = row_by_row
+        self.notes = Effects()
+        self.settling = Settling(
+            conn, batch.now, self.notes, row_by_row=row_by_row, refused=refused
+        )
 
     def run(self) -> Written:
         batch = self.batch
@@ -133,7 +135,7 @@ class _Pass:
     # -- enqueues ------------------------------------------------------------------
 
     def enqueue(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
-        if self.careful:
+        if self.row_by_row:
             return [one for unit in _units(jobs) for one in self.insert_careful(unit)]
         return self.insert(jobs)
 
@@ -172,7 +174,7 @@ class _Pass:
 
     def fire(self, fire: Fire) -> Fired | StoreError:
         """Carry out one schedule's step; in the careful pass its row errors are its own."""
-        if not self.careful:
+        if not self.row_by_row:
             return schedules.fire(self.conn, fire, self.now, self.insert)
         try:
             with self.savepoint():

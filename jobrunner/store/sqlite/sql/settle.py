@@ -42,7 +42,7 @@ from jobrunner.store.sqlite.sql.statements import (
 )
 
 
-class NeedsCare(Exception):
+class FallBackToRows(Exception):
     """In bulk: the fence refuses an outcome."""
 
 
@@ -54,7 +54,7 @@ class WriteFailed(Exception):
         self.error = error
 
 
-class Notes:
+class Effects:
     """What a transaction means for what comes next."""
 
     def __init__(self) -> None:
@@ -97,16 +97,16 @@ class Settling:
         self,
         conn: sqlite3.Connection,
         now: int,
-        notes: Notes,
+        notes: Effects,
         *,
-        careful: bool,
+        row_by_row: bool,
         refused: Sequence[tuple[Succeeded, BaseException]] = (),
     ) -> None:
         """``refused``: successes that were left out because of a write of theirs."""
         self.conn = conn
         self.now = now
         self.notes = notes
-        self.careful = careful
+        self.row_by_row = row_by_row
         self.stale: list[Outcome] = []
         self.refused = list(refused)
 
@@ -116,7 +116,7 @@ class Settling:
         if set(map(type, outcomes)) != {Succeeded}:
             outcomes, cancelled = self.obey_cancels(outcomes)
             self.note_again(outcomes)
-        if not self.careful:
+        if not self.row_by_row:
             self.settle_in_bulk(outcomes)
         else:
             for outcome in outcomes:
@@ -129,7 +129,7 @@ class Settling:
             by_kind.setdefault(type(outcome), []).append(outcome)
         for kind, group in by_kind.items():
             if _SETTLE[kind](self.conn, group) != len(group):
-                raise NeedsCare
+                raise FallBackToRows
         ended = [one for one in outcomes if type(one) is not Returned]
         self.keep_attempts(ended)
         for success in by_kind.get(Succeeded, ()):

@@ -37,7 +37,7 @@ class Rows(NamedTuple):
     """Keys in a window, at most: behind many short rows, which let it grow, there may be long ones."""
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a walk stands: all rows from ``before`` on have been seen."""
 
     before: int
@@ -51,7 +51,7 @@ class Step(NamedTuple):
     rows: list[tuple[Any, ...]]
     size: int
     """Letters of text in them."""
-    place: Place | None
+    place: Position | None
     """Where the next step begins; None at the end."""
 
 
@@ -59,7 +59,7 @@ def step(
     conn: sqlite3.Connection,
     rows: Rows,
     columns: str,
-    place: Place | None,
+    place: Position | None,
     *,
     limit: int,
     room: int = EVERYTHING,
@@ -89,13 +89,13 @@ def step(
                 found.append(row)
                 size += sum(len(value) for value in row if isinstance(value, str))
                 if len(found) == limit or size >= room:
-                    return Step(found, size, Place(row[0], walk.window))
+                    return Step(found, size, Position(row[0], walk.window))
     return Step(found, size, walk.place())
 
 
 def count(
-    conn: sqlite3.Connection, rows: Rows, place: Place | None, *, cap: int
-) -> tuple[int, Place | None]:
+    conn: sqlite3.Connection, rows: Rows, place: Position | None, *, cap: int
+) -> tuple[int, Position | None]:
     """Count on until the step's time is up; return how many, ``cap`` at most, and where the next step begins."""
     select = f"SELECT count(*) FROM {rows.table} {rows.how} WHERE {rows.key} < ? AND {rows.key} >= ? AND {rows.test}"
     number = 0
@@ -110,7 +110,7 @@ def count(
 class _Walk:
     """The windows of one step; each is larger than the one before while that keeps the step short."""
 
-    def __init__(self, conn: sqlite3.Connection, rows: Rows, place: Place | None) -> None:
+    def __init__(self, conn: sqlite3.Connection, rows: Rows, place: Position | None) -> None:
         self._conn = conn
         self._highest = f"SELECT {rows.key} FROM {rows.table} WHERE {rows.key} < ? ORDER BY {rows.key} DESC LIMIT 1"
         self._largest = rows.largest
@@ -137,6 +137,6 @@ class _Walk:
             if now_s() >= end_s:
                 return
 
-    def place(self) -> Place | None:
+    def place(self) -> Position | None:
         """Return where the next step begins."""
-        return None if self._before is None else Place(self._before, self.window)
+        return None if self._before is None else Position(self._before, self.window)
