@@ -12,7 +12,7 @@ import pytest
 from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner.core.logs import repeats
-from tests.clocks import freeze
+from tests.support.clocks import freeze
 
 OURS = ("_connection_worker_thread", "jobrunner")
 """Parts of the names of aiosqlite's threads and of our own, which are daemons and count as left behind all the same."""
@@ -98,7 +98,7 @@ async def _no_task_left() -> AsyncIterator[None]:
 
 @pytest.fixture
 def frozen() -> Iterator[FrozenDateTimeFactory]:
-    """Hold the wall clock at ``tests.clocks.MOMENT``; ``frozen.tick(seconds)`` moves it. See ``freeze``."""
+    """Hold the wall clock at ``tests.support.clocks.MOMENT``; ``frozen.tick(seconds)`` moves it. See ``freeze``."""
     with freeze() as clock:
         yield clock
 

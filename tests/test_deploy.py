@@ -17,7 +17,7 @@ import pytest
 from jobrunner.cli import command_group
 from jobrunner.cli.exit_codes import IN_WORDS
 from tests.cli.commands import client, free_port
-from tests.processes import CHECKOUT, PATIENCE_S
+from tests.support.processes import CHECKOUT, PATIENCE_S
 
 PAGE = (CHECKOUT / "docs" / "deploy.md").read_text(encoding="utf-8")
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from jobrunner import JobContext
 from jobrunner.core.model import Claimed
 from tests.app.shop import ShopClient, eventually, make_settings
 from tests.app.smtp import SmtpServer
-from tests.clocks import MOMENT
+from tests.support.clocks import MOMENT
 
 DAY_S = 24 * 3600
 

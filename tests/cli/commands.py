@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import httpx2
 
-from tests.processes import CHECKOUT, PATIENCE_S, Child, process
+from tests.support.processes import CHECKOUT, PATIENCE_S, Child, process
 
 APP = "tests.cli.service:create_app"
 RUNNER = "tests.cli.service:create_runner"

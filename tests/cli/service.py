@@ -6,12 +6,12 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
+from fastapi import FastAPI
 from jobrunner import Job, JobContext, JobRunner, TaskRouter
 from jobrunner.fastapi import Queue, probes
-from tests.processes import say
+from tests.support.processes import say
 
 tasks = TaskRouter()
 

@@ -19,8 +19,8 @@ import pytest
 
 from jobrunner.store.sqlite.host.processes import that_have_open
 from tests.cli.commands import children_of, client, free_port, ready
-from tests.pace import pace
-from tests.processes import CHECKOUT
+from tests.support.pace import pace
+from tests.support.processes import CHECKOUT
 
 pytestmark = [
     pytest.mark.slow,

@@ -29,7 +29,7 @@ from jobrunner.fastapi.api.schemas import (
 from tests.cli.commands import APP, RUNNER, jobrunner, worker
 from tests.cli.conftest import Stored
 from tests.cli.service import hold, tasks
-from tests.processes import CHECKOUT
+from tests.support.processes import CHECKOUT
 
 NO_ID = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
 

@@ -21,9 +21,9 @@ from jobrunner.store.sqlite.sql import workers
 from tests.cli import service
 from tests.cli.commands import jobrunner, worker
 from tests.cli.conftest import Stored
-from tests.factories import NOW
-from tests.processes import CHECKOUT
 from tests.store.test_migrations import FIXTURES, written_by
+from tests.support.factories import NOW
+from tests.support.processes import CHECKOUT
 
 
 def found(path: Path, about: str, *, now: int | None = None, deep: bool = False) -> list[Finding]:

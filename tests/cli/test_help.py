@@ -12,8 +12,8 @@ import pytest
 import jobrunner
 from jobrunner.cli.exit_codes import IN_WORDS
 from tests.cli.commands import jobrunner as run
-from tests.pace import pace
-from tests.processes import CHECKOUT
+from tests.support.pace import pace
+from tests.support.processes import CHECKOUT
 
 HELP_S = 0.4
 HEAVY = ("asyncio", "pydantic", "fastapi", "uvicorn", "sqlite3", "tenacity", "rich")

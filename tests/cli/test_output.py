@@ -23,7 +23,7 @@ from jobrunner.cli.filters import instant
 from jobrunner.cli.output import say_fields, say_table
 from jobrunner.core.clock import utcnow
 from tests.cli.conftest import Stored
-from tests.processes import CHECKOUT
+from tests.support.processes import CHECKOUT
 
 
 def on_a_terminal(*words: str, columns: int = 200) -> str:

@@ -28,8 +28,8 @@ from tests.cli.commands import (
     worker,
 )
 from tests.cli.conftest import Stored
-from tests.pace import pace
-from tests.processes import CHECKOUT
+from tests.support.pace import pace
+from tests.support.processes import CHECKOUT
 
 GRACE_S = 1.0
 
@@ -259,7 +259,7 @@ async def test_serve_on_a_port_that_is_taken_says_so_and_ends(tmp_db: Path, work
 
 
 async def test_serve_of_a_runner_names_the_command_for_it() -> None:
-    answer = await jobrunner("serve", "tests.children:runner", "--port", "0")
+    answer = await jobrunner("serve", "tests.support.children:runner", "--port", "0")
     assert (answer.code, "add --factory" in answer.err) == (7, True)
 
 

@@ -15,7 +15,7 @@ import pytest
 from jobrunner import JobRunner
 from tests.cli import service
 from tests.cli.commands import client, free_port, jobrunner, ready
-from tests.processes import Child, process
+from tests.support.processes import Child, process
 
 CODE = """
 from tests.cli.service import create_app as create_service

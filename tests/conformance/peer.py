@@ -12,7 +12,7 @@ from jobrunner.core.model import Claimed
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.rigs import store_at
-from tests.factories import NOW, OTHER_WORKER, claim_of, worker_row
+from tests.support.factories import NOW, OTHER_WORKER, claim_of, worker_row
 
 PATIENCE_S: Final = 20.0
 

@@ -18,7 +18,7 @@ from jobrunner.core.model import (
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig
-from tests.factories import (
+from tests.support.factories import (
     DAY,
     HOUR,
     MINUTE,

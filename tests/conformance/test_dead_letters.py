@@ -10,7 +10,7 @@ from jobrunner.core.model import Enqueue, Enqueued, Filter, JobRow
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.conftest import StartPeer
-from tests.factories import (
+from tests.support.factories import (
     HOUR,
     MINUTE,
     NOW,

@@ -3,7 +3,7 @@
 from jobrunner.core.model import Filter
 from jobrunner.store.protocol import Store
 from tests.conformance.test_dead_letters import bury
-from tests.factories import HOUR, NOW, enqueue, make_dead, new, row_of
+from tests.support.factories import HOUR, NOW, enqueue, make_dead, new, row_of
 
 
 async def test_delete_all_goes_slice_by_slice_from_the_last_that_died(store: Store) -> None:

@@ -11,7 +11,7 @@ from jobrunner.core.model import Claim, Enqueued, Filter, JobRow
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig
-from tests.factories import (
+from tests.support.factories import (
     DAY,
     HOUR,
     MINUTE,

@@ -2,7 +2,7 @@
 
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
-from tests.factories import (
+from tests.support.factories import (
     HOUR,
     MINUTE,
     NOW,

@@ -10,7 +10,7 @@ from jobrunner.core.ids import new_id
 from jobrunner.core.model import Filter
 from jobrunner.store.protocol import Store
 from jobrunner.store.reentrancy import TransactionScope
-from tests.factories import NOW, WORKER, enqueue, new
+from tests.support.factories import NOW, WORKER, enqueue, new
 
 
 @contextmanager

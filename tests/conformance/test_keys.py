@@ -8,7 +8,7 @@ from jobrunner.core.model import Filter
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.conftest import StartPeer
-from tests.factories import (
+from tests.support.factories import (
     EXPIRY,
     HOUR,
     MINUTE,

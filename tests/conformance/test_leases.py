@@ -9,7 +9,7 @@ from jobrunner.core.model import Claimed, Outcome
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig
-from tests.factories import (
+from tests.support.factories import (
     HOUR,
     NOW,
     OTHER_WORKER,

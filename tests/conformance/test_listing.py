@@ -6,7 +6,7 @@ import pytest
 
 from jobrunner.core.model import Filter, JobRow
 from jobrunner.store.protocol import Page, Store
-from tests.factories import (
+from tests.support.factories import (
     HOUR,
     MINUTE,
     NOW,

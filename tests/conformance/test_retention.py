@@ -7,7 +7,7 @@ import pytest
 
 from jobrunner.core.model import Filter
 from jobrunner.store.protocol import Store
-from tests.factories import (
+from tests.support.factories import (
     HOUR,
     MINUTE,
     NOW,

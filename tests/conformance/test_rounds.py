@@ -8,7 +8,7 @@ from jobrunner.core.errors import StoreError
 from jobrunner.core.model import Enqueue, Enqueued, Filter
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round, Written
-from tests.factories import (
+from tests.support.factories import (
     HOUR,
     MINUTE,
     NOW,

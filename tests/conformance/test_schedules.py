@@ -22,7 +22,7 @@ from jobrunner.core.model import (
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round, Written
 from tests.conformance.rigs import Rig, store_at
-from tests.factories import (
+from tests.support.factories import (
     DAY,
     HOUR,
     MINUTE,

@@ -7,7 +7,7 @@ import pytest
 from jobrunner.core.model import AttemptRow, State, Succeeded
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
-from tests.factories import (
+from tests.support.factories import (
     HOUR,
     MINUTE,
     NOW,

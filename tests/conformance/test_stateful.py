@@ -29,8 +29,8 @@ from jobrunner.core.errors import AlreadyReplayed, JobNotFound, KeyTaken, StoreE
 from jobrunner.core.model import LOST_LIMIT, Claimed, Enqueue, Enqueued, Filter, Outcome, chained
 from jobrunner.store.round import Round
 from tests.conformance.rigs import RIGS, Rig
-from tests.factories import NOW, OUTCOMES, SECOND, claim_of, new, succeeded, worker_row
 from tests.soak.budget import CI_SECONDS, Figures, rounds
+from tests.support.factories import NOW, OUTCOMES, SECOND, claim_of, new, succeeded, worker_row
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from jobrunner.store.protocol import Recovered, Store
 from jobrunner.store.round import Round
 from tests.conformance.conftest import StartPeer
 from tests.conformance.rigs import Rig
-from tests.factories import (
+from tests.support.factories import (
     HOUR,
     NOW,
     OTHER_WORKER,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.test_shutdown_signals import served
-from tests.sessions import count_rows, make_table
+from tests.support.sessions import count_rows, make_table
 
 APP = "tests.faults.background_site:create_app"
 ORDERS = 10

@@ -5,9 +5,9 @@ import signal
 from pathlib import Path
 
 from jobrunner import JobRunner
-from tests.children import block_loop, echo, hold, tasks
-from tests.engine import FairLock, history, next_round, worker_of
-from tests.processes import child
+from tests.support.children import block_loop, echo, hold, tasks
+from tests.support.engine import FairLock, history, next_round, worker_of
+from tests.support.processes import child
 
 
 async def test_C9_blocked_loop_keeps_its_job_and_others_go_on(tmp_db: Path, tmp_path: Path) -> None:

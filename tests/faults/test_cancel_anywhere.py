@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobrunner import Job, JobRunner
-from tests.engine import FairLock, history, on_writer, soon, store_of
+from tests.support.engine import FairLock, history, on_writer, soon, store_of
 
 MOST_STEPS = 400
 """More steps than anything here takes; the loops end as soon as one got through."""

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobRunner
-from tests.children import echo, hold_once, tasks
-from tests.engine import next_round
 from tests.faults import mortal
-from tests.processes import child, process
 from tests.soak.budget import CI_SECONDS, Figures, rounds
+from tests.support.children import echo, hold_once, tasks
+from tests.support.engine import next_round
+from tests.support.processes import child, process
 
 LEAST_ROUNDS = 6
 

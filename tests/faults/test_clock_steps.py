@@ -10,7 +10,15 @@ from tenacity import wait_fixed
 
 from jobrunner import JobRunner
 from jobrunner.core.clock import utcnow
-from tests.engine import FairLock, Heard, history, next_round, soon, supervisor_of, worker_of
+from tests.support.engine import (
+    FairLock,
+    Heard,
+    history,
+    next_round,
+    soon,
+    supervisor_of,
+    worker_of,
+)
 
 HOUR = timedelta(hours=1)
 

@@ -6,8 +6,8 @@ import struct
 from pathlib import Path
 
 from jobrunner.core.model import UNFINISHED
-from tests.engine import PATIENCE_S
 from tests.faults.test_shutdown_signals import jobs_in, served
+from tests.support.engine import PATIENCE_S
 
 CLIENTS = 60
 REQUEST = b"POST /jobs/short HTTP/1.1\r\nHost: site\r\nContent-Length: 0\r\n\r\n"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobRunner
-from tests.engine import soon
 from tests.faults.mortal import FORMS, make_tables, router
-from tests.processes import process
 from tests.soak.budget import CI_SECONDS, Figures, rounds
+from tests.support.engine import soon
+from tests.support.processes import process
 
 COMMITS = 5
 """A worker makes about so many before it has nothing left to do."""

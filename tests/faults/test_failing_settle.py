@@ -10,7 +10,7 @@ from jobrunner import JobRunner
 from jobrunner.core.errors import StoreError, StoreFailed, StoreFull, StoreOutcomeUnknown
 from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite.store import SqliteStore
-from tests.engine import FairLock, Heard, history, next_round, soon, store_of, worker_of
+from tests.support.engine import FairLock, Heard, history, next_round, soon, store_of, worker_of
 
 
 class Failures:

@@ -5,8 +5,8 @@ import os
 import signal
 from pathlib import Path
 
-from tests.processes import child
-from tests.scripts import run
+from tests.support.processes import child
+from tests.support.scripts import run
 
 PRELUDE = """
 import asyncio, json, os, signal, sqlite3, sys, threading, warnings

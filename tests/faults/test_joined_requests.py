@@ -5,10 +5,10 @@ import socket
 import sqlite3
 from pathlib import Path
 
-from tests.engine import PATIENCE_S
 from tests.faults.test_disconnects import RESET
 from tests.faults.test_shutdown_signals import Site, served
-from tests.sessions import make_table
+from tests.support.engine import PATIENCE_S
+from tests.support.sessions import make_table
 
 APP = "tests.faults.joined_site:create_app"
 ORDERS = 20

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobContext, JobRunner
-from tests.children import hold, tasks
-from tests.engine import Heard, history, next_round, soon
-from tests.processes import Child, child
 from tests.soak.budget import CI_SECONDS, Figures, rounds
+from tests.support.children import hold, tasks
+from tests.support.engine import Heard, history, next_round, soon
+from tests.support.processes import Child, child
 
 LEAST_ROUNDS = 7
 """One in six kills both."""

@@ -12,7 +12,7 @@ from tenacity import wait_none
 from jobrunner import JobContext, JobRunner, Snooze
 from jobrunner.core.errors import StoreOutcomeUnknown
 from jobrunner.store.round import Round, Written
-from tests.engine import FairLock, history, soon, store_of, supervisor_of
+from tests.support.engine import FairLock, history, soon, store_of, supervisor_of
 
 
 class Answers:

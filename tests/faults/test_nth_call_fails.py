@@ -19,7 +19,7 @@ from jobrunner.core.errors import StoreBusy, StoreError, StoreOutcomeUnknown
 from jobrunner.core.model import Claim, Claimed, Enqueue, Filter, Outcome
 from jobrunner.store.committer import Committer
 from jobrunner.store.round import Round, Written
-from tests.factories import (
+from tests.support.factories import (
     OTHER_WORKER,
     OUTCOMES,
     WORKER,
@@ -27,7 +27,7 @@ from tests.factories import (
     new,
     worker_row,
 )
-from tests.faulty import Fault, FaultyStore
+from tests.support.faulty import Fault, FaultyStore
 
 When = Literal["before", "after"]
 

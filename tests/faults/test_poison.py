@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobDead, JobRunner
-from tests.children import die_once, echo, poison, tasks
-from tests.processes import child
+from tests.support.children import die_once, echo, poison, tasks
+from tests.support.processes import child
 
 MOST_DEATHS = 12
 

@@ -15,10 +15,10 @@ import httpx2
 import pytest
 
 from jobrunner import Job, JobRunner
-from tests.engine import PATIENCE_S, worker_of
 from tests.faults.site import GRACE_S, SLOTS
-from tests.pace import pace
-from tests.processes import Child, child, process
+from tests.support.engine import PATIENCE_S, worker_of
+from tests.support.pace import pace
+from tests.support.processes import Child, child, process
 
 LEEWAY_S = 1.0 * pace()
 """What the row allows beyond the grace."""

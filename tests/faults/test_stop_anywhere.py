@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends
 
+from fastapi import Depends
 from jobrunner import Injected, JobRunner
 from jobrunner.worker.attempt import Attempt
 from jobrunner.worker.supervisor import Supervisor
-from tests.engine import history, soon, supervisor_of
+from tests.support.engine import history, soon, supervisor_of
 
 MOST_STEPS = 100
 

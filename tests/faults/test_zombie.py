@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine import history, worker_of
 from tests.faults.mortal import make_tables
 from tests.faults.zombie import FORMS, engines, runner
-from tests.processes import process
+from tests.support.engine import history, worker_of
+from tests.support.processes import process
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -12,16 +12,16 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
-from fastapi import Depends
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from tenacity import wait_none
 
+from fastapi import Depends
 from jobrunner import Injected, JobContext, JobRunner, Task, TaskRouter
 from jobrunner.sqlalchemy import attach
 from jobrunner.store.sqlite.host.locks import WorkerLock
-from tests.engine import worker_of
 from tests.faults.mortal import add_two_rows, execute_two
-from tests.processes import say
+from tests.support.engine import worker_of
+from tests.support.processes import say
 
 router = TaskRouter(wait=wait_none())
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from fastapi import FastAPI
 from jobrunner import (
     AlreadyRunning,
     AmbiguousRunner,
@@ -21,7 +21,7 @@ from jobrunner import (
     UnknownQueue,
     UnknownTask,
 )
-from tests.engine import FairLock, next_round, worker_of
+from tests.support.engine import FairLock, next_round, worker_of
 
 
 def a_runner(file: Path) -> JobRunner:

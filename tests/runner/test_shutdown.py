@@ -14,7 +14,7 @@ from jobrunner import JobRunner
 from jobrunner.runner.shutdown import chain, is_reloading
 from jobrunner.worker import thread_pool
 from jobrunner.worker.grace import Grace
-from tests.engine import FairLock, soon
+from tests.support.engine import FairLock, soon
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.benchmarks.bench import Bench
 from tests.benchmarks.child import SLOTS
 from tests.benchmarks.prefill import Past
 from tests.benchmarks.processes import child
-from tests.engine import worker_of
+from tests.support.engine import worker_of
 
 LISTERS = 8
 QUEUES = 50

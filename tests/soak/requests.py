@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
-from tests.http.conftest import NOBODY, Site
+from tests.fastapi.conftest import NOBODY, Site
 from tests.soak.budget import Figures, rounds
 
 REQUESTS = 200

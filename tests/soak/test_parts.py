@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import CHECKOUT
 from tests.soak import rates, requests
 from tests.soak.__main__ import Part, parts, table
 from tests.soak.budget import CI_SECONDS, rounds
+from tests.support.processes import CHECKOUT
 
 pytestmark = pytest.mark.slow
 

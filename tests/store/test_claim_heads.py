@@ -14,7 +14,7 @@ from jobrunner.store.sqlite.connection import transact
 from jobrunner.store.sqlite.maintenance import migrate
 from jobrunner.store.sqlite.sql import claim, dead_letters, workers
 from jobrunner.store.sqlite.sql.round import write_round
-from tests.factories import (
+from tests.support.factories import (
     HOUR,
     MINUTE,
     NOW,

@@ -12,7 +12,7 @@ from jobrunner.store.round import Round
 from jobrunner.store.sqlite.maintenance import migrate
 from jobrunner.store.sqlite.sql import claim, statements
 from jobrunner.store.sqlite.sql.round import write_round
-from tests.factories import HOUR, MINUTE, NOW, claim_of, new
+from tests.support.factories import HOUR, MINUTE, NOW, claim_of, new
 
 SLOTS = 20
 TASKS = [f"task{n:03}" for n in range(500)]

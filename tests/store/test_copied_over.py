@@ -12,9 +12,9 @@ import pytest
 from jobrunner import JobRunner
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.maintenance.checkpoint import EVERY_S
-from tests.children import echo, tasks
-from tests.engine import store_of
-from tests.processes import child
+from tests.support.children import echo, tasks
+from tests.support.engine import store_of
+from tests.support.processes import child
 
 
 def runner(path: Path) -> JobRunner:

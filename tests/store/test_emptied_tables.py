@@ -14,10 +14,10 @@ from jobrunner.core.errors import SchemaTooNew, StoreCorrupt
 from jobrunner.store.sqlite import SqliteStore, boot
 from jobrunner.store.sqlite.connection import transact
 from jobrunner.store.sqlite.maintenance import migrate
-from tests.children import echo, tasks
 from tests.cli.commands import jobrunner
-from tests.engine import FairLock, history, soon, worker_of
-from tests.processes import child
+from tests.support.children import echo, tasks
+from tests.support.engine import FairLock, history, soon, worker_of
+from tests.support.processes import child
 
 NEWEST = len(migrate.migrations())
 

@@ -14,8 +14,8 @@ from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.host import turnstile
 from jobrunner.store.sqlite.host.location import make_folder
 from jobrunner.store.sqlite.maintenance import migrate
-from tests import scripts
-from tests.factories import (
+from tests.support import scripts
+from tests.support.factories import (
     DUE,
     MINUTE,
     NOW,

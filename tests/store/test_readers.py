@@ -15,7 +15,7 @@ from jobrunner.store.sqlite import SqliteStore, readers
 from jobrunner.store.sqlite.maintenance import backup
 from jobrunner.store.sqlite.readers import Readers
 from jobrunner.store.sqlite.sql import queries, retention, walks
-from tests.factories import (
+from tests.support.factories import (
     DAY,
     HOUR,
     NOW,

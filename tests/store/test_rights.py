@@ -14,10 +14,10 @@ from jobrunner import JobRunner
 from jobrunner.core.errors import StoreFull, StoreUnavailable
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.host.location import folder_of
-from tests import scripts
-from tests.children import echo, tasks
 from tests.cli.commands import jobrunner
-from tests.processes import CHECKOUT
+from tests.support import scripts
+from tests.support.children import echo, tasks
+from tests.support.processes import CHECKOUT
 
 STRANGER = 65533
 

@@ -21,8 +21,8 @@ from jobrunner.core.errors import InvalidSession, StoreBusy, StoreUnavailable
 from jobrunner.core.model import Filter
 from jobrunner.sqlalchemy import attach
 from jobrunner.store.sqlite import SqliteStore
-from tests.engine import soon
-from tests.factories import (
+from tests.support.engine import soon
+from tests.support.factories import (
     NOW,
     SECOND,
     WORKER,
@@ -33,7 +33,7 @@ from tests.factories import (
     succeeded,
     worker_row,
 )
-from tests.sessions import (
+from tests.support.sessions import (
     KINDS,
     Ears,
     Kind,

@@ -30,8 +30,8 @@ from jobrunner.store.sqlite.driver_errors import as_ours
 from jobrunner.store.sqlite.host import turnstile
 from jobrunner.store.sqlite.maintenance import migrate
 from jobrunner.store.sqlite.sql.statements import COMMIT
-from tests import scripts
-from tests.factories import (
+from tests.support import scripts
+from tests.support.factories import (
     NOW,
     WORKER,
     claim,
@@ -287,7 +287,7 @@ def test_A5_write_past_the_file_size_limit_loses_nothing_acknowledged(tmp_db: Pa
 import asyncio, resource, sys
 from jobrunner.core.errors import StoreError
 from jobrunner.store.sqlite import SqliteStore
-from tests.factories import enqueue, new
+from tests.support.factories import enqueue, new
 
 async def main():
     store = SqliteStore(sys.argv[1])

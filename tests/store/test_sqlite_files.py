@@ -13,9 +13,9 @@ from jobrunner.store.protocol import Recovered
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.host import locks
-from tests import scripts
 from tests.conformance.peer import Peer
-from tests.factories import (
+from tests.support import scripts
+from tests.support.factories import (
     MINUTE,
     NOW,
     OTHER_WORKER,
@@ -59,7 +59,7 @@ sys.addaudithook(hear)
 from jobrunner.core.model import Filter
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore
-from tests.factories import *
+from tests.support.factories import *
 
 async def life(n):
     store = SqliteStore(path)

@@ -8,8 +8,8 @@ import pytest
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.connection import transact
 from jobrunner.store.sqlite.maintenance import migrate
-from tests import scripts
-from tests.factories import enqueue, new, row_of
+from tests.support import scripts
+from tests.support.factories import enqueue, new, row_of
 
 
 def schema(path: Path) -> list[tuple[str, ...]]:

@@ -23,8 +23,8 @@ from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.connection import LOG_BYTES, Connection, make_room_in_log
 from jobrunner.store.sqlite.host import identity
 from jobrunner.store.sqlite.maintenance import migrate
-from tests import scripts
-from tests.factories import claim, enqueue, new
+from tests.support import scripts
+from tests.support.factories import claim, enqueue, new
 
 NOT_SQLITE = {
     "two bytes": b"xy",  # a file of one byte is an empty database to SQLite

@@ -19,7 +19,7 @@ from jobrunner.store.sqlite.connection import Connection
 from jobrunner.store.sqlite.sql import queries
 from jobrunner.store.sqlite.sql.statements import BEGIN
 from tests.conformance.rigs import SqliteRig
-from tests.factories import (
+from tests.support.factories import (
     DAY,
     NOW,
     OUTCOMES,

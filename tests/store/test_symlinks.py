@@ -8,10 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from jobrunner import AlreadyRunning, JobRunner, StoreUnavailable
 from jobrunner.sqlalchemy import attach
 from jobrunner.store.sqlite import SqliteStore
-from tests.children import echo, tasks
 from tests.cli.commands import jobrunner
-from tests.engine import worker_of
-from tests.processes import child
+from tests.support.children import echo, tasks
+from tests.support.engine import worker_of
+from tests.support.processes import child
 
 
 @pytest.fixture

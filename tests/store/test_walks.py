@@ -13,7 +13,7 @@ from jobrunner.store.protocol import Page
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore, readers
 from jobrunner.store.sqlite.sql import queries, walks
-from tests.factories import DAY, HOUR, NOW, claim, dead, enqueue, new, settle, succeeded
+from tests.support.factories import DAY, HOUR, NOW, claim, dead, enqueue, new, settle, succeeded
 
 ROWS = 3 * walks.FIRST_WINDOW + 7
 LETTERS = walks.FIRST_WINDOW + 50

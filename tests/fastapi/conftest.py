@@ -1,0 +1,146 @@
+"""A site with real jobs, and a client that holds every answer of the jobs router against its OpenAPI page."""
+
+import re
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+import pytest
+from fastapi.testclient import TestClient
+
+from fastapi import FastAPI
+from jobrunner import Bury, Job, JobDead, JobRunner
+from jobrunner.fastapi import bearer
+from jobrunner.fastapi.api.problems import MEDIA_TYPE
+
+T = TypeVar("T")
+
+TOKEN = "correct-horse"  # noqa: S105 - of these tests alone
+NOBODY = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
+"""A good id that no job has."""
+
+PATIENCE_S = 30
+
+
+class Site:
+    """An app with a runner, open while its client is."""
+
+    def __init__(self, database: Path) -> None:
+        self.jobs = JobRunner(f"sqlite:///{database}", queues={"default": 5, "mail": 5})
+        jobs = self.jobs
+
+        @jobs.task
+        async def greet(name: str) -> str:
+            return f"hello {name}"
+
+        @jobs.task(queue="mail")
+        async def write_letter(email: str, copies: int = 1) -> None:
+            if "@" not in email:
+                raise Bury(f"{email} is no address")
+
+        self.greet = greet
+        self.write_letter = write_letter
+        self.app = FastAPI(lifespan=jobs.lifespan)
+        self.app.include_router(jobs.router(read=bearer(TOKEN)), prefix="/jobs")
+        self.client = TestClient(self.app, headers={"Authorization": f"Bearer {TOKEN}"})
+        self.client.event_hooks = {"response": [Documented(self.app)]}
+
+    def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """Run a coroutine function on the app's loop."""
+        assert self.client.portal is not None
+        answer: T = self.client.portal.call(function, *args)
+        return answer
+
+    def finished(self) -> Job[str]:
+        """Return a job that has succeeded."""
+
+        async def greet() -> Job[str]:
+            job = await self.jobs.enqueue(self.greet, "ada")
+            await job.result(PATIENCE_S)
+            return job
+
+        return self.call(greet)
+
+    def waiting(
+        self, name: str = "ada", *, key: str | None = None, tag: str | None = None
+    ) -> Job[str]:
+        """Return a job that is scheduled for later."""
+
+        async def greet() -> Job[str]:
+            return await self.jobs.enqueue(self.greet.options(delay=3600, key=key, tag=tag), name)
+
+        return self.call(greet)
+
+    def chain(self) -> list[Job[str]]:
+        """Return a chain of three whose first job is scheduled for later."""
+
+        async def greet() -> list[Job[str]]:
+            first = self.greet.options(delay=3600)
+            return await self.jobs.enqueue_chain(
+                [first.call("ada"), self.greet.call("bob"), self.greet.call("eve")]
+            )
+
+        return self.call(greet)
+
+    def dead(self, email: str = "ada", *, key: str | None = None, tag: str | None = None) -> str:
+        """Return the id of a dead letter."""
+
+        async def write() -> str:
+            job = await self.jobs.enqueue(self.write_letter.options(key=key, tag=tag), email)
+            with pytest.raises(JobDead):
+                await job.result(PATIENCE_S)
+            return job.id
+
+        return self.call(write)
+
+
+class Documented:
+    """Checks that an answer is one that the OpenAPI page of the app promises for its operation."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
+
+    def __call__(self, response: httpx2.Response) -> None:
+        method = response.request.method.lower()
+        operation = self._operation(method, response.request.url.path)
+        if operation is None:
+            return
+        name = f"{operation['operationId']} answered {response.status_code}"
+        assert str(response.status_code) in operation["responses"], (
+            f"{name}, which is not documented"
+        )
+        promised = operation["responses"][str(response.status_code)].get("content")
+        if promised is None:
+            return
+        media_type = response.headers["content-type"]
+        assert media_type in promised, f"{name} as another media type"
+        if media_type == MEDIA_TYPE:
+            response.read()
+            code = response.json()["code"]
+            assert code in promised[media_type]["examples"], (
+                f"{name} {code}, which is not documented"
+            )
+
+    def _operation(self, method: str, path: str) -> dict[str, Any] | None:
+        # Paths without parameters first, as the router has them.
+        for template in sorted(self._paths, key=lambda one: "{" in one):
+            pattern = re.sub(r"\{\w+\}", "[^/]+", template)
+            if re.fullmatch(pattern, path) and method in self._paths[template]:
+                operation: dict[str, Any] = self._paths[template][method]
+                return operation
+        return None
+
+
+@pytest.fixture
+def site(tmp_db: Path) -> Iterator[Site]:
+    """Open a site on a new database."""
+    site = Site(tmp_db)
+    with site.client:
+        yield site
+
+
+@pytest.fixture
+def client(site: Site) -> TestClient:
+    """Return the site's client, which has the token."""
+    return site.client

@@ -1,0 +1,206 @@
+"""The jobs router's page in OpenAPI: complete, and true."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.openapi.models import OpenAPI
+from pydantic import BaseModel, TypeAdapter
+
+from fastapi import FastAPI
+from jobrunner import JobRunner
+from jobrunner.fastapi import bearer
+from jobrunner.fastapi.api import schedule_schemas, schemas
+from jobrunner.fastapi.api.problems import MEDIA_TYPE, JobProblem
+
+METHODS = {"get", "put", "post", "delete"}
+
+
+@pytest.fixture
+def jobs(tmp_db: Path) -> JobRunner:
+    """Return a runner that stays closed."""
+    return JobRunner(f"sqlite:///{tmp_db}")
+
+
+@pytest.fixture
+def page(jobs: JobRunner) -> dict[str, Any]:
+    """Return the OpenAPI page of an app with the router alone."""
+    app = FastAPI()
+    app.include_router(jobs.router(read=bearer("reader")), prefix="/jobs")
+    return app.openapi()
+
+
+def operations(page: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each operation with its method and path."""
+    for path, item in page["paths"].items():
+        for method in METHODS & item.keys():
+            yield f"{method.upper()} {path}", item[method]
+
+
+def references(node: object) -> Iterator[str]:
+    """Yield every ``$ref`` below a node."""
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+def test_page_has_every_route(page: dict[str, Any]) -> None:
+    assert {name for name, _ in operations(page)} == {
+        "GET /jobs",
+        "GET /jobs/dead-letters",
+        "GET /jobs/dead-letters/{id}",
+        "POST /jobs/dead-letters/{id}/replay",
+        "POST /jobs/dead-letters/replay",
+        "DELETE /jobs/dead-letters/{id}",
+        "GET /jobs/queues",
+        "POST /jobs/queues/{name}/pause",
+        "POST /jobs/queues/{name}/resume",
+        "GET /jobs/schedules",
+        "GET /jobs/schedules/{id}",
+        "GET /jobs/schedules/{id}/ticks",
+        "PUT /jobs/schedules/{id}",
+        "DELETE /jobs/schedules/{id}",
+        "POST /jobs/schedules/{id}/run",
+        "POST /jobs/schedules/{id}/pause",
+        "POST /jobs/schedules/{id}/resume",
+        "GET /jobs/health",
+        "GET /jobs/{id}",
+        "POST /jobs/{id}/cancel",
+    }
+
+
+def test_page_is_valid_and_every_reference_leads_somewhere(page: dict[str, Any]) -> None:
+    OpenAPI.model_validate(page)
+    known = {f"#/components/schemas/{name}" for name in page["components"]["schemas"]}
+    assert set(references(page)) <= known
+
+
+def test_every_operation_is_described(page: dict[str, Any]) -> None:
+    for name, operation in operations(page):
+        assert operation["tags"] == ["jobs"], name
+        assert operation["summary"], name
+        assert operation["description"], name
+        assert operation["security"] == [{"bearer": []}], name
+        for parameter in operation.get("parameters", ()):
+            assert parameter["description"], (name, parameter["name"])
+        for status, response in operation["responses"].items():
+            assert response["description"], (name, status)
+
+
+def test_every_good_answer_but_an_empty_one_has_a_schema(page: dict[str, Any]) -> None:
+    for name, operation in operations(page):
+        (good,) = [
+            response
+            for status, response in operation["responses"].items()
+            if status.startswith("2")
+        ]
+        if name.startswith("DELETE"):
+            assert "content" not in good
+        else:
+            assert "$ref" in good["content"]["application/json"]["schema"], name
+
+
+def test_every_operation_documents_its_problems_as_one_schema_with_examples(
+    page: dict[str, Any],
+) -> None:
+    for name, operation in operations(page):
+        bad = {
+            status: response
+            for status, response in operation["responses"].items()
+            if not status.startswith("2")
+        }
+        assert {"401", "403", "503"} <= bad.keys(), name
+        assert ("422" in bad) == bool(operation.get("parameters") or "requestBody" in operation), (
+            name
+        )
+        for status, response in bad.items():
+            content = response["content"][MEDIA_TYPE]
+            assert content["schema"] == {"$ref": "#/components/schemas/JobProblem"}, (name, status)
+            assert content["examples"], (name, status)
+            for code, example in content["examples"].items():
+                problem = JobProblem.model_validate(example["value"])
+                assert (problem.code, str(problem.status)) == (code, status)
+            if not (status == "503" and name == "GET /jobs/health"):
+                assert list(response["content"]) == [MEDIA_TYPE], (name, status)
+    assert "HTTPValidationError" not in page["components"]["schemas"]
+
+
+def test_health_documents_both_of_its_503(page: dict[str, Any]) -> None:
+    content = page["paths"]["/jobs/health"]["get"]["responses"]["503"]["content"]
+    assert content["application/json"]["schema"]["$ref"].endswith("/HealthBody")
+    assert content[MEDIA_TYPE]["schema"]["$ref"].endswith("/JobProblem")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        model
+        for module in (schemas, schedule_schemas)
+        for model in vars(module).values()
+        if isinstance(model, type)
+        and issubclass(model, BaseModel)
+        and model.__module__ == module.__name__
+    ],
+)
+def test_examples_of_bodies_are_valid(model: type[BaseModel]) -> None:
+    schema = model.model_json_schema()
+    for example in schema.get("examples", ()):
+        model.model_validate(example)
+    for field in model.model_fields.values():
+        for example in field.examples or ():
+            TypeAdapter(field.rebuild_annotation()).validate_python(example)
+
+
+def test_operations_of_two_routers_in_one_app_have_names_of_their_own(jobs: JobRunner) -> None:
+    app = FastAPI()
+    app.include_router(jobs.router(insecure=True), prefix="/jobs")
+    app.include_router(jobs.router(insecure=True), prefix="/admin/mail-jobs")
+    page = app.openapi()  # a duplicate would be a warning
+    names = [operation["operationId"] for _, operation in operations(page)]
+    assert len(set(names)) == len(names) == 40
+    assert page["paths"]["/jobs/{id}"]["get"]["operationId"] == "jobs_get_job"
+    assert page["paths"]["/admin/mail-jobs"]["get"]["operationId"] == "admin_mail_jobs_list_jobs"
+
+
+def test_models_of_the_app_keep_their_names(jobs: JobRunner) -> None:
+    class Problem(BaseModel):
+        x: int
+
+    class Health(BaseModel):
+        y: int
+
+    app = FastAPI()
+    app.include_router(jobs.router(insecure=True), prefix="/jobs")
+
+    @app.get("/mine")
+    async def mine() -> Problem | Health:
+        raise NotImplementedError
+
+    page = app.openapi()
+    assert {"Problem", "Health", "JobProblem", "HealthBody"} <= page["components"]["schemas"].keys()
+
+
+def test_page_of_an_open_router_asks_for_no_token(jobs: JobRunner) -> None:
+    app = FastAPI()
+    app.include_router(jobs.router(insecure=True), prefix="/jobs")
+    page = app.openapi()
+    assert "securitySchemes" not in page["components"]
+    for name, operation in operations(page):
+        assert "security" not in operation, name
+        assert "401" not in operation["responses"], name
+
+
+def test_names_in_filters_are_those_that_can_be_stored(page: dict[str, Any]) -> None:
+    parameters = {
+        parameter["name"]: parameter["schema"]
+        for parameter in page["paths"]["/jobs"]["get"]["parameters"]
+    }
+    assert parameters["key"]["anyOf"][0]["maxLength"] == 500
+    assert parameters["tag"]["anyOf"][0]["maxLength"] == 200
+    assert parameters["limit"]["maximum"] == 200

@@ -1,1 +1,0 @@
-"""The jobs router, its locks and its problem documents, on real runners and files."""

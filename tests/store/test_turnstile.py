@@ -1,0 +1,214 @@
+"""The order in which the writers of one process have their turns: threads and tasks of the loop, as they came."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobrunner.core.errors import StoreBusy
+from jobrunner.store.sqlite.host import fair_lock, turnstile
+from jobrunner.store.sqlite.host.fair_lock import FairLock
+from jobrunner.store.sqlite.host.turnstile import WriteLock
+from tests.support.engine import soon
+
+# -- the gate ------------------------------------------------------------------------------------------
+
+
+async def waiting(lock: FairLock, number: int) -> None:
+    """Wait until so many wait at the gate."""
+    async with asyncio.timeout(15):
+        while len(lock._waiting) < number:  # noqa: ASYNC110 - nobody is to tell but the gate itself
+            await asyncio.sleep(0)  # noqa: TID251 - a thread comes by itself
+
+
+async def test_gate_lets_threads_and_tasks_in_as_they_came() -> None:
+    lock = FairLock()
+    order: list[str] = []
+    await lock.wait()
+
+    async def by_task(name: str) -> None:
+        await lock.wait()
+        order.append(name)
+        lock.leave()
+
+    def by_thread(name: str) -> None:
+        assert lock.enter(15)
+        order.append(name)
+        lock.leave()
+
+    async with asyncio.TaskGroup() as group:
+        for n in range(6):
+            if n % 2:
+                group.create_task(by_task(f"task {n}"))
+            else:
+                group.create_task(asyncio.to_thread(by_thread, f"thread {n}"))
+            await waiting(lock, n + 1)
+        lock.leave()
+    assert order == ["thread 0", "task 1", "thread 2", "task 3", "thread 4", "task 5"]
+
+
+async def test_gate_is_not_lost_with_a_task_that_is_cancelled() -> None:
+    lock = FairLock()
+    await lock.wait()
+    gone = asyncio.create_task(lock.wait())
+    await waiting(lock, 1)
+    next_one = asyncio.create_task(lock.wait())
+    await waiting(lock, 2)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    lock.leave()
+    await soon(next_one)
+
+
+async def test_gate_is_not_lost_with_a_task_that_is_cancelled_as_it_is_handed_over() -> None:
+    lock = FairLock()
+    await lock.wait()
+    gone = asyncio.create_task(lock.wait())
+    await waiting(lock, 1)
+    lock.leave()
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert lock.enter(0)
+
+
+def test_gate_is_not_lost_with_a_thread_that_waits_no_longer() -> None:
+    lock = FairLock()
+    assert lock.enter(0)
+    assert not lock.enter(0.01)
+    lock.leave()
+    assert lock.enter(0)
+
+
+async def test_gate_tells_who_waits_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who holds it may have had it for no long time at the first look."""
+    monkeypatch.setattr(fair_lock, "SLOW_S", 0.01)
+    held = FairLock()
+    await held.wait()
+    told = threading.Semaphore(0)
+    waiter = asyncio.create_task(asyncio.to_thread(held.enter, 15, told.release))
+    for _ in range(2):
+        assert await asyncio.to_thread(told.acquire, timeout=10)
+    held.leave()
+    assert await soon(waiter)
+    held.leave()
+
+
+async def test_gate_tells_a_slow_holder_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = FairLock()
+    assert held.enter(0)
+    held.held_by("task slow")
+    assert held.slow_holder() is None
+    monkeypatch.setattr(fair_lock, "SLOW_S", 0.0)
+    assert held.slow_holder() == "task slow"
+    assert held.slow_holder() is None
+    held.leave()
+    assert held.enter(0)
+    assert held.slow_holder() is None, "the writer's own turns are nobody's business"
+
+
+# -- turns ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Iterator[WriteLock]:
+    ours = WriteLock(tmp_path)
+    yield ours
+    ours.close()
+
+
+async def test_turn_of_a_task_keeps_the_writers_thread_out_until_it_ends(ours: WriteLock) -> None:
+    order: list[str] = []
+
+    def write() -> None:
+        ours.begin()
+        order.append("writer")
+        ours.end()
+
+    async with ours.of_task("task"):
+        writer = asyncio.create_task(asyncio.to_thread(write))
+        await waiting(ours._gate, 1)
+        order.append("task")
+    await soon(writer)
+    assert order == ["task", "writer"]
+
+
+async def test_turn_of_a_thread_keeps_tasks_out_until_it_ends(ours: WriteLock) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with ours.of_thread("thread"):
+            inside.set()
+            assert leave.wait(15)
+
+    writing = asyncio.create_task(asyncio.to_thread(write))
+    await asyncio.to_thread(inside.wait, 15)
+
+    async def write_too() -> None:
+        async with ours.of_task("task"):
+            assert leave.is_set()
+
+    task = asyncio.create_task(write_too())
+    await waiting(ours._gate, 1)
+    leave.set()
+    await soon(asyncio.gather(writing, task))
+
+
+async def test_turn_ends_with_an_error_in_it(ours: WriteLock) -> None:
+    with pytest.raises(ValueError, match="x"):
+        async with ours.of_task("task"):
+            raise ValueError("x")
+    with pytest.raises(ValueError, match="y"), ours.of_thread("thread"):
+        raise ValueError("y")
+    ours.begin()
+    ours.end()
+
+
+async def test_turn_behind_a_task_that_does_not_end_is_store_busy_and_names_it(
+    ours: WriteLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turnstile, "TIMEOUT_S", 0.01)
+    async with ours.of_task("send_mail 42"):
+        with pytest.raises(StoreBusy, match="send_mail 42"):
+            await asyncio.to_thread(ours.begin)
+    ours.begin()
+    ours.end()
+
+
+async def test_turn_behind_other_processes_is_waited_for_in_a_thread(
+    ours: WriteLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop goes on, and a cancel gives back what the thread has got meanwhile."""
+    let = threading.Event()
+    asked = threading.Event()
+    acquire = ours._turnstile.acquire
+
+    def wait_first(timeout_s: float) -> None:
+        asked.set()
+        assert let.wait(15)
+        acquire(timeout_s)
+
+    monkeypatch.setattr(type(ours._turnstile), "try_acquire", lambda self, timeout_s: False)
+    monkeypatch.setattr(
+        type(ours._turnstile), "acquire", lambda self, timeout_s: wait_first(timeout_s)
+    )
+
+    async def write() -> None:
+        async with ours.of_task("task"):
+            pytest.fail("it was cancelled before")
+
+    task = asyncio.create_task(write())
+    await asyncio.to_thread(asked.wait, 15)
+    task.cancel()
+    await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop
+    assert not task.done(), "it left a thread behind that is about to get the lock"
+    monkeypatch.undo()
+    let.set()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(task)
+    assert not ours._turnstile._held
+    ours.begin()
+    ours.end()

@@ -1,0 +1,271 @@
+"""The roles that other processes play: ``python -m tests.support.children ROLE FILE ...``."""
+
+import asyncio
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from tenacity import wait_none
+
+from jobrunner import Job, JobContext, JobRunner, TaskRouter
+from tests.support.processes import say
+
+tasks = TaskRouter()
+
+never = asyncio.Event()
+
+
+@tasks.task(max_attempts=50)
+async def echo(word: str) -> str:
+    """Return the word."""
+    return word
+
+
+@tasks.task(timeout=None)
+async def hold(job: JobContext, name: str) -> str:
+    """Say which attempt it is, and go on for ever."""
+    say("held", name=name, attempt=job.attempt, pid=os.getpid())
+    await never.wait()
+    return name
+
+
+@tasks.task(wait=wait_none(), timeout=None)
+async def parent_of(word: str, queue: str) -> str:
+    """Wait for a child in some queue."""
+    return await (await echo.options(queue=queue).enqueue(word)).result()
+
+
+@tasks.task(timeout=None)
+def block_thread() -> None:
+    """Say so and block a thread for ever."""
+    say("blocked")
+    threading.Event().wait()
+
+
+@tasks.task(timeout=None)
+def fork() -> int:
+    """Fork a child that waits for a signal, and say how it has ended."""
+    # Later Pythons warn of a fork beside threads.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        while True:
+            signal.pause()
+    say("forked", pid=pid)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    say("child ended", code=code)
+    return code
+
+
+@tasks.task(timeout=None)
+async def block_loop(job: JobContext, fifo: str) -> str:
+    """Block the event loop itself until somebody writes into the pipe."""
+    say("blocked", attempt=job.attempt)
+    with Path(fifo).open() as pipe:  # noqa: ASYNC230 - the fault that is tried
+        return pipe.readline()
+
+
+@tasks.task(max_attempts=3)
+async def poison() -> None:
+    """End the process without a word."""
+    os._exit(9)
+
+
+@tasks.task(max_attempts=1, timeout=None)
+async def hold_once(name: str) -> str:
+    """Say so, and go on for ever in the only run that there is."""
+    say("held", name=name)
+    await never.wait()
+    return name
+
+
+@tasks.task(max_attempts=1)
+async def die_once() -> None:
+    """End the process without a word, in a job that may run once."""
+    os._exit(9)
+
+
+def runner(file: str, **settings: object) -> JobRunner:
+    """Return a runner with the tasks of this module."""
+    jobs = JobRunner(file, **settings)  # type: ignore[arg-type]
+    jobs.include(tasks)
+    return jobs
+
+
+async def parent() -> str:
+    """Wait for the parent's next line."""
+    line: str = await asyncio.to_thread(sys.stdin.readline)
+    return line.strip()
+
+
+async def work(file: str, grace: str = "10") -> None:
+    """Be a worker until the parent says a line."""
+    async with runner(file, grace=float(grace)).running():
+        say("open", pid=os.getpid())
+        await parent()
+    say("closed")
+
+
+async def family(file: str, slots: str) -> None:
+    """Be a worker, and tell the problems of its health for each line; an empty line ends it.
+
+    Args:
+        slots: by queue, as JSON.
+    """
+    jobs = runner(file, queues={"default": 1, "left": 1, "right": 1}, grace=0.2)
+    async with jobs.running(queues=json.loads(slots)):
+        say("open", pid=os.getpid())
+        while await parent():
+            say("health", problems=(await jobs.health()).problems)
+
+
+async def client(file: str) -> None:
+    """Enqueue a word per line, without working; an empty line ends it."""
+    jobs = runner(file)
+    async with jobs.running(work=False):
+        say("open")
+        while word := await parent():
+            match word.split():
+                case ["cancel", id]:
+                    say("cancelled", done=await jobs.cancel(id))
+                case ["hold", name]:
+                    say("stored", id=(await jobs.enqueue(hold, name)).id)
+                case ["fork"]:
+                    say("stored", id=(await jobs.enqueue(fork)).id)
+                case ["result", id]:
+                    say("result", result=await (await jobs.get(id)).result(timeout=20))
+                case ["schedule", id]:
+                    await jobs.schedules.upsert(id, echo, every=1, args=[id])
+                    say("stored")
+                case _:
+                    say("stored", id=(await jobs.enqueue(echo, word)).id)
+
+
+async def enqueue_and_vanish(file: str, count: str) -> None:
+    """Enqueue jobs, have them run, and die in the midst of it."""
+    jobs = runner(file, queues={"default": 100})
+    async with jobs.running():
+        await jobs.enqueue_many(hold.call(str(number)) for number in range(int(count)))
+        await parent()
+
+
+def run(file: str) -> None:
+    """Be a worker as ``jobs.run()`` makes one."""
+    jobs = runner(file, grace=1)
+    say("ready")
+    jobs.run()
+    say("closed")
+
+
+# -- under load: what the kill -9 test plays with ------------------------------------------------------------
+
+
+class Ledger:
+    """A file outside the database where processes write what has happened, in one order for all."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def note(self, what: str, id: str, *, sync: bool = False) -> None:
+        """Add a line; with ``sync`` it is on the disk when this returns."""
+        os.write(self._file, f"{what} {id}\n".encode())
+        if sync:
+            os.fdatasync(self._file)
+
+
+async def load(file: str, ledger_path: str) -> None:
+    """Enqueue and run jobs as fast as it goes, until killed; note what was acknowledged, run and settled."""
+    ledger = Ledger(ledger_path)
+    jobs = JobRunner(file, queues={"default": 10})
+    dice = random.Random()
+
+    @jobs.task(max_attempts=100)
+    async def note(job: JobContext) -> None:
+        ledger.note("ran", job.id)
+        if dice.random() < 0.2:
+            await asyncio.sleep(0.01)  # noqa: TID251 - work takes its time
+
+    def settled(job: Job[object]) -> None:
+        ledger.note("settled", job.id)
+
+    jobs.on_succeeded(settled)
+
+    async def ask() -> None:
+        while True:
+            job = await jobs.enqueue(note)
+            ledger.note("acked", job.id, sync=True)
+
+    async with jobs.running():
+        say("open")
+        await asyncio.gather(*(ask() for _ in range(8)))
+
+
+async def chains(file: str, ledger_path: str) -> None:
+    """Enqueue chains of four and run them as fast as it goes, until killed; note what was acknowledged and run."""
+    ledger = Ledger(ledger_path)
+    jobs = JobRunner(file, queues={"default": 10})
+
+    @jobs.task(max_attempts=100)
+    async def step(job: JobContext, chain: str, place: int) -> None:
+        ledger.note("ran", f"{chain} {place}")
+
+    async def ask() -> None:
+        while True:
+            chain = str(random.getrandbits(64))
+            await jobs.enqueue_chain(step.call(chain, place) for place in range(4))
+            ledger.note("acked", chain, sync=True)
+
+    async with jobs.running():
+        say("open")
+        await asyncio.gather(*(ask() for _ in range(4)))
+
+
+# -- schedules ------------------------------------------------------------------------------------------------
+
+
+async def tick(file: str) -> None:
+    """Be a worker with a tick each second, and say each that runs here, until killed."""
+    jobs = JobRunner(file)
+
+    @jobs.every(seconds=1, misfire="all")
+    async def beat(job: JobContext) -> None:
+        assert job.scheduled_for is not None
+        say("ticked", at=job.scheduled_for.timestamp(), id=job.id)
+
+    async with jobs.running():
+        say("open")
+        await never.wait()
+
+
+ROLES: dict[str, Callable[..., Awaitable[None] | None]] = {
+    "work": work,
+    "family": family,
+    "client": client,
+    "enqueue_and_vanish": enqueue_and_vanish,
+    "run": run,
+    "load": load,
+    "chains": chains,
+    "tick": tick,
+}
+
+
+def main() -> None:
+    """Play the role that the command line names."""
+    logging.basicConfig(level=logging.WARNING)
+    role, *args = sys.argv[1:]
+    answer = ROLES[role](*args)
+    if asyncio.iscoroutine(answer):
+        asyncio.run(answer)
+
+
+if __name__ == "__main__":
+    main()

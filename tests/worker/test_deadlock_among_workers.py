@@ -1,0 +1,510 @@
+"""Several processes whose slots all wait for each other's jobs: one attempt of one of them is refused, and no other."""
+
+import asyncio
+import json
+import math
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from jobrunner import Job, JobCancelled, JobDead, JobRunner, ResultTimeout, StoreOutcomeUnknown
+from jobrunner.core.model import Claimed, JobRow
+from jobrunner.core.wait_graph import Held, Still, Told
+from jobrunner.store.protocol import Store
+from jobrunner.worker.attempt import Wait
+from jobrunner.worker.deadlock import Deadlocks
+from tests.support.children import echo, hold, parent_of, runner
+from tests.support.engine import history, soon, stop_between_writes, store_of, stored, worker_of
+from tests.support.factories import NOW, OTHER_WORKER, claim_one, enqueue, new, row_of, worker_row
+from tests.support.processes import Child, child
+
+WAIT_AS_WELL = (
+    "wait for jobs of queue default; the other workers that could start them wait as well"
+)
+
+# -- processes ---------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def family(
+    path: Path, *slots: Mapping[str, int]
+) -> AsyncIterator[tuple[JobRunner, Sequence[Child]]]:
+    """Start a process that works for each, beside a client in this one."""
+    async with AsyncExitStack() as stack:
+        jobs = runner(str(path), queues={"default": 1, "left": 1, "right": 1})
+        await stack.enter_async_context(jobs.running(work=False))
+        started = [child("family", path, json.dumps(queues)) for queues in slots]
+        others = [await stack.enter_async_context(one) for one in started]
+        for one in others:
+            await one.heard("open")
+        yield jobs, others
+
+
+async def problems_of(worker: Child) -> list[str]:
+    """Return the problems of a worker's health."""
+    worker.send("health")
+    problems: list[str] = (await worker.heard("health"))["problems"]
+    return problems
+
+
+async def until_named(worker: Child, words: str) -> None:
+    """Ask for a worker's health until it names a problem."""
+
+    async def ask() -> None:
+        while not any(words in one for one in await problems_of(worker)):
+            pass
+
+    await soon(ask())
+
+
+async def until_well(worker: Child) -> None:
+    """Ask for a worker's health until there is no problem."""
+
+    async def ask() -> None:
+        while await problems_of(worker):
+            pass
+
+    await soon(ask())
+
+
+async def until_told(jobs: JobRunner, *, nothing: bool = False) -> None:
+    """Wait until some worker tells that it waits, or none does."""
+    while any(row.told.held for row in await store_of(jobs).workers()) is nothing:
+        pass
+
+
+async def ends_of(jobs: JobRunner, parents: Sequence[Job[Any]]) -> Counter[str | None]:
+    """Return how the attempts of all parents have ended, once they all have got through."""
+    for job in parents:
+        assert await job.result(timeout=30) == "word"
+    attempts = [one for job in parents for one in await history(jobs, job.id)]
+    return Counter(one.error_type for one in attempts)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+async def test_workers_full_of_parents_get_through_with_one_error(
+    tmp_db: Path, number: int
+) -> None:
+    """The common deployment: ``jobrunner serve --workers 2``."""
+    async with family(tmp_db, *[{"default": 2}] * number) as (jobs, others):
+        calls = [parent_of.call("word", "default") for _ in range(2 * number)]
+        parents = await jobs.enqueue_many(calls)
+        mail = await jobs.enqueue(echo, "mail")
+        await until_named(others[0], f"all 2 slots of queue default {WAIT_AS_WELL}")
+        assert await ends_of(jobs, parents) == {None: 2 * number, "Deadlock": 1}
+        assert await mail.result(timeout=15) == "mail"
+        for one in others:
+            await until_well(one)
+        await soon(until_told(jobs, nothing=True))
+
+
+async def test_queues_of_two_workers_that_wait_for_each_other_lose_one_attempt(
+    tmp_db: Path,
+) -> None:
+    async with family(tmp_db, {"left": 1}, {"right": 1}) as (
+        jobs,
+        (left, right),
+    ):
+        parents = [
+            await jobs.enqueue(parent_of.options(queue="left"), "word", "right"),
+            await jobs.enqueue(parent_of.options(queue="right"), "word", "left"),
+        ]
+        await until_named(
+            left, "the one slot of queue left waits for jobs of queue right; the other"
+        )
+        assert await ends_of(jobs, parents) == {None: 2, "Deadlock": 1}
+        await until_well(right)
+
+
+async def test_worker_that_works_keeps_the_waits_of_the_other_from_being_refused(
+    tmp_db: Path,
+) -> None:
+    async with family(tmp_db, {"left": 1}, {"left": 1, "default": 1}) as (jobs, _):
+        # Both slots of the queue wait for jobs of another one, which run one after another.
+        parents = await jobs.enqueue_many(
+            [parent_of.options(queue="left").call(str(n), "default") for n in range(40)]
+        )
+        assert [await job.result(timeout=30) for job in parents] == [str(n) for n in range(40)]
+        ends = [one.error_type for job in parents for one in await history(jobs, job.id)]
+        assert ends == [None] * 40
+
+
+@pytest.mark.parametrize("end", ["goes on", "dies"])
+async def test_stopped_worker_is_waited_for_until_it_goes_on_or_is_dead(
+    tmp_db: Path, end: str
+) -> None:
+    async with family(tmp_db, {"left": 1}, {"right": 1}) as (
+        jobs,
+        (left, right),
+    ):
+        held = await jobs.enqueue(hold.options(queue="right"), "the slot")
+        await right.heard("held")
+        # The first one waits for the slot, before the child of the other.
+        parents = [
+            await jobs.enqueue(parent_of.options(queue="right"), "word", "left"),
+            await jobs.enqueue(parent_of.options(queue="left"), "word", "right"),
+        ]
+        await soon(until_told(jobs))
+        # From now on it tells nothing.
+        await stop_between_writes(jobs, left.pid)
+        await jobs.cancel(held.id)
+        await until_named(right, "queue right waits for jobs of queue left; the other workers")
+        with pytest.raises(ResultTimeout):
+            await parents[1].result(timeout=4)
+        assert [len(await history(jobs, job.id)) for job in parents] == [1, 1]
+        async with AsyncExitStack() as stack:
+            if end == "goes on":
+                os.kill(left.pid, signal.SIGCONT)
+            else:
+                await left.kill()
+                another = child("family", tmp_db, json.dumps({"left": 1}))
+                await stack.enter_async_context(another)
+            ends = await ends_of(jobs, parents)
+        assert ends.pop("ProcessLost", 0) == (end == "dies")
+        assert ends == {None: 2, "Deadlock": 1}
+
+
+# -- step by step: this process, and another worker as it is seen ------------------------------------------
+
+
+class Other:
+    """Another worker with one slot, whose attempt waits for a job of its queue."""
+
+    attempt: Claimed
+    child: int
+    """The job that it waits for, by ``seq``."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.look = 0
+
+    async def join(self) -> None:
+        """Let it join."""
+        await self._store.join(worker_row(OTHER_WORKER, queues={"default": 1}), lambda: None)
+
+    async def begin(self) -> None:
+        """Let its attempt begin, and store what it waits for."""
+        self.attempt = await claim_one(self._store, worker=OTHER_WORKER)
+        (made,) = await enqueue(self._store, new())
+        self.child = (await row_of(self._store, made.id)).seq
+
+    async def tells(self, *, since: int = 1, waits: bool = True) -> None:
+        """Let it look once, and tell of its attempt."""
+        self.look += 1
+        held = Held(
+            *(OTHER_WORKER, self.attempt.seq, self.attempt.lease, "default"),
+            *((self.child,), ("default",), (), since),
+        )
+        assert await self._store.tell(OTHER_WORKER, Told(self.look, [held] if waits else []))
+
+
+class Site:
+    """A worker of this process whose only slot waits, which looks when the test says so."""
+
+    def __init__(self, jobs: JobRunner, outer: Job[Any], inner: Job[Any]) -> None:
+        self.jobs, self.outer, self.inner = jobs, outer, inner
+        deadlocks = worker_of(jobs).deadlocks
+        assert deadlocks is not None
+        self.deadlocks: Deadlocks = deadlocks
+
+    async def until_it_waits(self, *, but_not: Wait | None = None) -> None:
+        """Wait until its attempt waits, and has looked at what it waits for."""
+        while not any(
+            wait.front is not None and wait is not but_not
+            for one in self.deadlocks._holders()
+            for wait in one.waits
+        ):
+            await self.row()
+
+    def wait(self) -> Wait:
+        """Return the wait of its attempt."""
+        (attempt,) = self.deadlocks._holders()
+        (wait,) = attempt.waits
+        return wait
+
+    async def row(self) -> JobRow:
+        """Return the job of its attempt."""
+        return await stored(self.jobs, self.outer.id)
+
+    async def look(self) -> bool:
+        """Let it look; return whether it has refused its wait."""
+        await self.deadlocks.look()
+        return self.wait().refused is not None
+
+    async def told(self) -> Told:
+        """Return what it tells the others."""
+        rows = await store_of(self.jobs).workers()
+        (told,) = (row.told for row in rows if row.worker == worker_of(self.jobs).id)
+        return told
+
+
+@asynccontextmanager
+async def site(
+    path: Path,
+    *,
+    slots: Mapping[str, int] = MappingProxyType({"default": 1}),
+    queue: str = "default",
+    timeout: float | None = None,
+    other_first: bool = True,
+) -> AsyncIterator[tuple[Site, Other]]:
+    """Let both slots that there are wait, and nobody look.
+
+    Args:
+        slots: here, of which one waits.
+        queue: what it waits for waits there.
+        timeout: of the wait.
+        other_first: the attempt of the other worker is the older one.
+    """
+    jobs = JobRunner(path, queues={"default": 1, "far": 1}, grace=0.1)
+    ready: asyncio.Queue[Job[None]] = asyncio.Queue()
+
+    @jobs.task
+    async def inner() -> None: ...
+
+    @jobs.task(max_attempts=1)
+    async def outer() -> None:
+        for _ in range(2):
+            job = await inner.options(queue=queue).enqueue()
+            ready.put_nowait(job)
+            with suppress(JobCancelled):
+                await job.result(timeout)
+
+    async with jobs.running(queues=slots):
+        store = store_of(jobs)
+        await store.pause("far", now=NOW)
+        other = Other(store)
+        await other.join()
+        if other_first:
+            await other.begin()
+        await worker_of(jobs).refresh_peers()
+        worker_of(jobs)._last["deadlocks"] = math.inf
+        await worker_of(jobs)._end_of_chores()
+        job = await outer.enqueue()
+        if not other_first:
+            await other.begin()
+        one = Site(jobs, job, await soon(ready.get()))
+        await soon(one.until_it_waits())
+        yield one, other
+        await store.leave(OTHER_WORKER, now=NOW)
+
+
+async def test_wait_is_refused_once_the_other_has_told_twice_more_that_it_waits(
+    tmp_db: Path,
+) -> None:
+    async with site(tmp_db) as (one, other):
+        await other.tells()
+        assert not await one.look()  # tells
+        assert not await one.look()  # sees that both wait
+        assert [held.seq for held in (await one.told()).held] == [(await one.row()).seq]
+        await other.tells()
+        assert not await one.look()
+        await other.tells()
+        assert await one.look()
+        # Nobody else refuses anything meanwhile, before the wait has heard of it.
+        await one.deadlocks.look()
+        assert (await one.told()).held == []
+        with pytest.raises(JobDead):
+            await one.outer.result(timeout=15)
+        letter = await one.jobs.dead_letters.get(one.outer.id)
+        assert letter.error_type == "Deadlock"
+        assert "cannot start: all 2 slots of queue 'default' are held" in (letter.error or "")
+
+
+async def test_what_the_other_has_told_and_tells_no_more_refuses_nothing(tmp_db: Path) -> None:
+    """It may stand (SIGSTOP, a blocked loop), or have written last what it had seen before."""
+    async with site(tmp_db) as (one, other):
+        await other.tells()
+        assert not await one.look()
+        assert not await one.look()
+        await other.tells()
+        assert not any([await one.look() for _ in range(5)])
+        assert any("wait as well" in problem for problem in one.deadlocks.problems())
+
+
+async def test_wait_of_the_other_that_began_meanwhile_is_seen_anew(tmp_db: Path) -> None:
+    async with site(tmp_db) as (one, other):
+        await other.tells()
+        assert not await one.look()
+        for look in (2, 3, 4):
+            # Another wait each time: in between it has worked.
+            await other.tells(since=look)
+            assert not await one.look()
+        await other.tells(since=4)
+        assert not await one.look()
+        await other.tells(since=4)
+        assert await one.look()
+
+
+async def test_other_wait_of_the_same_attempt_is_told_as_a_new_one(tmp_db: Path) -> None:
+    async with site(tmp_db) as (one, other):
+        await other.tells()
+        for _ in range(3):
+            assert not await one.look()
+        (held,) = (await one.told()).held
+        assert held.since == 1
+        first = one.wait()
+        await one.jobs.cancel(one.inner.id)
+        await soon(one.until_it_waits(but_not=first))
+        assert not await one.look()
+        (anew,) = (await one.told()).held
+        assert (anew.seq, anew.since) == (held.seq, 4)
+
+
+async def test_youngest_attempt_is_refused_and_no_other(tmp_db: Path) -> None:
+    async with site(tmp_db, other_first=False) as (one, other):
+        for _ in range(6):
+            await other.tells()
+            assert not await one.look()
+
+
+async def test_slot_of_a_third_worker_keeps_the_wait_until_it_has_left(tmp_db: Path) -> None:
+    async with site(tmp_db) as (one, other):
+        store = store_of(one.jobs)
+        await store.join(worker_row(OTHER_WORKER + 1, queues={"default": 1}), lambda: None)
+        for _ in range(4):
+            await other.tells()
+            assert not await one.look()
+        await store.leave(OTHER_WORKER + 1, now=NOW)
+        for refused in (False, False, True):
+            await other.tells()
+            assert await one.look() is refused
+
+
+async def test_worker_that_joins_after_the_last_look_keeps_the_wait(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site(tmp_db) as (one, other):
+        store = store_of(one.jobs)
+        for _ in range(3):
+            await other.tells()
+            assert not await one.look()
+        tell = store.tell
+
+        async def joined_before(worker: int, told: Told, *, still: Still | None = None) -> bool:
+            if still is not None:
+                await store.join(worker_row(OTHER_WORKER + 1, queues={"default": 1}), lambda: None)
+            return await tell(worker, told, still=still)
+
+        monkeypatch.setattr(store, "tell", joined_before)
+        await other.tells()
+        assert not await one.look()
+        assert len((await one.told()).held) == 1
+        await store.leave(OTHER_WORKER + 1, now=NOW)
+
+
+async def test_cancel_of_the_others_attempt_keeps_the_wait(tmp_db: Path) -> None:
+    async with site(tmp_db) as (one, other):
+        await store_of(one.jobs).cancel(other.attempt.id, now=NOW)
+        for _ in range(5):
+            await other.tells()
+            assert not await one.look()
+
+
+async def test_write_that_failed_is_made_up_for(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether what it told is there or not: it counts on from what is."""
+    async with site(tmp_db) as (one, other):
+        store = store_of(one.jobs)
+        tell = store.tell
+        there = iter([False, True])
+
+        async def fails(worker: int, told: Told, *, still: Still | None = None) -> bool:
+            if next(there):
+                await tell(worker, told, still=still)
+            raise StoreOutcomeUnknown("no answer")
+
+        monkeypatch.setattr(store, "tell", fails)
+        for _ in range(2):
+            with pytest.raises(StoreOutcomeUnknown):
+                await one.look()
+        monkeypatch.undo()
+        assert (await one.told()).look == 1
+        looks = []
+        for _ in range(4):
+            await other.tells()
+            looks.append(await one.look())
+        assert looks == [False, False, False, True]
+        assert (await one.told()).look == 5
+
+
+async def test_nothing_is_told_until_all_slots_of_a_queue_wait(tmp_db: Path) -> None:
+    async with site(tmp_db, slots={"default": 2}, queue="far") as (one, other):
+        store = store_of(one.jobs)
+        await store.join(worker_row(OTHER_WORKER + 1, queues={"far": 1}), lambda: None)
+        await worker_of(one.jobs).refresh_peers()
+        assert not await one.look()
+        assert await one.told() == Told()
+        # What waits here may be what all slots of another worker wait for.
+        await other.tells()
+        await worker_of(one.jobs).refresh_peers()
+        assert not await one.look()
+        assert len((await one.told()).held) == 1
+        await other.tells(waits=False)
+        assert not await one.look()
+        assert (await one.told()).held == []
+        await store.leave(OTHER_WORKER + 1, now=NOW)
+
+
+async def test_nothing_is_told_once_there_is_no_other_worker(tmp_db: Path) -> None:
+    """Then the attempt itself sees that it stands still."""
+    async with site(tmp_db) as (one, other):
+        await other.tells()
+        assert not await one.look()
+        assert len((await one.told()).held) == 1
+        await store_of(one.jobs).leave(OTHER_WORKER, now=NOW)
+        await one.deadlocks.look()
+        assert (await one.told()).held == []
+
+
+async def test_wait_for_a_queue_with_a_free_slot_here_is_not_told(tmp_db: Path) -> None:
+    """The queue is paused: what waits in it can start here all the same, once it is not."""
+    async with site(tmp_db, slots={"default": 1, "far": 1}, queue="far") as (one, _):
+        store = store_of(one.jobs)
+        await store.join(worker_row(OTHER_WORKER + 1, queues={"far": 1}), lambda: None)
+        await worker_of(one.jobs).refresh_peers()
+        assert not await one.look()
+        assert await one.told() == Told()
+        await store.leave(OTHER_WORKER + 1, now=NOW)
+
+
+async def test_wait_that_is_over_is_told_no_more(tmp_db: Path) -> None:
+    async with site(tmp_db) as (one, other):
+        await other.tells()
+        assert not await one.look()
+        assert len((await one.told()).held) == 1
+        await one.jobs.cancel(one.outer.id)
+        with pytest.raises(JobCancelled):
+            await one.outer.result(timeout=15)
+        await one.deadlocks.look()
+        assert (await one.told()).held == []
+
+
+@pytest.mark.parametrize("why", ["stops", "has ended"])
+async def test_attempt_that_will_let_go_of_its_slot_is_not_told(tmp_db: Path, why: str) -> None:
+    """One of a worker that stops is given back; one whose function has returned may be cleaned up."""
+    async with site(tmp_db) as (one, other):
+        await other.tells()
+        assert not await one.look()
+        (attempt,) = one.deadlocks._holders()
+        if why == "stops":
+            attempt.warn("shutdown")
+        else:
+            attempt.end()
+        assert not await one.look()
+        assert (await one.told()).held == []
+
+
+async def test_wait_with_a_timeout_is_not_told(tmp_db: Path) -> None:
+    async with site(tmp_db, timeout=3600) as (one, other):
+        for _ in range(4):
+            await other.tells()
+            assert not await one.look()
+        assert (await one.told()) == Told()

@@ -1,0 +1,113 @@
+"""What code inside ``job.transaction()`` may do: it must not wait for itself."""
+
+import asyncio
+
+import pytest
+
+from jobrunner import (
+    JobContext,
+    WouldDeadlock,
+)
+from tests.support.engine import FairLock, soon
+from tests.worker.site import Site, ended
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_F14_jobs_enqueued_inside_are_part_of_the_transaction(
+    site: Site, fails: bool
+) -> None:
+    @site.tasks.task
+    async def child(word: str) -> str:
+        return word
+
+    @site.tasks.task(max_attempts=1)
+    async def work(job: JobContext) -> None:
+        async with job.transaction() as tx:
+            await site.add(tx, "a")
+            await child.enqueue("one")
+            await site.jobs.enqueue(child, "two")
+            await site.jobs.enqueue_many([child.call("three")])
+            if fails:
+                raise ValueError
+
+    async with site.open() as jobs:
+        await ended(await work.enqueue())
+        children = (await jobs.list(task="child")).items
+        assert len(children) == (0 if fails else 3)
+        for one in children:
+            await one.result(timeout=15)
+        assert site.words() == ([] if fails else ["a"])
+
+
+async def test_F14_jobs_enqueued_inside_a_def_task_are_part_of_the_transaction(
+    blocking: Site,
+) -> None:
+    @blocking.tasks.task
+    async def child(word: str) -> str:
+        return word
+
+    @blocking.tasks.task(max_attempts=1)
+    def work(job: JobContext, *, fails: bool) -> None:
+        with job.transaction() as tx:
+            blocking.add_now(tx, f"{fails}")
+            blocking.jobs.sync.enqueue(child, f"{fails}")
+            if fails:
+                raise ValueError
+
+    async with blocking.open() as jobs:
+        await ended(await work.enqueue(fails=True))
+        await ended(await work.enqueue(fails=False))
+        (one,) = (await jobs.list(task="child")).items
+        assert await one.result(timeout=15) == "False"
+
+
+async def test_what_would_wait_for_the_transaction_is_refused_inside(site: Site) -> None:
+    refused: list[str] = []
+
+    @site.tasks.task
+    async def nothing() -> None: ...
+
+    @site.tasks.task(max_attempts=1)
+    async def work(job: JobContext, other: str) -> None:
+        waiting = await site.jobs.get(other)
+        async with job.transaction():
+            for what, wait in {
+                "result": lambda: waiting.result(timeout=5),
+                "cancel": lambda: site.jobs.cancel(other),
+                "pause": lambda: site.jobs.pause("default"),
+                "transaction": job.transaction().__aenter__,
+            }.items():
+                try:
+                    await wait()
+                except WouldDeadlock:
+                    refused.append(what)
+
+    async with site.open() as jobs:
+        other = await jobs.enqueue(nothing.options(delay=3600))
+        job = await ended(await work.enqueue(other.id))
+        assert job.state == "succeeded"
+        assert refused == ["result", "cancel", "pause", "transaction"]
+
+
+async def test_task_started_inside_is_outside_once_the_block_has_ended(site: Site) -> None:
+    gate = FairLock()
+    later: list[asyncio.Task[bool]] = []
+
+    @site.tasks.task
+    async def nothing() -> None: ...
+
+    async def cancel(id: str) -> bool:
+        await gate.enter()
+        return await site.jobs.cancel(id)
+
+    @site.tasks.task
+    async def work(job: JobContext, other: str) -> None:
+        async with job.transaction():
+            later.append(asyncio.create_task(cancel(other)))
+            await gate.arrival()
+
+    async with site.open() as jobs:
+        other = await jobs.enqueue(nothing.options(delay=3600))
+        await (await work.enqueue(other.id)).result(timeout=15)
+        gate.open()
+        assert await soon(later[0])

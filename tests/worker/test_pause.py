@@ -1,0 +1,76 @@
+"""A paused queue starts nothing; the others go on."""
+
+from pathlib import Path
+
+import pytest
+
+from jobrunner import JobRunner, UnknownQueue
+from tests.support.children import echo, tasks
+from tests.support.engine import FairLock, next_round
+from tests.support.processes import child
+
+
+async def test_pause_lets_nothing_start_until_resume(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db, queues={"default": 5, "mail": 5})
+
+    @jobs.task
+    async def work() -> str:
+        return "done"
+
+    async with jobs.running():
+        await jobs.pause("default")
+        job = await jobs.enqueue(work)
+        await next_round(jobs)
+        assert (await job.refresh()).state == "queued"
+        other = await jobs.enqueue(work.options(queue="mail"))
+        assert await other.result(timeout=15) == "done"
+        info = {queue.name: queue for queue in await jobs.queues()}
+        assert (info["default"].paused, info["default"].queued) == (True, 1)
+        assert info["default"].oldest_due_at == job.run_at
+        assert info["mail"].paused is False
+        # Somebody has meant it: that is no trouble to report.
+        assert (await jobs.health()).status == "ok"
+
+        await jobs.resume("default")
+        assert await job.result(timeout=15) == "done"
+
+
+async def test_pause_lets_running_attempts_end(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db)
+    gate = FairLock()
+
+    @jobs.task
+    async def work() -> str:
+        await gate.enter()
+        return "done"
+
+    async with jobs.running():
+        job = await jobs.enqueue(work)
+        await gate.arrival()
+        await jobs.pause("default")
+        gate.open()
+        assert await job.result(timeout=15) == "done"
+
+
+async def test_pause_outlives_the_process_and_holds_in_all(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db)
+    jobs.include(tasks)
+    async with jobs.running(work=False):
+        await jobs.pause("default")
+        await jobs.pause("default")
+    async with jobs.running(work=False), child("work", tmp_db) as other:
+        await other.heard("open")
+        job = await jobs.enqueue(echo, "x")
+        with pytest.raises(TimeoutError):
+            await job.result(timeout=0.7)
+        assert (await job.refresh()).state == "queued"
+        await jobs.resume("default")
+        assert await job.result(timeout=15) == "x"
+
+
+async def test_pause_of_a_queue_that_the_runner_lacks_is_refused(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db)
+    async with jobs.running(work=False):
+        for verb in (jobs.pause, jobs.resume):
+            with pytest.raises(UnknownQueue, match="no queue 'mail'"):
+                await verb("mail")

@@ -1,0 +1,132 @@
+"""Finished jobs and dead letters are kept for a time, and a number of them at most."""
+
+import contextlib
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from freezegun.api import FrozenDateTimeFactory
+
+from jobrunner import JobNotFound, JobRunner
+from jobrunner.worker import worker as worker_module
+from tests.support.engine import Heard, next_round, soon, store_of, worker_of
+
+
+async def test_prunes_finished_jobs_after_their_retention_and_no_others(
+    tmp_db: Path, frozen: FrozenDateTimeFactory
+) -> None:
+    jobs = JobRunner(tmp_db, retention=timedelta(days=2), dead_letter_retention=timedelta(days=4))
+    heard = Heard(jobs)
+
+    @jobs.task
+    async def work() -> None: ...
+
+    @jobs.task(retention=timedelta(days=6))
+    async def keep() -> None: ...
+
+    @jobs.task(max_attempts=1)
+    async def fail() -> None:
+        raise LookupError
+
+    async with jobs.running():
+        worker = worker_of(jobs)
+        done = await jobs.enqueue(work)
+        kept = await jobs.enqueue(keep)
+        await done.result(timeout=15)
+        await kept.result(timeout=15)
+        dead = await jobs.enqueue(fail)
+        await soon(heard.dead.get())
+        waiting = await jobs.enqueue(work.options(delay=timedelta(days=30)))
+        cancelled = await jobs.enqueue(work.options(delay=60))
+        await jobs.cancel(cancelled.id)
+
+        async def there() -> set[str]:
+            found = set()
+            for job in (done, kept, dead, waiting, cancelled):
+                with contextlib.suppress(JobNotFound):
+                    found.add((await jobs.get(job.id)).id)
+            return found
+
+        everything = {job.id for job in (done, kept, dead, waiting, cancelled)}
+        frozen.tick(timedelta(days=2))
+        await worker.prune()
+        assert await there() == everything
+        frozen.tick(1)
+        assert await worker.prune() == 2
+        assert await there() == everything - {done.id, cancelled.id}
+        frozen.tick(timedelta(days=2))
+        assert await worker.prune() == 1
+        assert await there() == everything - {done.id, cancelled.id, dead.id}
+        frozen.tick(timedelta(days=2))
+        assert await worker.prune() == 1
+        assert await there() == {waiting.id}
+
+
+async def test_prunes_down_to_keep_finished_oldest_first(
+    tmp_db: Path, frozen: FrozenDateTimeFactory
+) -> None:
+    jobs = JobRunner(tmp_db, queues={"default": 1}, keep_finished=3)
+
+    @jobs.task
+    async def work() -> None: ...
+
+    async with jobs.running():
+        stored = []
+        for _ in range(8):
+            job = await jobs.enqueue(work)
+            await job.result(timeout=15)
+            stored.append(job.id)
+            frozen.tick(1)
+        assert await worker_of(jobs).prune() == 5
+        assert {job.id for job in (await jobs.list()).items} == set(stored[5:])
+
+
+async def test_prunes_in_slices_until_nothing_is_left(
+    tmp_db: Path, frozen: FrozenDateTimeFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "ROWS_PER_SLICE", 10)
+    jobs = JobRunner(tmp_db, queues={"default": 100}, retention=60)
+
+    @jobs.task
+    async def work(number: int) -> None: ...
+
+    async with jobs.running():
+        for job in await jobs.enqueue_many(work.call(number) for number in range(95)):
+            await job.result(timeout=15)
+        frozen.tick(61)
+        assert await worker_of(jobs).prune() == 95
+        assert (await jobs.list()).items == []
+
+
+async def test_prunes_attempts_with_their_job(tmp_db: Path, frozen: FrozenDateTimeFactory) -> None:
+    jobs = JobRunner(tmp_db, retention=0)
+
+    @jobs.task
+    async def work() -> None: ...
+
+    async with jobs.running():
+        job = await jobs.enqueue(work)
+        await job.result(timeout=15)
+        frozen.tick(1)
+        await worker_of(jobs).prune()
+        with pytest.raises(JobNotFound):
+            await jobs.get(job.id)
+        assert list(await store_of(jobs).attempts(1)) == []
+
+
+async def test_prunes_by_itself(tmp_db: Path) -> None:
+    keeping = JobRunner(tmp_db)
+
+    @keeping.task
+    async def work() -> None: ...
+
+    async with keeping.running():
+        job = await keeping.enqueue(work)
+        await job.result(timeout=15)
+    jobs = JobRunner(tmp_db, retention=0)
+    async with jobs.running():
+        # The first chores of a worker prune; the round behind them is the signal that they are through.
+        await worker_of(jobs).do_chores()
+        await next_round(jobs)
+        with pytest.raises(JobNotFound):
+            await jobs.get(job.id)

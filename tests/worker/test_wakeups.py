@@ -1,0 +1,185 @@
+"""What wakes the supervisor: an enqueue, a due time, another process's bell, and the poll when all that fails."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from freezegun.api import FrozenDateTimeFactory
+
+from jobrunner import JobRunner
+from jobrunner.core.clock import now_us
+from jobrunner.worker import supervisor as supervisor_module
+from jobrunner.worker import worker as worker_module
+from tests.support.children import echo, tasks
+from tests.support.engine import FairLock, next_round, soon, stored, supervisor_of, worker_of
+from tests.support.processes import child
+
+
+@pytest.fixture
+def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be found by the poll: what is found was woken for."""
+    monkeypatch.setattr(worker_module, "POLL_S", 3600.0)
+
+
+@pytest.mark.usefixtures("no_poll")
+async def test_enqueues_starts_the_job_at_once(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db)
+
+    @jobs.task
+    async def work() -> str:
+        return "done"
+
+    async with jobs.running():
+        await next_round(jobs)
+        for _ in range(20):
+            assert await (await jobs.enqueue(work)).result(timeout=15) == "done"
+
+
+@pytest.mark.usefixtures("no_poll")
+async def test_enqueues_is_claimed_in_its_own_round(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db)
+    gate = FairLock()
+
+    @jobs.task
+    async def work() -> None:
+        await gate.enter()
+
+    async with jobs.running():
+        await next_round(jobs)
+        job = await jobs.enqueue(work)
+        # Nothing has run between the commit that stored it and this line.
+        assert (await stored(jobs, job.id)).state == "running"
+        gate.open()
+        await job.result(timeout=15)
+
+
+@pytest.mark.usefixtures("no_poll")
+async def test_scheduled_job_starts_at_its_time_and_not_before(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db)
+    started: list[int] = []
+
+    @jobs.task
+    async def work() -> None:
+        started.append(now_us())
+
+    async with jobs.running():
+        many = [await jobs.enqueue(work.options(delay=delay)) for delay in (0.3, 0.1, 0.2)]
+        for job in many:
+            await job.result(timeout=15)
+        due = [(await stored(jobs, job.id)).run_at for job in many]
+    assert all(at >= when for at, when in zip(started, sorted(due), strict=True))
+
+
+@pytest.mark.usefixtures("no_poll")
+async def test_scheduled_job_that_comes_before_the_next_one_known_moves_the_timer(
+    tmp_db: Path,
+) -> None:
+    jobs = JobRunner(tmp_db)
+
+    @jobs.task
+    async def work() -> str:
+        return "done"
+
+    async with jobs.running():
+        await jobs.enqueue(work.options(delay=0.4))
+        assert await (await jobs.enqueue(work.options(delay=0.05))).result(timeout=15) == "done"
+
+
+async def test_run_at_in_the_past_means_now(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db)
+
+    @jobs.task
+    async def work() -> str:
+        return "done"
+
+    async with jobs.running():
+        job = await jobs.enqueue(work.options(run_at=datetime(2000, 1, 1, tzinfo=UTC)))
+        assert job.run_at == job.created_at
+        assert await job.result(timeout=15) == "done"
+
+
+async def test_due_after_a_jump_of_the_clock_is_found_by_the_poll(
+    tmp_db: Path, frozen: FrozenDateTimeFactory
+) -> None:
+    jobs = JobRunner(tmp_db)
+
+    @jobs.task
+    async def work() -> str:
+        return "done"
+
+    async with jobs.running():
+        job = await jobs.enqueue(work.options(delay=timedelta(hours=24)))
+        await next_round(jobs)
+        assert (await job.refresh()).state == "scheduled"
+        frozen.tick(timedelta(hours=24))
+        assert await job.result(timeout=15) == "done"
+
+
+async def test_more_due_at_once_than_a_round_promotes_all_run(
+    tmp_db: Path, frozen: FrozenDateTimeFactory
+) -> None:
+    jobs = JobRunner(tmp_db)
+    ran: list[int] = []
+    done = asyncio.Event()
+
+    @jobs.task
+    async def work(number: int) -> None:
+        ran.append(number)
+        if len(ran) == 1200:
+            done.set()
+
+    async with jobs.running():
+        later = work.options(delay=60)
+        await jobs.enqueue_many(later.call(number) for number in range(1200))
+        frozen.tick(60)
+        worker_of(jobs).look()
+        await soon(done.wait())
+    assert sorted(ran) == list(range(1200))
+
+
+@pytest.mark.usefixtures("no_poll")
+async def test_enqueue_of_another_process_rings_the_bell(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db)
+    jobs.include(tasks)
+    async with jobs.running(), child("client", tmp_db) as client:
+        await client.heard("open")
+        for word in ("one", "two"):
+            client.send(word)
+            id = (await client.heard("stored"))["id"]
+            assert await (await jobs.get(id, echo)).result(timeout=15) == word
+
+
+async def test_enqueue_whose_bell_is_lost_is_found_by_the_poll(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = JobRunner(tmp_db)
+    jobs.include(tasks)
+    async with jobs.running(), child("client", tmp_db) as client:
+        await client.heard("open")
+        # The socket stays, so that it can be rung, but nobody listens at the door.
+        monkeypatch.setattr(worker_of(jobs), "_on_ring", lambda: None)
+        (bell,) = worker_of(jobs)._store._doorbells.values()  # type: ignore[attr-defined]
+        bell._on_ring = lambda: None
+        client.send("one")
+        id = (await client.heard("stored"))["id"]
+        assert await (await jobs.get(id, echo)).result(timeout=15) == "one"
+
+
+async def test_sleeps_when_there_is_nothing_to_do(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No round follows from a round: with the poll away, an idle worker writes nothing at all."""
+    monkeypatch.setattr(worker_module, "POLL_S", 3600.0)
+    monkeypatch.setattr(supervisor_module, "POLL_S", 3600.0)
+    jobs = JobRunner(tmp_db)
+
+    @jobs.task
+    async def work() -> None: ...
+
+    async with jobs.running():
+        await (await jobs.enqueue(work)).result(timeout=15)
+        await jobs.enqueue(work.options(delay=3600))
+        await next_round(jobs)
+        assert supervisor_of(jobs)._committer._idle.is_set()
+        assert not supervisor_of(jobs)._committer._wake.is_set()
