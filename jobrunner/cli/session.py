@@ -114,8 +114,8 @@ async def _desk(
         around=AttemptScope(),
     )
     # The workers' rows: who is to be rung when something has changed.
-    served = {name for row in await store.workers() for name in row.queues}
-    known = frozenset(queues | served | {one.name for one in await store.queues()})
+    served = {name for row in await store.workers.list() for name in row.queues}
+    known = frozenset(queues | served | {one.name for one in await store.jobs.queues()})
     queue = JobQueue(
         store,
         committer,

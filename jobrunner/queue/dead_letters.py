@@ -100,7 +100,7 @@ class DeadLetters:
         return await self._page(where, cursor, checked_limit(limit))
 
     async def _page(self, where: Filter, cursor: str | None, limit: int) -> DeadLetterPage:
-        page = await self._store.dead_letters(where, before=read_cursor(cursor), limit=limit)
+        page = await self._store.dead_letters.list(where, before=read_cursor(cursor), limit=limit)
         items = [dead_letter_of(row) for row in page.rows]
         return DeadLetterPage(items, write_cursor(page.next), page.complete)
 
@@ -116,7 +116,7 @@ class DeadLetters:
     ) -> int:
         """Return how many there are, a million at most."""
         where = filter_of(task=task, queue=queue, reason=reason, tag=tag, since=since, until=until)
-        return await self._store.count_dead_letters(where, cap=COUNT_CAP)
+        return await self._store.dead_letters.count(where, cap=COUNT_CAP)
 
     async def get(self, id: str) -> DeadLetter:
         """Return a dead letter with its history.
@@ -125,10 +125,10 @@ class DeadLetters:
             JobNotFound: none has this id, or none any more.
         """
         row = await self._row(id)
-        return dead_letter_of(row, history_of(await self._store.attempts(row.seq)))
+        return dead_letter_of(row, history_of(await self._store.jobs.attempts(row.seq)))
 
     async def _row(self, id: str) -> JobRow:
-        row = await self._store.get(checked_id(id))
+        row = await self._store.jobs.get(checked_id(id))
         if row is None or row.state != "dead":
             raise JobNotFound(
                 f"no dead letter has the id {id}; it may have been replayed or deleted"
@@ -159,7 +159,7 @@ class DeadLetters:
             )
         now = now_us()
         if args is None or spec is None:
-            stored = await self._store.replay(id, now=now)
+            stored = await self._store.dead_letters.replay(id, now=now)
         else:
             edited = Enqueue(
                 id=new_id(now),
@@ -179,7 +179,7 @@ class DeadLetters:
                 chain=row.chain,
                 after=row.after,
             )
-            stored = await self._store.replay_edited(id, edited)
+            stored = await self._store.dead_letters.replay_edited(id, edited)
         self._wake()
         return self._stored(stored)
 
@@ -209,7 +209,7 @@ class DeadLetters:
         )
         replayed, before = 0, None
         while True:
-            done = await self._store.replay_all(
+            done = await self._store.dead_letters.replay_all(
                 where,
                 before=before,
                 now=now_us(),
@@ -248,7 +248,7 @@ class DeadLetters:
         )
         deleted, before = 0, None
         while True:
-            done = await self._store.delete_dead_letters(
+            done = await self._store.dead_letters.delete_all(
                 where, before=before, limit=REPLAYED_PER_SLICE
             )
             deleted += done.deleted
@@ -264,7 +264,7 @@ class DeadLetters:
         Raises:
             JobNotFound: none has this id.
         """
-        if not await self._store.delete_dead_letter(checked_id(id)):
+        if not await self._store.dead_letters.delete(checked_id(id)):
             raise JobNotFound(
                 f"no dead letter has the id {id}; it may have been replayed or deleted"
             )

@@ -303,7 +303,7 @@ class JobQueue:
         row = await self._row(id)
         if task is not None and row.task not in {task.name, *task.spec.aliases}:
             raise JobNotFound(f"job {id} is one of {row.task}, not of {task.name}")
-        return job_of(row, await self._store.attempts(row.seq), self, args=row.args)
+        return job_of(row, await self._store.jobs.attempts(row.seq), self, args=row.args)
 
     async def payload(self, id: str) -> Payload:
         """Return the arguments and the result of a job, also of a dead one, as the plain JSON values that are stored.
@@ -314,7 +314,7 @@ class JobQueue:
         return payload_of(await self._row(id))
 
     async def _row(self, id: str) -> JobRow:
-        row = await self._store.get(checked_id(id))
+        row = await self._store.jobs.get(checked_id(id))
         if row is None:
             raise _not_found(id)
         return row
@@ -350,7 +350,9 @@ class JobQueue:
         where = filter_of(
             task=task, queue=queue, state=state, tag=tag, key=key, since=since, until=until
         )
-        page = await self._store.jobs(where, before=read_cursor(cursor), limit=checked_limit(limit))
+        page = await self._store.jobs.list(
+            where, before=read_cursor(cursor), limit=checked_limit(limit)
+        )
         items = [job_of(row, (), self) for row in page.rows]
         return JobPage(items, write_cursor(page.next), page.complete)
 
@@ -379,7 +381,7 @@ class JobQueue:
         return end_of(job, self._row_of, self._events, timeout, refuse_wait, check)
 
     async def _row_of(self, job: Job[Any]) -> JobRow:
-        row = await self._store.get(job.id)
+        row = await self._store.jobs.get(job.id)
         if row is not None:
             return row
         if self._joined is None:
@@ -392,7 +394,7 @@ class JobQueue:
     async def refreshed(self, job: Job[Any]) -> Job[Any]:
         """Read a job again; see ``Job.refresh``."""
         row = await self._row_of(job)
-        return job_of(row, await self._store.attempts(row.seq), self, args=row.args)
+        return job_of(row, await self._store.jobs.attempts(row.seq), self, args=row.args)
 
     def arguments_of(self, job: Job[Any], stored: str) -> dict[str, Any]:
         """Return a job's arguments from their stored form; see ``Job.args``."""
@@ -413,7 +415,7 @@ class JobQueue:
         Raises:
             JobNotFound: there is no such job.
         """
-        before = await self._store.cancel(checked_id(id), now=now_us())
+        before = await self._store.jobs.cancel(checked_id(id), now=now_us())
         if before is None:
             raise _not_found(id)
         if before.state in FINISHED:
@@ -441,12 +443,12 @@ class JobQueue:
             UnknownQueue: the runner has no such queue.
         """
         self._check_queue(name)
-        await self._store.pause(name, now=now_us())
+        await self._store.jobs.pause(name, now=now_us())
 
     async def resume(self, name: str) -> None:
         """Undo ``pause``; raises as it does."""
         self._check_queue(name)
-        await self._store.resume(name)
+        await self._store.jobs.resume(name)
         self._worker.look()
 
     def _check_queue(self, name: str) -> None:

@@ -142,7 +142,7 @@ class Schedules:
             limit: at most that many, 1 to 1,000.
         """
         name = task.name if isinstance(task, Task) else task
-        rows = await self._store.schedules(task=name, after=after, limit=checked_limit(limit))
+        rows = await self._store.schedules.list(task=name, after=after, limit=checked_limit(limit))
         return [_schedule_of(row) for row in rows]
 
     async def ticks(self, id: str, *, limit: int = 100) -> Sequence[ScheduleTick]:
@@ -152,10 +152,13 @@ class Schedules:
             ScheduleNotFound: none has this id.
         """
         await self._row(id)
-        return [_tick_of(row) for row in await self._store.ticks(id, limit=checked_limit(limit))]
+        return [
+            _tick_of(row)
+            for row in await self._store.schedules.ticks(id, limit=checked_limit(limit))
+        ]
 
     async def _row(self, id: str) -> ScheduleRow:
-        row = await self._store.schedule(id)
+        row = await self._store.schedules.get(id)
         if row is None:
             raise ScheduleNotFound(f"no schedule has the id {id!r}")
         return row
@@ -328,12 +331,12 @@ class Schedules:
     async def _change(self, id: str, changed: Callable[[ScheduleRow | None], T]) -> T:
         """Write what ``changed`` makes of a row; again from the start if another process was quicker."""
         while True:
-            seen = await self._store.schedule(id)
+            seen = await self._store.schedules.get(id)
             row = changed(seen)
             if row == seen:
                 return row
             new = row if isinstance(row, ScheduleRow) else None
-            if await self._store.change_schedules([ScheduleChange(seen, new)]):
+            if await self._store.schedules.change([ScheduleChange(seen, new)]):
                 self._wake()
                 return row
 

@@ -300,7 +300,7 @@ class Committer:
             self.worker.written(batch, written)
         elif written.left_queued:
             # Nobody here runs them.
-            self._store.ring()
+            self._store.workers.notify()
         return None
 
     def _failed(

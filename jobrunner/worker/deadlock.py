@@ -192,7 +192,7 @@ class Deadlocks:
         if not self._told.held and not self._may_stand_among_all():
             self._circle = ()
             return
-        rows = {row.worker: row for row in await self._store.workers()}
+        rows = {row.worker: row for row in await self._store.workers.list()}
         own = rows.pop(self._worker, None)
         if own is None:
             return
@@ -275,7 +275,7 @@ class Deadlocks:
     ) -> bool:
         waits = {one: tuple(mine[one].waits) for one in tells}
         told = Told(self._told.look + 1, tells)
-        if not await self._store.tell(self._worker, told, still=still):
+        if not await self._store.workers.report_waits(self._worker, told, still=still):
             return False
         self._told = told
         self._since = {mine[one]: (waits[one], one.since) for one in tells}
@@ -348,7 +348,7 @@ class Deadlocks:
     # -- what must move first -----------------------------------------------------------------
 
     async def _read(self, wait: Wait) -> None:
-        row = await self._store.get(wait.id)
+        row = await self._store.jobs.get(wait.id)
         wait.front, wait.trail = (None, []) if row is None else await self._front(wait.trail, row)
 
     async def _front(self, trail: Sequence[str], row: JobRow) -> tuple[JobRow | None, list[str]]:
@@ -361,7 +361,7 @@ class Deadlocks:
             return (None if row.state in FINISHED else row), []
         way = list(trail) or [row.id]
         for _ in range(STEPS_PER_LOOK):
-            front = row if way[-1] == row.id else await self._store.get(way[-1])
+            front = row if way[-1] == row.id else await self._store.jobs.get(way[-1])
             if front is not None and front.state == "blocked" and front.after is not None:
                 way.append(front.after)
             elif front is not None and front.state not in FINISHED:

@@ -57,10 +57,10 @@ def _few(sentences: Sequence[str]) -> Sequence[str]:
 async def queues_in(store: Store, known: Iterable[str]) -> Sequence[QueueInfo]:
     """Return every queue that is known, served, paused, or holds jobs, by name."""
     slots: dict[str, int] = dict.fromkeys(known, 0)
-    for row in await store.workers():
+    for row in await store.workers.list():
         for name, count in row.queues.items():
             slots[name] = slots.get(name, 0) + count
-    stats = {one.name: one for one in await store.queues()}
+    stats = {one.name: one for one in await store.jobs.queues()}
     # Where counting stopped, it may have stopped before the jobs of a queue of which the store says nothing.
     counted = all(one.complete for one in stats.values())
     empty = {name: QueueStats(name, False, 0, 0, 0, 0, None, counted) for name in slots}
@@ -88,7 +88,7 @@ async def health_of(store: Store, own: HealthInputs) -> Health:
     if error is not None:
         problems.append(str(error))
     try:
-        rows = await store.workers()
+        rows = await store.workers.list()
         problems += _few(
             [
                 f"queue {one.name} has waiting jobs and no worker serves it"

@@ -106,7 +106,7 @@ class Scheduler:
         """
         now = now_us()
         limit = FIRES_PER_ROUND + len(self._stuck)
-        rows = await self._store.due_schedules(self._tasks, now=now, limit=limit)
+        rows = await self._store.schedules.due(self._tasks, now=now, limit=limit)
         fires = self._planned(rows, now)
         if not fires:
             # The timer rang a moment early. Or another worker was quicker: then the next poll tells the next tick.
@@ -171,13 +171,13 @@ async def declare_schedules(
         StoreError: nothing was changed.
     """
     while True:
-        rows = {row.id: row for row in await store.declared_schedules()}
+        rows = {row.id: row for row in await store.schedules.declared()}
         for id in declared:
             # One that was made at run time, and has moved into the code since.
-            if id not in rows and (row := await store.schedule(id)) is not None:
+            if id not in rows and (row := await store.schedules.get(id)) is not None:
                 rows[id] = row
         changes = reconcile(
             declared, rows.values(), revision=revision, now=now_us(), elsewhere=elsewhere
         )
-        if not changes or await store.change_schedules(changes):
+        if not changes or await store.schedules.change(changes):
             return changes

@@ -60,7 +60,7 @@ class Supervisor:
         specs: Mapping[str, TaskSpec],
         slots: Mapping[str, int],
         events: Events,
-        ring_others: Callable[[], None],
+        notify_others: Callable[[], None],
         on_next_tick: Callable[[int | None], None],
         around: AttemptScope,
         transactions: Transactions,
@@ -77,7 +77,7 @@ class Supervisor:
         self.tasks = frozenset(specs)
         self._committer = committer
         self._events = events
-        self._ring_others = ring_others
+        self._notify_others = notify_others
         self._on_next_tick = on_next_tick
         self._around = around
         self._transactions = transactions
@@ -135,7 +135,7 @@ class Supervisor:
         if written.more_due:
             self.look()
         if written.left_queued:
-            self._ring_others()
+            self._notify_others()
 
     def _claimed(self, claim: Claim, jobs: Sequence[Claimed]) -> None:
         if claim.held is not None:

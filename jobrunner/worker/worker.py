@@ -83,7 +83,7 @@ class Worker:
                 specs=specs,
                 slots=slots,
                 events=events,
-                ring_others=store.ring,
+                notify_others=store.workers.notify,
                 on_next_tick=self._ticker.heard,
                 around=around,
                 transactions=Transactions(
@@ -128,7 +128,7 @@ class Worker:
         await self.recover(thorough=True)
         if self._supervisor is not None:
             now = now_us()
-            await self._store.join(
+            await self._store.workers.join(
                 WorkerRow(
                     worker=self.id,
                     pid=os.getpid(),
@@ -177,7 +177,7 @@ class Worker:
         if self._supervisor is not None:
             self._supervisor.close()
             try:
-                await self._store.leave(self.id, now=now_us())
+                await self._store.workers.leave(self.id, now=now_us())
             except (StoreError, WouldDeadlock) as error:
                 # As after a kill: the lock goes with the process, and others find the jobs.
                 logger.error("the worker could not sign off: %s", error)
@@ -198,7 +198,7 @@ class Worker:
         """See to it that jobs which are due now are found now, here and in other processes."""
         if self._supervisor is not None:
             self._supervisor.look(suspects=True)
-        self._store.ring()
+        self._store.workers.notify()
 
     def _on_ring(self) -> None:
         if self._supervisor is not None:
@@ -208,7 +208,7 @@ class Worker:
     async def cancel_requested(self, seq: int) -> None:
         """Pass on that a running job is to be cancelled: to our own attempt, else to whoever runs it."""
         if self._supervisor is None or not self._supervisor.stop(seq, None, "cancel"):
-            self._store.ring()
+            self._store.workers.notify()
 
     # -- chores ---------------------------------------------------------------------------
 
@@ -309,7 +309,7 @@ class Worker:
 
     async def recover(self, *, thorough: bool) -> None:
         """Take the jobs of dead workers away from them, so that they run again."""
-        found = await self._store.recover(now=now_us(), thorough=thorough)
+        found = await self._store.workers.recover(now=now_us(), thorough=thorough)
         if not found.workers:
             return
         logger.warning(
@@ -330,13 +330,13 @@ class Worker:
 
     async def refresh_peers(self) -> None:
         """Learn which other workers there are."""
-        rows = await self._store.workers()
+        rows = await self._store.workers.list()
         self._peers = [row for row in rows if row.worker != self.id]
         if self._supervisor is not None and len(self._peers) == len(rows):
             await self._beat()
 
     async def _beat(self) -> None:
-        if await self._store.beat(self.id, now=now_us()):
+        if await self._store.workers.beat(self.id, now=now_us()):
             # The schedules of the code went with the row.
             await self.declare_schedules()
             self.look()
@@ -354,17 +354,17 @@ class Worker:
             if row is not None and row.disabled:
                 logger.warning("schedule %s is disabled: the code declares it no more", row.id)
         if changes:
-            self._store.ring()
+            self._store.workers.notify()
 
     async def obey_cancels(self) -> None:
         """Stop attempts of ours that somebody cancelled through another process."""
         if self._supervisor is not None and self._supervisor.attempts:
-            for seq, lease in await self._store.cancel_requests(self.id):
+            for seq, lease in await self._store.jobs.cancel_requests(self.id):
                 self._supervisor.stop(seq, lease, "cancel")
 
     async def look_for_unknown(self) -> None:
         """Report waiting jobs whose task no live worker knows; bury those that have waited too long."""
-        waiting = await self._store.waiting_tasks()
+        waiting = await self._store.jobs.waiting_tasks()
         if not self._known().issuperset(task for _, task, _ in waiting):
             # Only now: a worker of a new version may have joined and enqueued since the last look.
             await self.refresh_peers()
@@ -413,7 +413,7 @@ class Worker:
 
     async def _bury_unknown(self, queue: str, task: str, due_before: int, now: int) -> None:
         while True:
-            buried = await self._store.bury_waiting(
+            buried = await self._store.dead_letters.bury_waiting(
                 queue,
                 task,
                 due_before=due_before,
@@ -447,7 +447,7 @@ class Worker:
         }
         total = 0
         while True:
-            pruned = await self._store.prune(
+            pruned = await self._store.jobs.prune(
                 finished_before=now - settings.retention_us,
                 by_task=by_task,
                 died_before=now - settings.dead_letter_retention_us,
@@ -459,7 +459,7 @@ class Worker:
                 break
         ticks = ROWS_PER_SLICE
         while ticks == ROWS_PER_SLICE:
-            ticks = await self._store.prune_ticks(
+            ticks = await self._store.schedules.prune_ticks(
                 before=now - settings.retention_us, limit=ROWS_PER_SLICE
             )
         return total

@@ -120,11 +120,11 @@ async def claim_cost(file: Path, tasks: int = 1, *, look_due: bool = True) -> fl
     claim = Claim(WORKER, QUEUES, frozenset(names), suspects=False)
     took = []
     try:
-        await store.join(
+        await store.workers.join(
             WorkerRow(
                 WORKER, os.getpid(), "bench", now, now, None, QUEUES, dict.fromkeys(names, 5)
             ),
-            on_ring=lambda: None,
+            on_notify=lambda: None,
         )
         await store.write(
             Round(
@@ -145,7 +145,7 @@ async def claim_cost(file: Path, tasks: int = 1, *, look_due: bool = True) -> fl
             await store.write(
                 Round(now, outcomes=[Succeeded(job, done, None) for job in written.claimed])
             )
-        await store.leave(WORKER, now=now)
+        await store.workers.leave(WORKER, now=now)
     finally:
         await store.close()
     return median(took)

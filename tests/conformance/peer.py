@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from operator import attrgetter
 from typing import Any, Final
 
 from jobrunner.core.model import Claimed
@@ -111,11 +112,11 @@ async def _do(
     match verb:
         case "join":
             (worker,) = args
-            return await store.join(worker, rung.set)
+            return await store.workers.join(worker, rung.set)
         case "hear":
             async with asyncio.timeout(PATIENCE_S):
                 return await rung.wait()
         case "ring":
-            return store.ring()
+            return store.workers.notify()
         case _:
-            return await getattr(store, verb)(*args, **kwargs)
+            return await attrgetter(verb)(store)(*args, **kwargs)

@@ -54,8 +54,8 @@ class SqliteRig(Rig):
 
     def kill_worker(self, worker: int) -> None:
         assert isinstance(self.store, SqliteStore)
-        self.store._locks.pop(worker).abandon()
-        bell = self.store._doorbells.pop(worker)
+        self.store.workers._locks.pop(worker).abandon()
+        bell = self.store.workers._doorbells.pop(worker)
         if bell is not None:
             bell.close()
 

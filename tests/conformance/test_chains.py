@@ -157,7 +157,7 @@ async def test_chain_with_a_row_that_the_store_refuses_is_not_stored_at_all(stor
     written = await store.write(Round(NOW, enqueues=[good, *chain, new()]))
     kinds = [isinstance(one, StoreError) for one in written.enqueued]
     assert kinds == [False, True, True, True, False]
-    rows = (await store.jobs(Filter(), before=None, limit=10)).rows
+    rows = (await store.jobs.list(Filter(), before=None, limit=10)).rows
     assert len(rows) == 2
     assert good.id in {row.id for row in rows}
     # Nor counted: what was refused rings for nobody.
@@ -280,7 +280,7 @@ async def test_ends_of_many_chains_in_one_round_let_go_the_next_of_each(store: S
 
 async def test_cancel_of_the_first_cancels_the_rest(store: Store) -> None:
     jobs = await a_chain(store)
-    await store.cancel(jobs[0].id, now=NOW + SECOND)
+    await store.jobs.cancel(jobs[0].id, now=NOW + SECOND)
     for job in jobs:
         row = await row_of(store, job.id)
         assert (row.state, row.finished_at, row.attempt) == ("cancelled", NOW + SECOND, 0)
@@ -289,7 +289,7 @@ async def test_cancel_of_the_first_cancels_the_rest(store: Store) -> None:
 async def test_cancel_of_a_blocked_job_cancels_those_behind_it_and_no_others(store: Store) -> None:
     jobs = await a_chain(store, *(new() for _ in range(4)))
     others = await a_chain(store)
-    before = await store.cancel(jobs[2].id, now=NOW)
+    before = await store.jobs.cancel(jobs[2].id, now=NOW)
     assert before is not None
     assert before.state == "blocked"
     assert await states(store, jobs) == ["queued", "blocked", "cancelled", "cancelled"]
@@ -305,7 +305,7 @@ async def test_cancel_of_a_running_job_cancels_the_rest_when_it_obeys(
     store: Store, outcome: Callable[[Claimed], Outcome]
 ) -> None:
     jobs, first = await started(store)
-    await store.cancel(first.id, now=NOW)
+    await store.jobs.cancel(first.id, now=NOW)
     assert await states(store, jobs) == ["running", "blocked", "blocked"]
     await settle(store, outcome(first), now=NOW + SECOND)
     assert await states(store, jobs) == ["cancelled"] * 3
@@ -317,7 +317,7 @@ async def test_cancel_of_a_running_job_that_ends_all_the_same_lets_the_next_one_
     store: Store, outcome: Callable[[Claimed], Outcome]
 ) -> None:
     jobs, first = await started(store)
-    await store.cancel(first.id, now=NOW)
+    await store.jobs.cancel(first.id, now=NOW)
     await settle(store, outcome(first))
     assert await states(store, jobs[1:]) == ["queued", "blocked"]
 
@@ -325,23 +325,23 @@ async def test_cancel_of_a_running_job_that_ends_all_the_same_lets_the_next_one_
 async def test_cancel_of_a_finished_job_leaves_the_next_one_alone(store: Store) -> None:
     jobs, first = await started(store)
     await settle(store, succeeded(first))
-    await store.cancel(first.id, now=NOW)
+    await store.jobs.cancel(first.id, now=NOW)
     assert await states(store, jobs) == ["succeeded", "queued", "blocked"]
 
 
 async def test_cancel_of_the_rest_frees_its_keys(store: Store) -> None:
     jobs = await a_chain(store, new(), new(key="k"), new())
-    await store.cancel(jobs[0].id, now=NOW)
+    await store.jobs.cancel(jobs[0].id, now=NOW)
     (again,) = await enqueue(store, new(key="k"))
     assert again.created
 
 
 async def test_cancel_reaches_the_end_of_a_long_chain(store: Store) -> None:
     jobs = await a_chain(store, *(new() for _ in range(2_000)))
-    await store.cancel(jobs[0].id, now=NOW)
+    await store.jobs.cancel(jobs[0].id, now=NOW)
     for job in (jobs[0], jobs[1], jobs[-1]):
         assert (await row_of(store, job.id)).state == "cancelled"
-    assert (await store.jobs(Filter(state="blocked"), before=None, limit=1)).rows == []
+    assert (await store.jobs.list(Filter(state="blocked"), before=None, limit=1)).rows == []
 
 
 async def test_expiry_cancels_the_rest(store: Store) -> None:
@@ -371,31 +371,31 @@ async def test_blocked_job_past_its_time_expires_once_it_is_let_go_and_never_run
 
 async def test_lost_job_without_attempts_left_lets_the_next_one_go(rig: Rig) -> None:
     store = rig.store
-    await store.join(worker_row(), lambda: None)
+    await store.workers.join(worker_row(), lambda: None)
     jobs = await a_chain(store, new(max_attempts=1), new(), new())
     await claim(store)
     rig.kill_worker(WORKER)
-    found = await store.recover(now=NOW + SECOND, thorough=False)
+    found = await store.workers.recover(now=NOW + SECOND, thorough=False)
     assert (found.requeued, found.buried) == (0, [jobs[0].id])
     assert await states(store, jobs) == ["dead", "queued", "blocked"]
 
 
 async def test_lost_job_that_runs_again_keeps_the_next_one_waiting(rig: Rig) -> None:
     store = rig.store
-    await store.join(worker_row(), lambda: None)
+    await store.workers.join(worker_row(), lambda: None)
     jobs, _ = await started(store)
     rig.kill_worker(WORKER)
-    await store.recover(now=NOW + SECOND, thorough=False)
+    await store.workers.recover(now=NOW + SECOND, thorough=False)
     assert await states(store, jobs) == ["queued", "blocked", "blocked"]
 
 
 async def asked_then_lost(rig: Rig) -> None:
     rig.kill_worker(WORKER)
-    await rig.store.recover(now=NOW + SECOND, thorough=False)
+    await rig.store.workers.recover(now=NOW + SECOND, thorough=False)
 
 
 async def asked_then_left(rig: Rig) -> None:
-    await rig.store.leave(WORKER, now=NOW + SECOND)
+    await rig.store.workers.leave(WORKER, now=NOW + SECOND)
 
 
 @pytest.mark.parametrize("end", [asked_then_lost, asked_then_left])
@@ -403,11 +403,11 @@ async def test_cancel_of_a_running_job_whose_worker_goes_cancels_the_rest(
     rig: Rig, end: Callable[[Rig], Awaitable[None]]
 ) -> None:
     store = rig.store
-    await store.join(worker_row(), lambda: None)
+    await store.workers.join(worker_row(), lambda: None)
     jobs, first = await started(store)
     others = await a_chain(store)
     await claim(store)
-    await store.cancel(first.id, now=NOW)
+    await store.jobs.cancel(first.id, now=NOW)
     await end(rig)
     assert await states(store, jobs) == ["cancelled"] * 3
     assert await states(store, others) == ["queued", "blocked", "blocked"]
@@ -415,7 +415,7 @@ async def test_cancel_of_a_running_job_whose_worker_goes_cancels_the_rest(
 
 async def test_job_that_nobody_knows_and_is_buried_lets_the_next_one_go(store: Store) -> None:
     jobs = await a_chain(store, new("unknown"), new("work"), new("work"))
-    buried = await store.bury_waiting(
+    buried = await store.dead_letters.bury_waiting(
         "default",
         "unknown",
         due_before=NOW + DAY,
@@ -448,7 +448,7 @@ async def test_replay_of_a_dead_letter_does_not_touch_its_followers(
     (first,) = await claim(store)
     await settle(store, dead(first))
     (second,) = await claim(store)
-    made = await store.replay(first.id, now=NOW)
+    made = await store.dead_letters.replay(first.id, now=NOW)
     assert (made.chain, made.after) == (jobs[0].id, None)
     (again,) = await claim(store)
     assert again.id == first.id
@@ -456,7 +456,7 @@ async def test_replay_of_a_dead_letter_does_not_touch_its_followers(
     assert await states(store, jobs[1:]) == ["running", "blocked", "blocked"]
     row = await row_of(store, first.id)
     assert (row.chain, row.after) == (jobs[0].id, None)
-    await store.cancel(first.id, now=NOW)
+    await store.jobs.cancel(first.id, now=NOW)
     assert await states(store, jobs[1:]) == ["running", "blocked", "blocked"]
     await settle(store, succeeded(second))
     assert await states(store, jobs[1:]) == ["succeeded", "queued", "blocked"]
@@ -468,14 +468,14 @@ async def test_replay_with_other_arguments_keeps_the_place_that_it_is_given(stor
     (second,) = await claim(store)
     await settle(store, dead(second))
     edited = new(replay_of=second.id)._replace(chain=jobs[0].id, after=first.id)
-    made = await store.replay_edited(second.id, edited)
+    made = await store.dead_letters.replay_edited(second.id, edited)
     assert (made.state, made.chain, made.after) == ("queued", jobs[0].id, first.id)
     row = await row_of(store, edited.id)
     assert (row.state, row.chain, row.after) == ("queued", jobs[0].id, first.id)
 
 
 async def prune(store: Store) -> int:
-    return await store.prune(
+    return await store.jobs.prune(
         finished_before=NOW + DAY,
         by_task={"work": NOW + DAY},
         died_before=NOW + DAY,
@@ -499,9 +499,9 @@ async def test_prune_never_deletes_what_is_blocked_and_takes_the_ends_before_it(
 
 async def test_blocked_jobs_are_listed_by_their_state(store: Store) -> None:
     one, two, three = await a_chain(store)
-    page = await store.jobs(Filter(state="blocked"), before=None, limit=10)
+    page = await store.jobs.list(Filter(state="blocked"), before=None, limit=10)
     assert [row.id for row in page.rows] == [three.id, two.id]
-    assert await store.waiting_tasks() == [("default", "work", NOW)]
+    assert await store.jobs.waiting_tasks() == [("default", "work", NOW)]
     assert one.state == "queued"
 
 

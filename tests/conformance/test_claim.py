@@ -50,7 +50,7 @@ async def test_claim_returns_the_row_as_it_left_it(store: Store) -> None:
         suspect=False,
     )
     assert (row.state, row.attempt, row.started_at) == ("running", 1, NOW + 5)
-    assert await store.attempts(row.seq) == [
+    assert await store.jobs.attempts(row.seq) == [
         AttemptRow(1, 1, WORKER, NOW + 5, None, None, None, None, None)
     ]
 

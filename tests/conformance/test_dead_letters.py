@@ -62,14 +62,14 @@ async def test_bury_moves_the_job_with_every_column_and_its_attempts(store: Stor
         error="no luck",
         traceback="Traceback: no luck",
     )
-    assert [one.outcome for one in await store.attempts(letter.seq)] == ["failed", "failed"]
-    assert (await store.dead_letters(Filter(), before=None, limit=10)).rows == [letter]
-    assert (await store.jobs(Filter(), before=None, limit=10)).rows == []
+    assert [one.outcome for one in await store.jobs.attempts(letter.seq)] == ["failed", "failed"]
+    assert (await store.dead_letters.list(Filter(), before=None, limit=10)).rows == [letter]
+    assert (await store.jobs.list(Filter(), before=None, limit=10)).rows == []
 
 
 async def test_replay_brings_the_job_back_under_its_id_with_fresh_attempts(store: Store) -> None:
     letter = await make_dead(store, rich())
-    made = await store.replay(letter.id, now=NOW + HOUR)
+    made = await store.dead_letters.replay(letter.id, now=NOW + HOUR)
     assert made == Enqueued(
         letter.id, True, "mail.send", "mail", "queued", NOW, NOW + HOUR, attempt=0
     )
@@ -87,7 +87,7 @@ async def test_replay_brings_the_job_back_under_its_id_with_fresh_attempts(store
         error=None,
         traceback=None,
     )
-    assert (await store.dead_letters(Filter(), before=None, limit=10)).rows == []
+    assert (await store.dead_letters.list(Filter(), before=None, limit=10)).rows == []
     (again,) = await claim(store, "mail", tasks=["mail.send"], now=NOW + HOUR)
     assert (again.id, again.attempt, again.first_started_at) == (letter.id, 1, NOW + HOUR)
 
@@ -95,19 +95,19 @@ async def test_replay_brings_the_job_back_under_its_id_with_fresh_attempts(store
 async def test_replay_keeps_the_history(store: Store) -> None:
     letter = await make_dead(store)
     for replays in (1, 2, 3):
-        await store.replay(letter.id, now=NOW)
+        await store.dead_letters.replay(letter.id, now=NOW)
         (job,) = await claim(store)
         await settle(store, dead(job))
         assert (await row_of(store, letter.id)).replays == replays
-    assert [one.lease for one in await store.attempts(letter.seq)] == [1, 2, 3, 4]
-    assert [one.attempt for one in await store.attempts(letter.seq)] == [1, 1, 1, 1]
+    assert [one.lease for one in await store.jobs.attempts(letter.seq)] == [1, 2, 3, 4]
+    assert [one.attempt for one in await store.jobs.attempts(letter.seq)] == [1, 1, 1, 1]
 
 
 async def test_replay_of_what_is_no_dead_letter_raises_job_not_found(store: Store) -> None:
     job = await claim_one(store)
     for id in (job.id, new_id(NOW)):
         with pytest.raises(JobNotFound, match=id):
-            await store.replay(id, now=NOW)
+            await store.dead_letters.replay(id, now=NOW)
     assert (await row_of(store, job.id)).state == "running"
 
 
@@ -115,8 +115,12 @@ async def test_H7_replay_by_two_at_once_replays_once(store: Store, peer: StartPe
     other = peer().opened()
     for _ in range(5):
         letter = await make_dead(store)
-        other.begin("replay", letter.id, now=NOW)
-        mine = (await asyncio.gather(store.replay(letter.id, now=NOW), return_exceptions=True))[0]
+        other.begin("dead_letters.replay", letter.id, now=NOW)
+        mine = (
+            await asyncio.gather(
+                store.dead_letters.replay(letter.id, now=NOW), return_exceptions=True
+            )
+        )[0]
         try:
             theirs = other.answer()
         except JobNotFound as error:
@@ -138,10 +142,10 @@ async def test_replay_whose_key_is_taken_raises_and_leaves_the_letter(store: Sto
     letter = await make_dead(store, new(key="key"))
     (holder,) = await enqueue(store, new(key="key"))
     with pytest.raises(KeyTaken, match=holder.id):
-        await store.replay(letter.id, now=NOW)
+        await store.dead_letters.replay(letter.id, now=NOW)
     assert await row_of(store, letter.id) == letter
-    await store.cancel(holder.id, now=NOW)
-    assert (await store.replay(letter.id, now=NOW)).created
+    await store.jobs.cancel(holder.id, now=NOW)
+    assert (await store.dead_letters.replay(letter.id, now=NOW)).created
 
 
 # -- with other arguments --------------------------------------------------------------------
@@ -150,41 +154,41 @@ async def test_replay_whose_key_is_taken_raises_and_leaves_the_letter(store: Sto
 async def test_replay_edited_stores_a_new_job_and_links_both_ways(store: Store) -> None:
     letter = await make_dead(store, new(args='{"to":"wrong"}', key="key"))
     job = new(args='{"to":"right"}', key="key", replay_of=letter.id)
-    made = await store.replay_edited(letter.id, job)
+    made = await store.dead_letters.replay_edited(letter.id, job)
     assert (made.id, made.created, made.state) == (job.id, True, "queued")
     assert await row_of(store, letter.id) == letter._replace(replayed_as=job.id)
     fresh = await row_of(store, job.id)
     assert (fresh.args, fresh.replay_of, fresh.state) == (job.args, letter.id, "queued")
-    assert await store.attempts(fresh.seq) == []
-    assert len(await store.attempts(letter.seq)) == 1
+    assert await store.jobs.attempts(fresh.seq) == []
+    assert len(await store.jobs.attempts(letter.seq)) == 1
 
 
 async def test_replay_edited_takes_the_letter_out_of_lists_and_counts(store: Store) -> None:
     letter = await make_dead(store)
-    await store.replay_edited(letter.id, new(replay_of=letter.id))
-    assert (await store.dead_letters(Filter(), before=None, limit=10)).rows == []
-    assert await store.count_dead_letters(Filter(), cap=10) == 0
-    done = await store.replay_all(Filter(), before=None, now=NOW, limit=10)
+    await store.dead_letters.replay_edited(letter.id, new(replay_of=letter.id))
+    assert (await store.dead_letters.list(Filter(), before=None, limit=10)).rows == []
+    assert await store.dead_letters.count(Filter(), cap=10) == 0
+    done = await store.dead_letters.replay_all(Filter(), before=None, now=NOW, limit=10)
     assert (done.replayed, done.conflicts) == (0, 0)
 
 
 async def test_replay_after_an_edited_one_raises_already_replayed(store: Store) -> None:
     letter = await make_dead(store)
     job = new(replay_of=letter.id)
-    await store.replay_edited(letter.id, job)
+    await store.dead_letters.replay_edited(letter.id, job)
     with pytest.raises(AlreadyReplayed, match=job.id):
-        await store.replay(letter.id, now=NOW)
+        await store.dead_letters.replay(letter.id, now=NOW)
     another = new(replay_of=letter.id)
     with pytest.raises(AlreadyReplayed, match=job.id):
-        await store.replay_edited(letter.id, another)
-    assert await store.get(another.id) is None
+        await store.dead_letters.replay_edited(letter.id, another)
+    assert await store.jobs.get(another.id) is None
 
 
 async def test_replay_edited_of_what_is_no_dead_letter_stores_nothing(store: Store) -> None:
     job = new()
     with pytest.raises(JobNotFound):
-        await store.replay_edited(new_id(NOW), job)
-    assert await store.get(job.id) is None
+        await store.dead_letters.replay_edited(new_id(NOW), job)
+    assert await store.jobs.get(job.id) is None
 
 
 async def test_replay_edited_whose_key_is_taken_stores_nothing(store: Store) -> None:
@@ -192,8 +196,8 @@ async def test_replay_edited_whose_key_is_taken_stores_nothing(store: Store) -> 
     (holder,) = await enqueue(store, new(key="key"))
     job = new(key="key", replay_of=letter.id)
     with pytest.raises(KeyTaken, match=holder.id):
-        await store.replay_edited(letter.id, job)
-    assert await store.get(job.id) is None
+        await store.dead_letters.replay_edited(letter.id, job)
+    assert await store.jobs.get(job.id) is None
     assert await row_of(store, letter.id) == letter
 
 
@@ -201,8 +205,10 @@ async def test_H7_replay_edited_by_two_at_once_replays_once(store: Store, peer: 
     other = peer().opened()
     letter = await make_dead(store)
     mine, theirs = new(replay_of=letter.id), new(replay_of=letter.id)
-    other.begin("replay_edited", letter.id, theirs)
-    (first,) = await asyncio.gather(store.replay_edited(letter.id, mine), return_exceptions=True)
+    other.begin("dead_letters.replay_edited", letter.id, theirs)
+    (first,) = await asyncio.gather(
+        store.dead_letters.replay_edited(letter.id, mine), return_exceptions=True
+    )
     try:
         second = other.answer()
     except AlreadyReplayed as error:
@@ -210,7 +216,7 @@ async def test_H7_replay_edited_by_two_at_once_replays_once(store: Store, peer: 
     answers = [first, second]
     assert sum(isinstance(one, Enqueued) for one in answers) == 1
     assert sum(isinstance(one, AlreadyReplayed) for one in answers) == 1
-    stored = [job.id for job in (mine, theirs) if await store.get(job.id)]
+    stored = [job.id for job in (mine, theirs) if await store.jobs.get(job.id)]
     assert stored == [(await row_of(store, letter.id)).replayed_as]
 
 
@@ -230,7 +236,7 @@ async def test_replay_all_goes_slice_by_slice_from_the_last_that_died(store: Sto
     letters = await bury(store, *[new() for _ in range(5)])
     slices, cursor = [], None
     while True:
-        done = await store.replay_all(Filter(), before=cursor, now=NOW + HOUR, limit=2)
+        done = await store.dead_letters.replay_all(Filter(), before=cursor, now=NOW + HOUR, limit=2)
         states = [(await row_of(store, one.id)).state for one in letters]
         slices.append((done.replayed, states.count("dead")))
         cursor = done.cursor
@@ -247,10 +253,10 @@ async def test_replay_all_counts_those_whose_key_is_taken_and_goes_on(store: Sto
     await bury(store, new(key="a"))
     await bury(store, new(key="a"), new(key="b"), new())
     await enqueue(store, new(key="b"))
-    done = await store.replay_all(Filter(), before=None, now=NOW, limit=10)
+    done = await store.dead_letters.replay_all(Filter(), before=None, now=NOW, limit=10)
     # Of two letters with one key the one that died last comes back, and then holds the key.
     assert (done.replayed, done.conflicts, done.cursor) == (2, 2, None)
-    left = (await store.dead_letters(Filter(), before=None, limit=10)).rows
+    left = (await store.dead_letters.list(Filter(), before=None, limit=10)).rows
     assert [one.key for one in left] == ["b", "a"]
 
 
@@ -259,7 +265,7 @@ async def test_replay_all_with_conflicts_in_each_slice_still_ends(store: Store) 
     await enqueue(store, *[new(key=f"k{n}") for n in range(5)])
     cursor, slices = None, 0
     while True:
-        done = await store.replay_all(Filter(), before=cursor, now=NOW, limit=2)
+        done = await store.dead_letters.replay_all(Filter(), before=cursor, now=NOW, limit=2)
         assert done.replayed == 0
         slices += 1
         cursor = done.cursor
@@ -285,7 +291,7 @@ async def test_replay_all_replays_what_the_filter_means_and_no_more(store: Store
         since=NOW + HOUR,
         until=NOW + 2 * HOUR,
     )
-    done = await store.replay_all(where, before=None, now=NOW + 3 * HOUR, limit=100)
+    done = await store.dead_letters.replay_all(where, before=None, now=NOW + 3 * HOUR, limit=100)
     assert done.replayed == 1
     assert (await row_of(store, wanted.id)).state == "queued"
     assert {(await row_of(store, one.id)).state for one in others} == {"dead"}
@@ -297,16 +303,16 @@ async def test_replay_all_replays_what_the_filter_means_and_no_more(store: Store
 async def test_delete_removes_the_letter_and_its_history(store: Store) -> None:
     letter = await make_dead(store)
     kept = await make_dead(store)
-    assert await store.delete_dead_letter(letter.id) is True
-    assert await store.get(letter.id) is None
-    assert await store.attempts(letter.seq) == []
-    assert await store.delete_dead_letter(letter.id) is False
-    assert len(await store.attempts(kept.seq)) == 1
+    assert await store.dead_letters.delete(letter.id) is True
+    assert await store.jobs.get(letter.id) is None
+    assert await store.jobs.attempts(letter.seq) == []
+    assert await store.dead_letters.delete(letter.id) is False
+    assert len(await store.jobs.attempts(kept.seq)) == 1
 
 
 async def test_delete_of_a_job_leaves_it(store: Store) -> None:
     (made,) = await enqueue(store, new())
-    assert await store.delete_dead_letter(made.id) is False
+    assert await store.dead_letters.delete(made.id) is False
     assert (await row_of(store, made.id)).state == "queued"
 
 
@@ -321,7 +327,7 @@ async def test_D17_bury_waiting_takes_those_due_for_too_long_slice_by_slice(stor
     await enqueue(store, *old, *spared)
     buried: list[str] = []
     for expected in (2, 2, 1, 0):
-        ids = await store.bury_waiting(
+        ids = await store.dead_letters.bury_waiting(
             "default",
             "gone",
             due_before=NOW - MINUTE + 1,
@@ -346,7 +352,7 @@ async def test_D17_bury_waiting_takes_those_due_for_too_long_slice_by_slice(stor
 async def test_D17_bury_waiting_keeps_the_attempts_there_were(store: Store) -> None:
     job = await claim_one(store, new("gone"))
     await settle(store, released(job))
-    (id,) = await store.bury_waiting(
+    (id,) = await store.dead_letters.bury_waiting(
         "default",
         "gone",
         due_before=NOW + 1,
@@ -355,10 +361,10 @@ async def test_D17_bury_waiting_keeps_the_attempts_there_were(store: Store) -> N
         now=NOW,
         limit=9,
     )
-    assert [one.outcome for one in await store.attempts((await row_of(store, id)).seq)] == [
+    assert [one.outcome for one in await store.jobs.attempts((await row_of(store, id)).seq)] == [
         "released"
     ]
-    await store.replay(id, now=NOW)
+    await store.dead_letters.replay(id, now=NOW)
     (again,) = await claim(store, tasks=["gone"])
     assert (again.id, again.lease) == (job.id, 2)
 
@@ -366,23 +372,23 @@ async def test_D17_bury_waiting_keeps_the_attempts_there_were(store: Store) -> N
 async def test_bury_waiting_spares_jobs_of_a_task_that_some_worker_knows(store: Store) -> None:
     """In a rolling deploy the worker that knows the task joins while an older one takes it for unknown."""
     await enqueue(store, job := new("fresh"), new("gone"))
-    await store.join(worker_row(tasks={"fresh": None}), lambda: None)
+    await store.workers.join(worker_row(tasks={"fresh": None}), lambda: None)
 
     async def bury(task: str) -> int:
-        ids = await store.bury_waiting(
+        ids = await store.dead_letters.bury_waiting(
             "default", task, due_before=NOW + 1, reason="unknown_task", error="", now=NOW, limit=9
         )
         return len(ids)
 
     assert (await bury("fresh"), await bury("gone")) == (0, 1)
     assert (await row_of(store, job.id)).state == "queued"
-    await store.leave(WORKER, now=NOW)
+    await store.workers.leave(WORKER, now=NOW)
     assert await bury("fresh") == 1
 
 
 async def test_bury_waiting_of_nothing_returns_nothing(store: Store) -> None:
     assert (
-        await store.bury_waiting(
+        await store.dead_letters.bury_waiting(
             "default", "gone", due_before=NOW, reason="unknown_task", error="", now=NOW, limit=9
         )
         == []

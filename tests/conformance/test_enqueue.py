@@ -71,7 +71,7 @@ async def test_enqueue_with_every_option_stores_every_field(store: Store) -> Non
         replays=0,
         replay_of=job.replay_of,
     )
-    assert await store.attempts(row.seq) == []
+    assert await store.jobs.attempts(row.seq) == []
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ async def test_enqueue_then_open_again_finds_it(rig: Rig) -> None:
 
 
 async def test_get_of_an_unknown_id_returns_none(store: Store) -> None:
-    assert await store.get(new_id(NOW)) is None
+    assert await store.jobs.get(new_id(NOW)) is None
 
 
 class BrokenSlots(Mapping[str, int]):
@@ -140,7 +140,7 @@ async def test_write_that_fails_in_its_last_step_stores_nothing(store: Store) ->
     broken = Claim(WORKER, BrokenSlots(), frozenset({"work"}), suspects=True)
     with pytest.raises(RuntimeError, match="broken"):
         await store.write(Round(NOW, enqueues=[new(), new(key="key")], claim=broken))
-    assert (await store.jobs(Filter(), before=None, limit=10)).rows == []
+    assert (await store.jobs.list(Filter(), before=None, limit=10)).rows == []
     await enqueue(store, new())
 
 
@@ -179,7 +179,7 @@ async def test_enqueue_of_the_same_id_twice_stores_it_once_and_says_so(store: St
     written = await store.write(Round(NOW, enqueues=[job]))
     assert isinstance(written.enqueued[0], StoreError)
     assert job.id in str(written.enqueued[0])
-    assert len((await store.jobs(Filter(), before=None, limit=10)).rows) == 1
+    assert len((await store.jobs.list(Filter(), before=None, limit=10)).rows) == 1
 
 
 async def test_enqueue_of_the_same_id_and_key_twice_stores_it_once(store: Store) -> None:

@@ -27,7 +27,7 @@ async def test_look_due_at_the_instant_of_expiry_expires_the_job(store: Store) -
     await store.write(Round(NOW + SECOND, look_due=True))
     row = await row_of(store, job.id)
     assert (row.state, row.finished_at, row.attempt) == ("expired", NOW + SECOND, 0)
-    assert await store.attempts(row.seq) == []
+    assert await store.jobs.attempts(row.seq) == []
 
 
 async def test_look_due_expires_before_it_promotes(store: Store) -> None:
@@ -49,7 +49,7 @@ async def test_a_retry_that_comes_too_late_expires(store: Store) -> None:
     await settle(store, retry(job, NOW + MINUTE))
     assert await claim(store, now=NOW + MINUTE) == []
     assert (await row_of(store, job.id)).state == "expired"
-    assert len(await store.attempts(job.seq)) == 1
+    assert len(await store.jobs.attempts(job.seq)) == 1
 
 
 async def test_next_due_names_the_next_expiry(store: Store) -> None:

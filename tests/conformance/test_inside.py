@@ -39,13 +39,13 @@ async def _refuse_wait(store: Store) -> None:
 
 
 WAIT: dict[str, Callable[[Store], Awaitable[object]]] = {
-    "cancel": lambda store: store.cancel(new_id(NOW), now=NOW),
-    "pause": lambda store: store.pause("mail", now=NOW),
-    "resume": lambda store: store.resume("mail"),
-    "replay": lambda store: store.replay(new_id(NOW), now=NOW),
-    "delete": lambda store: store.delete_dead_letter(new_id(NOW)),
-    "delete by filter": lambda store: store.delete_dead_letters(Filter(), before=None, limit=1),
-    "leave": lambda store: store.leave(WORKER, now=NOW),
+    "cancel": lambda store: store.jobs.cancel(new_id(NOW), now=NOW),
+    "pause": lambda store: store.jobs.pause("mail", now=NOW),
+    "resume": lambda store: store.jobs.resume("mail"),
+    "replay": lambda store: store.dead_letters.replay(new_id(NOW), now=NOW),
+    "delete": lambda store: store.dead_letters.delete(new_id(NOW)),
+    "delete by filter": lambda store: store.dead_letters.delete_all(Filter(), before=None, limit=1),
+    "leave": lambda store: store.workers.leave(WORKER, now=NOW),
     "turn": _turn,
     "turn of a thread": _blocking_turn,
     "anything else": _refuse_wait,
@@ -56,7 +56,7 @@ WAIT: dict[str, Callable[[Store], Awaitable[object]]] = {
 async def test_what_would_wait_for_its_own_transaction_is_refused(store: Store, what: str) -> None:
     with inside(store), pytest.raises(WouldDeadlock):
         await WAIT[what](store)
-    await store.pause("mail", now=NOW)
+    await store.jobs.pause("mail", now=NOW)
     store.refuse_wait("it")
 
 
@@ -64,13 +64,13 @@ async def test_reads_and_the_rounds_of_others_go_on_inside(store: Store) -> None
     """A round is written on the committer's behalf, whatever context it was woken in."""
     with inside(store):
         (job,) = await enqueue(store, new())
-        row = await store.get(job.id)
+        row = await store.jobs.get(job.id)
         assert row is not None
-        (listed,) = (await store.jobs(Filter(), before=None, limit=10)).rows
+        (listed,) = (await store.jobs.list(Filter(), before=None, limit=10)).rows
         assert listed.id == row.id
 
 
 async def test_transaction_on_another_store_refuses_nothing(store: Store) -> None:
     with inside(object()):
         store.refuse_wait("it")
-        await store.pause("mail", now=NOW)
+        await store.jobs.pause("mail", now=NOW)

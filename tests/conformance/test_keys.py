@@ -40,7 +40,7 @@ async def test_enqueue_with_a_taken_key_stores_nothing_and_returns_the_holder(
         "mail",
         NOW + MINUTE,
     )
-    assert len((await store.jobs(Filter(), before=None, limit=10)).rows) == 1
+    assert len((await store.jobs.list(Filter(), before=None, limit=10)).rows) == 1
 
 
 @pytest.mark.parametrize("start", STARTS)

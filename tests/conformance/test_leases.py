@@ -35,19 +35,19 @@ KINDS = sorted(OUTCOMES)
 
 async def assert_refused(store: Store, stale: Outcome, running: Claimed) -> None:
     """Settle a stale outcome, alone and amid others, and see that it changes nothing."""
-    row, attempts = await row_of(store, running.id), await store.attempts(running.seq)
+    row, attempts = await row_of(store, running.id), await store.jobs.attempts(running.seq)
     assert row.state == "running"
     written = await settle(store, stale)
     assert written.stale == [stale]
     assert await row_of(store, running.id) == row
-    assert await store.attempts(running.seq) == attempts
+    assert await store.jobs.attempts(running.seq) == attempts
 
     beside = await claim_one(store, new())
     also = await claim_one(store, new())
     written = await settle(store, succeeded(beside), stale, dead(also))
     assert written.stale == [stale]
     assert await row_of(store, running.id) == row
-    assert await store.attempts(running.seq) == attempts
+    assert await store.jobs.attempts(running.seq) == attempts
     assert (await row_of(store, beside.id)).state == "succeeded"
     assert (await row_of(store, also.id)).state == "dead"
 
@@ -73,11 +73,11 @@ async def test_settle_with_the_lease_of_an_earlier_attempt_is_refused(
 @pytest.mark.parametrize("kind", KINDS)
 async def test_B16_settle_by_a_worker_that_lost_the_job_is_refused(rig: Rig, kind: str) -> None:
     store = rig.store
-    await store.join(worker_row(WORKER), lambda: None)
-    await store.join(worker_row(OTHER_WORKER), lambda: None)
+    await store.workers.join(worker_row(WORKER), lambda: None)
+    await store.workers.join(worker_row(OTHER_WORKER), lambda: None)
     zombie = await claim_one(store, worker=WORKER)
     rig.kill_worker(WORKER)
-    await store.recover(now=NOW, thorough=False)
+    await store.workers.recover(now=NOW, thorough=False)
     (holder,) = await claim(store, worker=OTHER_WORKER)
     await assert_refused(store, OUTCOMES[kind](zombie), holder)
 
@@ -106,11 +106,11 @@ async def test_settle_that_is_wrong_in_one_part_of_the_fence_is_refused(
 async def test_settle_of_a_job_that_was_settled_before_is_refused(store: Store, kind: str) -> None:
     job = await claim_one(store)
     await settle(store, succeeded(job, "1"))
-    row, attempts = await row_of(store, job.id), await store.attempts(job.seq)
+    row, attempts = await row_of(store, job.id), await store.jobs.attempts(job.seq)
     stale = OUTCOMES[kind](job)
     assert (await settle(store, stale)).stale == [stale]
     assert await row_of(store, job.id) == row
-    assert await store.attempts(job.seq) == attempts
+    assert await store.jobs.attempts(job.seq) == attempts
 
 
 async def test_settle_twice_in_one_round_is_written_once(store: Store) -> None:
@@ -119,29 +119,29 @@ async def test_settle_twice_in_one_round_is_written_once(store: Store) -> None:
     written = await settle(store, first, second)
     assert written.stale == [second]
     assert (await row_of(store, job.id)).result == '"first"'
-    assert len(await store.attempts(job.seq)) == 1
+    assert len(await store.jobs.attempts(job.seq)) == 1
 
 
 async def test_settle_after_the_job_is_gone_is_refused(store: Store) -> None:
     job = await claim_one(store)
     await settle(store, cancelled(job))
-    await store.prune(
+    await store.jobs.prune(
         finished_before=NOW + HOUR, by_task={}, died_before=0, keep_finished=100, limit=100
     )
-    assert await store.get(job.id) is None
+    assert await store.jobs.get(job.id) is None
     fresh = await claim_one(store)
     assert fresh.seq > job.seq  # a number that came twice would let the stale outcome in
     stale = succeeded(job)
     assert (await settle(store, stale)).stale == [stale]
     assert (await row_of(store, fresh.id)).state == "running"
-    assert await store.get(job.id) is None
+    assert await store.jobs.get(job.id) is None
 
 
 async def test_settle_from_the_life_before_a_replay_is_refused(store: Store) -> None:
     """The lease goes into the dead letters and out again, and never back."""
     first = await claim_one(store)
     await settle(store, dead(first))
-    await store.replay(first.id, now=NOW)
+    await store.dead_letters.replay(first.id, now=NOW)
     (second,) = await claim(store)
     assert (second.seq, second.attempt, second.lease) == (first.seq, 1, 2)
     await assert_refused(store, succeeded(first), second)

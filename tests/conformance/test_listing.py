@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from jobrunner.core.model import Filter, JobRow
-from jobrunner.store.protocol import Page, Store
+from jobrunner.store.protocol import RowPage, Store
 from tests.support.factories import (
     HOUR,
     MINUTE,
@@ -23,7 +23,7 @@ from tests.support.factories import (
 
 
 async def ids(
-    page: Callable[..., Awaitable[Page]], where: Filter | None = None, limit: int = 100
+    page: Callable[..., Awaitable[RowPage]], where: Filter | None = None, limit: int = 100
 ) -> list[str]:
     """Return the ids on all pages."""
     found: list[str] = []
@@ -45,8 +45,8 @@ async def test_jobs_are_listed_newest_first_and_dead_letters_are_not_among_them(
     running = await claim_one(store)
     waiting = new(run_at=NOW - HOUR)
     await enqueue(store, waiting)
-    assert await ids(store.jobs) == [waiting.id, running.id]
-    assert await ids(store.dead_letters) == [letter.id]
+    assert await ids(store.jobs.list) == [waiting.id, running.id]
+    assert await ids(store.dead_letters.list) == [letter.id]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ async def test_jobs_with_a_filter_lists_what_it_means(
         "d": done,
     }
     await enqueue(store, named["a"], named["b"], named["c"], now=NOW + MINUTE)
-    found = await ids(store.jobs, where)
+    found = await ids(store.jobs.list, where)
     assert sorted(found) == sorted(named[name].id for name in expected)
 
 
@@ -107,10 +107,12 @@ async def test_dead_letters_with_a_filter_lists_and_counts_what_it_means(
     }
     job = await claim_one(store)
     await settle(store, dead(job, "buried", at=NOW + HOUR))
-    named["c"] = (await store.dead_letters(Filter(reason="buried"), before=None, limit=1)).rows[0]
-    found = await ids(store.dead_letters, where)
+    named["c"] = (
+        await store.dead_letters.list(Filter(reason="buried"), before=None, limit=1)
+    ).rows[0]
+    found = await ids(store.dead_letters.list, where)
     assert sorted(found) == sorted(named[name].id for name in expected)
-    assert await store.count_dead_letters(where, cap=100) == len(expected)
+    assert await store.dead_letters.count(where, cap=100) == len(expected)
 
 
 async def test_dead_letters_are_listed_last_died_first(store: Store) -> None:
@@ -119,34 +121,34 @@ async def test_dead_letters_are_listed_last_died_first(store: Store) -> None:
     order = [jobs[1], jobs[2], jobs[0]]
     for job in order:
         await settle(store, dead(job))
-    assert await ids(store.dead_letters) == [job.id for job in reversed(order)]
+    assert await ids(store.dead_letters.list) == [job.id for job in reversed(order)]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 7, 100])
 async def test_pages_of_any_size_list_everything_once(store: Store, limit: int) -> None:
     jobs = [new() for _ in range(6)]
     await enqueue(store, *jobs)
-    assert await ids(store.jobs, limit=limit) == [job.id for job in reversed(jobs)]
+    assert await ids(store.jobs.list, limit=limit) == [job.id for job in reversed(jobs)]
     for job in await claim(store):
         await settle(store, dead(job))
-    assert await ids(store.dead_letters, limit=limit) == [job.id for job in reversed(jobs)]
+    assert await ids(store.dead_letters.list, limit=limit) == [job.id for job in reversed(jobs)]
 
 
 async def test_a_page_that_is_just_full_is_the_last(store: Store) -> None:
     await enqueue(store, new(), new())
-    assert (await store.jobs(Filter(), before=None, limit=2)).next is None
+    assert (await store.jobs.list(Filter(), before=None, limit=2)).next is None
 
 
 async def test_pages_stay_where_they_are_while_jobs_come_and_go(store: Store) -> None:
     jobs = [new() for _ in range(6)]
     await enqueue(store, *jobs)
-    first = await store.jobs(Filter(), before=None, limit=2)
+    first = await store.jobs.list(Filter(), before=None, limit=2)
     await enqueue(store, new(), new())
-    await store.cancel(jobs[3].id, now=NOW)
+    await store.jobs.cancel(jobs[3].id, now=NOW)
     (gone,) = await claim(store, slots=1)
     await settle(store, dead(gone))
-    second = await store.jobs(Filter(), before=first.next, limit=2)
-    third = await store.jobs(Filter(), before=second.next, limit=2)
+    second = await store.jobs.list(Filter(), before=first.next, limit=2)
+    third = await store.jobs.list(Filter(), before=second.next, limit=2)
     assert _ids(first.rows) == [jobs[5].id, jobs[4].id]
     assert _ids(second.rows) == [jobs[3].id, jobs[2].id]
     assert _ids(third.rows) == [jobs[1].id]
@@ -156,12 +158,12 @@ async def test_pages_of_dead_letters_stay_where_they_are_while_some_are_replayed
     store: Store,
 ) -> None:
     letters = [await make_dead(store) for _ in range(6)]
-    first = await store.dead_letters(Filter(), before=None, limit=2)
-    await store.replay(letters[5].id, now=NOW)
-    await store.replay(letters[3].id, now=NOW)
+    first = await store.dead_letters.list(Filter(), before=None, limit=2)
+    await store.dead_letters.replay(letters[5].id, now=NOW)
+    await store.dead_letters.replay(letters[3].id, now=NOW)
     (job,) = await claim(store, slots=1)
     await settle(store, dead(job))
-    rest = await store.dead_letters(Filter(), before=first.next, limit=10)
+    rest = await store.dead_letters.list(Filter(), before=first.next, limit=10)
     assert _ids(rest.rows) == [letters[2].id, letters[1].id, letters[0].id]
 
 
@@ -172,7 +174,7 @@ def _ids(rows: Sequence[JobRow]) -> list[str]:
 async def test_count_dead_letters_stops_at_the_cap(store: Store) -> None:
     for _ in range(5):
         await make_dead(store)
-    assert [await store.count_dead_letters(Filter(), cap=cap) for cap in (1, 4, 5, 6)] == [
+    assert [await store.dead_letters.count(Filter(), cap=cap) for cap in (1, 4, 5, 6)] == [
         1,
         4,
         5,
@@ -183,7 +185,7 @@ async def test_count_dead_letters_stops_at_the_cap(store: Store) -> None:
 async def test_list_of_jobs_leaves_arguments_and_results_out(store: Store) -> None:
     done = await claim_one(store, new(args='{"a":1}'))
     await settle(store, succeeded(done, "2"))
-    (row,) = (await store.jobs(Filter(), before=None, limit=9)).rows
+    (row,) = (await store.jobs.list(Filter(), before=None, limit=9)).rows
     whole = await row_of(store, done.id)
     assert (whole.args, whole.result) == ('{"a":1}', "2")
     assert row == whole._replace(args="", result=None)
@@ -191,13 +193,13 @@ async def test_list_of_jobs_leaves_arguments_and_results_out(store: Store) -> No
 
 async def test_list_of_dead_letters_holds_what_a_replay_would_run_with(store: Store) -> None:
     letter = await make_dead(store, new(args='{"a":1}'))
-    (row,) = (await store.dead_letters(Filter(), before=None, limit=9)).rows
+    (row,) = (await store.dead_letters.list(Filter(), before=None, limit=9)).rows
     assert row == letter
 
 
 async def test_lists_of_an_empty_store_are_empty(store: Store) -> None:
-    assert await store.jobs(Filter(), before=None, limit=10) == Page([], None)
-    assert await store.dead_letters(Filter(), before=None, limit=10) == Page([], None)
-    assert await store.queues() == []
-    assert await store.waiting_tasks() == []
-    assert await store.workers() == []
+    assert await store.jobs.list(Filter(), before=None, limit=10) == RowPage([], None)
+    assert await store.dead_letters.list(Filter(), before=None, limit=10) == RowPage([], None)
+    assert await store.jobs.queues() == []
+    assert await store.jobs.waiting_tasks() == []
+    assert await store.workers.list() == []

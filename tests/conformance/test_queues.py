@@ -23,16 +23,16 @@ from tests.support.factories import (
 
 async def test_pause_keeps_every_worker_from_claiming_until_resume(store: Store) -> None:
     await enqueue(store, new(), new(queue="mail"))
-    await store.pause("default", now=NOW)
+    await store.jobs.pause("default", now=NOW)
     assert [job.queue for job in await claim(store, "default", "mail")] == ["mail"]
     assert await claim(store, "default", worker=WORKER + 1) == []
-    await store.resume("default")
+    await store.jobs.resume("default")
     assert [job.queue for job in await claim(store, "default", "mail")] == ["default"]
 
 
 async def test_pause_lets_running_jobs_go_on_and_new_ones_in(store: Store) -> None:
     job = await claim_one(store)
-    await store.pause("default", now=NOW)
+    await store.jobs.pause("default", now=NOW)
     (made,) = await enqueue(store, new())
     assert made.state == "queued"
     assert (await settle(store, succeeded(job))).stale == []
@@ -40,32 +40,32 @@ async def test_pause_lets_running_jobs_go_on_and_new_ones_in(store: Store) -> No
 
 async def test_pause_and_resume_twice_are_the_same_as_once(store: Store) -> None:
     await enqueue(store, new())
-    await store.resume("default")
-    await store.pause("default", now=NOW)
-    await store.pause("default", now=NOW + 1)
-    await store.resume("default")
+    await store.jobs.resume("default")
+    await store.jobs.pause("default", now=NOW)
+    await store.jobs.pause("default", now=NOW + 1)
+    await store.jobs.resume("default")
     assert len(await claim(store)) == 1
 
 
 async def test_pause_outlives_the_process(rig: Rig) -> None:
     await enqueue(rig.store, new())
-    await rig.store.pause("default", now=NOW)
+    await rig.store.jobs.pause("default", now=NOW)
     await rig.close()
     await rig.open()
     assert await claim(rig.store) == []
-    assert [one.paused for one in await rig.store.queues()] == [True]
+    assert [one.paused for one in await rig.store.jobs.queues()] == [True]
 
 
 async def test_promotion_goes_on_in_a_paused_queue(store: Store) -> None:
     job = new(run_at=NOW + MINUTE)
     await enqueue(store, job)
-    await store.pause("default", now=NOW)
+    await store.jobs.pause("default", now=NOW)
     assert await claim(store, now=NOW + MINUTE) == []
     assert (await row_of(store, job.id)).state == "queued"
 
 
 async def test_queues_counts_what_is_unfinished_in_each(store: Store) -> None:
-    await store.pause("empty", now=NOW)
+    await store.jobs.pause("empty", now=NOW)
     await make_dead(store, new(queue="dead"))
     done = await claim_one(store, new(queue="done"))
     await settle(store, succeeded(done))
@@ -78,8 +78,8 @@ async def test_queues_counts_what_is_unfinished_in_each(store: Store) -> None:
         new(queue="later", run_at=NOW + HOUR),
     )
     await enqueue(store, *chained([new(queue="later", run_at=NOW + HOUR), new(queue="mail")]))
-    await store.pause("mail", now=NOW)
-    assert await store.queues() == [
+    await store.jobs.pause("mail", now=NOW)
+    assert await store.jobs.queues() == [
         QueueStats("empty", True, 0, 0, 0, 0, None),
         QueueStats("later", False, 0, 2, 0, 0, None),
         QueueStats("mail", True, 2, 1, 1, 1, NOW - HOUR),
@@ -94,13 +94,13 @@ async def test_queues_names_the_longest_wait_whatever_the_priority(store: Store)
         new(priority=9, run_at=NOW - MINUTE),
         new(priority=5, run_at=NOW),
     )
-    assert [one.oldest_due_at for one in await store.queues()] == [NOW - HOUR]
-    assert await store.waiting_tasks() == [("default", "work", NOW - HOUR)]
+    assert [one.oldest_due_at for one in await store.jobs.queues()] == [NOW - HOUR]
+    assert await store.jobs.waiting_tasks() == [("default", "work", NOW - HOUR)]
 
 
 async def test_queues_counts_suspects_as_queued(rig: Rig) -> None:
     await make_suspect(rig)
-    assert await rig.store.queues() == [QueueStats("default", False, 1, 0, 0, 0, NOW)]
+    assert await rig.store.jobs.queues() == [QueueStats("default", False, 1, 0, 0, 0, NOW)]
 
 
 async def test_queues_stops_counting_and_says_so(store: Store) -> None:
@@ -109,7 +109,7 @@ async def test_queues_stops_counting_and_says_so(store: Store) -> None:
     later = [new(queue="later", run_at=NOW + HOUR) for _ in range(many)]
     await store.write(Round(NOW, enqueues=[new() for _ in range(many)]))
     await store.write(Round(NOW, enqueues=later))
-    default, waiting = await store.queues()
+    default, waiting = await store.jobs.queues()
     assert (default.complete, waiting.complete) == (False, False)
     assert 100 <= default.queued <= 10_000
     assert 100 <= waiting.scheduled <= 10_000
@@ -125,7 +125,7 @@ async def test_waiting_tasks_names_each_pair_with_queued_jobs(store: Store) -> N
         new("rest", run_at=NOW + HOUR),
     )
     await claim_one(store, new("run", queue="other"))
-    assert sorted(await store.waiting_tasks()) == [
+    assert sorted(await store.jobs.waiting_tasks()) == [
         ("default", "play", NOW),
         ("default", "work", NOW - HOUR),
         ("mail", "work", NOW - 1),
@@ -135,8 +135,8 @@ async def test_waiting_tasks_names_each_pair_with_queued_jobs(store: Store) -> N
 async def test_D17_waiting_tasks_names_a_task_of_which_only_suspects_wait(rig: Rig) -> None:
     """A task that kills its process is just the one that somebody takes out of the code."""
     job = await make_suspect(rig)
-    assert await rig.store.waiting_tasks() == [("default", "work", NOW)]
-    buried = await rig.store.bury_waiting(
+    assert await rig.store.jobs.waiting_tasks() == [("default", "work", NOW)]
+    buried = await rig.store.dead_letters.bury_waiting(
         "default",
         "work",
         due_before=NOW + 1,
@@ -147,7 +147,7 @@ async def test_D17_waiting_tasks_names_a_task_of_which_only_suspects_wait(rig: R
     )
     assert buried == [job]
     assert (await row_of(rig.store, job)).reason == "unknown_task"
-    assert await rig.store.waiting_tasks() == []
+    assert await rig.store.jobs.waiting_tasks() == []
 
 
 async def make_suspect(rig: Rig) -> str:
@@ -155,8 +155,8 @@ async def make_suspect(rig: Rig) -> str:
     job = new()
     await enqueue(rig.store, job)
     for worker in (WORKER, WORKER + 1):
-        await rig.store.join(worker_row(worker), lambda: None)
+        await rig.store.workers.join(worker_row(worker), lambda: None)
         await claim(rig.store, worker=worker)
         rig.kill_worker(worker)
-        await rig.store.recover(now=NOW, thorough=False)
+        await rig.store.workers.recover(now=NOW, thorough=False)
     return job.id

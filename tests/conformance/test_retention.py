@@ -38,7 +38,7 @@ async def prune(
     limit: int = 500,
 ) -> int:
     """Prune one slice; by default nothing is past its time."""
-    return await store.prune(
+    return await store.jobs.prune(
         finished_before=finished_before,
         by_task=by_task or {},
         died_before=died_before,
@@ -57,7 +57,7 @@ async def finish(store: Store, *ends: int, task: str = "work") -> list[str]:
 
 async def kept(store: Store, ids: list[str]) -> list[int]:
     """Return the places of the ids that are still there."""
-    return [n for n, id in enumerate(ids) if await store.get(id) is not None]
+    return [n for n, id in enumerate(ids) if await store.jobs.get(id) is not None]
 
 
 @pytest.mark.parametrize("start", STARTS)
@@ -65,7 +65,7 @@ async def test_prune_leaves_what_is_not_past_its_time(store: Store, start: Start
     specimen = await bring(store, start)
     end = NOW if specimen.row.finished_at is None else specimen.row.finished_at
     assert await prune(store, finished_before=end, died_before=end) == 0
-    assert await store.get(specimen.row.id) == specimen.row
+    assert await store.jobs.get(specimen.row.id) == specimen.row
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ async def test_prune_takes_each_kind_by_its_own_time(
 ) -> None:
     specimen = await bring(store, start)
     assert await prune(store, **times) == (1 if start in gone else 0)
-    assert (await store.get(specimen.row.id) is None) == (start in gone)
+    assert (await store.jobs.get(specimen.row.id) is None) == (start in gone)
 
 
 async def test_prune_takes_the_attempts_along_and_no_others(store: Store) -> None:
@@ -93,9 +93,9 @@ async def test_prune_takes_the_attempts_along_and_no_others(store: Store) -> Non
     other = await claim_one(store)
     await settle(store, succeeded(job), succeeded(other, at=NOW + HOUR))
     assert await prune(store, finished_before=NOW + 1, died_before=NOW + 1) == 2
-    assert await store.attempts(job.seq) == []
-    assert await store.attempts(letter.seq) == []
-    assert len(await store.attempts(other.seq)) == 1
+    assert await store.jobs.attempts(job.seq) == []
+    assert await store.jobs.attempts(letter.seq) == []
+    assert len(await store.jobs.attempts(other.seq)) == 1
 
 
 async def test_prune_goes_slice_by_slice_from_the_oldest(store: Store) -> None:
@@ -178,20 +178,20 @@ async def test_prune_of_surplus_ignores_dead_letters_and_waiting_jobs(store: Sto
     await make_dead(store)
     assert await prune(store, keep_finished=1) == 0
     assert await prune(store, keep_finished=0) == 1
-    assert len((await store.jobs(Filter(), before=None, limit=10)).rows) == 2
+    assert len((await store.jobs.list(Filter(), before=None, limit=10)).rows) == 2
 
 
 async def test_prune_takes_letters_that_were_replayed_with_other_arguments(store: Store) -> None:
     letter = await make_dead(store)
     again = new(replay_of=letter.id)
-    await store.replay_edited(letter.id, again)
+    await store.dead_letters.replay_edited(letter.id, again)
     assert await prune(store, died_before=NOW + 1) == 1
     assert (await row_of(store, again.id)).state == "queued"
 
 
 async def test_prune_spares_a_letter_that_died_again(store: Store) -> None:
     letter = await make_dead(store, at=NOW)
-    await store.replay(letter.id, now=NOW)
+    await store.dead_letters.replay(letter.id, now=NOW)
     (job,) = await claim(store)
     await settle(store, dead(job, at=NOW + HOUR))
     assert await prune(store, died_before=NOW + MINUTE) == 0

@@ -97,7 +97,7 @@ async def test_next_due_of_a_round_that_does_not_look_tells_of_its_own_rows(
 async def test_next_due_ignores_what_is_over(store: Store) -> None:
     job = new(run_at=NOW + MINUTE, expires_at=NOW + HOUR)
     await enqueue(store, job)
-    await store.cancel(job.id, now=NOW)
+    await store.jobs.cancel(job.id, now=NOW)
     done = await claim_one(store, new(expires_at=NOW + MINUTE))
     await settle(store, succeeded(done))
     assert (await store.write(Round(NOW, look_due=True))).next_due is None
@@ -135,7 +135,7 @@ async def test_more_due_says_that_one_round_did_not_expire_all(store: Store) -> 
     await enqueue(store, *[new(expires_at=NOW + SECOND) for _ in range(many)])
     while (await store.write(Round(NOW + HOUR, look_due=True))).more_due:
         pass
-    expired = await store.jobs(Filter(state="expired"), before=None, limit=many)
+    expired = await store.jobs.list(Filter(state="expired"), before=None, limit=many)
     assert len(expired.rows) == many
 
 
@@ -226,7 +226,7 @@ async def test_write_with_one_bad_row_refuses_that_row_alone(
     for job in (before, between, after, waiting):
         assert claimed.count(job.id) == 1
     for attempt in (ending, failing, lost):
-        assert len(await store.attempts(attempt.seq)) == 1
+        assert len(await store.jobs.attempts(attempt.seq)) == 1
 
 
 async def test_write_with_bad_rows_alone_is_no_error_of_the_round(store: Store) -> None:

@@ -62,12 +62,12 @@ def whole_row() -> ScheduleRow:
 
 
 async def put(store: Store, *rows: ScheduleRow) -> Sequence[ScheduleRow]:
-    assert await store.change_schedules([ScheduleChange(None, row) for row in rows])
+    assert await store.schedules.change([ScheduleChange(None, row) for row in rows])
     return rows
 
 
 async def seen(store: Store, id: str = "nightly") -> ScheduleRow:
-    row = await store.schedule(id)
+    row = await store.schedules.get(id)
     assert row is not None
     return row
 
@@ -97,9 +97,9 @@ async def fire(store: Store, *fires: Fire, now: int = NOW) -> list[Fired]:
 async def test_put_row_comes_back_whole_also_after_a_restart(rig: Rig) -> None:
     await put(rig.store, whole_row(), a_row())
     for _ in range(2):
-        assert await rig.store.schedule("a") == whole_row()
-        assert await rig.store.schedule("nightly") == a_row()
-        assert await rig.store.schedule("b") is None
+        assert await rig.store.schedules.get("a") == whole_row()
+        assert await rig.store.schedules.get("nightly") == a_row()
+        assert await rig.store.schedules.get("b") is None
         await rig.close()
         await rig.open()
 
@@ -109,12 +109,12 @@ async def test_change_counts_the_edition_and_refuses_what_is_no_more_as_it_was_s
 ) -> None:
     await put(store, a_row())
     first = await seen(store)
-    assert await store.change_schedules([ScheduleChange(first, first._replace(paused=True))])
+    assert await store.schedules.change([ScheduleChange(first, first._replace(paused=True))])
     paused = await seen(store)
     assert paused == first._replace(paused=True, edition=1)
-    assert not await store.change_schedules([ScheduleChange(first, first._replace(next=None))])
-    assert not await store.change_schedules([ScheduleChange(first, None)])
-    assert not await store.change_schedules([ScheduleChange(None, a_row())])
+    assert not await store.schedules.change([ScheduleChange(first, first._replace(next=None))])
+    assert not await store.schedules.change([ScheduleChange(first, None)])
+    assert not await store.schedules.change([ScheduleChange(None, a_row())])
     assert await seen(store) == paused
 
 
@@ -122,7 +122,7 @@ async def test_change_is_refused_if_the_schedule_has_ticked_meanwhile(store: Sto
     await put(store, a_row())
     before = await seen(store)
     await fire(store, step(before))
-    assert not await store.change_schedules([ScheduleChange(before, before._replace(paused=True))])
+    assert not await store.schedules.change([ScheduleChange(before, before._replace(paused=True))])
     assert (await seen(store)).next == NOW + MINUTE
 
 
@@ -134,17 +134,17 @@ async def test_changes_are_made_all_or_none(store: Store) -> None:
         ScheduleChange(row, row._replace(paused=True)),
         ScheduleChange(None, a_row("a")),
     ]
-    assert not await store.change_schedules(clash)
-    assert await store.schedule("b") is None
+    assert not await store.schedules.change(clash)
+    assert await store.schedules.get("b") is None
     assert await seen(store, "a") == row
 
 
 async def test_remove_takes_the_ticks_along_and_leaves_the_jobs(store: Store) -> None:
     await put(store, a_row())
     ((job,),) = [done.jobs for done in await fire(store, step(await seen(store)))]
-    assert await store.change_schedules([ScheduleChange(await seen(store), None)])
-    assert await store.schedule("nightly") is None
-    assert await store.ticks("nightly", limit=10) == []
+    assert await store.schedules.change([ScheduleChange(await seen(store), None)])
+    assert await store.schedules.get("nightly") is None
+    assert await store.schedules.ticks("nightly", limit=10) == []
     assert (await row_of(store, job.id)).schedule == "nightly"
 
 
@@ -153,12 +153,14 @@ async def test_remove_takes_the_ticks_along_and_leaves_the_jobs(store: Store) ->
 
 async def test_schedules_are_listed_by_id_in_pages_and_by_task(store: Store) -> None:
     await put(store, *(a_row(id, task="play" if id == "b" else "work") for id in "dbca"))
-    assert [row.id for row in await store.schedules(task=None, after=None, limit=3)] == [*"abc"]
-    assert [row.id for row in await store.schedules(task=None, after="c", limit=3)] == ["d"]
-    assert [row.id for row in await store.schedules(task="play", after=None, limit=3)] == ["b"]
-    assert await store.declared_schedules() == []
+    assert [row.id for row in await store.schedules.list(task=None, after=None, limit=3)] == [
+        *"abc"
+    ]
+    assert [row.id for row in await store.schedules.list(task=None, after="c", limit=3)] == ["d"]
+    assert [row.id for row in await store.schedules.list(task="play", after=None, limit=3)] == ["b"]
+    assert await store.schedules.declared() == []
     await put(store, a_row("e")._replace(source="code", disabled=True))
-    assert [row.id for row in await store.declared_schedules()] == ["e"]
+    assert [row.id for row in await store.schedules.declared()] == ["e"]
 
 
 async def test_due_are_those_of_known_tasks_that_are_neither_paused_nor_disabled_nor_over(
@@ -176,13 +178,13 @@ async def test_due_are_those_of_known_tasks_that_are_neither_paused_nor_disabled
         a_row("other", task="play", next=NOW - MINUTE),
     )
     both = frozenset({"work", "play", "unheard of"})
-    found = await store.due_schedules(both, now=NOW, limit=9)
+    found = await store.schedules.due(both, now=NOW, limit=9)
     assert [row.id for row in found] == ["late", "other", "now"]
-    assert [row.id for row in await store.due_schedules(both, now=NOW, limit=2)] == [
+    assert [row.id for row in await store.schedules.due(both, now=NOW, limit=2)] == [
         "late",
         "other",
     ]
-    assert [row.id for row in await store.due_schedules(WORK, now=NOW, limit=9)] == ["late", "now"]
+    assert [row.id for row in await store.schedules.due(WORK, now=NOW, limit=9)] == ["late", "now"]
 
 
 async def test_round_tells_the_next_tick_of_the_tasks_that_are_asked_for(store: Store) -> None:
@@ -215,7 +217,9 @@ async def test_fire_makes_the_job_records_the_tick_and_goes_to_the_next_in_one_r
     ]
     assert claimed.scheduled_for == NOW
     assert written.next_tick == NOW + MINUTE
-    assert await store.ticks("nightly", limit=9) == [TickRow(NOW, NOW, 1, "fired", claimed.id, NOW)]
+    assert await store.schedules.ticks("nightly", limit=9) == [
+        TickRow(NOW, NOW, 1, "fired", claimed.id, NOW)
+    ]
     assert await seen(store) == row._replace(
         next=NOW + MINUTE, last=NOW, last_fired=NOW, last_job=claimed.id, fired=1
     )
@@ -244,11 +248,11 @@ async def test_G5_fire_of_a_schedule_that_was_changed_meanwhile_writes_nothing(
 ) -> None:
     await put(store, a_row())
     row = await seen(store)
-    assert await store.change_schedules([ScheduleChange(row, row._replace(**change))])  # type: ignore[arg-type]
+    assert await store.schedules.change([ScheduleChange(row, row._replace(**change))])  # type: ignore[arg-type]
     changed = await seen(store)
     assert await fire(store, step(row)) == [Fired(advanced=False)]
     assert await seen(store) == changed
-    assert await store.ticks("nightly", limit=9) == []
+    assert await store.schedules.ticks("nightly", limit=9) == []
     assert await claim(store) == []
 
 
@@ -267,7 +271,7 @@ async def test_G1_tick_that_is_on_record_is_never_fired_again(store: Store) -> N
     row = await seen(store)
     await fire(store, step(row))
     again = await seen(store)
-    assert await store.change_schedules([ScheduleChange(again, again._replace(next=NOW))])
+    assert await store.schedules.change([ScheduleChange(again, again._replace(next=NOW))])
     (done,) = await fire(store, step(await seen(store)))
     assert done == Fired(advanced=True, jobs=[], skipped={})
     assert (await seen(store)).fired == 1
@@ -289,7 +293,7 @@ async def test_G2_fire_whose_job_is_refused_leaves_the_schedule_as_it_was_and_th
     assert isinstance(done, Fired)
     assert done.advanced
     assert await seen(store, "bad") == bad
-    assert await store.ticks("bad", limit=9) == []
+    assert await store.schedules.ticks("bad", limit=9) == []
     assert len(await claim(store, tasks=["work", "third"])) == 2
 
 
@@ -304,12 +308,12 @@ async def test_fire_with_skipped_ticks_records_and_counts_them(store: Store) -> 
     now = NOW + 11 * MINUTE
     (done,) = await fire(store, Fire(row, NOW + 12 * MINUTE, ticks), now=now)
     assert done.skipped == {"missed": 10, "late": 1}
-    assert await store.ticks("nightly", limit=9) == [
+    assert await store.schedules.ticks("nightly", limit=9) == [
         TickRow(now, now, 1, "fired", done.jobs[0].id, now),
         TickRow(NOW + 10 * MINUTE, NOW + 10 * MINUTE, 1, "late", None, now),
         TickRow(NOW, NOW + 9 * MINUTE, 10, "missed", None, now),
     ]
-    assert len(await store.ticks("nightly", limit=2)) == 2
+    assert len(await store.schedules.ticks("nightly", limit=2)) == 2
     after = await seen(store)
     assert (after.fired, after.skipped, after.last) == (1, 11, now)
 
@@ -355,8 +359,11 @@ async def test_tick_whose_key_is_held_makes_no_job_and_says_so(store: Store) -> 
     await fire(store, step(await seen(store), key="k"))
     (done,) = await fire(store, step(await seen(store), key="k"))
     assert (done.jobs, done.skipped) == ([], {"key": 1})
-    assert [tick.outcome for tick in await store.ticks("nightly", limit=9)] == ["key", "fired"]
-    assert (await store.ticks("nightly", limit=1))[0].job is None
+    assert [tick.outcome for tick in await store.schedules.ticks("nightly", limit=9)] == [
+        "key",
+        "fired",
+    ]
+    assert (await store.schedules.ticks("nightly", limit=1))[0].job is None
 
 
 # -- the rest of a scheduled job's life --------------------------------------------------------------
@@ -369,7 +376,7 @@ async def test_scheduled_for_outlives_the_death_of_the_job(store: Store) -> None
     await settle(store, dead(job))
     letter = await row_of(store, job.id)
     assert (letter.schedule, letter.scheduled_for) == ("nightly", NOW)
-    await store.replay(job.id, now=NOW)
+    await store.dead_letters.replay(job.id, now=NOW)
     (again,) = await claim(store)
     assert again.scheduled_for == NOW
 
@@ -380,12 +387,12 @@ async def test_prune_ticks_spares_the_young_and_the_last_of_each_schedule(store:
         await fire(store, step(await seen(store)), now=NOW + turn)
     await put(store, a_row("old", next=NOW - DAY))
     await fire(store, step(await seen(store, "old")), now=NOW)
-    assert await store.prune_ticks(before=NOW + 3, limit=2) == 2
-    assert await store.prune_ticks(before=NOW + 3, limit=2) == 1
-    assert await store.prune_ticks(before=NOW + DAY, limit=9) == 1
-    (left,) = await store.ticks("nightly", limit=9)
+    assert await store.schedules.prune_ticks(before=NOW + 3, limit=2) == 2
+    assert await store.schedules.prune_ticks(before=NOW + 3, limit=2) == 1
+    assert await store.schedules.prune_ticks(before=NOW + DAY, limit=9) == 1
+    (left,) = await store.schedules.ticks("nightly", limit=9)
     assert left.instant == NOW + 4 * MINUTE
-    assert len(await store.ticks("old", limit=9)) == 1
+    assert len(await store.schedules.ticks("old", limit=9)) == 1
 
 
 async def test_fire_through_another_opening_of_the_store_is_seen(rig: Rig) -> None:
@@ -395,7 +402,9 @@ async def test_fire_through_another_opening_of_the_store_is_seen(rig: Rig) -> No
     again = store_at(rig.url)
     await again.open()
     try:
-        assert [tick.at for tick in await again.ticks("nightly", limit=9)] == [NOW + SECOND]
+        assert [tick.at for tick in await again.schedules.ticks("nightly", limit=9)] == [
+            NOW + SECOND
+        ]
     finally:
         await again.close()
         await rig.open()

@@ -75,7 +75,7 @@ async def test_settle_keeps_the_attempt(store: Store, kind: str) -> None:
     outcome = outcome._replace(ended=outcome.ended._replace(at=LATER))
     await settle(store, outcome, now=LATER + HOUR)
     end = outcome.ended
-    assert await store.attempts(job.seq) == [
+    assert await store.jobs.attempts(job.seq) == [
         AttemptRow(1, 1, WORKER, NOW, LATER, end.outcome, end.error_type, end.error, end.traceback)
     ]
 
@@ -121,7 +121,7 @@ async def test_settle_of_every_kind_in_one_round_settles_each(store: Store) -> N
     states = [(await row_of(store, job.id)).state for job in claimed]
     assert states == [MADE_OF_IT[kind][0] for kind in kinds]
     for job in claimed:
-        assert len(await store.attempts(job.seq)) == 1
+        assert len(await store.jobs.attempts(job.seq)) == 1
 
 
 async def test_attempts_of_a_long_life_are_listed_oldest_first_and_the_running_one_last(
@@ -131,7 +131,7 @@ async def test_attempts_of_a_long_life_are_listed_oldest_first_and_the_running_o
     for outcome in (retry, snoozed, released, retry):
         await settle(store, outcome(job))
         (job,) = await claim(store)
-    attempts = await store.attempts(job.seq)
+    attempts = await store.jobs.attempts(job.seq)
     assert [one.outcome for one in attempts] == ["failed", "snoozed", "released", "failed", None]
     assert [one.lease for one in attempts] == [1, 2, 3, 4, 5]
     assert [one.attempt for one in attempts] == [1, 2, 2, 2, 3]
@@ -144,7 +144,7 @@ async def test_settle_with_text_of_every_kind_keeps_it(store: Store) -> None:
     await settle(store, dead(job)._replace(ended=ended("failed", NOW, text, text * 1000)))
     row = await row_of(store, job.id)
     assert (row.error, row.traceback) == (text, text * 1000)
-    (attempt,) = await store.attempts(job.seq)
+    (attempt,) = await store.jobs.attempts(job.seq)
     assert (attempt.error, attempt.traceback) == (text, text * 1000)
 
 
@@ -170,7 +170,7 @@ async def test_settle_frees_a_job_that_the_same_round_claims_again(store: Store)
     written = await store.write(Round(NOW, outcomes=[released(job)], claim=claim_of(slots=1)))
     (again,) = written.claimed
     assert (again.id, again.attempt, again.lease) == (job.id, 1, 2)
-    assert [one.outcome for one in await store.attempts(job.seq)] == ["released", None]
+    assert [one.outcome for one in await store.jobs.attempts(job.seq)] == ["released", None]
 
 
 @pytest.mark.parametrize("with_stale", [False, True])
@@ -191,7 +191,7 @@ async def test_settle_of_many_at_once_keeps_each_ones_own(store: Store, with_sta
     assert written.stale == stale
     for n, job in enumerate(jobs):
         row = await row_of(store, job.id)
-        (attempt,) = await store.attempts(row.seq)
+        (attempt,) = await store.jobs.attempts(row.seq)
         if n % 10 == 0:
             assert (row.state, row.run_at, attempt.outcome) == ("scheduled", LATER + n, "failed")
         else:

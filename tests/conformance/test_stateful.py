@@ -149,7 +149,7 @@ class StoreMachine(RuleBasedStateMachine):
     def join(self, worker: int) -> None:
         if worker not in self.alive:
             row = worker_row(worker, tasks=MAX_ATTEMPTS, now=self.now)
-            self.do(self.rig.store.join(row, lambda: None))
+            self.do(self.rig.store.workers.join(row, lambda: None))
             self.alive.add(worker)
 
     @precondition(lambda self: len(self.alive) > 1)
@@ -158,7 +158,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.sign_off(data.draw(st.sampled_from(sorted(self.alive))))
 
     def sign_off(self, worker: int) -> None:
-        self.do(self.rig.store.leave(worker, now=self.now))
+        self.do(self.rig.store.workers.leave(worker, now=self.now))
         self.alive.discard(worker)
         for job in self.jobs.values():
             if job.worker == worker:
@@ -174,7 +174,7 @@ class StoreMachine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(sorted(self.alive)))
         self.rig.kill_worker(worker)
         self.alive.discard(worker)
-        found = self.do(self.rig.store.recover(now=self.now, thorough=others))
+        found = self.do(self.rig.store.workers.recover(now=self.now, thorough=others))
         assert found.workers == [worker]
         buried = set()
         for job in list(self.jobs.values()):
@@ -388,7 +388,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         job = data.draw(st.sampled_from(list(self.jobs.values())))
-        before = self.do(self.rig.store.cancel(job.enqueue.id, now=self.now))
+        before = self.do(self.rig.store.jobs.cancel(job.enqueue.id, now=self.now))
         assert before is not None
         assert before.state == job.state
         if job.state in {"scheduled", "queued", "blocked"}:
@@ -401,7 +401,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def replay(self, data: st.DataObject) -> None:
         job = self.pick(data, "dead")
-        verb = self.rig.store.replay(job.enqueue.id, now=self.now)
+        verb = self.rig.store.dead_letters.replay(job.enqueue.id, now=self.now)
         if job.replayed_as is not None:
             self.refused(AlreadyReplayed, verb)
         elif self.holder(job.enqueue.task, job.enqueue.key) is not None:
@@ -435,7 +435,7 @@ class StoreMachine(RuleBasedStateMachine):
             replay_of=letter.enqueue.id,
             expires_at=None,
         )
-        verb = self.rig.store.replay_edited(letter.enqueue.id, job)
+        verb = self.rig.store.dead_letters.replay_edited(letter.enqueue.id, job)
         if letter.replayed_as is not None:
             self.refused(AlreadyReplayed, verb)
         elif self.holder(job.task, job.key) is not None:
@@ -450,7 +450,9 @@ class StoreMachine(RuleBasedStateMachine):
         conflicts, replayed, cursor = 0, 0, None
         while True:
             done = self.do(
-                self.rig.store.replay_all(Filter(), before=cursor, now=self.now, limit=limit)
+                self.rig.store.dead_letters.replay_all(
+                    Filter(), before=cursor, now=self.now, limit=limit
+                )
             )
             replayed, conflicts = replayed + done.replayed, conflicts + done.conflicts
             cursor = done.cursor
@@ -459,7 +461,7 @@ class StoreMachine(RuleBasedStateMachine):
         letters = [j for j in self.jobs.values() if j.state == "dead" and j.replayed_as is None]
         assert replayed + conflicts == len(letters)
         for job in letters:
-            row = self.do(self.rig.store.get(job.enqueue.id))
+            row = self.do(self.rig.store.jobs.get(job.enqueue.id))
             assert row is not None
             if row.state == "dead":
                 conflicts -= 1
@@ -476,8 +478,10 @@ class StoreMachine(RuleBasedStateMachine):
     def verbs_for_dead_letters_leave_jobs_alone(self, data: st.DataObject) -> None:
         job = data.draw(st.sampled_from(list(self.jobs.values())))
         if job.state != "dead":
-            self.refused(JobNotFound, self.rig.store.replay(job.enqueue.id, now=self.now))
-            assert not self.do(self.rig.store.delete_dead_letter(job.enqueue.id))
+            self.refused(
+                JobNotFound, self.rig.store.dead_letters.replay(job.enqueue.id, now=self.now)
+            )
+            assert not self.do(self.rig.store.dead_letters.delete(job.enqueue.id))
 
     def refused(self, error: type[Exception], verb: Coroutine[Any, Any, object]) -> None:
         with pytest.raises(error):
@@ -487,13 +491,17 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
         job = self.pick(data, "dead")
-        assert self.do(self.rig.store.delete_dead_letter(job.enqueue.id))
+        assert self.do(self.rig.store.dead_letters.delete(job.enqueue.id))
         self.forget(job)
 
     @rule()
     def pause_or_resume(self) -> None:
         store = self.rig.store
-        self.do(store.resume("default") if self.paused else store.pause("default", now=self.now))
+        self.do(
+            store.jobs.resume("default")
+            if self.paused
+            else store.jobs.pause("default", now=self.now)
+        )
         self.paused = not self.paused
 
     @precondition(lambda self: self.any_in("succeeded", "cancelled", "expired", "dead"))
@@ -505,7 +513,7 @@ class StoreMachine(RuleBasedStateMachine):
             if not job.unfinished and (job.finished_at or 0) < self.now - age
         ]
         pruned = self.do(
-            self.rig.store.prune(
+            self.rig.store.jobs.prune(
                 finished_before=self.now - age,
                 by_task={},
                 died_before=self.now - age,
@@ -580,17 +588,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     async def everything(self) -> dict[str, Any]:
         store = self.rig.store
-        rows = list((await store.jobs(Filter(), before=None, limit=1_000)).rows)
-        listed = (await store.dead_letters(Filter(), before=None, limit=1_000)).rows
+        rows = list((await store.jobs.list(Filter(), before=None, limit=1_000)).rows)
+        listed = (await store.dead_letters.list(Filter(), before=None, limit=1_000)).rows
         rows += listed
         known = {row.id for row in rows}
         for id, job in self.jobs.items():
             # Those that were replayed with other arguments are in no list.
             if id not in known and job.replayed_as is not None:
-                row = await store.get(id)
+                row = await store.jobs.get(id)
                 assert row is not None
                 rows.append(row)
-        return {row.id: (row, await store.attempts(row.seq)) for row in rows}
+        return {row.id: (row, await store.jobs.attempts(row.seq)) for row in rows}
 
 
 def claim_order(job: Job) -> tuple[int, int, int]:

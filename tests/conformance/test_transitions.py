@@ -55,7 +55,7 @@ async def claims(rig: Rig, specimen: Specimen) -> bool:
 
 
 async def cancel(rig: Rig, specimen: Specimen) -> bool:
-    before = await rig.store.cancel(specimen.row.id, now=NOW)
+    before = await rig.store.jobs.cancel(specimen.row.id, now=NOW)
     assert before == specimen.row
     after = await row_of(rig.store, specimen.row.id)
     return after.state == "cancelled" or after.cancel_requested
@@ -63,7 +63,7 @@ async def cancel(rig: Rig, specimen: Specimen) -> bool:
 
 async def replay(rig: Rig, specimen: Specimen) -> bool:
     try:
-        made = await rig.store.replay(specimen.row.id, now=NOW)
+        made = await rig.store.dead_letters.replay(specimen.row.id, now=NOW)
     except JobNotFound:
         return False
     return made.created
@@ -71,20 +71,22 @@ async def replay(rig: Rig, specimen: Specimen) -> bool:
 
 async def replay_edited(rig: Rig, specimen: Specimen) -> bool:
     try:
-        made = await rig.store.replay_edited(specimen.row.id, new(replay_of=specimen.row.id))
+        made = await rig.store.dead_letters.replay_edited(
+            specimen.row.id, new(replay_of=specimen.row.id)
+        )
     except JobNotFound:
         return False
     return made.created
 
 
 async def delete(rig: Rig, specimen: Specimen) -> bool:
-    return await rig.store.delete_dead_letter(specimen.row.id)
+    return await rig.store.dead_letters.delete(specimen.row.id)
 
 
 async def prune(rig: Rig, specimen: Specimen) -> bool:
     end = NOW + DAY
     return bool(
-        await rig.store.prune(
+        await rig.store.jobs.prune(
             finished_before=end, by_task={}, died_before=end, keep_finished=100, limit=100
         )
     )
@@ -93,7 +95,7 @@ async def prune(rig: Rig, specimen: Specimen) -> bool:
 async def bury_waiting(rig: Rig, specimen: Specimen) -> bool:
     row = specimen.row
     return bool(
-        await rig.store.bury_waiting(
+        await rig.store.dead_letters.bury_waiting(
             row.queue,
             row.task,
             due_before=NOW + DAY,
@@ -106,13 +108,13 @@ async def bury_waiting(rig: Rig, specimen: Specimen) -> bool:
 
 
 async def leave(rig: Rig, specimen: Specimen) -> bool:
-    await rig.store.leave(WORKER, now=NOW)
+    await rig.store.workers.leave(WORKER, now=NOW)
     return (await row_of(rig.store, specimen.row.id)).state != specimen.row.state
 
 
 async def recover(rig: Rig, specimen: Specimen) -> bool:
     rig.kill_worker(WORKER)
-    await rig.store.recover(now=NOW, thorough=True)
+    await rig.store.workers.recover(now=NOW, thorough=True)
     return (await row_of(rig.store, specimen.row.id)).state != specimen.row.state
 
 
@@ -184,22 +186,22 @@ async def test_transition_from_any_state_goes_where_it_may_or_leaves_it(
 ) -> None:
     store = rig.store
     # One that knows the task would keep its jobs from being buried.
-    await store.join(worker_row(tasks={"other": None}), lambda: None)
+    await store.workers.join(worker_row(tasks={"other": None}), lambda: None)
     specimen = await bring(store, start)
-    attempts = await store.attempts(specimen.row.seq)
+    attempts = await store.jobs.attempts(specimen.row.seq)
     transition, allowed = ALLOWED[name]
 
     did = await transition(rig, specimen)
 
     assert did == (start in allowed)
     end = allowed.get(start, STATE_OF[start])
-    row = await store.get(specimen.row.id)
+    row = await store.jobs.get(specimen.row.id)
     assert end == ("gone" if row is None else row.state)
     if start not in allowed or (name, start) == ("cancel", "cancelled"):
         assert row == specimen.row
-        assert await store.attempts(specimen.row.seq) == attempts
+        assert await store.jobs.attempts(specimen.row.seq) == attempts
     if end == GONE:
-        assert await store.attempts(specimen.row.seq) == []
+        assert await store.jobs.attempts(specimen.row.seq) == []
     await assert_key_is_held_by_the_unfinished(store, specimen, end)
 
 

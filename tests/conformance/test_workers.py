@@ -38,87 +38,87 @@ def ignore() -> None:
 
 async def test_join_makes_the_worker_known(store: Store) -> None:
     row = worker_row(tasks={"b": 5, "a": None}, queues={"mail": 3, "default": 7})
-    await store.join(row, ignore)
-    (found,) = await store.workers()
+    await store.workers.join(row, ignore)
+    (found,) = await store.workers.list()
     assert found._replace(doorbell=None) == row
 
 
 async def test_workers_are_those_that_have_neither_left_nor_died(rig: Rig) -> None:
     store = rig.store
     for n in range(3):
-        await store.join(worker_row(WORKER + n), ignore)
-    await store.leave(WORKER, now=NOW)
+        await store.workers.join(worker_row(WORKER + n), ignore)
+    await store.workers.leave(WORKER, now=NOW)
     rig.kill_worker(WORKER + 1)
-    await store.recover(now=NOW, thorough=False)
-    assert [row.worker for row in await store.workers()] == [WORKER + 2]
+    await store.workers.recover(now=NOW, thorough=False)
+    assert [row.worker for row in await store.workers.list()] == [WORKER + 2]
 
 
 async def test_beat_is_seen_by_all(store: Store) -> None:
-    await store.join(worker_row(), ignore)
-    assert await store.beat(WORKER, now=NOW + SECOND) is False
-    (row,) = await store.workers()
+    await store.workers.join(worker_row(), ignore)
+    assert await store.workers.beat(WORKER, now=NOW + SECOND) is False
+    (row,) = await store.workers.list()
     assert (row.started_at, row.beat_at) == (NOW, NOW + SECOND)
 
 
 async def test_beat_of_a_worker_that_has_left_or_was_found_dead_stores_nothing(rig: Rig) -> None:
     store = rig.store
-    await store.join(worker_row(), ignore)
-    await store.join(worker_row(OTHER_WORKER), ignore)
-    await store.leave(WORKER, now=NOW)
+    await store.workers.join(worker_row(), ignore)
+    await store.workers.join(worker_row(OTHER_WORKER), ignore)
+    await store.workers.leave(WORKER, now=NOW)
     rig.kill_worker(OTHER_WORKER)
-    await store.recover(now=NOW, thorough=False)
+    await store.workers.recover(now=NOW, thorough=False)
     for worker in (WORKER, OTHER_WORKER):
-        assert await store.beat(worker, now=NOW + SECOND) is False
-    assert await store.workers() == []
+        assert await store.workers.beat(worker, now=NOW + SECOND) is False
+    assert await store.workers.list() == []
 
 
 async def test_leave_gives_back_what_it_held_without_costing_an_attempt(store: Store) -> None:
-    await store.join(worker_row(), ignore)
-    await store.join(worker_row(OTHER_WORKER), ignore)
+    await store.workers.join(worker_row(), ignore)
+    await store.workers.join(worker_row(OTHER_WORKER), ignore)
     theirs = await claim_one(store, worker=OTHER_WORKER)
     job = await claim_one(store, new(key="key"))
     await settle(store, retry(job))
     (job,) = await claim(store)
     assert job.attempt == 2
-    await store.leave(WORKER, now=NOW + SECOND)
+    await store.workers.leave(WORKER, now=NOW + SECOND)
 
     row = await row_of(store, job.id)
     assert (row.state, row.attempt, row.run_at, row.crashes) == ("queued", 1, NOW, 0)
-    assert (await store.attempts(job.seq))[-1] == AttemptRow(
+    assert (await store.jobs.attempts(job.seq))[-1] == AttemptRow(
         2, 2, WORKER, NOW, NOW + SECOND, "released", None, None, None
     )
     assert (await row_of(store, theirs.id)).state == "running"
-    assert [one.worker for one in await store.workers()] == [OTHER_WORKER]
+    assert [one.worker for one in await store.workers.list()] == [OTHER_WORKER]
     (again,) = await claim(store, worker=OTHER_WORKER)
     assert (again.attempt, again.lease, bool(again.suspect)) == (2, 3, False)
 
 
 async def test_leave_obeys_a_cancel_that_was_asked_for(store: Store) -> None:
-    await store.join(worker_row(), ignore)
+    await store.workers.join(worker_row(), ignore)
     job = await claim_one(store)
-    await store.cancel(job.id, now=NOW)
-    await store.leave(WORKER, now=NOW + SECOND)
+    await store.jobs.cancel(job.id, now=NOW)
+    await store.workers.leave(WORKER, now=NOW + SECOND)
     row = await row_of(store, job.id)
     assert (row.state, row.finished_at) == ("cancelled", NOW + SECOND)
-    assert [one.outcome for one in await store.attempts(job.seq)] == ["released"]
+    assert [one.outcome for one in await store.jobs.attempts(job.seq)] == ["released"]
 
 
 async def test_leave_of_a_worker_that_holds_nothing_or_never_joined_does_nothing(
     store: Store,
 ) -> None:
-    await store.leave(WORKER, now=NOW)
-    await store.join(worker_row(), ignore)
-    await store.leave(WORKER, now=NOW)
-    await store.leave(WORKER, now=NOW)
-    assert await store.workers() == []
+    await store.workers.leave(WORKER, now=NOW)
+    await store.workers.join(worker_row(), ignore)
+    await store.workers.leave(WORKER, now=NOW)
+    await store.workers.leave(WORKER, now=NOW)
+    assert await store.workers.list() == []
 
 
 async def test_close_twice_gives_up_what_join_took(rig: Rig, peer: StartPeer) -> None:
-    await rig.store.join(worker_row(), ignore)
+    await rig.store.workers.join(worker_row(), ignore)
     job = await claim_one(rig.store)
     await rig.close()
     await rig.store.close()
-    found = peer().opened().call("recover", now=NOW, thorough=False)
+    found = peer().opened().call("workers.recover", now=NOW, thorough=False)
     assert found == Recovered([WORKER], 1, [])
     await rig.open()
     assert (await row_of(rig.store, job.id)).state == "queued"
@@ -135,47 +135,47 @@ def held_by(job: Claimed, *jobs: int, since: int = 1) -> Held:
 async def test_what_a_worker_tells_is_seen_by_all_until_it_tells_something_else(
     store: Store,
 ) -> None:
-    await store.join(worker_row(), ignore)
-    await store.join(worker_row(OTHER_WORKER), ignore)
+    await store.workers.join(worker_row(), ignore)
+    await store.workers.join(worker_row(OTHER_WORKER), ignore)
     told = Told(3, [held_by(await claim_one(store), 4, 5), held_by(await claim_one(store))])
-    assert await store.tell(WORKER, told)
-    assert {row.worker: row.told for row in await store.workers()} == {
+    assert await store.workers.report_waits(WORKER, told)
+    assert {row.worker: row.told for row in await store.workers.list()} == {
         WORKER: told,
         OTHER_WORKER: Told(),
     }
-    assert await store.tell(WORKER, Told(4, []))
-    assert {row.told.look for row in await store.workers()} == {0, 4}
-    assert not any(row.told.held for row in await store.workers())
+    assert await store.workers.report_waits(WORKER, Told(4, []))
+    assert {row.told.look for row in await store.workers.list()} == {0, 4}
+    assert not any(row.told.held for row in await store.workers.list())
 
 
 async def test_what_a_worker_tells_is_not_stored_once_it_has_left(store: Store) -> None:
-    await store.join(worker_row(), ignore)
-    await store.leave(WORKER, now=NOW)
-    assert not await store.tell(WORKER, Told(1, []))
-    assert await store.workers() == []
+    await store.workers.join(worker_row(), ignore)
+    await store.workers.leave(WORKER, now=NOW)
+    assert not await store.workers.report_waits(WORKER, Told(1, []))
+    assert await store.workers.list() == []
 
 
 Change = Callable[[Store, Claimed, Held], Awaitable[object]]
 
 
 async def _join(store: Store, job: Claimed, held: Held) -> None:
-    await store.join(worker_row(OTHER_WORKER + 1), ignore)
+    await store.workers.join(worker_row(OTHER_WORKER + 1), ignore)
 
 
 async def _leave(store: Store, job: Claimed, held: Held) -> None:
-    await store.leave(OTHER_WORKER, now=NOW)
+    await store.workers.leave(OTHER_WORKER, now=NOW)
 
 
 async def _tell_no_more(store: Store, job: Claimed, held: Held) -> None:
-    await store.tell(OTHER_WORKER, Told(2, []))
+    await store.workers.report_waits(OTHER_WORKER, Told(2, []))
 
 
 async def _wait_anew(store: Store, job: Claimed, held: Held) -> None:
-    await store.tell(OTHER_WORKER, Told(2, [held._replace(since=2)]))
+    await store.workers.report_waits(OTHER_WORKER, Told(2, [held._replace(since=2)]))
 
 
 async def _cancel_attempt(store: Store, job: Claimed, held: Held) -> None:
-    await store.cancel(job.id, now=NOW)
+    await store.jobs.cancel(job.id, now=NOW)
 
 
 async def _end_attempt(store: Store, job: Claimed, held: Held) -> None:
@@ -183,9 +183,9 @@ async def _end_attempt(store: Store, job: Claimed, held: Held) -> None:
 
 
 async def _cancel_child(store: Store, job: Claimed, held: Held) -> None:
-    page = await store.jobs(Filter(state="queued"), before=None, limit=9)
+    page = await store.jobs.list(Filter(state="queued"), before=None, limit=9)
     (id,) = (row.id for row in page.rows if row.seq == held.jobs[0])
-    await store.cancel(id, now=NOW)
+    await store.jobs.cancel(id, now=NOW)
 
 
 async def _start_child(store: Store, job: Claimed, held: Held) -> None:
@@ -193,11 +193,11 @@ async def _start_child(store: Store, job: Claimed, held: Held) -> None:
 
 
 async def _look_again(store: Store, job: Claimed, held: Held) -> None:
-    await store.tell(OTHER_WORKER, Told(2, [held]))
+    await store.workers.report_waits(OTHER_WORKER, Told(2, [held]))
 
 
 async def _beat(store: Store, job: Claimed, held: Held) -> None:
-    await store.beat(OTHER_WORKER, now=NOW + SECOND)
+    await store.workers.beat(OTHER_WORKER, now=NOW + SECOND)
 
 
 @pytest.mark.parametrize(
@@ -221,17 +221,17 @@ async def test_tell_with_a_condition_is_stored_only_while_it_holds(
     waits: dict[int, Held] = {}
     jobs: dict[int, Claimed] = {}
     for worker in (WORKER, OTHER_WORKER):
-        await store.join(worker_row(worker), ignore)
+        await store.workers.join(worker_row(worker), ignore)
         jobs[worker] = await claim_one(store, worker=worker)
     for worker, job in jobs.items():
         made = await enqueue(store, new(), new(run_at=NOW + HOUR))
         children = [(await row_of(store, one.id)).seq for one in made]
         waits[worker] = held_by(job, *children)
-        assert await store.tell(worker, Told(1, [waits[worker]]))
+        assert await store.workers.report_waits(worker, Told(1, [waits[worker]]))
     still = Still(frozenset(waits), list(waits.values()))
     await change(store, jobs[OTHER_WORKER], waits[OTHER_WORKER])
-    assert await store.tell(WORKER, Told(2, []), still=still) is stored
-    (told,) = [row.told for row in await store.workers() if row.worker == WORKER]
+    assert await store.workers.report_waits(WORKER, Told(2, []), still=still) is stored
+    (told,) = [row.told for row in await store.workers.list() if row.worker == WORKER]
     assert told == (Told(2, []) if stored else Told(1, [waits[WORKER]]))
 
 
@@ -242,10 +242,10 @@ async def die_under(
     rig: Rig, tasks: Mapping[str, int | None], *, worker: int = WORKER
 ) -> Recovered:
     """Let a worker claim all there is and die, and recover its jobs."""
-    await rig.store.join(worker_row(worker, tasks=tasks), ignore)
+    await rig.store.workers.join(worker_row(worker, tasks=tasks), ignore)
     await claim(rig.store, worker=worker)
     rig.kill_worker(worker)
-    return await rig.store.recover(now=NOW, thorough=False)
+    return await rig.store.workers.recover(now=NOW, thorough=False)
 
 
 async def test_recover_queues_the_jobs_of_the_dead_and_records_the_lost_attempts(
@@ -254,14 +254,14 @@ async def test_recover_queues_the_jobs_of_the_dead_and_records_the_lost_attempts
     store = rig.store
     job = new(key="key", run_at=NOW - HOUR)
     await enqueue(store, job)
-    await store.join(worker_row(tasks={"work": 5}), ignore)
+    await store.workers.join(worker_row(tasks={"work": 5}), ignore)
     (claimed,) = await claim(store)
     rig.kill_worker(WORKER)
-    found = await store.recover(now=NOW + SECOND, thorough=False)
+    found = await store.workers.recover(now=NOW + SECOND, thorough=False)
     assert found == Recovered([WORKER], 1, [])
     row = await row_of(store, job.id)
     assert (row.state, row.attempt, row.crashes, row.run_at) == ("queued", 1, 1, NOW - HOUR)
-    (attempt,) = await store.attempts(row.seq)
+    (attempt,) = await store.jobs.attempts(row.seq)
     assert attempt == AttemptRow(
         1, 1, WORKER, NOW, NOW + SECOND, "lost", "ProcessLost", attempt.error, None
     )
@@ -273,10 +273,10 @@ async def test_recover_queues_the_jobs_of_the_dead_and_records_the_lost_attempts
 
 
 async def test_recover_with_nothing_dead_finds_nothing(store: Store) -> None:
-    await store.join(worker_row(), ignore)
+    await store.workers.join(worker_row(), ignore)
     job = await claim_one(store)
     for thorough in (False, True):
-        found = await store.recover(now=NOW + HOUR, thorough=thorough)
+        found = await store.workers.recover(now=NOW + HOUR, thorough=thorough)
         assert found == Recovered([], 0, [])
     assert (await row_of(store, job.id)).state == "running"
 
@@ -294,7 +294,7 @@ async def test_recover_of_a_job_out_of_its_own_attempts_makes_it_a_dead_letter(
     assert (letter.state, letter.reason, letter.finished_at) == ("dead", "lost", NOW)
     assert (letter.error_type, letter.crashes, letter.attempt) == ("ProcessLost", own, own)
     assert letter.error
-    attempts = await rig.store.attempts(letter.seq)
+    attempts = await rig.store.jobs.attempts(letter.seq)
     assert [one.outcome for one in attempts] == ["lost"] * own
 
 
@@ -363,12 +363,12 @@ async def test_D4_suspects_are_claimed_one_at_a_time_among_innocent_jobs(rig: Ri
     suspects = [new(), new(queue="mail"), new()]
     await enqueue(store, *suspects)
     for _ in range(2):
-        await store.join(worker_row(), ignore)
+        await store.workers.join(worker_row(), ignore)
         await claim(store, "default", "mail")
         for job in await claim(store, "default", "mail"):
             assert not job.suspect
         rig.kill_worker(WORKER)
-        await store.recover(now=NOW, thorough=False)
+        await store.workers.recover(now=NOW, thorough=False)
     innocent = [new(), new(queue="mail")]
     await enqueue(store, *innocent)
     first = await claim(store, "default", "mail")
@@ -406,9 +406,9 @@ async def test_D4_a_suspect_of_an_unknown_task_or_in_a_paused_queue_waits(rig: R
     await die_under(rig, {"work": 9})
     await die_under(rig, {"work": 9})
     assert await claim(rig.store, tasks=["play"]) == []
-    await rig.store.pause("default", now=NOW)
+    await rig.store.jobs.pause("default", now=NOW)
     assert await claim(rig.store) == []
-    await rig.store.resume("default")
+    await rig.store.jobs.resume("default")
     assert [one.id for one in await claim(rig.store)] == [job.id]
 
 
@@ -421,9 +421,9 @@ async def test_D4_an_attempt_that_ends_clears_the_suspicion(rig: Rig) -> None:
     (job,) = await claim(rig.store, suspects=False)
     assert not job.suspect
     # But it has not forgotten: the next death makes it one again at once.
-    await rig.store.join(worker_row(), ignore)
+    await rig.store.workers.join(worker_row(), ignore)
     rig.kill_worker(WORKER)
-    await rig.store.recover(now=NOW, thorough=False)
+    await rig.store.workers.recover(now=NOW, thorough=False)
     (again,) = await claim(rig.store, suspects=True)
     assert again.suspect
 
@@ -432,7 +432,7 @@ async def test_D4_a_replay_starts_without_the_past(rig: Rig) -> None:
     job = new(max_attempts=1)
     await enqueue(rig.store, job)
     await die_under(rig, {})
-    await rig.store.replay(job.id, now=NOW)
+    await rig.store.dead_letters.replay(job.id, now=NOW)
     (again,) = await claim(rig.store, suspects=False)
     assert (again.attempt, again.suspect) == (1, False)
     assert (await row_of(rig.store, job.id)).crashes == 0
@@ -444,13 +444,13 @@ async def test_recover_takes_the_jobs_of_a_worker_that_nobody_knows(store: Store
     await enqueue(store, twice, once)
     assert len(await claim(store)) == 2
     # Nobody is there yet who knows how often they may run.
-    assert await store.recover(now=NOW, thorough=True) == Recovered([], 0, [])
-    await store.join(worker_row(OTHER_WORKER, tasks={"work": 2}), ignore)
-    assert await store.recover(now=NOW, thorough=False) == Recovered([], 0, [])
-    assert await store.recover(now=NOW, thorough=True) == Recovered([WORKER], 1, [once.id])
+    assert await store.workers.recover(now=NOW, thorough=True) == Recovered([], 0, [])
+    await store.workers.join(worker_row(OTHER_WORKER, tasks={"work": 2}), ignore)
+    assert await store.workers.recover(now=NOW, thorough=False) == Recovered([], 0, [])
+    assert await store.workers.recover(now=NOW, thorough=True) == Recovered([WORKER], 1, [once.id])
     row = await row_of(store, twice.id)
     assert (row.state, row.attempt) == ("queued", 1)
-    assert [one.outcome for one in await store.attempts(row.seq)] == ["lost"]
+    assert [one.outcome for one in await store.jobs.attempts(row.seq)] == ["lost"]
 
 
 async def test_recover_buries_the_jobs_of_a_worker_that_nobody_knows_by_the_limit_of_the_others(
@@ -459,8 +459,8 @@ async def test_recover_buries_the_jobs_of_a_worker_that_nobody_knows_by_the_limi
     job = new()
     await enqueue(store, job)
     await claim(store)
-    await store.join(worker_row(OTHER_WORKER, tasks={"work": 1}), ignore)
-    assert await store.recover(now=NOW, thorough=True) == Recovered([WORKER], 0, [job.id])
+    await store.workers.join(worker_row(OTHER_WORKER, tasks={"work": 1}), ignore)
+    assert await store.workers.recover(now=NOW, thorough=True) == Recovered([WORKER], 0, [job.id])
 
 
 # -- between processes -------------------------------------------------------------------------------
@@ -471,11 +471,11 @@ async def test_D3_recover_after_a_kill_9_takes_the_jobs_over(store: Store, peer:
     other = peer().opened()
     jobs = other.works()
     assert len(jobs) == 2
-    assert await store.recover(now=NOW, thorough=True) == Recovered([], 0, [])
+    assert await store.workers.recover(now=NOW, thorough=True) == Recovered([], 0, [])
     other.kill()
-    found = await store.recover(now=NOW, thorough=False)
+    found = await store.workers.recover(now=NOW, thorough=False)
     assert found == Recovered([OTHER_WORKER], 2, [])
-    assert await store.workers() == []
+    assert await store.workers.list() == []
     assert {job.id for job in await claim(store)} == {job.id for job in jobs}
 
 
@@ -487,7 +487,7 @@ async def test_C9_recover_never_takes_the_jobs_of_a_live_process_however_long_it
     (job,) = other.works()
     other.pause()
     for thorough in (False, True, True):
-        found = await store.recover(now=NOW + 1000 * HOUR, thorough=thorough)
+        found = await store.workers.recover(now=NOW + 1000 * HOUR, thorough=thorough)
         assert found == Recovered([], 0, [])
     other.go_on()
     assert other.call("write", Round(NOW, outcomes=[succeeded(job)])).stale == []
@@ -505,15 +505,15 @@ async def test_B15_recover_by_two_processes_at_once_queues_each_job_once(
         rescuer.opened()
     victim.kill()
     for rescuer in rescuers:
-        rescuer.begin("recover", now=NOW, thorough=True)
-    mine = await store.recover(now=NOW, thorough=True)
+        rescuer.begin("workers.recover", now=NOW, thorough=True)
+    mine = await store.workers.recover(now=NOW, thorough=True)
     found = [mine, *(rescuer.answer() for rescuer in rescuers)]
     assert sorted(len(one.workers) for one in found) == [0, 0, 1]
     assert sum(one.requeued for one in found) == len(jobs)
     for job in jobs:
         row = await row_of(store, job.id)
         assert (row.state, row.crashes) == ("queued", 1)
-        assert len(await store.attempts(row.seq)) == 1
+        assert len(await store.jobs.attempts(row.seq)) == 1
 
 
 async def test_claim_by_two_processes_at_once_gives_each_job_to_one(
@@ -541,18 +541,18 @@ async def test_ring_wakes_the_workers_that_the_last_look_showed(
     other = peer().opened()
     other.call("join", worker_row(OTHER_WORKER))
     other.begin("hear")
-    await store.workers()
-    store.ring()
+    await store.workers.list()
+    store.workers.notify()
     assert other.answer() is True
 
 
 async def test_B12_ring_where_nobody_lives_any_more_does_nothing(
     store: Store, peer: StartPeer
 ) -> None:
-    store.ring()
+    store.workers.notify()
     other = peer().opened()
     other.call("join", worker_row(OTHER_WORKER))
-    await store.workers()
+    await store.workers.list()
     other.kill()
     for _ in range(20):
-        store.ring()
+        store.workers.notify()

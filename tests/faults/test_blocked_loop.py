@@ -67,7 +67,7 @@ async def test_D15_stale_settle_of_a_job_that_was_taken_away_changes_nothing(tmp
         job = await jobs.enqueue(work)
         await gate.arrival()
         # As if somebody had found the lock free: the row says that another life of the job has begun.
-        await worker._store.leave(worker.id, now=1)
+        await worker._store.workers.leave(worker.id, now=1)
         await next_round(jobs)
         await gate.arrival()
         assert gate.inside == 2

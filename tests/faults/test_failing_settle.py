@@ -130,13 +130,13 @@ async def test_H11_settle_that_never_works_is_rescued_as_if_its_process_had_died
         await gate.arrival()
         store = store_of(jobs)
         assert isinstance(store, SqliteStore)
-        assert store._writer is not None
+        assert store._access._writer is not None
         with monkeypatch.context() as broken:
 
             async def refuse(*_: object) -> None:
                 raise StoreFull("no room left")
 
-            broken.setattr(store._writer, "write", refuse)
+            broken.setattr(store._access._writer, "write", refuse)
             gate.open()
             while not (await jobs.health()).problems:
                 await next_round_fails(jobs)
@@ -150,7 +150,7 @@ async def test_H11_settle_that_never_works_is_rescued_as_if_its_process_had_died
 async def next_round_fails(jobs: JobRunner) -> None:
     worker = worker_of(jobs)
     worker.look()
-    await asyncio.wait([asyncio.ensure_future(store_of(jobs).workers())])
+    await asyncio.wait([asyncio.ensure_future(store_of(jobs).workers.list())])
 
 
 async def test_H11_store_that_must_be_looked_at_stops_the_worker_and_says_so(

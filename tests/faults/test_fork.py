@@ -164,7 +164,7 @@ with jobs.sync.running() as running:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         # Asked from a process that has none of the locks.
         assert in_child(look) == 0
-        bells = [row.doorbell for row in jobs.sync.run(running._open._store.workers())]
+        bells = [row.doorbell for row in jobs.sync.run(running._open._store.workers.list())]
         assert all(os.path.exists(bell) for bell in bells), bells
         job = jobs.sync.enqueue(note, 7)
         print(jobs.sync.run(job.result(timeout=15)))

@@ -82,13 +82,13 @@ async def ask(
             made = await committer.enqueue(jobs)
         except StoreOutcomeUnknown:
             # By its ids it learns what became of it. All or none: it was one transaction.
-            there = [job.id for job in jobs if await store.get(job.id) is not None]
+            there = [job.id for job in jobs if await store.jobs.get(job.id) is not None]
             if there:
                 assert len(there) == len(jobs)
                 return there
         except StoreBusy:
             for job in jobs:
-                assert await store.get(job.id) is None
+                assert await store.jobs.get(job.id) is None
         else:
             return [one.id for one in made]
         if not patient:
@@ -99,7 +99,7 @@ async def tell(store: FaultyStore, *, for_ever: bool) -> tuple[list[str], list[C
     """Tell the story to its end, or until the store fails for ever; return what was acknowledged and what ran."""
     committer = Committer(store)
     worker = ScriptedWorker(WORKER, committer)
-    await store.join(worker_row(tasks=dict.fromkeys(SCRIPT)), lambda: None)
+    await store.workers.join(worker_row(tasks=dict.fromkeys(SCRIPT)), lambda: None)
     committer.start()
     acked: list[str] = []
     stories = [
@@ -128,16 +128,16 @@ async def tell(store: FaultyStore, *, for_ever: bool) -> tuple[list[str], list[C
 
 async def finish(store: FaultyStore) -> list[Claimed]:
     """Be the next process: take over what is left, and run it to its end; return what ran."""
-    await store.recover(now=now_us(), thorough=True)
+    await store.workers.recover(now=now_us(), thorough=True)
     committer = Committer(store)
     worker = ScriptedWorker(OTHER_WORKER, committer)
-    await store.join(worker_row(OTHER_WORKER, tasks=dict.fromkeys(SCRIPT)), lambda: None)
+    await store.workers.join(worker_row(OTHER_WORKER, tasks=dict.fromkeys(SCRIPT)), lambda: None)
     committer.start()
     for _ in range(8):
         committer.wake()
         await committer.flushed()
     await committer.close()
-    await store.leave(OTHER_WORKER, now=now_us())
+    await store.workers.leave(OTHER_WORKER, now=now_us())
     return worker.ran
 
 
@@ -154,12 +154,12 @@ async def opened(store: FaultyStore) -> AsyncIterator[FaultyStore]:
 async def assert_all_came_to_their_end(
     store: FaultyStore, acked: Sequence[str], ran: Sequence[Claimed]
 ) -> None:
-    rows = list((await store.jobs(Filter(), before=None, limit=100)).rows)
-    rows += (await store.dead_letters(Filter(), before=None, limit=100)).rows
+    rows = list((await store.jobs.list(Filter(), before=None, limit=100)).rows)
+    rows += (await store.dead_letters.list(Filter(), before=None, limit=100)).rows
     assert set(acked) <= {row.id for row in rows}
     for row in rows:
         assert row.state == SCRIPT[row.task][1], row
-        attempts = await store.attempts(row.seq)
+        attempts = await store.jobs.attempts(row.seq)
         ends = [one.outcome for one in attempts]
         assert None not in ends
         # An ending is written once, and nothing runs after it.

@@ -106,4 +106,4 @@ async def test_B11_store_whose_workers_are_long_silent_is_opened_at_once(
 async def test_store_on_a_system_without_boot_ids_is_opened(tmp_db: Path, boot_id: Path) -> None:
     boot_id.unlink()
     async with opened(tmp_db) as store:
-        assert await store.workers() == []
+        assert await store.workers.list() == []

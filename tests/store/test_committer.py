@@ -80,7 +80,7 @@ async def turn() -> None:
 async def stored(store: FaultyStore) -> int:
     number, before = 0, None
     while True:
-        page = await store.jobs(Filter(), before=before, limit=100_000)
+        page = await store.jobs.list(Filter(), before=before, limit=100_000)
         number, before = number + len(page.rows), page.next
         if before is None:
             return number
@@ -210,7 +210,7 @@ async def test_a_round_without_a_worker_rings_the_others(
     store: FaultyStore, committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rings: list[None] = []
-    monkeypatch.setattr(store, "ring", lambda: rings.append(None))
+    monkeypatch.setattr(store.workers, "notify", lambda: rings.append(None))
     await committer.enqueue([new()])
     assert len(rings) == 1
 
@@ -229,7 +229,7 @@ async def test_enqueue_cancelled_in_the_line_stores_nothing(
         await gone
     store.gate.set()
     await asyncio.gather(first, stays)
-    assert await store.get(mine.id) is None
+    assert await store.jobs.get(mine.id) is None
     assert (await row_of(store, other.id)).state == "queued"
 
 
@@ -262,7 +262,7 @@ async def test_C1_cancel_storm_on_enqueue_stores_each_unit_whole_or_not_at_all(
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     await committer.flushed()
     for n, answer in enumerate(answers):
-        rows = (await store.jobs(Filter(tag=f"unit {n}"), before=None, limit=10)).rows
+        rows = (await store.jobs.list(Filter(tag=f"unit {n}"), before=None, limit=10)).rows
         assert len(rows) in ({0, 5} if isinstance(answer, asyncio.CancelledError) else {5})
 
 
@@ -278,7 +278,7 @@ async def test_enqueue_in_a_round_that_fails_is_told_and_can_be_tried_again(
     with pytest.raises(type(error)):
         await committer.enqueue([job])
     assert committer.error is error
-    assert await store.get(job.id) is None
+    assert await store.jobs.get(job.id) is None
     (made,) = await committer.enqueue([job])
     assert made.created
     assert committer.error is None
@@ -319,7 +319,7 @@ async def test_H11_outcomes_whose_reply_is_lost_are_written_once(
     committer.settle(succeeded(job, '"one"'))
     await committer.flushed()
     assert (await row_of(store, job.id)).result == '"one"'
-    assert len(await store.attempts(job.seq)) == 1
+    assert len(await store.jobs.attempts(job.seq)) == 1
 
 
 async def test_outcomes_that_came_meanwhile_are_written_after_those_that_failed(
@@ -429,7 +429,7 @@ class Hand:
 async def test_a_worker_takes_part_in_each_round_and_hears_of_it(
     store: FaultyStore, committer: Committer
 ) -> None:
-    await store.join(worker_row(), lambda: None)
+    await store.workers.join(worker_row(), lambda: None)
     committer.worker = hand = Hand()
     hand.claim, hand.look = claim_of(slots=1), True
     job = new()
@@ -442,14 +442,14 @@ async def test_a_worker_takes_part_in_each_round_and_hears_of_it(
     with pytest.raises(StoreBusy):
         await committer.enqueue([new()])
     assert [type(error) for error in hand.failed] == [StoreBusy]
-    await store.leave(WORKER, now=0)
+    await store.workers.leave(WORKER, now=0)
 
 
 async def test_attempts_whose_outcomes_wait_for_a_later_round_are_held(
     store: FaultyStore, committer: Committer
 ) -> None:
     """The store takes them for running, and a claim that asks for what it has not heard of must not get them."""
-    await store.join(worker_row(), lambda: None)
+    await store.workers.join(worker_row(), lambda: None)
     many = ROWS_PER_ROUND + 1
     await store.write(Round(now=NOW, enqueues=[new() for _ in range(many)]))
     claimed = (await store.write(Round(now=NOW, claim=claim_of(slots=many)))).claimed
@@ -459,7 +459,7 @@ async def test_attempts_whose_outcomes_wait_for_a_later_round_are_held(
         committer.settle(succeeded(job))
     await committer.flushed()
     assert hand.claimed == []
-    await store.leave(WORKER, now=NOW)
+    await store.workers.leave(WORKER, now=NOW)
 
 
 async def test_a_worker_that_breaks_stops_the_committer_and_leaves_nobody_waiting(
@@ -547,7 +547,7 @@ async def test_every_caller_is_answered_whatever_happens(store: FaultyStore) -> 
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     await committer.close()
     for job, answer in zip(jobs, answers, strict=True):
-        row = await store.get(job.id)
+        row = await store.jobs.get(job.id)
         if isinstance(answer, list):
             assert row is not None
         elif isinstance(answer, StoreBusy):

@@ -34,7 +34,7 @@ async def until_moved(store: SqliteStore) -> None:
     async with asyncio.timeout(20):
         while checkpointer._file is None or not (checkpointer._task and checkpointer._task.done()):
             await store.upkeep()
-            await store.workers()  # a turn of the loop
+            await store.workers.list()  # a turn of the loop
 
 
 @pytest.mark.parametrize("size", ["smaller", "the same"])

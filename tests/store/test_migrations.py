@@ -101,18 +101,18 @@ async def test_file_of_version_1_keeps_its_jobs_and_goes_on(version_1: Path) -> 
         assert (letter.state, letter.args, letter.tag) == ("dead", '{"n":1}', "dead")
         assert (letter.schedule, letter.scheduled_for) == (None, None)
         assert (letter.chain, letter.after) == (None, None)
-        assert len(await store.attempts(letter.seq)) == 1
+        assert len(await store.jobs.attempts(letter.seq)) == 1
         done = await row_of(store, ID.format(2))
         assert (done.state, done.result) == ("succeeded", '"done"')
         waiting = await row_of(store, ID.format(3))
         assert (waiting.state, waiting.key) == ("queued", "k")
-        assert [queue.name for queue in await store.queues() if queue.paused] == ["side"]
+        assert [queue.name for queue in await store.jobs.queues() if queue.paused] == ["side"]
         (held,) = await enqueue(store, new(key="k"))
         assert (held.id, held.created) == (ID.format(3), False)
-        await store.replay(ID.format(1), now=NOW)
+        await store.dead_letters.replay(ID.format(1), now=NOW)
         claimed = await claim(store, now=DUE)
         assert {job.id for job in claimed} == {ID.format(n) for n in (1, 3, 4)}
-        assert (await store.dead_letters(Filter(), before=None, limit=9)).rows == []
+        assert (await store.dead_letters.list(Filter(), before=None, limit=9)).rows == []
         assert max(job.seq for job in claimed) == 4
     finally:
         await store.close()
@@ -120,7 +120,7 @@ async def test_file_of_version_1_keeps_its_jobs_and_goes_on(version_1: Path) -> 
 
 async def states(store: SqliteStore) -> dict[int, str]:
     """Return the state of each job, by the last two digits of its id."""
-    page = await store.jobs(Filter(), before=None, limit=99)
+    page = await store.jobs.list(Filter(), before=None, limit=99)
     return {int(row.id[-2:]): row.state for row in page.rows}
 
 
@@ -137,7 +137,7 @@ async def test_file_of_version_3_keeps_rows_in_every_state(version_3: Path) -> N
             **dict.fromkeys((18, 25, 26, 28), "running"),
             **dict.fromkeys((19, 20), "blocked"),
         }
-        letters = (await store.dead_letters(Filter(), before=None, limit=99)).rows
+        letters = (await store.dead_letters.list(Filter(), before=None, limit=99)).rows
         assert {int(row.id[-2:]): row.reason for row in letters} == {
             1: "exhausted",
             2: "buried",
@@ -151,14 +151,14 @@ async def test_file_of_version_3_keeps_rows_in_every_state(version_3: Path) -> N
         assert (await row_of(store, ID.format(10))).result == '"done"'
         assert (await row_of(store, ID.format(11))).result_omitted == "too large"
         assert (await row_of(store, ID.format(20))).after == ID.format(19)
-        assert [queue.name for queue in await store.queues() if queue.paused] == ["closed"]
-        schedules = await store.schedules(task=None, after=None, limit=9)
+        assert [queue.name for queue in await store.jobs.queues() if queue.paused] == ["closed"]
+        schedules = await store.schedules.list(task=None, after=None, limit=9)
         assert [(row.id, row.source, row.paused) for row in schedules] == [
             ("a", "code", True),
             ("launch", "stored", True),
             ("nightly", "stored", False),
         ]
-        ticks = await store.ticks("nightly", limit=9)
+        ticks = await store.schedules.ticks("nightly", limit=9)
         assert [tick.outcome for tick in ticks] == ["overlap", "fired", "key", "missed"]
     finally:
         await store.close()
@@ -169,14 +169,14 @@ async def test_file_of_version_3_goes_on(version_3: Path) -> None:
     await store.open()
     try:
         # The lock file of the worker is as gone as its process; that counts after a while.
-        await store.recover(now=NOW, thorough=True)
-        found = await store.recover(now=NOW + 10 * SECOND, thorough=True)
+        await store.workers.recover(now=NOW, thorough=True)
+        found = await store.workers.recover(now=NOW + 10 * SECOND, thorough=True)
         assert found.workers == [WORKER]
         assert list(found.buried) == [ID.format(28)]
         assert (await states(store))[26] == "cancelled"
         (held,) = await enqueue(store, new(key="k"))
         assert (held.id, held.created) == (ID.format(23), False)
-        await store.replay(ID.format(1), now=NOW)
+        await store.dead_letters.replay(ID.format(1), now=NOW)
         queues = ("default", "side", "again", "closed", "run")
         claimed = await claim(store, *queues, now=DUE)
         # One suspect at a time, the blocked ones behind their head, nothing of the paused queue.
@@ -185,7 +185,7 @@ async def test_file_of_version_3_goes_on(version_3: Path) -> None:
         await settle(store, *map(succeeded, claimed))
         following = await claim(store, *queues, now=DUE)
         assert [int(job.id[-2:]) for job in following] == [19]
-        seen = await store.schedule("nightly")
+        seen = await store.schedules.get("nightly")
         assert seen is not None
         assert (seen.next, seen.fired, seen.skipped) == (NOW + 2 * MINUTE, 1, 5)
         (made,) = await enqueue(store, new())

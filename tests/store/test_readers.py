@@ -33,8 +33,8 @@ from tests.support.factories import (
 
 
 def readers_of(store: SqliteStore) -> Readers:
-    assert store._readers is not None
-    return store._readers
+    assert store._access._readers is not None
+    return store._access._readers
 
 
 # -- who waits for whom ----------------------------------------------------------------------------------
@@ -43,19 +43,19 @@ def readers_of(store: SqliteStore) -> Readers:
 async def test_nothing_but_lists_waits_for_a_list(store: SqliteStore) -> None:
     job = await claim_one(store)
     letter = await make_dead(store)
-    await store.join(worker_row(WORKER), lambda: None)
+    await store.workers.join(worker_row(WORKER), lambda: None)
     go_on = threading.Event()
     slow = asyncio.create_task(readers_of(store).read_list(lambda _: go_on.wait(20)))
     try:
         assert (await row_of(store, job.id)).state == "running"
-        assert await store.attempts(job.seq)
-        assert await store.cancel_requests(WORKER) == []
-        assert len(await store.workers()) == 1
-        assert [one.running for one in await store.queues()] == [1]
-        assert await store.waiting_tasks() == []
-        assert await store.due_schedules(frozenset(), now=NOW, limit=1) == []
-        assert (await store.recover(now=NOW, thorough=True)).workers == []
-        assert (await store.replay(letter.id, now=NOW)).state == "queued"
+        assert await store.jobs.attempts(job.seq)
+        assert await store.jobs.cancel_requests(WORKER) == []
+        assert len(await store.workers.list()) == 1
+        assert [one.running for one in await store.jobs.queues()] == [1]
+        assert await store.jobs.waiting_tasks() == []
+        assert await store.schedules.due(frozenset(), now=NOW, limit=1) == []
+        assert (await store.workers.recover(now=NOW, thorough=True)).workers == []
+        assert (await store.dead_letters.replay(letter.id, now=NOW)).state == "queued"
         await store.upkeep()
         assert not slow.done()
     finally:
@@ -72,7 +72,7 @@ async def test_list_gives_way_to_another_after_each_step(
     ended: list[str] = []
 
     async def list_jobs(name: str, where: Filter) -> None:
-        page = await store.jobs(where, before=None, limit=10)
+        page = await store.jobs.list(where, before=None, limit=10)
         assert page.complete
         ended.append(name)
 
@@ -87,7 +87,7 @@ async def test_reads_go_on_while_a_backup_is_written(store: SqliteStore, tmp_pat
 
     async def look() -> None:
         assert (await row_of(store, job.id)).state == "running"
-        page = await store.jobs(Filter(), before=None, limit=1)
+        page = await store.jobs.list(Filter(), before=None, limit=1)
         listed.extend(row.id for row in page.rows)
 
     def on_progress(_done: int, _total: int) -> None:
@@ -141,14 +141,14 @@ async def test_counts_stop_when_their_time_is_up_and_say_so(
     monkeypatch.setattr(queries, "COUNT_S", -1.0)
     many = [new(queue=queue) for queue in ("a", "b") for _ in range(5_000)]
     await store.write(Round(NOW, enqueues=[*many, new(queue="few")]))
-    assert await store.queues() == [
+    assert await store.jobs.queues() == [
         QueueStats("a", False, 100, 0, 0, 0, NOW, False),
         QueueStats("b", False, 100, 0, 0, 0, NOW, False),
         QueueStats("few", False, 1, 0, 0, 0, NOW, True),
     ]
     # What was set for the count is gone again.
-    assert len((await store.jobs(Filter(), before=None, limit=1_000)).rows) == 1_000
-    assert await store.get(many[0].id) is not None
+    assert len((await store.jobs.list(Filter(), before=None, limit=1_000)).rows) == 1_000
+    assert await store.jobs.get(many[0].id) is not None
 
 
 async def test_counts_stop_at_ten_thousand(
@@ -157,13 +157,13 @@ async def test_counts_stop_at_ten_thousand(
     monkeypatch.setattr(queries, "COUNT_S", 60.0)
     many = 10_001
     await store.write(Round(NOW, enqueues=[new() for _ in range(many - 2)]))
-    (default,) = await store.queues()
+    (default,) = await store.jobs.queues()
     assert (default.queued, default.complete) == (9_999, True)
     await store.write(Round(NOW, enqueues=[new() for _ in range(2)]))
     await store.write(Round(NOW, enqueues=chained([new(queue="chain") for _ in range(many + 1)])))
     later = [new(queue="later", run_at=NOW + HOUR) for _ in range(many)]
     await store.write(Round(NOW, enqueues=[*later, new(queue="last", run_at=NOW + DAY)]))
-    assert await store.queues() == [
+    assert await store.jobs.queues() == [
         QueueStats("chain", False, 1, 0, 10_000, 0, NOW, False),
         QueueStats("default", False, 10_000, 0, 0, 0, NOW, False),
         QueueStats("later", False, 0, 10_000, 0, 0, None, False),
@@ -185,14 +185,14 @@ async def test_scheduled_jobs_are_counted_from_their_index_alone(store: SqliteSt
 
 async def prune(store: SqliteStore, **words: int) -> int:
     limits = {"finished_before": 0, "died_before": 0, "keep_finished": 1_000, "limit": 500} | words
-    return await store.prune(by_task={}, **limits)
+    return await store.jobs.prune(by_task={}, **limits)
 
 
 async def test_prune_that_finds_nothing_takes_no_write_lock(store: SqliteStore) -> None:
     await settle(store, succeeded(await claim_one(store)))
     said: list[str] = []
-    assert store._writer is not None
-    connection = store._writer._connection
+    assert store._access._writer is not None
+    connection = store._access._writer._connection
     await connection.run(lambda conn: conn.set_trace_callback(said.append))
     assert await prune(store) == 0
     assert said == []
@@ -209,7 +209,7 @@ async def test_prune_goes_on_in_steps_past_rows_that_stay(
     await enqueue(store, *[new("stay") for _ in range(7)], *[new("go") for _ in range(3)])
     claimed = await claim(store, tasks=["stay", "go"])
     await settle(store, *[succeeded(job, at=NOW + job.seq) for job in claimed])
-    gone = await store.prune(
+    gone = await store.jobs.prune(
         finished_before=0,
         by_task={"go": NOW + HOUR},
         died_before=0,
@@ -217,7 +217,7 @@ async def test_prune_goes_on_in_steps_past_rows_that_stay(
         limit=2,
     )
     assert gone == 2
-    left = (await store.jobs(Filter(), before=None, limit=100)).rows
+    left = (await store.jobs.list(Filter(), before=None, limit=100)).rows
     assert sorted(row.task for row in left) == ["go", *["stay"] * 7]
 
 
@@ -225,7 +225,7 @@ async def test_dead_letter_that_is_replayed_before_it_is_deleted_stays(store: Sq
     letter = await make_dead(store)
     found = await readers_of(store).read_list(retention.dead_letters, NOW + 1, 9)
     assert len(found) == 1
-    await store.replay(letter.id, now=NOW)
-    assert await store._write(retention.delete, [], found) == 0
+    await store.dead_letters.replay(letter.id, now=NOW)
+    assert await store._access.write(retention.delete, [], found) == 0
     assert (await row_of(store, letter.id)).state == "queued"
-    assert len(await store.attempts(letter.seq)) == 1
+    assert len(await store.jobs.attempts(letter.seq)) == 1

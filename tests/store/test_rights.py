@@ -182,14 +182,15 @@ print(opened.count(str(path)) + opened.count(path), oct(path.stat().st_mode & 0o
 AS_STRANGER = """
 import asyncio, encodings.ascii, os, sys
 from pathlib import Path
-from jobrunner.store.sqlite import SqliteStore, migrate
+from jobrunner.store.sqlite import SqliteStore
+from jobrunner.store.sqlite.maintenance import migrate
 migrate.migrations()  # and all else of Python that is imported late: it may lie where only root can read
 os.setgroups([]); os.setgid(65533); os.setuid(65533)
 
 async def main():
     store = SqliteStore(Path(sys.argv[1]))
     await store.open()
-    print(len((await store.recover(now=2**62, thorough=True)).workers))
+    print(len((await store.workers.recover(now=2**62, thorough=True)).workers))
     await store.close()
 
 asyncio.run(main())

@@ -221,7 +221,7 @@ async def test_commit_that_fails_says_so_and_leaves_no_job(
 async def test_settle_rides_in_the_sessions_transaction(
     store: SqliteStore, tmp_db: Path, kind: Kind
 ) -> None:
-    await store.join(worker_row(), lambda: None)
+    await store.workers.join(worker_row(), lambda: None)
     job = await claim_one(store, new())
     async with kind.hold(tmp_db) as held:
         session = store.session(held.source)
@@ -233,7 +233,7 @@ async def test_settle_rides_in_the_sessions_transaction(
         assert await session.settle(succeeded(job), now=NOW + SECOND)
         await held.commit()
         assert await state_of(store, job.id) == "succeeded"
-        (attempt,) = await store.attempts(job.seq)
+        (attempt,) = await store.jobs.attempts(job.seq)
         assert attempt.outcome == "succeeded"
 
 
@@ -241,9 +241,9 @@ async def test_settle_rides_in_the_sessions_transaction(
 async def test_settle_of_an_attempt_that_is_no_longer_the_workers_is_refused(
     store: SqliteStore, tmp_db: Path, kind: Kind
 ) -> None:
-    await store.join(worker_row(), lambda: None)
+    await store.workers.join(worker_row(), lambda: None)
     job = await claim_one(store, new())
-    await store.leave(WORKER, now=NOW)
+    await store.workers.leave(WORKER, now=NOW)
     async with kind.hold(tmp_db) as held:
         session = store.session(held.source)
         await session.begin()
@@ -253,7 +253,7 @@ async def test_settle_of_an_attempt_that_is_no_longer_the_workers_is_refused(
 
 
 async def state_of(store: SqliteStore, id: str) -> str:
-    row = await store.get(id)
+    row = await store.jobs.get(id)
     assert row is not None
     return row.state
 
@@ -345,7 +345,7 @@ async def test_rollback_to_a_savepoint_takes_the_job_along(
         session.watch(ears.tell, ears.lost)
         await nested.rollback()
     assert ears.lost_count == 0
-    (row,) = (await store.jobs(Filter(), before=None, limit=10)).rows
+    (row,) = (await store.jobs.list(Filter(), before=None, limit=10)).rows
     assert row.task == "kept"
 
 
@@ -385,7 +385,7 @@ async def test_C4_enqueue_that_is_cancelled_anywhere_is_in_the_transaction_whole
                 storing.cancel()
                 await asyncio.wait([storing])
                 await held.commit()
-            page = await store.jobs(Filter(task=f"{kind.name} {turns}"), before=None, limit=10)
+            page = await store.jobs.list(Filter(task=f"{kind.name} {turns}"), before=None, limit=10)
             assert len(page.rows) in (0, 2)
 
 
@@ -600,12 +600,12 @@ async def test_session_that_has_read_an_older_state_is_told_so(
 
 
 async def test_retry_is_settled_with_its_time(store: SqliteStore, tmp_db: Path) -> None:
-    await store.join(worker_row(), lambda: None)
+    await store.workers.join(worker_row(), lambda: None)
     job = await claim_one(store, new())
     conn = sqlite3.connect(tmp_db)
     assert await store.session(conn).settle(retry(job, NOW + 5 * SECOND), now=NOW + SECOND)
     conn.commit()
     conn.close()
-    row = await store.get(job.id)
+    row = await store.jobs.get(job.id)
     assert row is not None
     assert (row.state, row.run_at) == ("scheduled", NOW + 5 * SECOND)

@@ -47,8 +47,8 @@ from tests.support.factories import (
 
 
 def writer_of(store: SqliteStore) -> Connection:
-    assert store._writer is not None
-    return store._writer._connection
+    assert store._access._writer is not None
+    return store._access._writer._connection
 
 
 # -- every code -----------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ async def test_error_of_the_driver_never_passes_through(
     def fail(conn: sqlite3.Connection) -> None:
         raise error
 
-    for run in (store._write, store._read):
+    for run in (store._access.write, store._access.read):
         with pytest.raises(StoreError) as raised:
             await run(fail)
         assert raised.value.__cause__ is error
@@ -174,7 +174,7 @@ async def test_B3_write_behind_a_stopped_holder_of_the_lock_raises_store_busy(
     job = new()
     with pytest.raises(StoreBusy):
         await enqueue(store, job)
-    assert await store.get(job.id) is None
+    assert await store.jobs.get(job.id) is None
     scripts.communicate(holder, "go\n")
     assert (await enqueue(store, job))[0].created
     await store.close()
@@ -207,7 +207,7 @@ async def test_write_behind_a_program_that_knows_no_turnstile_raises_store_busy(
     job = new()
     with pytest.raises(StoreBusy):
         await enqueue(store, job)
-    assert await store.get(job.id) is None
+    assert await store.jobs.get(job.id) is None
     shell.execute("ROLLBACK")
     shell.close()
     assert (await enqueue(store, job))[0].created
@@ -241,10 +241,10 @@ async def test_A3_write_on_a_full_disk_raises_store_full_and_loses_nothing_ackno
             break
         acked.append(job.id)
     assert acked
-    assert await store.get(job.id) is None
+    assert await store.jobs.get(job.id) is None
     with pytest.raises(StoreFull):
         await enqueue(store, *[new(args='{"text":"' + "x" * 9_000 + '"}') for _ in range(3)])
-    page = await store.jobs(Filter(), before=None, limit=1_000)
+    page = await store.jobs.list(Filter(), before=None, limit=1_000)
     assert [row.id for row in reversed(page.rows)] == acked
 
     await limit(store, None)
@@ -274,7 +274,7 @@ async def test_A3_write_that_gets_full_amid_its_careful_pass_says_so(store: Sqli
     large = [new(args='{"text":"' + "x" * 9_000 + '"}') for _ in range(20)]
     with pytest.raises(StoreFull):
         await store.write(Round(NOW, outcomes=[succeeded(job)], enqueues=large))
-    assert [await store.get(one.id) for one in large] == [None] * 20
+    assert [await store.jobs.get(one.id) for one in large] == [None] * 20
     await limit(store, None)
     written = await store.write(Round(NOW, outcomes=[succeeded(job)], enqueues=large))
     assert len(written.stale) == 1
@@ -307,15 +307,15 @@ async def main():
             else:
                 ids.append(job.id)
         for id in ids:
-            assert await store.get(id) is not None
-        assert await store.get(job.id) is None
+            assert await store.jobs.get(id) is not None
+        assert await store.jobs.get(job.id) is None
         print(kind, len(ids))
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000 * (cycle + 2), hard))
         assert (await enqueue(store, job))[0].created
     await store.close()
     await store.open()
     for id in ids:
-        assert await store.get(id) is not None
+        assert await store.jobs.get(id) is not None
     await store.close()
 
 asyncio.run(main())
@@ -447,9 +447,9 @@ async def test_B7_upkeep_after_the_workers_lock_file_was_removed_raises_store_re
     store: SqliteStore,
 ) -> None:
     """Others will take the worker for dead: it must stop before they give its jobs away."""
-    await store.join(worker_row(), lambda: None)
+    await store.workers.join(worker_row(), lambda: None)
     await store.upkeep()
-    store._locks[WORKER].path.unlink()
+    store.workers._locks[WORKER].path.unlink()
     with pytest.raises(StoreReplaced, match="lock"):
         await store.upkeep()
 
@@ -465,6 +465,7 @@ async def test_write_whose_checkpoint_cannot_begin_is_still_acknowledged(
 
 async def test_errors_of_concurrent_callers_are_each_their_own(store: SqliteStore) -> None:
     answers = await asyncio.gather(
-        *[store.replay(f"missing {n}", now=NOW) for n in range(5)], return_exceptions=True
+        *[store.dead_letters.replay(f"missing {n}", now=NOW) for n in range(5)],
+        return_exceptions=True,
     )
     assert [str(one).split("missing ")[1][0] for one in answers] == list("01234")

@@ -64,18 +64,18 @@ from tests.support.factories import *
 async def life(n):
     store = SqliteStore(path)
     await store.open()
-    await store.join(worker_row(), lambda: None)
+    await store.workers.join(worker_row(), lambda: None)
     await enqueue(store, *[new() for _ in range(10_000)])
     job = await claim_one(store, new(queue=f"one {n}"))
     await settle(store, succeeded(job))
     letter = await make_dead(store, new(queue=f"other {n}"))
-    await store.replay(letter.id, now=NOW)
+    await store.dead_letters.replay(letter.id, now=NOW)
     await store.upkeep()
-    await store.recover(now=NOW, thorough=True)
-    await store.jobs(Filter(), before=None, limit=10)
-    await store.queues()
-    store.ring()
-    await store.leave(WORKER, now=NOW)
+    await store.workers.recover(now=NOW, thorough=True)
+    await store.jobs.list(Filter(), before=None, limit=10)
+    await store.jobs.queues()
+    store.workers.notify()
+    await store.workers.leave(WORKER, now=NOW)
     await store.close()
 
 asyncio.run(life(1))
@@ -90,7 +90,7 @@ print(len([one for one in opened if one.startswith(path + "-jobrunner/")]))
 
 
 async def test_files_are_closed_to_other_users(store: SqliteStore) -> None:
-    await store.join(worker_row(), lambda: None)
+    await store.workers.join(worker_row(), lambda: None)
     folder = store._folder
     assert folder.stat().st_mode & 0o077 == 0
     files = list(folder.iterdir())
@@ -102,9 +102,9 @@ async def test_files_are_closed_to_other_users(store: SqliteStore) -> None:
 async def test_close_after_leave_leaves_no_lock_file_and_no_log(tmp_db: Path) -> None:
     store = SqliteStore(tmp_db)
     await store.open()
-    await store.join(worker_row(), lambda: None)
+    await store.workers.join(worker_row(), lambda: None)
     await enqueue(store, new())
-    await store.leave(WORKER, now=NOW)
+    await store.workers.leave(WORKER, now=NOW)
     await store.close()
     left = {path.name for path in tmp_db.parent.rglob("*") if path.is_file()}
     assert left == {"jobs.db", "turnstile.a", "turnstile.b"}
@@ -168,10 +168,10 @@ async def test_log_is_moved_by_one_process_and_after_its_death_by_another(
 
 
 async def test_join_holds_a_lock_that_nobody_else_can_take(store: SqliteStore, peer: Peer) -> None:
-    await store.join(worker_row(), lambda: None)
-    (row,) = peer.call("workers")
+    await store.workers.join(worker_row(), lambda: None)
+    (row,) = peer.call("workers.list")
     assert row.worker == WORKER
-    found = peer.call("recover", now=NOW, thorough=True)
+    found = peer.call("workers.recover", now=NOW, thorough=True)
     assert found == Recovered([], 0, [])
 
 
@@ -184,7 +184,7 @@ async def test_recover_of_a_worker_whose_lock_file_is_missing_waits_five_seconds
     locks.worker_file(store._folder, OTHER_WORKER).unlink()
 
     async def look(now: int, *, thorough: bool = True) -> Recovered:
-        return await store.recover(now=now, thorough=thorough)
+        return await store.workers.recover(now=now, thorough=thorough)
 
     nothing = Recovered([], 0, [])
     assert await look(NOW) == nothing
@@ -202,11 +202,11 @@ async def test_recover_of_a_lock_file_that_came_back_forgets_that_it_was_missing
     path = locks.worker_file(store._folder, OTHER_WORKER)
     hidden = path.with_name("hidden")
     path.rename(hidden)
-    await store.recover(now=NOW, thorough=True)
+    await store.workers.recover(now=NOW, thorough=True)
     hidden.rename(path)
-    await store.recover(now=NOW + SECOND, thorough=True)
+    await store.workers.recover(now=NOW + SECOND, thorough=True)
     path.rename(hidden)
-    found = await store.recover(now=NOW + 10 * SECOND, thorough=True)
+    found = await store.workers.recover(now=NOW + 10 * SECOND, thorough=True)
     assert found == Recovered([], 0, [])
 
 
@@ -219,7 +219,7 @@ async def test_recover_removes_an_old_lock_file_without_a_row_and_spares_a_young
     young.touch()
     os.utime(old, (0, (NOW - MINUTE) / SECOND))
     os.utime(young, (0, (NOW - MINUTE) / SECOND + 1))
-    found = await store.recover(now=NOW, thorough=True)
+    found = await store.workers.recover(now=NOW, thorough=True)
     assert found == Recovered([], 0, [])
     assert not old.exists()
     assert young.exists()
@@ -230,7 +230,7 @@ async def test_B8_recover_removes_the_files_of_the_dead(store: SqliteStore, peer
     path = locks.worker_file(store._folder, OTHER_WORKER)
     peer.kill()
     assert path.exists()
-    await store.recover(now=NOW, thorough=False)
+    await store.workers.recover(now=NOW, thorough=False)
     assert not path.exists()
 
 
@@ -251,12 +251,12 @@ async def test_B15_recover_by_two_that_miss_the_same_lock_file_is_told_by_one(
 ) -> None:
     """No lock stands between them here: of two that delete the worker's row, one finds it gone."""
     await enqueue(store, new())
-    await store.join(worker_row(), lambda: None)
+    await store.workers.join(worker_row(), lambda: None)
     await claim(store)
-    store._locks[WORKER].path.unlink()
-    store._locks.pop(WORKER).abandon()
+    store.workers._locks[WORKER].path.unlink()
+    store.workers._locks.pop(WORKER).abandon()
     found = []
     for now in (NOW, NOW + MINUTE):
-        peer.begin("recover", now=now, thorough=True)
-        found = [await store.recover(now=now, thorough=True), peer.answer()]
+        peer.begin("workers.recover", now=now, thorough=True)
+        found = [await store.workers.recover(now=now, thorough=True), peer.answer()]
     assert sorted((len(one.workers), one.requeued) for one in found) == [(0, 0), (1, 1)]

@@ -300,7 +300,7 @@ async def test_C6_open_that_failed_leaves_no_descriptor_and_can_be_tried_again(
 
 async def test_verbs_of_a_store_that_is_not_open_raise_store_unavailable(tmp_db: Path) -> None:
     store = SqliteStore(tmp_db)
-    for verb in (enqueue(store, new()), store.get("id"), store.queues()):
+    for verb in (enqueue(store, new()), store.jobs.get("id"), store.jobs.queues()):
         with pytest.raises(StoreUnavailable, match="not open"):
             await verb
     await store.open()

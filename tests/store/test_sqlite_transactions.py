@@ -38,8 +38,8 @@ from tests.support.factories import (
 
 
 def writer_of(store: SqliteStore) -> Connection:
-    assert store._writer is not None
-    return store._writer._connection
+    assert store._access._writer is not None
+    return store._access._writer._connection
 
 
 async def in_transaction(store: SqliteStore) -> bool:
@@ -78,14 +78,14 @@ async def test_C1_cancel_storm_on_write_never_leaves_a_transaction_open(
     assert await in_transaction(store) is False
     acked, unknown = 0, 0
     for job, answer in zip(jobs, answers, strict=True):
-        row = await store.get(job.id)
+        row = await store.jobs.get(job.id)
         if isinstance(answer, asyncio.CancelledError):
             unknown += row is not None
         else:
             assert not isinstance(answer, BaseException)
             assert row is not None
             acked += 1
-    stored = await store.jobs(Filter(), before=None, limit=1_000)
+    stored = await store.jobs.list(Filter(), before=None, limit=1_000)
     assert len(stored.rows) == acked + unknown
     (made,) = await enqueue(store, new())
     assert made.created
@@ -133,18 +133,18 @@ async def test_C1_cancel_storm_on_every_verb_leaves_the_store_whole(store: Sqlit
     loop = asyncio.get_running_loop()
     letters = [await make_dead(store) for _ in range(20)]
     for n in range(10):
-        await store.join(worker_row(WORKER + n), lambda: None)
+        await store.workers.join(worker_row(WORKER + n), lambda: None)
     verbs = []
     for n, letter in enumerate(letters):
         verbs += [
-            store.replay(letter.id, now=NOW),
+            store.dead_letters.replay(letter.id, now=NOW),
             store.write(Round(NOW, enqueues=[new()], claim=claim_of(slots=1))),
-            store.cancel(letter.id, now=NOW),
-            store.replay_all(Filter(), before=None, now=NOW, limit=1),
-            store.pause("default", now=NOW) if n % 2 else store.resume("default"),
-            store.leave(WORKER + n, now=NOW),
-            store.jobs(Filter(), before=None, limit=10),
-            store.queues(),
+            store.jobs.cancel(letter.id, now=NOW),
+            store.dead_letters.replay_all(Filter(), before=None, now=NOW, limit=1),
+            store.jobs.pause("default", now=NOW) if n % 2 else store.jobs.resume("default"),
+            store.workers.leave(WORKER + n, now=NOW),
+            store.jobs.list(Filter(), before=None, limit=10),
+            store.jobs.queues(),
         ]
     tasks = [asyncio.ensure_future(verb) for verb in verbs]
     for task in tasks:
@@ -154,7 +154,7 @@ async def test_C1_cancel_storm_on_every_verb_leaves_the_store_whole(store: Sqlit
     for letter in letters:
         row = await row_of(store, letter.id)
         assert row.state in {"dead", "queued", "running", "cancelled"}
-        assert len(await store.attempts(row.seq)) >= 1
+        assert len(await store.jobs.attempts(row.seq)) >= 1
 
 
 # -- one transaction, one way to begin it ---------------------------------------------------------------
@@ -170,32 +170,32 @@ async def test_B2_every_write_begins_with_begin_immediate_and_nothing_else(  # n
     said: list[str] = []
     await writer_of(store).run(lambda conn: conn.set_trace_callback(said.append))
 
-    await store.join(worker_row(), lambda: None)
+    await store.workers.join(worker_row(), lambda: None)
     await enqueue(store, *[new(key="key") for _ in range(3)], new(), new(run_at=NOW + 1))
     for kind in OUTCOMES.values():
         job = await claim_one(store, new(queue=f"queue of {kind.__name__}"))
         await settle(store, kind(job))
         await settle(store, succeeded(job))
     letter = await make_dead(store, new(queue="mail"))
-    await store.replay(letter.id, now=NOW)
+    await store.dead_letters.replay(letter.id, now=NOW)
     letter = await make_dead(store, new(queue="other"))
-    await store.replay_edited(letter.id, new())
-    await store.replay_all(Filter(), before=None, now=NOW, limit=10)
-    await store.delete_dead_letter(letter.id)
+    await store.dead_letters.replay_edited(letter.id, new())
+    await store.dead_letters.replay_all(Filter(), before=None, now=NOW, limit=10)
+    await store.dead_letters.delete(letter.id)
     await store.write(Round(NOW, enqueues=[new(id=letter.id)] * 2))
-    await store.cancel(letter.id, now=NOW)
-    await store.pause("default", now=NOW)
-    await store.resume("default")
-    await store.beat(WORKER, now=NOW)
-    await store.prune(
+    await store.jobs.cancel(letter.id, now=NOW)
+    await store.jobs.pause("default", now=NOW)
+    await store.jobs.resume("default")
+    await store.workers.beat(WORKER, now=NOW)
+    await store.jobs.prune(
         finished_before=NOW + DAY, by_task={}, died_before=NOW, keep_finished=9, limit=9
     )
-    await store.bury_waiting(
+    await store.dead_letters.bury_waiting(
         "default", "work", due_before=NOW, reason="unknown_task", error="", now=NOW, limit=9
     )
     rig.kill_worker(WORKER)
-    await store.recover(now=NOW, thorough=True)
-    await store.leave(WORKER, now=NOW)
+    await store.workers.recover(now=NOW, thorough=True)
+    await store.workers.leave(WORKER, now=NOW)
     await writer_of(store).run(lambda conn: conn.set_trace_callback(None))
     await rig.close()
 
@@ -229,7 +229,7 @@ async def test_B4_two_tasks_that_write_at_once_each_get_their_transaction(
     mine, yours = await asyncio.gather(writes("mine"), writes("yours"))
     assert len({*mine, *yours}) == 100
     for tag, ids in (("mine", mine), ("yours", yours)):
-        page = await store.jobs(Filter(tag=tag), before=None, limit=1_000)
+        page = await store.jobs.list(Filter(tag=tag), before=None, limit=1_000)
         assert [row.id for row in reversed(page.rows)] == ids
 
 
@@ -239,12 +239,12 @@ async def test_B4_a_write_that_fails_beside_another_takes_nothing_of_it_along(
     good, bad = new(), new()
     answers = await asyncio.gather(
         store.write(Round(NOW, enqueues=[good])),
-        store._write(_store_and_fail, bad.id),
+        store._access.write(_store_and_fail, bad.id),
         store.write(Round(NOW, enqueues=[new()])),
         return_exceptions=True,
     )
     assert isinstance(answers[1], ZeroDivisionError)
-    assert await store.get(bad.id) is None
+    assert await store.jobs.get(bad.id) is None
     assert (await row_of(store, good.id)).state == "queued"
 
 
@@ -260,7 +260,7 @@ def _store_and_fail(conn: sqlite3.Connection, id: str) -> None:
 async def test_reads_go_on_while_a_write_is_under_way(store: SqliteStore) -> None:
     (made,) = await enqueue(store, new())
     gate = FairLock()
-    writing = asyncio.create_task(store._write(gate))
+    writing = asyncio.create_task(store._access.write(gate))
     await asyncio.to_thread(gate.entered.wait, 20)
     assert (await row_of(store, made.id)).state == "queued"
     gate.open.set()
@@ -279,7 +279,7 @@ async def test_C5_close_behind_an_endless_query_is_quick(store: SqliteStore) -> 
         conn.set_progress_handler(started.set, 1_000)
         conn.execute(ENDLESS).fetchall()
 
-    reading = asyncio.create_task(store._read(forever))
+    reading = asyncio.create_task(store._access.read(forever))
     await asyncio.to_thread(started.wait, 20)
     async with asyncio.timeout(5):
         await store.close()
@@ -310,8 +310,8 @@ async def test_close_waits_for_a_write_that_is_under_way(tmp_db: Path) -> None:
 async def test_close_while_verbs_wait_answers_each_of_them(tmp_db: Path) -> None:
     store = SqliteStore(tmp_db)
     await store.open()
-    waiting = [asyncio.create_task(store.get("id")) for _ in range(20)]
-    waiting += [asyncio.create_task(store.get("id")) for _ in range(20)]
+    waiting = [asyncio.create_task(store.jobs.get("id")) for _ in range(20)]
+    waiting += [asyncio.create_task(store.jobs.get("id")) for _ in range(20)]
     await store.close()
     for task in waiting:
         with suppress(StoreUnavailable):
@@ -388,12 +388,12 @@ async def test_read_of_several_statements_is_of_one_moment(store: SqliteStore) -
         assert written.wait(15)
         return [before, count()]
 
-    counting = asyncio.ensure_future(store._read(count_twice))
+    counting = asyncio.ensure_future(store._access.read(count_twice))
     assert await asyncio.to_thread(began.wait, 15)
     await enqueue(store, new())
     written.set()
     assert await counting == [0, 0]
-    assert len((await store.jobs(Filter(), before=None, limit=10)).rows) == 1
+    assert len((await store.jobs.list(Filter(), before=None, limit=10)).rows) == 1
 
 
 async def test_queues_are_told_while_their_last_job_is_being_claimed(
@@ -409,7 +409,7 @@ async def test_queues_are_told_while_their_last_job_is_being_claimed(
         return oldest_due(conn, queue, task)
 
     monkeypatch.setattr(queries, "_oldest_due", after_a_claim)
-    (queue,) = await store.queues()
+    (queue,) = await store.jobs.queues()
     assert (queue.queued, queue.running, queue.oldest_due_at) == (1, 0, NOW)
-    (queue,) = await store.queues()
+    (queue,) = await store.jobs.queues()
     assert (queue.queued, queue.running, queue.oldest_due_at) == (0, 1, None)

@@ -77,10 +77,10 @@ async def test_writes_that_fail_are_refused_and_the_others_are_there_once(
     assert {one.job.seq for one, _ in written.refused} == {claimed[n].seq for n in failing}
     assert written.stale == []
     for number, job in enumerate(claimed):
-        row = await store.get(job.id)
+        row = await store.jobs.get(job.id)
         assert row is not None
         assert row.state == ("succeeded" if number in good else "running")
-        (attempt,) = await store.attempts(row.seq)
+        (attempt,) = await store.jobs.attempts(row.seq)
         assert attempt.outcome == ("succeeded" if number in good else None)
     assert all(called[number] == 1 for number in failing), "one that has failed has failed"
     if fail is raise_after:

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from jobrunner.core.model import Enqueue, Filter, JobRow
-from jobrunner.store.protocol import Page
+from jobrunner.store.protocol import RowPage
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore, readers
 from jobrunner.store.sqlite.sql import queries, walks
@@ -41,8 +41,8 @@ async def fill(store: SqliteStore, rows: int = ROWS) -> list[Enqueue]:
 
 
 async def pages_of(
-    pages: Callable[..., Awaitable[Page]], where: Filter, *, limit: int = 50
-) -> list[Page]:
+    pages: Callable[..., Awaitable[RowPage]], where: Filter, *, limit: int = 50
+) -> list[RowPage]:
     """Return every page."""
     found = [await pages(where, before=None, limit=limit)]
     while found[-1].next is not None:
@@ -50,7 +50,7 @@ async def pages_of(
     return found
 
 
-def ids(pages: list[Page]) -> list[str]:
+def ids(pages: list[RowPage]) -> list[str]:
     return [row.id for page in pages for row in page.rows]
 
 
@@ -62,7 +62,7 @@ async def test_list_that_has_no_time_ends_with_what_it_found_and_says_where(
     store: SqliteStore,
 ) -> None:
     jobs = await fill(store)
-    found = await pages_of(store.jobs, Filter(task="rare"))
+    found = await pages_of(store.jobs.list, Filter(task="rare"))
     # Four windows hold all, and the first three hold nothing.
     assert [(len(page.rows), page.complete) for page in found] == [
         (0, False),
@@ -81,10 +81,12 @@ async def test_pages_of_a_list_that_has_no_time_hold_everything_once(
     store: SqliteStore, limit: int
 ) -> None:
     jobs = await fill(store, 600)
-    await store.cancel(jobs[300].id, now=NOW)
-    await store.prune(finished_before=NOW + 1, by_task={}, died_before=0, keep_finished=9, limit=9)
+    await store.jobs.cancel(jobs[300].id, now=NOW)
+    await store.jobs.prune(
+        finished_before=NOW + 1, by_task={}, died_before=0, keep_finished=9, limit=9
+    )
     del jobs[300]
-    found = await pages_of(store.jobs, Filter(), limit=limit)
+    found = await pages_of(store.jobs.list, Filter(), limit=limit)
     assert ids(found) == [job.id for job in reversed(jobs)]
     assert all(page.complete == (len(page.rows) == limit) for page in found[:-1])
     assert found[-1].complete
@@ -93,7 +95,7 @@ async def test_pages_of_a_list_that_has_no_time_hold_everything_once(
 @pytest.mark.usefixtures("all_the_time")
 async def test_list_that_has_time_goes_through_all_windows(store: SqliteStore) -> None:
     jobs = await fill(store)
-    (page,) = await pages_of(store.jobs, Filter(task="rare"))
+    (page,) = await pages_of(store.jobs.list, Filter(task="rare"))
     assert (ids([page]), page.complete) == ([jobs[1].id], True)
 
 
@@ -104,9 +106,9 @@ async def test_windows_over_whole_rows_stay_small_since_long_ones_may_lie_behind
     monkeypatch.setattr(queries, "LARGEST_WINDOW", 2 * walks.FIRST_WINDOW)
     await fill(store, 8 * walks.FIRST_WINDOW)
     said: list[str] = []
-    assert store._readers is not None
-    await store._readers._lists.run(lambda conn: conn.set_trace_callback(said.append))
-    (page,) = await pages_of(store.jobs, Filter(task="nobody"))
+    assert store._access._readers is not None
+    await store._access._readers._lists.run(lambda conn: conn.set_trace_callback(said.append))
+    (page,) = await pages_of(store.jobs.list, Filter(task="nobody"))
     assert page.complete
     bounds = [re.search(r"seq < (\d+) AND seq >= (-?\d+)", text) for text in said]
     sizes = [int(found[1]) - int(found[2]) for found in bounds if found]
@@ -117,7 +119,7 @@ async def test_list_steps_over_numbers_that_no_job_has_any_more(store: SqliteSto
     jobs = await fill(store, 3)
     with closing(sqlite3.connect(store.path)) as conn, conn:
         conn.execute("UPDATE jobrunner_jobs SET seq = 1 << 50 WHERE id = ?", (jobs[2].id,))
-    (page,) = await pages_of(store.jobs, Filter(task="rare"))
+    (page,) = await pages_of(store.jobs.list, Filter(task="rare"))
     assert (ids([page]), page.complete) == ([jobs[1].id], True)
 
 
@@ -129,18 +131,18 @@ async def test_dead_letters_that_have_no_time_are_listed_counted_replayed_and_de
         store, *[new("rare" if number < 2 else "work") for number in range(LETTERS)]
     )
     rare = Filter(task="rare")
-    found = await pages_of(store.dead_letters, rare)
+    found = await pages_of(store.dead_letters.list, rare)
     assert [page.complete for page in found] == [False, True]
     assert ids(found) == [letters[1].id, letters[0].id]
-    assert await store.count_dead_letters(Filter(), cap=2_000) == LETTERS
-    assert await store.count_dead_letters(rare, cap=2_000) == 2
-    first = await store.replay_all(rare, before=None, now=NOW, limit=1)
+    assert await store.dead_letters.count(Filter(), cap=2_000) == LETTERS
+    assert await store.dead_letters.count(rare, cap=2_000) == 2
+    first = await store.dead_letters.replay_all(rare, before=None, now=NOW, limit=1)
     assert (first.replayed, first.cursor) == (0, LETTERS + 1 - walks.FIRST_WINDOW)
-    second = await store.replay_all(rare, before=first.cursor, now=NOW, limit=1)
+    second = await store.dead_letters.replay_all(rare, before=first.cursor, now=NOW, limit=1)
     assert (second.replayed, second.cursor) == (1, 2)
-    gone, cursor = await store.delete_dead_letters(rare, before=None, limit=9)
+    gone, cursor = await store.dead_letters.delete_all(rare, before=None, limit=9)
     assert (gone, cursor) == (0, LETTERS + 1 - walks.FIRST_WINDOW)
-    assert await store.delete_dead_letters(rare, before=cursor, limit=9) == (1, None)
+    assert await store.dead_letters.delete_all(rare, before=cursor, limit=9) == (1, None)
 
 
 async def bury(store: SqliteStore, *jobs: Enqueue) -> list[Enqueue]:
@@ -157,7 +159,7 @@ async def test_page_of_dead_letters_ends_when_it_is_heavy(
 ) -> None:
     monkeypatch.setattr(queries, "PAGE_ROOM", 2_500)
     letters = await bury(store, *[new(args=f'"{"x" * 1_000}"') for _ in range(7)])
-    found = await pages_of(store.dead_letters, Filter(), limit=5)
+    found = await pages_of(store.dead_letters.list, Filter(), limit=5)
     assert [(len(page.rows), page.complete) for page in found] == [
         (3, False),
         (3, False),
@@ -178,16 +180,16 @@ async def test_lists_of_long_rows_take_little_memory(store: SqliteStore) -> None
     (job, *_) = await claim(store, slots=1)
     await settle(store, succeeded(job, long))
 
-    page, peak = await peak_of(lambda: store.jobs(Filter(), before=None, limit=200))
+    page, peak = await peak_of(lambda: store.jobs.list(Filter(), before=None, limit=200))
     assert len(page.rows) == 24
     assert {(row.args, row.result) for row in page.rows} == {("", None)}
     assert peak < LONG / 2
-    page, peak = await peak_of(lambda: store.dead_letters(Filter(), before=None, limit=200))
+    page, peak = await peak_of(lambda: store.dead_letters.list(Filter(), before=None, limit=200))
     assert (len(page.rows), page.complete) == (4, False)
     assert peak < 2 * queries.PAGE_ROOM
 
 
-async def peak_of(read: Callable[[], Awaitable[Page]]) -> tuple[Page, int]:
+async def peak_of(read: Callable[[], Awaitable[RowPage]]) -> tuple[RowPage, int]:
     tracemalloc.start()
     try:
         page = await read()
@@ -242,9 +244,9 @@ async def cost_of(store: SqliteStore, where: Filter) -> tuple[list[JobRow], int]
         tens += 1
         return 0
 
-    assert store._readers is not None
-    lists = store._readers._lists
+    assert store._access._readers is not None
+    lists = store._access._readers._lists
     await lists.run(lambda conn: conn.set_progress_handler(count, 10))
-    page = await store.jobs(where, before=None, limit=9)
+    page = await store.jobs.list(where, before=None, limit=9)
     await lists.run(lambda conn: conn.set_progress_handler(None, 0))
     return list(page.rows), tens

@@ -143,8 +143,8 @@ async def on_writer(jobs: JobRunner, function: Callable[[sqlite3.Connection], T]
     """Run a function on the connection that writes, without a transaction of the store's."""
     store = store_of(jobs)
     assert isinstance(store, SqliteStore)
-    assert store._writer is not None
-    return await store._writer.read(function)
+    assert store._access._writer is not None
+    return await store._access._writer.read(function)
 
 
 async def stop_between_writes(jobs: JobRunner, pid: int) -> None:
@@ -155,11 +155,11 @@ async def stop_between_writes(jobs: JobRunner, pid: int) -> None:
         await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
         try:
             async with asyncio.timeout(2):
-                await store_of(jobs).resume("no queue")
+                await store_of(jobs).jobs.resume("no queue")
         except TimeoutError:
             os.kill(pid, signal.SIGCONT)
             # Once it has let go: stopped again at once, it would stand in that write for a minute.
-            await store_of(jobs).resume("no queue")
+            await store_of(jobs).jobs.resume("no queue")
         else:
             return
 
@@ -174,7 +174,7 @@ async def next_round(jobs: JobRunner) -> None:
 
 async def stored(jobs: JobRunner, id: str) -> JobRow:
     """Return a job as its row is."""
-    row = await store_of(jobs).get(id)
+    row = await store_of(jobs).jobs.get(id)
     assert row is not None
     return row
 

@@ -201,7 +201,7 @@ async def settle(store: Store, *outcomes: Outcome, now: int = NOW) -> Written:
 
 async def row_of(store: Store, id: str) -> JobRow:
     """Return the job or dead letter, which must be there."""
-    row = await store.get(id)
+    row = await store.jobs.get(id)
     assert row is not None
     return row
 
@@ -283,7 +283,7 @@ async def bring(store: Store, start: Start, *, worker: int = WORKER) -> Specimen
             assert claimed
             await settle(store, released(claimed))
         case "running, asked to stop" | "cancelled":
-            await store.cancel(job.id, now=NOW)
+            await store.jobs.cancel(job.id, now=NOW)
         case "succeeded":
             assert claimed
             await settle(store, succeeded(claimed, '"done"'))

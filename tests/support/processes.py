@@ -1,4 +1,4 @@
-"""Other processes, real ones: started with a role of ``tests.support.children``, heard line by line, ended for certain."""
+"""Other processes: started with a role of ``tests.support.children``, read line by line, ended for certain."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
 """A Python that starts on a busy machine takes seconds."""
 

@@ -292,7 +292,7 @@ async def test_cancel_whose_bell_was_lost_is_found_by_the_poll(tmp_db: Path) -> 
         worker = worker_of(jobs)
         job = await jobs.enqueue(wait)
         await gate.arrival()
-        await worker._store.cancel(job.id, now=1)  # as another process does it, without a ring
+        await worker._store.jobs.cancel(job.id, now=1)  # as another process does it, without a ring
         with pytest.raises(JobCancelled):
             await job.result(timeout=15)
         await next_round(jobs)

@@ -44,18 +44,18 @@ async def test_dead_worker_is_looked_for_while_a_prune_waits_behind_a_list(
     async with jobs.running():
         store = store_of(jobs)
         assert isinstance(store, SqliteStore)
-        assert store._readers is not None
+        assert store._access._readers is not None
         looks: asyncio.Queue[bool] = asyncio.Queue()
-        look = store.recover
+        look = store.workers.recover
 
         async def recover(*, now: int, thorough: bool) -> Recovered:
             found = await look(now=now, thorough=thorough)
             looks.put_nowait(thorough)
             return found
 
-        monkeypatch.setattr(store, "recover", recover)
+        monkeypatch.setattr(store.workers, "recover", recover)
         go_on = threading.Event()
-        slow = asyncio.create_task(store._readers.read_list(lambda _: go_on.wait(20)))
+        slow = asyncio.create_task(store._access._readers.read_list(lambda _: go_on.wait(20)))
         worker = worker_of(jobs)
         await worker._end_of_chores()
         worker._last.clear()
@@ -109,8 +109,8 @@ async def test_unknown_tasks_that_are_young_cost_no_write(
         async def waiting_tasks() -> Sequence[tuple[str, str, int]]:
             return [("default", "young", 2**60), ("default", "old", 0)]
 
-        monkeypatch.setattr(store, "bury_waiting", bury_waiting)
-        monkeypatch.setattr(store, "waiting_tasks", waiting_tasks)
+        monkeypatch.setattr(store.dead_letters, "bury_waiting", bury_waiting)
+        monkeypatch.setattr(store.jobs, "waiting_tasks", waiting_tasks)
         await worker.look_for_unknown()
         assert asked == ["old"]
 
@@ -126,12 +126,12 @@ async def test_task_of_a_worker_that_has_just_joined_is_not_reported_as_unknown(
         await worker.do_chores()
         now = now_us()
         await enqueue(store, *[new(task, run_at=now) for task in ("fresh", "gone")], now=now)
-        await store.join(worker_row(tasks={"fresh": None}, now=now_us()), lambda: None)
+        await store.workers.join(worker_row(tasks={"fresh": None}, now=now_us()), lambda: None)
         await worker.look_for_unknown()
         told = [line for line in caplog.messages if "no worker knows" in line]
         assert len(told) == 1
         assert "'gone'" in told[0]
-        await store.leave(WORKER, now=now_us())
+        await store.workers.leave(WORKER, now=now_us())
 
 
 async def test_row_that_two_chores_miss_at_once_is_stored_once(
@@ -142,8 +142,10 @@ async def test_row_that_two_chores_miss_at_once_is_stored_once(
         store, id = store_of(jobs), worker_of(jobs).id
         with closing(sqlite3.connect(tmp_db)) as conn, conn:
             conn.execute("DELETE FROM jobrunner_workers")
-        found = await asyncio.gather(store.beat(id, now=now_us()), store.beat(id, now=now_us()))
+        found = await asyncio.gather(
+            store.workers.beat(id, now=now_us()), store.workers.beat(id, now=now_us())
+        )
         assert found.count(True) <= 1  # the chores are at it too
-        assert [row.worker for row in await store.workers()] == [id]
+        assert [row.worker for row in await store.workers.list()] == [id]
         assert sum("stored anew" in line for line in caplog.messages) == 1
     assert not [one for one in caplog.records if one.levelname == "ERROR"]

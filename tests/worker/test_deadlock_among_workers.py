@@ -76,7 +76,7 @@ async def until_well(worker: Child) -> None:
 
 async def until_told(jobs: JobRunner, *, nothing: bool = False) -> None:
     """Wait until some worker tells that it waits, or none does."""
-    while any(row.told.held for row in await store_of(jobs).workers()) is nothing:
+    while any(row.told.held for row in await store_of(jobs).workers.list()) is nothing:
         pass
 
 
@@ -187,7 +187,9 @@ class Other:
 
     async def join(self) -> None:
         """Let it join."""
-        await self._store.join(worker_row(OTHER_WORKER, queues={"default": 1}), lambda: None)
+        await self._store.workers.join(
+            worker_row(OTHER_WORKER, queues={"default": 1}), lambda: None
+        )
 
     async def begin(self) -> None:
         """Let its attempt begin, and store what it waits for."""
@@ -202,7 +204,9 @@ class Other:
             *(OTHER_WORKER, self.attempt.seq, self.attempt.lease, "default"),
             *((self.child,), ("default",), (), since),
         )
-        assert await self._store.tell(OTHER_WORKER, Told(self.look, [held] if waits else []))
+        assert await self._store.workers.report_waits(
+            OTHER_WORKER, Told(self.look, [held] if waits else [])
+        )
 
 
 class Site:
@@ -240,7 +244,7 @@ class Site:
 
     async def told(self) -> Told:
         """Return what it tells the others."""
-        rows = await store_of(self.jobs).workers()
+        rows = await store_of(self.jobs).workers.list()
         (told,) = (row.told for row in rows if row.worker == worker_of(self.jobs).id)
         return told
 
@@ -278,7 +282,7 @@ async def site(
 
     async with jobs.running(queues=slots):
         store = store_of(jobs)
-        await store.pause("far", now=NOW)
+        await store.jobs.pause("far", now=NOW)
         other = Other(store)
         await other.join()
         if other_first:
@@ -292,7 +296,7 @@ async def site(
         one = Site(jobs, job, await soon(ready.get()))
         await soon(one.until_it_waits())
         yield one, other
-        await store.leave(OTHER_WORKER, now=NOW)
+        await store.workers.leave(OTHER_WORKER, now=NOW)
 
 
 async def test_wait_is_refused_once_the_other_has_told_twice_more_that_it_waits(
@@ -367,11 +371,11 @@ async def test_youngest_attempt_is_refused_and_no_other(tmp_db: Path) -> None:
 async def test_slot_of_a_third_worker_keeps_the_wait_until_it_has_left(tmp_db: Path) -> None:
     async with site(tmp_db) as (one, other):
         store = store_of(one.jobs)
-        await store.join(worker_row(OTHER_WORKER + 1, queues={"default": 1}), lambda: None)
+        await store.workers.join(worker_row(OTHER_WORKER + 1, queues={"default": 1}), lambda: None)
         for _ in range(4):
             await other.tells()
             assert not await one.look()
-        await store.leave(OTHER_WORKER + 1, now=NOW)
+        await store.workers.leave(OTHER_WORKER + 1, now=NOW)
         for refused in (False, False, True):
             await other.tells()
             assert await one.look() is refused
@@ -385,23 +389,25 @@ async def test_worker_that_joins_after_the_last_look_keeps_the_wait(
         for _ in range(3):
             await other.tells()
             assert not await one.look()
-        tell = store.tell
+        tell = store.workers.report_waits
 
         async def joined_before(worker: int, told: Told, *, still: Still | None = None) -> bool:
             if still is not None:
-                await store.join(worker_row(OTHER_WORKER + 1, queues={"default": 1}), lambda: None)
+                await store.workers.join(
+                    worker_row(OTHER_WORKER + 1, queues={"default": 1}), lambda: None
+                )
             return await tell(worker, told, still=still)
 
-        monkeypatch.setattr(store, "tell", joined_before)
+        monkeypatch.setattr(store.workers, "report_waits", joined_before)
         await other.tells()
         assert not await one.look()
         assert len((await one.told()).held) == 1
-        await store.leave(OTHER_WORKER + 1, now=NOW)
+        await store.workers.leave(OTHER_WORKER + 1, now=NOW)
 
 
 async def test_cancel_of_the_others_attempt_keeps_the_wait(tmp_db: Path) -> None:
     async with site(tmp_db) as (one, other):
-        await store_of(one.jobs).cancel(other.attempt.id, now=NOW)
+        await store_of(one.jobs).jobs.cancel(other.attempt.id, now=NOW)
         for _ in range(5):
             await other.tells()
             assert not await one.look()
@@ -413,7 +419,7 @@ async def test_write_that_failed_is_made_up_for(
     """Whether what it told is there or not: it counts on from what is."""
     async with site(tmp_db) as (one, other):
         store = store_of(one.jobs)
-        tell = store.tell
+        tell = store.workers.report_waits
         there = iter([False, True])
 
         async def fails(worker: int, told: Told, *, still: Still | None = None) -> bool:
@@ -421,7 +427,7 @@ async def test_write_that_failed_is_made_up_for(
                 await tell(worker, told, still=still)
             raise StoreOutcomeUnknown("no answer")
 
-        monkeypatch.setattr(store, "tell", fails)
+        monkeypatch.setattr(store.workers, "report_waits", fails)
         for _ in range(2):
             with pytest.raises(StoreOutcomeUnknown):
                 await one.look()
@@ -438,7 +444,7 @@ async def test_write_that_failed_is_made_up_for(
 async def test_nothing_is_told_until_all_slots_of_a_queue_wait(tmp_db: Path) -> None:
     async with site(tmp_db, slots={"default": 2}, queue="far") as (one, other):
         store = store_of(one.jobs)
-        await store.join(worker_row(OTHER_WORKER + 1, queues={"far": 1}), lambda: None)
+        await store.workers.join(worker_row(OTHER_WORKER + 1, queues={"far": 1}), lambda: None)
         await worker_of(one.jobs).refresh_peers()
         assert not await one.look()
         assert await one.told() == Told()
@@ -450,7 +456,7 @@ async def test_nothing_is_told_until_all_slots_of_a_queue_wait(tmp_db: Path) -> 
         await other.tells(waits=False)
         assert not await one.look()
         assert (await one.told()).held == []
-        await store.leave(OTHER_WORKER + 1, now=NOW)
+        await store.workers.leave(OTHER_WORKER + 1, now=NOW)
 
 
 async def test_nothing_is_told_once_there_is_no_other_worker(tmp_db: Path) -> None:
@@ -459,7 +465,7 @@ async def test_nothing_is_told_once_there_is_no_other_worker(tmp_db: Path) -> No
         await other.tells()
         assert not await one.look()
         assert len((await one.told()).held) == 1
-        await store_of(one.jobs).leave(OTHER_WORKER, now=NOW)
+        await store_of(one.jobs).workers.leave(OTHER_WORKER, now=NOW)
         await one.deadlocks.look()
         assert (await one.told()).held == []
 
@@ -468,11 +474,11 @@ async def test_wait_for_a_queue_with_a_free_slot_here_is_not_told(tmp_db: Path) 
     """The queue is paused: what waits in it can start here all the same, once it is not."""
     async with site(tmp_db, slots={"default": 1, "far": 1}, queue="far") as (one, _):
         store = store_of(one.jobs)
-        await store.join(worker_row(OTHER_WORKER + 1, queues={"far": 1}), lambda: None)
+        await store.workers.join(worker_row(OTHER_WORKER + 1, queues={"far": 1}), lambda: None)
         await worker_of(one.jobs).refresh_peers()
         assert not await one.look()
         assert await one.told() == Told()
-        await store.leave(OTHER_WORKER + 1, now=NOW)
+        await store.workers.leave(OTHER_WORKER + 1, now=NOW)
 
 
 async def test_wait_that_is_over_is_told_no_more(tmp_db: Path) -> None:

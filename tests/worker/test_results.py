@@ -191,7 +191,7 @@ async def test_result_of_a_job_past_its_retention_is_told(tmp_db: Path) -> None:
     async with jobs.running():
         job = await jobs.enqueue(work)
         await job.result(timeout=15)
-        pruned = await store_of(jobs).prune(
+        pruned = await store_of(jobs).jobs.prune(
             finished_before=1 << 60, by_task={}, died_before=0, keep_finished=9, limit=9
         )
         assert pruned == 1

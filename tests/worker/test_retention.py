@@ -111,7 +111,7 @@ async def test_prunes_attempts_with_their_job(tmp_db: Path, frozen: FrozenDateTi
         await worker_of(jobs).prune()
         with pytest.raises(JobNotFound):
             await jobs.get(job.id)
-        assert list(await store_of(jobs).attempts(1)) == []
+        assert list(await store_of(jobs).jobs.attempts(1)) == []
 
 
 async def test_prunes_by_itself(tmp_db: Path) -> None:

@@ -80,7 +80,7 @@ async def test_G1_G2_four_processes_on_a_one_second_schedule_with_kill_9_among_t
         schedule = await jobs.schedules.get("beat")
         ticks = [tick for tick in await jobs.schedules.ticks("beat") if tick.outcome == "fired"]
         made = await every_job(jobs)
-        row = await store_of(jobs).schedule("beat")
+        row = await store_of(jobs).schedules.get("beat")
     assert row is not None
     per_tick = Counter(job.scheduled_for for job in made)
     assert set(per_tick.values()) == {1}, "a tick made two jobs"

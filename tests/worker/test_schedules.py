@@ -54,7 +54,7 @@ async def all_fired(jobs: JobRunner) -> None:
     """See every tick that is due through to the start of its job."""
     ticker = ticker_of(jobs)
     # Not until it has fired nothing: its own loop may have been quicker with some.
-    while await store_of(jobs).due_schedules(ticker._tasks, now=now_us(), limit=1):
+    while await store_of(jobs).schedules.due(ticker._tasks, now=now_us(), limit=1):
         await ticker.fire_due()
     await next_round(jobs)
 
@@ -292,13 +292,13 @@ async def test_sleeps_until_the_tick_and_no_query_is_made_meanwhile(
 
     async with opened(tmp_db, declare) as (jobs, seen):
         store = store_of(jobs)
-        due_schedules = store.due_schedules
+        due_schedules = store.schedules.due
 
         async def counted(*args: object, **given: object) -> object:
             asked.append(1)
             return await due_schedules(*args, **given)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(store, "due_schedules", counted)
+        monkeypatch.setattr(store.schedules, "due", counted)
         instants = await seen.have(3)
     assert [later - earlier for earlier, later in pairwise(instants)] == [timedelta(seconds=1)] * 2
     # A timer may ring a moment early, and is set anew then.
@@ -527,11 +527,11 @@ async def test_schedule_that_cannot_be_read_here_is_reported_once_and_holds_up_n
     with freeze() as clock:
         async with opened(tmp_db, hourly) as (jobs, seen):
             made = await jobs.schedules.upsert("alien", jobs.tasks["work"], cron="* * * * *")
-            row = await store_of(jobs).schedule(made.id)
+            row = await store_of(jobs).schedules.get(made.id)
             assert row is not None
             timing = row.definition.timing._replace(timezone="Mars/Olympus")
             alien = row._replace(definition=row.definition._replace(timing=timing))
-            assert await store_of(jobs).change_schedules([ScheduleChange(row, alien)])
+            assert await store_of(jobs).schedules.change([ScheduleChange(row, alien)])
             clock.tick(HOUR)
             for _ in range(3):
                 await ticker_of(jobs).fire_due()

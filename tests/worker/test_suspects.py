@@ -17,7 +17,7 @@ async def die_with(jobs: JobRunner, *ids: str) -> None:
     """Have the jobs been running in a process that died, and let the open runner find out."""
     store = store_of(jobs)
     assert isinstance(store, SqliteStore)
-    assert store._writer is not None
+    assert store._access._writer is not None
     limits = {name: task.spec.policy.max_attempts for name, task in jobs.tasks.items()}
     nobody = WorkerRow(DEAD, 1, "host", 1, 1, None, {"default": 1}, limits)
 
@@ -29,8 +29,8 @@ async def die_with(jobs: JobRunner, *ids: str) -> None:
             [(DEAD, id) for id in ids],
         )
 
-    await store._writer.write(take)
-    assert await store._writer.write(workers.take_jobs, DEAD, 2) is not None
+    await store._access._writer.write(take)
+    assert await store._access._writer.write(workers.take_jobs, DEAD, 2) is not None
     worker_of(jobs).look()
 
 

@@ -246,7 +246,7 @@ async def _replay_one(
 async def _warn_if_unknown(session: "StoreSession", task: str) -> None:
     from jobrunner.cli.output import say
 
-    workers = await session.store.workers()
+    workers = await session.store.workers.list()
     if workers and not any(task in worker.tasks for worker in workers):
         say(f"but no worker that runs now knows the task {task}", err=True)
 

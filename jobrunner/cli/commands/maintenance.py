@@ -91,7 +91,7 @@ async def _vacuum(session: "StoreSession", *, yes: bool, as_json: bool) -> None:
 
     path = session.store.path
     before = path.stat().st_size
-    if before > LONG and not yes and await session.store.workers():
+    if before > LONG and not yes and await session.store.workers.list():
         ask(
             f"{before:,} bytes: workers are at it, and their writes wait until this is done. Go on?"
         )

@@ -1,0 +1,62 @@
+"""The dead letters of a SQLite store; see ``DeadLetterStore``."""
+
+from collections.abc import Collection, Sequence
+
+from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter, JobRow
+from jobrunner.store.protocol import Replayed, RowPage, Slice
+from jobrunner.store.sqlite.access import Access
+from jobrunner.store.sqlite.sql import dead_letters, queries
+
+
+class SqliteDeadLetters:
+    """A ``DeadLetterStore``."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def list(self, where: Filter, *, before: int | None, limit: int) -> RowPage:
+        found = await self._access.readers.page(
+            queries.dead_letters, where, before=before, limit=limit, room=queries.PAGE_ROOM
+        )
+        return RowPage([JobRow(*row[1:]) for row in found.rows], found.next, found.complete)
+
+    async def count(self, where: Filter, *, cap: int) -> int:
+        return await self._access.readers.count(queries.count_dead_letters, where, cap=cap)
+
+    async def replay(self, id: str, *, now: int) -> Enqueued:
+        return await self._access.write(dead_letters.replay, id, now)
+
+    async def replay_edited(self, id: str, job: Enqueue) -> Enqueued:
+        return await self._access.write(dead_letters.replay_edited, id, job)
+
+    async def replay_all(
+        self,
+        where: Filter,
+        *,
+        before: int | None,
+        now: int,
+        limit: int,
+        tasks: Collection[str] | None = None,
+    ) -> Replayed:
+        return await self._access.write(dead_letters.replay_all, where, before, now, limit, tasks)
+
+    async def delete(self, id: str) -> bool:
+        return await self._access.write(dead_letters.delete, id)
+
+    async def delete_all(self, where: Filter, *, before: int | None, limit: int) -> Slice:
+        return await self._access.write(dead_letters.delete_all, where, before, limit)
+
+    async def bury_waiting(
+        self,
+        queue: str,
+        task: str,
+        *,
+        due_before: int,
+        reason: DeadReason,
+        error: str,
+        now: int,
+        limit: int,
+    ) -> Sequence[str]:
+        return await self._access.write(
+            dead_letters.bury_waiting, queue, task, due_before, reason, error, now, limit
+        )

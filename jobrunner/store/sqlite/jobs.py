@@ -1,0 +1,65 @@
+"""The jobs of a SQLite store, and the queues that they wait in; see ``JobStore``."""
+
+from collections.abc import Mapping, Sequence
+
+from jobrunner.core.model import AttemptRow, Filter, JobRow, QueueStats
+from jobrunner.store.protocol import RowPage
+from jobrunner.store.sqlite.access import Access
+from jobrunner.store.sqlite.sql import control, queries, retention
+
+
+class SqliteJobs:
+    """A ``JobStore``."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def get(self, id: str) -> JobRow | None:
+        return await self._access.read(queries.get, id)
+
+    async def attempts(self, seq: int) -> Sequence[AttemptRow]:
+        return await self._access.read(queries.attempts, seq)
+
+    async def list(self, where: Filter, *, before: int | None, limit: int) -> RowPage:
+        found = await self._access.readers.page(queries.jobs, where, before=before, limit=limit)
+        return RowPage([JobRow(*row) for row in found.rows], found.next, found.complete)
+
+    async def queues(self) -> Sequence[QueueStats]:
+        return await self._access.read(queries.queues)
+
+    async def waiting_tasks(self) -> Sequence[tuple[str, str, int]]:
+        return await self._access.read(queries.waiting_tasks)
+
+    async def cancel(self, id: str, *, now: int) -> JobRow | None:
+        return await self._access.write(control.cancel, id, now)
+
+    async def cancel_requests(self, worker: int) -> Sequence[tuple[int, int]]:
+        return await self._access.read(control.cancel_requests, worker)
+
+    async def pause(self, queue: str, *, now: int) -> None:
+        await self._access.write(control.pause, queue, now)
+
+    async def resume(self, queue: str) -> None:
+        await self._access.write(control.resume, queue)
+
+    async def prune(
+        self,
+        *,
+        finished_before: int,
+        by_task: Mapping[str, int],
+        died_before: int,
+        keep_finished: int,
+        limit: int,
+    ) -> int:
+        read_list = self._access.read_list
+        surplus = await read_list(retention.surplus, keep_finished)
+        due = retention.Due(finished_before, by_task, surplus)
+        jobs: list[int] = []
+        place: retention.End | None = retention.OLDEST
+        while place is not None and len(jobs) < limit:
+            found, place = await read_list(retention.finished, due, place, limit - len(jobs))
+            jobs += found
+        letters = await read_list(retention.dead_letters, died_before, limit - len(jobs))
+        if not jobs and not letters:
+            return 0
+        return await self._access.write(retention.delete, jobs, letters)

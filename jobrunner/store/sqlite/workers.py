@@ -1,0 +1,124 @@
+"""The workers on a SQLite store: rows name them, locks prove that they live; see ``WorkerStore``."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jobrunner.core.errors import StoreReplaced
+from jobrunner.core.logs import log_of
+from jobrunner.core.model import WorkerRow
+from jobrunner.core.wait_graph import Still, Told
+from jobrunner.store.protocol import Recovered
+from jobrunner.store.sqlite import boot
+from jobrunner.store.sqlite.access import Access
+from jobrunner.store.sqlite.host import locks
+from jobrunner.store.sqlite.host.doorbell import Doorbell, ring
+from jobrunner.store.sqlite.maintenance import migrate
+from jobrunner.store.sqlite.maintenance.recovery import Recovery
+from jobrunner.store.sqlite.sql import workers
+
+logger = log_of("jobrunner")
+
+
+class SqliteWorkers:
+    """A ``WorkerStore``."""
+
+    def __init__(self, access: Access, folder: Path) -> None:
+        self._access = access
+        self._folder = folder
+        self._locks: dict[int, locks.WorkerLock] = {}
+        self._doorbells: dict[int, Doorbell | None] = {}
+        self._rows: dict[int, WorkerRow] = {}
+        """As they were stored when the workers of this process joined."""
+        self._addresses: Sequence[str] = ()
+        """The doorbells of the workers of other processes."""
+        self._recovery = Recovery(folder, self._locks, read=access.read, write=access.write)
+
+    async def join(self, worker: WorkerRow, on_notify: Callable[[], None]) -> None:
+        id = worker.worker
+        self._locks[id] = locks.WorkerLock.hold(locks.worker_file(self._folder, id))
+        bell = self._doorbells[id] = Doorbell.open(on_notify)
+        row = self._rows[id] = worker._replace(doorbell=bell.address if bell else None)
+        await self._access.write(workers.join, row)
+
+    def notify(self) -> None:
+        for address in self._addresses:
+            ring(address)
+
+    async def leave(self, worker: int, *, now: int) -> None:
+        await self._access.write(workers.leave, worker, now)
+        bell = self._doorbells.pop(worker, None)
+        if bell is not None:
+            bell.close()
+        self._rows.pop(worker, None)
+        lock = self._locks.pop(worker, None)
+        if lock is not None:
+            lock.release()
+
+    async def beat(self, worker: int, *, now: int) -> bool:
+        if await self._access.write(workers.beat, worker, now):
+            return False
+        row, lock = self._rows.get(worker), self._locks.get(worker)
+        if row is None or lock is None or not lock.still_ours():
+            return False
+        if not await self._access.write(_restore, row._replace(beat_at=now)):
+            return False
+        logger.warning(
+            "the row of worker %d was deleted while it works, and is stored anew: something has emptied jobrunner's"
+            " tables. Close the runner before that, or leave the tables named jobrunner_* out",
+            worker,
+        )
+        return True
+
+    async def report_waits(self, worker: int, told: Told, *, still: Still | None = None) -> bool:
+        return await self._access.write(workers.tell, worker, told, still)
+
+    async def list(self) -> Sequence[WorkerRow]:
+        rows = await self._access.read(workers.workers)
+        self._addresses = [
+            row.doorbell for row in rows if row.doorbell and row.worker not in self._locks
+        ]
+        return rows
+
+    async def recover(self, *, now: int, thorough: bool) -> Recovered:
+        return await self._recovery.look(now=now, thorough=thorough)
+
+    def check_locks(self) -> None:
+        """Make sure that other processes still find the locks of this one's workers.
+
+        Raises:
+            StoreReplaced: somebody has removed or replaced them.
+        """
+        if any(not lock.still_ours() for lock in self._locks.values()):
+            raise locks_lost(self._folder)
+
+    def close(self) -> None:
+        """Close the doorbells, and abandon the locks of workers that have not left, as a kill would."""
+        for bell in self._doorbells.values():
+            if bell is not None:
+                bell.close()
+        self._doorbells.clear()
+        for lock in self._locks.values():
+            # Their jobs are found by the file.
+            lock.abandon()
+        self._locks.clear()
+
+
+def locks_lost(folder: Path) -> StoreReplaced:
+    """Return the error for lock files that somebody has removed or replaced."""
+    return StoreReplaced(
+        f"lock files in {folder} were removed or replaced while they were in use: other processes take"
+        " this one for dead; restart it, and leave that folder to jobrunner"
+    )
+
+
+def _restore(conn: sqlite3.Connection, row: WorkerRow) -> bool:
+    """Store anew what a process needs to find of itself in a file whose tables were emptied; False if it is there."""
+    if workers.beat(conn, row.worker, row.beat_at):
+        # Two chores have missed it at once.
+        return False
+    workers.join(conn, row)
+    boot.note(conn)
+    if migrate.version(conn) and not migrate.is_version(migrate.noted_version(conn)):
+        migrate.note(conn, migrate.version(conn))
+    return True
