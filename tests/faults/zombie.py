@@ -104,7 +104,7 @@ async def live(file: str) -> None:
     WorkerLock.still_ours = unaware  # type: ignore[method-assign]
     async with jobs.running():
         store = worker_of(jobs)._store
-        (lock,) = store._locks.values()  # type: ignore[attr-defined]
+        (lock,) = store.workers._locks.values()  # type: ignore[attr-defined]
 
         def lose_lock() -> None:
             # The kernel drops a process's lock when the process closes any descriptor of the file.

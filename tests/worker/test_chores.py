@@ -29,7 +29,7 @@ async def test_deleted_log_is_noticed_while_recovery_stands_still(
             await asyncio.Event().wait()
             raise AssertionError
 
-        monkeypatch.setattr(store_of(jobs), "recover", recover)
+        monkeypatch.setattr(store_of(jobs).workers, "recover", recover)
         async with asyncio.timeout(15):
             await stands_still.wait()
             Path(f"{tmp_db}-wal").unlink()
@@ -86,7 +86,7 @@ async def test_chores_that_are_under_way_end_with_the_runner(
             finally:
                 ended.append("beat")
 
-        monkeypatch.setattr(store_of(jobs), "beat", beat)
+        monkeypatch.setattr(store_of(jobs).workers, "beat", beat)
         worker_of(jobs)._last.pop("beat", None)
         async with asyncio.timeout(15):
             await begun.wait()

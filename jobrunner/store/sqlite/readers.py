@@ -118,7 +118,7 @@ class Readers:
                 return number
 
     async def backup(self, destination: Path, on_progress: Callable[[int, int], None]) -> None:
-        """Write a copy on a connection of its own; see ``copy.backup``.
+        """Write a copy on a connection of its own; see ``maintenance.backup``.
 
         Cancelling it ends it on its thread too, after the step that it is at; so does ``close``.
         """
