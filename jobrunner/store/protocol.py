@@ -407,20 +407,20 @@ class Store(Protocol):
         """Start tasks inside the block that belong to no transaction of the calling code, and may wait for its end."""
         ...
 
-    def turn(self, holder: str) -> AbstractAsyncContextManager[None]:
+    def write_lock(self, holder: str) -> AbstractAsyncContextManager[None]:
         """Let nobody else write inside the block: for a transaction on a connection of the application's.
 
         Args:
             holder: who writes, for the log and the errors of those who wait too long.
 
         Raises:
-            WouldDeadlock: the caller's own transaction has the turn.
+            WouldDeadlock: the caller's own transaction has the lock.
             StoreBusy: others write for too long.
         """
         ...
 
-    def blocking_turn(self, holder: str) -> AbstractContextManager[None]:
-        """Do as ``turn``, and block the thread meanwhile."""
+    def blocking_write_lock(self, holder: str) -> AbstractContextManager[None]:
+        """Do as ``write_lock``, and block the thread meanwhile."""
         ...
 
     async def upkeep(self) -> None:

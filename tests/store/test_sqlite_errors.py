@@ -148,7 +148,7 @@ def test_table_of_ours_that_is_gone_is_told_with_how_it_may_have_gone(
 HOLDER = """
 import sys
 from pathlib import Path
-from jobrunner.store.sqlite.host.locks import Turnstile
+from jobrunner.store.sqlite.host.turnstile import Turnstile
 turnstile = Turnstile(Path(sys.argv[1]))
 turnstile.acquire(10)
 print("held", flush=True)

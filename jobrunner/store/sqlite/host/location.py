@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from jobrunner.core.errors import ConfigurationError, StoreUnavailable, StoreUnsupported
 from jobrunner.core.logs import log_of
 from jobrunner.store.sqlite.host.identity import container_layer, network_file_system
-from jobrunner.store.sqlite.host.locks import give_away
+from jobrunner.store.sqlite.host.record_locks import give_away
 
 logger = log_of("jobrunner")
 

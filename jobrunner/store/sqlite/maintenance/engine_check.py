@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from jobrunner.core.errors import StoreError
 from jobrunner.store.findings import Finding
-from jobrunner.store.sqlite.maintenance.doctor import looking_at
+from jobrunner.store.sqlite.maintenance.read_only import open_read_only
 
 RULES: Final = {"wal_autocheckpoint": 0, "mmap_size": 0}
 """What every connection to the file has to have set."""
@@ -29,7 +29,7 @@ def findings(path: Path) -> Iterator[Finding]:
     found = [one for one in gc.get_objects() if isinstance(one, Engine) and _is_on(one, path)]
     try:
         # An engine's connection could write, and would move the log if it closed as the last.
-        with looking_at(path):
+        with open_read_only(path):
             # An engine with other execution options is another object on the same connections.
             for engine in {id(one.pool): one for one in found}.values():
                 yield _look_at(engine)
