@@ -8,7 +8,11 @@ from jobrunner.core.model import Claim, Claimed, Enqueue, Enqueued, Fire, Fired,
 
 
 class Round(NamedTuple):
-    """Everything that one transaction carries, done in the order of the fields."""
+    """Everything that one transaction carries, done in the order of the fields.
+
+    Each part may make jobs claimable, and the claim, which is last, takes them. Outcomes are first: the end of a job
+    frees its key, and lets go the job behind it in its chain.
+    """
 
     now: int
     outcomes: Sequence[Outcome] = ()

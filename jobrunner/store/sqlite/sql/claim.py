@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from jobrunner.core.model import Claim, Claimed, Enqueue
+from jobrunner.store.rules import Rank, claim_order
 from jobrunner.store.sqlite.sql.statements import (
     FIRST_IN_ORDER,
     FIRST_OF_TASKS,
@@ -31,8 +32,6 @@ PASSED_OVER: Final = 64
 CHARACTERS_PER_ROW: Final = 4096
 """Arguments are read with their row; so long ones count as one row more."""
 
-Rank = tuple[int, int, int]
-"""Priority (negated), due time, seq: claim order."""
 _BEHIND_ALL: Final[Rank] = (2**63 - 1, 2**63 - 1, 2**63 - 1)
 
 _TASK: Final = Claimed._fields.index("task")
@@ -111,7 +110,7 @@ def claim(conn: sqlite3.Connection, claim: Claim, now: int, heads: Heads) -> lis
     if held:
         found.append(held)
     # Each queue's are in order.
-    return found[0] if len(found) == 1 else sorted(chain.from_iterable(found), key=_RANK_OF)
+    return found[0] if len(found) == 1 else sorted(chain.from_iterable(found), key=claim_order)
 
 
 def _claimed_before(
@@ -119,7 +118,7 @@ def _claimed_before(
 ) -> list[Claimed]:
     """Return what the worker has claimed without hearing of it."""
     running = map(Claimed._make, conn.execute(RUNNING, (worker,)))
-    return sorted((job for job in running if (job.seq, job.lease) not in held), key=_RANK_OF)
+    return sorted((job for job in running if (job.seq, job.lease) not in held), key=claim_order)
 
 
 class _Search(NamedTuple):
@@ -192,7 +191,3 @@ class _Search(NamedTuple):
 
 def _json_ints(numbers: Sequence[int]) -> str:
     return f"[{','.join(map(str, numbers))}]"
-
-
-def _RANK_OF(job: Claimed) -> tuple[int, int, int]:  # noqa: N802 - a constant that is a function
-    return (-job.priority, job.run_at, job.seq)

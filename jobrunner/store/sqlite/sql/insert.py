@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from jobrunner.core.model import Enqueue, Enqueued, State
+from jobrunner.store import rules
 from jobrunner.store.sqlite.sql.bulk import Many
 from jobrunner.store.sqlite.sql.statements import FIND_BY_KEY, KEY_IS_TAKEN, NEWEST
 
@@ -46,7 +47,7 @@ def _insert_keyed_chain(
     made: list[Enqueued] = []
     first = before = None
     for job in jobs:
-        made += _insert(conn, [job._replace(chain=first or job.id, after=before)], now)
+        made += _insert(conn, [rules.link(job, first=first, before=before)], now)
         if made[-1].created:
             first, before = first or job.id, job.id
     return made
@@ -64,7 +65,7 @@ def _insert(
     made: list[Enqueued] = []
     for options, group in _groups(jobs):
         statement, values = _statement(options)
-        states = [state or _first_state(job, now) for job in group]
+        states = [state or rules.first_state(job, now) for job in group]
         rows = [(*values(job), first) for job, first in zip(group, states, strict=True)]
         stored = statement.run(conn, rows)
         if stored == len(group):
@@ -117,13 +118,6 @@ def _statement(options: int) -> tuple[Many, Callable[[Enqueue], tuple[Any, ...]]
         KEY_IS_TAKEN if options & _KEY else "",
     )
     return statement, itemgetter(*range(_ALWAYS), *(_ALWAYS + place for place in places))
-
-
-def _first_state(job: Enqueue, now: int) -> State:
-    if job.after is not None:
-        return "blocked"
-    # A job that is due from the start stays so when the clock steps back before its round.
-    return "queued" if job.run_at <= max(now, job.created_at) else "scheduled"
 
 
 def _made(job: Enqueue, state: State) -> Enqueued:

@@ -3,15 +3,18 @@
 import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from jobrunner.core.model import LOST_LIMIT, WorkerRow
+from jobrunner.core.model import WorkerRow
 from jobrunner.core.wait_graph import Held, Still, Told
+from jobrunner.store import rules
 from jobrunner.store.sqlite.sql import chains
-from jobrunner.store.sqlite.sql.statements import BURY_RUNNING, KEEP_ATTEMPT, REMOVE
+from jobrunner.store.sqlite.sql.statements import BURY_RUNNING, CANCEL, FENCE, KEEP_ATTEMPT, REMOVE
 
-SUSPECT_CRASHES: Final = 2
 _LOST = "the process that ran this attempt died"
+_QUEUE_AGAIN = f"""
+UPDATE jobrunner_jobs SET state = 'queued', worker = NULL, crashes = ?, suspect = ?
+{FENCE}"""
 
 
 class Taken(NamedTuple):
@@ -194,39 +197,32 @@ def _take(
         """,
         (worker,),
     ).fetchall()
-    for seq, lease, id, task, attempt, own_max, crashes, started_at, cancel, chain in held:
+    for seq, lease, id, task, attempt, own_max, deaths, started_at, cancel, chain in held:
         fence = (seq, lease, worker)
         conn.execute(
             KEEP_ATTEMPT,
             (seq, lease, attempt, worker, started_at, now, "lost", "ProcessLost", _LOST, None),
         )
-        # Without a limit only the deaths count.
-        most = own_max if own_max is not None else max_attempts.get(task)
-        if cancel:
-            conn.execute(
-                "UPDATE jobrunner_jobs SET state = 'cancelled', worker = NULL, finished_at = ?"
-                " WHERE seq = ? AND lease = ? AND worker = ?",
-                (now, *fence),
-            )
-            if chain is not None:
-                stopped.append(id)
-        elif attempt >= most if most is not None else crashes >= LOST_LIMIT:
-            conn.execute("UPDATE jobrunner_jobs SET crashes = ? WHERE seq = ?", (crashes, seq))
+        what = rules.after_crash(
+            attempt=attempt,
+            max_attempts=own_max if own_max is not None else max_attempts.get(task),
+            deaths=deaths,
+            cancel_requested=bool(cancel),
+        )
+        if what == "cancelled":
+            conn.execute(CANCEL, (now, *fence))
+            ends = stopped
+        elif what == "buried":
+            conn.execute("UPDATE jobrunner_jobs SET crashes = ? WHERE seq = ?", (deaths, seq))
             conn.execute(BURY_RUNNING, (now, "lost", "ProcessLost", _LOST, None, *fence))
             conn.execute(REMOVE, fence)
             buried.append(id)
-            if chain is not None:
-                done.append(id)
+            ends = done
         else:
-            # One death says little: a deploy or a power cut takes all running jobs along. From the second on, or when
-            # the next one would be its last, the job runs with no other suspect beside it, so that the innocent are
-            # not buried with the one that kills its process.
-            suspect = crashes >= SUSPECT_CRASHES or (most is not None and attempt + 1 >= most)
-            conn.execute(
-                "UPDATE jobrunner_jobs SET state = 'queued', worker = NULL, crashes = ?, suspect = ?"
-                " WHERE seq = ? AND lease = ? AND worker = ?",
-                (crashes, suspect, *fence),
-            )
+            conn.execute(_QUEUE_AGAIN, (deaths, what == "suspect", *fence))
             requeued += 1
+            continue
+        if chain is not None:
+            ends.append(id)
     chains.follow(conn, now, done=done, stopped=stopped)
     return Taken(requeued, buried)
