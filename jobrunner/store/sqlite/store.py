@@ -1,4 +1,4 @@
-"""The SQLite store: one writer connection, the readers, the turnstile before each transaction, and the workers' locks.
+"""The SQLite store: a writer behind the write lock, readers, and the workers' locks.
 
 Only SQLite ever opens the database file, its ``-wal`` or its ``-shm``: closing any descriptor of them would drop
 SQLite's own locks.  What this module opens lies in the folder beside it.
@@ -95,8 +95,8 @@ class SqliteStore:
     async def close(self) -> None:
         """See ``Store.close``."""
         if self._sessions is not None:
-            home, self._sessions = self._sessions, None
-            await home.watch.close()
+            handle, self._sessions = self._sessions, None
+            await handle.watch.close()
         if self._checkpointer is not None:
             await self._checkpointer.close()
             self._checkpointer = None
