@@ -1,4 +1,4 @@
-"""Opens the store that a URL names: the only module above ``store.sqlite`` that knows which databases there are."""
+"""Opens the store that a URL names; no other module above ``store.sqlite`` knows which databases there are."""
 
 import os
 from collections.abc import Callable, Sequence

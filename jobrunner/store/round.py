@@ -1,4 +1,4 @@
-"""What one transaction of the hot path carries, and what it has done."""
+"""The content and the result of one transaction of the hot path."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class Round(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What a round did."""
+    """The result of a round."""
 
     stale: Sequence[Outcome]
     """Outcomes that the fence refused: the attempt was no longer this worker's. They changed nothing."""

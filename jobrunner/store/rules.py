@@ -1,4 +1,4 @@
-"""Decides what becomes of jobs, on plain values: the rules that a store's statements carry out.
+"""Decides each next state of a job from plain values; a store's statements carry it out.
 
 No I/O, and ``now`` is an argument.  Where a statement decides for itself, because reading the rows first would cost
 more, the rule stands here as well, and ``tests/store/test_rules.py`` compares the two.  A pass over a round goes in the
@@ -45,7 +45,7 @@ def _unblocked(run_at: int, created_at: int, now: int) -> State:
 
 
 def link(job: Enqueue, *, first: str | None, before: str | None) -> Enqueue:
-    """Return a job of a chain as it follows those that were stored: the ones whose key was taken are left out.
+    """Return a job of a chain behind the jobs that were stored, without those whose key was taken.
 
     Args:
         job: a job of the chain.
@@ -68,7 +68,7 @@ def units(jobs: Sequence[Enqueue]) -> Iterator[Sequence[Enqueue]]:
 
 
 class RunAgain(NamedTuple):
-    """How a job whose attempt is over waits for the next one."""
+    """The state in which a job waits for its next attempt."""
 
     state: State
     run_at: int
@@ -116,7 +116,7 @@ def obey_cancels(
 
 
 def on_cancel(state: State) -> Literal["cancelled", "requested"] | None:
-    """Decide what a cancel does to a job in this state; None if it is over already."""
+    """Decide the effect of a cancel on a job in this state; None if it has ended."""
     if state in ("scheduled", "queued", "blocked"):
         return "cancelled"
     return "requested" if state == "running" else None
@@ -126,7 +126,7 @@ def on_cancel(state: State) -> Literal["cancelled", "requested"] | None:
 
 
 class ChainEnds(NamedTuple):
-    """Jobs of chains that have come to their end, by what it means for those behind them."""
+    """The jobs of chains that have ended, by their effect on the jobs behind them."""
 
     done: Sequence[str] = ()
     """Ids of jobs that succeeded or are dead: the job behind each is let go."""
@@ -161,7 +161,7 @@ AfterCrash = Literal["cancelled", "buried", "suspect", "queued"]
 def after_crash(
     *, attempt: int, max_attempts: int | None, deaths: int, cancel_requested: bool
 ) -> AfterCrash:
-    """Decide what becomes of a job whose process died.
+    """Decide how a job goes on whose process died.
 
     One death says little: a deploy or a power cut takes all running jobs along. From the second on, or when the next
     one would be its last, the job runs with no other suspect beside it, so that the innocent are not buried with the

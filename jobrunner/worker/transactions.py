@@ -157,7 +157,7 @@ class Transaction:
         self._threads = threads
         self._around = around
         self._session: Session | None = None
-        self._inside: TransactionScope | None = None
+        self._scope: TransactionScope | None = None
         self._ended: Ended | None = None
         self._had_committed = False
         """Whether the session had been committed before, so that a commit inside the block cannot be told."""
@@ -313,12 +313,12 @@ class Transaction:
 
     def _enter(self, session: Session, source: Any) -> None:
         self._session = session
-        self._inside = TransactionScope(self._transactions.store, source)
-        self._inside.enter()
+        self._scope = TransactionScope(self._transactions.store, source)
+        self._scope.enter()
 
     def _leave(self) -> None:
-        if self._inside is not None:
-            self._inside.leave()
+        if self._scope is not None:
+            self._scope.leave()
 
     async def _end(self, error: BaseException | None) -> None:
         session = self._session

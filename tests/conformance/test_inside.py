@@ -16,12 +16,12 @@ from tests.support.factories import NOW, WORKER, enqueue, new
 @contextmanager
 def inside(store: object) -> Iterator[None]:
     """Be inside a task's transaction on the store."""
-    here = TransactionScope(store, object())
-    here.enter()
+    scope = TransactionScope(store, object())
+    scope.enter()
     try:
         yield
     finally:
-        here.leave()
+        scope.leave()
 
 
 async def _turn(store: Store) -> None:

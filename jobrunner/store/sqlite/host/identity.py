@@ -1,4 +1,4 @@
-"""Which file a store is: one claim per process, the same file as at the start, and on a local disk.
+"""Identifies a store's file: one claim per process, the same file as at the start, on a local disk.
 
 Only ``os.stat`` is asked.  No code but SQLite ever opens a database, its ``-wal`` or its ``-shm``: closing the
 descriptor would drop SQLite's own locks on the file.
@@ -62,12 +62,12 @@ class StoreClaim:
             self.names.add(inode_of(found))
 
     def collides(self, other: "StoreClaim") -> bool:
-        """Say whether both mean the same store."""
+        """Return whether both mean the same store."""
         self.pin()
         return not self.names.isdisjoint(other.names)
 
     def inherited(self) -> bool:
-        """Say whether it was made by a parent of this forked process."""
+        """Return whether it was made by a parent of this forked process."""
         return self._pid != os.getpid()
 
     def release(self) -> None:
@@ -125,13 +125,13 @@ class FileIdentity:
         self._beside: dict[str, Inode] = {}
 
     def is_at(self, path: str) -> bool:
-        """Say whether the path is another name of the database file."""
+        """Return whether the path is another name of the database file."""
         found = _find(path)
         return found is not None and inode_of(found) == self._inode
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Note what the database's files are; to be called while a connection is open that has read from it.
+        """Note the identity of the database's files; to be called while a connection is open that has read from it.
 
         Raises:
             StoreReplaced: the file is not there (any more).

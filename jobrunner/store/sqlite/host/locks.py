@@ -79,7 +79,7 @@ class _HeldFile:
 
 
 class WorkerLock(_HeldFile):
-    """The proof that this process's worker lives: a lock on a file of its own, freed by the kernel at death."""
+    """The proof that this process's worker lives: a lock on its file, freed by the kernel at death."""
 
     __slots__ = ()
 
@@ -118,7 +118,7 @@ class WorkerLock(_HeldFile):
 
     @classmethod
     def try_hold(cls, path: Path) -> Self | None:
-        """Hold the lock of a file that several processes compete for; None if somebody has it or just takes it.
+        """Hold the lock of a file that several processes compete for; None if another one has it or just takes it.
 
         A file left by a process that died with the lock is taken over.
 
@@ -142,7 +142,7 @@ class WorkerLock(_HeldFile):
         return None
 
     def still_ours(self) -> bool:
-        """Say whether others who look at the path find our lock on it; if not, the worker must stop.
+        """Return whether other processes still find our lock at the path; if not, the worker must stop.
 
         Asked of the kernel anew: a lock that we have is granted again, and one that was dropped (some code in this
         process opened and closed the file) is taken back, unless a recoverer has been quicker.
@@ -158,12 +158,12 @@ class WorkerLock(_HeldFile):
             self._drop(unlink=True)
 
     def abandon(self) -> None:
-        """Give up the lock and leave the file, as a death does: whoever finds it takes the worker's jobs over."""
+        """Give up the lock and leave the file, as a death does: its finder takes the worker's jobs over."""
         self._drop(unlink=False)
 
 
 class TakenLock(_HeldFile):
-    """The lock of a dead worker's file, taken by a recoverer: nobody else recovers that worker meanwhile."""
+    """The lock of a dead worker's file, taken by a recoverer: no other one recovers that worker meanwhile."""
 
     __slots__ = ("changed_at",)
 
@@ -180,7 +180,7 @@ class TakenLock(_HeldFile):
             self._drop(unlink=True)
 
     def close(self) -> None:
-        """Give up the lock and leave the file for another look; nothing happens after ``remove``."""
+        """Give up the lock and leave the file for another recoverer; nothing happens after ``remove``."""
         self._drop(unlink=False)
 
     def __enter__(self) -> Self:
@@ -210,7 +210,7 @@ def worker_files(directory: Path) -> dict[int, Path]:
 
 
 def take_if_dead(path: Path) -> TakenLock | Literal["alive", "missing"]:
-    """Take the lock of a worker's file if nobody holds it; never blocks, never creates the file.
+    """Take the lock of a worker's file if no process holds it; never blocks, never creates the file.
 
     A file whose lock this process holds itself is "alive", whoever asks.
 
@@ -225,7 +225,7 @@ def take_if_dead(path: Path) -> TakenLock | Literal["alive", "missing"]:
 
 
 def lives(path: Path) -> bool:
-    """Return whether somebody on this system holds the lock of a worker's file; raises as ``take_if_dead``."""
+    """Return whether a process of this system holds the lock of a worker's file; raises as ``take_if_dead``."""
     found = take_if_dead(path)
     if isinstance(found, str):
         return found == "alive"

@@ -1,6 +1,6 @@
 """POSIX record locks (``lockf``) on small files, which exclude processes from one another.
 
-What the kernel says of them:
+The rules of the kernel:
 
 - A lock belongs to a process, not to a descriptor or a thread.  The kernel frees it when the process dies, however it
   dies; a forked child never has it.
@@ -38,7 +38,7 @@ def try_lock(fd: int) -> bool:
 
 
 def translated(error: OSError, path: str | Path) -> StoreError:
-    """Return the ``StoreError`` that says what an error of the system means for a file of the store."""
+    """Return an error of the system on a file of the store as a ``StoreError``."""
     kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable
     return kind(f"{path}: {error.strerror or error}")
 
@@ -53,7 +53,7 @@ def store_errors(path: str | Path) -> Iterator[None]:
 
 
 def give_away(fd: int, place: Path) -> None:
-    """Let what the superuser has just made belong to whom the file or folder belongs that it serves.
+    """Give a file that the superuser has made to the owner of the file or folder that it serves.
 
     SQLite does so with its log. Otherwise one command that root runs would lock the service out of its own store.
     """
@@ -77,7 +77,7 @@ def create(path: Path) -> int:
 
 
 def open_or_create(path: Path) -> int:
-    """Return a descriptor of a file that nobody ever removes, made if there is none."""
+    """Return a descriptor of a file that is never removed, made if there is none."""
     try:
         return create(path)
     except FileExistsError:
@@ -85,7 +85,7 @@ def open_or_create(path: Path) -> int:
 
 
 def inode_of(found: os.stat_result) -> Inode:
-    """Return what identifies a file, whatever it is called."""
+    """Return the identity of a file, which all its names share."""
     return found.st_dev, found.st_ino
 
 

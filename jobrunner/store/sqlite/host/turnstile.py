@@ -71,7 +71,7 @@ class Turnstile:
     __slots__ = ("_a", "_b", "_held", "_paths")
 
     def __init__(self, directory: Path) -> None:
-        """Open ``turnstile.a`` and ``turnstile.b`` in the directory, making them if need be; nobody ever unlinks them.
+        """Open ``turnstile.a`` and ``turnstile.b`` in the directory, making them if need be; they are never unlinked.
 
         Raises:
             StoreUnavailable, StoreFull: they cannot be opened.
@@ -128,7 +128,7 @@ class Turnstile:
             self.release()
 
     def in_place(self) -> bool:
-        """Return whether the two files are still where everybody else looks for them.
+        """Return whether other processes still find the two files at their paths.
 
         If not, newcomers queue at other files, and nothing but SQLite's own lock stands between them and us.
         """
@@ -181,7 +181,7 @@ class WriteLock:
 
     @asynccontextmanager
     async def held_by_task(self, holder: str) -> AsyncIterator[None]:
-        """Let nobody else write inside the block, neither this process's writer nor another process.
+        """Keep this process's writer and other processes from writing inside the block.
 
         Args:
             holder: who writes, for the log.

@@ -1,4 +1,4 @@
-"""The application's own SQLAlchemy engines on the store's file: are they attached, and do they keep its rules?
+"""Checks that the application's SQLAlchemy engines on the store's file are attached and keep its rules.
 
 An engine that moves the log by itself does so outside the write lock, where SQLite before 3.51.3 can damage the file.
 """
@@ -20,7 +20,7 @@ RULES: Final = {"wal_autocheckpoint": 0, "mmap_size": 0}
 
 
 def findings(path: Path) -> Iterator[Finding]:
-    """Look at the engines of the application that has been loaded into this process."""
+    """Check the engines of the application that this process has loaded."""
     if "sqlalchemy" not in sys.modules or not path.exists():
         # Without a file a look would make one.
         return

@@ -1,4 +1,4 @@
-"""Which waiting jobs a worker is given, and their start; inside an open write transaction.
+"""Finds the waiting jobs that a worker may run, and starts them, inside an open write transaction.
 
 A claim reads the first rows of each queue in claim order and starts those that it may run, so that what it costs
 depends neither on the number of tasks nor on the rows behind.  Where too many rows at the head are of tasks that the
@@ -39,7 +39,7 @@ _ARGS: Final = Claimed._fields.index("args")
 
 
 class Heads:
-    """Where the rows begin that a worker can run, in queues with many before them that it cannot.
+    """The places of the first rows that a worker can run, in queues with many before them that it cannot.
 
     To find that place costs a seek for each task that waits.  It is kept from round to round while nothing has been
     written but what this sees, so that it is forgotten by whatever might put a job before it: another connection's
@@ -71,19 +71,19 @@ class Heads:
         return self.ranks
 
     def keep(self, conn: sqlite3.Connection) -> None:
-        """Note what has been written; at the end of a round."""
+        """Note the present state of the file; at the end of a round."""
         if self.ranks:
             self._written = _written(conn)
 
 
 def _written(conn: sqlite3.Connection) -> tuple[int, int]:
-    """Return what changes when another connection commits, and with each row that this one writes."""
+    """Return a mark that changes with each commit of another connection and each row of this one."""
     (others,) = conn.execute("PRAGMA data_version").fetchone()
     return others, conn.total_changes
 
 
 def claim(conn: sqlite3.Connection, claim: Claim, now: int, heads: Heads) -> list[Claimed]:
-    """Start what the worker's free slots can take; return it in claim order."""
+    """Start as many jobs as the worker has free slots; return them in claim order."""
     search = _Search(conn, claim.worker, claim.tasks, now, heads.of(claim.tasks))
     slots, suspects = claim.slots, claim.suspects
     held: list[Claimed] = []
@@ -116,7 +116,7 @@ def claim(conn: sqlite3.Connection, claim: Claim, now: int, heads: Heads) -> lis
 def _claimed_before(
     conn: sqlite3.Connection, worker: int, held: frozenset[tuple[int, int]]
 ) -> list[Claimed]:
-    """Return what the worker has claimed without hearing of it."""
+    """Return the jobs that the worker has claimed in rounds whose answer was lost."""
     running = map(Claimed._make, conn.execute(RUNNING, (worker,)))
     return sorted((job for job in running if (job.seq, job.lease) not in held), key=claim_order)
 

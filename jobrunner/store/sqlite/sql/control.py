@@ -1,4 +1,4 @@
-"""What a person or another process asks of jobs and queues; inside an open write transaction, but for the last one."""
+"""Cancels jobs, pauses queues and resumes them, inside an open write transaction."""
 
 import sqlite3
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""New rows, one or many, in the order given, which is their age; on any connection, inside an open transaction.
+"""Inserts jobs, one or many, in the order given, which is their age, inside an open transaction on any connection.
 
 None of them undoes anything: after an error the caller rolls back, all of it or to a savepoint.
 """
@@ -54,7 +54,7 @@ def _insert_keyed_chain(
 
 
 def insert_queued(conn: sqlite3.Connection, job: Enqueue) -> Enqueued:
-    """Store a job that waits for nobody, whatever its place in a chain."""
+    """Store a job as queued, whatever its place in a chain."""
     (made,) = _insert(conn, [job], job.run_at, state="queued")
     return made
 
@@ -109,7 +109,7 @@ def _options(job: Enqueue) -> int:
 
 @lru_cache(maxsize=128)
 def _statement(options: int) -> tuple[Many, Callable[[Enqueue], tuple[Any, ...]]]:
-    """Return the statement that stores jobs with these options, and what takes a job's values for it."""
+    """Return the statement that stores jobs with these options, and a getter of a job's values for it."""
     places = [place for place, _ in enumerate(_OPTIONS) if options & 1 << place]
     columns = [*Enqueue._fields[:_ALWAYS], *(_OPTIONS[place] for place in places), "state"]
     statement = Many(

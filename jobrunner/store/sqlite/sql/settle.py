@@ -1,4 +1,4 @@
-"""Writes how attempts ended, behind the fence, with what is stored along and the jobs that follow in their chains.
+"""Writes outcomes behind the fence, with the writes and jobs that are part of them, and lets their chains go on.
 
 Inside an open write transaction, in bulk, which is right nearly always, or row by row, where one is refused.
 """
@@ -156,7 +156,7 @@ class Settling:
             self.follow([outcome])
 
     def settle_with_writes(self, success: Succeeded) -> None:
-        """Settle a job and do what its task has asked to be written along, all or nothing."""
+        """Settle a job with the writes and jobs that its task asked for, all or nothing."""
         conn = self.conn
         conn.execute(SAVEPOINT)
         if _succeed(conn, [success]) != 1:
@@ -178,7 +178,7 @@ class Settling:
         self.follow([success])
 
     def write_along(self, success: Succeeded) -> None:
-        """Do what a task has asked to be written along with its success."""
+        """Do the writes and store the jobs that a task asked for with its success."""
         conn = self.conn
         if success.writes:
             task_writes.run(conn, success.writes)
@@ -240,7 +240,7 @@ class Settling:
         )
 
     def follow(self, outcomes: Sequence[Outcome]) -> None:
-        """Let go, or cancel, what waits behind the jobs that have come to their end."""
+        """Let go, or cancel, the jobs behind those that have ended."""
         done, stopped = rules.chain_ends(outcomes)
         if done or stopped:
             for job in chains.follow(self.conn, self.now, done=done, stopped=stopped):

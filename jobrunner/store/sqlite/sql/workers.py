@@ -1,4 +1,4 @@
-"""The workers of a file: joining, leaving, and taking the jobs of the dead; inside an open write transaction."""
+"""Stores and deletes workers' rows, and takes the jobs of dead workers, inside an open write transaction."""
 
 import json
 import sqlite3
@@ -18,7 +18,7 @@ UPDATE jobrunner_jobs SET state = 'queued', worker = NULL, crashes = ?, suspect 
 
 
 class Taken(NamedTuple):
-    """What was done with the jobs of one dead worker."""
+    """The jobs of one dead worker, by their way on."""
 
     requeued: int
     buried: Sequence[str]
@@ -122,7 +122,7 @@ def tell(conn: sqlite3.Connection, worker: int, told: Told, still: Still | None)
 
 
 def _holds(conn: sqlite3.Connection, still: Still) -> bool:
-    """Return whether all of it is so in this transaction, in which nobody else writes."""
+    """Return whether all of it holds in this transaction, while other writers wait."""
     found = workers(conn)
     told = {one for row in found for one in row.told.held}
     if still.workers != {row.worker for row in found} or not told.issuperset(still.held):
@@ -144,7 +144,7 @@ def _holds(conn: sqlite3.Connection, still: Still) -> bool:
 
 
 def take_jobs(conn: sqlite3.Connection, worker: int, now: int) -> Taken | None:
-    """Take a dead worker's jobs away and delete its row; None if somebody else was first.
+    """Take a dead worker's jobs away and delete its row; None if another process was first.
 
     The row is deleted first: of two that saw the worker die, one finds it gone.
     """
