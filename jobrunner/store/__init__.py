@@ -1,1 +1,1 @@
-"""The contract between the queue and a database, what both sides share, and one store for each database."""
+"""The contract between the queue and a database, the values that both sides share, and a store for each database."""

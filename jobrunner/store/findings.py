@@ -1,4 +1,4 @@
-"""What the doctor of a store returns, whatever the database."""
+"""The findings of a store's doctor, for every database."""
 
 from typing import Literal, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Opens the store that a URL names: the only module above ``store.sqlite`` that knows which databases there are."""
+"""Opens the store that a URL names; no other module above ``store.sqlite`` knows which databases there are."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from jobrunner.store.findings import Finding
 from jobrunner.store.protocol import FileStore
 from jobrunner.store.sqlite.host.location import path_of, warn_of_layer
+from jobrunner.store.sqlite.maintenance.read_only import require_store
 from jobrunner.store.sqlite.store import SqliteStore
 
 
@@ -37,9 +38,6 @@ async def open_store(
     """
     store = SqliteStore(url, durability=durability)
     if must_exist:
-        # Imported here: only commands ask, and the doctor takes a tenth of the start of an application.
-        from jobrunner.store.sqlite.maintenance.doctor import require_store  # noqa: PLC0415
-
         require_store(store.path)
     await store.open()
     warn_of_layer(store.path)
@@ -57,7 +55,8 @@ def diagnose(
         deep: also read every page.
         engines: also check the SQLAlchemy engines that this process has made on it.
     """
-    from jobrunner.store.sqlite.maintenance import doctor, engine_check  # noqa: PLC0415 - as above
+    # Imported here: only commands ask, and it takes a tenth of the start of an application.
+    from jobrunner.store.sqlite.maintenance import doctor, engine_check  # noqa: PLC0415
 
     path = path_of(url)
     found = list(doctor.diagnose(path, now=now, deep=deep))

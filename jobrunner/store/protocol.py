@@ -33,7 +33,7 @@ from jobrunner.store.session import Session
 
 
 class Replayed(NamedTuple):
-    """What a replay by filter did in one slice."""
+    """The result of one slice of a replay by filter."""
 
     replayed: int
     conflicts: int
@@ -43,7 +43,7 @@ class Replayed(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """What a deletion by filter did in one slice."""
+    """The result of one slice of a deletion by filter."""
 
     deleted: int
     cursor: int | None
@@ -51,7 +51,7 @@ class Slice(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """What the look for dead workers found."""
+    """The result of one search for dead workers."""
 
     workers: Sequence[int]
     """Workers that were found dead."""
@@ -89,7 +89,7 @@ class JobStore(Protocol):
         ...
 
     async def cancel_requests(self, worker: int) -> Sequence[tuple[int, int]]:
-        """Return ``(seq, lease)`` of the worker's running jobs that somebody asked to stop."""
+        """Return ``(seq, lease)`` of the worker's running jobs that are asked to stop."""
         ...
 
     async def list(self, where: Filter, *, before: int | None, limit: int) -> RowPage:
@@ -103,9 +103,9 @@ class JobStore(Protocol):
     async def queues(self) -> Sequence[QueueStats]:
         """Return every queue that holds unfinished jobs or is paused.
 
-        Counting stops at 10,000 (of scheduled and blocked jobs over all queues), and earlier if it takes too long for
-        a look; then the queue is not ``complete``. One that holds only scheduled or blocked jobs is missing if counting
-        stopped before they were reached.
+        Counting stops at 10,000 (of scheduled and blocked jobs over all queues), and earlier if it takes too long
+        for a list; then the queue is not ``complete``. One that holds only scheduled or blocked jobs is missing if
+        counting stopped before they were reached.
         """
         ...
 
@@ -241,7 +241,7 @@ class ScheduleStore(Protocol):
         ...
 
     async def change(self, changes: Sequence[ScheduleChange]) -> bool:
-        """Write, replace and remove schedules, all or none; return False if one is no more as it was seen.
+        """Write, replace and remove schedules, all or none; return False if one is not as it was seen.
 
         A schedule that was written has the edition after the seen one's. One that is removed takes its ticks along;
         its jobs stay.
@@ -298,17 +298,17 @@ class WorkerStore(Protocol):
 
         Args:
             now: the present.
-            thorough: also look at workers whose lock cannot be found by the cheap look, and, once a worker with tasks
+            thorough: also try workers whose lock cannot be found by the cheap search, and, once a worker with tasks
                 has joined, take the jobs of those that claimed without having joined or after they were found dead.
         """
         ...
 
     async def report_waits(self, worker: int, told: Told, *, still: Still | None = None) -> bool:
-        """Store in the worker's row what it tells the others of its attempts that wait.
+        """Store the worker's report to the others, of its attempts that wait, in its row.
 
         Args:
             worker: whose row.
-            told: what it says from now on, in place of what it said before.
+            told: the report from now on, in place of the one before.
             still: store it only if this holds in the same transaction: the workers are these, they tell of these very
                 attempts, each of which runs and nobody has asked to stop it, and all jobs that they wait for wait.
 
@@ -407,20 +407,20 @@ class Store(Protocol):
         """Start tasks inside the block that belong to no transaction of the calling code, and may wait for its end."""
         ...
 
-    def turn(self, holder: str) -> AbstractAsyncContextManager[None]:
-        """Let nobody else write inside the block: for a transaction on a connection of the application's.
+    def write_lock(self, holder: str) -> AbstractAsyncContextManager[None]:
+        """Hold the write lock inside the block, for a transaction on a connection of the application's.
 
         Args:
             holder: who writes, for the log and the errors of those who wait too long.
 
         Raises:
-            WouldDeadlock: the caller's own transaction has the turn.
+            WouldDeadlock: the caller's own transaction has the lock.
             StoreBusy: others write for too long.
         """
         ...
 
-    def blocking_turn(self, holder: str) -> AbstractContextManager[None]:
-        """Do as ``turn``, and block the thread meanwhile."""
+    def blocking_write_lock(self, holder: str) -> AbstractContextManager[None]:
+        """Do as ``write_lock``, and block the thread meanwhile."""
         ...
 
     async def upkeep(self) -> None:
@@ -443,5 +443,5 @@ class FileStore(Store, Protocol):
         ...
 
     async def vacuum(self) -> None:
-        """Give back the room that deleted rows have left; nobody else writes meanwhile."""
+        """Give back the room that deleted rows have left; other writers wait meanwhile."""
         ...

@@ -1,7 +1,7 @@
-"""The transaction of a task that the present code runs inside of: it must not wait for itself.
+"""The transaction of a task that the present code runs inside of, so that it does not wait for itself.
 
-While it is open nobody else writes to the store.  So what is stored in it is stored through it, and what would wait for
-another write is refused at once.
+While it is open nobody else writes to the store.  So jobs that are stored in it are stored through it, and a call that
+would wait for another write is refused at once.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from jobrunner.core.errors import WouldDeadlock
 
 
 class TransactionScope:
-    """One transaction that is under way on a store, and the application's session that it is of."""
+    """One open transaction on a store, and the session of the application that holds it."""
 
     __slots__ = ("_token", "closed", "source", "store")
 
@@ -24,17 +24,17 @@ class TransactionScope:
         self._token: Token[TransactionScope | None] | None = None
 
     def enter(self) -> None:
-        """Be what the code of this context runs inside of."""
-        self._token = _inside.set(self)
+        """Make it the transaction that the code of this context runs inside of."""
+        self._token = _current.set(self)
 
     def leave(self) -> None:
-        """Be so no more, nor for what was started inside."""
+        """End that, for tasks that were started inside as well."""
         self.closed = True
         if self._token is not None:
-            _inside.reset(self._token)
+            _current.reset(self._token)
 
 
-_inside: ContextVar[TransactionScope | None] = ContextVar(
+_current: ContextVar[TransactionScope | None] = ContextVar(
     "jobrunner.store.reentrancy", default=None
 )
 
@@ -45,8 +45,8 @@ in_write: Final[ContextVar[bool]] = ContextVar("jobrunner.in_write", default=Fal
 
 def inside_of(store: object) -> TransactionScope | None:
     """Return the transaction on the store that the present code runs inside of."""
-    here = _inside.get()
-    return here if here is not None and not here.closed and here.store is store else None
+    scope = _current.get()
+    return scope if scope is not None and not scope.closed and scope.store is store else None
 
 
 def refuse_inside(store: object, what: object) -> None:
@@ -66,5 +66,5 @@ def refuse_inside(store: object, what: object) -> None:
 
 
 def name_of(what: object) -> object:
-    """Return what a function is called in messages; a name as it is."""
+    """Return a function's name as messages write it; a name as it is."""
     return f"{what.__name__}()" if inspect.isfunction(what) else what

@@ -1,4 +1,4 @@
-"""What one transaction of the hot path carries, and what it has done."""
+"""The content and the result of one transaction of the hot path."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,11 @@ from jobrunner.core.model import Claim, Claimed, Enqueue, Enqueued, Fire, Fired,
 
 
 class Round(NamedTuple):
-    """Everything that one transaction carries, done in the order of the fields."""
+    """Everything that one transaction carries, done in the order of the fields.
+
+    Each part may make jobs claimable, and the claim, which is last, takes them. Outcomes are first: the end of a job
+    frees its key, and lets go the job behind it in its chain.
+    """
 
     now: int
     outcomes: Sequence[Outcome] = ()
@@ -23,7 +27,7 @@ class Round(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What a round did."""
+    """The result of a round."""
 
     stale: Sequence[Outcome]
     """Outcomes that the fence refused: the attempt was no longer this worker's. They changed nothing."""

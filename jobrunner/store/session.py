@@ -7,7 +7,7 @@ from jobrunner.core.model import Enqueue, Enqueued, Outcome
 
 
 class Session(Protocol):
-    """One session of the application, whatever its kind: a transaction of its own that jobs can be part of.
+    """A session of the application, of any kind: jobs can be part of its transaction.
 
     What is written through it is committed or rolled back with the application's rows, all of one call or nothing.
     Errors of the store are ``StoreError`` as elsewhere; what the application's own rows meet in ``commit`` passes as it
@@ -24,7 +24,7 @@ class Session(Protocol):
         ...
 
     async def begin(self) -> None:
-        """Begin a write transaction: afterwards nobody else writes until it ends.
+        """Begin a write transaction; other writers wait until it ends.
 
         Raises:
             InvalidSession: it is in a transaction already.
@@ -52,9 +52,9 @@ class Session(Protocol):
         ...
 
     async def commit(self) -> None:
-        """Commit through the application's own session; a caller that is cancelled meanwhile hears of it afterwards.
+        """Commit through the application's own session; a caller that is cancelled meanwhile is so afterwards.
 
-        So after a ``CancelledError`` the transaction has been committed; whatever else it raises, it has not.
+        So after a ``CancelledError`` the transaction has been committed; after any other error it has not.
         """
         ...
 
@@ -62,12 +62,12 @@ class Session(Protocol):
         """Roll back through the application's own session."""
         ...
 
-    def watch(self, tell: Callable[[], None], lost: Callable[[], None]) -> None:
+    def watch(self, on_commit: Callable[[], None], on_lost: Callable[[], None]) -> None:
         """Watch the present transaction.
 
         Args:
-            tell: called soon after it has been committed, never before others see its rows; on any thread.
-            lost: called if it ends with neither commit nor rollback, where that can be known; also if it was closed
+            on_commit: called soon after it has been committed, never before others see its rows; on any thread.
+            on_lost: called if it ends with neither commit nor rollback, where that can be known; also if it was closed
                 too soon after a rollback for that to be seen.
         """
         ...

@@ -1,4 +1,4 @@
-"""Jobs that become part of a transaction of the application's own, and the word to the worker once it is committed."""
+"""Stores jobs in the application's transaction, and wakes the worker after its commit."""
 
 import asyncio
 import contextlib

@@ -157,12 +157,12 @@ class Transaction:
         self._threads = threads
         self._around = around
         self._session: Session | None = None
-        self._inside: TransactionScope | None = None
+        self._scope: TransactionScope | None = None
         self._ended: Ended | None = None
         self._had_committed = False
         """Whether the session had been committed before, so that a commit inside the block cannot be told."""
-        self._turn: AbstractAsyncContextManager[None] | None = None
-        self._blocking_turn: AbstractContextManager[None] | None = None
+        self._write_lock: AbstractAsyncContextManager[None] | None = None
+        self._blocking_write_lock: AbstractContextManager[None] | None = None
 
     # -- in async tasks ---------------------------------------------------------------
 
@@ -176,8 +176,8 @@ class Transaction:
         store = self._transactions.store
         source = await self._source(self._dependency(), self._in_thread)
         session = store.session(source)
-        turn = store.turn(self._holder)
-        await turn.__aenter__()
+        lock = store.write_lock(self._holder)
+        await lock.__aenter__()
         try:
             try:
                 await to_the_end(self._begin(session))
@@ -186,9 +186,9 @@ class Transaction:
                 await to_the_end(session.rollback())
                 raise
         except BaseException:
-            await turn.__aexit__(None, None, None)
+            await lock.__aexit__(None, None, None)
             raise
-        self._turn = turn
+        self._write_lock = lock
         self._enter(session, source)
         return source
 
@@ -199,13 +199,13 @@ class Transaction:
         trace: TracebackType | None,
     ) -> None:
         """Commit, or roll back after an error."""
-        turn = self._turn
-        assert turn is not None  # noqa: S101 - entered
+        lock = self._write_lock
+        assert lock is not None  # noqa: S101 - entered
         try:
             self._leave()
             await to_the_end(self._end(error))
         finally:
-            await turn.__aexit__(None, None, None)
+            await lock.__aexit__(None, None, None)
 
     async def _in_thread(self, function: Callable[[], Any]) -> Any:
         return await to_the_end(self._threads.run(function))
@@ -218,14 +218,14 @@ class Transaction:
             raise WrongThread("in an `async` task write `async with job.transaction() as tx:`")
         store = self._transactions.store
         session, source = self._blocking_session()
-        turn = store.blocking_turn(self._holder)
-        turn.__enter__()
+        lock = store.blocking_write_lock(self._holder)
+        lock.__enter__()
         try:
             at_once(self._begin(session))
         except BaseException:
-            turn.__exit__(None, None, None)
+            lock.__exit__(None, None, None)
             raise
-        self._blocking_turn = turn
+        self._blocking_write_lock = lock
         self._enter(session, source)
         return source
 
@@ -236,13 +236,13 @@ class Transaction:
         trace: TracebackType | None,
     ) -> None:
         """Commit, or roll back after an error."""
-        turn = self._blocking_turn
-        assert turn is not None  # noqa: S101 - entered
+        lock = self._blocking_write_lock
+        assert lock is not None  # noqa: S101 - entered
         try:
             self._leave()
             at_once(self._end(error))
         finally:
-            turn.__exit__(None, None, None)
+            lock.__exit__(None, None, None)
 
     def _blocking_session(self) -> tuple[Session, Any]:
         async def here(function: Callable[[], Any]) -> Any:
@@ -313,12 +313,12 @@ class Transaction:
 
     def _enter(self, session: Session, source: Any) -> None:
         self._session = session
-        self._inside = TransactionScope(self._transactions.store, source)
-        self._inside.enter()
+        self._scope = TransactionScope(self._transactions.store, source)
+        self._scope.enter()
 
     def _leave(self) -> None:
-        if self._inside is not None:
-            self._inside.leave()
+        if self._scope is not None:
+            self._scope.leave()
 
     async def _end(self, error: BaseException | None) -> None:
         session = self._session

@@ -14,7 +14,7 @@ from jobrunner.core.clock import SECOND_US, now_us
 from jobrunner.store.findings import Finding
 from jobrunner.store.sqlite.host import identity
 from jobrunner.store.sqlite.host.location import folder_of
-from jobrunner.store.sqlite.host.locks import Turnstile
+from jobrunner.store.sqlite.host.turnstile import Turnstile
 from jobrunner.store.sqlite.maintenance import doctor
 from jobrunner.store.sqlite.maintenance.doctor import diagnose
 from jobrunner.store.sqlite.sql import workers

@@ -16,21 +16,21 @@ from tests.support.factories import NOW, WORKER, enqueue, new
 @contextmanager
 def inside(store: object) -> Iterator[None]:
     """Be inside a task's transaction on the store."""
-    here = TransactionScope(store, object())
-    here.enter()
+    scope = TransactionScope(store, object())
+    scope.enter()
     try:
         yield
     finally:
-        here.leave()
+        scope.leave()
 
 
 async def _turn(store: Store) -> None:
-    async with store.turn("a task"):
+    async with store.write_lock("a task"):
         pass
 
 
-async def _blocking_turn(store: Store) -> None:
-    with store.blocking_turn("a task"):
+async def _blocking_write_lock(store: Store) -> None:
+    with store.blocking_write_lock("a task"):
         pass
 
 
@@ -47,7 +47,7 @@ WAIT: dict[str, Callable[[Store], Awaitable[object]]] = {
     "delete by filter": lambda store: store.dead_letters.delete_all(Filter(), before=None, limit=1),
     "leave": lambda store: store.workers.leave(WORKER, now=NOW),
     "turn": _turn,
-    "turn of a thread": _blocking_turn,
+    "turn of a thread": _blocking_write_lock,
     "anything else": _refuse_wait,
 }
 

@@ -16,15 +16,15 @@ import pytest
 
 import jobrunner
 from jobrunner.core.errors import StoreBusy, StoreUnavailable
-from jobrunner.store.sqlite.host import locks
+from jobrunner.store.sqlite.host import locks, record_locks
 from jobrunner.store.sqlite.host.locks import (
     TakenLock,
-    Turnstile,
     WorkerLock,
     take_if_dead,
     worker_file,
     worker_files,
 )
+from jobrunner.store.sqlite.host.turnstile import Turnstile
 
 ROOT = Path(next(iter(jobrunner.__path__))).parent
 PRELUDE = """
@@ -32,6 +32,7 @@ import os, sys
 from pathlib import Path
 from jobrunner.core.errors import StoreBusy
 from jobrunner.store.sqlite.host.locks import *
+from jobrunner.store.sqlite.host.turnstile import Turnstile
 from jobrunner.store.sqlite.host import locks
 here = Path(sys.argv[1])
 def say(word): print(word, flush=True)
@@ -505,13 +506,13 @@ def test_take_that_gets_the_lock_of_an_unlinked_file_looks_again(
     """The holder leaves between the recoverer's open and its lock."""
     before = open_descriptors()
     leave_dead(path)
-    real = locks._try_lock
+    real = record_locks.try_lock
 
     def leaves_first(fd: int) -> bool:
         path.unlink(missing_ok=True)
         return real(fd)
 
-    monkeypatch.setattr(locks, "_try_lock", leaves_first)
+    monkeypatch.setattr(locks, "try_lock", leaves_first)
     assert take_if_dead(path) == "missing"
     assert open_descriptors() == before
 
@@ -520,7 +521,7 @@ def test_take_that_gets_the_lock_of_a_replaced_file_takes_the_new_one(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave_dead(path)
-    real = locks._try_lock
+    real = record_locks.try_lock
     replaced: list[int] = []
 
     def replaced_first(fd: int) -> bool:
@@ -530,7 +531,7 @@ def test_take_that_gets_the_lock_of_a_replaced_file_takes_the_new_one(
             replaced.append(path.stat().st_ino)
         return real(fd)
 
-    monkeypatch.setattr(locks, "_try_lock", replaced_first)
+    monkeypatch.setattr(locks, "try_lock", replaced_first)
     with taken(path) as lock:
         assert [lock._inode[1]] == replaced
         lock.remove()
@@ -539,7 +540,7 @@ def test_take_that_gets_the_lock_of_a_replaced_file_takes_the_new_one(
 def test_hold_of_a_file_that_a_cleaner_removed_meanwhile_starts_over(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = locks._try_lock
+    real = record_locks.try_lock
     removed: list[int] = []
 
     def removed_first(fd: int) -> bool:
@@ -549,7 +550,7 @@ def test_hold_of_a_file_that_a_cleaner_removed_meanwhile_starts_over(
         return real(fd)
 
     before = open_descriptors()
-    monkeypatch.setattr(locks, "_try_lock", removed_first)
+    monkeypatch.setattr(locks, "try_lock", removed_first)
     lock = WorkerLock.hold(path)
     assert lock.still_ours()
     lock.release()
@@ -563,7 +564,7 @@ def test_hold_of_a_file_that_a_cleaner_looks_into_waits_for_it(
 hear()
 w = take_if_dead(worker_file(here, 7)); say('taken'); hear(); w.close(); hear()
 """)
-    real = locks._try_lock
+    real = record_locks.try_lock
     tries: list[int] = []
 
     def looked_into(fd: int) -> bool:
@@ -575,7 +576,7 @@ w = take_if_dead(worker_file(here, 7)); say('taken'); hear(); w.close(); hear()
         tries.append(fd)
         return real(fd)
 
-    monkeypatch.setattr(locks, "_try_lock", looked_into)
+    monkeypatch.setattr(locks, "try_lock", looked_into)
     lock = WorkerLock.hold(path)
     assert len(tries) > 3
     assert lock.still_ours()
@@ -587,7 +588,7 @@ def test_hold_of_a_file_that_stays_locked_gives_up_with_store_busy(
 ) -> None:
     before = open_descriptors()
     monkeypatch.setattr(locks, "_NEW_FILE_PATIENCE_S", 0.0)
-    monkeypatch.setattr(locks, "_try_lock", lambda _: False)
+    monkeypatch.setattr(locks, "try_lock", lambda _: False)
     with pytest.raises(StoreBusy):
         WorkerLock.hold(path)
     assert open_descriptors() == before
@@ -730,7 +731,7 @@ def test_try_hold_that_somebody_crosses_answers_none(
     moment: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = open_descriptors()
-    real = locks._try_lock
+    real = record_locks.try_lock
 
     def make(path: Path) -> tuple[int, os.stat_result]:
         raise FileExistsError
@@ -742,7 +743,7 @@ def test_try_hold_that_somebody_crosses_answers_none(
     if moment == "made meanwhile":
         monkeypatch.setattr(locks, "_make", make)
     else:
-        monkeypatch.setattr(locks, "_try_lock", removed if "rem" in moment else lambda _: False)
+        monkeypatch.setattr(locks, "try_lock", removed if "rem" in moment else lambda _: False)
     assert WorkerLock.try_hold(path) is None
     assert locks._in_hand == set()
     assert open_descriptors() == before

@@ -228,7 +228,7 @@ async def test_new_file_is_no_migration_to_speak_of(
 HOLD = """
 import sys
 from pathlib import Path
-from jobrunner.store.sqlite.host.locks import Turnstile
+from jobrunner.store.sqlite.host.turnstile import Turnstile
 turnstile = Turnstile(Path(sys.argv[1]))
 turnstile.acquire(5)
 print("held", flush=True)

@@ -148,7 +148,7 @@ def test_table_of_ours_that_is_gone_is_told_with_how_it_may_have_gone(
 HOLDER = """
 import sys
 from pathlib import Path
-from jobrunner.store.sqlite.host.locks import Turnstile
+from jobrunner.store.sqlite.host.turnstile import Turnstile
 turnstile = Turnstile(Path(sys.argv[1]))
 turnstile.acquire(10)
 print("held", flush=True)
@@ -266,7 +266,7 @@ async def test_A4_settle_on_a_full_disk_is_refused_whole_and_written_later(
     assert (await settle(store, *outcomes)).stale == []
 
 
-async def test_A3_write_that_gets_full_amid_its_careful_pass_says_so(store: SqliteStore) -> None:
+async def test_A3_write_that_gets_full_row_by_row_says_so(store: SqliteStore) -> None:
     """A stale outcome makes the round go item by item; running out of room there is nobody's fault either."""
     job = await claim_one(store)
     await settle(store, succeeded(job))

@@ -1,4 +1,4 @@
-"""The order in which the writers of one process have their turns: threads and tasks of the loop, as they came."""
+"""The order in which threads and tasks of one process get the write lock: as they came."""
 
 import asyncio
 import threading
@@ -13,30 +13,30 @@ from jobrunner.store.sqlite.host.fair_lock import FairLock
 from jobrunner.store.sqlite.host.turnstile import WriteLock
 from tests.support.engine import soon
 
-# -- the gate ------------------------------------------------------------------------------------------
+# -- the lock of one process ---------------------------------------------------------------------------
 
 
 async def waiting(lock: FairLock, number: int) -> None:
-    """Wait until so many wait at the gate."""
+    """Wait until so many wait at the lock."""
     async with asyncio.timeout(15):
-        while len(lock._waiting) < number:  # noqa: ASYNC110 - nobody is to tell but the gate itself
+        while len(lock._waiting) < number:  # noqa: ASYNC110 - only the lock itself can tell
             await asyncio.sleep(0)  # noqa: TID251 - a thread comes by itself
 
 
-async def test_gate_lets_threads_and_tasks_in_as_they_came() -> None:
+async def test_lock_lets_threads_and_tasks_in_as_they_came() -> None:
     lock = FairLock()
     order: list[str] = []
-    await lock.wait()
+    await lock.acquire()
 
     async def by_task(name: str) -> None:
-        await lock.wait()
+        await lock.acquire()
         order.append(name)
-        lock.leave()
+        lock.release()
 
     def by_thread(name: str) -> None:
-        assert lock.enter(15)
+        assert lock.acquire_blocking(15)
         order.append(name)
-        lock.leave()
+        lock.release()
 
     async with asyncio.TaskGroup() as group:
         for n in range(6):
@@ -45,72 +45,72 @@ async def test_gate_lets_threads_and_tasks_in_as_they_came() -> None:
             else:
                 group.create_task(asyncio.to_thread(by_thread, f"thread {n}"))
             await waiting(lock, n + 1)
-        lock.leave()
+        lock.release()
     assert order == ["thread 0", "task 1", "thread 2", "task 3", "thread 4", "task 5"]
 
 
-async def test_gate_is_not_lost_with_a_task_that_is_cancelled() -> None:
+async def test_lock_is_not_lost_with_a_task_that_is_cancelled() -> None:
     lock = FairLock()
-    await lock.wait()
-    gone = asyncio.create_task(lock.wait())
+    await lock.acquire()
+    gone = asyncio.create_task(lock.acquire())
     await waiting(lock, 1)
-    next_one = asyncio.create_task(lock.wait())
+    next_one = asyncio.create_task(lock.acquire())
     await waiting(lock, 2)
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gone
-    lock.leave()
+    lock.release()
     await soon(next_one)
 
 
-async def test_gate_is_not_lost_with_a_task_that_is_cancelled_as_it_is_handed_over() -> None:
+async def test_lock_is_not_lost_with_a_task_that_is_cancelled_as_it_is_handed_over() -> None:
     lock = FairLock()
-    await lock.wait()
-    gone = asyncio.create_task(lock.wait())
+    await lock.acquire()
+    gone = asyncio.create_task(lock.acquire())
     await waiting(lock, 1)
-    lock.leave()
+    lock.release()
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gone
-    assert lock.enter(0)
+    assert lock.acquire_blocking(0)
 
 
-def test_gate_is_not_lost_with_a_thread_that_waits_no_longer() -> None:
+def test_lock_is_not_lost_with_a_thread_that_waits_no_longer() -> None:
     lock = FairLock()
-    assert lock.enter(0)
-    assert not lock.enter(0.01)
-    lock.leave()
-    assert lock.enter(0)
+    assert lock.acquire_blocking(0)
+    assert not lock.acquire_blocking(0.01)
+    lock.release()
+    assert lock.acquire_blocking(0)
 
 
-async def test_gate_tells_who_waits_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lock_tells_who_waits_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who holds it may have had it for no long time at the first look."""
     monkeypatch.setattr(fair_lock, "SLOW_S", 0.01)
     held = FairLock()
-    await held.wait()
+    await held.acquire()
     told = threading.Semaphore(0)
-    waiter = asyncio.create_task(asyncio.to_thread(held.enter, 15, told.release))
+    waiter = asyncio.create_task(asyncio.to_thread(held.acquire_blocking, 15, told.release))
     for _ in range(2):
         assert await asyncio.to_thread(told.acquire, timeout=10)
-    held.leave()
+    held.release()
     assert await soon(waiter)
-    held.leave()
+    held.release()
 
 
-async def test_gate_tells_a_slow_holder_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lock_tells_a_slow_holder_once(monkeypatch: pytest.MonkeyPatch) -> None:
     held = FairLock()
-    assert held.enter(0)
-    held.held_by("task slow")
+    assert held.acquire_blocking(0)
+    held.name_holder("task slow")
     assert held.slow_holder() is None
     monkeypatch.setattr(fair_lock, "SLOW_S", 0.0)
     assert held.slow_holder() == "task slow"
     assert held.slow_holder() is None
-    held.leave()
-    assert held.enter(0)
+    held.release()
+    assert held.acquire_blocking(0)
     assert held.slow_holder() is None, "the writer's own turns are nobody's business"
 
 
-# -- turns ---------------------------------------------------------------------------------------------
+# -- the write lock ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -120,27 +120,29 @@ def ours(tmp_path: Path) -> Iterator[WriteLock]:
     ours.close()
 
 
-async def test_turn_of_a_task_keeps_the_writers_thread_out_until_it_ends(ours: WriteLock) -> None:
+async def test_write_lock_of_a_task_keeps_the_writers_thread_out_until_it_ends(
+    ours: WriteLock,
+) -> None:
     order: list[str] = []
 
     def write() -> None:
-        ours.begin()
+        ours.acquire()
         order.append("writer")
-        ours.end()
+        ours.release()
 
-    async with ours.of_task("task"):
+    async with ours.held_by_task("task"):
         writer = asyncio.create_task(asyncio.to_thread(write))
-        await waiting(ours._gate, 1)
+        await waiting(ours._lock, 1)
         order.append("task")
     await soon(writer)
     assert order == ["task", "writer"]
 
 
-async def test_turn_of_a_thread_keeps_tasks_out_until_it_ends(ours: WriteLock) -> None:
+async def test_write_lock_of_a_thread_keeps_tasks_out_until_it_ends(ours: WriteLock) -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def write() -> None:
-        with ours.of_thread("thread"):
+        with ours.held_by_thread("thread"):
             inside.set()
             assert leave.wait(15)
 
@@ -148,37 +150,37 @@ async def test_turn_of_a_thread_keeps_tasks_out_until_it_ends(ours: WriteLock) -
     await asyncio.to_thread(inside.wait, 15)
 
     async def write_too() -> None:
-        async with ours.of_task("task"):
+        async with ours.held_by_task("task"):
             assert leave.is_set()
 
     task = asyncio.create_task(write_too())
-    await waiting(ours._gate, 1)
+    await waiting(ours._lock, 1)
     leave.set()
     await soon(asyncio.gather(writing, task))
 
 
-async def test_turn_ends_with_an_error_in_it(ours: WriteLock) -> None:
+async def test_write_lock_ends_with_an_error_in_it(ours: WriteLock) -> None:
     with pytest.raises(ValueError, match="x"):
-        async with ours.of_task("task"):
+        async with ours.held_by_task("task"):
             raise ValueError("x")
-    with pytest.raises(ValueError, match="y"), ours.of_thread("thread"):
+    with pytest.raises(ValueError, match="y"), ours.held_by_thread("thread"):
         raise ValueError("y")
-    ours.begin()
-    ours.end()
+    ours.acquire()
+    ours.release()
 
 
-async def test_turn_behind_a_task_that_does_not_end_is_store_busy_and_names_it(
+async def test_write_lock_behind_a_task_that_does_not_end_is_store_busy_and_names_it(
     ours: WriteLock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turnstile, "TIMEOUT_S", 0.01)
-    async with ours.of_task("send_mail 42"):
+    async with ours.held_by_task("send_mail 42"):
         with pytest.raises(StoreBusy, match="send_mail 42"):
-            await asyncio.to_thread(ours.begin)
-    ours.begin()
-    ours.end()
+            await asyncio.to_thread(ours.acquire)
+    ours.acquire()
+    ours.release()
 
 
-async def test_turn_behind_other_processes_is_waited_for_in_a_thread(
+async def test_write_lock_behind_other_processes_is_waited_for_in_a_thread(
     ours: WriteLock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop goes on, and a cancel gives back what the thread has got meanwhile."""
@@ -197,7 +199,7 @@ async def test_turn_behind_other_processes_is_waited_for_in_a_thread(
     )
 
     async def write() -> None:
-        async with ours.of_task("task"):
+        async with ours.held_by_task("task"):
             pytest.fail("it was cancelled before")
 
     task = asyncio.create_task(write())
@@ -210,5 +212,5 @@ async def test_turn_behind_other_processes_is_waited_for_in_a_thread(
     with pytest.raises(asyncio.CancelledError):
         await soon(task)
     assert not ours._turnstile._held
-    ours.begin()
-    ours.end()
+    ours.acquire()
+    ours.release()

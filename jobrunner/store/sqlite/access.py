@@ -23,7 +23,7 @@ class Access:
         self._writer: Writer | None = None
         self._readers: Readers | None = None
 
-    def begin(self) -> None:
+    def bind(self) -> None:
         """Bind to this process, which opens the store."""
         self._opened_in = generation()
 
@@ -37,7 +37,7 @@ class Access:
 
     def holds_turnstile(self) -> bool:
         """Return whether other processes still find the turnstile that this one goes through; True if it is closed."""
-        return self._writer is None or self._writer.turns.in_place()
+        return self._writer is None or self._writer.write_lock.in_place()
 
     def check_process(self) -> None:
         """Refuse a process that was forked after the store was opened.

@@ -1,4 +1,4 @@
-"""One kernel per file: what proves that workers live and that nobody else writes are locks of one running system.
+"""Keeps a file to one running system, whose kernel's locks prove that workers live and that one process writes.
 
 Two machines, virtual or not, that see one directory do not see each other's locks.  Each would take the other's workers
 for dead, run their jobs a second time, and damage the file.  So the file notes the boot of the system that opened it

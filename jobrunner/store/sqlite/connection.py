@@ -1,4 +1,4 @@
-"""One SQLite connection on a thread of its own, where a transaction is one callable in one hop.
+"""One SQLite connection on a separate thread, where a transaction is one callable in one hop.
 
 A hop per statement would let a cancelled ``await`` leave a transaction open, which the next user of the connection then
 commits; a callable runs to its end whatever becomes of the task that waits for it.

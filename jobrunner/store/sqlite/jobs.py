@@ -55,9 +55,9 @@ class SqliteJobs:
         surplus = await read_list(retention.surplus, keep_finished)
         due = retention.Due(finished_before, by_task, surplus)
         jobs: list[int] = []
-        place: retention.End | None = retention.OLDEST
-        while place is not None and len(jobs) < limit:
-            found, place = await read_list(retention.finished, due, place, limit - len(jobs))
+        position: retention.End | None = retention.OLDEST
+        while position is not None and len(jobs) < limit:
+            found, position = await read_list(retention.finished, due, position, limit - len(jobs))
             jobs += found
         letters = await read_list(retention.dead_letters, died_before, limit - len(jobs))
         if not jobs and not letters:

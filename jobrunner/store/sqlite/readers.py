@@ -80,10 +80,10 @@ class Readers:
         limit: int,
         room: int = EVERYTHING,
     ) -> Found:
-        """Walk until a page is full, its time is up, or there is no more.
+        """Walk until a page is full, its time is up, or the rows end.
 
         Args:
-            step: ``step(connection, *args, place, limit, room)`` walks on for a step.
+            step: ``step(connection, *args, position, limit, room)`` walks on for a step.
             args: what it means.
             before: the key that a page before stopped at; None begins at the newest row.
             limit: rows on the page, at most.
@@ -91,34 +91,34 @@ class Readers:
         """
         loop = asyncio.get_running_loop()
         end_s = loop.time() + PAGE_S
-        place = None if before is None else Position(before)
+        position = None if before is None else Position(before)
         found: list[tuple[Any, ...]] = []
         while True:
             # One more than wanted tells whether there is a page after.
-            done = await self.read_list(step, *args, place, limit + 1 - len(found), room)
+            done = await self.read_list(step, *args, position, limit + 1 - len(found), room)
             found += done.rows
             room -= done.size
-            place = done.place
+            position = done.position
             if len(found) > limit:
                 return Found(found[:limit], found[limit - 1][0], complete=True)
-            if place is None:
+            if position is None:
                 return Found(found, None, complete=True)
             if room <= 0 or loop.time() >= end_s:
-                return Found(found, place.before, complete=len(found) == limit)
+                return Found(found, position.before, complete=len(found) == limit)
 
     async def count(
         self, step: Callable[..., tuple[int, Position | None]], *args: Any, cap: int
     ) -> int:
         """Count to the end, or to ``cap``, step by step."""
-        number, place = 0, None
+        number, position = 0, None
         while True:
-            more, place = await self.read_list(step, *args, place, cap - number)
+            more, position = await self.read_list(step, *args, position, cap - number)
             number += more
-            if place is None:
+            if position is None:
                 return number
 
     async def backup(self, destination: Path, on_progress: Callable[[int, int], None]) -> None:
-        """Write a copy on a connection of its own; see ``maintenance.backup``.
+        """Write a copy on a separate connection; see ``backup.backup``.
 
         Cancelling it ends it on its thread too, after the step that it is at; so does ``close``.
         """

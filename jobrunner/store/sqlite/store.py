@@ -1,4 +1,4 @@
-"""The SQLite store: one writer connection, the readers, the turnstile before each transaction, and the workers' locks.
+"""The SQLite store: a writer behind the write lock, readers, and the workers' locks.
 
 Only SQLite ever opens the database file, its ``-wal`` or its ``-shm``: closing any descriptor of them would drop
 SQLite's own locks.  What this module opens lies in the folder beside it.
@@ -21,7 +21,7 @@ from jobrunner.store.session import Session
 from jobrunner.store.sqlite import boot
 from jobrunner.store.sqlite.access import Access
 from jobrunner.store.sqlite.dead_letters import SqliteDeadLetters
-from jobrunner.store.sqlite.host import identity, locks
+from jobrunner.store.sqlite.host import identity
 from jobrunner.store.sqlite.host.location import (
     check_place,
     create,
@@ -29,6 +29,7 @@ from jobrunner.store.sqlite.host.location import (
     make_folder,
     path_of,
 )
+from jobrunner.store.sqlite.host.record_locks import translated
 from jobrunner.store.sqlite.host.turnstile import WriteLock
 from jobrunner.store.sqlite.jobs import SqliteJobs
 from jobrunner.store.sqlite.maintenance import backup, migrate
@@ -67,7 +68,7 @@ class SqliteStore:
 
     async def open(self) -> None:
         """See ``Store.open``."""
-        self._access.begin()
+        self._access.bind()
         check_place(self.path)
         self._claim = identity.claim_store(self.path)
         try:
@@ -88,14 +89,14 @@ class SqliteStore:
         except BaseException as error:
             await self.close()
             if isinstance(error, OSError):
-                raise locks.translated(error, error.filename or self._folder) from error
+                raise translated(error, error.filename or self._folder) from error
             raise
 
     async def close(self) -> None:
         """See ``Store.close``."""
         if self._sessions is not None:
-            home, self._sessions = self._sessions, None
-            await home.watch.close()
+            handle, self._sessions = self._sessions, None
+            await handle.watch.close()
         if self._checkpointer is not None:
             await self._checkpointer.close()
             self._checkpointer = None
@@ -140,17 +141,17 @@ class SqliteStore:
         """See ``Store.detached``."""
         return open_transactions.left_behind()
 
-    def turn(self, holder: str) -> AbstractAsyncContextManager[None]:
-        """See ``Store.turn``."""
-        return self._lock().of_task(holder)
+    def write_lock(self, holder: str) -> AbstractAsyncContextManager[None]:
+        """See ``Store.write_lock``."""
+        return self._write_lock().held_by_task(holder)
 
-    def blocking_turn(self, holder: str) -> AbstractContextManager[None]:
-        """See ``Store.blocking_turn``."""
-        return self._lock().of_thread(holder)
+    def blocking_write_lock(self, holder: str) -> AbstractContextManager[None]:
+        """See ``Store.blocking_write_lock``."""
+        return self._write_lock().held_by_thread(holder)
 
-    def _lock(self) -> WriteLock:
+    def _write_lock(self) -> WriteLock:
         refuse_inside(self, "job.transaction()")
-        return self._access.writer.turns
+        return self._access.writer.write_lock
 
     # -- upkeep and copies ----------------------------------------------------------------
 

@@ -105,7 +105,7 @@ class SqliteWorkers:
 
 
 def locks_lost(folder: Path) -> StoreReplaced:
-    """Return the error for lock files that somebody has removed or replaced."""
+    """Return the error for lock files that were removed or replaced."""
     return StoreReplaced(
         f"lock files in {folder} were removed or replaced while they were in use: other processes take"
         " this one for dead; restart it, and leave that folder to jobrunner"

@@ -16,9 +16,9 @@ T = TypeVar("T")
 class Writer:
     """Runs each function in one durable write transaction, in turn with the other processes on the file."""
 
-    def __init__(self, connection: Connection, turns: WriteLock) -> None:
+    def __init__(self, connection: Connection, write_lock: WriteLock) -> None:
         self._connection = connection
-        self.turns = turns
+        self.write_lock = write_lock
 
     @classmethod
     async def open(cls, path: Path, folder: Path, durability: str) -> Self:
@@ -29,16 +29,16 @@ class Writer:
             folder: where the processes take turns.
             durability: see ``Connection.open``.
         """
-        turns = WriteLock(folder)
+        write_lock = WriteLock(folder)
         try:
             connection = await Connection.open(path, durability=durability)
         except BaseException:
-            turns.close()
+            write_lock.close()
             raise
-        self = cls(connection, turns)
+        self = cls(connection, write_lock)
         try:
-            await connection.run(self._in_turn, keep_log)
-            await connection.run(self._in_turn, make_room_in_log, Path(f"{path}-wal"))
+            await connection.run(self._locked, keep_log)
+            await connection.run(self._locked, make_room_in_log, Path(f"{path}-wal"))
         except BaseException:
             await self.close()
             raise
@@ -50,30 +50,30 @@ class Writer:
 
     async def write(self, function: Callable[..., T], *args: Any) -> T:
         """Run ``function(connection, *args)`` in one transaction; it is durable when this returns."""
-        return await self._connection.run(self._in_turn, transact, function, *args)
+        return await self._connection.run(self._locked, transact, function, *args)
 
     async def exclusive(self, function: Callable[..., T], *args: Any) -> T:
         """Run ``function(connection, *args)`` in turn, for what SQLite refuses to do inside a transaction."""
-        return await self._connection.run(self._in_turn, function, *args)
+        return await self._connection.run(self._locked, function, *args)
 
-    def _in_turn(self, conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:
-        self.turns.begin()
+    def _locked(self, conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:
+        self.write_lock.acquire()
         try:
             return function(conn, *args)
         finally:
-            self.turns.end()
+            self.write_lock.release()
 
     async def close(self) -> None:
         """Close the connection in turn: SQLite moves the log into the file when the last one closes."""
         try:
-            await self._connection.run(lambda _: self._last_turn())
+            await self._connection.run(lambda _: self._acquire_if_free())
         finally:
             try:
                 await self._connection.close()
             finally:
-                self.turns.close()
+                self.write_lock.close()
 
-    def _last_turn(self) -> None:
+    def _acquire_if_free(self) -> None:
         # Without it, if it cannot be had: others go on, and the last of them moves the log.
         with contextlib.suppress(StoreBusy):
-            self.turns.begin()
+            self.write_lock.acquire()

@@ -1,4 +1,4 @@
-"""The doorbell: a socket of each worker's own, at which other processes of this machine say that there is work.
+"""A socket for each worker, on which other processes of this machine announce work.
 
 A ring is only ever a hint.  What goes wrong with it is no error, what it says is not looked at, and the poll finds
 whatever it was about.
@@ -128,7 +128,7 @@ def _bound(address: str) -> socket.socket:
 
 
 def _take_down_dead_bells(directory: Path) -> None:
-    """Remove the sockets that killed processes left; connecting sends nothing, so the living hear nothing."""
+    """Remove the sockets that killed processes left; connecting sends nothing, so that a living worker is not woken."""
     with os.scandir(directory) as entries:
         for entry in entries:
             if not _BELL_FILE.search(entry.path):

@@ -1,4 +1,4 @@
-"""Who of this process writes next: its writer's thread and the transactions of tasks, in the order in which they came.
+"""A FIFO lock between the writer thread and the tasks that hold transactions on other connections.
 
 Without it a transaction on the application's own connection would have to win SQLite's lock against a committer that
 comes back at once, and the committer against four such tasks: the longest waits were eight times as long.
@@ -15,7 +15,7 @@ from typing import Final
 from jobrunner.core.clock import now_s
 
 SLOW_S: Final = 0.25
-"""A task that holds the gate for longer is named in the log: nobody else writes meanwhile."""
+"""A task that holds the lock for longer is named in the log: nobody else writes meanwhile."""
 
 
 class FairLock:
@@ -29,11 +29,13 @@ class FairLock:
         """The task that holds it; None if it is nobody's, or the writer's."""
         self._since_s = 0.0
 
-    def enter(self, timeout_s: float, on_slow: Callable[[], None] = lambda: None) -> bool:
-        """Hold the gate afterwards, or return False after ``timeout_s``; blocks the thread.
+    def acquire_blocking(
+        self, timeout_s: float, on_slow: Callable[[], None] = lambda: None
+    ) -> bool:
+        """Acquire the lock, or return False after ``timeout_s``; blocks the thread.
 
         Args:
-            on_slow: is called whenever it has taken another ``SLOW_S``: who holds the gate may have just got it.
+            on_slow: called after each ``SLOW_S`` of waiting: its holder may have just got it.
         """
         waiter = self._queue()
         if waiter is None:
@@ -47,12 +49,12 @@ class FairLock:
         try:
             waiter.result(timeout_s)
         except TimeoutError:
-            # If it cannot be cancelled any more, the gate has just been handed over.
+            # If it cannot be cancelled any more, the lock has just been handed over.
             return not waiter.cancel()
         return True
 
-    async def wait(self) -> None:
-        """Hold the gate afterwards; the loop goes on meanwhile."""
+    async def acquire(self) -> None:
+        """Acquire the lock; the loop goes on meanwhile."""
         waiter = self._queue()
         if waiter is None:
             return
@@ -60,7 +62,7 @@ class FairLock:
             await asyncio.wrap_future(waiter)
         except asyncio.CancelledError:
             if not waiter.cancel():
-                self.leave()
+                self.release()
             raise
 
     def _queue(self) -> Future[None] | None:
@@ -72,8 +74,8 @@ class FairLock:
             self._waiting.append(waiter)
             return waiter
 
-    def leave(self) -> None:
-        """Hand the gate over to whoever has waited longest."""
+    def release(self) -> None:
+        """Hand the lock over to the waiter that came first."""
         with self._mutex:
             self.holder = None
             while self._waiting:
@@ -85,12 +87,12 @@ class FairLock:
 
     # -- who is slow --------------------------------------------------------------------
 
-    def held_by(self, holder: str) -> None:
-        """Note who holds the gate, by the name that its user knows."""
+    def name_holder(self, holder: str) -> None:
+        """Note the holder by the name that its user knows."""
         self.holder, self._since_s = holder, now_s()
 
     def slow_holder(self) -> str | None:
-        """Return the task that has held the gate for too long, once per holding."""
+        """Return the task that has held the lock for too long, once per holding."""
         holder = self.holder
         if holder is None or now_s() - self._since_s < SLOW_S:
             return None

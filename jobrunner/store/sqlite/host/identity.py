@@ -1,4 +1,4 @@
-"""Which file a store is: one claim per process, the same file as at the start, and on a local disk.
+"""Identifies a store's file: one claim per process, the same file as at the start, on a local disk.
 
 Only ``os.stat`` is asked.  No code but SQLite ever opens a database, its ``-wal`` or its ``-shm``: closing the
 descriptor would drop SQLite's own locks on the file.
@@ -11,12 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from jobrunner.core.errors import AlreadyRunning, StoreReplaced, StoreUnavailable, StoreUnsupported
-
-_Inode = tuple[int, int]
-
-
-def _inode(found: os.stat_result) -> _Inode:
-    return found.st_dev, found.st_ino
+from jobrunner.store.sqlite.host.record_locks import Inode, inode_of
 
 
 def _find(path: str) -> os.stat_result | None:
@@ -51,28 +46,28 @@ class StoreClaim:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pid = os.getpid()
-        self.names: set[_Inode | tuple[_Inode, str]] = set()
+        self.names: set[Inode | tuple[Inode, str]] = set()
         directory, name = os.path.split(path)
         place = _find(directory)
         if place is None:
             raise StoreUnavailable(f"{directory}: there is no such directory; make it first")
         # Two names for one thing. The place says it before the file exists and after it was replaced; the inode says it
         # under any other name. A claim that shares either is a claim to the same store.
-        self.names.add((_inode(place), name))
+        self.names.add((inode_of(place), name))
         self.pin()
 
     def pin(self) -> None:
         """Note the file's inode, as soon as it exists: later, other names of the file are known too."""
         if found := _find(str(self.path)):
-            self.names.add(_inode(found))
+            self.names.add(inode_of(found))
 
     def collides(self, other: "StoreClaim") -> bool:
-        """Say whether both mean the same store."""
+        """Return whether both mean the same store."""
         self.pin()
         return not self.names.isdisjoint(other.names)
 
     def inherited(self) -> bool:
-        """Say whether it was made by a parent of this forked process."""
+        """Return whether it was made by a parent of this forked process."""
         return self._pid != os.getpid()
 
     def release(self) -> None:
@@ -124,19 +119,19 @@ class FileIdentity:
 
     __slots__ = ("_beside", "_inode", "path")
 
-    def __init__(self, path: Path, inode: _Inode) -> None:
+    def __init__(self, path: Path, inode: Inode) -> None:
         self.path = path
         self._inode = inode
-        self._beside: dict[str, _Inode] = {}
+        self._beside: dict[str, Inode] = {}
 
     def is_at(self, path: str) -> bool:
-        """Say whether the path is another name of the database file."""
+        """Return whether the path is another name of the database file."""
         found = _find(path)
-        return found is not None and _inode(found) == self._inode
+        return found is not None and inode_of(found) == self._inode
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Note what the database's files are; to be called while a connection is open that has read from it.
+        """Note the identity of the database's files; to be called while a connection is open that has read from it.
 
         Raises:
             StoreReplaced: the file is not there (any more).
@@ -150,7 +145,7 @@ class FileIdentity:
             raise StoreUnsupported(
                 f"{real} has {found.st_nlink} names (hard links); a database must have one: remove the others"
             )
-        identity = cls(real, _inode(found))
+        identity = cls(real, inode_of(found))
         identity.check()
         return identity
 
@@ -169,16 +164,16 @@ class FileIdentity:
             if known is not None:
                 self._compare(path, known)
             elif found := _find(path):
-                self._beside[ending] = _inode(found)
+                self._beside[ending] = inode_of(found)
 
     @staticmethod
-    def _compare(path: str, known: _Inode) -> None:
+    def _compare(path: str, known: Inode) -> None:
         found = _find(path)
         if found is None:
             raise StoreReplaced(
                 f"{path} was moved or deleted while open; what is written now would be lost"
             )
-        if _inode(found) != known:
+        if inode_of(found) != known:
             raise StoreReplaced(
                 f"{path} was replaced while open; what is written now would be lost"
             )

@@ -1,4 +1,4 @@
-"""Where a store may lie: what its URL names, and what the library and the file system must be able to do."""
+"""Checks the place of a store: its URL, the SQLite library, the file system and the rights."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from jobrunner.core.errors import ConfigurationError, StoreUnavailable, StoreUnsupported
 from jobrunner.core.logs import log_of
 from jobrunner.store.sqlite.host.identity import container_layer, network_file_system
-from jobrunner.store.sqlite.host.locks import give_away
+from jobrunner.store.sqlite.host.record_locks import give_away
 
 logger = log_of("jobrunner")
 
@@ -56,7 +56,7 @@ def path_of(store: str | os.PathLike[str]) -> Path:
 
 
 def _named_by_url(text: str, url: re.Match[str]) -> str:
-    """Return the path in a URL, or what stands for a database in memory."""
+    """Return the path in a URL, or the name of a database in memory."""
     scheme, rest = url["scheme"] or url["short"], text[url.end() :]
     if scheme not in _SCHEMES:
         raise ConfigurationError(
@@ -81,7 +81,7 @@ def _named_by_url(text: str, url: re.Match[str]) -> str:
 
 
 def _not_a_file(text: str) -> str:
-    """Return what is wrong with a URI of SQLite's own, and with a database in memory."""
+    """Return the fault of a URI of SQLite, or of a database in memory."""
     uri = urlsplit(text)
     name = unquote(uri.path)
     if name in {"", ":memory:"} or "mode=memory" in uri.query:
@@ -188,7 +188,7 @@ def _give_to_owner(folder: Path, path: Path) -> None:
 
 
 def check_folder(folder: Path, path: Path) -> None:
-    """Make sure that nobody but this user and the database's own can put files into the folder of its locks.
+    """Make sure that only this user and the database's can put files into the folder of its locks.
 
     Whoever can might take a live worker's jobs, or keep everybody from writing.
 

@@ -1,4 +1,4 @@
-"""Which processes of this machine have a file open, by the links in ``/proc``; nothing is opened for it."""
+"""Finds the processes of this machine that have a file open, by the links in ``/proc``."""
 
 import contextlib
 import os

@@ -59,7 +59,7 @@ class Checkpointer:
             self._start()
 
     def _look_at_file(self) -> None:
-        """Warn if the database was written to since the log was last moved: nobody of ours does that."""
+        """Warn if the database was written to since the log was last moved: no process of ours does that."""
         if self._file is None or (self._task is not None and not self._task.done()):
             return
         before, self._file = self._file, _stamp(self._database)
@@ -73,7 +73,7 @@ class Checkpointer:
             )
 
     def _log_moved(self) -> bool:
-        """Return whether anybody has written since the last look, as the log's own stat tells."""
+        """Return whether the log was written to since the last check, by its stat."""
         try:
             stat = os.stat(self._log)
         except FileNotFoundError:
@@ -116,7 +116,7 @@ class Checkpointer:
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Return what changes when a file is written to; None if it is not there."""
+    """Return a mark that changes when a file is written to; None if there is none."""
     try:
         found = os.stat(path)
     except OSError:

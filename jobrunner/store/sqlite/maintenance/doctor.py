@@ -1,7 +1,6 @@
-"""Looking at a store from outside, in use or stopped, without changing it: what is wrong, and what to do about it.
+"""Checks a store from outside, in use or stopped, without changing it; names each fault and its remedy.
 
-Reads through a connection that cannot write and that leaves the log alone when it closes.  The locks are tried, never
-kept.
+The locks are tried, never kept.
 """
 
 import contextlib
@@ -10,15 +9,12 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from jobrunner.core.clock import SECOND_US, from_us
 from jobrunner.core.errors import (
-    NotADatabase,
     SchemaTooNew,
     StoreBusy,
     StoreError,
-    StoreUnavailable,
 )
 from jobrunner.store.findings import Finding, Level
 from jobrunner.store.sqlite.connection import look
@@ -31,10 +27,11 @@ from jobrunner.store.sqlite.host.location import (
     check_place,
     folder_of,
 )
+from jobrunner.store.sqlite.host.turnstile import Turnstile
 from jobrunner.store.sqlite.maintenance import migrate
+from jobrunner.store.sqlite.maintenance.read_only import PATIENCE_S, open_read_only
 from jobrunner.store.sqlite.sql import queries, workers
 
-PATIENCE_S: Final = 1.0
 LARGE_LOG: Final = 64 * 1024 * 1024
 LITTLE_ROOM: Final = 256 * 1024 * 1024
 MUCH_EMPTY: Final = 64 * 1024 * 1024
@@ -50,58 +47,8 @@ _CHAINS_SINCE: Final = 3
 MEBIBYTE: Final = 1024 * 1024
 
 
-@contextlib.contextmanager
-def looking_at(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a database for looking only.
-
-    Raises:
-        StoreError: it cannot be read.
-    """
-    try:
-        # mode=ro and not query_only: a connection that could write would move the log when it closes as the last one.
-        conn = sqlite3.connect(
-            f"file:{quote(os.fsencode(path))}?mode=ro",
-            uri=True,
-            isolation_level=None,
-            timeout=PATIENCE_S,
-        )
-        with contextlib.closing(conn):
-            for pragma in ("mmap_size = 0", "trusted_schema = OFF", "cell_size_check = ON"):
-                conn.execute(f"PRAGMA {pragma}")
-            conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            yield conn
-    except sqlite3.Error as error:
-        raise as_ours(error, path) from error
-
-
-def require_store(path: Path) -> None:
-    """Make sure that there is a store which this build can work on as it is, without making or migrating anything.
-
-    Raises:
-        StoreUnavailable: there is none, or it has still to be migrated.
-        NotADatabase, SchemaTooNew, StoreUnsupported: see ``errors``.
-    """
-    check_place(path)
-    if not path.exists():
-        raise StoreUnavailable(
-            f"there is no file {path}; check the name (the application makes it at its first start)"
-        )
-    with looking_at(path) as conn:
-        found = migrate.version(conn)
-        if found == 0:
-            raise NotADatabase(
-                f"{path} holds no jobs: jobrunner has no tables in it; check the name (the application makes them at"
-                " its first start)"
-            )
-        if migrate.check(conn) and found < len(migrate.migrations()):
-            raise StoreUnavailable(
-                f"the tables of {path} are version {found} and wait to be migrated by this jobrunner: take a backup"
-                " with the old one, then start the application"
-            )
-
-
 def diagnose(path: Path, *, now: Callable[[], int], deep: bool) -> Iterator[Finding]:
-    """Look at everything that can be wrong with a store.
+    """Check a store for everything that can be wrong with it.
 
     Args:
         path: where it lies, or should.
@@ -129,7 +76,7 @@ def diagnose(path: Path, *, now: Callable[[], int], deep: bool) -> Iterator[Find
     # Before we open it: SQLite makes an empty log when somebody looks.
     log = _log(path)
     try:
-        with looking_at(path) as conn:
+        with open_read_only(path) as conn:
             yield from _schema(conn)
             if not migrate.version(conn):
                 # Of a file that is not ours nothing else is wrong, and its lock is not ours to try.
@@ -425,7 +372,7 @@ def _locks(path: Path) -> Iterator[Finding]:
         return
     try:
         check_folder(folder, path)
-        turnstile = locks.Turnstile(folder)
+        turnstile = Turnstile(folder)
     except (StoreError, OSError) as error:
         yield Finding("problem", "locks", str(error), "check the owner and mode of the folder")
         return

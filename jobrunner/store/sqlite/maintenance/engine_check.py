@@ -1,4 +1,4 @@
-"""The application's own SQLAlchemy engines on the store's file: are they attached, and do they keep its rules?
+"""Checks that the application's SQLAlchemy engines on the store's file are attached and keep its rules.
 
 An engine that moves the log by itself does so outside the write lock, where SQLite before 3.51.3 can damage the file.
 """
@@ -13,14 +13,14 @@ from urllib.parse import unquote
 
 from jobrunner.core.errors import StoreError
 from jobrunner.store.findings import Finding
-from jobrunner.store.sqlite.maintenance.doctor import looking_at
+from jobrunner.store.sqlite.maintenance.read_only import open_read_only
 
 RULES: Final = {"wal_autocheckpoint": 0, "mmap_size": 0}
 """What every connection to the file has to have set."""
 
 
 def findings(path: Path) -> Iterator[Finding]:
-    """Look at the engines of the application that has been loaded into this process."""
+    """Check the engines of the application that this process has loaded."""
     if "sqlalchemy" not in sys.modules or not path.exists():
         # Without a file a look would make one.
         return
@@ -29,7 +29,7 @@ def findings(path: Path) -> Iterator[Finding]:
     found = [one for one in gc.get_objects() if isinstance(one, Engine) and _is_on(one, path)]
     try:
         # An engine's connection could write, and would move the log if it closed as the last.
-        with looking_at(path):
+        with open_read_only(path):
             # An engine with other execution options is another object on the same connections.
             for engine in {id(one.pool): one for one in found}.values():
                 yield _look_at(engine)

@@ -56,7 +56,7 @@ def version(conn: sqlite3.Connection) -> int:
 
 
 def noted_version(conn: sqlite3.Connection) -> object:
-    """Return what the file says of its version, whatever that is; None if it says nothing."""
+    """Return the version that the file notes, right or wrong; None if it notes none."""
     known = conn.execute(
         "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'jobrunner_meta'"
     )
@@ -67,12 +67,12 @@ def noted_version(conn: sqlite3.Connection) -> object:
 
 
 def is_version(noted: object) -> TypeGuard[int]:
-    """Return whether what the file says of its version is a version."""
+    """Return whether the noted version is one that exists."""
     return isinstance(noted, int) and noted > 0
 
 
 def say_noted(noted: object) -> str:
-    """Return in words what is wrong with what the file says of its version."""
+    """Return the fault of the noted version, in words."""
     if noted is None:
         return "the row schema_version of jobrunner_meta, which names their version, is missing"
     return f"the row schema_version of jobrunner_meta, which names their version, says {noted!r}"
@@ -191,7 +191,7 @@ async def writer_of(path: Path, folder: Path, durability: str) -> Writer:
 
 
 async def _is_due(path: Path) -> bool:
-    """Return whether there are tables that lack migrations; a reader waits for nobody."""
+    """Return whether there are tables that lack migrations; a reader never waits."""
     connection = await Connection.open(path, read_only=True)
     try:
         return await connection.run(lambda conn: version(conn) > 0 and check(conn))

@@ -1,4 +1,4 @@
-"""Finding the workers that have died: by their locks, which the kernel frees however they died."""
+"""Finds workers that have died by their locks, which the kernel frees however they died."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ Do = Callable[..., Awaitable[Any]]
 
 
 class Recovery:
-    """The look of one open store for the dead.
+    """Searches for dead workers, for one open store.
 
     Args:
         folder: where the locks of all workers lie.

@@ -1,4 +1,4 @@
-"""The application's own sessions as ``Session``, by their kind."""
+"""Picks the adapter for a session of the application by its type."""
 
 import sqlite3
 import sys
@@ -7,24 +7,22 @@ import aiosqlite
 
 from jobrunner.core.errors import InvalidSession
 from jobrunner.store.session import Session
-from jobrunner.store.sqlite.sessions.driver import AiosqliteSession, SqliteSession, StoreHandle
+from jobrunner.store.sqlite.sessions.driver import DriverSession, StoreHandle
 
 
-def session_of(home: StoreHandle, source: object) -> Session:
-    """Return what the application holds as a ``Session``.
+def session_of(store: StoreHandle, source: object) -> Session:
+    """Return a session of the application as a ``Session``.
 
     Raises:
         InvalidSession: it is of no known kind.
     """
-    if isinstance(source, aiosqlite.Connection):
-        return AiosqliteSession(home, source)
-    if isinstance(source, sqlite3.Connection):
-        return SqliteSession(home, source)
-    # Whoever has such a session has imported it; nobody else is to pay for it.
+    if isinstance(source, (aiosqlite.Connection, sqlite3.Connection)):
+        return DriverSession(store, source)
+    # Code that has such a session has imported it; other code is not to pay for it.
     if "sqlalchemy" in sys.modules:
-        from jobrunner.store.sqlite.sessions.sqlalchemy import alchemy_session_of  # noqa: PLC0415 - see above
+        from jobrunner.store.sqlite.sessions.sqlalchemy import sqlalchemy_session_of  # noqa: PLC0415 - see above
 
-        session = alchemy_session_of(home, source)
+        session = sqlalchemy_session_of(store, source)
         if session is not None:
             return session
     raise InvalidSession(

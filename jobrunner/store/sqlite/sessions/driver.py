@@ -1,11 +1,13 @@
-"""Bare connections of aiosqlite and sqlite3 as ``Session``, and what all kinds of sessions share.
+"""The adapter that makes a ``Session`` of each kind of session, and the kind of bare connections.
 
-Each operation is one callable in one hop, so that a cancelled ``await`` never leaves half of it in the transaction.
+Kinds of sessions differ in how they reach the driver's connection and in how they end; the rest is one function per
+operation.  It is called in one hop, so that a cancelled ``await`` never leaves half of it in the transaction.
 """
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import aiosqlite
 
@@ -19,19 +21,25 @@ from jobrunner.store.sqlite.sessions.watcher import Watch
 
 T = TypeVar("T")
 
+Verb = Literal["commit", "rollback"]
+
 CLOSED = "the connection is closed: enqueue before the block ends that opened it"
+IN_TRANSACTION = (
+    "the session is in a transaction already, and a write transaction cannot begin in the middle of it: commit or roll"
+    " back first, or use a session of its own"
+)
 
 
 class StoreHandle(NamedTuple):
-    """What a session needs to know of the open store."""
+    """The parts of an open store that its sessions use."""
 
     file: FileIdentity
     durability: str
     watch: Watch
 
 
-def raise_as_a_session_error(error: sqlite3.Error, home: StoreHandle) -> Any:
-    """Raise the error that says what a driver's one means for whoever wrote through a session."""
+def raise_as_a_session_error(error: sqlite3.Error, store: StoreHandle) -> Any:
+    """Raise an error of the driver as the code that used the session is to see it."""
     if isinstance(error, sqlite3.ProgrammingError):
         text = str(error)
         if "thread" in text:
@@ -46,66 +54,56 @@ def raise_as_a_session_error(error: sqlite3.Error, home: StoreHandle) -> Any:
             "the session's transaction has read, and somebody else has written since, so that it cannot write any more:"
             " roll back and do it again, with BEGIN IMMEDIATE or the enqueue before the first read"
         ) from error
-    raise_as_ours(error, home.file.path)
+    raise_as_ours(error, store.file.path)
 
 
-class Joining:
-    """What the kinds share."""
+class SessionAdapter(ABC):
+    """A session of the application as ``Session``; see there for the methods without a docstring."""
 
-    blocking: bool = False
-
-    def __init__(self, home: StoreHandle) -> None:
-        self.home = home
+    def __init__(self, store: StoreHandle, source: Any, *, blocking: bool) -> None:
+        self.store = store
+        self.source = source
+        self.blocking = blocking
+        self.driver: Any = None
+        """The driver's connection that was used last."""
         self.last_id: str | None = None
         """Of the job that this session has stored last."""
 
-    def insert(self, conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[Enqueued]:
-        """Insert jobs; on the thread that the connection is used on."""
-        borrowed.prepare(conn, self.home.file, self.home.durability)
-        return self.stored(borrowed.insert(conn, jobs, now))
+    # -- where the kinds differ ---------------------------------------------------------
 
-    def stored(self, jobs: list[Enqueued]) -> list[Enqueued]:
-        """Note what is to be seen once the transaction is committed."""
-        for job in reversed(jobs):
-            if job.created:
-                self.last_id = job.id
-                break
-        return jobs
+    @abstractmethod
+    async def reach(self) -> Any:
+        """Return the driver's connection that the present transaction uses."""
 
-    def settle_in(self, conn: sqlite3.Connection, outcome: Outcome, now: int) -> bool:
-        """Write an outcome; on the thread that the connection is used on."""
-        borrowed.prepare(conn, self.home.file, self.home.durability)
-        return borrowed.settle(conn, outcome, now)
+    @abstractmethod
+    def prepare(self, conn: sqlite3.Connection) -> None:
+        """Make sure that the connection is one to the store's file, and commits as safely as the store."""
 
-    def begin_in(self, conn: sqlite3.Connection) -> None:
-        """Begin a write transaction; on the thread that the connection is used on."""
-        borrowed.prepare(conn, self.home.file, self.home.durability)
-        # One that is always in a transaction has no way to tell whether something is in it.
-        if conn.in_transaction and getattr(conn, "autocommit", -1) is not False:
-            raise InvalidSession(IN_TRANSACTION)
-        borrowed.begin(conn)
+    @abstractmethod
+    async def end(self, verb: Verb) -> None:
+        """Commit or roll back as the application does."""
 
+    def may_be_in_transaction(self) -> bool:
+        """Return False if the session is in no transaction, though its connection may be once it is reached."""
+        return True
 
-IN_TRANSACTION = (
-    "the session is in a transaction already, and a write transaction cannot begin in the middle of it: commit or roll"
-    " back first, or use a session of its own"
-)
+    def is_closed(self) -> bool:
+        """Return whether the session cannot be committed any more, whatever its connection is used for next."""
+        return False
 
+    # -- the same for all ---------------------------------------------------------------
 
-class AiosqliteSession(Joining):
-    """An ``aiosqlite.Connection``."""
-
-    def __init__(self, home: StoreHandle, source: aiosqlite.Connection) -> None:
-        super().__init__(home)
-        self.source = source
-
-    async def _hop(self, function: Callable[..., T], *args: Any) -> T:
+    async def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Call ``function(connection, *args)`` on the thread that the driver's connection is used on."""
+        driver = self.driver = await self.reach()
         try:
+            if self.blocking:
+                return function(driver, *args)
             # As in ``connection``: aiosqlite has no public call that takes a function.
-            hop: Callable[..., Awaitable[T]] = self.source._execute  # noqa: SLF001
-            return await hop(_on_connection, self.source, function, args)
+            hop: Callable[..., Awaitable[T]] = driver._execute  # noqa: SLF001
+            return await hop(function, driver._conn, *args)  # noqa: SLF001
         except sqlite3.Error as error:
-            raise_as_a_session_error(error, self.home)
+            raise_as_a_session_error(error, self.store)
             raise
         except ValueError as error:
             if "closed" in str(error) or "no active connection" in str(error):
@@ -113,120 +111,104 @@ class AiosqliteSession(Joining):
             raise
 
     async def has_changes(self) -> bool:
-        """See ``Session.has_changes``."""
-        return await self._hop(_in_transaction)
+        return await self.call(_in_transaction)
 
     async def has_committed(self) -> bool:
-        """See ``Session.has_committed``."""
-        return _has_committed(self.source)
+        # Or rolled back; a connection does not tell, and nothing at all while it is in another transaction.
+        return await self.call(_has_changed_and_ended)
 
     async def begin(self) -> None:
-        """See ``Session.begin``."""
-        await self._hop(self.begin_in)
+        await self.call(self._begin, self.may_be_in_transaction())
 
     async def enqueue(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
-        """See ``Session.enqueue``."""
-        return await self._hop(self.insert, jobs, now)
+        return await self.call(self._insert, jobs, now)
 
     async def settle(self, outcome: Outcome, *, now: int) -> bool:
-        """See ``Session.settle``."""
-        return await self._hop(self.settle_in, outcome, now)
+        return await self.call(self._settle, outcome, now)
 
     async def commit(self) -> None:
-        """See ``Session.commit``."""
-        await to_the_end(self._hop(_commit))
+        await self._whole(self.end("commit"))
 
     async def rollback(self) -> None:
-        """See ``Session.rollback``."""
-        await to_the_end(self._hop(_rollback))
+        await self._whole(self.end("rollback"))
 
-    def watch(self, tell: Callable[[], None], lost: Callable[[], None]) -> None:
-        """See ``Session.watch``."""
+    def watch(self, on_commit: Callable[[], None], on_lost: Callable[[], None]) -> None:
         if self.last_id is not None:
-            source = self.source
-            self.home.watch.add(
-                lambda: source._connection,  # noqa: SLF001 - None once closed, where `_conn` would raise
-                id(source),
-                self.last_id,
-                tell,
-                lost,
-            )
+            self.follow(on_commit, on_lost)
+
+    def follow(self, on_commit: Callable[[], None], on_lost: Callable[[], None]) -> None:
+        """Have the end of the connection's transaction watched, which is not announced."""
+        driver, id_ = self.driver, self.last_id
+        if id_ is None or driver is None:
+            return
+
+        def raw() -> sqlite3.Connection | None:
+            if self.is_closed():
+                return None
+            # Of aiosqlite None once it is closed, where `_conn` would raise.
+            found: sqlite3.Connection | None = driver if self.blocking else driver._connection  # noqa: SLF001
+            return found
+
+        self.store.watch.add(raw, (id(self.source), id(driver)), id_, on_commit, on_lost)
+
+    async def _whole(self, work: Coroutine[Any, Any, None]) -> None:
+        await (work if self.blocking else to_the_end(work))
+
+    # -- on the connection's thread -------------------------------------------------------
+
+    def _begin(self, conn: sqlite3.Connection, may_be_in_transaction: bool) -> None:
+        self.prepare(conn)
+        # One that is always in a transaction has no way to tell whether something is in it.
+        is_silent = getattr(conn, "autocommit", -1) is False
+        if may_be_in_transaction and conn.in_transaction and not is_silent:
+            raise InvalidSession(IN_TRANSACTION)
+        borrowed.begin(conn)
+
+    def _insert(
+        self, conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int
+    ) -> list[Enqueued]:
+        self.prepare(conn)
+        stored = borrowed.insert(conn, jobs, now)
+        # Noted here: a caller that is cancelled meanwhile may yet commit them.
+        self.last_id = next((job.id for job in reversed(stored) if job.created), self.last_id)
+        return stored
+
+    def _settle(self, conn: sqlite3.Connection, outcome: Outcome, now: int) -> bool:
+        self.prepare(conn)
+        return borrowed.settle(conn, outcome, now)
 
 
-class SqliteSession(Joining):
-    """A ``sqlite3.Connection``: everything is done at once, in the calling thread."""
+class DriverSession(SessionAdapter):
+    """An ``aiosqlite.Connection``, or a ``sqlite3.Connection``, where all is done in the calling thread."""
 
-    blocking = True
+    def __init__(
+        self, store: StoreHandle, source: aiosqlite.Connection | sqlite3.Connection
+    ) -> None:
+        super().__init__(store, source, blocking=isinstance(source, sqlite3.Connection))
 
-    def __init__(self, home: StoreHandle, source: sqlite3.Connection) -> None:
-        super().__init__(home)
-        self.source = source
+    async def reach(self) -> Any:
+        """Return the source itself."""
+        return self.source
 
-    def _do(self, function: Callable[..., T], *args: Any) -> T:
-        try:
-            return function(self.source, *args)
-        except sqlite3.Error as error:
-            raise_as_a_session_error(error, self.home)
-            raise
+    def prepare(self, conn: sqlite3.Connection) -> None:
+        """Prepare it each time: the application may have set it otherwise meanwhile."""
+        borrowed.prepare(conn, self.store.file, self.store.durability)
 
-    async def has_changes(self) -> bool:
-        """See ``Session.has_changes``."""
-        return self._do(_in_transaction)
-
-    async def has_committed(self) -> bool:
-        """See ``Session.has_committed``."""
-        return self._do(_has_committed)
-
-    async def begin(self) -> None:
-        """See ``Session.begin``."""
-        self._do(self.begin_in)
-
-    async def enqueue(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
-        """See ``Session.enqueue``."""
-        return self._do(self.insert, jobs, now)
-
-    async def settle(self, outcome: Outcome, *, now: int) -> bool:
-        """See ``Session.settle``."""
-        return self._do(self.settle_in, outcome, now)
-
-    async def commit(self) -> None:
-        """See ``Session.commit``."""
-        self._do(_commit)
-
-    async def rollback(self) -> None:
-        """See ``Session.rollback``."""
-        self._do(_rollback)
-
-    def watch(self, tell: Callable[[], None], lost: Callable[[], None]) -> None:
-        """See ``Session.watch``."""
-        if self.last_id is not None:
-            source = self.source
-            self.home.watch.add(lambda: source, id(source), self.last_id, tell, lost)
-
-
-def _on_connection(
-    source: aiosqlite.Connection, function: Callable[..., T], args: tuple[Any, ...]
-) -> T:
-    return function(source._conn, *args)  # noqa: SLF001 - as above
+    async def end(self, verb: Verb) -> None:
+        """End the transaction on the connection."""
+        await self.call(_end, verb)
 
 
 def _in_transaction(conn: sqlite3.Connection) -> bool:
     return conn.in_transaction
 
 
-def _has_committed(conn: sqlite3.Connection | aiosqlite.Connection) -> bool:
-    # Or rolled back; a connection does not tell, and nothing at all while it is in another transaction.
+def _has_changed_and_ended(conn: sqlite3.Connection) -> bool:
     return conn.total_changes > 0 and not conn.in_transaction
 
 
-def _commit(conn: sqlite3.Connection) -> None:
-    # With autocommit=True, commit() does nothing.
-    conn.commit()
+def _end(conn: sqlite3.Connection, verb: Verb) -> None:
+    getattr(conn, verb)()
+    # With autocommit=True, these methods do nothing.
     if conn.in_transaction and getattr(conn, "autocommit", -1) is True:
-        conn.execute("COMMIT")
-
-
-def _rollback(conn: sqlite3.Connection) -> None:
-    conn.rollback()
-    if conn.in_transaction and getattr(conn, "autocommit", -1) is True:
-        conn.execute("ROLLBACK")
+        conn.execute(verb)

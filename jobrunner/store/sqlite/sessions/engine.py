@@ -29,7 +29,7 @@ ATTACH: Final = (
 
 
 class Attachment:
-    """What is known of one connection of an attached engine."""
+    """Notes on one connection of an attached engine."""
 
     def __init__(self, durability: str, database: str) -> None:
         self.durability = durability
@@ -37,7 +37,7 @@ class Attachment:
         """The file as its engine names it."""
         self.file: FileIdentity | None = None
         """The store's file, once the connection was found to be one to it."""
-        self.begun: OpenTransaction | None = None
+        self.transaction: OpenTransaction | None = None
         """The transaction that it has begun last."""
 
 
@@ -74,8 +74,8 @@ def attach(engine: AsyncEngine | Engine, durability: Durability) -> None:
     _refuse_if_used(sync, is_async=isinstance(engine, AsyncEngine))
     engines[dialect] = durability
     event.listen(sync, "connect", _Prepare(durability, database))
-    event.listen(sync, "reset", _forget_begun)
-    event.listen(sync, "close", _forget_begun)
+    event.listen(sync, "reset", _forget_transaction)
+    event.listen(sync, "close", _forget_transaction)
     event.listen(sync, "reset", _end_transaction)
     event.listen(sync, "begin", _note_begin)
 
@@ -85,10 +85,10 @@ def _note_begin(connection: Connection) -> None:
     attachment: Attachment | None = proxied.info.get(ATTACHED)
     if attachment is None:
         return
-    if attachment.begun is not None:
-        attachment.begun.over = True
-    attachment.begun = OpenTransaction(proxied.driver_connection, attachment.database)
-    note(attachment.begun)
+    if attachment.transaction is not None:
+        attachment.transaction.is_over = True
+    attachment.transaction = OpenTransaction(proxied.driver_connection, attachment.database)
+    note(attachment.transaction)
 
 
 def _refuse_if_used(engine: Engine, *, is_async: bool) -> None:
@@ -126,13 +126,13 @@ class _Prepare:
         await hop(borrowed.keep_promises, driver._conn, self._durability)  # noqa: SLF001
 
 
-def _forget_begun(
+def _forget_transaction(
     connection: DBAPIConnection, entry: ConnectionPoolEntry, state: PoolResetState | None = None
 ) -> None:
-    """End what the connection has begun: who takes it from the pool next may write to it without SQLAlchemy's BEGIN."""
+    """Note the end of the connection's transaction: its next user may write without SQLAlchemy's BEGIN."""
     attachment: Attachment | None = entry.info.get(ATTACHED)
-    if attachment is not None and attachment.begun is not None:
-        attachment.begun.over = True
+    if attachment is not None and attachment.transaction is not None:
+        attachment.transaction.is_over = True
 
 
 def _end_transaction(

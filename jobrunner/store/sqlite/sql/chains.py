@@ -1,4 +1,4 @@
-"""What waits behind jobs that have come to their end; inside the transaction that ends them.
+"""Lets go or cancels the jobs behind those that have ended, inside the transaction that ends them.
 
 Every place where a job ends calls the one function here, so that a follower is never left behind: it is let go, or
 cancelled, by the very commit that ends the job before it.  A job that is in no chain is not asked about.

@@ -1,4 +1,4 @@
-"""Which waiting jobs a worker is given, and their start; inside an open write transaction.
+"""Finds the waiting jobs that a worker may run, and starts them, inside an open write transaction.
 
 A claim reads the first rows of each queue in claim order and starts those that it may run, so that what it costs
 depends neither on the number of tasks nor on the rows behind.  Where too many rows at the head are of tasks that the
@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from jobrunner.core.model import Claim, Claimed, Enqueue
+from jobrunner.store.rules import Rank, claim_order
 from jobrunner.store.sqlite.sql.statements import (
     FIRST_IN_ORDER,
     FIRST_OF_TASKS,
@@ -31,8 +32,6 @@ PASSED_OVER: Final = 64
 CHARACTERS_PER_ROW: Final = 4096
 """Arguments are read with their row; so long ones count as one row more."""
 
-Rank = tuple[int, int, int]
-"""Priority (negated), due time, seq: claim order."""
 _BEHIND_ALL: Final[Rank] = (2**63 - 1, 2**63 - 1, 2**63 - 1)
 
 _TASK: Final = Claimed._fields.index("task")
@@ -40,7 +39,7 @@ _ARGS: Final = Claimed._fields.index("args")
 
 
 class Heads:
-    """Where the rows begin that a worker can run, in queues with many before them that it cannot.
+    """The places of the first rows that a worker can run, in queues with many before them that it cannot.
 
     To find that place costs a seek for each task that waits.  It is kept from round to round while nothing has been
     written but what this sees, so that it is forgotten by whatever might put a job before it: another connection's
@@ -72,19 +71,19 @@ class Heads:
         return self.ranks
 
     def keep(self, conn: sqlite3.Connection) -> None:
-        """Note what has been written; at the end of a round."""
+        """Note the present state of the file; at the end of a round."""
         if self.ranks:
             self._written = _written(conn)
 
 
 def _written(conn: sqlite3.Connection) -> tuple[int, int]:
-    """Return what changes when another connection commits, and with each row that this one writes."""
+    """Return a mark that changes with each commit of another connection and each row of this one."""
     (others,) = conn.execute("PRAGMA data_version").fetchone()
     return others, conn.total_changes
 
 
 def claim(conn: sqlite3.Connection, claim: Claim, now: int, heads: Heads) -> list[Claimed]:
-    """Start what the worker's free slots can take; return it in claim order."""
+    """Start as many jobs as the worker has free slots; return them in claim order."""
     search = _Search(conn, claim.worker, claim.tasks, now, heads.of(claim.tasks))
     slots, suspects = claim.slots, claim.suspects
     held: list[Claimed] = []
@@ -111,15 +110,15 @@ def claim(conn: sqlite3.Connection, claim: Claim, now: int, heads: Heads) -> lis
     if held:
         found.append(held)
     # Each queue's are in order.
-    return found[0] if len(found) == 1 else sorted(chain.from_iterable(found), key=_RANK_OF)
+    return found[0] if len(found) == 1 else sorted(chain.from_iterable(found), key=claim_order)
 
 
 def _claimed_before(
     conn: sqlite3.Connection, worker: int, held: frozenset[tuple[int, int]]
 ) -> list[Claimed]:
-    """Return what the worker has claimed without hearing of it."""
+    """Return the jobs that the worker has claimed in rounds whose answer was lost."""
     running = map(Claimed._make, conn.execute(RUNNING, (worker,)))
-    return sorted((job for job in running if (job.seq, job.lease) not in held), key=_RANK_OF)
+    return sorted((job for job in running if (job.seq, job.lease) not in held), key=claim_order)
 
 
 class _Search(NamedTuple):
@@ -192,7 +191,3 @@ class _Search(NamedTuple):
 
 def _json_ints(numbers: Sequence[int]) -> str:
     return f"[{','.join(map(str, numbers))}]"
-
-
-def _RANK_OF(job: Claimed) -> tuple[int, int, int]:  # noqa: N802 - a constant that is a function
-    return (-job.priority, job.run_at, job.seq)

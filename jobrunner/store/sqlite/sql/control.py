@@ -1,27 +1,28 @@
-"""What a person or another process asks of jobs and queues; inside an open write transaction, but for the last one."""
+"""Cancels jobs, pauses queues and resumes them, inside an open write transaction."""
 
 import sqlite3
 from collections.abc import Sequence
 
 from jobrunner.core.model import JobRow
+from jobrunner.store import rules
 from jobrunner.store.sqlite.sql import chains, queries
 from jobrunner.store.sqlite.sql.statements import CANCEL_REQUESTS
 
 
 def cancel(conn: sqlite3.Connection, id: str, now: int) -> JobRow | None:
     row = queries.get(conn, id)
-    if row is not None:
-        waited = conn.execute(
-            "UPDATE jobrunner_jobs SET state = 'cancelled', finished_at = ?"
-            " WHERE seq = ? AND state IN ('scheduled', 'queued', 'blocked')",
-            (now, row.seq),
-        ).rowcount
-        if waited and row.chain is not None:
-            chains.follow(conn, now, stopped=[id])
+    if row is None:
+        return None
+    what = rules.on_cancel(row.state)
+    if what == "cancelled":
         conn.execute(
-            "UPDATE jobrunner_jobs SET cancel_requested = 1 WHERE seq = ? AND state = 'running'",
-            (row.seq,),
+            "UPDATE jobrunner_jobs SET state = 'cancelled', finished_at = ? WHERE seq = ?",
+            (now, row.seq),
         )
+        if row.chain is not None:
+            chains.follow(conn, now, stopped=[id])
+    elif what == "requested":
+        conn.execute("UPDATE jobrunner_jobs SET cancel_requested = 1 WHERE seq = ?", (row.seq,))
     return row
 
 

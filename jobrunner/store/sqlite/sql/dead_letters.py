@@ -115,10 +115,10 @@ class _Slice(NamedTuple):
 
 
 def _slice(conn: sqlite3.Connection, rows: Rows, before: int | None, limit: int) -> _Slice:
-    """Find one slice: in a single step, since nobody else can write meanwhile."""
-    place = None if before is None else Position(before)
-    found = walks.step(conn, rows, "seq", place, limit=limit)
-    return _Slice(found.rows, found.place.before if found.place is not None else None)
+    """Find one slice in a single step: other writers wait meanwhile."""
+    position = None if before is None else Position(before)
+    found = walks.step(conn, rows, "seq", position, limit=limit)
+    return _Slice(found.rows, found.position.before if found.position is not None else None)
 
 
 def delete(conn: sqlite3.Connection, id: str) -> bool:

@@ -1,4 +1,4 @@
-"""New rows, one or many, in the order given, which is their age; on any connection, inside an open transaction.
+"""Inserts jobs, one or many, in the order given, which is their age, inside an open transaction on any connection.
 
 None of them undoes anything: after an error the caller rolls back, all of it or to a savepoint.
 """
@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from jobrunner.core.model import Enqueue, Enqueued, State
+from jobrunner.store import rules
 from jobrunner.store.sqlite.sql.bulk import Many
 from jobrunner.store.sqlite.sql.statements import FIND_BY_KEY, KEY_IS_TAKEN, NEWEST
 
@@ -46,14 +47,14 @@ def _insert_keyed_chain(
     made: list[Enqueued] = []
     first = before = None
     for job in jobs:
-        made += _insert(conn, [job._replace(chain=first or job.id, after=before)], now)
+        made += _insert(conn, [rules.link(job, first=first, before=before)], now)
         if made[-1].created:
             first, before = first or job.id, job.id
     return made
 
 
 def insert_queued(conn: sqlite3.Connection, job: Enqueue) -> Enqueued:
-    """Store a job that waits for nobody, whatever its place in a chain."""
+    """Store a job as queued, whatever its place in a chain."""
     (made,) = _insert(conn, [job], job.run_at, state="queued")
     return made
 
@@ -64,7 +65,7 @@ def _insert(
     made: list[Enqueued] = []
     for options, group in _groups(jobs):
         statement, values = _statement(options)
-        states = [state or _first_state(job, now) for job in group]
+        states = [state or rules.first_state(job, now) for job in group]
         rows = [(*values(job), first) for job, first in zip(group, states, strict=True)]
         stored = statement.run(conn, rows)
         if stored == len(group):
@@ -108,7 +109,7 @@ def _options(job: Enqueue) -> int:
 
 @lru_cache(maxsize=128)
 def _statement(options: int) -> tuple[Many, Callable[[Enqueue], tuple[Any, ...]]]:
-    """Return the statement that stores jobs with these options, and what takes a job's values for it."""
+    """Return the statement that stores jobs with these options, and a getter of a job's values for it."""
     places = [place for place, _ in enumerate(_OPTIONS) if options & 1 << place]
     columns = [*Enqueue._fields[:_ALWAYS], *(_OPTIONS[place] for place in places), "state"]
     statement = Many(
@@ -117,13 +118,6 @@ def _statement(options: int) -> tuple[Many, Callable[[Enqueue], tuple[Any, ...]]
         KEY_IS_TAKEN if options & _KEY else "",
     )
     return statement, itemgetter(*range(_ALWAYS), *(_ALWAYS + place for place in places))
-
-
-def _first_state(job: Enqueue, now: int) -> State:
-    if job.after is not None:
-        return "blocked"
-    # A job that is due from the start stays so when the clock steps back before its round.
-    return "queued" if job.run_at <= max(now, job.created_at) else "scheduled"
 
 
 def _made(job: Enqueue, state: State) -> Enqueued:

@@ -1,4 +1,4 @@
-"""What can be asked of the file without changing it, inside one read transaction; none holds a cursor open."""
+"""Reads jobs, dead letters and queues, inside one read transaction; no query holds a cursor open."""
 
 import json
 import sqlite3
@@ -85,7 +85,7 @@ def attempts(conn: sqlite3.Connection, seq: int) -> Sequence[AttemptRow]:
 
 
 def jobs(
-    conn: sqlite3.Connection, where: Filter, place: Position | None, limit: int, room: int
+    conn: sqlite3.Connection, where: Filter, position: Position | None, limit: int, room: int
 ) -> Step:
     """Walk on through jobs, newest first, without their arguments and results."""
     test, values = _test(where, since="created_at")
@@ -103,25 +103,25 @@ def jobs(
                 window=EVERYTHING,
                 largest=EVERYTHING,
             )
-    return walks.step(conn, rows, _LISTED_JOB, place, limit=limit, room=room)
+    return walks.step(conn, rows, _LISTED_JOB, position, limit=limit, room=room)
 
 
 def dead_letters(
-    conn: sqlite3.Connection, where: Filter, place: Position | None, limit: int, room: int
+    conn: sqlite3.Connection, where: Filter, position: Position | None, limit: int, room: int
 ) -> Step:
     """Walk on through dead letters, last died first."""
-    return walks.step(conn, letters(where), _LETTER, place, limit=limit, room=room)
+    return walks.step(conn, letters(where), _LETTER, position, limit=limit, room=room)
 
 
 def count_dead_letters(
-    conn: sqlite3.Connection, where: Filter, place: Position | None, cap: int
+    conn: sqlite3.Connection, where: Filter, position: Position | None, cap: int
 ) -> tuple[int, Position | None]:
     """Count on through the dead letters."""
-    return walks.count(conn, letters(where), place, cap=cap)
+    return walks.count(conn, letters(where), position, cap=cap)
 
 
 def letters(where: Filter) -> Rows:
-    """Return the dead letters that ``where`` means and nobody has replayed yet."""
+    """Return the dead letters that ``where`` means and that were not replayed."""
     test, values = _test(where, since="died_at")
     return Rows(
         "jobrunner_dead_letters",

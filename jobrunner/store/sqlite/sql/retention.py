@@ -1,4 +1,4 @@
-"""Retention: deleting what is past its time, a slice at a time so that no claim waits for it.
+"""Deletes jobs and dead letters that are past their time, in slices so short that no claim waits for them.
 
 What is to go is found by a reader, since rows that stay may have to be stepped over; the write lock is held to delete.
 """
@@ -26,7 +26,7 @@ OLDEST: Final = End(-(2**63), 0)
 
 
 class Due(NamedTuple):
-    """Which finished jobs are past their time."""
+    """The ages from which on finished jobs are past their time."""
 
     before: int
     """Those that ended earlier."""
@@ -56,7 +56,7 @@ def surplus(conn: sqlite3.Connection, keep: int) -> End | None:
 def finished(
     conn: sqlite3.Connection, due: Due, after: End, limit: int
 ) -> tuple[list[int], End | None]:
-    """Look on for finished jobs that are past their time, the oldest first, until the step's time is up.
+    """Find finished jobs that are past their time, the oldest first, until the step's time is up.
 
     Returns:
         Their numbers, ``limit`` at most, and where the next step begins; None at the end.

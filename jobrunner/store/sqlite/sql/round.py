@@ -1,15 +1,13 @@
 """One round against SQLite: outcomes, promotions, ticks, enqueues and the claim, inside an open write transaction.
 
-Two passes know how to write the same rows.  The bulk pass takes whole groups in one call and is right nearly always;
-when the fence refuses an outcome or a row breaks a constraint, the round is rolled back and the careful pass writes it
-again item by item, so that only the culprit hears of it.
+Two passes write the same rows.  The bulk pass takes whole groups in one statement and is right nearly always; when the
+fence refuses an outcome or a row breaks a constraint, the round is rolled back and written again row by row, so that an
+error reaches the culprit alone.
 """
 
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
-from operator import attrgetter
 
 from jobrunner.core.errors import StoreError, StoreUnavailable
 from jobrunner.core.model import (
@@ -19,6 +17,7 @@ from jobrunner.core.model import (
     Fired,
     Succeeded,
 )
+from jobrunner.store import rules
 from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite.sql import chains, claim, schedules
 from jobrunner.store.sqlite.sql.claim import Heads
@@ -68,7 +67,7 @@ def write_round(conn: sqlite3.Connection, batch: Round, heads: Heads | None = No
 
 
 class _Pass:
-    """One pass over a round, in bulk or item by item."""
+    """One pass over a round, in bulk or row by row."""
 
     def __init__(
         self,
@@ -84,19 +83,19 @@ class _Pass:
         self.heads = heads
         self.now = batch.now
         self.row_by_row = row_by_row
-        self.notes = Effects()
+        self.effects = Effects()
         self.settling = Settling(
-            conn, batch.now, self.notes, row_by_row=row_by_row, refused=refused
+            conn, batch.now, self.effects, row_by_row=row_by_row, refused=refused
         )
 
     def run(self) -> Written:
         batch = self.batch
-        settling, notes, heads = self.settling, self.notes, self.heads
+        settling, effects, heads = self.settling, self.effects, self.heads
         heads.check(self.conn)
         cancelled = settling.settle(batch.outcomes) if batch.outcomes else frozenset()
         more_due = self.look_due() if batch.look_due else False
         fired = [self.fire(fire) for fire in batch.fires]
-        if notes.added:
+        if effects.added:
             heads.ranks.clear()
         heads.added(batch.enqueues)
         enqueued = self.enqueue(batch.enqueues) if batch.enqueues else []
@@ -104,15 +103,15 @@ class _Pass:
         heads.keep(self.conn)
         if batch.look_due:
             # In place of what was noted on the way: by now that may have been promoted or claimed.
-            (notes.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
+            (effects.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
         return Written(
             stale=settling.stale,
             cancelled=cancelled,
             enqueued=enqueued,
             claimed=claimed,
-            next_due=notes.next_due,
+            next_due=effects.next_due,
             more_due=more_due,
-            left_queued=notes.added > len(claimed),
+            left_queued=effects.added > len(claimed),
             refused=tuple(settling.refused),
             fired=fired,
             next_tick=None
@@ -129,22 +128,22 @@ class _Pass:
         stopped = [id for id, chain in expired if chain is not None]
         chains.follow(self.conn, self.now, stopped=stopped)
         promoted = self.conn.execute(PROMOTE, (self.now, limit)).rowcount
-        self.notes.added += promoted
+        self.effects.added += promoted
         return limit in (len(expired), promoted)
 
     # -- enqueues ------------------------------------------------------------------
 
     def enqueue(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
         if self.row_by_row:
-            return [one for unit in _units(jobs) for one in self.insert_careful(unit)]
+            return [one for unit in rules.units(jobs) for one in self.insert_row_by_row(unit)]
         return self.insert(jobs)
 
     def insert(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued]:
         stored = insert_all(self.conn, jobs, self.now)
-        self.notes.stored(jobs, stored)
+        self.effects.add_stored(jobs, stored)
         return stored
 
-    def insert_careful(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
+    def insert_row_by_row(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
         """Store a job, or a chain, which is refused whole if one of its rows is."""
         try:
             with self.savepoint():
@@ -154,7 +153,7 @@ class _Pass:
                 f"the row of job {jobs[0].id}" if len(jobs) == 1 else f"a row of chain {jobs[0].id}"
             )
             return [StoreUnavailable(f"the store refuses {what}: {error}")] * len(jobs)
-        self.notes.stored(jobs, stored)
+        self.effects.add_stored(jobs, stored)
         return stored
 
     @contextmanager
@@ -173,7 +172,7 @@ class _Pass:
     # -- ticks ---------------------------------------------------------------------
 
     def fire(self, fire: Fire) -> Fired | StoreError:
-        """Carry out one schedule's step; in the careful pass its row errors are its own."""
+        """Carry out one schedule's step; row by row, its row errors concern it alone."""
         if not self.row_by_row:
             return schedules.fire(self.conn, fire, self.now, self.insert)
         try:
@@ -181,12 +180,3 @@ class _Pass:
                 return schedules.fire(self.conn, fire, self.now, self.insert)
         except ROW_ERRORS as error:
             return StoreUnavailable(f"the store refuses a row of schedule {fire.seen.id}: {error}")
-
-
-def _units(jobs: Sequence[Enqueue]) -> Iterator[Sequence[Enqueue]]:
-    """Return what is refused as one: each job that is in no chain, and each chain."""
-    for chain, group in groupby(jobs, attrgetter("chain")):
-        if chain is None:
-            yield from ([job] for job in group)
-        else:
-            yield list(group)

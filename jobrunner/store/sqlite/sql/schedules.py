@@ -1,4 +1,4 @@
-"""The schedules of a file and the record of their ticks; what writes does so inside an open write transaction."""
+"""Reads and writes schedules and the record of their ticks; writes are inside an open write transaction."""
 
 import sqlite3
 from collections.abc import Callable, Sequence

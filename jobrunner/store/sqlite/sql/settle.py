@@ -1,6 +1,6 @@
-"""How attempts ended, inside an open write transaction: behind the fence, with what is written along and what follows.
+"""Writes outcomes behind the fence, with the writes and jobs that are part of them, and lets their chains go on.
 
-Two ways write the same rows: in bulk, which is right nearly always, and item by item, where one is refused.
+Inside an open write transaction, in bulk, which is right nearly always, or row by row, where one is refused.
 """
 
 import sqlite3
@@ -22,6 +22,7 @@ from jobrunner.core.model import (
     State,
     Succeeded,
 )
+from jobrunner.store import rules
 from jobrunner.store.sqlite.driver_errors import primary_code
 from jobrunner.store.sqlite.sql import chains, task_writes
 from jobrunner.store.sqlite.sql.insert import insert_all
@@ -43,11 +44,11 @@ from jobrunner.store.sqlite.sql.statements import (
 
 
 class FallBackToRows(Exception):
-    """In bulk: the fence refuses an outcome."""
+    """The fence refuses an outcome in bulk: which one is found row by row."""
 
 
 class WriteFailed(Exception):
-    """What was to be written along with a success has failed, and no savepoint can undo it: all must be undone."""
+    """A write along with a success has failed, and no savepoint can undo it: the whole round must be undone."""
 
     def __init__(self, success: Succeeded, error: BaseException) -> None:
         self.success = success
@@ -55,30 +56,30 @@ class WriteFailed(Exception):
 
 
 class Effects:
-    """What a transaction means for what comes next."""
+    """Counts the jobs that a transaction makes claimable, and notes when the next one is due."""
 
     def __init__(self) -> None:
         self.added = 0
         """Rows that became claimable."""
         self.next_due: int | None = None
 
-    def due(self, due: int) -> None:
+    def add_due(self, due: int) -> None:
         """Note an instant at which a job becomes due or expires."""
         if self.next_due is None or due < self.next_due:
             self.next_due = due
 
-    def note(self, state: State, run_at: int, expires_at: int | None) -> None:
-        """Note a job that is new, or was let go."""
+    def add(self, state: State, run_at: int, expires_at: int | None) -> None:
+        """Note a job that waits from now on."""
         if state == "blocked":
             return
         if state == "queued":
             self.added += 1
         else:
-            self.due(run_at)
+            self.add_due(run_at)
         if expires_at is not None:
-            self.due(expires_at)
+            self.add_due(expires_at)
 
-    def stored(self, jobs: Sequence[Enqueue], made: Sequence[Enqueued]) -> None:
+    def add_stored(self, jobs: Sequence[Enqueue], made: Sequence[Enqueued]) -> None:
         """Note jobs that have been enqueued."""
         for job, one in zip(jobs, made, strict=True):
             if not one.created:
@@ -87,7 +88,7 @@ class Effects:
                 # Nearly all of them.
                 self.added += 1
             else:
-                self.note(one.state, one.run_at, job.expires_at)
+                self.add(one.state, one.run_at, job.expires_at)
 
 
 class Settling:
@@ -97,7 +98,7 @@ class Settling:
         self,
         conn: sqlite3.Connection,
         now: int,
-        notes: Effects,
+        effects: Effects,
         *,
         row_by_row: bool,
         refused: Sequence[tuple[Succeeded, BaseException]] = (),
@@ -105,7 +106,7 @@ class Settling:
         """``refused``: successes that were left out because of a write of theirs."""
         self.conn = conn
         self.now = now
-        self.notes = notes
+        self.effects = effects
         self.row_by_row = row_by_row
         self.stale: list[Outcome] = []
         self.refused = list(refused)
@@ -124,6 +125,7 @@ class Settling:
         return cancelled
 
     def settle_in_bulk(self, outcomes: Sequence[Outcome]) -> None:
+        """Write outcomes of one kind in one statement; raise ``FallBackToRows`` if the fence refuses one."""
         by_kind: dict[type, list[Any]] = {}
         for outcome in outcomes:
             by_kind.setdefault(type(outcome), []).append(outcome)
@@ -144,6 +146,7 @@ class Settling:
         self.follow(ended)
 
     def settle_one(self, outcome: Outcome) -> None:
+        """Write one outcome; note it as stale if the fence refuses it."""
         if type(outcome) is Succeeded and _carries(outcome):
             self.settle_with_writes(outcome)
         elif _SETTLE[type(outcome)](self.conn, [outcome]) != 1:
@@ -153,7 +156,7 @@ class Settling:
             self.follow([outcome])
 
     def settle_with_writes(self, success: Succeeded) -> None:
-        """Settle a job and do what its task has asked to be written along, all or nothing."""
+        """Settle a job with the writes and jobs that its task asked for, all or nothing."""
         conn = self.conn
         conn.execute(SAVEPOINT)
         if _succeed(conn, [success]) != 1:
@@ -175,7 +178,7 @@ class Settling:
         self.follow([success])
 
     def write_along(self, success: Succeeded) -> None:
-        """Do what a task has asked to be written along with its success."""
+        """Do the writes and store the jobs that a task asked for with its success."""
         conn = self.conn
         if success.writes:
             task_writes.run(conn, success.writes)
@@ -183,7 +186,7 @@ class Settling:
                 raise InvalidWrite(
                     "a function of job.write() has rolled back the transaction that settles the job, and went on"
                 )
-        self.notes.stored(success.enqueues, insert_all(conn, success.enqueues, self.now))
+        self.effects.add_stored(success.enqueues, insert_all(conn, success.enqueues, self.now))
 
     def raise_if_of_the_disk(self, error: BaseException) -> None:
         """Raise an error that is no task's fault, after which SQLite has rolled back all of the round."""
@@ -194,31 +197,18 @@ class Settling:
     def note_again(self, outcomes: Iterable[Outcome]) -> None:
         """Note when jobs will run again."""
         for outcome in outcomes:
-            if isinstance(outcome, (RetryAt, Snoozed)):
-                self.notes.due(outcome.run_at)
-            elif isinstance(outcome, Released):
-                self.notes.added += 1
+            if isinstance(outcome, (RetryAt, Snoozed, Released)):
+                state, run_at, *_ = rules.run_again(outcome)
+                self.effects.add(state, run_at, None)
 
     def obey_cancels(self, outcomes: Sequence[Outcome]) -> tuple[Sequence[Outcome], frozenset[int]]:
-        """Turn outcomes that would run a job again into a cancel where one was asked for meanwhile."""
-        asked = {
-            (seq, lease)
+        """Turn outcomes that would run a job again into a cancel where one was requested meanwhile."""
+        requested = {
+            attempt
             for worker in {outcome.job.worker for outcome in outcomes}
-            for seq, lease in self.conn.execute(CANCEL_REQUESTS, (worker,))
+            for attempt in self.conn.execute(CANCEL_REQUESTS, (worker,))
         }
-        if not asked:
-            return outcomes, frozenset()
-        obeyed: list[Outcome] = []
-        cancelled: set[int] = set()
-        for outcome in outcomes:
-            job, ended = outcome.job, outcome.ended
-            runs_again = isinstance(outcome, (RetryAt, Snoozed, Released))
-            if runs_again and (job.seq, job.lease) in asked:
-                cancelled.add(job.seq)
-                obeyed.append(Cancelled(job, ended))
-            else:
-                obeyed.append(outcome)
-        return obeyed, frozenset(cancelled)
+        return rules.obey_cancels(outcomes, requested)
 
     def keep_attempts(self, outcomes: Sequence[Outcome]) -> None:
         succeeded = [
@@ -250,14 +240,11 @@ class Settling:
         )
 
     def follow(self, outcomes: Sequence[Outcome]) -> None:
-        """Let go, or cancel, what waits behind the jobs that have come to their end."""
-        chained = [outcome for outcome in outcomes if outcome.job.chain is not None]
-        if not chained:
-            return
-        done = [one.job.id for one in chained if isinstance(one, (Succeeded, Dead))]
-        stopped = [one.job.id for one in chained if isinstance(one, Cancelled)]
-        for let_go in chains.follow(self.conn, self.now, done=done, stopped=stopped):
-            self.notes.note(*let_go)
+        """Let go, or cancel, the jobs behind those that have ended."""
+        done, stopped = rules.chain_ends(outcomes)
+        if done or stopped:
+            for job in chains.follow(self.conn, self.now, done=done, stopped=stopped):
+                self.effects.add(*job)
 
 
 def _carries(success: Succeeded) -> bool:
@@ -295,24 +282,12 @@ def _keep_result(conn: sqlite3.Connection, group: Sequence[Returned]) -> int:
     ).rowcount
 
 
-def _retry(conn: sqlite3.Connection, group: Sequence[RetryAt]) -> int:
+def _run_again(
+    conn: sqlite3.Connection, group: Sequence[RetryAt] | Sequence[Snoozed] | Sequence[Released]
+) -> int:
     return conn.executemany(
         RUN_AGAIN,
-        [("scheduled", run_at, 0, 0, job.seq, job.lease, job.worker) for job, _, run_at in group],
-    ).rowcount
-
-
-def _snooze(conn: sqlite3.Connection, group: Sequence[Snoozed]) -> int:
-    return conn.executemany(
-        RUN_AGAIN,
-        [("scheduled", run_at, 1, 0, job.seq, job.lease, job.worker) for job, _, run_at in group],
-    ).rowcount
-
-
-def _release(conn: sqlite3.Connection, group: Sequence[Released]) -> int:
-    return conn.executemany(
-        RUN_AGAIN,
-        [("queued", job.run_at, 1, 1, job.seq, job.lease, job.worker) for job, _ in group],
+        [(*rules.run_again(one), one.job.seq, one.job.lease, one.job.worker) for one in group],
     ).rowcount
 
 
@@ -347,9 +322,9 @@ def _bury(conn: sqlite3.Connection, group: Sequence[Dead]) -> int:
 _SETTLE: dict[type, Callable[[sqlite3.Connection, Any], int]] = {
     Succeeded: _succeed,
     Returned: _keep_result,
-    RetryAt: _retry,
-    Snoozed: _snooze,
-    Released: _release,
+    RetryAt: _run_again,
+    Snoozed: _run_again,
+    Released: _run_again,
     Cancelled: _cancel,
     Dead: _bury,
 }

@@ -1,4 +1,4 @@
-"""What tasks write to the application's tables inside the round that settles them: ``job.write(fn)``.
+"""Runs the functions of ``job.write(fn)`` inside the round that settles the job.
 
 The function is handed the store's own connection, and may do to the application's tables what a statement can do.
 SQLite's authorizer, which is asked whenever a statement is compiled, refuses what would end or split the round's
@@ -35,7 +35,7 @@ _NAME_A_COLUMN: Final = frozenset({sqlite3.SQLITE_READ, sqlite3.SQLITE_UPDATE})
 
 
 class WriterConnection(sqlite3.Connection):
-    """The connection that writes; while a task's function has it, it refuses what would harm the round."""
+    """The connection that writes; while a task's function has it, it refuses statements that would harm the round."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -140,6 +140,6 @@ def _name_of(function: Any) -> str:
 
 
 def run(conn: sqlite3.Connection, writes: Sequence[Write]) -> None:
-    """Call what a task handed to ``job.write()``; raises as ``WriterConnection.lend``."""
+    """Call the functions that a task handed to ``job.write()``; raises as ``WriterConnection.lend``."""
     assert isinstance(conn, WriterConnection)  # noqa: S101 - rounds are written by the writer alone
     conn.lend(writes)

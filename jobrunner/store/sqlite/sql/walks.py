@@ -38,7 +38,7 @@ class Rows(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where a walk stands: all rows from ``before`` on have been seen."""
+    """Marks how far a walk has come: all rows from ``before`` on have been seen."""
 
     before: int
     window: int | None = None
@@ -51,7 +51,7 @@ class Step(NamedTuple):
     rows: list[tuple[Any, ...]]
     size: int
     """Letters of text in them."""
-    place: Position | None
+    position: Position | None
     """Where the next step begins; None at the end."""
 
 
@@ -59,7 +59,7 @@ def step(
     conn: sqlite3.Connection,
     rows: Rows,
     columns: str,
-    place: Position | None,
+    position: Position | None,
     *,
     limit: int,
     room: int = EVERYTHING,
@@ -70,7 +70,7 @@ def step(
         conn: in a transaction.
         rows: what is walked through.
         columns: what is returned of each.
-        place: where the step before stopped; None begins at the newest row.
+        position: where the step before stopped; None begins at the newest row.
         limit: rows to return, at most.
         room: letters of text to return; at most one row more than fit.
     """
@@ -80,7 +80,7 @@ def step(
     )
     found: list[tuple[Any, ...]] = []
     size = 0
-    walk = _Walk(conn, rows, place)
+    walk = _Walk(conn, rows, position)
     for before, after in walk:
         values = (before, after, *rows.values, limit - len(found))
         # Row by row: a page of long rows must not lie in memory whole before they are counted.
@@ -90,32 +90,32 @@ def step(
                 size += sum(len(value) for value in row if isinstance(value, str))
                 if len(found) == limit or size >= room:
                     return Step(found, size, Position(row[0], walk.window))
-    return Step(found, size, walk.place())
+    return Step(found, size, walk.position())
 
 
 def count(
-    conn: sqlite3.Connection, rows: Rows, place: Position | None, *, cap: int
+    conn: sqlite3.Connection, rows: Rows, position: Position | None, *, cap: int
 ) -> tuple[int, Position | None]:
     """Count on until the step's time is up; return how many, ``cap`` at most, and where the next step begins."""
     select = f"SELECT count(*) FROM {rows.table} {rows.how} WHERE {rows.key} < ? AND {rows.key} >= ? AND {rows.test}"
     number = 0
-    walk = _Walk(conn, rows, place)
+    walk = _Walk(conn, rows, position)
     for window in walk:
         number += conn.execute(select, (*window, *rows.values)).fetchone()[0]
         if number >= cap:
             return cap, None
-    return number, walk.place()
+    return number, walk.position()
 
 
 class _Walk:
     """The windows of one step; each is larger than the one before while that keeps the step short."""
 
-    def __init__(self, conn: sqlite3.Connection, rows: Rows, place: Position | None) -> None:
+    def __init__(self, conn: sqlite3.Connection, rows: Rows, position: Position | None) -> None:
         self._conn = conn
         self._highest = f"SELECT {rows.key} FROM {rows.table} WHERE {rows.key} < ? ORDER BY {rows.key} DESC LIMIT 1"
         self._largest = rows.largest
-        self._before = self._next(MAX_INTEGER if place is None else place.before)
-        self.window = (place.window if place is not None else None) or rows.window
+        self._before = self._next(MAX_INTEGER if position is None else position.before)
+        self.window = (position.window if position is not None else None) or rows.window
 
     def _next(self, before: int) -> int | None:
         """Return where the next window begins, whatever lies between; None at the end."""
@@ -137,6 +137,6 @@ class _Walk:
             if now_s() >= end_s:
                 return
 
-    def place(self) -> Position | None:
+    def position(self) -> Position | None:
         """Return where the next step begins."""
         return None if self._before is None else Position(self._before, self.window)

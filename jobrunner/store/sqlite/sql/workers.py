@@ -1,21 +1,24 @@
-"""The workers of a file: joining, leaving, and taking the jobs of the dead; inside an open write transaction."""
+"""Stores and deletes workers' rows, and takes the jobs of dead workers, inside an open write transaction."""
 
 import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from jobrunner.core.model import LOST_LIMIT, WorkerRow
+from jobrunner.core.model import WorkerRow
 from jobrunner.core.wait_graph import Held, Still, Told
+from jobrunner.store import rules
 from jobrunner.store.sqlite.sql import chains
-from jobrunner.store.sqlite.sql.statements import BURY_RUNNING, KEEP_ATTEMPT, REMOVE
+from jobrunner.store.sqlite.sql.statements import BURY_RUNNING, CANCEL, FENCE, KEEP_ATTEMPT, REMOVE
 
-SUSPECT_CRASHES: Final = 2
 _LOST = "the process that ran this attempt died"
+_QUEUE_AGAIN = f"""
+UPDATE jobrunner_jobs SET state = 'queued', worker = NULL, crashes = ?, suspect = ?
+{FENCE}"""
 
 
 class Taken(NamedTuple):
-    """What was done with the jobs of one dead worker."""
+    """The jobs of one dead worker, by their way on."""
 
     requeued: int
     buried: Sequence[str]
@@ -119,7 +122,7 @@ def tell(conn: sqlite3.Connection, worker: int, told: Told, still: Still | None)
 
 
 def _holds(conn: sqlite3.Connection, still: Still) -> bool:
-    """Return whether all of it is so in this transaction, in which nobody else writes."""
+    """Return whether all of it holds in this transaction, while other writers wait."""
     found = workers(conn)
     told = {one for row in found for one in row.told.held}
     if still.workers != {row.worker for row in found} or not told.issuperset(still.held):
@@ -141,7 +144,7 @@ def _holds(conn: sqlite3.Connection, still: Still) -> bool:
 
 
 def take_jobs(conn: sqlite3.Connection, worker: int, now: int) -> Taken | None:
-    """Take a dead worker's jobs away and delete its row; None if somebody else was first.
+    """Take a dead worker's jobs away and delete its row; None if another process was first.
 
     The row is deleted first: of two that saw the worker die, one finds it gone.
     """
@@ -194,39 +197,32 @@ def _take(
         """,
         (worker,),
     ).fetchall()
-    for seq, lease, id, task, attempt, own_max, crashes, started_at, cancel, chain in held:
+    for seq, lease, id, task, attempt, own_max, deaths, started_at, cancel, chain in held:
         fence = (seq, lease, worker)
         conn.execute(
             KEEP_ATTEMPT,
             (seq, lease, attempt, worker, started_at, now, "lost", "ProcessLost", _LOST, None),
         )
-        # Without a limit only the deaths count.
-        most = own_max if own_max is not None else max_attempts.get(task)
-        if cancel:
-            conn.execute(
-                "UPDATE jobrunner_jobs SET state = 'cancelled', worker = NULL, finished_at = ?"
-                " WHERE seq = ? AND lease = ? AND worker = ?",
-                (now, *fence),
-            )
-            if chain is not None:
-                stopped.append(id)
-        elif attempt >= most if most is not None else crashes >= LOST_LIMIT:
-            conn.execute("UPDATE jobrunner_jobs SET crashes = ? WHERE seq = ?", (crashes, seq))
+        what = rules.after_crash(
+            attempt=attempt,
+            max_attempts=own_max if own_max is not None else max_attempts.get(task),
+            deaths=deaths,
+            cancel_requested=bool(cancel),
+        )
+        if what == "cancelled":
+            conn.execute(CANCEL, (now, *fence))
+            ends = stopped
+        elif what == "buried":
+            conn.execute("UPDATE jobrunner_jobs SET crashes = ? WHERE seq = ?", (deaths, seq))
             conn.execute(BURY_RUNNING, (now, "lost", "ProcessLost", _LOST, None, *fence))
             conn.execute(REMOVE, fence)
             buried.append(id)
-            if chain is not None:
-                done.append(id)
+            ends = done
         else:
-            # One death says little: a deploy or a power cut takes all running jobs along. From the second on, or when
-            # the next one would be its last, the job runs with no other suspect beside it, so that the innocent are
-            # not buried with the one that kills its process.
-            suspect = crashes >= SUSPECT_CRASHES or (most is not None and attempt + 1 >= most)
-            conn.execute(
-                "UPDATE jobrunner_jobs SET state = 'queued', worker = NULL, crashes = ?, suspect = ?"
-                " WHERE seq = ? AND lease = ? AND worker = ?",
-                (crashes, suspect, *fence),
-            )
+            conn.execute(_QUEUE_AGAIN, (deaths, what == "suspect", *fence))
             requeued += 1
+            continue
+        if chain is not None:
+            ends.append(id)
     chains.follow(conn, now, done=done, stopped=stopped)
     return Taken(requeued, buried)
