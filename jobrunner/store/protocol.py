@@ -27,7 +27,7 @@ from jobrunner.core.model import (
     TickRow,
     WorkerRow,
 )
-from jobrunner.core.wait_graph import Still, Told
+from jobrunner.core.wait_graph import Snapshot, WaitReport
 from jobrunner.store.round import Round, Written
 from jobrunner.store.session import Session
 
@@ -303,13 +303,15 @@ class WorkerStore(Protocol):
         """
         ...
 
-    async def report_waits(self, worker: int, told: Told, *, still: Still | None = None) -> bool:
-        """Store in the worker's row what it tells the others of its attempts that wait.
+    async def report_waits(
+        self, worker: int, report: WaitReport, *, snapshot: Snapshot | None = None
+    ) -> bool:
+        """Store in the worker's row which of its attempts wait for jobs, for the other workers to see.
 
         Args:
             worker: whose row.
-            told: what it says from now on, in place of what it said before.
-            still: store it only if this holds in the same transaction: the workers are these, they tell of these very
+            report: takes the place of the one before.
+            snapshot: store it only if this holds in the same transaction: the workers are these, they report these very
                 attempts, each of which runs and nobody has asked to stop it, and all jobs that they wait for wait.
 
         Returns:

@@ -253,7 +253,7 @@ class Worker:
             self._supervisor.look_for_disobedient()
         self._begin("cancels", POLL_S, self.obey_cancels)
         if self.deadlocks is not None:
-            self._begin("deadlocks", POLL_S, self.deadlocks.look)
+            self._begin("deadlocks", POLL_S, self.deadlocks.detect)
         self._begin("beat", BEAT_S, self._beat)
         self._begin("unknown", UNKNOWN_S, self.look_for_unknown)
         self._begin("prune", PRUNE_S, self.prune)
