@@ -353,7 +353,7 @@ class Store(Protocol):
 
     # -- the hot path ---------------------------------------------------------
 
-    async def write(self, batch: Round) -> Written:
+    async def write(self, request: Round) -> Written:
         """Carry out a round in one durable transaction.
 
         An outcome is written only while its ``(seq, lease, worker)`` still runs; otherwise it is reported as stale.

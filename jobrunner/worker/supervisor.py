@@ -118,22 +118,22 @@ class Supervisor:
         look, self._look_due = self._look_due, False
         return look
 
-    def written(self, batch: Round, written: Written) -> None:
+    def after_commit(self, request: Round, written: Written) -> None:
         """Start what a round claimed; log and tell what it settled."""
-        if batch.outcomes:
-            self._settled(batch.outcomes, written)
-        if batch.claim is not None:
-            self._claimed(batch.claim, written.claimed)
-        if batch.look_due or (
+        if request.outcomes:
+            self._settled(request.outcomes, written)
+        if request.claim is not None:
+            self._claimed(request.claim, written.claimed)
+        if request.look_due or (
             written.next_due is not None
             and (self._next_due is None or written.next_due < self._next_due)
         ):
             self._next_due = written.next_due
             self._arm()
-        if batch.ticks_of is not None:
+        if request.ticks_of is not None:
             self._on_next_tick(written.next_tick)
         if written.more_due:
-            self.look()
+            self.wake()
         if written.left_queued:
             self._notify_others()
 
@@ -152,13 +152,13 @@ class Supervisor:
             # Behind their first steps, in which many of them end.
             asyncio.get_running_loop().call_soon(_start_timers, started)
 
-    def write_failed(self, batch: Round, error: StoreError) -> None:
+    def after_failure(self, request: Round, error: StoreError) -> None:
         """Ask again for what the failed round was to do."""
-        self._look_due = self._look_due or batch.look_due
-        if batch.claim is not None and isinstance(error, StoreOutcomeUnknown):
+        self._look_due = self._look_due or request.look_due
+        if request.claim is not None and isinstance(error, StoreOutcomeUnknown):
             self._claim_lost = True
 
-    def waits(self) -> None:
+    def warn_slow(self) -> None:
         """Name the tasks that may keep everybody waiting: SQLite has one writer at a time."""
         holders = [
             f"{attempt.job.task} {attempt.job.id}"
@@ -174,7 +174,7 @@ class Supervisor:
 
     # -- when to look -------------------------------------------------------------------
 
-    def look(self, *, suspects: bool = False) -> None:
+    def wake(self, *, suspects: bool = False) -> None:
         """Have the next round look for due jobs, and see to it that it comes soon."""
         self._look_due = True
         self._suspects_wait = self._suspects_wait or suspects
@@ -190,7 +190,7 @@ class Supervisor:
         wait_s = (self._next_due - now_us()) / SECOND_US
         if wait_s <= POLL_S:
             # A clock that is set meanwhile costs half a second at most: the poll looks at it anew.
-            self._due_timer = asyncio.get_running_loop().call_later(max(0.0, wait_s), self.look)
+            self._due_timer = asyncio.get_running_loop().call_later(max(0.0, wait_s), self.wake)
 
     # -- attempts -------------------------------------------------------------------------
 
@@ -277,7 +277,7 @@ class Supervisor:
             # No longer among the attempts, but a shutdown must not wait for ever.
             self.stuck.add(attempt)
 
-        def tell(what: str, error: BaseException) -> None:
+        def report(what: str, error: BaseException) -> None:
             logger.error(
                 "%s %s: %s failed; that changes nothing in what became of the job: %s",
                 attempt.job.task,
@@ -291,7 +291,7 @@ class Supervisor:
 
         timer = asyncio.get_running_loop().call_later(CLEAN_UP_S, self._clean_up_lasts, attempt)
         try:
-            await clean_up(attempt, resolved, self._threads, tell)
+            await clean_up(attempt, resolved, self._threads, report)
         except LeftBehind:
             return
         finally:
@@ -321,7 +321,7 @@ class Supervisor:
         if not (attempt.settled or attempt.abandoned):
             attempt.settled = True
             if attempt.has_committed:
-                self._events.settled(outcome)
+                self._events.notify_outcome(outcome)
                 self._committer.wake()
             else:
                 self._committer.settle(outcome)
@@ -353,12 +353,12 @@ class Supervisor:
         attempt.stop(reason)
         return True
 
-    def look_for_disobedient(self) -> None:
-        """Abandon what was told to end long ago and has not: an ``async def`` that swallows its cancel."""
+    def abandon_unresponsive(self) -> None:
+        """Abandon attempts that were stopped long ago and go on: an ``async def`` that swallows its cancel."""
         now_s = asyncio.get_running_loop().time()
         for attempt in (*self.attempts.values(), *self.stuck):
-            told_at = attempt.stopped_at
-            if attempt.thread is None and told_at is not None and now_s - told_at > OBEY_S:
+            stopped_at = attempt.stopped_at
+            if attempt.thread is None and stopped_at is not None and now_s - stopped_at > OBEY_S:
                 job = attempt.job
                 logger.error(
                     "%s %s has swallowed its cancel for %g s and is left behind; what it returns counts no more."
@@ -460,7 +460,7 @@ class Supervisor:
                 outcome = Cancelled(job, outcome.ended)  # noqa: PLW2901 - what was written in its place
             else:
                 log(outcome)
-            events.settled(outcome)
+            events.notify_outcome(outcome)
 
 
 def _start_timers(attempts: Sequence[Attempt]) -> None:

@@ -17,7 +17,7 @@ from jobrunner.core.logs import log_of, repeats
 from jobrunner.core.model import Definition, WorkerRow
 from jobrunner.store.committer import Committer
 from jobrunner.store.protocol import Store
-from jobrunner.store.session_writer import told_on
+from jobrunner.store.session_writer import call_on
 from jobrunner.tasks.dependencies import Dependency
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.worker.deadlock import Deadlocks
@@ -75,7 +75,7 @@ class Worker:
         self._grace = grace
         self._events = events
         self._schedules = schedules
-        self._ticker = Scheduler(store, committer, specs)
+        self._scheduler = Scheduler(store, committer, specs)
         self._supervisor = (
             Supervisor(
                 self.id,
@@ -84,10 +84,10 @@ class Worker:
                 slots=slots,
                 events=events,
                 notify_others=store.workers.notify,
-                on_next_tick=self._ticker.heard,
+                on_next_tick=self._scheduler.set_next_tick,
                 around=around,
                 transactions=Transactions(
-                    store, session, told_on(asyncio.get_running_loop(), self.look)
+                    store, session, call_on(asyncio.get_running_loop(), self.wake)
                 ),
             )
             if work
@@ -141,13 +141,13 @@ class Worker:
                 ),
                 self._on_ring,
             )
-            self._committer.worker = self._supervisor
+            self._committer.participant = self._supervisor
             slots = ", ".join(f"{name}={count}" for name, count in self._supervisor.slots.items())
             logger.info("worker %d starts: slots %s; %d tasks", self.id, slots, len(self._specs))
         await self.refresh_peers()
         if self._supervisor is not None:
             await self.declare_schedules()
-            self._ticker.start()
+            self._scheduler.start()
         self._committer.on_fatal = self._fail
         self._committer.start()
         self._committer.wake()
@@ -156,7 +156,7 @@ class Worker:
     def begin_stop(self) -> None:
         """Start no more attempts, and end those under way within the grace; enqueueing goes on."""
         if self._stopping is None and self._supervisor is not None:
-            self._ticker.begin_stop()
+            self._scheduler.begin_stop()
             self._supervisor.begin_stop()
             self._stopping = asyncio.create_task(
                 self._supervisor.stop_all(self._grace), name="jobrunner-stop"
@@ -167,7 +167,7 @@ class Worker:
         self.begin_stop()
         if self._stopping is not None:
             await asyncio.wait([self._stopping])
-        await self._ticker.stop()
+        await self._scheduler.stop()
         if self._chores is not None:
             chores = [self._chores, *self._busy.values()]
             for chore in chores:
@@ -194,15 +194,15 @@ class Worker:
 
     # -- wake-ups --------------------------------------------------------------------
 
-    def look(self) -> None:
-        """See to it that jobs which are due now are found now, here and in other processes."""
+    def wake(self) -> None:
+        """Let due jobs be found at once, here and in other processes."""
         if self._supervisor is not None:
-            self._supervisor.look(suspects=True)
+            self._supervisor.wake(suspects=True)
         self._store.workers.notify()
 
     def _on_ring(self) -> None:
         if self._supervisor is not None:
-            self._supervisor.look(suspects=True)
+            self._supervisor.wake(suspects=True)
         self._rung.set()
 
     async def cancel_requested(self, seq: int) -> None:
@@ -249,8 +249,8 @@ class Worker:
         if rung:
             self._last.pop("cancels", None)
         if self._is_time("poll", POLL_S) or rung:
-            self._supervisor.look(suspects=True)
-            self._supervisor.look_for_disobedient()
+            self._supervisor.wake(suspects=True)
+            self._supervisor.abandon_unresponsive()
         self._begin("cancels", POLL_S, self.obey_cancels)
         if self.deadlocks is not None:
             self._begin("deadlocks", POLL_S, self.deadlocks.detect)
@@ -325,8 +325,8 @@ class Worker:
                 first_of(found.buried),
             )
         for id in found.buried:
-            self._events.tell("dead", id)
-        self.look()
+            self._events.notify("dead", id)
+        self.wake()
 
     async def refresh_peers(self) -> None:
         """Learn which other workers there are."""
@@ -339,7 +339,7 @@ class Worker:
         if await self._store.workers.beat(self.id, now=now_us()):
             # The schedules of the code went with the row.
             await self.declare_schedules()
-            self.look()
+            self.wake()
 
     async def declare_schedules(self) -> None:
         """Store the schedules that stand in the code, and disable those that stand there no more."""
@@ -423,7 +423,7 @@ class Worker:
                 limit=ROWS_PER_SLICE,
             )
             for id in buried:
-                self._events.tell("dead", id)
+                self._events.notify("dead", id)
             if buried:
                 logger.error(
                     "%d job(s) of task %s are dead letters (unknown_task), since no worker knows it: %s",
@@ -432,7 +432,7 @@ class Worker:
                     first_of(buried),
                 )
                 # What waited behind them in a chain is due now.
-                self.look()
+                self.wake()
             if len(buried) < ROWS_PER_SLICE:
                 return
 
@@ -500,7 +500,7 @@ class Worker:
                 unknown=self._unknown,
                 failing=frozenset(self._failing),
                 problems=[
-                    *self._ticker.problems,
+                    *self._scheduler.problems,
                     *(() if self.deadlocks is None else self.deadlocks.problems()),
                 ],
             ),

@@ -24,11 +24,11 @@ class Answers:
         self._write = store_of(jobs).write
         monkeypatch.setattr(store_of(jobs), "write", self._lose)
 
-    async def _lose(self, batch: Round) -> Written:
-        if self.rounds or batch.enqueues:
+    async def _lose(self, request: Round) -> Written:
+        if self.rounds or request.enqueues:
             self.rounds += 1
         number = self.rounds
-        written = await self._write(batch)
+        written = await self._write(request)
         if number in self.lost:
             raise StoreOutcomeUnknown("the commit failed")
         return written

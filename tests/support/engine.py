@@ -167,7 +167,7 @@ async def stop_between_writes(jobs: JobRunner, pid: int) -> None:
 async def next_round(jobs: JobRunner) -> None:
     """See a whole round through: what was claimable when this is called has been claimed when it returns."""
     if worker_of(jobs)._supervisor is not None:
-        worker_of(jobs).look()
+        worker_of(jobs).wake()
     committer_of(jobs).wake()
     await soon(committer_of(jobs).flushed())
 

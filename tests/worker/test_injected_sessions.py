@@ -217,7 +217,7 @@ async def test_B16_injected_session_of_an_attempt_whose_lease_was_taken_writes_n
                 "UPDATE jobrunner_jobs SET state = 'queued', worker = NULL WHERE state = 'running'"
             ),
         )
-        supervisor_of(jobs).look()
+        supervisor_of(jobs).wake()
         assert (await ended(job)).state == "succeeded"
         gate.open()
         await soon(asyncio.create_task(until_idle(jobs)))

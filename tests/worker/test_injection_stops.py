@@ -512,7 +512,7 @@ async def test_clean_up_of_a_cancelled_attempt_has_a_time_of_its_own(
         await gates[1].arrival()
         # Whoever has been told to end is past its time now.
         monkeypatch.setattr(supervisor, "OBEY_S", -1.0)
-        supervisor_of(jobs).look_for_disobedient()
+        supervisor_of(jobs).abandon_unresponsive()
         assert len(supervisor_of(jobs).attempts) == 1
         gates[1].open()
         with pytest.raises(JobCancelled):

@@ -47,7 +47,7 @@ DAY = timedelta(days=1)
 
 
 def ticker_of(jobs: JobRunner) -> Scheduler:
-    return worker_of(jobs)._ticker
+    return worker_of(jobs)._scheduler
 
 
 async def all_fired(jobs: JobRunner) -> None:
@@ -341,7 +341,7 @@ async def test_stops_firing_at_the_first_phase_of_shutdown(tmp_db: Path) -> None
             worker_of(jobs).begin_stop()
             clock.tick(HOUR)
             await ticker_of(jobs).stop()
-            worker_of(jobs).look()
+            worker_of(jobs).wake()
             await soon(committer_of(jobs).flushed())
             assert ticker_of(jobs)._timer is None
             assert seen.instants == []
@@ -550,7 +550,7 @@ async def test_more_due_than_a_round_takes_are_all_fired(
             for number in range(10):
                 await jobs.schedules.upsert(f"s{number}", jobs.tasks["greet"], every=60)
             clock.tick(MINUTE)
-            worker_of(jobs).look()
+            worker_of(jobs).wake()
             await all_fired(jobs)
             made = [one.fired for one in await jobs.schedules.list()]
     assert made == [1] * 10

@@ -31,7 +31,7 @@ async def die_with(jobs: JobRunner, *ids: str) -> None:
 
     await store._access._writer.write(take)
     assert await store._access._writer.write(workers.take_jobs, DEAD, 2) is not None
-    worker_of(jobs).look()
+    worker_of(jobs).wake()
 
 
 async def test_job_whose_process_died_once_runs_again_beside_others(tmp_db: Path) -> None:

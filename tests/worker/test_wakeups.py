@@ -133,7 +133,7 @@ async def test_more_due_at_once_than_a_round_promotes_all_run(
         later = work.options(delay=60)
         await jobs.enqueue_many(later.call(number) for number in range(1200))
         frozen.tick(60)
-        worker_of(jobs).look()
+        worker_of(jobs).wake()
         await soon(done.wait())
     assert sorted(ran) == list(range(1200))
 
@@ -159,7 +159,7 @@ async def test_enqueue_whose_bell_is_lost_is_found_by_the_poll(
         await client.heard("open")
         # The socket stays, so that it can be rung, but nobody listens at the door.
         monkeypatch.setattr(worker_of(jobs), "_on_ring", lambda: None)
-        (bell,) = worker_of(jobs)._store._doorbells.values()  # type: ignore[attr-defined]
+        (bell,) = worker_of(jobs)._store.workers._doorbells.values()  # type: ignore[attr-defined]
         bell._on_ring = lambda: None
         client.send("one")
         id = (await client.heard("stored"))["id"]
