@@ -1,6 +1,7 @@
 """The engine as its tests hold it: bounded waits, tasks that wait to be let go, the parts of an open runner."""
 
 import asyncio
+import math
 import os
 import signal
 import sqlite3
@@ -127,6 +128,25 @@ def supervisor_of(jobs: JobRunner) -> Supervisor:
     supervisor = worker_of(jobs)._supervisor
     assert supervisor is not None
     return supervisor
+
+
+def make_all_due(jobs: JobRunner) -> None:
+    """Let every chore of an open runner be due at once, the thorough recovery too."""
+    maintenance = worker_of(jobs).maintenance
+    maintenance.recovery.thorough.end()
+    make_due(jobs, *maintenance.chores.by_name)
+
+
+def make_due(jobs: JobRunner, *chores: str) -> None:
+    """Let chores of an open runner be due at once."""
+    for name in chores:
+        worker_of(jobs).maintenance.chores.by_name[name].period.end()
+
+
+def suspend(jobs: JobRunner, *chores: str) -> None:
+    """Let chores of an open runner never be due."""
+    for name in chores:
+        worker_of(jobs).maintenance.chores.by_name[name].period._begun_s = math.inf
 
 
 def committer_of(jobs: JobRunner) -> Committer:

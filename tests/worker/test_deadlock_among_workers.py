@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import os
 import signal
 from collections import Counter
@@ -21,7 +20,15 @@ from jobrunner.store.protocol import Store
 from jobrunner.worker.attempt import Wait
 from jobrunner.worker.deadlock import Deadlocks
 from tests.support.children import echo, hold, parent_of, runner
-from tests.support.engine import history, soon, stop_between_writes, store_of, stored, worker_of
+from tests.support.engine import (
+    history,
+    soon,
+    stop_between_writes,
+    store_of,
+    stored,
+    suspend,
+    worker_of,
+)
 from tests.support.factories import NOW, OTHER_WORKER, claim_one, enqueue, new, row_of, worker_row
 from tests.support.processes import Child, child
 
@@ -287,9 +294,9 @@ async def site(
         await other.join()
         if other_first:
             await other.begin()
-        await worker_of(jobs).refresh_peers()
-        worker_of(jobs)._last["deadlocks"] = math.inf
-        await worker_of(jobs)._end_of_chores()
+        await worker_of(jobs).maintenance.peers.refresh()
+        suspend(jobs, "deadlocks")
+        await worker_of(jobs).maintenance.chores.all_ended()
         job = await outer.enqueue()
         if not other_first:
             await other.begin()
@@ -451,12 +458,12 @@ async def test_nothing_is_reported_until_all_slots_of_a_queue_wait(tmp_db: Path)
     async with site(tmp_db, slots={"default": 2}, queue="far") as (one, other):
         store = store_of(one.jobs)
         await store.workers.join(worker_row(OTHER_WORKER + 1, queues={"far": 1}), lambda: None)
-        await worker_of(one.jobs).refresh_peers()
+        await worker_of(one.jobs).maintenance.peers.refresh()
         assert not await one.detect()
         assert await one.report() == WaitReport()
         # What waits here may be what all slots of another worker wait for.
         await other.reports()
-        await worker_of(one.jobs).refresh_peers()
+        await worker_of(one.jobs).maintenance.peers.refresh()
         assert not await one.detect()
         assert len((await one.report()).attempts) == 1
         await other.reports(waits=False)
@@ -481,7 +488,7 @@ async def test_wait_for_a_queue_with_a_free_slot_here_is_not_reported(tmp_db: Pa
     async with site(tmp_db, slots={"default": 1, "far": 1}, queue="far") as (one, _):
         store = store_of(one.jobs)
         await store.workers.join(worker_row(OTHER_WORKER + 1, queues={"far": 1}), lambda: None)
-        await worker_of(one.jobs).refresh_peers()
+        await worker_of(one.jobs).maintenance.peers.refresh()
         assert not await one.detect()
         assert await one.report() == WaitReport()
         await store.workers.leave(OTHER_WORKER + 1, now=NOW)

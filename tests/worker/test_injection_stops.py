@@ -10,7 +10,7 @@ from tenacity import wait_fixed
 
 from fastapi import Depends
 from jobrunner import Injected, Job, JobCancelled, JobContext, JobDead, JobRunner
-from jobrunner.worker import supervisor, worker
+from jobrunner.worker import maintenance, supervisor
 from tests.support.engine import (
     FairLock,
     Heard,
@@ -298,7 +298,7 @@ async def test_clean_up_that_lasts_in_a_thread_is_reported_and_settled(
     tmp_db: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "CLEAN_UP_S", 0.01)
-    monkeypatch.setattr(worker, "POLL_S", 3600.0)
+    monkeypatch.setattr(maintenance, "POLL_S", 3600.0)
     jobs = JobRunner(tmp_db, queues={"default": 1})
     gate = ThreadGate()
 

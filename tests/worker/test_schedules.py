@@ -25,8 +25,8 @@ from jobrunner import (
 )
 from jobrunner.core.clock import now_us
 from jobrunner.core.model import ScheduleChange
+from jobrunner.worker import maintenance
 from jobrunner.worker import scheduler as ticker_module
-from jobrunner.worker import worker as worker_module
 from jobrunner.worker.scheduler import Scheduler
 from tests.support.children import tasks
 from tests.support.clocks import MOMENT, freeze
@@ -276,7 +276,7 @@ async def test_jitter_moves_the_start_and_not_the_instant(tmp_db: Path) -> None:
 @pytest.fixture
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be found by the poll: what is found was woken for."""
-    monkeypatch.setattr(worker_module, "POLL_S", 3600.0)
+    monkeypatch.setattr(maintenance, "POLL_S", 3600.0)
 
 
 @pytest.mark.usefixtures("no_poll")
@@ -563,6 +563,6 @@ async def test_old_ticks_are_pruned_with_the_old_jobs(tmp_db: Path) -> None:
                 clock.tick(HOUR)
                 await all_fired(jobs)
             await seen.have(30)
-            await worker_of(jobs).prune()
+            await worker_of(jobs).maintenance.retention.prune()
             assert 24 <= len(await jobs.schedules.ticks("work")) <= 25
             assert (await jobs.schedules.get("work")).fired == 30

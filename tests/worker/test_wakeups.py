@@ -9,8 +9,8 @@ from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner import JobRunner
 from jobrunner.core.clock import now_us
+from jobrunner.worker import maintenance
 from jobrunner.worker import supervisor as supervisor_module
-from jobrunner.worker import worker as worker_module
 from tests.support.children import echo, tasks
 from tests.support.engine import FairLock, next_round, soon, stored, supervisor_of, worker_of
 from tests.support.processes import child
@@ -19,7 +19,7 @@ from tests.support.processes import child
 @pytest.fixture
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be found by the poll: what is found was woken for."""
-    monkeypatch.setattr(worker_module, "POLL_S", 3600.0)
+    monkeypatch.setattr(maintenance, "POLL_S", 3600.0)
 
 
 @pytest.mark.usefixtures("no_poll")
@@ -170,7 +170,7 @@ async def test_sleeps_when_there_is_nothing_to_do(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No round follows from a round: with the poll away, an idle worker writes nothing at all."""
-    monkeypatch.setattr(worker_module, "POLL_S", 3600.0)
+    monkeypatch.setattr(maintenance, "POLL_S", 3600.0)
     monkeypatch.setattr(supervisor_module, "POLL_S", 3600.0)
     jobs = JobRunner(tmp_db)
 
