@@ -100,7 +100,7 @@ async def test_deleted_log_is_noticed_while_recovery_stands_still(
             await asyncio.Event().wait()
             raise AssertionError
 
-        monkeypatch.setattr(store_of(jobs), "recover", recover)
+        monkeypatch.setattr(store_of(jobs).workers, "recover", recover)
         async with asyncio.timeout(15):
             await stands_still.wait()
             Path(f"{tmp_db}-wal").unlink()
