@@ -14,9 +14,10 @@ from jobrunner.worker.chores import Chore, ChoreRunner, Period
 from jobrunner.worker.deadlock import Deadlocks
 from jobrunner.worker.events import Events
 from jobrunner.worker.health import first_of
+from jobrunner.worker.producer import POLL_S, Producer
 from jobrunner.worker.scheduler import declare_schedules
 from jobrunner.worker.settings import Settings
-from jobrunner.worker.supervisor import POLL_S, Supervisor
+from jobrunner.worker.supervisor import Supervisor
 
 logger = log_of("jobrunner")
 
@@ -178,13 +179,13 @@ class DeclaredSchedules:
 class Poll:
     """Finds due jobs though every hint was lost, and attempts that ignore their cancel."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
 
     async def run(self) -> None:
-        """Wake the supervisor, and free the slots of attempts that do not end."""
-        self._supervisor.wake(suspects=True)
-        self._supervisor.abandon_unresponsive()
+        """Wake the producer, and free the slots of attempts that do not end."""
+        self._producer.wake(suspects=True)
+        self._producer.supervisor.abandon_unresponsive()
 
 
 class CancelRequests:
@@ -342,7 +343,7 @@ class Maintenance:
 
     Args:
         worker: its id.
-        supervisor: None for a process that only enqueues, which has fewer chores.
+        producer: None for a process that only enqueues, which has fewer chores.
         wake: called when jobs have become due.
         on_fatal: called with an error after which the worker must stop.
     """
@@ -351,7 +352,7 @@ class Maintenance:
         self,
         store: Store,
         worker: int,
-        supervisor: Supervisor | None,
+        producer: Producer | None,
         *,
         specs: Mapping[str, TaskSpec],
         schedules: Mapping[str, Definition],
@@ -363,7 +364,7 @@ class Maintenance:
         self._wake = wake
         self.recovery = Recovery(store, events, wake)
         self.heartbeat = Heartbeat(store, worker, self._restore_rest)
-        self.peers = Peers(store, worker, None if supervisor is None else self.heartbeat.beat)
+        self.peers = Peers(store, worker, None if producer is None else self.heartbeat.beat)
         self.schedules = DeclaredSchedules(
             store, self.peers, schedules, specs=specs, revision=settings.revision
         )
@@ -384,7 +385,8 @@ class Maintenance:
             Chore("upkeep", Period(0), Upkeep(store).run),
             Chore("peers", Period(PEERS_S), self.peers.refresh),
         ]
-        if supervisor is not None:
+        if producer is not None:
+            supervisor = producer.supervisor
             self.deadlocks = Deadlocks(
                 store,
                 worker,
@@ -395,7 +397,7 @@ class Maintenance:
             )
             cancels = CancelRequests(store, worker, supervisor)
             chores += [
-                Chore("poll", Period(POLL_S), Poll(supervisor).run, on_ring=True),
+                Chore("poll", Period(POLL_S), Poll(producer).run, on_ring=True),
                 Chore("cancels", Period(POLL_S), cancels.obey, on_ring=True),
                 Chore("deadlocks", Period(POLL_S), self.deadlocks.detect),
                 Chore("beat", Period(BEAT_S), self.heartbeat.beat),

@@ -25,6 +25,7 @@ from jobrunner.worker.events import Events
 from jobrunner.worker.grace import Grace
 from jobrunner.worker.health import HealthInputs, health_of
 from jobrunner.worker.maintenance import Maintenance
+from jobrunner.worker.producer import Producer
 from jobrunner.worker.scheduler import Scheduler
 from jobrunner.worker.settings import Settings
 from jobrunner.worker.supervisor import Supervisor
@@ -64,27 +65,30 @@ class Worker:
         self._specs = specs
         self._grace = grace
         self._scheduler = Scheduler(store, committer, specs)
-        self._supervisor = (
-            Supervisor(
-                self.id,
+        self._supervisor: Supervisor | None = None
+        self._producer: Producer | None = None
+        if work:
+            notify = call_on(asyncio.get_running_loop(), self.wake)
+            self._supervisor = Supervisor(
                 committer,
                 specs=specs,
                 slots=slots,
                 events=events,
+                around=around,
+                transactions=Transactions(store, session, notify),
+            )
+            self._producer = Producer(
+                self.id,
+                committer,
+                self._supervisor,
+                events=events,
                 notify_others=store.workers.notify,
                 on_next_tick=self._scheduler.set_next_tick,
-                around=around,
-                transactions=Transactions(
-                    store, session, call_on(asyncio.get_running_loop(), self.wake)
-                ),
             )
-            if work
-            else None
-        )
         self.maintenance = Maintenance(
             store,
             self.id,
-            self._supervisor,
+            self._producer,
             specs=specs,
             schedules=schedules,
             settings=settings,
@@ -119,7 +123,7 @@ class Worker:
                 ),
                 self._on_ring,
             )
-            self._committer.participant = self._supervisor
+            self._committer.participant = self._producer
             slots = ", ".join(f"{name}={count}" for name, count in self._supervisor.slots.items())
             logger.info("worker %d starts: slots %s; %d tasks", self.id, slots, len(self._specs))
         await self.maintenance.peers.refresh()
@@ -133,11 +137,11 @@ class Worker:
 
     def begin_stop(self) -> None:
         """Start no more attempts, and end those under way within the grace; enqueueing goes on."""
-        if self._stopping is None and self._supervisor is not None:
+        if self._stopping is None and self._producer is not None:
             self._scheduler.begin_stop()
-            self._supervisor.begin_stop()
+            self._producer.begin_stop()
             self._stopping = asyncio.create_task(
-                self._supervisor.stop_all(self._grace), name="jobrunner-stop"
+                self._producer.supervisor.stop_all(self._grace), name="jobrunner-stop"
             )
 
     async def stop(self) -> None:
@@ -170,13 +174,13 @@ class Worker:
 
     def wake(self) -> None:
         """Let due jobs be found at once, here and in other processes."""
-        if self._supervisor is not None:
-            self._supervisor.wake(suspects=True)
+        if self._producer is not None:
+            self._producer.wake(suspects=True)
         self._store.workers.notify()
 
     def _on_ring(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.wake(suspects=True)
+        if self._producer is not None:
+            self._producer.wake(suspects=True)
         self.maintenance.chores.ring()
 
     async def cancel_requested(self, seq: int) -> None:

@@ -14,6 +14,7 @@ from jobrunner.core.model import Claimed, JobRow
 from jobrunner.store.committer import Committer
 from jobrunner.store.protocol import Store
 from jobrunner.store.sqlite.store import SqliteStore
+from jobrunner.worker.producer import Producer
 from jobrunner.worker.supervisor import Supervisor
 from jobrunner.worker.worker import Worker
 
@@ -128,6 +129,13 @@ def supervisor_of(jobs: JobRunner) -> Supervisor:
     supervisor = worker_of(jobs)._supervisor
     assert supervisor is not None
     return supervisor
+
+
+def producer_of(jobs: JobRunner) -> Producer:
+    """Return the producer of an open runner that works."""
+    producer = worker_of(jobs)._producer
+    assert producer is not None
+    return producer
 
 
 def make_all_due(jobs: JobRunner) -> None:

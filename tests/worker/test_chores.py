@@ -65,6 +65,7 @@ async def test_chore_is_due_once_in_its_period_or_when_the_bell_rings() -> None:
 async def test_chore_that_fails_is_named_until_it_works_and_a_fatal_error_is_passed_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", "jobrunner")
     errors: list[Exception | None] = [StoreBusy("1"), StoreBusy("2"), None, StoreFailed("3")]
     fatal: list[StoreError] = []
 

@@ -114,7 +114,7 @@ async def test_job_with_one_attempt_left_is_a_suspect_after_its_first_death(tmp_
         await gate.arrival()
         await next_round(jobs)
         assert gate.inside == 1
-        assert supervisor_of(jobs)._suspect is not None
+        assert supervisor_of(jobs).suspect is not None
         gate.open()
         for job in many:
             await job.result(timeout=15)

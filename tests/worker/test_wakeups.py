@@ -1,4 +1,4 @@
-"""What wakes the supervisor: an enqueue, a due time, another process's bell, and the poll when all that fails."""
+"""What wakes a worker: an enqueue, a due time, another process's bell, and the poll when all that fails."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -9,8 +9,7 @@ from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner import JobRunner
 from jobrunner.core.clock import now_us
-from jobrunner.worker import maintenance
-from jobrunner.worker import supervisor as supervisor_module
+from jobrunner.worker import maintenance, producer
 from tests.support.children import echo, tasks
 from tests.support.engine import FairLock, next_round, soon, stored, supervisor_of, worker_of
 from tests.support.processes import child
@@ -171,7 +170,7 @@ async def test_sleeps_when_there_is_nothing_to_do(
 ) -> None:
     """No round follows from a round: with the poll away, an idle worker writes nothing at all."""
     monkeypatch.setattr(maintenance, "POLL_S", 3600.0)
-    monkeypatch.setattr(supervisor_module, "POLL_S", 3600.0)
+    monkeypatch.setattr(producer, "POLL_S", 3600.0)
     jobs = JobRunner(tmp_db)
 
     @jobs.task
