@@ -21,7 +21,7 @@ from contextvars import Context
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
-from jobrunner.core.wait_graph import Told
+from jobrunner.core.wait_graph import WaitReport
 
 State = Literal[
     "scheduled", "queued", "running", "blocked", "succeeded", "cancelled", "expired", "dead"
@@ -329,8 +329,8 @@ class WorkerRow(NamedTuple):
     tasks: Mapping[str, int | None]
     """Every name that it can run, with the attempts of a job that has no ``max_attempts`` of its own; None for those
     that ``stop=`` alone decides of."""
-    told: Told = Told()
-    """What it tells the others of its attempts that wait."""
+    wait_report: WaitReport = WaitReport()
+    """Its attempts that wait for jobs, for the other workers to see."""
 
 
 # -- schedules -----------------------------------------------------------------------------------------

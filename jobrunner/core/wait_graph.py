@@ -1,6 +1,6 @@
-"""Which attempts stand still: those that wait for jobs that can only move if one of these attempts does.
+"""Finds deadlocks among attempts that wait for jobs which only move if one of these attempts does.
 
-Plain values, no I/O: attempts of this process and those that other workers tell of are computed alike.
+Plain values, no I/O: attempts of this process and those that other workers report are computed alike.
 """
 
 from collections import Counter
@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 
-class Held(NamedTuple):
+class WaitingAttempt(NamedTuple):
     """An attempt that holds a slot and waits for other jobs."""
 
     worker: int
@@ -23,33 +23,33 @@ class Held(NamedTuple):
     running: tuple[int, ...]
     """Those of the jobs that must move first which are running, by ``seq``."""
     since: int = 0
-    """The look of its worker since which it has waited for just these, without an end in between."""
+    """The report of its worker since which it has waited for just these, without an end in between."""
 
 
-class Told(NamedTuple):
-    """What a worker tells the others of its attempts that wait."""
+class WaitReport(NamedTuple):
+    """A worker's attempts that wait for jobs, as the other workers see them."""
 
-    look: int = 0
-    """Its number: a worker looks again only after the one before has been stored."""
-    held: Sequence[Held] = ()
+    number: int = 0
+    """Grows by one: a worker reports again only after the one before has been stored."""
+    attempts: Sequence[WaitingAttempt] = ()
 
 
-class Still(NamedTuple):
-    """What must still be so when a wait is refused."""
+class Snapshot(NamedTuple):
+    """A deadlock as it was found, which must still hold when a wait is refused."""
 
     workers: AbstractSet[int]
-    """The workers that there are."""
-    held: Collection[Held]
-    """Attempts that their workers tell of, and that run; none of what they wait for has started or ended."""
+    """The workers that have joined."""
+    attempts: Collection[WaitingAttempt]
+    """Attempts that their workers report, and that run; no job that they wait for has started or ended."""
 
 
 Slots = Mapping[int, Mapping[str, int]]
 """By worker and queue."""
 
 
-def full(held: Iterable[Held], slots: Slots) -> set[str]:
+def full_queues(attempts: Iterable[WaitingAttempt], slots: Slots) -> set[str]:
     """Return the queues in which no worker can start anything while these attempts hold their slots."""
-    count = Counter((one.worker, one.queue) for one in held)
+    count = Counter((one.worker, one.queue) for one in attempts)
     served = {queue for queues in slots.values() for queue in queues}
     return {
         queue
@@ -58,12 +58,12 @@ def full(held: Iterable[Held], slots: Slots) -> set[str]:
     }
 
 
-def standing(held: Iterable[Held], slots: Slots) -> set[Held]:
-    """Return the attempts that can only go on if another one of them does."""
-    found = set(held)
+def deadlocked(attempts: Iterable[WaitingAttempt], slots: Slots) -> set[WaitingAttempt]:
+    """Return the largest set of attempts that can only go on if another one of the set does."""
+    found = set(attempts)
     while True:
         seqs = {one.seq for one in found}
-        closed = full(found, slots)
+        closed = full_queues(found, slots)
         going = {
             one
             for one in found
@@ -74,16 +74,16 @@ def standing(held: Iterable[Held], slots: Slots) -> set[Held]:
         found -= going
 
 
-def chosen(found: Collection[Held]) -> Held:
-    """Return the attempt to refuse, of some that stand still: the same one, whoever asks.
+def victim_of(found: Collection[WaitingAttempt]) -> WaitingAttempt:
+    """Return the attempt of a deadlock to refuse; every worker finds the same one.
 
     The youngest of a circle in which each waits for the others alone.  One that merely waits for such a circle would go
     on when that is broken, and its own end would let nobody go on.
     """
     leads: dict[str | int, set[str | int]] = {}
     for one in found:
-        for held in (one.queue, one.seq):
-            leads.setdefault(held, set()).update(one.queues, one.running)
+        for place in (one.queue, one.seq):
+            leads.setdefault(place, set()).update(one.queues, one.running)
     # What can be reached from a place in such a circle is the circle; from elsewhere it is more than one.
     places = set[str | int]().union(*leads.values())
     reached = [_reached(leads, place) for place in places]

@@ -37,7 +37,7 @@ from jobrunner.queue.schedules import Schedules
 from jobrunner.store.committer import ROWS_PER_CALL, Committer, Several, too_many
 from jobrunner.store.protocol import Store
 from jobrunner.store.reentrancy import inside_of, refuse_inside
-from jobrunner.store.session_writer import Caller, SessionWriter, told_on
+from jobrunner.store.session_writer import Caller, SessionWriter, call_on
 from jobrunner.tasks.call import Call
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.tasks.task import Task
@@ -90,10 +90,10 @@ class JobQueue:
         """What to write in place of a plain ``Queue``, where the runner has a session to join."""
         self._joined: SessionWriter | None = None
         self._source: object = None
-        self._tell = told_on(self._loop, worker.look)
-        self.dead_letters = DeadLetters(store, tasks, stored=self._stored, wake=worker.look)
+        self._notify = call_on(self._loop, worker.wake)
+        self.dead_letters = DeadLetters(store, tasks, stored=self._stored, wake=worker.wake)
         self.schedules = Schedules(
-            store, self._tasks, queues, timezone=timezone, enqueue=self._enqueue, wake=worker.look
+            store, self._tasks, queues, timezone=timezone, enqueue=self._enqueue, wake=worker.wake
         )
 
     @property
@@ -242,7 +242,7 @@ class JobQueue:
             InvalidSession: it is none of them.
         """
         session = self._store.session(source)
-        joined = SessionWriter(session, loop=self._loop, tell=self._tell, caller=caller)
+        joined = SessionWriter(session, loop=self._loop, notify=self._notify, caller=caller)
         # Not copy.copy(): a view is made per request, or per call, and this takes a third of the time.
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__, _joined=joined, _source=source)
@@ -449,7 +449,7 @@ class JobQueue:
         """Undo ``pause``; raises as it does."""
         self._check_queue(name)
         await self._store.jobs.resume(name)
-        self._worker.look()
+        self._worker.wake()
 
     def _check_queue(self, name: str) -> None:
         if name not in self._queues:

@@ -1,4 +1,4 @@
-"""Group commit: everything that wants to be written rides in the next transaction, and is answered after its commit.
+"""Commits enqueues, outcomes, ticks and claims in shared transactions, one round after another (group commit).
 
 Nobody writes alone.  While one round is being committed, enqueues and outcomes gather for the next, so that a thousand
 callers share a handful of commits and each keeps its promise.  The committer's own task runs the rounds: a caller that
@@ -45,7 +45,7 @@ LONGEST_PAUSE_S: Final = 1.0
 
 
 class RoundParticipant(Protocol):
-    """Who takes part in every round besides the callers: the supervisor."""
+    """A worker's part in every round: it claims jobs, and starts them after the commit."""
 
     tasks: frozenset[str]
     """Every name that it can run."""
@@ -55,19 +55,19 @@ class RoundParticipant(Protocol):
         ...
 
     def take_look_due(self) -> bool:
-        """Return whether the round should look for what has become due, and count it as looked."""
+        """Return whether the round should promote due jobs, and reset that."""
         ...
 
-    def written(self, batch: Round, written: Written) -> None:
-        """Hear what a round did: start what it claimed, tell who waits."""
+    def after_commit(self, request: Round, written: Written) -> None:
+        """Called after the commit: start the claimed jobs and resolve waiters."""
         ...
 
-    def waits(self) -> None:
-        """Hear that a round takes so long that somebody may be keeping it waiting."""
+    def warn_slow(self) -> None:
+        """Called while a round takes long: name the tasks whose sessions may hold it up."""
         ...
 
-    def write_failed(self, batch: Round, error: StoreError) -> None:
-        """Hear that nothing of a round was written."""
+    def after_failure(self, request: Round, error: StoreError) -> None:
+        """Called after a round that failed: ask for the same again."""
         ...
 
 
@@ -80,7 +80,7 @@ class _Unit(NamedTuple):
 
 
 class _Fires(NamedTuple):
-    """Steps of schedules, and the ticker that waits for them."""
+    """Steps of schedules, and the scheduler that waits for them."""
 
     fires: Sequence[Fire]
     answer: asyncio.Future[Sequence[Fired | StoreError]]
@@ -89,9 +89,9 @@ class _Fires(NamedTuple):
 class Committer:
     """Runs the rounds of one open store, one after another."""
 
-    def __init__(self, store: Store, worker: RoundParticipant | None = None) -> None:
+    def __init__(self, store: Store, participant: RoundParticipant | None = None) -> None:
         self._store = store
-        self.worker = worker
+        self.participant = participant
         self._units: deque[_Unit] = deque()
         self._outcomes: list[Outcome] = []
         self._fires: list[_Fires] = []
@@ -208,8 +208,8 @@ class Committer:
             if self._broken:
                 break
             self._wake.clear()
-            units, steps, batch = self._gather()
-            failed = await self._write(units, steps, batch)
+            units, steps, request = self._gather()
+            failed = await self._write(units, steps, request)
             if failed is None:
                 pause_s = FIRST_PAUSE_S
             elif self._closing or isinstance(failed, StoreFailed):
@@ -245,40 +245,44 @@ class Committer:
             rows += len(unit.jobs)
             size += unit.size
         steps, self._fires = self._fires, []
-        worker = self.worker
-        claim = None if worker is None else worker.next_claim()
+        participant = self.participant
+        claim = None if participant is None else participant.next_claim()
         if claim is not None and claim.held is not None:
             # Attempts that have ended, and are still running as far as the store knows.
             ended = ((one.job.seq, one.job.lease) for one in (*outcomes, *self._outcomes))
             claim = claim._replace(held=claim.held.union(ended))
-        look_due = worker is not None and worker.take_look_due()
-        batch = Round(
+        look_due = participant is not None and participant.take_look_due()
+        request = Round(
             now=now_us(),
             outcomes=outcomes,
             look_due=look_due,
             fires=[fire for step in steps for fire in step.fires],
             enqueues=[job for unit in units for job in unit.jobs],
             claim=claim,
-            ticks_of=worker.tasks if worker is not None and (look_due or steps) else None,
+            ticks_of=participant.tasks if participant is not None and (look_due or steps) else None,
         )
-        return units, steps, batch
+        return units, steps, request
 
     async def _write(
-        self, units: list[_Unit], steps: list[_Fires], batch: Round
+        self, units: list[_Unit], steps: list[_Fires], request: Round
     ) -> StoreError | None:
         loop = asyncio.get_running_loop()
-        # Told while it waits: afterwards nobody knows any more who kept it waiting.
-        slow = None if self.worker is None else loop.call_later(SLOW_S, self.worker.waits)
+        # While it waits: afterwards the sessions that held it up may be closed.
+        slow = (
+            None
+            if self.participant is None
+            else loop.call_later(SLOW_S, self.participant.warn_slow)
+        )
         try:
-            written = await self._store.write(batch)
+            written = await self._store.write(request)
         except StoreError as error:
-            self._failed(units, steps, batch, error)
+            self._failed(units, steps, request, error)
             return error
         except Exception as bug:
             # A bug of ours. To go on would be to look alive and write nothing.
             logger.critical("a round broke; please report this", exc_info=True)
             broken = StoreFailed(f"a round broke: {bug!r}")
-            self._failed(units, steps, batch, broken)
+            self._failed(units, steps, request, broken)
             return broken
         finally:
             if slow is not None:
@@ -296,30 +300,30 @@ class Committer:
             if not step.answer.done():
                 step.answer.set_result(written.fired[at : at + len(step.fires)])
             at += len(step.fires)
-        if self.worker is not None:
-            self.worker.written(batch, written)
+        if self.participant is not None:
+            self.participant.after_commit(request, written)
         elif written.left_queued:
             # Nobody here runs them.
             self._store.workers.notify()
         return None
 
     def _failed(
-        self, units: list[_Unit], steps: list[_Fires], batch: Round, error: StoreError
+        self, units: list[_Unit], steps: list[_Fires], request: Round, error: StoreError
     ) -> None:
         if self.error is None or type(self.error) is not type(error):
             logger.error("a round could not be written: %s", error, like=type(error))
         self.error = error
         # How attempts ended must not be lost while the process lives: it waits for the store to come back. The fence
         # makes writing it twice harmless, should the failed commit turn out to have worked.
-        self._outcomes[:0] = batch.outcomes
+        self._outcomes[:0] = request.outcomes
         for unit in units:
             if not unit.answer.done():
                 unit.answer.set_exception(error)
         for step in steps:
             if not step.answer.done():
                 step.answer.set_exception(error)
-        if self.worker is not None:
-            self.worker.write_failed(batch, error)
+        if self.participant is not None:
+            self.participant.after_failure(request, error)
         if isinstance(error, StoreFailed):
             self.fail(error)
             if self.on_fatal is not None:

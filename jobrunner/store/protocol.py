@@ -27,7 +27,7 @@ from jobrunner.core.model import (
     TickRow,
     WorkerRow,
 )
-from jobrunner.core.wait_graph import Still, Told
+from jobrunner.core.wait_graph import Snapshot, WaitReport
 from jobrunner.store.round import Round, Written
 from jobrunner.store.session import Session
 
@@ -303,13 +303,15 @@ class WorkerStore(Protocol):
         """
         ...
 
-    async def report_waits(self, worker: int, told: Told, *, still: Still | None = None) -> bool:
-        """Store the worker's report to the others, of its attempts that wait, in its row.
+    async def report_waits(
+        self, worker: int, report: WaitReport, *, snapshot: Snapshot | None = None
+    ) -> bool:
+        """Store in the worker's row which of its attempts wait for jobs, for the other workers to see.
 
         Args:
             worker: whose row.
-            told: the report from now on, in place of the one before.
-            still: store it only if this holds in the same transaction: the workers are these, they tell of these very
+            report: takes the place of the one before.
+            snapshot: store it only if this holds in the same transaction: the workers are these, they report these very
                 attempts, each of which runs and nobody has asked to stop it, and all jobs that they wait for wait.
 
         Returns:
@@ -351,7 +353,7 @@ class Store(Protocol):
 
     # -- the hot path ---------------------------------------------------------
 
-    async def write(self, batch: Round) -> Written:
+    async def write(self, request: Round) -> Written:
         """Carry out a round in one durable transaction.
 
         An outcome is written only while its ``(seq, lease, worker)`` still runs; otherwise it is reported as stale.

@@ -1,4 +1,4 @@
-"""Stores jobs in the application's transaction, and wakes the worker after its commit."""
+"""Stores jobs in the application's own transaction, and wakes the worker after its commit."""
 
 import asyncio
 import contextlib
@@ -33,13 +33,13 @@ class SessionWriter:
         session: Session,
         *,
         loop: asyncio.AbstractEventLoop,
-        tell: Callable[[], None],
+        notify: Callable[[], None],
         caller: Caller | None,
     ) -> None:
-        """``tell`` is called once jobs can be seen; see ``told_on``."""
+        """``notify`` is called on any thread once others can see the jobs; see ``call_on``."""
         self.session = session
         self._loop = loop
-        self._tell = tell
+        self._notify = notify
         self._caller = caller
 
     async def enqueue(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
@@ -61,10 +61,10 @@ class SessionWriter:
             stored = await session.enqueue(jobs, now=now)
         except asyncio.CancelledError:
             # It may be in the transaction all the same, and the caller may yet commit it.
-            session.watch(self._tell, lost)
+            session.watch(self._notify, lost)
             raise
         if any(job.created for job in stored):
-            session.watch(self._tell, lost)
+            session.watch(self._notify, lost)
         return stored
 
     def _lost(self, tasks: Sequence[str], count: int) -> None:
@@ -80,15 +80,15 @@ class SessionWriter:
         )
 
 
-def told_on(loop: asyncio.AbstractEventLoop, look: Callable[[], None]) -> Callable[[], None]:
-    """Return a call of ``look`` that may be made on any thread."""
+def call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> Callable[[], None]:
+    """Return a function for any thread that has ``function`` called on the loop."""
 
-    def tell() -> None:
+    def call() -> None:
         if asyncio._get_running_loop() is loop:  # noqa: SLF001 - as get_running_loop(), without an error to catch
-            look()
+            function()
             return
-        # A loop that is closed has no worker to be told.
+        # A loop that is closed has no worker to be woken.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(look)
+            loop.call_soon_threadsafe(function)
 
-    return tell
+    return call

@@ -1,18 +1,19 @@
-"""Finds attempts that wait for jobs which cannot start, because every slot is held by an attempt that waits so.
+"""Finds and breaks deadlocks: attempts that wait for jobs whose slots are all held by attempts that wait so.
 
 An attempt stands still if each job that it waits for does: one that runs in an attempt that stands still, one that is
 queued for slots which are all held by such attempts, and one of a chain behind such a job.  The largest set of attempts
-of which this holds (``standstill``) is a deadlock: none of them can end unless a time limit or a person ends it.
+of which this holds (``deadlocked``) is a deadlock: none of them can end unless a time limit or a person ends it.
 
 Within one process that is seen at once, and the attempt whose wait closes the circle is refused (``check``).  Among
-several, each tells the others in its row of its attempts that stand still if theirs do, and one of them refuses one
-attempt (``look``) when
+several, each reports to the others in its row its attempts that stand still if theirs do, and one of them refuses one
+attempt (``detect``) when
 
-- all of the set have been told of twice more since it was first seen, so that they waited all at one instant, and
-- nothing that they wait for has started since, which is looked at in the transaction that takes the refused attempt out
-  of what is told: of two workers that decide at once, the second finds it gone.
+- all of the set have been reported twice more since it was first seen, so that they waited all at one instant, and
+- nothing that they wait for has started since, which is checked in the transaction that takes the refused attempt out
+  of the report: of two workers that decide at once, the second finds it gone.
 
-What could go on is never counted: a wait with a timeout, a job that expires, a slot whose worker tells nothing.
+An attempt that could go on is never counted: a wait with a timeout, a job that expires, a slot whose worker reports
+nothing.
 """
 
 import asyncio
@@ -23,26 +24,34 @@ from typing import Final, TypeGuard
 
 from jobrunner.core.errors import Deadlock
 from jobrunner.core.model import FINISHED, JobRow, WorkerRow
-from jobrunner.core.wait_graph import Held, Slots, Still, Told, chosen, full, standing
+from jobrunner.core.wait_graph import (
+    Slots,
+    Snapshot,
+    WaitingAttempt,
+    WaitReport,
+    deadlocked,
+    full_queues,
+    victim_of,
+)
 from jobrunner.store.protocol import Store
 from jobrunner.worker.attempt import Attempt, Wait
 
-LOOKS_AGAIN: Final = 2
-"""So often every worker must have told the same once more: what it tells first may be from before it was seen."""
+REPORTS_AGAIN: Final = 2
+"""So often every worker must report the same once more: its first report may be from before the deadlock was seen."""
 
-STEPS_PER_LOOK: Final = 100
-"""How many jobs of a chain are read at a time; the next look goes on from there."""
+STEPS_PER_READ: Final = 100
+"""How many jobs of a chain are read at a time; the next read goes on from there."""
 
 
 class Deadlocks:
-    """What the attempts of one worker wait for.
+    """Keeps the waits of one worker's attempts, and refuses one that closes a deadlock.
 
     Args:
-        worker: which it is.
+        worker: its id.
         slots: by queue.
         holders: returns the attempts that hold a slot.
         peers: returns the other workers that were last seen.
-        refresh_peers: looks for them.
+        refresh_peers: reads them anew.
     """
 
     def __init__(
@@ -65,14 +74,14 @@ class Deadlocks:
         self._loop = asyncio.get_running_loop()
         self._waiting: Counter[str] = Counter()
         """How many attempts wait, by queue; also such as have ended, and left a wait in a task of their own."""
-        self._told = Told()
-        """What was stored last of what the others are told."""
+        self._report = WaitReport()
+        """The last one that was stored."""
         self._since: dict[Attempt, tuple[tuple[Wait, ...], int]] = {}
-        """What the attempts that are told of wait for, and since which look."""
+        """The waits of the attempts in the last report, and the report since which they have lasted."""
         self._seen: Mapping[int, int] = {}
-        """The looks, by worker, when the attempts that stand still among all workers were first seen."""
+        """The reports, by worker, when the deadlock among all workers was first seen."""
         self._circle: Collection[Attempt] = ()
-        """Those of this worker that stood still at the last look if the others' did as they had told."""
+        """Those of this worker that were part of a deadlock among all workers when it last looked."""
 
     def concern(self, caller: object) -> TypeGuard[Attempt]:
         """Return whether the caller is an attempt of this worker that is under way."""
@@ -80,7 +89,7 @@ class Deadlocks:
             isinstance(caller, Attempt)
             and not caller.ended
             and asyncio.get_running_loop() is self._loop
-            and any(held is caller for held in self._holders())
+            and any(other is caller for other in self._holders())
         )
 
     @contextmanager
@@ -114,35 +123,35 @@ class Deadlocks:
             raise Deadlock(wait.refused)
         wait.seq = row.seq
         wait.front, wait.trail = await self._front(wait.trail, row)
-        if not self._may_stand(wait):
+        if not self._may_be_deadlocked(wait):
             return
         # One at a time: when the first has been refused, the others may go on.
         async with self._lock:
-            if not self._may_stand(wait):
+            if not self._may_be_deadlocked(wait):
                 return
-            found = self._standing(self._peers())
+            found = self._deadlocked_here(self._peers())
             if attempt not in found:
                 return
             # What was read a while ago may have moved meanwhile. Attempts that stand still hold their slots all along,
             # so that no job which was seen to wait can have started before the last one was seen.
-            read = [one for held in found for one in held.waits]
+            read = [one for other in found for one in other.waits]
             for one in read:
                 await self._read(one)
             await self._refresh_peers()
-            found = self._standing(self._peers(), found, read)
+            found = self._deadlocked_here(self._peers(), found, read)
             if attempt in found:
                 raise Deadlock(_message(attempt, wait, self._slots))
 
     def problems(self) -> list[str]:
         """Return a sentence for each queue whose slots all wait for jobs that cannot start in this process."""
         elsewhere = self._served_elsewhere()
-        circle = {held for held in self._circle if self._held(held) is not None}
-        found = self._standing((), timed=True) | circle
-        count = Counter(held.job.queue for held in found)
+        circle = {other for other in self._circle if self._waiting_attempt(other) is not None}
+        found = self._deadlocked_here((), timed=True) | circle
+        count = Counter(other.job.queue for other in found)
         sentences = []
         for queue in sorted(queue for queue, slots in self._slots.items() if count[queue] >= slots):
-            here = {held for held in found if held.job.queue == queue}
-            fronts = (one.front for held in here for one in held.waits)
+            here = {other for other in found if other.job.queue == queue}
+            fronts = (one.front for other in here for one in other.waits)
             others = sorted({front.queue for front in fronts if front is not None})
             if here & circle:
                 helped = "; the other workers that could start them wait as well"
@@ -157,8 +166,8 @@ class Deadlocks:
             sentences.append(f"{held} for jobs of queue {', '.join(others)}{helped}")
         return sentences
 
-    def _may_stand(self, wait: Wait) -> bool:
-        """Return whether it is worth while to find out who stands still here; at most times it is not.
+    def _may_be_deadlocked(self, wait: Wait) -> bool:
+        """Return whether a search for a deadlock here is worth its time; mostly it is not.
 
         An attempt may wait for a thousand jobs, and each of these waits asks twice a second.
         """
@@ -166,7 +175,7 @@ class Deadlocks:
         if front is None:
             return False
         if front.state == "running":
-            return any(held.waits for held in self._holders() if held.job.id == front.id)
+            return any(other.waits for other in self._holders() if other.job.id == front.id)
         slots = self._slots.get(front.queue)
         return (
             slots is not None
@@ -176,114 +185,134 @@ class Deadlocks:
 
     # -- among all workers -----------------------------------------------------------------
 
-    def _may_stand_among_all(self) -> bool:
-        """Return whether it is worth while to look at what the others tell; at most times it is not."""
+    def _may_be_deadlocked_among_all(self) -> bool:
+        """Return whether the reports of the others are worth reading; mostly they are not."""
         peers = self._peers()
         return bool(peers) and (
             any(self._waiting[queue] >= slots for queue, slots in self._slots.items())
-            or any(peer.told.held for peer in peers)
+            or any(peer.wait_report.attempts for peer in peers)
         )
 
-    async def look(self) -> None:
-        """Tell the others who stands still here if they do; refuse an attempt of this worker if its turn has come.
+    async def detect(self) -> None:
+        """Report this worker's attempts that may be deadlocked; refuse one if it is the victim.
 
-        Nothing is told unless all slots of a queue wait, here or with another worker.
+        Nothing is reported unless all slots of a queue wait, here or with another worker.
         """
-        if not self._told.held and not self._may_stand_among_all():
+        if not self._report.attempts and not self._may_be_deadlocked_among_all():
             self._circle = ()
             return
         rows = {row.worker: row for row in await self._store.workers.list()}
         own = rows.pop(self._worker, None)
         if own is None:
             return
-        # Of a write that failed nobody knows whether it is there.
-        self._told = own.told if own.told.look > self._told.look else self._told
-        mine = self._held_if_others_do(rows.values())
+        # A write that failed may be there all the same.
+        if own.wait_report.number > self._report.number:
+            self._report = own.wait_report
+        mine = self._deadlocked_if_others_are(rows.values())
         slots = {self._worker: self._slots, **{id: row.queues for id, row in rows.items()}}
-        found = standing([*mine, *(one for row in rows.values() for one in row.told.held)], slots)
-        self._circle = {attempt for held, attempt in mine.items() if held in found}
+        found = deadlocked(
+            [*mine, *(one for row in rows.values() for one in row.wait_report.attempts)], slots
+        )
+        self._circle = {attempt for waiting, attempt in mine.items() if waiting in found}
         if not self._circle:
-            if not self._is_worth_telling(mine, rows.values()):
+            if not self._is_worth_reporting(mine, rows.values()):
                 mine = {}
-            if [*mine] != [*own.told.held]:
-                await self._tell([*mine], mine)
+            if [*mine] != [*own.wait_report.attempts]:
+                await self._store_report([*mine], mine)
             return
-        looks = {self._worker: own.told.look} | {id: row.told.look for id, row in rows.items()}
-        if self._stood_all_along(found, looks):
-            still = Still(frozenset(slots), found)
-            if (one := chosen(found)) in mine and await self._refuse(one, mine, still, slots):
+        numbers = {self._worker: own.wait_report.number} | {
+            id: row.wait_report.number for id, row in rows.items()
+        }
+        if self._waited_all_along(found, numbers):
+            snapshot = Snapshot(frozenset(slots), found)
+            if (one := victim_of(found)) in mine and await self._refuse(one, mine, snapshot, slots):
                 return
-        await self._tell([*mine], mine)
+        await self._store_report([*mine], mine)
 
-    def _held_if_others_do(self, peers: Collection[WorkerRow]) -> dict[Held, Attempt]:
+    def _deadlocked_if_others_are(
+        self, peers: Collection[WorkerRow]
+    ) -> dict[WaitingAttempt, Attempt]:
         """Return the attempts of this worker that stand still if all slots of the others do."""
         elsewhere = frozenset[str]().union(*(peer.queues for peer in peers)) - self._slots.keys()
         here = {attempt.job.seq for attempt in self._holders()}
-        found: dict[Held, Attempt] = {}
-        if_others_do: dict[Held, Held] = {}
+        found: dict[WaitingAttempt, Attempt] = {}
+        if_others_do: dict[WaitingAttempt, WaitingAttempt] = {}
         for attempt in self._holders() if peers else ():
-            held = self._held(attempt)
-            # One that has been told to end, or has ended, will let go of its slot.
-            if held is None or attempt.stopped is not None or attempt.ended:
+            waiting = self._waiting_attempt(attempt)
+            # One that was stopped, or has ended, will free its slot.
+            if waiting is None or attempt.stopped is not None or attempt.ended:
                 continue
             waits, since = self._since.get(attempt, ((), 0))
             if waits != tuple(attempt.waits):
-                since = self._told.look + 1
-            held = held._replace(since=since)
-            found[held] = attempt
-            queues = tuple(queue for queue in held.queues if queue not in elsewhere)
-            running = tuple(seq for seq in held.running if seq in here)
-            if_others_do[held._replace(queues=queues, running=running)] = held
-        stand = standing(if_others_do, {self._worker: self._slots})
-        return {held: found[held] for one, held in if_others_do.items() if one in stand}
+                since = self._report.number + 1
+            waiting = waiting._replace(since=since)
+            found[waiting] = attempt
+            queues = tuple(queue for queue in waiting.queues if queue not in elsewhere)
+            running = tuple(seq for seq in waiting.running if seq in here)
+            if_others_do[waiting._replace(queues=queues, running=running)] = waiting
+        stand = deadlocked(if_others_do, {self._worker: self._slots})
+        return {waiting: found[waiting] for one, waiting in if_others_do.items() if one in stand}
 
-    def _is_worth_telling(self, mine: Iterable[Held], peers: Iterable[WorkerRow]) -> bool:
+    def _is_worth_reporting(
+        self, mine: Iterable[WaitingAttempt], peers: Iterable[WorkerRow]
+    ) -> bool:
         """Return whether all slots of a queue wait, with this worker or with another one."""
-        return bool(full(mine, {self._worker: self._slots})) or any(
-            peer.told.held and full(peer.told.held, {peer.worker: peer.queues}) for peer in peers
+        return bool(full_queues(mine, {self._worker: self._slots})) or any(
+            peer.wait_report.attempts
+            and full_queues(peer.wait_report.attempts, {peer.worker: peer.queues})
+            for peer in peers
         )
 
-    def _stood_all_along(self, found: Iterable[Held], looks: Mapping[int, int]) -> bool:
+    def _waited_all_along(
+        self, found: Iterable[WaitingAttempt], numbers: Mapping[int, int]
+    ) -> bool:
         """Return whether all of these attempts waited at one instant: when ``_seen`` was read.
 
-        A worker begins a look when the one before has been stored. So the second look after what was seen then began
-        afterwards, and each of these waits has lasted from before that instant until after it.
+        A worker begins a report when the one before has been stored. So the second report after those that were seen
+        began afterwards, and each of these waits has lasted from before that instant until after it.
         """
         seen = self._seen
         if any(one.since > seen.get(one.worker, 0) for one in found):
-            self._seen = looks
+            self._seen = numbers
             return False
-        return all(looks[one.worker] >= seen[one.worker] + LOOKS_AGAIN for one in found)
+        return all(numbers[one.worker] >= seen[one.worker] + REPORTS_AGAIN for one in found)
 
     async def _refuse(
-        self, refused: Held, mine: Mapping[Held, Attempt], still: Still, slots: Slots
+        self,
+        refused: WaitingAttempt,
+        mine: Mapping[WaitingAttempt, Attempt],
+        snapshot: Snapshot,
+        slots: Slots,
     ) -> bool:
-        """Have a wait of an attempt refused at its next look, if all is still as it was seen; return whether it is."""
+        """Refuse a wait of an attempt at its next check, if the snapshot still holds; return whether it does."""
         attempt = mine[refused]
         wait = attempt.waits[0]
         total = Counter[str]()
         for queues in slots.values():
             total.update(queues)
         why = _message(attempt, wait, total)
-        done = await self._tell([one for one in mine if one is not refused], mine, still)
+        done = await self._store_report([one for one in mine if one is not refused], mine, snapshot)
         if done:
             wait.refused = why
         return done
 
-    async def _tell(
-        self, tells: Sequence[Held], mine: Mapping[Held, Attempt], still: Still | None = None
+    async def _store_report(
+        self,
+        reported: Sequence[WaitingAttempt],
+        mine: Mapping[WaitingAttempt, Attempt],
+        snapshot: Snapshot | None = None,
     ) -> bool:
-        waits = {one: tuple(mine[one].waits) for one in tells}
-        told = Told(self._told.look + 1, tells)
-        if not await self._store.workers.report_waits(self._worker, told, still=still):
+        waits = {one: tuple(mine[one].waits) for one in reported}
+        report = WaitReport(self._report.number + 1, reported)
+        if not await self._store.workers.report_waits(self._worker, report, snapshot=snapshot):
             return False
-        self._told = told
-        self._since = {mine[one]: (waits[one], one.since) for one in tells}
+        self._report = report
+        self._since = {mine[one]: (waits[one], one.since) for one in reported}
         return True
 
-    # -- who stands still here ----------------------------------------------------------------
+    # -- in this process -----------------------------------------------------------------------
 
-    def _standing(
+    def _deadlocked_here(
         self,
         peers: Iterable[WorkerRow],
         among: Collection[Attempt] | None = None,
@@ -291,34 +320,34 @@ class Deadlocks:
         *,
         timed: bool = False,
     ) -> set[Attempt]:
-        """Return the attempts that stand still, whatever other workers tell.
+        """Return the attempts that stand still, whatever other workers report.
 
         Args:
             peers: the workers that may start what waits here.
             among: only these, of those that hold a slot now.
             read: only those that wait for nothing else.
-            timed: count also what ends by itself in time.
+            timed: count also waits that end by themselves in time.
         """
         attempts = {
-            held: attempt
+            waiting: attempt
             for attempt in self._holders()
             if (among is None or attempt in among)
             and (read is None or all(one in read for one in attempt.waits))
-            # One that is being ended, or has ended, will let go of its slot; a thread will not.
+            # One that was stopped, or has ended, will free its slot; a thread will not.
             and (
                 (attempt.stopped_at is None and not attempt.ended)
                 or (attempt.thread is not None and not attempt.thread.done())
             )
-            and (held := self._held(attempt, timed=timed)) is not None
+            and (waiting := self._waiting_attempt(attempt, timed=timed)) is not None
         }
         slots = {self._worker: self._slots, **{peer.worker: peer.queues for peer in peers}}
-        return {attempts[held] for held in standing(attempts, slots)}
+        return {attempts[waiting] for waiting in deadlocked(attempts, slots)}
 
-    def _held(self, attempt: Attempt, *, timed: bool = False) -> Held | None:
-        """Return what an attempt waits for; None if it does not wait, or may go on by itself.
+    def _waiting_attempt(self, attempt: Attempt, *, timed: bool = False) -> WaitingAttempt | None:
+        """Return an attempt with the jobs it waits for; None if it does not wait, or may go on by itself.
 
         Args:
-            timed: count also what ends by itself in time.
+            timed: count also waits that end by themselves in time.
         """
         job = attempt.job
         jobs, queues, running = set[int](), set[str](), set[int]()
@@ -337,7 +366,7 @@ class Deadlocks:
                 jobs.add(wait.seq)
         if not attempt.waits:
             return None
-        return Held(
+        return WaitingAttempt(
             *(self._worker, job.seq, job.lease, job.queue),
             *(tuple(sorted(jobs)), tuple(sorted(queues)), tuple(sorted(running))),
         )
@@ -360,7 +389,7 @@ class Deadlocks:
         if row.state != "blocked":
             return (None if row.state in FINISHED else row), []
         way = list(trail) or [row.id]
-        for _ in range(STEPS_PER_LOOK):
+        for _ in range(STEPS_PER_READ):
             front = row if way[-1] == row.id else await self._store.jobs.get(way[-1])
             if front is not None and front.state == "blocked" and front.after is not None:
                 way.append(front.after)

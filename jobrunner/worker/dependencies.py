@@ -132,7 +132,7 @@ class Resolved:
         self,
         error: BaseException | None,
         in_thread: InThread,
-        tell: Callable[[str, BaseException], None],
+        report: Callable[[str, BaseException], None],
     ) -> None:
         """Clean up what is open.
 
@@ -140,7 +140,7 @@ class Resolved:
             error: what ended the attempt, thrown into each of them; None if it succeeded. One that swallows it hides it
                 from no other; what one raises in its place is thrown into the next.
             in_thread: waits for the thread whatever comes, or raises LeftBehind.
-            tell: is told what has failed of it, and with what.
+            report: called with each part that has failed, and its error.
         """
         for opened in (
             *reversed(self._of_function),
@@ -153,7 +153,7 @@ class Resolved:
                 raise
             except BaseException as wrong:  # noqa: BLE001 - the others are cleaned up all the same
                 if wrong is not error:
-                    tell(opened.name, wrong)
+                    report(opened.name, wrong)
                     error = wrong
 
     async def _solve_all(self, needs: Sequence[Dependency], in_thread: InThread) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""What happens to jobs, told to those who asked: waiters for a result, and the user's hooks.
+"""Notifies waiters for a result and the user's hooks of what happens to jobs.
 
-Telling is a courtesy of this process, made after the commit: it may be missed when the process dies, and nothing that
-goes wrong in a hook harms a job.
+A courtesy of this process, after the commit: it may be missed when the process dies, and a failing hook harms no job.
 """
 
 import asyncio
@@ -54,7 +53,7 @@ class Events:
     def __init__(
         self, hooks: Hooks, load: Callable[[EventName, str], Awaitable[object | None]]
     ) -> None:
-        """Tell ``hooks``; ``load(event, job id)`` reads what they are handed, None if it has gone meanwhile."""
+        """``load(event, job id)`` reads the job or dead letter for a hook, None if it has gone meanwhile."""
         self._hooks = hooks
         self._load = load
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
@@ -64,31 +63,31 @@ class Events:
         self._dropped = 0
 
     def start(self) -> None:
-        """Have hooks run in copies of the present context: not in that of the attempt which is the first to tell."""
+        """Run hooks in copies of the present context, not of the one in which the first event comes."""
         self._context = copy_context()
 
-    def settled(self, outcome: Outcome) -> None:
-        """Tell that an attempt's outcome has been committed."""
+    def notify_outcome(self, outcome: Outcome) -> None:
+        """Notify waiters and hooks of an outcome that has been committed."""
         match outcome:
             case Succeeded() | Returned():
-                self.tell("succeeded", outcome.job.id)
+                self.notify("succeeded", outcome.job.id)
             case Dead():
-                self.tell("dead", outcome.job.id)
+                self.notify("dead", outcome.job.id)
             case RetryAt():
                 if self._hooks.of("retry"):
                     self._put("retry", outcome.job.id)
             case Cancelled():
                 self.wake(outcome.job.id)
 
-    def tell(self, event: Literal["succeeded", "dead"], id: str) -> None:
-        """Tell that a job has come to its end."""
+    def notify(self, event: Literal["succeeded", "dead"], id: str) -> None:
+        """Notify waiters and hooks that a job has come to its end."""
         if self._waiters:
             self.wake(id)
         if self._hooks.of(event):
             self._put(event, id)
 
     def wake(self, id: str) -> None:
-        """Wake those who wait for a job's result."""
+        """Wake the waiters for a job's result."""
         for waiter in self._waiters.pop(id, ()):
             if not waiter.done():
                 waiter.set_result(None)
@@ -137,7 +136,7 @@ class Events:
                 self._queue.task_done()
 
     async def close(self, grace: Grace) -> None:
-        """Let hooks finish what has been told, within the grace; then drop the rest."""
+        """Let hooks finish the events so far within the grace; then drop the rest."""
         if self._task is not None:
             try:
                 async with grace.limit():

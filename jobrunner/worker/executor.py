@@ -133,12 +133,12 @@ async def clean_up(
     attempt: Attempt,
     resolved: Resolved,
     threads: Threads,
-    tell: Callable[[str, BaseException], None],
+    report: Callable[[str, BaseException], None],
 ) -> None:
     """Clean up the dependencies of an attempt whose outcome is decided; no thread of it is running.
 
     Args:
-        tell: is told what has failed of it, and with what.
+        report: called with each part that has failed, and its error.
 
     Raises:
         LeftBehind: the process goes down, and a thread does not end.
@@ -166,7 +166,7 @@ async def clean_up(
         attempt.thread = None
         return thread.result()
 
-    await resolved.close(error, in_thread, tell)
+    await resolved.close(error, in_thread, report)
 
 
 async def _forget_cancels() -> None:

@@ -1,6 +1,6 @@
 """Fires the schedules of one worker: sleeps until the next tick, plans what is due, hands it to the next round.
 
-The round before tells when the next tick is, so nobody asks for it: no query is made for schedules while none is due.
+Each round returns when the next tick is: no query is made for schedules while none is due.
 Several workers may see one tick as due; the round of one of them writes it, and the others' are refused by the store.
 """
 
@@ -61,8 +61,8 @@ class Scheduler:
         if self._task is not None:
             await asyncio.wait([self._task])
 
-    def heard(self, next_tick: int | None) -> None:
-        """Sleep until the next tick, which a round has just told."""
+    def set_next_tick(self, next_tick: int | None) -> None:
+        """Sleep until the next tick, which the last round has returned."""
         self._next = next_tick
         self._disarm()
         if next_tick is None or self._stopping:
@@ -109,9 +109,9 @@ class Scheduler:
         rows = await self._store.schedules.due(self._tasks, now=now, limit=limit)
         fires = self._planned(rows, now)
         if not fires:
-            # The timer rang a moment early. Or another worker was quicker: then the next poll tells the next tick.
+            # The timer rang a moment early. Or another worker was quicker: then the next poll returns the next tick.
             if self._next is not None and self._next > now:
-                self.heard(self._next)
+                self.set_next_tick(self._next)
             return 0
         answers = await self._committer.fire(fires)
         steps = 0

@@ -1,46 +1,29 @@
-"""The heart of a worker: fills free slots in each round, starts what was claimed, settles what has ended.
+"""Supervises the attempts in a worker's slots: starts, stops, cleans up and abandons them.
 
-It never writes by itself.  The committer asks it before each round which slots are free, and tells it afterwards what
-the round did; attempts run as tasks of the loop and hand their outcomes to the committer.
+Attempts are tasks of the loop; their outcomes go to the committer.  A slot is free once its attempt has ended.
 """
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from jobrunner.core.clock import SECOND_US, now_us
-from jobrunner.core.errors import StoreError, StoreOutcomeUnknown
 from jobrunner.core.logs import log_of
-from jobrunner.core.model import (
-    Cancelled,
-    Claim,
-    Claimed,
-    Ended,
-    Outcome,
-    Released,
-    RetryAt,
-    Snoozed,
-    Succeeded,
-)
+from jobrunner.core.model import Claimed, Ended, Outcome, Released, RetryAt, Snoozed
 from jobrunner.store.committer import Committer
-from jobrunner.store.round import Round, Written
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.worker.attempt import Attempt, StopReason
 from jobrunner.worker.dependencies import AttemptScope, LeftBehind, Resolved
 from jobrunner.worker.events import Events
 from jobrunner.worker.executor import clean_up, execute
 from jobrunner.worker.grace import Grace
-from jobrunner.worker.outcomes import extra, failed, log, log_wait
+from jobrunner.worker.outcomes import extra, log_wait
 from jobrunner.worker.thread_pool import Threads
 from jobrunner.worker.transactions import Transactions
 from jobrunner.worker.unawaited import caller
 
 logger = log_of("jobrunner")
-
-POLL_S: Final = 0.5
-"""The longest that a due job waits when every hint fails: a lost bell, a clock that was set."""
 
 OBEY_S: Final = 10.0
 """How long an ``async def`` may go on after it was cancelled; then its slot is given to another."""
@@ -54,18 +37,14 @@ class Supervisor:
 
     def __init__(
         self,
-        worker: int,
         committer: Committer,
         *,
         specs: Mapping[str, TaskSpec],
         slots: Mapping[str, int],
         events: Events,
-        notify_others: Callable[[], None],
-        on_next_tick: Callable[[int | None], None],
         around: AttemptScope,
         transactions: Transactions,
     ) -> None:
-        self.worker = worker
         self.specs = specs
         self.slots = dict(slots)
         self.attempts: dict[int, Attempt] = {}
@@ -73,126 +52,33 @@ class Supervisor:
         self.stuck: set[Attempt] = set()
         """Attempts whose thread goes on after they have failed; each holds its slot."""
         self.stopping = False
+        self.suspect: int | None = None
+        """The ``seq`` of the suspect that runs here, if one does."""
         self._busy = dict.fromkeys(slots, 0)
-        self.tasks = frozenset(specs)
         self._committer = committer
         self._events = events
-        self._notify_others = notify_others
-        self._on_next_tick = on_next_tick
         self._around = around
         self._transactions = transactions
         self._threads = Threads(sum(slots.values()))
-        self._look_due = True
-        self._suspects_wait = True
-        self._suspect: int | None = None
-        self._claim_lost = False
-        """Whether a round with a claim was perhaps written, and nobody has heard what it claimed."""
-        self._due_timer: asyncio.TimerHandle | None = None
-        self._next_due: int | None = None
         self._quiet = asyncio.Event()
         self._quiet.set()
 
-    # -- the committer's questions -------------------------------------------------
+    # -- attempts -------------------------------------------------------------------------
 
-    def next_claim(self) -> Claim | None:
-        """Return the free slots, None if there are none or the worker is stopping."""
-        if self.stopping:
-            return None
-        free = {
+    def free_slots(self) -> Mapping[str, int]:
+        """Return the free slots of the queues that have some."""
+        return {
             queue: slots - self._busy[queue]
             for queue, slots in self.slots.items()
             if slots > self._busy[queue]
         }
-        if not free:
-            return None
-        suspects = self._suspects_wait and self._suspect is None
-        held = (
-            frozenset((one.job.seq, one.job.lease) for one in self.attempts.values())
-            if self._claim_lost
-            else None
-        )
-        return Claim(self.worker, free, self.tasks, suspects, held)
 
-    def take_look_due(self) -> bool:
-        """Return whether the next round should look for what has become due."""
-        look, self._look_due = self._look_due, False
-        return look
-
-    def written(self, batch: Round, written: Written) -> None:
-        """Start what a round claimed; log and tell what it settled."""
-        if batch.outcomes:
-            self._settled(batch.outcomes, written)
-        if batch.claim is not None:
-            self._claimed(batch.claim, written.claimed)
-        if batch.look_due or (
-            written.next_due is not None
-            and (self._next_due is None or written.next_due < self._next_due)
-        ):
-            self._next_due = written.next_due
-            self._arm()
-        if batch.ticks_of is not None:
-            self._on_next_tick(written.next_tick)
-        if written.more_due:
-            self.look()
-        if written.left_queued:
-            self._notify_others()
-
-    def _claimed(self, claim: Claim, jobs: Sequence[Claimed]) -> None:
-        if claim.held is not None:
-            self._claim_lost = False
-        if claim.suspects:
-            self._suspects_wait = any(job.suspect for job in jobs)
-        if self.stopping:
-            # The signal came while the claim was being committed.
-            for job in jobs:
-                self._committer.settle(Released(job, Ended("released", now_us())))
-        elif jobs:
-            started = [self._start(job) for job in jobs]
-            caller.set(None)
-            # Behind their first steps, in which many of them end.
-            asyncio.get_running_loop().call_soon(_start_timers, started)
-
-    def write_failed(self, batch: Round, error: StoreError) -> None:
-        """Ask again for what the failed round was to do."""
-        self._look_due = self._look_due or batch.look_due
-        if batch.claim is not None and isinstance(error, StoreOutcomeUnknown):
-            self._claim_lost = True
-
-    def waits(self) -> None:
-        """Name the tasks that may keep everybody waiting: SQLite has one writer at a time."""
-        holders = [
-            f"{attempt.job.task} {attempt.job.id}"
-            for attempt in self.attempts.values()
-            if self._transactions.session_of(attempt) is not None
-        ]
-        if holders:
-            logger.warning(
-                "a round waits, and these have a session: %s. From a session's first write to its commit nobody else"
-                " can write: do what takes time before the first write",
-                ", ".join(holders),
-            )
-
-    # -- when to look -------------------------------------------------------------------
-
-    def look(self, *, suspects: bool = False) -> None:
-        """Have the next round look for due jobs, and see to it that it comes soon."""
-        self._look_due = True
-        self._suspects_wait = self._suspects_wait or suspects
-        self._committer.wake()
-
-    def _arm(self) -> None:
-        """Set the timer for the next due job, if it is due before the next poll."""
-        if self._due_timer is not None:
-            self._due_timer.cancel()
-            self._due_timer = None
-        if self._next_due is None or self.stopping:
-            return
-        wait_s = (self._next_due - now_us()) / SECOND_US
-        if wait_s <= POLL_S:
-            # A clock that is set meanwhile costs half a second at most: the poll looks at it anew.
-            self._due_timer = asyncio.get_running_loop().call_later(max(0.0, wait_s), self.look)
-
-    # -- attempts -------------------------------------------------------------------------
+    def start(self, jobs: Sequence[Claimed]) -> None:
+        """Start an attempt for each claimed job."""
+        started = [self._start(job) for job in jobs]
+        caller.set(None)
+        # Behind their first steps, in which many of them end.
+        asyncio.get_running_loop().call_soon(_start_timers, started)
 
     def _start(self, job: Claimed) -> Attempt:
         attempt = Attempt(job, self.specs[job.task])
@@ -204,7 +90,7 @@ class Supervisor:
             self.abandon(former)
         self.attempts[job.seq] = attempt
         if job.suspect:
-            self._suspect = job.seq
+            self.suspect = job.seq
         self._quiet.clear()
         # The task copies the context, which costs less than to set it in the task.
         caller.set(attempt)
@@ -277,7 +163,7 @@ class Supervisor:
             # No longer among the attempts, but a shutdown must not wait for ever.
             self.stuck.add(attempt)
 
-        def tell(what: str, error: BaseException) -> None:
+        def report(what: str, error: BaseException) -> None:
             logger.error(
                 "%s %s: %s failed; that changes nothing in what became of the job: %s",
                 attempt.job.task,
@@ -291,7 +177,7 @@ class Supervisor:
 
         timer = asyncio.get_running_loop().call_later(CLEAN_UP_S, self._clean_up_lasts, attempt)
         try:
-            await clean_up(attempt, resolved, self._threads, tell)
+            await clean_up(attempt, resolved, self._threads, report)
         except LeftBehind:
             return
         finally:
@@ -321,7 +207,7 @@ class Supervisor:
         if not (attempt.settled or attempt.abandoned):
             attempt.settled = True
             if attempt.has_committed:
-                self._events.settled(outcome)
+                self._events.notify_outcome(outcome)
                 self._committer.wake()
             else:
                 self._committer.settle(outcome)
@@ -333,9 +219,8 @@ class Supervisor:
             return
         job = attempt.job
         self._busy[job.queue] -= 1
-        if self._suspect == job.seq:
-            self._suspect = None
-            self._suspects_wait = True
+        if self.suspect == job.seq:
+            self.suspect = None
         if not any(self._busy.values()):
             self._quiet.set()
 
@@ -345,6 +230,20 @@ class Supervisor:
             if not attempt.abandoned:
                 yield attempt
 
+    def warn_of_sessions(self) -> None:
+        """Name the tasks that may keep everybody waiting: SQLite has one writer at a time."""
+        holders = [
+            f"{attempt.job.task} {attempt.job.id}"
+            for attempt in self.attempts.values()
+            if self._transactions.session_of(attempt) is not None
+        ]
+        if holders:
+            logger.warning(
+                "a round waits, and these have a session: %s. From a session's first write to its commit nobody else"
+                " can write: do what takes time before the first write",
+                ", ".join(holders),
+            )
+
     def stop(self, seq: int, lease: int | None, reason: StopReason) -> bool:
         """Stop one attempt; return whether it runs here (under that lease, if one is given)."""
         attempt = self.attempts.get(seq)
@@ -353,12 +252,12 @@ class Supervisor:
         attempt.stop(reason)
         return True
 
-    def look_for_disobedient(self) -> None:
-        """Abandon what was told to end long ago and has not: an ``async def`` that swallows its cancel."""
+    def abandon_unresponsive(self) -> None:
+        """Abandon attempts that were stopped long ago and go on: an ``async def`` that swallows its cancel."""
         now_s = asyncio.get_running_loop().time()
         for attempt in (*self.attempts.values(), *self.stuck):
-            told_at = attempt.stopped_at
-            if attempt.thread is None and told_at is not None and now_s - told_at > OBEY_S:
+            stopped_at = attempt.stopped_at
+            if attempt.thread is None and stopped_at is not None and now_s - stopped_at > OBEY_S:
                 job = attempt.job
                 logger.error(
                     "%s %s has swallowed its cancel for %g s and is left behind; what it returns counts no more."
@@ -386,13 +285,10 @@ class Supervisor:
     # -- shutdown ----------------------------------------------------------------------------
 
     def begin_stop(self) -> None:
-        """Claim nothing any more, and tell the attempts that the end is near (``job.cancelled``)."""
+        """Start nothing any more, and warn the attempts (``job.cancelled``)."""
         if self.stopping:
             return
         self.stopping = True
-        if self._due_timer is not None:
-            self._due_timer.cancel()
-            self._due_timer = None
         for attempt in self.attempts.values():
             attempt.warn("shutdown")
         for attempt in list(self.stuck):
@@ -431,36 +327,6 @@ class Supervisor:
     def close(self) -> None:
         """Let go of the threads."""
         self._threads.close()
-
-    # -- what was settled -------------------------------------------------------------------------
-
-    def _settled(self, outcomes: Sequence[Outcome], written: Written) -> None:
-        undone = {(outcome.job.seq, outcome.job.lease) for outcome in written.stale}
-        for success, error in written.refused:
-            job = success.job
-            undone.add((job.seq, job.lease))
-            self._committer.settle(failed(job, self.specs[job.task], error, now_us()))
-        events = self._events
-        debug = logger.isEnabledFor(logging.DEBUG)
-        for outcome in written.stale:
-            logger.warning(
-                "%s %s ended, but its lease had been taken away: its outcome was not written",
-                outcome.job.task,
-                outcome.job.id,
-                extra=extra(outcome.job),
-            )
-        for outcome in outcomes:
-            job = outcome.job
-            if undone and (job.seq, job.lease) in undone:
-                continue
-            if type(outcome) is Succeeded:
-                if debug:
-                    logger.debug("%s %s succeeded", job.task, job.id, extra=extra(job))
-            elif job.seq in written.cancelled:
-                outcome = Cancelled(job, outcome.ended)  # noqa: PLW2901 - what was written in its place
-            else:
-                log(outcome)
-            events.settled(outcome)
 
 
 def _start_timers(attempts: Sequence[Attempt]) -> None:

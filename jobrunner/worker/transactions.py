@@ -42,18 +42,18 @@ class Transactions:
         store: where the jobs lie.
         session: the dependency that yields the application's session, or why a task cannot have it; None if the runner
             has none.
-        tell: is called after a commit that may have stored jobs, or let some go.
+        notify: called after a commit that may have stored jobs, or let some go.
     """
 
     def __init__(
         self,
         store: Store,
         session: Dependency | InvalidTask | None,
-        tell: Callable[[], None],
+        notify: Callable[[], None],
     ) -> None:
         self.store = store
         self.session = session
-        self.tell = tell
+        self.notify = notify
         self._warned: set[str] = set()
 
     def session_of(self, attempt: Attempt) -> Session | None:
@@ -102,7 +102,7 @@ class Transactions:
             await session.rollback()
             raise
         attempt.has_committed = True
-        self.tell()
+        self.notify()
 
     async def look_behind(self, attempt: Attempt, threads: Threads) -> None:
         """Say so if an attempt has written more behind the transaction that has settled its job."""
@@ -340,7 +340,7 @@ class Transaction:
                 await session.rollback()
                 raise
             self._attempt.transaction_ended = self._ended
-            self._transactions.tell()
+            self._transactions.notify()
         else:
             await session.rollback()
             with contextlib.suppress(

@@ -227,15 +227,15 @@ class StoreMachine(RuleBasedStateMachine):
             )
         self.write(Round(self.now, outcomes, look_due=look, enqueues=enqueues, claim=claim))
 
-    def write(self, batch: Round) -> None:
+    def write(self, request: Round) -> None:
         """Write a round, and do the same to the model."""
         outcomes, enqueues, claim, look = (
-            batch.outcomes,
-            batch.enqueues,
-            batch.claim,
-            batch.look_due,
+            request.outcomes,
+            request.enqueues,
+            request.claim,
+            request.look_due,
         )
-        written = self.do(self.rig.store.write(batch))
+        written = self.do(self.rig.store.write(request))
         assert list(written.stale) == [one for one in outcomes if not self.settled(one)]
         if look:
             self.look_due()

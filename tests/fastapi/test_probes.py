@@ -77,7 +77,7 @@ async def test_I6_worker_whose_rounds_do_not_reach_the_disk_is_not_ready(
 
     failed = asyncio.Event()
 
-    async def fail(self: SqliteStore, batch: Round) -> Written:
+    async def fail(self: SqliteStore, request: Round) -> Written:
         failed.set()
         raise error("no")
 
@@ -85,7 +85,7 @@ async def test_I6_worker_whose_rounds_do_not_reach_the_disk_is_not_ready(
         await next_round(jobs)
         worker = worker_of(jobs)
         monkeypatch.setattr(SqliteStore, "write", fail)
-        worker.look()
+        worker.wake()
         await failed.wait()
         await asyncio.sleep(0)  # noqa: TID251 - one turn, in which the committer hears of it
         assert (await jobs.health()).ready is False

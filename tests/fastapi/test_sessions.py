@@ -35,7 +35,7 @@ from jobrunner import (
 )
 from jobrunner.fastapi import Background, Queue, bearer, job_queue, sync_job_queue
 from jobrunner.fastapi import SyncQueue as PlainSyncQueue
-from tests.support.engine import PATIENCE_S, soon, store_of, worker_of
+from tests.support.engine import PATIENCE_S, soon, store_of
 from tests.support.sessions import async_engine, count_jobs, count_rows, make_table, sync_engine
 
 tasks = TaskRouter()
@@ -443,31 +443,29 @@ def test_I1_answer_that_is_lost_after_the_commit_is_found_again_by_the_key(shop:
         assert shop.ids() == [again]
 
 
-def test_supervisor_is_told_after_the_commit_and_never_before(
+def test_worker_is_woken_after_the_commit_and_never_before(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[int] = []
+    wakes: list[int] = []
 
     @shop.app.post("/")
     async def post(queue: Annotated[JobQueue, Depends(shop.jobs.queue)]) -> str:
         id = (await queue.enqueue(ship, 1)).id
-        assert looks == []
+        assert wakes == []
         return id
 
     with shop.open() as client:
-        supervisor = worker_of(shop.jobs)._supervisor
-        assert supervisor is not None
         queue = shop.jobs._open
         assert queue is not None
-        told = queue._tell
+        wake = queue._notify
 
-        def tell() -> None:
-            looks.append(count_jobs(shop.path))
-            told()
+        def notify() -> None:
+            wakes.append(count_jobs(shop.path))
+            wake()
 
-        queue._tell = tell
+        queue._notify = notify
         client.post("/").raise_for_status()
-        assert looks == [1]
+        assert wakes == [1]
 
 
 def test_result_before_the_commit_says_what_to_do(shop: Shop) -> None:

@@ -24,7 +24,7 @@ async def test_C9_blocked_loop_keeps_its_job_and_others_go_on(tmp_db: Path, tmp_
             # The other one has looked for the dead at its start, and goes on looking; it runs what is new.
             for word in ("one", "two", "three"):
                 assert await (await jobs.enqueue(echo, word)).result(timeout=15) == word
-            await worker_of(jobs).recover(thorough=True)
+            await worker_of(jobs).maintenance.recovery.recover(thorough=True)
             await next_round(jobs)
             assert (await job.refresh()).state == "running"
             assert len((await jobs.health()).workers) == 2
@@ -43,11 +43,11 @@ async def test_D15_stopped_process_keeps_its_job_until_it_is_killed(tmp_db: Path
         await stopped.heard("held")
         stopped.send_signal(signal.SIGSTOP)
         for _ in range(3):
-            await worker_of(jobs).recover(thorough=True)
+            await worker_of(jobs).maintenance.recovery.recover(thorough=True)
         assert (await job.refresh()).state == "running"
         stopped.send_signal(signal.SIGKILL)
         await stopped.ended()
-        await worker_of(jobs).recover(thorough=True)
+        await worker_of(jobs).maintenance.recovery.recover(thorough=True)
         assert (await job.refresh()).state == "queued"
         assert [a.outcome for a in await history(jobs, job.id)] == ["lost"]
 

@@ -144,10 +144,10 @@ async def test_C2_enqueue_cancelled_while_it_is_committed_is_stored(tmp_db: Path
         store = store_of(jobs)
         write, begun = store.write, asyncio.Event()
 
-        async def slowly(batch: Any) -> Any:
-            if batch.enqueues:
+        async def slowly(request: Any) -> Any:
+            if request.enqueues:
                 begun.set()
-            return await write(batch)
+            return await write(request)
 
         store.write = slowly  # type: ignore[method-assign]
         enqueueing = asyncio.ensure_future(jobs.enqueue(work))

@@ -62,7 +62,7 @@ async def test_E1_clock_set_an_hour_forward_runs_what_is_due_and_harms_nothing_e
         # The attempt's timeout is measured by the loop's clock, and its lease by no clock at all.
         assert gate.inside == 1
         assert (await running.refresh()).state == "running"
-        await worker.recover(thorough=True)
+        await worker.maintenance.recovery.recover(thorough=True)
         assert len((await jobs.health()).workers) == 1
         gate.open()
         assert await running.result(timeout=15) == "running"
@@ -150,7 +150,7 @@ async def test_E2_clock_set_back_keeps_other_workers_alive(
         # With the first beat behind it, the next one is not due for ten seconds.
         await worker_of(jobs).do_chores()
         frozen.tick(-HOUR)
-        await worker_of(jobs).recover(thorough=True)
+        await worker_of(jobs).maintenance.recovery.recover(thorough=True)
         (worker,) = (await jobs.health()).workers
         assert worker.stalled is False
         assert worker.beat_at > utcnow()

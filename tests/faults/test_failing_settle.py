@@ -25,12 +25,12 @@ class Failures:
         self._write = store_of(jobs).write
         monkeypatch.setattr(store_of(jobs), "write", self._fail)
 
-    async def _fail(self, batch: Round) -> Written:
-        if not batch.outcomes or not self.left:
-            return await self._write(batch)
+    async def _fail(self, request: Round) -> Written:
+        if not request.outcomes or not self.left:
+            return await self._write(request)
         self.left -= 1
         if self.after:
-            await self._write(batch)
+            await self._write(request)
         self.failed.set()
         raise self.error
 
@@ -149,7 +149,7 @@ async def test_H11_settle_that_never_works_is_rescued_as_if_its_process_had_died
 
 async def next_round_fails(jobs: JobRunner) -> None:
     worker = worker_of(jobs)
-    worker.look()
+    worker.wake()
     await asyncio.wait([asyncio.ensure_future(store_of(jobs).workers.list())])
 
 

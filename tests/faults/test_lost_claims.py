@@ -12,7 +12,7 @@ from tenacity import wait_none
 from jobrunner import JobContext, JobRunner, Snooze
 from jobrunner.core.errors import StoreOutcomeUnknown
 from jobrunner.store.round import Round, Written
-from tests.support.engine import FairLock, history, soon, store_of, supervisor_of
+from tests.support.engine import FairLock, history, producer_of, soon, store_of, supervisor_of
 
 
 class Answers:
@@ -24,11 +24,11 @@ class Answers:
         self._write = store_of(jobs).write
         monkeypatch.setattr(store_of(jobs), "write", self._lose)
 
-    async def _lose(self, batch: Round) -> Written:
-        if self.rounds or batch.enqueues:
+    async def _lose(self, request: Round) -> Written:
+        if self.rounds or request.enqueues:
             self.rounds += 1
         number = self.rounds
-        written = await self._write(batch)
+        written = await self._write(request)
         if number in self.lost:
             raise StoreOutcomeUnknown("the commit failed")
         return written
@@ -62,7 +62,7 @@ async def test_H11_job_claimed_in_a_round_whose_answer_is_lost_runs_in_the_same_
         for job in (lost, before):
             assert [a.outcome for a in await history(jobs, job.id)] == ["succeeded"]
         assert gate.arrivals == ["before", "lost"]
-        assert not supervisor_of(jobs)._claim_lost
+        assert not producer_of(jobs)._claim_lost
 
 
 async def test_H11_the_answer_to_the_nth_round_is_lost_and_every_job_comes_to_its_end(

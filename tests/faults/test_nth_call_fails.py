@@ -50,7 +50,7 @@ class ScriptedWorker:
         self.ran: list[Claimed] = []
         self.failed = asyncio.Event()
         self._committer = committer
-        committer.worker = self
+        committer.participant = self
 
     def next_claim(self) -> Claim | None:
         return claim_of(worker=self.worker, tasks=SCRIPT)
@@ -58,7 +58,7 @@ class ScriptedWorker:
     def take_look_due(self) -> bool:
         return True
 
-    def written(self, batch: Round, written: Written) -> None:
+    def after_commit(self, request: Round, written: Written) -> None:
         for job in written.claimed:
             self.ran.append(job)
             self._committer.settle(self.outcome_of(job))
@@ -67,9 +67,9 @@ class ScriptedWorker:
         script, _ = SCRIPT[job.task]
         return OUTCOMES[script[min(job.lease, len(script)) - 1]](job)
 
-    def waits(self) -> None: ...
+    def warn_slow(self) -> None: ...
 
-    def write_failed(self, batch: Round, error: StoreError) -> None:
+    def after_failure(self, request: Round, error: StoreError) -> None:
         self.failed.set()
 
 

@@ -283,7 +283,7 @@ async def test_C8_no_thread_and_no_task_keeps_the_process_alive(
         await site.server.ended(GRACE_S + 1 + LEEWAY_S)
     jobs = JobRunner(tmp_db)
     async with jobs.running(work=False):
-        await worker_of(jobs).recover(thorough=True)
+        await worker_of(jobs).maintenance.recovery.recover(thorough=True)
         assert (await jobs.get(id)).state == ("dead" if task == "timed_out" else "queued")
 
 

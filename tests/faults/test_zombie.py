@@ -50,11 +50,11 @@ async def test_D3_job_that_a_zombie_claimed_after_it_was_found_dead_runs_again(
             async with jobs.running(work=False):
                 id = (await jobs.enqueue(FORMS["write"])).id
                 await zombie.heard("lost")
-                await worker_of(jobs).recover(thorough=False)
+                await worker_of(jobs).maintenance.recovery.recover(thorough=False)
                 zombie.send()
                 assert await zombie.ended() == -signal.SIGKILL
         async with jobs.running():
-            await worker_of(jobs).recover(thorough=True)
+            await worker_of(jobs).maintenance.recovery.recover(thorough=True)
             await (await jobs.get(id)).result(timeout=15)
             ends = [(one.attempt, one.outcome) for one in await history(jobs, id)]
     finally:

@@ -62,7 +62,7 @@ async def test_D13_second_runner_on_one_file_is_refused_and_the_first_goes_on(
         job = await jobs.enqueue(jobs.tasks["name_of_file"])
         assert await job.result(timeout=15) == "jobs.db"
         # Its lock is still held: nobody takes it for dead.
-        await worker_of(jobs).recover(thorough=True)
+        await worker_of(jobs).maintenance.recovery.recover(thorough=True)
         assert len((await jobs.health()).workers) == 1
     async with second.running():
         pass

@@ -54,8 +54,8 @@ class File:
         claim: Claim | None = None,
         look_due: bool = False,
     ) -> Sequence[Claimed]:
-        batch = Round(now, outcomes=outcomes, enqueues=enqueues, claim=claim, look_due=look_due)
-        return transact(self.conn, write_round, batch, self.heads).claimed
+        request = Round(now, outcomes=outcomes, enqueues=enqueues, claim=claim, look_due=look_due)
+        return transact(self.conn, write_round, request, self.heads).claimed
 
     def claim(self, slots: int = 1, *, tasks: Sequence[str] = ("work",)) -> Sequence[Claimed]:
         return self.round(claim=claim_of(slots=slots, tasks=tasks))

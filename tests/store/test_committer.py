@@ -112,7 +112,7 @@ async def test_enqueue_by_many_callers_while_a_round_is_written_shares_the_next(
     tasks = await line_up(committer, [[new()] for _ in range(500)])
     store.gate.set()
     await asyncio.gather(first, *tasks)
-    assert [len(batch.enqueues) for batch in store.rounds] == [1, 500]
+    assert [len(request.enqueues) for request in store.rounds] == [1, 500]
 
 
 async def test_a_round_carries_no_more_rows_than_its_share(
@@ -122,7 +122,7 @@ async def test_a_round_carries_no_more_rows_than_its_share(
     tasks = await line_up(committer, [[new(), new(), new()] for _ in range(1_500)])
     store.gate.set()
     await asyncio.gather(first, *tasks)
-    sizes = [len(batch.enqueues) for batch in store.rounds]
+    sizes = [len(request.enqueues) for request in store.rounds]
     assert sum(sizes) == 1 + 4_500
     assert max(sizes) == ROWS_PER_ROUND - ROWS_PER_ROUND % 3
     assert await stored(store) == 4_501
@@ -136,9 +136,9 @@ async def test_a_round_carries_no_more_bytes_than_its_share(
     tasks = await line_up(committer, [[new(args=f'"{text}"')] for _ in range(7)])
     store.gate.set()
     await asyncio.gather(first, *tasks)
-    for batch in store.rounds:
-        assert sum(len(job.args) for job in batch.enqueues) <= BYTES_PER_ROUND
-    assert [len(batch.enqueues) for batch in store.rounds] == [1, 3, 3, 1]
+    for request in store.rounds:
+        assert sum(len(job.args) for job in request.enqueues) <= BYTES_PER_ROUND
+    assert [len(request.enqueues) for request in store.rounds] == [1, 3, 3, 1]
 
 
 async def test_a_round_serves_callers_in_order_of_arrival(
@@ -156,7 +156,7 @@ async def test_a_round_serves_callers_in_order_of_arrival(
     tasks = await line_up(committer, units)
     store.gate.set()
     await asyncio.gather(first, *tasks)
-    assert [len(batch.enqueues) for batch in store.rounds] == [1, 1, 5_000, 1, 3_000, 1]
+    assert [len(request.enqueues) for request in store.rounds] == [1, 1, 5_000, 1, 3_000, 1]
 
 
 async def test_enqueue_of_10_000_at_once_is_one_transaction(
@@ -164,7 +164,7 @@ async def test_enqueue_of_10_000_at_once_is_one_transaction(
 ) -> None:
     made = await committer.enqueue([new() for _ in range(ROWS_PER_CALL)])
     assert len(made) == 10_000
-    assert [len(batch.enqueues) for batch in store.rounds] == [10_000]
+    assert [len(request.enqueues) for request in store.rounds] == [10_000]
 
 
 async def test_enqueue_of_more_than_10_000_at_once_is_refused_with_the_way_to_slice(
@@ -191,8 +191,8 @@ async def test_outcomes_ride_with_enqueues_in_one_round(
     store.rounds.clear()
     committer.settle(succeeded(job))
     await committer.enqueue([new()])
-    (batch,) = store.rounds
-    assert (len(batch.outcomes), len(batch.enqueues)) == (1, 1)
+    (request,) = store.rounds
+    assert (len(request.outcomes), len(request.enqueues)) == (1, 1)
     assert (await row_of(store, job.id)).state == "succeeded"
 
 
@@ -415,14 +415,14 @@ class Hand:
         look, self.look = self.look, False
         return look
 
-    def written(self, batch: Round, written: Written) -> None:
+    def after_commit(self, request: Round, written: Written) -> None:
         if self.broken:
             raise ZeroDivisionError
         self.claimed += written.claimed
 
-    def waits(self) -> None: ...
+    def warn_slow(self) -> None: ...
 
-    def write_failed(self, batch: Round, error: StoreError) -> None:
+    def after_failure(self, request: Round, error: StoreError) -> None:
         self.failed.append(error)
 
 
@@ -430,14 +430,14 @@ async def test_a_worker_takes_part_in_each_round_and_hears_of_it(
     store: FaultyStore, committer: Committer
 ) -> None:
     await store.workers.join(worker_row(), lambda: None)
-    committer.worker = hand = Hand()
+    committer.participant = hand = Hand()
     hand.claim, hand.look = claim_of(slots=1), True
     job = new()
     await committer.enqueue([job])
     assert [one.id for one in hand.claimed] == [job.id]
-    assert [batch.look_due for batch in store.rounds] == [True]
+    assert [request.look_due for request in store.rounds] == [True]
     await committer.enqueue([new()])
-    assert [batch.look_due for batch in store.rounds] == [True, False]
+    assert [request.look_due for request in store.rounds] == [True, False]
     store.faults[3] = Fault("before", StoreBusy("busy"))
     with pytest.raises(StoreBusy):
         await committer.enqueue([new()])
@@ -453,7 +453,7 @@ async def test_attempts_whose_outcomes_wait_for_a_later_round_are_held(
     many = ROWS_PER_ROUND + 1
     await store.write(Round(now=NOW, enqueues=[new() for _ in range(many)]))
     claimed = (await store.write(Round(now=NOW, claim=claim_of(slots=many)))).claimed
-    committer.worker = hand = Hand()
+    committer.participant = hand = Hand()
     hand.claim = claim_of(slots=1)._replace(held=frozenset())
     for job in claimed:
         committer.settle(succeeded(job))
@@ -467,7 +467,7 @@ async def test_a_worker_that_breaks_stops_the_committer_and_leaves_nobody_waitin
 ) -> None:
     fatal: list[StoreError] = []
     committer.on_fatal = fatal.append
-    committer.worker = hand = Hand()
+    committer.participant = hand = Hand()
     hand.broken = True
     await committer.enqueue([new()])
     await committer.flushed()

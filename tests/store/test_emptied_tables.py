@@ -217,7 +217,7 @@ async def test_jobs_of_a_live_worker_whose_row_is_deleted_are_not_taken(tmp_db: 
         async with jobs.running():
             with changing(tmp_db) as conn:
                 conn.execute("DELETE FROM jobrunner_workers WHERE pid = ?", (worker.pid,))
-            await worker_of(jobs).recover(thorough=True)
+            await worker_of(jobs).maintenance.recovery.recover(thorough=True)
             assert [one.outcome for one in await history(jobs, id)] == [None]
             # Its own chores store the row anew.
             async with asyncio.timeout(15):

@@ -78,7 +78,7 @@ async def test_processes_that_come_by_both_names_see_each_others_locks(
             (row,) = (await jobs.health()).workers
             assert row.pid == worker.pid
             # By its lock, which lies where this process looks for it: it is not taken for dead.
-            await worker_of(jobs).recover(thorough=True)
+            await worker_of(jobs).maintenance.recovery.recover(thorough=True)
             job = await jobs.enqueue(echo, "a")
             assert await job.result(timeout=15) == "a"
             assert [row.pid for row in (await jobs.health()).workers] == [worker.pid]

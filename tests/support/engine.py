@@ -1,6 +1,7 @@
 """The engine as its tests hold it: bounded waits, tasks that wait to be let go, the parts of an open runner."""
 
 import asyncio
+import math
 import os
 import signal
 import sqlite3
@@ -13,6 +14,7 @@ from jobrunner.core.model import Claimed, JobRow
 from jobrunner.store.committer import Committer
 from jobrunner.store.protocol import Store
 from jobrunner.store.sqlite.store import SqliteStore
+from jobrunner.worker.producer import Producer
 from jobrunner.worker.supervisor import Supervisor
 from jobrunner.worker.worker import Worker
 
@@ -129,6 +131,32 @@ def supervisor_of(jobs: JobRunner) -> Supervisor:
     return supervisor
 
 
+def producer_of(jobs: JobRunner) -> Producer:
+    """Return the producer of an open runner that works."""
+    producer = worker_of(jobs)._producer
+    assert producer is not None
+    return producer
+
+
+def make_all_due(jobs: JobRunner) -> None:
+    """Let every chore of an open runner be due at once, the thorough recovery too."""
+    maintenance = worker_of(jobs).maintenance
+    maintenance.recovery.thorough.end()
+    make_due(jobs, *maintenance.chores.by_name)
+
+
+def make_due(jobs: JobRunner, *chores: str) -> None:
+    """Let chores of an open runner be due at once."""
+    for name in chores:
+        worker_of(jobs).maintenance.chores.by_name[name].period.end()
+
+
+def suspend(jobs: JobRunner, *chores: str) -> None:
+    """Let chores of an open runner never be due."""
+    for name in chores:
+        worker_of(jobs).maintenance.chores.by_name[name].period._begun_s = math.inf
+
+
 def committer_of(jobs: JobRunner) -> Committer:
     """Return the committer of an open runner."""
     return worker_of(jobs)._committer
@@ -167,7 +195,7 @@ async def stop_between_writes(jobs: JobRunner, pid: int) -> None:
 async def next_round(jobs: JobRunner) -> None:
     """See a whole round through: what was claimable when this is called has been claimed when it returns."""
     if worker_of(jobs)._supervisor is not None:
-        worker_of(jobs).look()
+        worker_of(jobs).wake()
     committer_of(jobs).wake()
     await soon(committer_of(jobs).flushed())
 

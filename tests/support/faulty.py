@@ -34,14 +34,14 @@ class FaultyStore(SqliteStore):
         self.entered = asyncio.Event()
         """A round has begun."""
 
-    async def write(self, batch: Round) -> Written:
-        self.rounds.append(batch)
+    async def write(self, request: Round) -> Written:
+        self.rounds.append(request)
         self.entered.set()
         await self.gate.wait()
         fault = self.faults.get(len(self.rounds), self.always)
         if fault is not None and fault.when == "before":
             raise fault.error
-        written = await super().write(batch)
+        written = await super().write(request)
         if fault is not None:
             raise fault.error
         return written

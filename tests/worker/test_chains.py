@@ -18,7 +18,7 @@ from jobrunner import (
     JobRunner,
     Retry,
 )
-from jobrunner.worker import worker as worker_module
+from jobrunner.worker import maintenance
 from tests.support.children import echo, tasks
 from tests.support.engine import FairLock, next_round, soon, worker_of
 from tests.support.processes import child
@@ -27,7 +27,7 @@ from tests.support.processes import child
 @pytest.fixture
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be found by the poll: what is found was woken for."""
-    monkeypatch.setattr(worker_module, "POLL_S", 3600.0)
+    monkeypatch.setattr(maintenance, "POLL_S", 3600.0)
 
 
 async def states(jobs: list[Job[Any]]) -> list[str]:
@@ -311,7 +311,7 @@ async def test_burial_of_a_job_that_nobody_knows_wakes_for_the_next_one(
     async with jobs.running():
         await next_round(jobs)
         frozen.tick(timedelta(days=8))
-        await worker_of(jobs).look_for_unknown()
+        await worker_of(jobs).maintenance.unknown_tasks.check()
         assert await (await jobs.get(chain[1].id, kept_on)).result(timeout=15) == "new"
         assert (await jobs.get(chain[0].id)).state == "dead"
 

@@ -11,10 +11,82 @@ import pytest
 
 from jobrunner import JobRunner
 from jobrunner.core.clock import now_us
+from jobrunner.core.errors import StoreBusy, StoreError, StoreFailed
 from jobrunner.store.protocol import Recovered
 from jobrunner.store.sqlite import SqliteStore
-from tests.support.engine import store_of, worker_of
+from jobrunner.worker.chores import Chore, ChoreRunner, Period
+from tests.support.engine import make_all_due, make_due, soon, store_of, suspend, worker_of
 from tests.support.factories import WORKER, enqueue, new, worker_row
+
+
+async def test_chore_that_is_long_delays_no_other_and_begins_anew_when_it_has_ended() -> None:
+    go_on = asyncio.Event()
+    long_ones, short_ones = asyncio.Queue[None](), asyncio.Queue[None]()
+
+    async def long() -> None:
+        long_ones.put_nowait(None)
+        await go_on.wait()
+
+    async def short() -> None:
+        short_ones.put_nowait(None)
+
+    chores = ChoreRunner([Chore("long", Period(0), long), Chore("short", Period(0), short)], fail)
+    chores.start()
+    await soon(long_ones.get())
+    for _ in range(3):
+        await soon(short_ones.get())
+        chores.ring()
+    assert long_ones.empty()
+    go_on.set()
+    await soon(long_ones.get())
+    await chores.stop()
+
+
+async def test_chore_is_due_once_in_its_period_or_when_the_bell_rings() -> None:
+    runs = asyncio.Queue[str]()
+
+    def chore(name: str, *, on_ring: bool = False) -> Chore:
+        async def run() -> None:
+            runs.put_nowait(name)
+
+        return Chore(name, Period(3600), run, on_ring=on_ring)
+
+    chores = ChoreRunner([chore("rare"), chore("rung", on_ring=True)], fail)
+    for _ in range(2):
+        await chores.run_due()
+    assert [runs.get_nowait() for _ in range(runs.qsize())] == ["rare", "rung"]
+    chores.ring()
+    chores.start()
+    assert await soon(runs.get()) == "rung"
+    await chores.stop()
+    assert runs.empty()
+
+
+async def test_chore_that_fails_is_named_until_it_works_and_a_fatal_error_is_passed_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "jobrunner")
+    errors: list[Exception | None] = [StoreBusy("1"), StoreBusy("2"), None, StoreFailed("3")]
+    fatal: list[StoreError] = []
+
+    async def run() -> None:
+        if (error := errors.pop(0)) is not None:
+            raise error
+
+    chores = ChoreRunner([Chore("prune", Period(0), run)], fatal.append)
+    await chores.run_due()
+    await chores.run_due()
+    assert chores.failing == {"prune"}
+    await chores.run_due()
+    assert chores.failing == set()
+    await chores.run_due()
+    assert [str(error) for error in fatal] == ["3"]
+    assert caplog.messages == ["prune failed and is tried again: 1", "prune works again"]
+
+
+def fail(error: StoreError) -> None:
+    """Take a fatal error, which none of these chores has."""
+    raise AssertionError(error)
 
 
 async def test_deleted_log_is_noticed_while_recovery_stands_still(
@@ -57,14 +129,14 @@ async def test_dead_worker_is_looked_for_while_a_prune_waits_behind_a_list(
         go_on = threading.Event()
         slow = asyncio.create_task(store._access._readers.read_list(lambda _: go_on.wait(20)))
         worker = worker_of(jobs)
-        await worker._end_of_chores()
-        worker._last.clear()
+        await worker.maintenance.chores.all_ended()
+        make_all_due(jobs)
         prune = asyncio.create_task(worker.do_chores())
         async with asyncio.timeout(15):
             while not await looks.get():
                 pass
             await looks.get()
-        assert "prune" in worker._busy
+        assert "prune" in worker.maintenance.chores.under_way
         assert (await jobs.health()).status == "ok"
         go_on.set()
         await slow
@@ -87,7 +159,7 @@ async def test_chores_that_are_under_way_end_with_the_runner(
                 ended.append("beat")
 
         monkeypatch.setattr(store_of(jobs).workers, "beat", beat)
-        worker_of(jobs)._last.pop("beat", None)
+        make_due(jobs, "beat")
         async with asyncio.timeout(15):
             await begun.wait()
     assert ended == ["beat"]
@@ -111,23 +183,23 @@ async def test_unknown_tasks_that_are_young_cost_no_write(
 
         monkeypatch.setattr(store.dead_letters, "bury_waiting", bury_waiting)
         monkeypatch.setattr(store.jobs, "waiting_tasks", waiting_tasks)
-        await worker.look_for_unknown()
+        await worker.maintenance.unknown_tasks.check()
         assert asked == ["old"]
 
 
 async def test_task_of_a_worker_that_has_just_joined_is_not_reported_as_unknown(
     tmp_db: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In a rolling deploy: its jobs are seen before the next regular look at the workers."""
+    """In a rolling deploy: its jobs are seen before the next regular refresh of the workers."""
     jobs = JobRunner(tmp_db)
     async with jobs.running():
         store, worker = store_of(jobs), worker_of(jobs)
-        worker._last["peers"] = worker._last["unknown"] = float("inf")  # no chore of its own
+        suspend(jobs, "peers", "unknown")
         await worker.do_chores()
         now = now_us()
         await enqueue(store, *[new(task, run_at=now) for task in ("fresh", "gone")], now=now)
         await store.workers.join(worker_row(tasks={"fresh": None}, now=now_us()), lambda: None)
-        await worker.look_for_unknown()
+        await worker.maintenance.unknown_tasks.check()
         told = [line for line in caplog.messages if "no worker knows" in line]
         assert len(told) == 1
         assert "'gone'" in told[0]

@@ -430,7 +430,7 @@ async def test_wait_for_what_another_process_can_start_goes_on(
 ) -> None:
     async with family.running(), child("work", tmp_db) as other:
         await other.heard("open")
-        await worker_of(family).refresh_peers()
+        await worker_of(family).maintenance.peers.refresh()
         job = await family.enqueue(family.tasks["outer"])
         assert await job.result(timeout=15) == "far away"
 
@@ -440,7 +440,7 @@ async def test_wait_for_a_process_that_stands_is_told_by_health_and_refused_once
 ) -> None:
     async with family.running(), child("work", tmp_db) as other:
         await other.heard("open")
-        await worker_of(family).refresh_peers()
+        await worker_of(family).maintenance.peers.refresh()
         await stop_between_writes(family, other.pid)
         job = await family.enqueue(family.tasks["outer"])
         with pytest.raises(ResultTimeout):
@@ -475,7 +475,7 @@ async def test_wait_for_a_job_that_has_ended_meanwhile_is_no_deadlock(tmp_db: Pa
             slots={"default": 2},
             holders=lambda: [mine, other],
             peers=lambda: (),
-            refresh_peers=worker_of(jobs).refresh_peers,
+            refresh_peers=worker_of(jobs).maintenance.peers.refresh,
         )
         with deadlocks.waiting(mine, waiting.id, timed=False) as own:
             with deadlocks.waiting(other, done.id, timed=False) as stale:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import os
 import signal
 from collections import Counter
@@ -16,12 +15,20 @@ import pytest
 
 from jobrunner import Job, JobCancelled, JobDead, JobRunner, ResultTimeout, StoreOutcomeUnknown
 from jobrunner.core.model import Claimed, JobRow
-from jobrunner.core.wait_graph import Held, Still, Told
+from jobrunner.core.wait_graph import Snapshot, WaitingAttempt, WaitReport
 from jobrunner.store.protocol import Store
 from jobrunner.worker.attempt import Wait
 from jobrunner.worker.deadlock import Deadlocks
 from tests.support.children import echo, hold, parent_of, runner
-from tests.support.engine import history, soon, stop_between_writes, store_of, stored, worker_of
+from tests.support.engine import (
+    history,
+    soon,
+    stop_between_writes,
+    store_of,
+    stored,
+    suspend,
+    worker_of,
+)
 from tests.support.factories import NOW, OTHER_WORKER, claim_one, enqueue, new, row_of, worker_row
 from tests.support.processes import Child, child
 
@@ -74,9 +81,9 @@ async def until_well(worker: Child) -> None:
     await soon(ask())
 
 
-async def until_told(jobs: JobRunner, *, nothing: bool = False) -> None:
-    """Wait until some worker tells that it waits, or none does."""
-    while any(row.told.held for row in await store_of(jobs).workers.list()) is nothing:
+async def until_reported(jobs: JobRunner, *, nothing: bool = False) -> None:
+    """Wait until some worker reports that it waits, or none does."""
+    while any(row.wait_report.attempts for row in await store_of(jobs).workers.list()) is nothing:
         pass
 
 
@@ -102,7 +109,7 @@ async def test_workers_full_of_parents_get_through_with_one_error(
         assert await mail.result(timeout=15) == "mail"
         for one in others:
             await until_well(one)
-        await soon(until_told(jobs, nothing=True))
+        await soon(until_reported(jobs, nothing=True))
 
 
 async def test_queues_of_two_workers_that_wait_for_each_other_lose_one_attempt(
@@ -151,8 +158,8 @@ async def test_stopped_worker_is_waited_for_until_it_goes_on_or_is_dead(
             await jobs.enqueue(parent_of.options(queue="right"), "word", "left"),
             await jobs.enqueue(parent_of.options(queue="left"), "word", "right"),
         ]
-        await soon(until_told(jobs))
-        # From now on it tells nothing.
+        await soon(until_reported(jobs))
+        # From now on it reports nothing.
         await stop_between_writes(jobs, left.pid)
         await jobs.cancel(held.id)
         await until_named(right, "queue right waits for jobs of queue left; the other workers")
@@ -183,7 +190,7 @@ class Other:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.look = 0
+        self.number = 0
 
     async def join(self) -> None:
         """Let it join."""
@@ -197,20 +204,20 @@ class Other:
         (made,) = await enqueue(self._store, new())
         self.child = (await row_of(self._store, made.id)).seq
 
-    async def tells(self, *, since: int = 1, waits: bool = True) -> None:
-        """Let it look once, and tell of its attempt."""
-        self.look += 1
-        held = Held(
+    async def reports(self, *, since: int = 1, waits: bool = True) -> None:
+        """Let it report its attempt once more."""
+        self.number += 1
+        waiting = WaitingAttempt(
             *(OTHER_WORKER, self.attempt.seq, self.attempt.lease, "default"),
             *((self.child,), ("default",), (), since),
         )
         assert await self._store.workers.report_waits(
-            OTHER_WORKER, Told(self.look, [held] if waits else [])
+            OTHER_WORKER, WaitReport(self.number, [waiting] if waits else [])
         )
 
 
 class Site:
-    """A worker of this process whose only slot waits, which looks when the test says so."""
+    """A worker of this process whose only slot waits, which looks for deadlocks when the test says so."""
 
     def __init__(self, jobs: JobRunner, outer: Job[Any], inner: Job[Any]) -> None:
         self.jobs, self.outer, self.inner = jobs, outer, inner
@@ -219,7 +226,7 @@ class Site:
         self.deadlocks: Deadlocks = deadlocks
 
     async def until_it_waits(self, *, but_not: Wait | None = None) -> None:
-        """Wait until its attempt waits, and has looked at what it waits for."""
+        """Wait until its attempt waits, and has read what it waits for."""
         while not any(
             wait.front is not None and wait is not but_not
             for one in self.deadlocks._holders()
@@ -237,16 +244,16 @@ class Site:
         """Return the job of its attempt."""
         return await stored(self.jobs, self.outer.id)
 
-    async def look(self) -> bool:
-        """Let it look; return whether it has refused its wait."""
-        await self.deadlocks.look()
+    async def detect(self) -> bool:
+        """Let it look for deadlocks; return whether it has refused its wait."""
+        await self.deadlocks.detect()
         return self.wait().refused is not None
 
-    async def told(self) -> Told:
-        """Return what it tells the others."""
+    async def report(self) -> WaitReport:
+        """Return what it reports to the others."""
         rows = await store_of(self.jobs).workers.list()
-        (told,) = (row.told for row in rows if row.worker == worker_of(self.jobs).id)
-        return told
+        (report,) = (row.wait_report for row in rows if row.worker == worker_of(self.jobs).id)
+        return report
 
 
 @asynccontextmanager
@@ -258,7 +265,7 @@ async def site(
     timeout: float | None = None,
     other_first: bool = True,
 ) -> AsyncIterator[tuple[Site, Other]]:
-    """Let both slots that there are wait, and nobody look.
+    """Let both slots that there are wait, and nobody look for deadlocks.
 
     Args:
         slots: here, of which one waits.
@@ -287,9 +294,9 @@ async def site(
         await other.join()
         if other_first:
             await other.begin()
-        await worker_of(jobs).refresh_peers()
-        worker_of(jobs)._last["deadlocks"] = math.inf
-        await worker_of(jobs)._end_of_chores()
+        await worker_of(jobs).maintenance.peers.refresh()
+        suspend(jobs, "deadlocks")
+        await worker_of(jobs).maintenance.chores.all_ended()
         job = await outer.enqueue()
         if not other_first:
             await other.begin()
@@ -299,21 +306,21 @@ async def site(
         await store.workers.leave(OTHER_WORKER, now=NOW)
 
 
-async def test_wait_is_refused_once_the_other_has_told_twice_more_that_it_waits(
+async def test_wait_is_refused_once_the_other_has_reported_twice_more_that_it_waits(
     tmp_db: Path,
 ) -> None:
     async with site(tmp_db) as (one, other):
-        await other.tells()
-        assert not await one.look()  # tells
-        assert not await one.look()  # sees that both wait
-        assert [held.seq for held in (await one.told()).held] == [(await one.row()).seq]
-        await other.tells()
-        assert not await one.look()
-        await other.tells()
-        assert await one.look()
-        # Nobody else refuses anything meanwhile, before the wait has heard of it.
-        await one.deadlocks.look()
-        assert (await one.told()).held == []
+        await other.reports()
+        assert not await one.detect()  # reports
+        assert not await one.detect()  # sees that both wait
+        assert [one.seq for one in (await one.report()).attempts] == [(await one.row()).seq]
+        await other.reports()
+        assert not await one.detect()
+        await other.reports()
+        assert await one.detect()
+        # Nobody else refuses anything meanwhile, before the wait has been refused.
+        await one.deadlocks.detect()
+        assert (await one.report()).attempts == []
         with pytest.raises(JobDead):
             await one.outer.result(timeout=15)
         letter = await one.jobs.dead_letters.get(one.outer.id)
@@ -321,51 +328,53 @@ async def test_wait_is_refused_once_the_other_has_told_twice_more_that_it_waits(
         assert "cannot start: all 2 slots of queue 'default' are held" in (letter.error or "")
 
 
-async def test_what_the_other_has_told_and_tells_no_more_refuses_nothing(tmp_db: Path) -> None:
+async def test_what_the_other_has_reported_and_reports_no_longer_refuses_nothing(
+    tmp_db: Path,
+) -> None:
     """It may stand (SIGSTOP, a blocked loop), or have written last what it had seen before."""
     async with site(tmp_db) as (one, other):
-        await other.tells()
-        assert not await one.look()
-        assert not await one.look()
-        await other.tells()
-        assert not any([await one.look() for _ in range(5)])
+        await other.reports()
+        assert not await one.detect()
+        assert not await one.detect()
+        await other.reports()
+        assert not any([await one.detect() for _ in range(5)])
         assert any("wait as well" in problem for problem in one.deadlocks.problems())
 
 
 async def test_wait_of_the_other_that_began_meanwhile_is_seen_anew(tmp_db: Path) -> None:
     async with site(tmp_db) as (one, other):
-        await other.tells()
-        assert not await one.look()
-        for look in (2, 3, 4):
+        await other.reports()
+        assert not await one.detect()
+        for number in (2, 3, 4):
             # Another wait each time: in between it has worked.
-            await other.tells(since=look)
-            assert not await one.look()
-        await other.tells(since=4)
-        assert not await one.look()
-        await other.tells(since=4)
-        assert await one.look()
+            await other.reports(since=number)
+            assert not await one.detect()
+        await other.reports(since=4)
+        assert not await one.detect()
+        await other.reports(since=4)
+        assert await one.detect()
 
 
-async def test_other_wait_of_the_same_attempt_is_told_as_a_new_one(tmp_db: Path) -> None:
+async def test_other_wait_of_the_same_attempt_is_reported_as_a_new_one(tmp_db: Path) -> None:
     async with site(tmp_db) as (one, other):
-        await other.tells()
+        await other.reports()
         for _ in range(3):
-            assert not await one.look()
-        (held,) = (await one.told()).held
-        assert held.since == 1
-        first = one.wait()
+            assert not await one.detect()
+        (first,) = (await one.report()).attempts
+        assert first.since == 1
+        wait = one.wait()
         await one.jobs.cancel(one.inner.id)
-        await soon(one.until_it_waits(but_not=first))
-        assert not await one.look()
-        (anew,) = (await one.told()).held
-        assert (anew.seq, anew.since) == (held.seq, 4)
+        await soon(one.until_it_waits(but_not=wait))
+        assert not await one.detect()
+        (anew,) = (await one.report()).attempts
+        assert (anew.seq, anew.since) == (first.seq, 4)
 
 
 async def test_youngest_attempt_is_refused_and_no_other(tmp_db: Path) -> None:
     async with site(tmp_db, other_first=False) as (one, other):
         for _ in range(6):
-            await other.tells()
-            assert not await one.look()
+            await other.reports()
+            assert not await one.detect()
 
 
 async def test_slot_of_a_third_worker_keeps_the_wait_until_it_has_left(tmp_db: Path) -> None:
@@ -373,35 +382,37 @@ async def test_slot_of_a_third_worker_keeps_the_wait_until_it_has_left(tmp_db: P
         store = store_of(one.jobs)
         await store.workers.join(worker_row(OTHER_WORKER + 1, queues={"default": 1}), lambda: None)
         for _ in range(4):
-            await other.tells()
-            assert not await one.look()
+            await other.reports()
+            assert not await one.detect()
         await store.workers.leave(OTHER_WORKER + 1, now=NOW)
         for refused in (False, False, True):
-            await other.tells()
-            assert await one.look() is refused
+            await other.reports()
+            assert await one.detect() is refused
 
 
-async def test_worker_that_joins_after_the_last_look_keeps_the_wait(
+async def test_worker_that_joins_after_the_last_report_keeps_the_wait(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with site(tmp_db) as (one, other):
         store = store_of(one.jobs)
         for _ in range(3):
-            await other.tells()
-            assert not await one.look()
-        tell = store.workers.report_waits
+            await other.reports()
+            assert not await one.detect()
+        report_waits = store.workers.report_waits
 
-        async def joined_before(worker: int, told: Told, *, still: Still | None = None) -> bool:
-            if still is not None:
+        async def joined_before(
+            worker: int, report: WaitReport, *, snapshot: Snapshot | None = None
+        ) -> bool:
+            if snapshot is not None:
                 await store.workers.join(
                     worker_row(OTHER_WORKER + 1, queues={"default": 1}), lambda: None
                 )
-            return await tell(worker, told, still=still)
+            return await report_waits(worker, report, snapshot=snapshot)
 
         monkeypatch.setattr(store.workers, "report_waits", joined_before)
-        await other.tells()
-        assert not await one.look()
-        assert len((await one.told()).held) == 1
+        await other.reports()
+        assert not await one.detect()
+        assert len((await one.report()).attempts) == 1
         await store.workers.leave(OTHER_WORKER + 1, now=NOW)
 
 
@@ -409,108 +420,110 @@ async def test_cancel_of_the_others_attempt_keeps_the_wait(tmp_db: Path) -> None
     async with site(tmp_db) as (one, other):
         await store_of(one.jobs).jobs.cancel(other.attempt.id, now=NOW)
         for _ in range(5):
-            await other.tells()
-            assert not await one.look()
+            await other.reports()
+            assert not await one.detect()
 
 
 async def test_write_that_failed_is_made_up_for(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether what it told is there or not: it counts on from what is."""
+    """Whether what it reported is there or not: it counts on from what is."""
     async with site(tmp_db) as (one, other):
         store = store_of(one.jobs)
-        tell = store.workers.report_waits
+        report_waits = store.workers.report_waits
         there = iter([False, True])
 
-        async def fails(worker: int, told: Told, *, still: Still | None = None) -> bool:
+        async def fails(
+            worker: int, report: WaitReport, *, snapshot: Snapshot | None = None
+        ) -> bool:
             if next(there):
-                await tell(worker, told, still=still)
+                await report_waits(worker, report, snapshot=snapshot)
             raise StoreOutcomeUnknown("no answer")
 
         monkeypatch.setattr(store.workers, "report_waits", fails)
         for _ in range(2):
             with pytest.raises(StoreOutcomeUnknown):
-                await one.look()
+                await one.detect()
         monkeypatch.undo()
-        assert (await one.told()).look == 1
-        looks = []
+        assert (await one.report()).number == 1
+        refusals = []
         for _ in range(4):
-            await other.tells()
-            looks.append(await one.look())
-        assert looks == [False, False, False, True]
-        assert (await one.told()).look == 5
+            await other.reports()
+            refusals.append(await one.detect())
+        assert refusals == [False, False, False, True]
+        assert (await one.report()).number == 5
 
 
-async def test_nothing_is_told_until_all_slots_of_a_queue_wait(tmp_db: Path) -> None:
+async def test_nothing_is_reported_until_all_slots_of_a_queue_wait(tmp_db: Path) -> None:
     async with site(tmp_db, slots={"default": 2}, queue="far") as (one, other):
         store = store_of(one.jobs)
         await store.workers.join(worker_row(OTHER_WORKER + 1, queues={"far": 1}), lambda: None)
-        await worker_of(one.jobs).refresh_peers()
-        assert not await one.look()
-        assert await one.told() == Told()
+        await worker_of(one.jobs).maintenance.peers.refresh()
+        assert not await one.detect()
+        assert await one.report() == WaitReport()
         # What waits here may be what all slots of another worker wait for.
-        await other.tells()
-        await worker_of(one.jobs).refresh_peers()
-        assert not await one.look()
-        assert len((await one.told()).held) == 1
-        await other.tells(waits=False)
-        assert not await one.look()
-        assert (await one.told()).held == []
+        await other.reports()
+        await worker_of(one.jobs).maintenance.peers.refresh()
+        assert not await one.detect()
+        assert len((await one.report()).attempts) == 1
+        await other.reports(waits=False)
+        assert not await one.detect()
+        assert (await one.report()).attempts == []
         await store.workers.leave(OTHER_WORKER + 1, now=NOW)
 
 
-async def test_nothing_is_told_once_there_is_no_other_worker(tmp_db: Path) -> None:
+async def test_nothing_is_reported_once_there_is_no_other_worker(tmp_db: Path) -> None:
     """Then the attempt itself sees that it stands still."""
     async with site(tmp_db) as (one, other):
-        await other.tells()
-        assert not await one.look()
-        assert len((await one.told()).held) == 1
+        await other.reports()
+        assert not await one.detect()
+        assert len((await one.report()).attempts) == 1
         await store_of(one.jobs).workers.leave(OTHER_WORKER, now=NOW)
-        await one.deadlocks.look()
-        assert (await one.told()).held == []
+        await one.deadlocks.detect()
+        assert (await one.report()).attempts == []
 
 
-async def test_wait_for_a_queue_with_a_free_slot_here_is_not_told(tmp_db: Path) -> None:
+async def test_wait_for_a_queue_with_a_free_slot_here_is_not_reported(tmp_db: Path) -> None:
     """The queue is paused: what waits in it can start here all the same, once it is not."""
     async with site(tmp_db, slots={"default": 1, "far": 1}, queue="far") as (one, _):
         store = store_of(one.jobs)
         await store.workers.join(worker_row(OTHER_WORKER + 1, queues={"far": 1}), lambda: None)
-        await worker_of(one.jobs).refresh_peers()
-        assert not await one.look()
-        assert await one.told() == Told()
+        await worker_of(one.jobs).maintenance.peers.refresh()
+        assert not await one.detect()
+        assert await one.report() == WaitReport()
         await store.workers.leave(OTHER_WORKER + 1, now=NOW)
 
 
-async def test_wait_that_is_over_is_told_no_more(tmp_db: Path) -> None:
+async def test_wait_that_is_over_is_not_reported_again(tmp_db: Path) -> None:
     async with site(tmp_db) as (one, other):
-        await other.tells()
-        assert not await one.look()
-        assert len((await one.told()).held) == 1
+        await other.reports()
+        assert not await one.detect()
+        assert len((await one.report()).attempts) == 1
         await one.jobs.cancel(one.outer.id)
         with pytest.raises(JobCancelled):
             await one.outer.result(timeout=15)
-        await one.deadlocks.look()
-        assert (await one.told()).held == []
+        await one.deadlocks.detect()
+        assert (await one.report()).attempts == []
 
 
 @pytest.mark.parametrize("why", ["stops", "has ended"])
-async def test_attempt_that_will_let_go_of_its_slot_is_not_told(tmp_db: Path, why: str) -> None:
+async def test_attempt_that_will_let_go_of_its_slot_is_not_reported(tmp_db: Path, why: str) -> None:
     """One of a worker that stops is given back; one whose function has returned may be cleaned up."""
     async with site(tmp_db) as (one, other):
-        await other.tells()
-        assert not await one.look()
+        await other.reports()
+        assert not await one.detect()
         (attempt,) = one.deadlocks._holders()
         if why == "stops":
             attempt.warn("shutdown")
         else:
             attempt.end()
-        assert not await one.look()
-        assert (await one.told()).held == []
+        assert not await one.detect()
+        assert (await one.report()).attempts == []
 
 
-async def test_wait_with_a_timeout_is_not_told(tmp_db: Path) -> None:
+async def test_wait_with_a_timeout_is_not_reported(tmp_db: Path) -> None:
     async with site(tmp_db, timeout=3600) as (one, other):
         for _ in range(4):
-            await other.tells()
-            assert not await one.look()
-        assert (await one.told()) == Told()
+            await other.reports()
+            assert not await one.detect()
+        assert (await one.report()) == WaitReport()

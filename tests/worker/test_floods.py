@@ -97,7 +97,7 @@ async def test_rounds_that_are_written_again_are_told(
         store = store_of(jobs)
         write = store.write
 
-        async def busy(batch: object) -> None:
+        async def busy(request: object) -> None:
             monkeypatch.setattr(store, "write", write)
             raise StoreBusy("somebody else writes")
 

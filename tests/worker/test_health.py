@@ -11,7 +11,7 @@ from freezegun.api import FrozenDateTimeFactory
 
 import jobrunner
 from jobrunner import JobRunner
-from tests.support.engine import FairLock, worker_of
+from tests.support.engine import FairLock, make_all_due, worker_of
 from tests.support.processes import child
 
 
@@ -91,7 +91,7 @@ async def test_C9_health_names_a_worker_whose_loop_does_not_turn(
             f"worker {worker.id} (pid {os.getpid()}) is alive, but its loop has not turned"
             in (health.problems[0])
         )
-        worker._last.clear()
+        make_all_due(jobs)
         await worker.do_chores()
         assert (await jobs.health()).status == "ok"
 
@@ -116,14 +116,14 @@ async def test_health_names_a_chore_that_fails_and_forgets_it_once_it_works(
         await (await jobs.enqueue(work)).result(timeout=15)
         rename_column(tmp_db, "job", "aside")
         for _ in range(3):
-            worker._last.clear()
+            make_all_due(jobs)
             await worker.do_chores()
         health = await jobs.health()
         assert health.status == "degraded"
         assert "prune fails" in health.problems
         assert caplog.text.count("prune failed and is tried again") == 1
         rename_column(tmp_db, "aside", "job")
-        worker._last.clear()
+        make_all_due(jobs)
         await worker.do_chores()
         assert "prune fails" not in (await jobs.health()).problems
 

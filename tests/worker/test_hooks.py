@@ -234,7 +234,7 @@ async def test_on_dead_is_told_of_jobs_of_an_unknown_task(
     heard = Heard(jobs)
     frozen.tick(timedelta(days=1, seconds=1))
     async with jobs.running():
-        await worker_of(jobs).look_for_unknown()
+        await worker_of(jobs).maintenance.unknown_tasks.check()
         letter = await soon(heard.dead.get())
     assert (letter.id, letter.reason) == (job.id, "unknown_task")
 

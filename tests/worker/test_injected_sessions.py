@@ -16,7 +16,7 @@ from jobrunner import (
     WouldDeadlock,
 )
 from jobrunner.core.logs import WHOLE
-from tests.support.engine import FairLock, on_writer, soon, supervisor_of
+from tests.support.engine import FairLock, on_writer, producer_of, soon
 from tests.support.scripts import run
 from tests.worker.site import Site, ended, until_idle
 
@@ -217,7 +217,7 @@ async def test_B16_injected_session_of_an_attempt_whose_lease_was_taken_writes_n
                 "UPDATE jobrunner_jobs SET state = 'queued', worker = NULL WHERE state = 'running'"
             ),
         )
-        supervisor_of(jobs).look()
+        producer_of(jobs).wake()
         assert (await ended(job)).state == "succeeded"
         gate.open()
         await soon(asyncio.create_task(until_idle(jobs)))

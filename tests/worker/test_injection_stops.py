@@ -10,7 +10,7 @@ from tenacity import wait_fixed
 
 from fastapi import Depends
 from jobrunner import Injected, Job, JobCancelled, JobContext, JobDead, JobRunner
-from jobrunner.worker import supervisor, worker
+from jobrunner.worker import maintenance, supervisor
 from tests.support.engine import (
     FairLock,
     Heard,
@@ -298,7 +298,7 @@ async def test_clean_up_that_lasts_in_a_thread_is_reported_and_settled(
     tmp_db: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "CLEAN_UP_S", 0.01)
-    monkeypatch.setattr(worker, "POLL_S", 3600.0)
+    monkeypatch.setattr(maintenance, "POLL_S", 3600.0)
     jobs = JobRunner(tmp_db, queues={"default": 1})
     gate = ThreadGate()
 
@@ -512,7 +512,7 @@ async def test_clean_up_of_a_cancelled_attempt_has_a_time_of_its_own(
         await gates[1].arrival()
         # Whoever has been told to end is past its time now.
         monkeypatch.setattr(supervisor, "OBEY_S", -1.0)
-        supervisor_of(jobs).look_for_disobedient()
+        supervisor_of(jobs).abandon_unresponsive()
         assert len(supervisor_of(jobs).attempts) == 1
         gates[1].open()
         with pytest.raises(JobCancelled):

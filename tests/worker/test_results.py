@@ -24,7 +24,7 @@ from jobrunner import (
 )
 from jobrunner.tasks.codec import MAX_RESULT_BYTES
 from tests.support.children import echo, tasks
-from tests.support.engine import FairLock, next_round, store_of, worker_of
+from tests.support.engine import FairLock, next_round, store_of
 from tests.support.processes import child
 
 
@@ -108,7 +108,8 @@ async def test_result_that_does_not_come_in_time_is_told_and_the_job_goes_on(tmp
         with pytest.raises(TimeoutError):
             await job.result(timeout=timedelta(0))
         await next_round(jobs)
-        assert worker_of(jobs)._events._waiters == {}
+        assert jobs._open is not None
+        assert jobs._open._events._waiters == {}
         gate.open()
         assert await job.result() == "done"
 

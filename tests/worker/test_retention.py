@@ -8,7 +8,7 @@ import pytest
 from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner import JobNotFound, JobRunner
-from jobrunner.worker import worker as worker_module
+from jobrunner.worker import maintenance
 from tests.support.engine import Heard, next_round, soon, store_of, worker_of
 
 
@@ -49,16 +49,16 @@ async def test_prunes_finished_jobs_after_their_retention_and_no_others(
 
         everything = {job.id for job in (done, kept, dead, waiting, cancelled)}
         frozen.tick(timedelta(days=2))
-        await worker.prune()
+        await worker.maintenance.retention.prune()
         assert await there() == everything
         frozen.tick(1)
-        assert await worker.prune() == 2
+        assert await worker.maintenance.retention.prune() == 2
         assert await there() == everything - {done.id, cancelled.id}
         frozen.tick(timedelta(days=2))
-        assert await worker.prune() == 1
+        assert await worker.maintenance.retention.prune() == 1
         assert await there() == everything - {done.id, cancelled.id, dead.id}
         frozen.tick(timedelta(days=2))
-        assert await worker.prune() == 1
+        assert await worker.maintenance.retention.prune() == 1
         assert await there() == {waiting.id}
 
 
@@ -77,14 +77,14 @@ async def test_prunes_down_to_keep_finished_oldest_first(
             await job.result(timeout=15)
             stored.append(job.id)
             frozen.tick(1)
-        assert await worker_of(jobs).prune() == 5
+        assert await worker_of(jobs).maintenance.retention.prune() == 5
         assert {job.id for job in (await jobs.list()).items} == set(stored[5:])
 
 
 async def test_prunes_in_slices_until_nothing_is_left(
     tmp_db: Path, frozen: FrozenDateTimeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "ROWS_PER_SLICE", 10)
+    monkeypatch.setattr(maintenance, "ROWS_PER_SLICE", 10)
     jobs = JobRunner(tmp_db, queues={"default": 100}, retention=60)
 
     @jobs.task
@@ -94,7 +94,7 @@ async def test_prunes_in_slices_until_nothing_is_left(
         for job in await jobs.enqueue_many(work.call(number) for number in range(95)):
             await job.result(timeout=15)
         frozen.tick(61)
-        assert await worker_of(jobs).prune() == 95
+        assert await worker_of(jobs).maintenance.retention.prune() == 95
         assert (await jobs.list()).items == []
 
 
@@ -108,7 +108,7 @@ async def test_prunes_attempts_with_their_job(tmp_db: Path, frozen: FrozenDateTi
         job = await jobs.enqueue(work)
         await job.result(timeout=15)
         frozen.tick(1)
-        await worker_of(jobs).prune()
+        await worker_of(jobs).maintenance.retention.prune()
         with pytest.raises(JobNotFound):
             await jobs.get(job.id)
         assert list(await store_of(jobs).jobs.attempts(1)) == []

@@ -25,8 +25,8 @@ from jobrunner import (
 )
 from jobrunner.core.clock import now_us
 from jobrunner.core.model import ScheduleChange
+from jobrunner.worker import maintenance
 from jobrunner.worker import scheduler as ticker_module
-from jobrunner.worker import worker as worker_module
 from jobrunner.worker.scheduler import Scheduler
 from tests.support.children import tasks
 from tests.support.clocks import MOMENT, freeze
@@ -47,7 +47,7 @@ DAY = timedelta(days=1)
 
 
 def ticker_of(jobs: JobRunner) -> Scheduler:
-    return worker_of(jobs)._ticker
+    return worker_of(jobs)._scheduler
 
 
 async def all_fired(jobs: JobRunner) -> None:
@@ -276,7 +276,7 @@ async def test_jitter_moves_the_start_and_not_the_instant(tmp_db: Path) -> None:
 @pytest.fixture
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be found by the poll: what is found was woken for."""
-    monkeypatch.setattr(worker_module, "POLL_S", 3600.0)
+    monkeypatch.setattr(maintenance, "POLL_S", 3600.0)
 
 
 @pytest.mark.usefixtures("no_poll")
@@ -341,7 +341,7 @@ async def test_stops_firing_at_the_first_phase_of_shutdown(tmp_db: Path) -> None
             worker_of(jobs).begin_stop()
             clock.tick(HOUR)
             await ticker_of(jobs).stop()
-            worker_of(jobs).look()
+            worker_of(jobs).wake()
             await soon(committer_of(jobs).flushed())
             assert ticker_of(jobs)._timer is None
             assert seen.instants == []
@@ -550,7 +550,7 @@ async def test_more_due_than_a_round_takes_are_all_fired(
             for number in range(10):
                 await jobs.schedules.upsert(f"s{number}", jobs.tasks["greet"], every=60)
             clock.tick(MINUTE)
-            worker_of(jobs).look()
+            worker_of(jobs).wake()
             await all_fired(jobs)
             made = [one.fired for one in await jobs.schedules.list()]
     assert made == [1] * 10
@@ -563,6 +563,6 @@ async def test_old_ticks_are_pruned_with_the_old_jobs(tmp_db: Path) -> None:
                 clock.tick(HOUR)
                 await all_fired(jobs)
             await seen.have(30)
-            await worker_of(jobs).prune()
+            await worker_of(jobs).maintenance.retention.prune()
             assert 24 <= len(await jobs.schedules.ticks("work")) <= 25
             assert (await jobs.schedules.get("work")).fired == 30

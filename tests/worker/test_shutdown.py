@@ -14,9 +14,9 @@ from tests.support.engine import (
     ThreadGate,
     history,
     next_round,
+    producer_of,
     soon,
     stored,
-    supervisor_of,
     worker_of,
 )
 
@@ -361,15 +361,15 @@ async def test_signal_while_a_claim_is_being_committed_gives_the_job_back_unstar
         started.append("started")
 
     async with jobs.running():
-        supervisor = supervisor_of(jobs)
-        ask = supervisor.next_claim
+        producer = producer_of(jobs)
+        ask = producer.next_claim
 
         def ask_then_signal() -> Claim | None:
             claim = ask()
             worker_of(jobs).begin_stop()
             return claim
 
-        monkeypatch.setattr(supervisor, "next_claim", ask_then_signal)
+        monkeypatch.setattr(producer, "next_claim", ask_then_signal)
         job = await jobs.enqueue(work)
     assert started == []
     assert await states(tmp_db, job.id) == [("queued", 0, ["released"])]

@@ -31,7 +31,7 @@ async def die_with(jobs: JobRunner, *ids: str) -> None:
 
     await store._access._writer.write(take)
     assert await store._access._writer.write(workers.take_jobs, DEAD, 2) is not None
-    worker_of(jobs).look()
+    worker_of(jobs).wake()
 
 
 async def test_job_whose_process_died_once_runs_again_beside_others(tmp_db: Path) -> None:
@@ -114,7 +114,7 @@ async def test_job_with_one_attempt_left_is_a_suspect_after_its_first_death(tmp_
         await gate.arrival()
         await next_round(jobs)
         assert gate.inside == 1
-        assert supervisor_of(jobs)._suspect is not None
+        assert supervisor_of(jobs).suspect is not None
         gate.open()
         for job in many:
             await job.result(timeout=15)

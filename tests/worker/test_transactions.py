@@ -17,7 +17,7 @@ from jobrunner import (
     LeaseLost,
     ResultNotStored,
 )
-from tests.support.engine import FairLock, on_writer, soon, supervisor_of
+from tests.support.engine import FairLock, on_writer, producer_of, soon, supervisor_of
 from tests.worker.site import Site, ended, until_idle, until_logged
 
 
@@ -133,7 +133,7 @@ async def test_transaction_of_an_attempt_whose_lease_was_taken_writes_nothing(si
                 "UPDATE jobrunner_jobs SET state = 'queued', worker = NULL WHERE state = 'running'"
             ),
         )
-        supervisor_of(jobs).look()
+        producer_of(jobs).wake()
         assert (await ended(job)).state == "succeeded"
         gate.open()
         await soon(asyncio.create_task(until_idle(jobs)))

@@ -42,7 +42,7 @@ async def test_D16_job_of_an_unknown_task_stays_waiting_and_is_shown(
         assert await (await jobs.enqueue(other)).result(timeout=15) == "done"
         with caplog.at_level(logging.WARNING, "jobrunner"):
             for _ in range(3):
-                await worker_of(jobs).look_for_unknown()
+                await worker_of(jobs).maintenance.unknown_tasks.check()
         assert (await jobs.get(stored.id)).state == "queued"
         health = await jobs.health()
         assert health.status == "degraded"
@@ -60,7 +60,7 @@ async def test_D16_job_of_an_unknown_task_runs_once_somebody_knows_it(tmp_db: Pa
     stored = await stored_by_an_older_version(tmp_db)
     without = JobRunner(tmp_db)
     async with without.running():
-        await worker_of(without).look_for_unknown()
+        await worker_of(without).maintenance.unknown_tasks.check()
     jobs = JobRunner(tmp_db)
 
     @jobs.task
@@ -69,7 +69,7 @@ async def test_D16_job_of_an_unknown_task_runs_once_somebody_knows_it(tmp_db: Pa
 
     async with jobs.running():
         assert await (await jobs.get(stored.id, send)).result(timeout=15) == 8
-        await worker_of(jobs).look_for_unknown()
+        await worker_of(jobs).maintenance.unknown_tasks.check()
         assert (await jobs.health()).unknown_tasks == {}
 
 
@@ -94,7 +94,7 @@ async def test_D16_task_that_another_live_worker_knows_is_not_unknown(tmp_db: Pa
         workers.join(conn, worker_row(tasks={"send": None}))
     jobs = JobRunner(tmp_db, unknown_task_after=0)
     async with jobs.running():
-        await worker_of(jobs).look_for_unknown()
+        await worker_of(jobs).maintenance.unknown_tasks.check()
         assert (await jobs.health()).unknown_tasks == {}
         assert (await jobs.get(stored.id)).state == "queued"
 
@@ -106,10 +106,10 @@ async def test_D17_job_of_a_task_gone_for_good_becomes_a_dead_letter_and_can_be_
     jobs = JobRunner(tmp_db, unknown_task_after=timedelta(days=7))
     async with jobs.running():
         frozen.tick(timedelta(days=7))
-        await worker_of(jobs).look_for_unknown()
+        await worker_of(jobs).maintenance.unknown_tasks.check()
         assert (await jobs.get(stored.id)).state == "queued"
         frozen.tick(1)
-        await worker_of(jobs).look_for_unknown()
+        await worker_of(jobs).maintenance.unknown_tasks.check()
         letter = await jobs.dead_letters.get(stored.id)
         assert (letter.reason, letter.args, letter.attempt) == ("unknown_task", {"number": 7}, 0)
         assert letter.error == "no worker knows the task 'send'"
@@ -141,7 +141,7 @@ async def test_D17_more_jobs_than_a_slice_are_all_buried(
     frozen.tick(timedelta(days=8))
     jobs = JobRunner(tmp_db)
     async with jobs.running():
-        await worker_of(jobs).look_for_unknown()
+        await worker_of(jobs).maintenance.unknown_tasks.check()
         assert await jobs.dead_letters.count(reason="unknown_task") == 1200
 
 
@@ -227,8 +227,8 @@ async def test_many_unknown_tasks_are_one_line_and_one_problem(
     jobs.task(_nothing)
     async with jobs.running():
         with caplog.at_level(logging.INFO, "jobrunner"):
-            await worker_of(jobs).look_for_unknown()
-            await worker_of(jobs).look_for_unknown()
+            await worker_of(jobs).maintenance.unknown_tasks.check()
+            await worker_of(jobs).maintenance.unknown_tasks.check()
         told = [record.getMessage() for record in caplog.records if "wait" in record.getMessage()]
         assert len(told) == 1
         assert told[0].startswith("jobs of 500 tasks that no worker knows wait: old_0")
@@ -242,7 +242,7 @@ async def test_many_unknown_tasks_are_one_line_and_one_problem(
         caplog.clear()
         frozen.tick(3601)
         with caplog.at_level(logging.INFO, "jobrunner"):
-            await worker_of(jobs).look_for_unknown()
+            await worker_of(jobs).maintenance.unknown_tasks.check()
             repeats.end()
         assert await jobs.dead_letters.count(reason="unknown_task") == 500
         told = [record.getMessage() for record in caplog.records if "unknown_task" in record.msg]

@@ -1,4 +1,4 @@
-"""What wakes the supervisor: an enqueue, a due time, another process's bell, and the poll when all that fails."""
+"""What wakes a worker: an enqueue, a due time, another process's bell, and the poll when all that fails."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -9,8 +9,7 @@ from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner import JobRunner
 from jobrunner.core.clock import now_us
-from jobrunner.worker import supervisor as supervisor_module
-from jobrunner.worker import worker as worker_module
+from jobrunner.worker import maintenance, producer
 from tests.support.children import echo, tasks
 from tests.support.engine import FairLock, next_round, soon, stored, supervisor_of, worker_of
 from tests.support.processes import child
@@ -19,7 +18,7 @@ from tests.support.processes import child
 @pytest.fixture
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be found by the poll: what is found was woken for."""
-    monkeypatch.setattr(worker_module, "POLL_S", 3600.0)
+    monkeypatch.setattr(maintenance, "POLL_S", 3600.0)
 
 
 @pytest.mark.usefixtures("no_poll")
@@ -133,7 +132,7 @@ async def test_more_due_at_once_than_a_round_promotes_all_run(
         later = work.options(delay=60)
         await jobs.enqueue_many(later.call(number) for number in range(1200))
         frozen.tick(60)
-        worker_of(jobs).look()
+        worker_of(jobs).wake()
         await soon(done.wait())
     assert sorted(ran) == list(range(1200))
 
@@ -170,8 +169,8 @@ async def test_sleeps_when_there_is_nothing_to_do(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No round follows from a round: with the poll away, an idle worker writes nothing at all."""
-    monkeypatch.setattr(worker_module, "POLL_S", 3600.0)
-    monkeypatch.setattr(supervisor_module, "POLL_S", 3600.0)
+    monkeypatch.setattr(maintenance, "POLL_S", 3600.0)
+    monkeypatch.setattr(producer, "POLL_S", 3600.0)
     jobs = JobRunner(tmp_db)
 
     @jobs.task

@@ -108,11 +108,11 @@ class SqliteStore:
 
     # -- the hot path -----------------------------------------------------------------
 
-    async def write(self, batch: Round) -> Written:
+    async def write(self, request: Round) -> Written:
         """See ``Store.write``."""
-        written = await self._access.writer.write(write_round, batch, self._heads)
+        written = await self._access.writer.write(write_round, request, self._heads)
         if self._checkpointer is not None:
-            rows = len(batch.outcomes) + len(written.enqueued) + len(written.claimed)
+            rows = len(request.outcomes) + len(written.enqueued) + len(written.claimed)
             rows += len(written.fired)
             self._checkpointer.wrote(rows)
         return written

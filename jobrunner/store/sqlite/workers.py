@@ -7,7 +7,7 @@ from pathlib import Path
 from jobrunner.core.errors import StoreReplaced
 from jobrunner.core.logs import log_of
 from jobrunner.core.model import WorkerRow
-from jobrunner.core.wait_graph import Still, Told
+from jobrunner.core.wait_graph import Snapshot, WaitReport
 from jobrunner.store.protocol import Recovered
 from jobrunner.store.sqlite import boot
 from jobrunner.store.sqlite.access import Access
@@ -70,8 +70,10 @@ class SqliteWorkers:
         )
         return True
 
-    async def report_waits(self, worker: int, told: Told, *, still: Still | None = None) -> bool:
-        return await self._access.write(workers.tell, worker, told, still)
+    async def report_waits(
+        self, worker: int, report: WaitReport, *, snapshot: Snapshot | None = None
+    ) -> bool:
+        return await self._access.write(workers.report_waits, worker, report, snapshot)
 
     async def list(self) -> Sequence[WorkerRow]:
         rows = await self._access.read(workers.workers)

@@ -38,7 +38,7 @@ PROMOTED_PER_ROUND = 500
 """Ten thousand jobs due at one instant must not hold the writer for long."""
 
 
-def write_round(conn: sqlite3.Connection, batch: Round, heads: Heads | None = None) -> Written:
+def write_round(conn: sqlite3.Connection, request: Round, heads: Heads | None = None) -> Written:
     """Carry out a round inside the open transaction; on return it is ready to commit.
 
     Args:
@@ -49,13 +49,13 @@ def write_round(conn: sqlite3.Connection, batch: Round, heads: Heads | None = No
     row_by_row = False
     while True:
         try:
-            return _Pass(conn, batch, heads, row_by_row=row_by_row, refused=left_out).run()
+            return _Pass(conn, request, heads, row_by_row=row_by_row, refused=left_out).run()
         except WriteFailed as culprit:
             # With a savepoint each from here on: the functions of others are called once more, not at each failure.
             row_by_row = True
             left_out.append((culprit.success, culprit.error))
-            batch = batch._replace(
-                outcomes=[one for one in batch.outcomes if one is not culprit.success]
+            request = request._replace(
+                outcomes=[one for one in request.outcomes if one is not culprit.success]
             )
         except (FallBackToRows, *ROW_ERRORS):
             if row_by_row:
@@ -72,36 +72,36 @@ class _Pass:
     def __init__(
         self,
         conn: sqlite3.Connection,
-        batch: Round,
+        request: Round,
         heads: Heads,
         *,
         row_by_row: bool,
         refused: Sequence[tuple[Succeeded, BaseException]] = (),
     ) -> None:
         self.conn = conn
-        self.batch = batch
+        self.request = request
         self.heads = heads
-        self.now = batch.now
+        self.now = request.now
         self.row_by_row = row_by_row
         self.effects = Effects()
         self.settling = Settling(
-            conn, batch.now, self.effects, row_by_row=row_by_row, refused=refused
+            conn, request.now, self.effects, row_by_row=row_by_row, refused=refused
         )
 
     def run(self) -> Written:
-        batch = self.batch
+        request = self.request
         settling, effects, heads = self.settling, self.effects, self.heads
         heads.check(self.conn)
-        cancelled = settling.settle(batch.outcomes) if batch.outcomes else frozenset()
-        more_due = self.look_due() if batch.look_due else False
-        fired = [self.fire(fire) for fire in batch.fires]
+        cancelled = settling.settle(request.outcomes) if request.outcomes else frozenset()
+        more_due = self.look_due() if request.look_due else False
+        fired = [self.fire(fire) for fire in request.fires]
         if effects.added:
             heads.ranks.clear()
-        heads.added(batch.enqueues)
-        enqueued = self.enqueue(batch.enqueues) if batch.enqueues else []
-        claimed = claim.claim(self.conn, batch.claim, self.now, heads) if batch.claim else []
+        heads.added(request.enqueues)
+        enqueued = self.enqueue(request.enqueues) if request.enqueues else []
+        claimed = claim.claim(self.conn, request.claim, self.now, heads) if request.claim else []
         heads.keep(self.conn)
-        if batch.look_due:
+        if request.look_due:
             # In place of what was noted on the way: by now that may have been promoted or claimed.
             (effects.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
         return Written(
@@ -115,8 +115,8 @@ class _Pass:
             refused=tuple(settling.refused),
             fired=fired,
             next_tick=None
-            if batch.ticks_of is None
-            else schedules.next_tick(self.conn, batch.ticks_of),
+            if request.ticks_of is None
+            else schedules.next_tick(self.conn, request.ticks_of),
         )
 
     # -- what has become due -----------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jobrunner.core.model import WorkerRow
-from jobrunner.core.wait_graph import Held, Still, Told
+from jobrunner.core.wait_graph import Snapshot, WaitingAttempt, WaitReport
 from jobrunner.store import rules
 from jobrunner.store.sqlite.sql import chains
 from jobrunner.store.sqlite.sql.statements import BURY_RUNNING, CANCEL, FENCE, KEEP_ATTEMPT, REMOVE
@@ -75,12 +75,12 @@ def beat(conn: sqlite3.Connection, worker: int, now: int) -> bool:
 
 
 def rows(conn: sqlite3.Connection) -> Sequence[WorkerRow]:
-    """Return the workers' rows, oldest first, but for what they tell; also of a file that is not migrated yet."""
+    """Return the workers' rows, oldest first, but for their wait reports; also of a file that is not migrated yet."""
     return _rows(conn, "NULL")
 
 
 def workers(conn: sqlite3.Connection) -> Sequence[WorkerRow]:
-    """Return the workers' rows, oldest first, with what they tell each other."""
+    """Return the workers' rows, oldest first, with their wait reports."""
     return _rows(conn, "waits")
 
 
@@ -94,47 +94,53 @@ def _rows(conn: sqlite3.Connection, waits_column: str) -> Sequence[WorkerRow]:
             *(worker, pid, host, at, beat, bell),
             queues=json.loads(queues),
             tasks=json.loads(tasks),
-            told=Told() if waits is None else _told(worker, json.loads(waits)),
+            wait_report=WaitReport() if waits is None else _wait_report(worker, json.loads(waits)),
         )
         for worker, pid, host, at, beat, bell, queues, tasks, waits in found
     ]
 
 
-def _told(worker: int, waits: Mapping[str, Any]) -> Told:
-    return Told(
+def _wait_report(worker: int, waits: Mapping[str, Any]) -> WaitReport:
+    return WaitReport(
         waits["look"],
         [
-            Held(worker, seq, lease, queue, tuple(jobs), tuple(queues), tuple(running), since)
+            WaitingAttempt(
+                worker, seq, lease, queue, tuple(jobs), tuple(queues), tuple(running), since
+            )
             for seq, lease, queue, jobs, queues, running, since in waits["held"]
         ],
     )
 
 
-def tell(conn: sqlite3.Connection, worker: int, told: Told, still: Still | None) -> bool:
-    """Store what a worker tells the others, if ``still`` holds; return whether it was stored."""
-    if still is not None and not _holds(conn, still):
+def report_waits(
+    conn: sqlite3.Connection, worker: int, report: WaitReport, snapshot: Snapshot | None
+) -> bool:
+    """Store a worker's report, if ``snapshot`` still holds; return whether it was stored."""
+    if snapshot is not None and not _holds(conn, snapshot):
         return False
-    waits = {"look": told.look, "held": [one[1:] for one in told.held]}
+    waits = {"look": report.number, "held": [one[1:] for one in report.attempts]}
     changed = conn.execute(
         "UPDATE jobrunner_workers SET waits = ? WHERE worker = ?", (json.dumps(waits), worker)
     )
     return changed.rowcount > 0
 
 
-def _holds(conn: sqlite3.Connection, still: Still) -> bool:
+def _holds(conn: sqlite3.Connection, snapshot: Snapshot) -> bool:
     """Return whether all of it holds in this transaction, while other writers wait."""
     found = workers(conn)
-    told = {one for row in found for one in row.told.held}
-    if still.workers != {row.worker for row in found} or not told.issuperset(still.held):
+    reported = {one for row in found for one in row.wait_report.attempts}
+    if snapshot.workers != {row.worker for row in found} or not reported.issuperset(
+        snapshot.attempts
+    ):
         return False
-    for one in still.held:
+    for one in snapshot.attempts:
         runs = conn.execute(
             "SELECT 1 FROM jobrunner_jobs WHERE seq = ? AND lease = ? AND worker = ? AND cancel_requested = 0",
             (one.seq, one.lease, one.worker),
         )
         if runs.fetchone() is None:
             return False
-    jobs = {seq for one in still.held for seq in one.jobs}
+    jobs = {seq for one in snapshot.attempts for seq in one.jobs}
     (waiting,) = conn.execute(
         "SELECT count(*) FROM jobrunner_jobs WHERE seq IN (SELECT value FROM json_each(?))"
         " AND (state = 'queued' OR state = 'scheduled' OR state = 'blocked')",

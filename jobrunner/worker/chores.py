@@ -1,0 +1,136 @@
+"""Runs periodic chores when they are due, side by side: one that waits or is long delays no other."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from jobrunner.core.errors import StoreError, StoreFailed
+from jobrunner.core.logs import log_of
+
+logger = log_of("jobrunner")
+
+TICK_S: Final = 0.2
+"""How often chores are started: a dead process's jobs wait that long."""
+
+
+class Period:
+    """A time that comes once in so many seconds, and at once the first time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._begun_s = -math.inf
+
+    def begin(self) -> bool:
+        """Begin the next period if the present one is over; return whether it was."""
+        now_s = asyncio.get_running_loop().time()
+        # A twentieth early rather than a whole tick late.
+        if now_s - self._begun_s < self._seconds * 0.95:
+            return False
+        self._begun_s = now_s
+        return True
+
+    def end(self) -> None:
+        """End the present period now."""
+        self._begun_s = -math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """A function that is called once in each period."""
+
+    name: str
+    """For the log, and for health while it fails."""
+    period: Period
+    run: Callable[[], Awaitable[object]]
+    on_ring: bool = False
+    """Whether the doorbell makes it due at once."""
+
+
+class ChoreRunner:
+    """Runs chores when they are due, each in a task of its own."""
+
+    def __init__(self, chores: Sequence[Chore], on_fatal: Callable[[StoreError], None]) -> None:
+        self.by_name: Mapping[str, Chore] = {chore.name: chore for chore in chores}
+        self.under_way: dict[str, asyncio.Task[None]] = {}
+        """By name."""
+        self.failing: set[str] = set()
+        self._on_fatal = on_fatal
+        self._rung = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Run what is due from now on, until ``stop``."""
+        self._task = asyncio.create_task(self._run(), name="jobrunner-chores")
+
+    async def stop(self) -> None:
+        """Cancel the chores under way, and wait for their ends."""
+        if self._task is not None:
+            tasks = [self._task, *self.under_way.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    def ring(self) -> None:
+        """Run the chores that are for the doorbell at once."""
+        self._rung.set()
+
+    async def run_due(self) -> None:
+        """Run the chores that are due, and return when all of them have ended."""
+        await self.all_ended()
+        self._begin_due()
+        await self.all_ended()
+
+    async def all_ended(self) -> None:
+        """Wait until no chore is under way."""
+        if self.under_way:
+            await asyncio.wait(self.under_way.values())
+
+    async def _run(self) -> None:
+        while True:
+            if self._rung.is_set():
+                self._rung.clear()
+                for chore in self.by_name.values():
+                    if chore.on_ring:
+                        chore.period.end()
+            self._begin_due()
+            try:
+                async with asyncio.timeout(TICK_S):
+                    await self._rung.wait()
+            except TimeoutError:
+                pass
+
+    def _begin_due(self) -> None:
+        for name, chore in self.by_name.items():
+            # One that is still under way begins anew when it has ended.
+            if name not in self.under_way and chore.period.begin():
+                task = asyncio.create_task(self._try(chore), name=f"jobrunner-{name}")
+                self.under_way[name] = task
+                task.add_done_callback(partial(self._ended, name))
+
+    def _ended(self, name: str, _: asyncio.Task[None]) -> None:
+        del self.under_way[name]
+
+    async def _try(self, chore: Chore) -> None:
+        name = chore.name
+        try:
+            await chore.run()
+        except StoreFailed as error:
+            self._on_fatal(error)
+        except Exception as error:
+            if name not in self.failing:
+                self.failing.add(name)
+                expected = isinstance(error, StoreError)
+                logger.error(
+                    "%s failed and is tried again: %s",
+                    name,
+                    error,
+                    exc_info=not expected,
+                    like=name,
+                )
+        else:
+            if name in self.failing:
+                self.failing.discard(name)
+                logger.info("%s works again", name, like=name)

@@ -1,0 +1,175 @@
+"""Fills free slots in each round: claims jobs, hands them to the supervisor, and settles what has ended.
+
+A producer writes nothing itself.  The committer asks it before each round which slots are free, and calls it with the
+result afterwards.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from jobrunner.core.clock import SECOND_US, now_us
+from jobrunner.core.errors import StoreError, StoreOutcomeUnknown
+from jobrunner.core.logs import log_of
+from jobrunner.core.model import Cancelled, Claim, Claimed, Ended, Outcome, Released, Succeeded
+from jobrunner.store.committer import Committer
+from jobrunner.store.round import Round, Written
+from jobrunner.worker.events import Events
+from jobrunner.worker.outcomes import extra, failed, log
+from jobrunner.worker.supervisor import Supervisor
+
+logger = log_of("jobrunner")
+
+POLL_S: Final = 0.5
+"""The longest that a due job waits when every hint fails: a lost bell, a clock that was set."""
+
+
+class Producer:
+    """A worker's part in every round: a ``RoundParticipant``."""
+
+    def __init__(
+        self,
+        worker: int,
+        committer: Committer,
+        supervisor: Supervisor,
+        *,
+        events: Events,
+        notify_others: Callable[[], None],
+        on_next_tick: Callable[[int | None], None],
+    ) -> None:
+        self.tasks = frozenset(supervisor.specs)
+        self._worker = worker
+        self._committer = committer
+        self.supervisor = supervisor
+        self._events = events
+        self._notify_others = notify_others
+        self._on_next_tick = on_next_tick
+        self._look_due = True
+        self._suspects_wait = True
+        self._claim_lost = False
+        """Whether a round with a claim may have been written, and its answer was lost."""
+        self._due_timer: asyncio.TimerHandle | None = None
+        self._next_due: int | None = None
+
+    # -- rounds --------------------------------------------------------------------
+
+    def next_claim(self) -> Claim | None:
+        """Return the free slots, None if there are none or the worker is stopping."""
+        supervisor = self.supervisor
+        if supervisor.stopping:
+            return None
+        free = supervisor.free_slots()
+        if not free:
+            return None
+        suspects = self._suspects_wait and supervisor.suspect is None
+        held = (
+            frozenset((one.job.seq, one.job.lease) for one in supervisor.attempts.values())
+            if self._claim_lost
+            else None
+        )
+        return Claim(self._worker, free, self.tasks, suspects, held)
+
+    def take_look_due(self) -> bool:
+        """Return whether the next round should promote due jobs, and reset that."""
+        look, self._look_due = self._look_due, False
+        return look
+
+    def after_commit(self, request: Round, written: Written) -> None:
+        """Called after the commit: start the claimed jobs and resolve waiters."""
+        if request.outcomes:
+            self._settled(request.outcomes, written)
+        if request.claim is not None:
+            self._claimed(request.claim, written.claimed)
+        if request.look_due or (
+            written.next_due is not None
+            and (self._next_due is None or written.next_due < self._next_due)
+        ):
+            self._next_due = written.next_due
+            self._arm()
+        if request.ticks_of is not None:
+            self._on_next_tick(written.next_tick)
+        if written.more_due:
+            self.wake()
+        if written.left_queued:
+            self._notify_others()
+
+    def _claimed(self, claim: Claim, jobs: Sequence[Claimed]) -> None:
+        if claim.held is not None:
+            self._claim_lost = False
+        if claim.suspects:
+            self._suspects_wait = any(job.suspect for job in jobs)
+        if self.supervisor.stopping:
+            # The signal came while the claim was being committed.
+            for job in jobs:
+                self._committer.settle(Released(job, Ended("released", now_us())))
+        elif jobs:
+            self.supervisor.start(jobs)
+
+    def after_failure(self, request: Round, error: StoreError) -> None:
+        """Called after a round that failed: ask for the same again."""
+        self._look_due = self._look_due or request.look_due
+        if request.claim is not None and isinstance(error, StoreOutcomeUnknown):
+            self._claim_lost = True
+
+    def warn_slow(self) -> None:
+        """Called while a round takes long: name the tasks whose sessions may hold it up."""
+        self.supervisor.warn_of_sessions()
+
+    # -- wake-ups -----------------------------------------------------------------------
+
+    def wake(self, *, suspects: bool = False) -> None:
+        """Have a round promote and claim due jobs soon."""
+        self._look_due = True
+        self._suspects_wait = self._suspects_wait or suspects
+        self._committer.wake()
+
+    def _arm(self) -> None:
+        """Set the timer for the next due job, if it is due before the next poll."""
+        self._disarm()
+        if self._next_due is None or self.supervisor.stopping:
+            return
+        wait_s = (self._next_due - now_us()) / SECOND_US
+        if wait_s <= POLL_S:
+            # A clock that is set meanwhile costs half a second at most: the poll looks at it anew.
+            self._due_timer = asyncio.get_running_loop().call_later(max(0.0, wait_s), self.wake)
+
+    def begin_stop(self) -> None:
+        """Claim nothing any more, and let the supervisor stop."""
+        self._disarm()
+        self.supervisor.begin_stop()
+
+    def _disarm(self) -> None:
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+            self._due_timer = None
+
+    # -- outcomes ---------------------------------------------------------------------------------
+
+    def _settled(self, outcomes: Sequence[Outcome], written: Written) -> None:
+        undone = {(outcome.job.seq, outcome.job.lease) for outcome in written.stale}
+        for success, error in written.refused:
+            job = success.job
+            undone.add((job.seq, job.lease))
+            self._committer.settle(failed(job, self.supervisor.specs[job.task], error, now_us()))
+        events = self._events
+        debug = logger.isEnabledFor(logging.DEBUG)
+        for outcome in written.stale:
+            logger.warning(
+                "%s %s ended, but its lease had been taken away: its outcome was not written",
+                outcome.job.task,
+                outcome.job.id,
+                extra=extra(outcome.job),
+            )
+        for outcome in outcomes:
+            job = outcome.job
+            if undone and (job.seq, job.lease) in undone:
+                continue
+            if type(outcome) is Succeeded:
+                if debug:
+                    logger.debug("%s %s succeeded", job.task, job.id, extra=extra(job))
+            elif job.seq in written.cancelled:
+                outcome = Cancelled(job, outcome.ended)  # noqa: PLW2901 - what was written in its place
+            else:
+                log(outcome)
+            events.notify_outcome(outcome)
