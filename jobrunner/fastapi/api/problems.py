@@ -123,6 +123,9 @@ STORE_UNUSABLE = Kind(
 )
 STORE_FULL = Kind(507, "store-full", "Disk full", "there is no room left on the disk")
 
+BODY = (UNREADABLE, TOO_LARGE, NOT_JSON)
+"""Problems of every route that takes a body."""
+
 ABOUT_BLANK: Final = frozenset({UNREADABLE, UNAUTHORIZED, FORBIDDEN})
 """Kinds that come as plain ``HTTPException``: from FastAPI, from the guards of the app."""
 
@@ -279,10 +282,17 @@ HANDLERS: Final[Mapping[type[Exception], Handler]] = {
 _SCHEMA: Final = {"$ref": f"#/components/schemas/{JobProblem.__name__}"}
 
 
+class Problems:
+    """Declares, beside a parameter's type, the problems that a route has because it takes the parameter."""
+
+    def __init__(self, *kinds: Kind) -> None:
+        self.kinds = (INVALID_REQUEST, *kinds)
+
+
 def documented(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
     """Return a route's ``responses=`` for these kinds of problems, with an example of each."""
     responses: dict[int | str, dict[str, Any]] = {}
-    for kind in kinds:
+    for kind in sorted(dict.fromkeys(kinds), key=lambda kind: kind.status):
         response = responses.setdefault(
             kind.status,
             {"description": "", "content": {MEDIA_TYPE: {"schema": _SCHEMA, "examples": {}}}},
