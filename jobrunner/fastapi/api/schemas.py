@@ -18,10 +18,20 @@ from pydantic import (
     model_validator,
 )
 
-from jobrunner.core.job import JobFields
-from jobrunner.core.model import AttemptOutcome, DeadReason
+from jobrunner.core.job import (
+    ID,
+    Attempt,
+    DeadLetter,
+    Health,
+    Job,
+    JobFields,
+    Payload,
+    QueueInfo,
+    WorkerInfo,
+)
+from jobrunner.core.model import DeadReason
+from jobrunner.core.response_models import ResponseModel
 
-ID = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
 FOLLOWER_ID = "01936d2c-7a40-7c3e-9d55-7a1d2e3f4b5c"
 MOMENT = "2026-11-22T08:00:00Z"
 
@@ -68,18 +78,16 @@ Cursor = Annotated[
 Limit = Annotated[int, Field(ge=1, le=PAGE_LIMIT, description="Entries on a page, at most.")]
 
 
-class Request(BaseModel):
+class RequestModel(BaseModel):
+    """A query or a body that refuses fields it does not know."""
+
     model_config = ConfigDict(extra="forbid")
-
-
-class Answer(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
 
 
 # -- jobs ---------------------------------------------------------------------------------------------
 
 
-class JobQuery(Request):
+class JobQuery(RequestModel):
     """Which jobs a list means: those to which everything given applies."""
 
     task: Task = None
@@ -102,24 +110,32 @@ class JobQuery(Request):
     cursor: Cursor = None
 
 
-class AttemptBody(Answer):
+class AttemptBody(
+    ResponseModel,
+    of=Attempt,
+    shows=(
+        "attempt",
+        "started_at",
+        "finished_at",
+        "outcome",
+        "error_type",
+        "error",
+        "traceback",
+        "worker",
+    ),
+):
     """One run of a job."""
 
     model_config = ConfigDict(title="Attempt")
 
-    attempt: int = Field(
-        description="1 for the first run; a replay begins again at 1.", examples=[1]
-    )
-    started_at: datetime
-    finished_at: datetime | None = Field(description="Null while it runs.")
-    outcome: AttemptOutcome | None = Field(description="How it ended; null while it runs.")
-    error_type: str | None = Field(examples=["smtplib.SMTPServerDisconnected"])
-    error: str | None = Field(examples=["Connection unexpectedly closed"])
-    traceback: str | None = Field(description="Cut where it is very long.")
     worker: Number = Field(description="The process that ran it.", examples=["4611686018427387905"])
 
 
-class JobSummaryBody(JobFields):
+class JobSummaryBody(
+    JobFields,
+    of=Job,
+    shows=("key", "tag", "replay_of", "replays", "schedule", "scheduled_for", "chain", "after"),
+):
     """A job in a list: never its arguments."""
 
     model_config = ConfigDict(
@@ -164,23 +180,6 @@ class JobSummaryBody(JobFields):
         },
     )
 
-    key: str | None = Field(
-        description="While the job is unfinished, no other of its task has this key."
-    )
-    tag: str | None
-    replay_of: str | None = Field(
-        description="The dead letter that it replays with other arguments."
-    )
-    replays: int = Field(description="How often it was put back from the dead letters.")
-    schedule: str | None = Field(description="The schedule that made it.")
-    scheduled_for: datetime | None = Field(description="The tick that it was made for.")
-    chain: str | None = Field(
-        description="The id of the first job of its chain; null if it is in none."
-    )
-    after: str | None = Field(
-        description="The job before it in the chain: while it is `blocked` it waits for that one, later it followed it."
-    )
-
 
 class JobDetailBody(JobSummaryBody):
     """A job with its attempts: never its arguments."""
@@ -191,24 +190,15 @@ class JobDetailBody(JobSummaryBody):
     history: tuple[AttemptBody, ...] = Field(description="Its attempts, oldest first.")
 
 
-class JobArgumentsBody(Answer):
+class JobArgumentsBody(
+    ResponseModel, of=Payload, shows=("id", "task", "args", "result", "result_omitted")
+):
     """What a job was given and what it returned, as plain JSON values."""
 
     model_config = ConfigDict(title="JobArguments")
 
-    id: str = Field(examples=[ID])
-    task: str = Field(examples=["send_welcome_email"])
-    args: dict[str, Any] = Field(
-        description="The arguments by parameter name; defaults that were left to the function are not among them.",
-        examples=[{"email": "ada@example.org", "username": "ada"}],
-    )
-    result: Any = Field(description="What the task returned; null while there is none.")
-    result_omitted: str | None = Field(
-        description="Why the result could not be kept, if it could not."
-    )
 
-
-class JobPageBody(Answer):
+class JobPageBody(ResponseModel):
     """Some jobs, newest first, and where the next ones are."""
 
     model_config = ConfigDict(title="JobPage")
@@ -218,7 +208,7 @@ class JobPageBody(Answer):
     complete: bool = Field(description=COMPLETE)
 
 
-class CancelledBody(Answer):
+class CancelledBody(ResponseModel):
     """What a cancel did."""
 
     model_config = ConfigDict(
@@ -234,7 +224,7 @@ class CancelledBody(Answer):
 # -- dead letters -------------------------------------------------------------------------------------
 
 
-class _DeadLetterFilter(Request):
+class _DeadLetterFilter(RequestModel):
     task: Task = None
     queue: QueueName = None
     reason: Reason = None
@@ -252,48 +242,43 @@ class DeadLetterQuery(_DeadLetterFilter):
     cursor: Cursor = None
 
 
-class DeadLetterSummaryBody(Answer):
+class DeadLetterSummaryBody(
+    ResponseModel,
+    of=DeadLetter,
+    shows=(
+        "id",
+        "task",
+        "queue",
+        "reason",
+        "error_type",
+        "error",
+        "args",
+        "attempt",
+        "created_at",
+        "died_at",
+        "key",
+        "tag",
+        "replays",
+        "replay_of",
+        "replayed_as",
+        "chain",
+        "after",
+    ),
+):
     """A dead letter in a list, with the arguments that a replay would run with."""
 
     model_config = ConfigDict(title="DeadLetterSummary")
 
-    id: str = Field(description="The job's id.", examples=[ID])
-    task: str = Field(examples=["send_welcome_email"])
-    queue: str = Field(examples=["mail"])
-    reason: DeadReason = Field(description="Why it will not run again by itself.")
-    error_type: str | None = Field(examples=["smtplib.SMTPRecipientsRefused"])
-    error: str | None = Field(examples=["550 no such user"])
-    args: dict[str, Any] = Field(
-        description="The arguments by parameter name.",
-        examples=[{"email": "ada@example.org", "username": "ada"}],
-    )
-    attempt: int = Field(description="Runs in its last life.", examples=[5])
-    created_at: datetime
-    died_at: datetime
-    key: str | None
-    tag: str | None
-    replays: int = Field(description="How often it was put back before.", examples=[0])
-    replay_of: str | None = Field(
-        description="The dead letter that it replayed with other arguments."
-    )
-    replayed_as: str | None = Field(description="The job that replays it with other arguments.")
-    chain: str | None = Field(
-        description="The id of the first job of its chain; null if it is in none. What waited behind it was let go when"
-        " it died."
-    )
-    after: str | None = Field(description="The job before it in the chain.")
 
-
-class DeadLetterBody(DeadLetterSummaryBody):
+class DeadLetterBody(DeadLetterSummaryBody, of=DeadLetter, shows=("traceback", "history")):
     """A dead letter, whole."""
 
     model_config = ConfigDict(title="DeadLetter")
 
-    traceback: str | None = Field(description="Of its last attempt; cut where it is very long.")
     history: tuple[AttemptBody, ...] = Field(description="Its attempts, oldest first.")
 
 
-class DeadLetterPageBody(Answer):
+class DeadLetterPageBody(ResponseModel):
     """Some dead letters, last died first, and where the next ones are."""
 
     model_config = ConfigDict(title="DeadLetterPage")
@@ -303,7 +288,7 @@ class DeadLetterPageBody(Answer):
     complete: bool = Field(description=COMPLETE)
 
 
-class ReplayBody(Request):
+class ReplayBody(RequestModel):
     """How to replay a dead letter; nothing at all means as it was."""
 
     model_config = ConfigDict(
@@ -348,7 +333,7 @@ class ReplayFilterBody(_DeadLetterFilter):
         return self
 
 
-class ReplayedBody(Answer):
+class ReplayedBody(ResponseModel):
     """What a replay by filter did."""
 
     model_config = ConfigDict(
@@ -366,34 +351,27 @@ class ReplayedBody(Answer):
 # -- queues and health --------------------------------------------------------------------------------
 
 
-class QueueBody(Answer):
+class QueueBody(
+    ResponseModel,
+    of=QueueInfo,
+    shows=(
+        "name",
+        "slots",
+        "paused",
+        "queued",
+        "scheduled",
+        "blocked",
+        "running",
+        "oldest_due_at",
+        "complete",
+    ),
+):
     """One queue, over all workers of the store."""
 
     model_config = ConfigDict(title="Queue")
 
-    name: str = Field(examples=["mail"])
-    slots: int = Field(
-        description="Slots of the workers that are alive; 0 if none serves the queue.",
-        examples=[50],
-    )
-    paused: bool = Field(examples=[False])
-    queued: int = Field(description="Jobs that could start now.", examples=[3])
-    scheduled: int = Field(description="Jobs that wait for their time.", examples=[120])
-    blocked: int = Field(
-        description="Jobs that wait for the one before them in a chain.", examples=[4]
-    )
-    running: int = Field(examples=[2])
-    oldest_due_at: datetime | None = Field(
-        description="Since when the longest-waiting queued job is due."
-    )
-    complete: bool = Field(
-        description="False if counting stopped, at 10,000 or when it took too long: there are at least so many"
-        " `queued`, `scheduled` and `blocked`.",
-        examples=[True],
-    )
 
-
-class QueuesBody(Answer):
+class QueuesBody(ResponseModel):
     """Every queue that has jobs, slots or a pause."""
 
     model_config = ConfigDict(title="Queues")
@@ -401,7 +379,7 @@ class QueuesBody(Answer):
     items: list[QueueBody]
 
 
-class PausedBody(Answer):
+class PausedBody(ResponseModel):
     """Whether a queue is paused now."""
 
     model_config = ConfigDict(
@@ -412,21 +390,33 @@ class PausedBody(Answer):
     paused: bool = Field(description="While paused, none of its jobs starts; running ones go on.")
 
 
-class WorkerBody(Answer):
+class WorkerBody(
+    ResponseModel,
+    of=WorkerInfo,
+    shows=("id", "pid", "host", "started_at", "beat_at", "stalled", "queues"),
+):
     """One process that runs jobs on the store."""
 
     model_config = ConfigDict(title="Worker")
 
     id: Number = Field(examples=["4611686018427387905"])
-    pid: int
-    host: str
-    started_at: datetime
-    beat_at: datetime = Field(description="When its loop was last seen to turn.")
-    stalled: bool = Field(description="Alive, but its loop has not turned for half a minute.")
-    queues: dict[str, int] = Field(description="Its slots by queue.", examples=[{"default": 20}])
 
 
-class HealthBody(Answer):
+class HealthBody(
+    ResponseModel,
+    of=Health,
+    shows=(
+        "status",
+        "problems",
+        "ready",
+        "working",
+        "running",
+        "stuck_threads",
+        "unknown_tasks",
+        "workers",
+        "version",
+    ),
+):
     """Whether the promises are being kept just now, and what stands in the way."""
 
     model_config = ConfigDict(
@@ -448,20 +438,4 @@ class HealthBody(Answer):
         },
     )
 
-    status: Literal["ok", "degraded", "stopping", "failed"] = Field(
-        description="`degraded`: jobs are safe, but something needs a look. `failed`: this worker has stopped."
-    )
-    problems: tuple[str, ...] = Field(description="One sentence each.")
-    ready: bool = Field(
-        description="Whether this process should be sent work: not stopping, not failed, and its rounds get written."
-    )
-    working: bool = Field(description="Whether this process runs jobs.")
-    running: int = Field(description="Attempts under way in this process.")
-    stuck_threads: tuple[str, ...] = Field(
-        description="Timed-out `def` attempts whose thread has not ended, as `task job-id`."
-    )
-    unknown_tasks: dict[str, datetime] = Field(
-        description="Tasks with waiting jobs that no live worker knows, and since when the oldest is due."
-    )
     workers: tuple[WorkerBody, ...]
-    version: str
