@@ -11,7 +11,13 @@ from pydantic import BaseModel, TypeAdapter
 from fastapi import FastAPI
 from jobrunner import JobRunner
 from jobrunner.fastapi import bearer
-from jobrunner.fastapi.api import schedule_schemas, schemas
+from jobrunner.fastapi.api import (
+    dead_letter_schemas,
+    health_schemas,
+    job_schemas,
+    queue_schemas,
+    schedule_schemas,
+)
 from jobrunner.fastapi.api.problems import MEDIA_TYPE, JobProblem
 
 METHODS = {"get", "put", "post", "delete"}
@@ -203,7 +209,13 @@ def test_health_documents_both_of_its_503(page: dict[str, Any]) -> None:
     "model",
     [
         model
-        for module in (schemas, schedule_schemas)
+        for module in (
+            dead_letter_schemas,
+            health_schemas,
+            job_schemas,
+            queue_schemas,
+            schedule_schemas,
+        )
         for model in vars(module).values()
         if isinstance(model, type)
         and issubclass(model, BaseModel)

@@ -19,18 +19,16 @@ from jobrunner import (
     WorkerInfo,
 )
 from jobrunner.core.job import JobBody, Payload
-from jobrunner.fastapi.api.schedule_schemas import ScheduleBody, ScheduleSummaryBody, TickBody
-from jobrunner.fastapi.api.schemas import (
+from jobrunner.fastapi.api.dead_letter_schemas import DeadLetterBody, DeadLetterSummaryBody
+from jobrunner.fastapi.api.health_schemas import HealthBody, WorkerBody
+from jobrunner.fastapi.api.job_schemas import (
     AttemptBody,
-    DeadLetterBody,
-    DeadLetterSummaryBody,
-    HealthBody,
     JobArgumentsBody,
     JobDetailBody,
     JobSummaryBody,
-    QueueBody,
-    WorkerBody,
 )
+from jobrunner.fastapi.api.queue_schemas import QueueBody
+from jobrunner.fastapi.api.schedule_schemas import ScheduleBody, ScheduleSummaryBody, TickBody
 
 BEGIN = datetime(2026, 11, 22, 8, 0, 0, 123456, tzinfo=UTC)
 END = BEGIN + timedelta(hours=1)

@@ -9,9 +9,7 @@ from fastapi import Path, Query
 from jobrunner.core.errors import JobNotFound, UnknownQueue, UnknownTask
 from jobrunner.core.job import JobBody
 from jobrunner.fastapi.api import problems
-from jobrunner.fastapi.api.operations import Operations
-from jobrunner.fastapi.api.problems import BODY, Problems, Refusal
-from jobrunner.fastapi.api.schemas import (
+from jobrunner.fastapi.api.dead_letter_schemas import (
     DeadLetterBody,
     DeadLetterPageBody,
     DeadLetterQuery,
@@ -19,6 +17,8 @@ from jobrunner.fastapi.api.schemas import (
     ReplayedBody,
     ReplayFilterBody,
 )
+from jobrunner.fastapi.api.operations import Operations
+from jobrunner.fastapi.api.problems import BODY, Problems, Refusal
 from jobrunner.queue.queue import JobQueue
 
 DeadLetterFilter = Annotated[

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from fastapi import Response
 
+from jobrunner.fastapi.api.health_schemas import HealthBody
 from jobrunner.fastapi.api.operations import Operations
-from jobrunner.fastapi.api.schemas import HealthBody
 from jobrunner.queue.queue import JobQueue
 
 _UNAVAILABLE: Final[int] = HTTPStatus.SERVICE_UNAVAILABLE

@@ -6,15 +6,15 @@ from uuid import UUID
 from fastapi import Path, Query
 
 from jobrunner.fastapi.api import problems
-from jobrunner.fastapi.api.operations import Operations
-from jobrunner.fastapi.api.problems import Problems
-from jobrunner.fastapi.api.schemas import (
+from jobrunner.fastapi.api.job_schemas import (
     CancelledBody,
     JobArgumentsBody,
     JobDetailBody,
     JobPageBody,
     JobQuery,
 )
+from jobrunner.fastapi.api.operations import Operations
+from jobrunner.fastapi.api.problems import Problems
 from jobrunner.queue.queue import JobQueue
 
 JobFilter = Annotated[

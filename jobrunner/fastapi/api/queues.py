@@ -7,7 +7,8 @@ from fastapi import Path
 from jobrunner.fastapi.api import problems
 from jobrunner.fastapi.api.operations import Operations
 from jobrunner.fastapi.api.problems import Problems
-from jobrunner.fastapi.api.schemas import Name, PausedBody, QueuesBody
+from jobrunner.fastapi.api.queue_schemas import PausedBody, QueuesBody
+from jobrunner.fastapi.api.schemas import Name
 from jobrunner.queue.queue import JobQueue
 
 QueueName = Annotated[

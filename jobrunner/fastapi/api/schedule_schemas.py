@@ -1,4 +1,4 @@
-"""What goes over the wire about schedules. Durations are seconds."""
+"""Bodies and filters of the schedules' routes. Durations are seconds."""
 
 from typing import Annotated, Any
 
