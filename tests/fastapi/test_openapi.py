@@ -29,9 +29,10 @@ def jobs(tmp_db: Path) -> JobRunner:
     return JobRunner(f"sqlite:///{tmp_db}")
 
 
-@pytest.fixture
-def page(jobs: JobRunner) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def page() -> dict[str, Any]:
     """Return the OpenAPI page of an app with the router alone."""
+    jobs = JobRunner("never-opened.db")
     app = FastAPI()
     app.include_router(jobs.router(read=bearer("reader")), prefix="/jobs")
     return app.openapi()
