@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from fastapi import FastAPI
-from jobrunner import Job, JobRunner, NotRunning
+from jobrunner import DeadLetter, Health, Job, JobRunner, NotRunning
 from jobrunner.fastapi import JobQueue, Queue, SyncQueue, get_queue
 from tests.fastapi.conftest import PATIENCE_S
 
@@ -83,6 +83,24 @@ def test_return_a_job_without_an_annotation_answers_its_fields_and_not_its_store
         answer = client.post("/inside").json()
         assert [one["outcome"] for one in answer["job"]["history"]] == ["succeeded"]
         assert answer["page"]["items"][0]["id"] == answer["job"]["id"]
+
+
+def test_return_of_public_dataclasses_answers_their_fields(tmp_db: Path) -> None:
+    _, app = shop(tmp_db)
+
+    @app.get("/health")
+    async def health(queue: Queue) -> Health:
+        return await queue.health()
+
+    @app.get("/letters")
+    async def letters(queue: Queue) -> list[DeadLetter]:
+        return await queue.dead_letters.list()
+
+    with TestClient(app) as client:
+        assert client.get("/health").json()["status"] == "ok"
+        assert client.get("/letters").json() == []
+    described = app.openapi()["components"]["schemas"]["Health"]["properties"]["working"]
+    assert described["description"] == "Whether this process runs jobs."
 
 
 def test_enqueue_in_a_route_without_a_lifespan_says_what_to_write(tmp_db: Path) -> None:
