@@ -1,14 +1,12 @@
 """What the library hands to its users: jobs, their attempts, dead letters, and the state of the whole."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import core_schema
 
@@ -17,22 +15,26 @@ from jobrunner.core.errors import JobRunnerError, NotRunning
 from jobrunner.core.exports import exported
 from jobrunner.core.hints import job_attribute
 from jobrunner.core.model import AttemptOutcome, AttemptRow, DeadReason, Enqueued, JobRow, State
+from jobrunner.core.response_models import ResponseModel, doc
 
 R_co = TypeVar("R_co", covariant=True)
+
+ID = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
+"""A job's id, as examples have it."""
 
 
 class JobSource(Protocol):
     """Where a job came from, asked again when its holder wants to know more."""
 
-    async def result_of(self, job: Job[Any], timeout: float | timedelta | None) -> Any:
+    async def result_of(self, job: "Job[Any]", timeout: float | timedelta | None) -> Any:
         """Wait for a job's result."""
         ...
 
-    async def refreshed(self, job: Job[Any]) -> Job[Any]:
+    async def refreshed(self, job: "Job[Any]") -> "Job[Any]":
         """Read a job again."""
         ...
 
-    def arguments_of(self, job: Job[Any], stored: str) -> dict[str, Any]:
+    def arguments_of(self, job: "Job[Any]", stored: str) -> dict[str, Any]:
         """Return a job's arguments from their stored form."""
         ...
 
@@ -42,14 +44,14 @@ class JobSource(Protocol):
 class Attempt:
     """One run of a job; the last one may still be running and then has no end."""
 
-    attempt: int
+    attempt: int = field(metadata=doc("1 for the first run; a replay begins again at 1.", 1))
     started_at: datetime
-    finished_at: datetime | None
-    outcome: AttemptOutcome | None
-    error_type: str | None
-    error: str | None
-    traceback: str | None
-    worker: int
+    finished_at: datetime | None = field(metadata=doc("Null while it runs."))
+    outcome: AttemptOutcome | None = field(metadata=doc("How it ended; null while it runs."))
+    error_type: str | None = field(metadata=doc(example="smtplib.SMTPServerDisconnected"))
+    error: str | None = field(metadata=doc(example="Connection unexpectedly closed"))
+    traceback: str | None = field(metadata=doc("Cut where it is very long."))
+    worker: int = field(metadata=doc("The process that ran it."))
 
 
 def history_of(attempts: Iterable[AttemptRow]) -> tuple[Attempt, ...]:
@@ -69,51 +71,6 @@ def history_of(attempts: Iterable[AttemptRow]) -> tuple[Attempt, ...]:
     )
 
 
-class JobFields(BaseModel):
-    """What is told of every job over HTTP: never its arguments."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: str = Field(
-        description="UUIDv7, made before the job was stored; the job's idempotency key."
-    )
-    task: str = Field(description="The task's stored name.")
-    queue: str
-    state: State
-    run_at: datetime = Field(description="When the job is, or was, due.")
-    created_at: datetime
-    attempt: int = Field(description="Runs so far, the present one included; 0 before the first.")
-
-
-class JobBody(JobFields):
-    """A job as it is told over HTTP where it has been stored: never its arguments."""
-
-    model_config = ConfigDict(
-        title="Job",
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a",
-                    "task": "send_welcome_email",
-                    "queue": "mail",
-                    "state": "queued",
-                    "run_at": "2026-11-22T08:00:00Z",
-                    "created_at": "2026-11-22T08:00:00Z",
-                    "attempt": 0,
-                    "created": True,
-                }
-            ]
-        },
-    )
-
-    created: bool | SkipJsonSchema[None] = Field(
-        default=None,
-        exclude_if=lambda created: created is None,
-        description="False if an unfinished job with the same key was there already; left out of a job that was looked"
-        " up.",
-    )
-
-
 @exported
 @dataclass(frozen=True, eq=False)
 class Job(Generic[R_co]):
@@ -123,31 +80,43 @@ class Job(Generic[R_co]):
     ``JobBody``, from one without an annotation all the fields below.
     """
 
-    id: str
-    task: str
+    id: str = field(
+        metadata=doc("UUIDv7, made before the job was stored; the job's idempotency key.")
+    )
+    task: str = field(metadata=doc("The task's stored name."))
     queue: str
     state: State
-    run_at: datetime
+    run_at: datetime = field(metadata=doc("When the job is, or was, due."))
     created_at: datetime
-    attempt: int
+    attempt: int = field(metadata=doc("Runs so far, the present one included; 0 before the first."))
     created: bool | None = None
     """Whether this call stored it; False if an unfinished job held the key, None if the job was looked up."""
     history: tuple[Attempt, ...] = ()
     """The attempts, oldest first; loaded by ``get`` and ``refresh`` only."""
-    key: str | None = None
+    key: str | None = field(
+        default=None,
+        metadata=doc("While the job is unfinished, no other of its task has this key."),
+    )
     tag: str | None = None
-    replay_of: str | None = None
-    """The dead letter that this job replays with other arguments."""
-    replays: int = 0
-    """How often this job was put back from the dead letters."""
-    schedule: str | None = None
-    """The schedule that made this job."""
-    scheduled_for: datetime | None = None
-    """The tick that it was made for."""
-    chain: str | None = None
-    """The id of the first job of its chain; None if it is in none."""
-    after: str | None = None
-    """The job before it in the chain: while it is ``blocked`` it waits for that one, later it followed it."""
+    replay_of: str | None = field(
+        default=None, metadata=doc("The dead letter that it replays with other arguments.")
+    )
+    replays: int = field(
+        default=0, metadata=doc("How often it was put back from the dead letters.")
+    )
+    schedule: str | None = field(default=None, metadata=doc("The schedule that made it."))
+    scheduled_for: datetime | None = field(
+        default=None, metadata=doc("The tick that it was made for.")
+    )
+    chain: str | None = field(
+        default=None, metadata=doc("The id of the first job of its chain; null if it is in none.")
+    )
+    after: str | None = field(
+        default=None,
+        metadata=doc(
+            "The job before it in the chain: while it is `blocked` it waits for that one, later it followed it."
+        ),
+    )
     _origin: ClassVar[JobSource | None] = None
     """Where it was read from; set on the object, and no field of it: a copy must not take the store along."""
     _stored_args: ClassVar[str | None] = None
@@ -188,7 +157,7 @@ class Job(Generic[R_co]):
         value: R_co = await self._home().result_of(self, timeout)
         return value
 
-    async def refresh(self) -> Job[R_co]:
+    async def refresh(self) -> "Job[R_co]":
         """Return the job as it is now, with its history."""
         return await self._home().refreshed(self)
 
@@ -214,7 +183,7 @@ class Job(Generic[R_co]):
     if not TYPE_CHECKING:
         # What a job returns is for type checkers alone. Pydantic takes a dataclass with parameters apart by its fields,
         # past the schema below, so Job[str] is Job itself at run time.
-        def __class_getitem__(cls, result: object) -> type[Job]:
+        def __class_getitem__(cls, result: object) -> "type[Job]":
             return cls
 
         def __getattr__(self, name: str) -> Any:
@@ -230,6 +199,43 @@ class Job(Generic[R_co]):
             lambda value: JobBody.model_validate(value) if isinstance(value, Job) else value,
             handler(JobBody),
         )
+
+
+class JobFields(
+    ResponseModel,
+    of=Job,
+    shows=("id", "task", "queue", "state", "run_at", "created_at", "attempt"),
+):
+    """The fields that every response about a job has: never its arguments."""
+
+
+class JobBody(JobFields):
+    """A job as it is told over HTTP where it has been stored: never its arguments."""
+
+    model_config = ConfigDict(
+        title="Job",
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": ID,
+                    "task": "send_welcome_email",
+                    "queue": "mail",
+                    "state": "queued",
+                    "run_at": "2026-11-22T08:00:00Z",
+                    "created_at": "2026-11-22T08:00:00Z",
+                    "attempt": 0,
+                    "created": True,
+                }
+            ]
+        },
+    )
+
+    created: bool | SkipJsonSchema[None] = Field(
+        default=None,
+        exclude_if=lambda created: created is None,
+        description="False if an unfinished job with the same key was there already; left out of a job that was looked"
+        " up.",
+    )
 
 
 def fresh_job(
@@ -293,14 +299,18 @@ def job_of(
 class Payload:
     """What a job was given and what it returned, as plain JSON values."""
 
-    id: str
-    task: str
-    args: dict[str, Any]
-    """The stored arguments by parameter name."""
-    result: Any
-    """None while there is none."""
-    result_omitted: str | None
-    """Why the result could not be kept, if it could not."""
+    id: str = field(metadata=doc(example=ID))
+    task: str = field(metadata=doc(example="send_welcome_email"))
+    args: dict[str, Any] = field(
+        metadata=doc(
+            "The arguments by parameter name; defaults that were left to the function are not among them.",
+            {"email": "ada@example.org", "username": "ada"},
+        )
+    )
+    result: Any = field(metadata=doc("What the task returned; null while there is none."))
+    result_omitted: str | None = field(
+        metadata=doc("Why the result could not be kept, if it could not.")
+    )
 
 
 def payload_of(row: JobRow) -> Payload:
@@ -319,29 +329,36 @@ def payload_of(row: JobRow) -> Payload:
 class DeadLetter:
     """A job that will not run again by itself, kept whole."""
 
-    id: str
-    task: str
-    queue: str
-    reason: DeadReason
-    error_type: str | None
-    error: str | None
-    traceback: str | None
-    args: dict[str, Any]
-    """The stored arguments by parameter name, as plain JSON values."""
-    attempt: int
-    """Runs in its last life."""
+    id: str = field(metadata=doc("The job's id.", ID))
+    task: str = field(metadata=doc(example="send_welcome_email"))
+    queue: str = field(metadata=doc(example="mail"))
+    reason: DeadReason = field(metadata=doc("Why it will not run again by itself."))
+    error_type: str | None = field(metadata=doc(example="smtplib.SMTPRecipientsRefused"))
+    error: str | None = field(metadata=doc(example="550 no such user"))
+    traceback: str | None = field(metadata=doc("Of its last attempt; cut where it is very long."))
+    args: dict[str, Any] = field(
+        metadata=doc(
+            "The arguments by parameter name.", {"email": "ada@example.org", "username": "ada"}
+        )
+    )
+    """As they are stored: plain JSON values."""
+    attempt: int = field(metadata=doc("Runs in its last life.", 5))
     created_at: datetime
     died_at: datetime
     key: str | None
     tag: str | None
-    replays: int
-    replay_of: str | None
-    replayed_as: str | None
-    """The job that replays it with edited arguments, if there is one."""
-    chain: str | None
-    """The id of the first job of its chain. What waited behind it has been let go when it died."""
-    after: str | None
-    """The job before it in the chain."""
+    replays: int = field(metadata=doc("How often it was put back before.", 0))
+    replay_of: str | None = field(
+        metadata=doc("The dead letter that it replayed with other arguments.")
+    )
+    replayed_as: str | None = field(metadata=doc("The job that replays it with other arguments."))
+    chain: str | None = field(
+        metadata=doc(
+            "The id of the first job of its chain; null if it is in none. What waited behind it was let go when"
+            " it died."
+        )
+    )
+    after: str | None = field(metadata=doc("The job before it in the chain."))
     history: tuple[Attempt, ...] = ()
     """The attempts, oldest first; loaded by ``get`` only."""
 
@@ -351,18 +368,26 @@ class DeadLetter:
 class QueueInfo:
     """One queue, over all workers of the store."""
 
-    name: str
-    slots: int
-    """Slots of the workers that are alive; 0 if none serves the queue."""
-    paused: bool
-    queued: int
-    scheduled: int
-    blocked: int
-    """Jobs of chains that wait for the one before them."""
-    running: int
-    oldest_due_at: datetime | None
-    complete: bool = True
-    """False if counting stopped: there are at least so many ``queued``, ``scheduled`` and ``blocked``."""
+    name: str = field(metadata=doc(example="mail"))
+    slots: int = field(
+        metadata=doc("Slots of the workers that are alive; 0 if none serves the queue.", 50)
+    )
+    paused: bool = field(metadata=doc(example=False))
+    queued: int = field(metadata=doc("Jobs that could start now.", 3))
+    scheduled: int = field(metadata=doc("Jobs that wait for their time.", 120))
+    blocked: int = field(metadata=doc("Jobs that wait for the one before them in a chain.", 4))
+    running: int = field(metadata=doc(example=2))
+    oldest_due_at: datetime | None = field(
+        metadata=doc("Since when the longest-waiting queued job is due.")
+    )
+    complete: bool = field(
+        default=True,
+        metadata=doc(
+            "False if counting stopped, at 10,000 or when it took too long: there are at least so many"
+            " `queued`, `scheduled` and `blocked`.",
+            True,
+        ),
+    )
 
 
 @exported
@@ -374,10 +399,10 @@ class WorkerInfo:
     pid: int
     host: str
     started_at: datetime
-    beat_at: datetime
-    stalled: bool
-    """Alive, but its loop has not turned for half a minute: blocked, or stopped."""
-    queues: dict[str, int]
+    beat_at: datetime = field(metadata=doc("When its loop was last seen to turn."))
+    stalled: bool = field(metadata=doc("Alive, but its loop has not turned for half a minute."))
+    """It is blocked, or stopped."""
+    queues: dict[str, int] = field(metadata=doc("Its slots by queue.", {"default": 20}))
 
 
 @exported
@@ -385,19 +410,26 @@ class WorkerInfo:
 class Health:
     """Whether the promises are being kept just now, and what stands in the way."""
 
-    status: Literal["ok", "degraded", "stopping", "failed"]
-    """``degraded``: jobs are safe, but something needs a look. ``failed``: this worker has stopped."""
-    problems: tuple[str, ...]
-    """One sentence each."""
-    ready: bool
-    """Whether this process should be sent work: not stopping, not failed, and its rounds get written."""
-    working: bool
-    """Whether this process runs jobs."""
-    running: int
-    """Attempts under way in this process."""
-    stuck_threads: tuple[str, ...]
-    """Timed-out ``def`` attempts whose thread has not ended, as ``task job-id``."""
-    unknown_tasks: dict[str, datetime]
-    """Tasks with waiting jobs that no live worker knows, and since when the oldest is due."""
+    status: Literal["ok", "degraded", "stopping", "failed"] = field(
+        metadata=doc(
+            "`degraded`: jobs are safe, but something needs a look. `failed`: this worker has stopped."
+        )
+    )
+    problems: tuple[str, ...] = field(metadata=doc("One sentence each."))
+    ready: bool = field(
+        metadata=doc(
+            "Whether this process should be sent work: not stopping, not failed, and its rounds get written."
+        )
+    )
+    working: bool = field(metadata=doc("Whether this process runs jobs."))
+    running: int = field(metadata=doc("Attempts under way in this process."))
+    stuck_threads: tuple[str, ...] = field(
+        metadata=doc("Timed-out `def` attempts whose thread has not ended, as `task job-id`.")
+    )
+    unknown_tasks: dict[str, datetime] = field(
+        metadata=doc(
+            "Tasks with waiting jobs that no live worker knows, and since when the oldest is due."
+        )
+    )
     workers: tuple[WorkerInfo, ...]
     version: str

@@ -1,4 +1,4 @@
-"""jobrunner in FastAPI's own words: dependencies for routes, a lock for the admin router, probes."""
+"""Connects jobrunner to FastAPI: dependencies for routes, a bearer lock, probes."""
 
 from jobrunner.fastapi.background import Background
 from jobrunner.fastapi.bearer import bearer

@@ -1,11 +1,11 @@
-"""Background tasks of a request: stored once the route has succeeded, before its response leaves.
+"""Stores a request's background tasks once its route has succeeded.
 
-FastAPI ends a ``yield`` dependency after the response unless its scope is "function", and whoever writes
-``Depends(...)`` would have to know.  So what routes depend on is a plain function, and the ``yield`` is in a private
-one below it.
+That is before the response leaves.  FastAPI ends a ``yield`` dependency after the response unless its scope is
+"function", which every ``Depends(...)`` would have to say.  So routes depend on a plain function, and the ``yield`` is
+in a private dependency below it.
 
-A WebSocket's function stays within that ``yield`` until its client is gone, and mostly ends with an error then: nothing
-would be stored that the client was told of. It is refused when the runner opens, or else when the client connects.
+A WebSocket's function stays within that ``yield`` until its client is gone, and mostly ends with an error then: tasks
+that the client takes for stored would be lost. It is refused when the runner opens, or else when the client connects.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -29,64 +29,63 @@ from jobrunner.tasks.dependencies import kind_of, label, supplied, supply_of
 
 logger = log_of("jobrunner")
 
-Find = Callable[[HTTPConnection], Awaitable[JobQueue]]
+FindQueue = Callable[[HTTPConnection], Awaitable[JobQueue]]
 GetBackground = Callable[..., Awaitable[DurableBackgroundTasks]]
-Gather = Callable[..., AsyncIterator[DurableBackgroundTasks]]
-Store = Callable[[Sequence[Enqueue]], Awaitable[None]]
+YieldBackground = Callable[..., AsyncIterator[DurableBackgroundTasks]]
+StoreJobs = Callable[[Sequence[Enqueue]], Awaitable[None]]
 
 _IN_THREAD: Final = ("function", "generator")
-"""The kinds of dependencies that FastAPI calls in a thread: their session is used in threads, and may block them."""
+"""Kinds of dependencies that FastAPI calls in a thread: their session is used in threads, and may block them."""
 
 _STORED = "the response of this request is made, and what was added before is stored"
 _FAILED = "this request has failed, and nothing that it added is stored"
 
 
-def gather_alone(find: Find) -> Gather:
-    """Return the private dependency that stores tasks in a commit of their own."""
+def yield_alone(find: FindQueue) -> YieldBackground:
+    """Return the private dependency that stores tasks in a separate commit."""
 
-    async def gather(connection: HTTPConnection) -> AsyncIterator[DurableBackgroundTasks]:
+    async def yield_background(connection: HTTPConnection) -> AsyncIterator[DurableBackgroundTasks]:
         queue = await find(connection)
-        async with _gathering(connection, queue, None, queue.store) as tasks:
+        async with _stored_at_the_end(connection, queue, None, queue.store) as tasks:
             yield tasks
 
-    return gather
+    return yield_background
 
 
-def gather_joined(find: Find, session: params.Depends) -> Gather:
-    """Return the private dependency that stores tasks with the changes of the session, if it has any.
+def yield_in_session(find: FindQueue, session: params.Depends) -> YieldBackground:
+    """Return the private dependency that stores tasks with the session's changes, if any.
 
     It is entered after the session and left before it, so that a commit behind the session's ``yield`` holds them.
     """
     in_thread = session.dependency is not None and kind_of(session.dependency) in _IN_THREAD
 
-    async def gather(
+    async def yield_background(
         connection: HTTPConnection, joined: Any = session
     ) -> AsyncIterator[DurableBackgroundTasks]:
         queue = await find(connection)
         view = queue.joined(joined, Caller(name_of(connection)))
         store = partial(_store_with_session, view, in_thread)
-        async with _gathering(connection, queue, joined, store) as tasks:
+        async with _stored_at_the_end(connection, queue, joined, store) as tasks:
             yield tasks
 
-    return gather
+    return yield_background
 
 
 @asynccontextmanager
-async def _gathering(
-    connection: HTTPConnection, queue: JobQueue, session: object, store: Store
+async def _stored_at_the_end(
+    connection: HTTPConnection, queue: JobQueue, session: object, store: StoreJobs
 ) -> AsyncIterator[DurableBackgroundTasks]:
-    """Gather tasks inside the block, and store them at its end if it raises nothing."""
+    """Collect tasks inside the block, and store them unless it raises."""
     if connection.scope["type"] == "websocket":
         raise ConfigurationError(f"{name_of(connection)}: {_in_websocket('the route')}")
     # An alias and a runner's own dependency in one request share one object: the first one ends last, and stores.
-    all_held: dict[tuple[int, int], DurableBackgroundTasks]
-    all_held = connection.scope.setdefault("jobrunner.background", {})
-    which = id(queue), id(session)
-    held = all_held.get(which)
-    if held is not None:
-        yield held
+    shared: dict[tuple[int, int], DurableBackgroundTasks]
+    shared = connection.scope.setdefault("jobrunner.background", {})
+    key = id(queue), id(session)
+    if key in shared:
+        yield shared[key]
         return
-    tasks = all_held[which] = DurableBackgroundTasks(queue.prepare)
+    tasks = shared[key] = DurableBackgroundTasks(queue.prepare)
     try:
         yield tasks
     except BaseException as error:
@@ -106,9 +105,9 @@ async def _gathering(
 
 
 async def _store_with_session(view: JobQueue, in_thread: bool, jobs: Sequence[Enqueue]) -> None:
-    """Store tasks where the session's rows are about to be committed, else in a commit of their own.
+    """Store tasks with the session's uncommitted rows, else in a separate commit.
 
-    Nobody would commit a session that has no changes, or has had its commit.
+    Nothing would commit a session that has no changes, or has had its commit.
     """
     storing = view.store_with_changes(jobs)
     if in_thread and view.is_blocking(()):
@@ -120,14 +119,15 @@ async def _store_with_session(view: JobQueue, in_thread: bool, jobs: Sequence[En
 
 
 def check_background(title: str, route: Any, dependant: Any) -> None:
-    """Make sure that a route can store the background tasks that it, or what it depends on, asks for.
+    """Refuse a route whose background tasks could not be stored.
 
     Args:
         title: the route, for the error.
-        dependant: what FastAPI has read from its function; None if it has none.
+        dependant: FastAPI's reading of its function; None if it has none.
 
     Raises:
-        ConfigurationError: it is a WebSocket, or a stream that begins when they have been stored.
+        ConfigurationError: the route, or a dependency of it, takes background tasks, and it is a WebSocket, or a
+            stream that begins when they have been stored.
     """
     through = None if dependant is None else _way_to_background(dependant)
     if through is None:
@@ -152,33 +152,36 @@ def _in_websocket(holder: str) -> str:
 
 
 def _way_to_background(dependant: Any) -> list[Callable[..., Any]] | None:
-    """Return the dependencies through which one is asked for, none if it is asked for directly; None if not at all."""
-    for one in dependant.dependencies:
-        if supply_of(one.call) == "background":
+    """Return the dependencies that lead to background tasks.
+
+    None are between if the function itself takes them; None is returned if nothing does.
+    """
+    for dependency in dependant.dependencies:
+        if supply_of(dependency.call) == "background":
             return []
-        way = _way_to_background(one)
+        way = _way_to_background(dependency)
         if way is not None:
-            return [one.call, *way]
+            return [dependency.call, *way]
     return None
 
 
-def giving(gather: Gather, owner: object = None) -> GetBackground:
-    """Return what routes depend on.
+def background_dependency(private: YieldBackground, owner: object = None) -> GetBackground:
+    """Return the dependency that routes name, over the private one.
 
     Args:
-        owner: the runner that it means; None for that of the request, or of the task.
+        owner: the runner that stores the tasks; None for that of the request, or of the task.
     """
 
     @supplied("background", owner)
     async def get_background(
-        tasks: DurableBackgroundTasks = Depends(gather, scope="function"),
+        tasks: DurableBackgroundTasks = Depends(private, scope="function"),
     ) -> DurableBackgroundTasks:
         return tasks
 
     return get_background
 
 
-get_background = giving(gather_alone(get_queue))
+get_background = background_dependency(yield_alone(get_queue))
 
 Background = Annotated[DurableBackgroundTasks, Depends(get_background)]
 """``background: Background``, then ``background.add_task(task, ...)``, in routes, services and tasks."""

@@ -1,4 +1,4 @@
-"""One shared token as a lock for routes; never shown, never compared in a way that takes longer for a better guess."""
+"""Locks routes with one shared token, which is compared in constant time."""
 
 import hmac
 
@@ -9,7 +9,7 @@ from jobrunner.core.errors import ConfigurationError
 
 
 class _Bearer(HTTPBearer):
-    """FastAPI's bearer scheme, so that the docs page shows its Authorize button, with the comparison added."""
+    """FastAPI's bearer scheme, which the docs page shows, with a token to compare."""
 
     def __init__(self, token: bytes, scheme_name: str) -> None:
         super().__init__(
@@ -28,9 +28,9 @@ class _Bearer(HTTPBearer):
 
 
 def bearer(token: str, *, scheme_name: str = "bearer") -> HTTPBearer:
-    """Let only requests pass that carry ``Authorization: Bearer <token>``; the others get a 401.
+    """Return a lock that answers 401 without ``Authorization: Bearer <token>``.
 
-    For ``jobs.router(read=bearer(TOKEN))``, and in routes of one's own as ``Depends(bearer(TOKEN))``.
+    For ``jobs.router(read=bearer(TOKEN))``, and in other routes as ``Depends(bearer(TOKEN))``.
 
     Args:
         token: what the client must send, in characters that a header can carry.

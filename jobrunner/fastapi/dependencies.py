@@ -1,4 +1,4 @@
-"""How a request finds its queue: on the state of the app that serves it, where the open runner put it."""
+"""Finds a request's queue on the state of its app, where the open runner put it."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -26,10 +26,12 @@ MOUNTED = (
 
 @supplied("queue")
 async def get_queue(connection: HTTPConnection) -> JobQueue:
-    """Return the queue of the runner that is open on the app, or on the app that this one is mounted in.
+    """Return the queue of the runner that is open on the request's app.
+
+    If the app is mounted in another one, that one's runner counts too.
 
     Raises:
-        NotRunning: there is none; the message says which line to write.
+        NotRunning: no runner is open; the message says which line to write.
         ConfigurationError: the runner has a session to join, and this queue would not.
     """
     queue = await find_queue(connection)
@@ -39,7 +41,11 @@ async def get_queue(connection: HTTPConnection) -> JobQueue:
 
 
 async def find_queue(connection: HTTPConnection) -> JobQueue:
-    """Return the same queue, whether or not there is a session to join."""
+    """Return the runner's queue, whether or not there is a session to join.
+
+    Raises:
+        NotRunning: no runner is open; the message says which line to write.
+    """
     for app in _apps(connection):
         queue: JobQueue | None = getattr(getattr(app, "state", None), "jobrunner", None)
         if queue is not None:
@@ -50,7 +56,7 @@ async def find_queue(connection: HTTPConnection) -> JobQueue:
 
 
 def name_of(connection: HTTPConnection) -> str:
-    """Return what a request is called in messages: ``POST /register``."""
+    """Return a request's name for messages: ``POST /register``."""
     path = getattr(connection.scope.get("route"), "path", connection.scope.get("path"))
     return f"{connection.scope.get('method', 'WebSocket')} {path}"
 
@@ -67,7 +73,7 @@ Queue = Annotated[JobQueue, Depends(get_queue)]
 
 
 async def get_sync_queue(queue: Queue) -> jobrunner.queue.sync.SyncQueue:
-    """Return the same queue for a ``def`` route, which runs in a thread."""
+    """Return the queue for a ``def`` route, which runs in a thread."""
     return jobrunner.queue.sync.SyncQueue(queue)
 
 

@@ -1,7 +1,7 @@
-"""Two addresses for whoever restarts processes and spreads requests: is it alive, and should it be sent work?
+"""Two routes for probes: is the process alive, and should it be sent work?
 
-They say one word and are open to everybody, which a probe needs; what stands behind the word is told by the jobs
-router's ``/health``, to those who may look.
+They say one word and are open to everybody, as probes need.  The reasons behind the word are in the jobs router's
+``/health``, behind its lock.
 """
 
 from http import HTTPStatus

@@ -1,4 +1,7 @@
-"""Looks through an application's routes when its runner opens, for what would go wrong in silence later."""
+"""Checks an application's routes when its runner opens.
+
+It refuses dependencies that would lose jobs in silence later.
+"""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,11 +13,11 @@ from jobrunner.fastapi.sessions import check_scopes, check_websocket
 
 
 def check_routes(app: object) -> None:
-    """Make sure that what the routes depend on keeps its promises there.
+    """Refuse routes whose queues or background tasks would lose jobs.
 
     Raises:
-        ConfigurationError: a route holds a session in two scopes, or background tasks or a queue whose jobs nobody
-            would store; the message names it and says what to write.
+        ConfigurationError: a route holds a session in two scopes, or background tasks or a queue whose jobs would
+            never be stored; the message names it and says what to write.
     """
     for path, route in _routes_of(app):
         methods = getattr(route, "methods", None)
@@ -30,8 +33,8 @@ def check_routes(app: object) -> None:
 def _all_of(dependant: Any) -> Iterator[Any]:
     if dependant is not None:
         yield dependant
-        for one in dependant.dependencies:
-            yield from _all_of(one)
+        for dependency in dependant.dependencies:
+            yield from _all_of(dependency)
 
 
 def _routes_of(app: object, prefix: str = "") -> Iterator[tuple[str, Any]]:

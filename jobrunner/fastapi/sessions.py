@@ -1,7 +1,8 @@
-"""Queues that join the request's session: the route and the queue hold the same one, by FastAPI's own dependency cache.
+"""Gives routes a queue that stores jobs in the transaction of the request's session.
 
-The cache goes by function and scope, so that the same function in another scope is another session.  Nothing tells at
-run time that there are two; the routes are looked through when the runner opens (``routes``).
+The route and the queue hold the same session by FastAPI's dependency cache.  The cache goes by function and scope, so
+that the same function in another scope is another session.  Nothing shows at run time that there are two: the routes
+are checked when the runner opens (``route_checks``).
 """
 
 import inspect
@@ -14,7 +15,13 @@ from starlette.requests import HTTPConnection
 
 import jobrunner.queue.sync
 from jobrunner.core.errors import ConfigurationError
-from jobrunner.fastapi.background import Find, GetBackground, gather_alone, gather_joined, giving
+from jobrunner.fastapi.background import (
+    FindQueue,
+    GetBackground,
+    background_dependency,
+    yield_alone,
+    yield_in_session,
+)
 from jobrunner.fastapi.dependencies import find_queue, name_of
 from jobrunner.queue.queue import JobQueue
 from jobrunner.store.session_writer import Caller
@@ -28,7 +35,7 @@ _JOINS: Final = "_jobrunner_joins"
 
 
 class Dependencies(NamedTuple):
-    """The functions that give a route its queue, in the transaction of one session's dependency."""
+    """The functions that give a route its queue in a session's transaction."""
 
     queue: GetQueue
     sync_queue: GetSyncQueue
@@ -49,14 +56,18 @@ def job_queue(session: params.Depends | Callable[..., Any]) -> GetQueue:
             it in the same form.
 
     Raises:
-        ConfigurationError: it is no dependency.
+        ConfigurationError: the session is no dependency.
     """
     marker = marker_of(session)
     return _by_request(marker.dependency, marker.use_cache, marker.scope).queue
 
 
 def sync_job_queue(session: params.Depends | Callable[..., Any]) -> GetSyncQueue:
-    """Return the same for ``def`` routes: ``Annotated[SyncQueue, Depends(sync_job_queue(get_session))]``.
+    """Return the dependency whose queue does the same in ``def`` routes.
+
+    ::
+
+        Queue = Annotated[SyncQueue, Depends(sync_job_queue(get_session))]
 
     On a ``Session`` of SQLAlchemy or a ``sqlite3.Connection`` it writes in the route's own thread.
     """
@@ -65,7 +76,7 @@ def sync_job_queue(session: params.Depends | Callable[..., Any]) -> GetSyncQueue
 
 
 def job_background(session: params.Depends | Callable[..., Any]) -> GetBackground:
-    """Return the dependency of a request's tasks for afterwards, stored with the rows that its session then holds.
+    """Return the dependency whose background tasks are stored with the session's rows.
 
     ::
 
@@ -83,20 +94,28 @@ def background_of(
     session: params.Depends | Callable[..., Any] | None,
     queue: Callable[[], JobQueue],
 ) -> GetBackground:
-    """Return the same of one runner, whose open queue ``queue`` returns, with its session if it has one."""
+    """Return one runner's dependency for background tasks.
+
+    Args:
+        session: the dependency whose rows they are stored with; None for a separate commit.
+        queue: returns the runner's open queue.
+    """
 
     async def find(_: HTTPConnection) -> JobQueue:
         return queue()
 
     if session is None:
-        return giving(gather_alone(find), owner)
+        return background_dependency(yield_alone(find), owner)
     return _background(marker_of(session), find, owner)
 
 
-def joining(
+def queues_of(
     owner: object, session: params.Depends | Callable[..., Any], queue: Callable[[], JobQueue]
 ) -> Dependencies:
-    """Return the dependencies of one runner, whose open queue ``queue`` returns.
+    """Return one runner's dependencies for queues in a session's transaction.
+
+    Args:
+        queue: returns the runner's open queue.
 
     Raises:
         ConfigurationError: the session is no dependency.
@@ -112,7 +131,7 @@ def marker_of(session: object) -> params.Depends:
     """Return the session's dependency as ``Depends(...)``.
 
     Raises:
-        ConfigurationError: it is no dependency.
+        ConfigurationError: the session is no dependency.
     """
     if isinstance(session, params.Depends) and session.dependency is not None:
         return session
@@ -136,11 +155,11 @@ def _background_by_request(
     return _background(params.Depends(dependency, use_cache, scope), find_queue)
 
 
-def _background(session: params.Depends, find: Find, owner: object = None) -> GetBackground:
+def _background(session: params.Depends, find: FindQueue, owner: object = None) -> GetBackground:
     _check_shared(session)
-    gather = gather_joined(find, session)
-    setattr(gather, _JOINS, session)
-    return giving(gather, owner)
+    private = yield_in_session(find, session)
+    setattr(private, _JOINS, session)
+    return background_dependency(private, owner)
 
 
 def _check_shared(session: params.Depends) -> None:
@@ -151,7 +170,7 @@ def _check_shared(session: params.Depends) -> None:
         )
 
 
-def _dependencies(session: params.Depends, find: Find, owner: object = None) -> Dependencies:
+def _dependencies(session: params.Depends, find: FindQueue, owner: object = None) -> Dependencies:
     _check_shared(session)
 
     # Entered after the session and left before it: an error of the route is known when the session ends.
@@ -183,7 +202,7 @@ def _dependencies(session: params.Depends, find: Find, owner: object = None) -> 
 
 
 def advice_for(session: params.Depends | Callable[..., Any]) -> str:
-    """Return what to write in place of a plain ``Queue`` on a runner that has the session."""
+    """Return the advice for a plain ``Queue`` on a runner that has the session."""
     written = _written(marker_of(session))
     return (
         f"this runner has session={written}, and a plain Queue, SyncQueue or Background would store jobs in a"
@@ -199,14 +218,14 @@ def _written(session: params.Depends) -> str:
     return name if session.scope is None else f'Depends({name}, scope="{session.scope}")'
 
 
-# -- the routes, looked through ------------------------------------------------------------------------
+# -- checks of the routes ------------------------------------------------------------------------------
 
 
 def check_scopes(title: str, dependants: Sequence[Any]) -> None:
-    """Make sure that a route does not hold a session in another scope than its queue or its background tasks.
+    """Refuse a route that holds its session in another scope than its queue.
 
     Raises:
-        ConfigurationError: it does; the message names it and says what to write.
+        ConfigurationError: the route does, or its background tasks do; the message names it and says what to write.
     """
     for wanted in {session for one in dependants if (session := getattr(one.call, _JOINS, None))}:
         for one in dependants:
@@ -215,12 +234,13 @@ def check_scopes(title: str, dependants: Sequence[Any]) -> None:
 
 
 def check_websocket(title: str, dependants: Sequence[Any]) -> None:
-    """Make sure that somebody can commit the session which the queue of a WebSocket joins.
+    """Refuse a WebSocket whose queue joins a session that nothing else holds.
 
-    The session ends when the client has gone, mostly with an error: the client was told of jobs that are rolled back.
+    The session ends when the client has gone, mostly with an error: jobs that the client takes for stored would be
+    rolled back.
 
     Raises:
-        ConfigurationError: nobody but the queue holds it.
+        ConfigurationError: only the queue holds it.
     """
     for one in dependants:
         session = getattr(one.call, _JOINS, None)
@@ -244,7 +264,7 @@ def _same(dependant: Any, session: params.Depends) -> bool:
 
 
 def _scope_of(scope: str | None, session: params.Depends) -> str:
-    """Return the scope as FastAPI takes it: that of a generator is "request" by default."""
+    """Return a dependency's scope as FastAPI takes it: "request" for a generator."""
     call = inspect.unwrap(session.dependency) if session.dependency is not None else None
     call = call if inspect.isroutine(call) else getattr(call, "__call__", None)  # noqa: B004
     makes = inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, Unpack
 
@@ -27,6 +27,7 @@ from jobrunner.core.model import (
     TickOutcome,
     TickRow,
 )
+from jobrunner.core.response_models import doc
 from jobrunner.core.units import Seconds, checked_schedule_id
 from jobrunner.queue.filters import checked_limit
 from jobrunner.store.protocol import Store
@@ -48,37 +49,41 @@ class Schedule:
     """A schedule, as it was when it was read."""
 
     id: str
-    task: str
-    source: ScheduleSource
-    """``"code"`` for those that stand above a task, ``"stored"`` for those that were made at run time."""
-    description: str
-    """When it ticks, in English."""
+    task: str = field(metadata=doc("The task's stored name."))
+    source: ScheduleSource = field(
+        metadata=doc("`code`: it stands above a task. `stored`: it was made at run time.")
+    )
+    description: str = field(metadata=doc("When it ticks, in English."))
     cron: str | None
     timezone: str | None
-    every: timedelta | None
-    run_at: datetime | None
-    args: Mapping[str, Any]
-    """By parameter name, those that were given."""
-    misfire: Misfire
-    grace: timedelta | None
-    cap: int
-    overlap: Overlap
-    jitter: timedelta
+    every: timedelta | None = field(metadata=doc("Seconds between two ticks."))
+    run_at: datetime | None = field(metadata=doc("Its only tick."))
+    args: Mapping[str, Any] = field(
+        metadata=doc("What its jobs are called with, by parameter name.")
+    )
+    misfire: Misfire = field(metadata=doc("What becomes of ticks that were missed."))
+    grace: timedelta | None = field(
+        metadata=doc("Seconds after which a tick is too late to make a job; null for never.")
+    )
+    cap: int = field(metadata=doc("With `all`: how many missed ticks make a job, at most."))
+    overlap: Overlap = field(
+        metadata=doc("`skip`: a tick makes no job while one of the schedule's is unfinished.")
+    )
+    jitter: timedelta = field(metadata=doc("Seconds within which a job starts after its tick."))
     start: datetime | None
     end: datetime | None
     paused: bool
-    disabled: bool
-    """It stands in the code no more."""
-    next_at: datetime | None
-    """The next tick; None while it is paused or disabled, and when no tick is to come."""
-    last_at: datetime | None
-    """The last tick that made a job."""
-    last_job: str | None
-    """That job's id."""
-    fired: int
-    skipped: int
-    """How many ticks have made a job, and how many have made none."""
-    revision: int
+    disabled: bool = field(metadata=doc("It stood in the code, and stands there no more."))
+    next_at: datetime | None = field(
+        metadata=doc(
+            "The next tick; null while it is paused or disabled, and when none is to come."
+        )
+    )
+    last_at: datetime | None = field(metadata=doc("The last tick that made a job."))
+    last_job: str | None = field(metadata=doc("That job's id."))
+    fired: int = field(metadata=doc("Ticks that have made a job."))
+    skipped: int = field(metadata=doc("Ticks that have made none."))
+    revision: int = field(metadata=doc("Of the application that declared it."))
 
 
 @exported
@@ -86,14 +91,16 @@ class Schedule:
 class ScheduleTick:
     """One tick of a schedule, or a run of ticks that made no job."""
 
-    at: datetime
-    until: datetime
-    """The last of the run; the tick itself if it is one."""
-    count: int
-    """How many; an estimate where there were more than 20,000."""
-    outcome: TickOutcome
-    job: str | None
-    """The id of the job that it made."""
+    at: datetime = field(metadata=doc(example="2026-11-22T08:00:00Z"))
+    until: datetime = field(metadata=doc("The last of the run; the tick itself if it is one."))
+    count: int = field(metadata=doc("How many; an estimate where there were more than 20,000.", 1))
+    outcome: TickOutcome = field(
+        metadata=doc(
+            "`fired` made a job. None was made because a later tick stands for it (`missed`), its grace was over"
+            " (`late`), a job of the schedule was unfinished (`overlap`) or an unfinished job held its key (`key`)."
+        )
+    )
+    job: str | None = field(metadata=doc("The id of the job that it made."))
 
 
 @exported

@@ -164,9 +164,9 @@ class JobRunner(TaskRouter):
 
         self._session = sessions.marker_of(session)
         self._session_advice = sessions.advice_for(session)
-        joining = sessions.joining(self, session, partial(self._opened, "Depends(jobs.queue)"))
+        queues = sessions.queues_of(self, session, partial(self._opened, "Depends(jobs.queue)"))
         # In place of the methods: FastAPI reads from a function's signature what it depends on.
-        self.__dict__.update(queue=joining.queue, sync_queue=joining.sync_queue)
+        self.__dict__.update(queue=queues.queue, sync_queue=queues.sync_queue)
 
     # -- opening -----------------------------------------------------------------
 

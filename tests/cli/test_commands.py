@@ -13,19 +13,20 @@ import pytest
 from pydantic import BaseModel
 
 from jobrunner import JobRunner
-from jobrunner.fastapi.api.schemas import (
-    AttemptBody,
+from jobrunner.fastapi.api.dead_letter_schemas import (
     DeadLetterBody,
     DeadLetterPageBody,
     DeadLetterSummaryBody,
+)
+from jobrunner.fastapi.api.health_schemas import WorkerBody
+from jobrunner.fastapi.api.job_schemas import (
+    AttemptBody,
     JobArgumentsBody,
     JobDetailBody,
     JobPageBody,
     JobSummaryBody,
-    QueueBody,
-    QueuesBody,
-    WorkerBody,
 )
+from jobrunner.fastapi.api.queue_schemas import QueueBody, QueuesBody
 from tests.cli.commands import APP, RUNNER, jobrunner, worker
 from tests.cli.conftest import Stored
 from tests.cli.service import hold, tasks

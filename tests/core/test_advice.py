@@ -45,6 +45,12 @@ def _texts_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
         for node in ast.walk(tree)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
+    docstrings |= {  # descriptions for JSON schemas, which are in Markdown
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "doc"
+        for part in ast.walk(node)
+    }
     parts = {
         id(part)
         for node in ast.walk(tree)

@@ -23,7 +23,7 @@ from jobrunner import (
     UnknownTask,
 )
 from jobrunner.fastapi import Background, DurableBackgroundTasks, Queue, job_background
-from jobrunner.fastapi.background import gather_alone, get_background
+from jobrunner.fastapi.background import get_background, yield_alone
 from jobrunner.fastapi.dependencies import find_queue
 
 tasks = TaskRouter()
@@ -488,7 +488,7 @@ async def test_tasks_of_dependencies_that_nobody_closes_are_an_error_in_the_log(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with site.jobs.running(site.app):
-        gather = gather_alone(find_queue)
+        gather = yield_alone(find_queue)
         scope = {"type": "http", "method": "GET", "path": "/", "app": site.app, "headers": []}
         open_one = gather(HTTPConnection(scope))
         tasks_of_it = await anext(open_one)

@@ -11,7 +11,13 @@ from pydantic import BaseModel, TypeAdapter
 from fastapi import FastAPI
 from jobrunner import JobRunner
 from jobrunner.fastapi import bearer
-from jobrunner.fastapi.api import schedule_schemas, schemas
+from jobrunner.fastapi.api import (
+    dead_letter_schemas,
+    health_schemas,
+    job_schemas,
+    queue_schemas,
+    schedule_schemas,
+)
 from jobrunner.fastapi.api.problems import MEDIA_TYPE, JobProblem
 
 METHODS = {"get", "put", "post", "delete"}
@@ -23,9 +29,10 @@ def jobs(tmp_db: Path) -> JobRunner:
     return JobRunner(f"sqlite:///{tmp_db}")
 
 
-@pytest.fixture
-def page(jobs: JobRunner) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def page() -> dict[str, Any]:
     """Return the OpenAPI page of an app with the router alone."""
+    jobs = JobRunner("never-opened.db")
     app = FastAPI()
     app.include_router(jobs.router(read=bearer("reader")), prefix="/jobs")
     return app.openapi()
@@ -131,6 +138,68 @@ def test_every_operation_documents_its_problems_as_one_schema_with_examples(
     assert "HTTPValidationError" not in page["components"]["schemas"]
 
 
+ALWAYS = {
+    "unauthorized",
+    "forbidden",
+    "not-running",
+    "store-unavailable",
+    "store-unusable",
+}
+OF_CHANGES = {"cross-origin", "store-busy", "outcome-unknown", "store-full"}
+OF_BODIES = {"bad-request", "too-large", "not-json"}
+
+
+@pytest.mark.parametrize(
+    ("operation", "codes"),
+    [
+        ("GET /jobs", {"invalid-request", "invalid-options", "invalid-cursor"}),
+        ("GET /jobs/{id}", {"invalid-request", "not-found"}),
+        ("GET /jobs/queues", set()),
+        ("GET /jobs/health", set()),
+        ("GET /jobs/schedules", {"invalid-request", "invalid-options"}),
+        ("GET /jobs/schedules/{id}/ticks", {"invalid-request", "schedule-not-found"}),
+        ("POST /jobs/{id}/cancel", OF_CHANGES | {"invalid-request", "not-found"}),
+        ("POST /jobs/queues/{name}/pause", OF_CHANGES | {"invalid-request", "unknown-queue"}),
+        (
+            "POST /jobs/dead-letters/{id}/replay",
+            OF_CHANGES
+            | OF_BODIES
+            | {"invalid-request", "invalid-arguments", "not-found"}
+            | {"key-taken", "already-replayed", "no-handler"},
+        ),
+        (
+            "POST /jobs/dead-letters/replay",
+            OF_CHANGES | OF_BODIES | {"invalid-request", "invalid-options"},
+        ),
+        (
+            "PUT /jobs/schedules/{id}",
+            OF_CHANGES
+            | OF_BODIES
+            | {"invalid-request", "invalid-schedule", "invalid-arguments", "unknown-task"}
+            | {"declared-in-code"},
+        ),
+        (
+            "DELETE /jobs/schedules/{id}",
+            OF_CHANGES | {"invalid-request", "schedule-not-found", "declared-in-code"},
+        ),
+        (
+            "POST /jobs/schedules/{id}/run",
+            OF_CHANGES | {"invalid-request", "schedule-not-found", "no-handler"},
+        ),
+    ],
+)
+def test_operation_documents_the_problems_it_can_have_and_no_others(
+    page: dict[str, Any], operation: str, codes: set[str]
+) -> None:
+    responses = dict(operations(page))[operation]["responses"]
+    documented = [
+        code
+        for response in responses.values()
+        for code in response.get("content", {}).get(MEDIA_TYPE, {}).get("examples", ())
+    ]
+    assert sorted(documented) == sorted(ALWAYS | codes)
+
+
 def test_health_documents_both_of_its_503(page: dict[str, Any]) -> None:
     content = page["paths"]["/jobs/health"]["get"]["responses"]["503"]["content"]
     assert content["application/json"]["schema"]["$ref"].endswith("/HealthBody")
@@ -141,7 +210,13 @@ def test_health_documents_both_of_its_503(page: dict[str, Any]) -> None:
     "model",
     [
         model
-        for module in (schemas, schedule_schemas)
+        for module in (
+            dead_letter_schemas,
+            health_schemas,
+            job_schemas,
+            queue_schemas,
+            schedule_schemas,
+        )
         for model in vars(module).values()
         if isinstance(model, type)
         and issubclass(model, BaseModel)

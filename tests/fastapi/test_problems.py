@@ -14,6 +14,7 @@ from jobrunner.core import errors
 from jobrunner.fastapi.api.problems import MAX_BODY_BYTES, JobProblem
 from jobrunner.fastapi.api.route import ProblemRoute
 from tests.fastapi.conftest import NOBODY, Site
+from tests.fastapi.routes import ACTS
 
 EXPECTED = {
     errors.ConfigurationError: (500, "internal"),
@@ -175,7 +176,7 @@ def test_wrong_method_is_a_problem_that_names_the_right_one(client: TestClient) 
 
 @pytest.mark.parametrize("length", ["announced", "chunked"])
 def test_F1_body_that_is_too_large_is_refused_before_it_is_read_whole(
-    site: Site, length: str
+    shared: Site, length: str
 ) -> None:
     sent = 0
 
@@ -186,7 +187,7 @@ def test_F1_body_that_is_too_large_is_refused_before_it_is_read_whole(
             yield b" " * (1 << 20)
 
     content = chunks() if length == "chunked" else b" " * (MAX_BODY_BYTES + 1)
-    answer = site.client.post(
+    answer = shared.client.post(
         "/jobs/dead-letters/replay", content=content, headers={"content-type": "application/json"}
     )
     assert (answer.status_code, answer.json()["code"]) == (413, "too-large")
@@ -204,14 +205,15 @@ def test_F6_body_that_is_nested_too_deep_is_refused(client: TestClient) -> None:
 @pytest.mark.parametrize(
     "media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
 )
-def test_T3_body_in_a_type_that_forms_can_send_is_refused(site: Site, media_type: str) -> None:
-    id = site.dead()
-    for path in ("/jobs/dead-letters/replay", f"/jobs/dead-letters/{id}/replay"):
-        answer = site.client.post(
+def test_T3_body_in_a_type_that_forms_can_send_is_refused(
+    shared: Site, letter: str, media_type: str
+) -> None:
+    for path in ("/jobs/dead-letters/replay", f"/jobs/dead-letters/{letter}/replay"):
+        answer = shared.client.post(
             path, content=b'{"all": true}', headers={"content-type": media_type}
         )
         assert (answer.status_code, answer.json()["code"]) == (415, "not-json")
-    assert site.client.get(f"/jobs/{id}").json()["state"] == "dead"
+    assert shared.client.get(f"/jobs/{letter}").json()["state"] == "dead"
 
 
 def test_body_in_another_json_type_is_read(site: Site) -> None:
@@ -241,24 +243,42 @@ OWN: list[dict[str, str]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def unlocked(shared: Site) -> Site:
+    """Return the shared site with a second router, without a lock, at /open."""
+    shared.app.include_router(shared.jobs.router(insecure=True), prefix="/open")
+    return shared
+
+
 @pytest.mark.parametrize("headers", FOREIGN)
-def test_T3_change_that_another_site_sends_is_refused(site: Site, headers: dict[str, str]) -> None:
-    job = site.waiting()
-    site.app.include_router(site.jobs.router(insecure=True), prefix="/open")
+def test_T3_change_that_another_site_sends_is_refused(
+    unlocked: Site, headers: dict[str, str]
+) -> None:
+    job = unlocked.waiting()
     path = f"/open/{job.id}/cancel"
     foreign = headers | {"authorization": "Basic YTpi"}
-    answer = site.client.post(path, headers=foreign)
+    answer = unlocked.client.post(path, headers=foreign)
     assert (answer.status_code, answer.json()["code"]) == (403, "cross-origin")
-    assert site.client.get(f"/open/{job.id}", headers=foreign).json()["state"] == "scheduled"
+    assert unlocked.client.get(f"/open/{job.id}", headers=foreign).json()["state"] == "scheduled"
+
+
+def test_T3_every_change_that_another_site_sends_is_refused(unlocked: Site) -> None:
+    foreign = {"sec-fetch-site": "cross-site", "authorization": "Basic YTpi"}
+    for method, path in ACTS:
+        # A browser sends DELETE to another site only after it has asked for leave.
+        if method != "DELETE":
+            answer = unlocked.client.request(
+                method, path.replace("/jobs", "/open"), headers=foreign
+            )
+            assert (answer.status_code, answer.json()["code"]) == (403, "cross-origin"), path
 
 
 @pytest.mark.parametrize("headers", OWN)
 def test_change_from_the_same_site_or_no_browser_is_made(
-    site: Site, headers: dict[str, str]
+    unlocked: Site, headers: dict[str, str]
 ) -> None:
-    job = site.waiting()
-    site.app.include_router(site.jobs.router(insecure=True), prefix="/open")
-    answer = site.client.post(f"/open/{job.id}/cancel", headers=headers | {"authorization": ""})
+    job = unlocked.waiting()
+    answer = unlocked.client.post(f"/open/{job.id}/cancel", headers=headers | {"authorization": ""})
     assert answer.json() == {"cancelled": True}
 
 
@@ -266,12 +286,13 @@ def test_change_from_the_same_site_or_no_browser_is_made(
     "leave", [{"authorization": "Bearer x"}, {"content-type": "application/json"}]
 )
 def test_change_for_which_a_browser_must_ask_cors_is_left_to_cors(
-    site: Site, leave: dict[str, str]
+    unlocked: Site, leave: dict[str, str]
 ) -> None:
-    job = site.waiting()
-    site.app.include_router(site.jobs.router(insecure=True), prefix="/open")
+    job = unlocked.waiting()
     headers = {"sec-fetch-site": "cross-site", "authorization": ""} | leave
-    assert site.client.post(f"/open/{job.id}/cancel", headers=headers).json() == {"cancelled": True}
+    assert unlocked.client.post(f"/open/{job.id}/cancel", headers=headers).json() == {
+        "cancelled": True
+    }
 
 
 def test_dependency_with_yield_sees_the_error_that_passed_it() -> None:

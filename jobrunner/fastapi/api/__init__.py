@@ -1,1 +1,1 @@
-"""The JSON routes that show and steer jobs."""
+"""JSON routes that show and change jobs."""

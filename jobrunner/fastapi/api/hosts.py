@@ -1,7 +1,8 @@
-"""The lock of a router that has no other: it refuses requests that a page of another site makes by DNS rebinding.
+"""Locks a router without a guard to local hosts, against DNS rebinding.
 
-Such a page lets its own name point to 127.0.0.1 once it is loaded.  Its requests then reach a server that listens on
-this machine alone, and the browser takes them for same-origin; but they name the page's own host in ``Host``.
+A page of another site lets its own name point to 127.0.0.1 once it is loaded.  Its requests then reach a server that
+listens on this machine alone, and the browser takes them for same-origin; but they name the page's own host in
+``Host``.
 """
 
 import re
@@ -19,9 +20,9 @@ _MOST_SHOWN: Final = 100
 
 
 def is_local(host: str) -> bool:
-    """Return whether no site of the web can have a ``Host`` header's value as its name.
+    """Return whether a ``Host`` header names no site of the web.
 
-    That is an IP literal, ``localhost`` or a name below it, or a name without a dot: ``testserver``, a service of
+    Local is an IP literal, ``localhost`` or a name below it, or a name without a dot: ``testserver``, a service of
     a compose file.
     """
     name = _PORT.sub("", host).lower().removesuffix(".")
@@ -39,12 +40,13 @@ def _is(literal: type[IPv4Address] | type[IPv6Address], text: str) -> bool:
 
 
 async def refuse_other_hosts(connection: HTTPConnection) -> None:
-    """Let a request pass that names a local host, or none: every browser names one.
+    """Refuse a request that names a host which is not local.
 
-    What a proxy says in ``X-Forwarded-Host`` or ``Forwarded`` is not asked: a page can send it too.
+    One without a name passes: every browser sends it. ``X-Forwarded-Host`` and ``Forwarded`` do not count: a page can
+    send them too.
 
     Raises:
-        Refusal: it names another host.
+        Refusal: the request names another host.
     """
     for host in connection.headers.getlist("host"):
         if not is_local(host):

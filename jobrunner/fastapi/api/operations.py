@@ -1,6 +1,11 @@
-"""One side of the jobs router: the routes that only look, or those that change something, behind their lock."""
+"""The routes behind one lock of the jobs router, and the problems that they may answer.
 
-from collections.abc import Callable
+A problem is declared once: with the router, with the lock, or beside the parameter that causes it (``Problems``).  A
+route names only those that its own verb adds.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -9,47 +14,77 @@ from fastapi import APIRouter, params
 
 from jobrunner.fastapi.api import problems
 from jobrunner.fastapi.api.hosts import ONLY_LOCAL
-from jobrunner.fastapi.api.problems import Kind, documented
+from jobrunner.fastapi.api.problems import Kind, Problems, documented, with_schema
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 READ = (problems.NOT_RUNNING, problems.STORE_UNAVAILABLE, problems.STORE_UNUSABLE)
-WRITE = (*READ, problems.STORE_BUSY, problems.OUTCOME_UNKNOWN, problems.STORE_FULL)
-FILTER = (problems.INVALID_REQUEST, problems.INVALID_OPTIONS)
-BODY = (problems.UNREADABLE, problems.TOO_LARGE, problems.NOT_JSON)
+"""Problems of every route: each asks the runner's store."""
+
+WRITE = (
+    *READ,
+    problems.STORE_BUSY,
+    problems.OUTCOME_UNKNOWN,
+    problems.STORE_FULL,
+    problems.CROSS_ORIGIN,
+)
+"""Problems of every route that changes something."""
 
 
 @dataclass(frozen=True)
 class Operations:
-    """The routes behind one lock, and the problems that each of them may meet."""
+    """Adds routes that share a lock to the jobs router."""
 
     router: APIRouter
     lock: params.Depends
-    kinds: tuple[Kind, ...]
-
-    def problems(self, *kinds: Kind) -> dict[int | str, dict[str, Any]]:
-        strangers = (problems.UNAUTHORIZED, problems.FORBIDDEN)
-        refused = (problems.HOST_NOT_LOCAL,) if self.lock is ONLY_LOCAL else strangers
-        return documented(*refused, *kinds, *self.kinds)
+    common: tuple[Kind, ...]
+    """The problems of each route, beside those of its lock, its parameters and its verb."""
 
     def route(
         self,
         method: str,
         path: str,
-        *kinds: Kind,
+        *own: Kind,
         summary: str,
         answers: str,
         status: int = HTTPStatus.OK,
-        responses: dict[int | str, dict[str, Any]] | None = None,
-        openapi_extra: dict[str, Any] | None = None,
+        responses: Mapping[int, Mapping[str, Any]] | None = None,
     ) -> Callable[[F], F]:
-        return self.router.api_route(
-            path,
-            methods=[method],
-            summary=summary,
-            response_description=answers,
-            status_code=status,
-            dependencies=[self.lock],
-            responses=responses or self.problems(*kinds),
-            openapi_extra=openapi_extra,
-        )
+        """Return a decorator that adds a function as a route.
+
+        Args:
+            own: the problems that only this route's verb has.
+            answers: what the good answer holds, in a few words.
+            responses: further answers with a status that problems have too.
+        """
+
+        def add(function: F) -> F:
+            refused = (
+                (problems.HOST_NOT_LOCAL,)
+                if self.lock is ONLY_LOCAL
+                else (problems.UNAUTHORIZED, problems.FORBIDDEN)
+            )
+            found = documented(*refused, *_caused_by_parameters(function), *own, *self.common)
+            for code, further in (responses or {}).items():
+                description = f"{found[code]['description']}; {further['description']}"
+                found[code] |= {**further, "description": description}
+            found, extra = with_schema(found)
+            return self.router.api_route(
+                path,
+                methods=[method],
+                summary=summary,
+                response_description=answers,
+                status_code=status,
+                dependencies=[self.lock],
+                responses=found,
+                openapi_extra=extra,
+            )(function)
+
+        return add
+
+
+def _caused_by_parameters(function: Callable[..., Any]) -> Iterator[Kind]:
+    for annotation in inspect.get_annotations(function).values():
+        for metadata in getattr(annotation, "__metadata__", ()):
+            if isinstance(metadata, Problems):
+                yield from metadata.kinds

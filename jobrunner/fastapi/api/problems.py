@@ -1,6 +1,6 @@
-"""Every error of the jobs router as a problem document (RFC 9457) that keeps FastAPI's ``detail`` key.
+"""Answers errors of the jobs router as problem documents (RFC 9457).
 
-The codes are part of the interface: one that is here today means the same in later versions.
+They keep FastAPI's ``detail`` key.  The codes are part of the interface: each means the same in later versions.
 """
 
 import json
@@ -27,7 +27,7 @@ MAX_BODY_BYTES: Final = 4 << 20
 """Arguments of 1 MiB may take three times that on the wire, with every character as a JSON escape."""
 
 MAX_ERRORS: Final = 20
-"""Of a request with more mistakes than this, the first ones are told."""
+"""Of a request with more mistakes than this, the first ones are named."""
 
 
 class Kind(NamedTuple):
@@ -123,6 +123,9 @@ STORE_UNUSABLE = Kind(
 )
 STORE_FULL = Kind(507, "store-full", "Disk full", "there is no room left on the disk")
 
+BODY = (UNREADABLE, TOO_LARGE, NOT_JSON)
+"""Problems of every route that takes a body."""
+
 ABOUT_BLANK: Final = frozenset({UNREADABLE, UNAUTHORIZED, FORBIDDEN})
 """Kinds that come as plain ``HTTPException``: from FastAPI, from the guards of the app."""
 
@@ -151,7 +154,7 @@ KINDS: Final[Mapping[type[errors.JobRunnerError], Kind]] = {
 
 
 class Refusal(HTTPException):
-    """The router says no, for a reason of its own.
+    """A problem that the router raises itself.
 
     An ``HTTPException``, because FastAPI turns anything else that is raised while it reads a body into a 400.
     """
@@ -219,7 +222,7 @@ def _document(
 
 
 async def answer_http_exception(request: Request, error: Exception) -> Response:
-    """Answer an ``HTTPException``, most often from a dependency of the app's own that guards the router."""
+    """Answer an ``HTTPException``, most often from a guard of the app."""
     assert isinstance(error, HTTPException)  # noqa: S101 - looked up by this class
     headers = error.headers
     if error.status_code < HTTPStatus.BAD_REQUEST:
@@ -238,7 +241,10 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def answer_invalid_request(request: Request, error: Exception) -> Response:
-    """Answer a request that does not fit its route, without repeating its input: that may be large, or a secret."""
+    """Answer a request that does not fit its route.
+
+    Its input is not repeated: that may be large, or a secret.
+    """
     assert isinstance(error, RequestValidationError)  # noqa: S101 - looked up by this class
     everything = error.errors()
     found = [
@@ -256,7 +262,10 @@ async def answer_invalid_request(request: Request, error: Exception) -> Response
 
 
 async def answer_own_error(request: Request, error: Exception) -> Response:
-    """Answer an error of jobrunner's; one that only a bug can cause is logged with its traceback."""
+    """Answer an error of jobrunner's.
+
+    One that only a bug can cause is logged with its traceback.
+    """
     kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
     if kind is INTERNAL:
         logger.error(
@@ -279,10 +288,20 @@ HANDLERS: Final[Mapping[type[Exception], Handler]] = {
 _SCHEMA: Final = {"$ref": f"#/components/schemas/{JobProblem.__name__}"}
 
 
+class Problems:
+    """Declares the problems that a parameter brings to each route that takes it.
+
+    It stands beside the parameter's type: ``Annotated[UUID, Path(), Problems(NOT_FOUND)]``.
+    """
+
+    def __init__(self, *kinds: Kind) -> None:
+        self.kinds = (INVALID_REQUEST, *kinds)
+
+
 def documented(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
     """Return a route's ``responses=`` for these kinds of problems, with an example of each."""
     responses: dict[int | str, dict[str, Any]] = {}
-    for kind in kinds:
+    for kind in sorted(dict.fromkeys(kinds), key=lambda kind: kind.status):
         response = responses.setdefault(
             kind.status,
             {"description": "", "content": {MEDIA_TYPE: {"schema": _SCHEMA, "examples": {}}}},
@@ -322,7 +341,7 @@ def _example(kind: Kind) -> dict[str, object]:
 def with_schema(
     responses: dict[int | str, dict[str, Any]],
 ) -> tuple[dict[int | str, dict[str, Any]], dict[str, Any]]:
-    """Return a route's ``responses=`` and ``openapi_extra=`` that also bring the schema which the others refer to.
+    """Return a route's ``responses=`` and ``openapi_extra=`` with the problems' schema.
 
     FastAPI takes a schema in only through ``model``, and files it under the media type of the good answer.  So it is
     named there, and the response then replaced: an object, unlike a dict, is put in the place of what it would merge.

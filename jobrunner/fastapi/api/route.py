@@ -1,7 +1,8 @@
-"""The route class of the jobs router: problem documents, headers on every answer, and guards before the body is read.
+"""The route class of the jobs router: problem documents, headers and guards.
 
-An ``APIRouter`` has no exception handlers, so each route brings them.  They are asked where Starlette asks the app's
-own, outside the dependencies' exit stacks: a dependency with ``yield`` still sees the error that passed it.
+Guards stand before the body is read.  An ``APIRouter`` has no exception handlers, so each route brings them, where
+Starlette asks the app's own, outside the dependencies' exit stacks: a dependency with ``yield`` still sees the error
+that passed it.
 """
 
 from collections.abc import Callable, Coroutine
@@ -36,7 +37,7 @@ _IN_SCOPE = "starlette.exception_handlers"
 
 
 class ProblemRoute(APIRoute):
-    """A route whose errors are problem documents, whose answers are not kept, and that other sites cannot drive."""
+    """A route that answers errors as problem documents and refuses other sites."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or a wrong method, under this router's handlers and headers."""
@@ -61,7 +62,7 @@ class ProblemRoute(APIRoute):
             await answer(scope, receive, send_with_headers)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Look at a request before FastAPI reads its body."""
+        """Return FastAPI's handler behind guards that need no body."""
         handle = super().get_route_handler()
         takes_body = self.body_field is not None
 
@@ -79,12 +80,14 @@ class ProblemRoute(APIRoute):
 
 
 def _refuse_forgery(request: Request) -> None:
-    """Refuse a change that a page of another site makes a browser send, with the cookies of the one who reads it.
+    """Refuse a change that a page of another site makes a browser send.
+
+    The browser would send its user's cookies along.
 
     Raises:
-        Refusal: the browser says that it comes from elsewhere, and did not have to ask for leave first (CORS).
+        Refusal: the browser names another site, and did not have to ask for leave first (CORS).
     """
-    if request.method in {"GET", "HEAD", "OPTIONS"} or _asked_for_leave(request):
+    if request.method in {"GET", "HEAD", "OPTIONS"} or _needs_preflight(request):
         return
     site = request.headers.get("sec-fetch-site")
     if site is None:
@@ -101,8 +104,8 @@ def _refuse_forgery(request: Request) -> None:
         )
 
 
-def _asked_for_leave(request: Request) -> bool:
-    """Tell whether a browser sends such a request to another site only after a preflight that CORS has to grant."""
+def _needs_preflight(request: Request) -> bool:
+    """Return whether browsers send such a request elsewhere only after a CORS preflight."""
     scheme = request.headers.get("authorization", "").partition(" ")[0]
     return request.method == "DELETE" or scheme.lower() == "bearer" or _is_json(request)
 
@@ -123,7 +126,7 @@ def _refuse_other_than_json(request: Request) -> None:
 
 
 def _limited(request: Request) -> Request:
-    """Return the request with an end to its body.
+    """Return the request with a limit to its body.
 
     FastAPI's ``max_body_size`` would do, but answers in plain text where the client has announced the length.
     """

@@ -1,32 +1,26 @@
-"""What goes over the wire about schedules. Durations are seconds."""
+"""Bodies and filters of the schedules' routes. Durations are seconds."""
 
-from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from jobrunner.core.model import Misfire, Overlap, ScheduleSource, TickOutcome
+from jobrunner.core.job import ID
+from jobrunner.core.model import Misfire, Overlap
+from jobrunner.core.response_models import ResponseModel
 from jobrunner.fastapi.api.schemas import (
-    ID,
     MOMENT,
-    Answer,
     Cursor,
     Instant,
     Limit,
     Name,
-    Request,
+    RequestModel,
     Task,
 )
+from jobrunner.queue.schedules import Schedule, ScheduleTick
 from jobrunner.tasks.recurrence import MAX_CRON_CHARS, MAX_ZONE_CHARS
 
-
-def _seconds(value: object) -> object:
-    return value.total_seconds() if isinstance(value, timedelta) else value
-
-
 Seconds = Annotated[float, Field(allow_inf_nan=False, strict=True, ge=0)]
-InSeconds = Annotated[float, BeforeValidator(_seconds)]
 
 _EXAMPLE: JsonDict = {
     "id": "daily_report",
@@ -55,7 +49,7 @@ _EXAMPLE: JsonDict = {
 }
 
 
-class ScheduleQuery(Request):
+class ScheduleQuery(RequestModel):
     """Which schedules a list means."""
 
     task: Task = None
@@ -63,55 +57,53 @@ class ScheduleQuery(Request):
     cursor: Cursor = None
 
 
-class ScheduleSummaryBody(Answer):
+class ScheduleSummaryBody(
+    ResponseModel,
+    of=Schedule,
+    shows=(
+        "id",
+        "task",
+        "source",
+        "description",
+        "cron",
+        "timezone",
+        "every",
+        "run_at",
+        "misfire",
+        "grace",
+        "cap",
+        "overlap",
+        "jitter",
+        "start",
+        "end",
+        "paused",
+        "disabled",
+        "next_at",
+        "last_at",
+        "last_job",
+        "fired",
+        "skipped",
+        "revision",
+    ),
+):
     """A schedule in a list: without its arguments."""
 
-    model_config = ConfigDict(title="ScheduleSummary", json_schema_extra={"examples": [_EXAMPLE]})
-
-    id: str
-    task: str = Field(description="The task's stored name.")
-    source: ScheduleSource = Field(
-        description="`code`: it stands above a task. `stored`: it was made at run time."
+    model_config = ConfigDict(
+        title="ScheduleSummary",
+        ser_json_timedelta="float",
+        json_schema_extra={"examples": [_EXAMPLE]},
     )
-    description: str = Field(description="When it ticks, in English.")
-    cron: str | None
-    timezone: str | None
-    every: InSeconds | None = Field(description="Seconds between two ticks.")
-    run_at: datetime | None = Field(description="Its only tick.")
-    misfire: Misfire = Field(description="What becomes of ticks that were missed.")
-    grace: InSeconds | None = Field(
-        description="Seconds after which a tick is too late to make a job; null for never."
-    )
-    cap: int = Field(description="With `all`: how many missed ticks make a job, at most.")
-    overlap: Overlap = Field(
-        description="`skip`: a tick makes no job while one of the schedule's is unfinished."
-    )
-    jitter: InSeconds = Field(description="Seconds within which a job starts after its tick.")
-    start: datetime | None
-    end: datetime | None
-    paused: bool
-    disabled: bool = Field(description="It stood in the code, and stands there no more.")
-    next_at: datetime | None = Field(
-        description="The next tick; null while it is paused or disabled, and when none is to come."
-    )
-    last_at: datetime | None = Field(description="The last tick that made a job.")
-    last_job: str | None = Field(description="That job's id.")
-    fired: int = Field(description="Ticks that have made a job.")
-    skipped: int = Field(description="Ticks that have made none.")
-    revision: int = Field(description="Of the application that declared it.")
 
 
-class ScheduleBody(ScheduleSummaryBody):
+class ScheduleBody(ScheduleSummaryBody, of=Schedule, shows=("args",)):
     """A schedule with its arguments."""
 
     model_config = ConfigDict(
         title="Schedule", json_schema_extra={"examples": [_EXAMPLE | {"args": {}}]}
     )
 
-    args: dict[str, Any] = Field(description="What its jobs are called with, by parameter name.")
 
-
-class SchedulePageBody(Answer):
+class SchedulePageBody(ResponseModel):
     """Some schedules by id, and where the next ones are."""
 
     model_config = ConfigDict(title="SchedulePage")
@@ -120,7 +112,7 @@ class SchedulePageBody(Answer):
     next_cursor: str | None = Field(description="For the page after; null on the last one.")
 
 
-class UpsertBody(Request):
+class UpsertBody(RequestModel):
     """What a schedule is to do: one of `cron`, `every` and `run_at`, and what differs from the defaults."""
 
     model_config = ConfigDict(
@@ -169,24 +161,13 @@ class UpsertBody(Request):
     end: Instant | None = Field(default=None, description="No tick after it.")
 
 
-class TickBody(Answer):
+class TickBody(ResponseModel, of=ScheduleTick, shows=("at", "until", "count", "outcome", "job")):
     """One tick, or a run of ticks that made no job."""
 
     model_config = ConfigDict(title="Tick")
 
-    at: datetime = Field(examples=[MOMENT])
-    until: datetime = Field(description="The last of the run; the tick itself if it is one.")
-    count: int = Field(
-        description="How many; an estimate where there were more than 20,000.", examples=[1]
-    )
-    outcome: TickOutcome = Field(
-        description="`fired` made a job. None was made because a later tick stands for it (`missed`), its grace was"
-        " over (`late`), a job of the schedule was unfinished (`overlap`) or an unfinished job held its key (`key`)."
-    )
-    job: str | None = Field(description="The id of the job that it made.")
 
-
-class TicksBody(Answer):
+class TicksBody(ResponseModel):
     """The ticks of a schedule that are on record, newest first."""
 
     model_config = ConfigDict(title="Ticks")

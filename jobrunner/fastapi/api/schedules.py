@@ -1,4 +1,4 @@
-"""The routes of schedules: look, store, pause, run now, remove."""
+"""The routes of schedules: list, get, store, remove, run now, pause, resume."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -8,8 +8,8 @@ from fastapi import Path, Query
 from jobrunner.core.errors import UnknownTask
 from jobrunner.core.job import JobBody
 from jobrunner.fastapi.api import problems
-from jobrunner.fastapi.api.operations import BODY, Operations
-from jobrunner.fastapi.api.problems import Refusal
+from jobrunner.fastapi.api.operations import Operations
+from jobrunner.fastapi.api.problems import BODY, Problems, Refusal
 from jobrunner.fastapi.api.schedule_schemas import (
     ScheduleBody,
     SchedulePageBody,
@@ -20,7 +20,8 @@ from jobrunner.fastapi.api.schedule_schemas import (
 from jobrunner.fastapi.api.schemas import PAGE_LIMIT
 from jobrunner.queue.queue import JobQueue
 
-ScheduleId = Annotated[
+ScheduleFilter = Annotated[ScheduleQuery, Query(), Problems(problems.INVALID_OPTIONS)]
+NewScheduleId = Annotated[
     str,
     Path(
         description="The schedule's id.",
@@ -28,29 +29,31 @@ ScheduleId = Annotated[
         max_length=200,
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@+-]*$",
     ),
+    Problems(),
 ]
-TickLimit = Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Entries, at most.")]
+ScheduleId = Annotated[NewScheduleId, Problems(problems.SCHEDULE_NOT_FOUND)]
+Upsert = Annotated[
+    UpsertBody,
+    Problems(problems.INVALID_SCHEDULE, problems.INVALID_ARGUMENTS, problems.UNKNOWN_TASK, *BODY),
+]
+TickLimit = Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Entries, at most."), Problems()]
 
 
 def add_schedules(reading: Operations, acting: Operations, provided: Any) -> None:
-    """Add the routes to both sides of the router."""
-    _add_looks(reading, provided)
+    """Add the routes of schedules to the jobs router."""
+    _add_reads(reading, provided)
     _add_changes(acting, provided)
-    _add_switches(acting, provided)
+    _add_pauses(acting, provided)
 
 
-def _add_looks(reading: Operations, provided: Any) -> None:
+def _add_reads(reading: Operations, provided: Any) -> None:
     @reading.route(
         "GET",
         "/schedules",
-        problems.INVALID_REQUEST,
-        problems.INVALID_OPTIONS,
         summary="List schedules",
         answers="Schedules, by id.",
     )
-    async def list_schedules(
-        where: Annotated[ScheduleQuery, Query()], queue: JobQueue = provided
-    ) -> SchedulePageBody:
+    async def list_schedules(where: ScheduleFilter, queue: JobQueue = provided) -> SchedulePageBody:
         """List schedules by id, those in the code and those that were stored, without their arguments."""
         # One more than asked for tells whether there is a page after.
         found = await queue.schedules.list(
@@ -63,8 +66,6 @@ def _add_looks(reading: Operations, provided: Any) -> None:
     @reading.route(
         "GET",
         "/schedules/{id}",
-        problems.SCHEDULE_NOT_FOUND,
-        problems.INVALID_REQUEST,
         summary="Get a schedule",
         answers="The schedule.",
     )
@@ -75,8 +76,6 @@ def _add_looks(reading: Operations, provided: Any) -> None:
     @reading.route(
         "GET",
         "/schedules/{id}/ticks",
-        problems.SCHEDULE_NOT_FOUND,
-        problems.INVALID_REQUEST,
         summary="List the ticks of a schedule",
         answers="Ticks, newest first.",
     )
@@ -92,16 +91,11 @@ def _add_changes(acting: Operations, provided: Any) -> None:
         "PUT",
         "/schedules/{id}",
         problems.DECLARED_IN_CODE,
-        problems.INVALID_REQUEST,
-        problems.INVALID_SCHEDULE,
-        problems.INVALID_ARGUMENTS,
-        problems.UNKNOWN_TASK,
-        *BODY,
         summary="Store a schedule",
         answers="The schedule, as it is now.",
     )
     async def put_schedule(
-        id: ScheduleId, body: UpsertBody, queue: JobQueue = provided
+        id: NewScheduleId, body: Upsert, queue: JobQueue = provided
     ) -> ScheduleBody:
         """Store a schedule, or change the one that has the id; all workers follow at once."""
         # Each value by itself: dumping the model would turn what is nested in the arguments into plain data again.
@@ -111,9 +105,7 @@ def _add_changes(acting: Operations, provided: Any) -> None:
     @acting.route(
         "DELETE",
         "/schedules/{id}",
-        problems.SCHEDULE_NOT_FOUND,
         problems.DECLARED_IN_CODE,
-        problems.INVALID_REQUEST,
         summary="Remove a schedule",
         answers="It is gone.",
         status=HTTPStatus.NO_CONTENT,
@@ -125,9 +117,7 @@ def _add_changes(acting: Operations, provided: Any) -> None:
     @acting.route(
         "POST",
         "/schedules/{id}/run",
-        problems.SCHEDULE_NOT_FOUND,
         problems.NO_HANDLER,
-        problems.INVALID_REQUEST,
         summary="Run a schedule now",
         answers="The job that will run.",
         status=HTTPStatus.ACCEPTED,
@@ -141,12 +131,10 @@ def _add_changes(acting: Operations, provided: Any) -> None:
         return JobBody.model_validate(job)
 
 
-def _add_switches(acting: Operations, provided: Any) -> None:
+def _add_pauses(acting: Operations, provided: Any) -> None:
     @acting.route(
         "POST",
         "/schedules/{id}/pause",
-        problems.SCHEDULE_NOT_FOUND,
-        problems.INVALID_REQUEST,
         summary="Pause a schedule",
         answers="The schedule is paused.",
     )
@@ -157,8 +145,6 @@ def _add_switches(acting: Operations, provided: Any) -> None:
     @acting.route(
         "POST",
         "/schedules/{id}/resume",
-        problems.SCHEDULE_NOT_FOUND,
-        problems.INVALID_REQUEST,
         summary="Resume a schedule",
         answers="The schedule is not paused.",
     )

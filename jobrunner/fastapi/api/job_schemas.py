@@ -1,0 +1,162 @@
+"""Bodies and filters of the jobs' routes."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from jobrunner.core.job import ID, Attempt, Job, JobFields, Payload
+from jobrunner.core.response_models import ResponseModel
+from jobrunner.fastapi.api.schemas import (
+    COMPLETE,
+    MOMENT,
+    NO_CONTROLS,
+    Cursor,
+    Instant,
+    Limit,
+    Number,
+    QueueName,
+    RequestModel,
+    Tag,
+    Task,
+)
+
+FOLLOWER_ID = "01936d2c-7a40-7c3e-9d55-7a1d2e3f4b5c"
+
+Key = Annotated[
+    Annotated[str, Field(max_length=500, pattern=NO_CONTROLS)] | None,
+    Field(description="Only with this key."),
+]
+
+
+class JobQuery(RequestModel):
+    """Which jobs a list means: those to which everything given applies."""
+
+    task: Task = None
+    queue: QueueName = None
+    state: Annotated[
+        Literal["scheduled", "queued", "running", "blocked", "succeeded", "cancelled", "expired"]
+        | None,
+        Field(
+            description="Only in this state. `blocked` ones wait for the job before them in a chain. Dead jobs are"
+            " listed as dead letters."
+        ),
+    ] = None
+    tag: Tag = None
+    key: Key = None
+    since: Annotated[
+        Instant | None, Field(description="Only created at this instant or later.")
+    ] = None
+    until: Annotated[Instant | None, Field(description="Only created before this instant.")] = None
+    limit: Limit = 50
+    cursor: Cursor = None
+
+
+class AttemptBody(
+    ResponseModel,
+    of=Attempt,
+    shows=(
+        "attempt",
+        "started_at",
+        "finished_at",
+        "outcome",
+        "error_type",
+        "error",
+        "traceback",
+        "worker",
+    ),
+):
+    """One run of a job."""
+
+    model_config = ConfigDict(title="Attempt")
+
+    worker: Number = Field(description="The process that ran it.", examples=["4611686018427387905"])
+
+
+class JobSummaryBody(
+    JobFields,
+    of=Job,
+    shows=("key", "tag", "replay_of", "replays", "schedule", "scheduled_for", "chain", "after"),
+):
+    """A job in a list: never its arguments."""
+
+    model_config = ConfigDict(
+        title="JobSummary",
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": ID,
+                    "task": "send_welcome_email",
+                    "queue": "mail",
+                    "state": "queued",
+                    "run_at": MOMENT,
+                    "created_at": MOMENT,
+                    "attempt": 0,
+                    "key": None,
+                    "tag": "sign-up",
+                    "replay_of": None,
+                    "replays": 0,
+                    "schedule": None,
+                    "scheduled_for": None,
+                    "chain": None,
+                    "after": None,
+                },
+                {
+                    "id": FOLLOWER_ID,
+                    "task": "notify_warehouse",
+                    "queue": "default",
+                    "state": "blocked",
+                    "run_at": MOMENT,
+                    "created_at": MOMENT,
+                    "attempt": 0,
+                    "key": None,
+                    "tag": None,
+                    "replay_of": None,
+                    "replays": 0,
+                    "schedule": None,
+                    "scheduled_for": None,
+                    "chain": ID,
+                    "after": ID,
+                },
+            ]
+        },
+    )
+
+
+class JobDetailBody(JobSummaryBody):
+    """A job with its attempts: never its arguments."""
+
+    # The parent's example would lack the history.
+    model_config = ConfigDict(title="JobDetail", json_schema_extra={})
+
+    history: tuple[AttemptBody, ...] = Field(description="Its attempts, oldest first.")
+
+
+class JobArgumentsBody(
+    ResponseModel, of=Payload, shows=("id", "task", "args", "result", "result_omitted")
+):
+    """What a job was given and what it returned, as plain JSON values."""
+
+    model_config = ConfigDict(title="JobArguments")
+
+
+class JobPageBody(ResponseModel):
+    """Some jobs, newest first, and where the next ones are."""
+
+    model_config = ConfigDict(title="JobPage")
+
+    items: list[JobSummaryBody]
+    next_cursor: str | None = Field(description="For the page after; null on the last one.")
+    complete: bool = Field(description=COMPLETE)
+
+
+class CancelledBody(ResponseModel):
+    """What a cancel did."""
+
+    model_config = ConfigDict(
+        title="Cancelled", json_schema_extra={"examples": [{"cancelled": True}]}
+    )
+
+    cancelled: bool = Field(
+        description="True if the job will not run, or was running and has been asked to stop;"
+        " false if it had finished or died before. Those behind it in its chain are cancelled with it."
+    )

@@ -1,0 +1,46 @@
+"""The routes of queues: list, pause, resume."""
+
+from typing import Annotated, Any
+
+from fastapi import Path
+
+from jobrunner.fastapi.api import problems
+from jobrunner.fastapi.api.operations import Operations
+from jobrunner.fastapi.api.problems import Problems
+from jobrunner.fastapi.api.queue_schemas import PausedBody, QueuesBody
+from jobrunner.fastapi.api.schemas import Name
+from jobrunner.queue.queue import JobQueue
+
+QueueName = Annotated[
+    Name,
+    Path(description="The queue's name.", examples=["mail"]),
+    Problems(problems.UNKNOWN_QUEUE),
+]
+
+
+def add_queues(reading: Operations, acting: Operations, provided: Any) -> None:
+    """Add the routes of queues to the jobs router."""
+
+    @reading.route("GET", "/queues", summary="List queues", answers="The queues.")
+    async def list_queues(queue: JobQueue = provided) -> QueuesBody:
+        """List the queues over all workers: what waits, what runs, what is paused."""
+        return QueuesBody.model_validate({"items": await queue.queues()})
+
+    @acting.route(
+        "POST", "/queues/{name}/pause", summary="Pause a queue", answers="The queue is paused."
+    )
+    async def pause_queue(name: QueueName, queue: JobQueue = provided) -> PausedBody:
+        """Start none of the queue's jobs, in any process, until it is resumed; running ones go on."""
+        await queue.pause(name)
+        return PausedBody(name=name, paused=True)
+
+    @acting.route(
+        "POST",
+        "/queues/{name}/resume",
+        summary="Resume a queue",
+        answers="The queue is not paused.",
+    )
+    async def resume_queue(name: QueueName, queue: JobQueue = provided) -> PausedBody:
+        """Start the queue's jobs again."""
+        await queue.resume(name)
+        return PausedBody(name=name, paused=False)

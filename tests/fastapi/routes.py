@@ -1,0 +1,39 @@
+"""Every route of the jobs router, as a request that reaches it."""
+
+from fastapi.testclient import TestClient
+
+from fastapi import FastAPI
+from tests.fastapi.conftest import NOBODY
+
+READS = [
+    "/jobs",
+    "/jobs/dead-letters",
+    f"/jobs/dead-letters/{NOBODY}",
+    "/jobs/queues",
+    "/jobs/health",
+]
+READS += ["/jobs/schedules", "/jobs/schedules/greet", "/jobs/schedules/greet/ticks"]
+READS += [f"/jobs/{NOBODY}"]
+ACTS = [
+    ("POST", f"/jobs/{NOBODY}/cancel"),
+    ("POST", f"/jobs/dead-letters/{NOBODY}/replay"),
+    ("POST", "/jobs/dead-letters/replay"),
+    ("DELETE", f"/jobs/dead-letters/{NOBODY}"),
+    ("POST", "/jobs/queues/mail/pause"),
+    ("POST", "/jobs/queues/mail/resume"),
+    ("PUT", "/jobs/schedules/greet"),
+    ("DELETE", "/jobs/schedules/greet"),
+    ("POST", "/jobs/schedules/greet/run"),
+    ("POST", "/jobs/schedules/greet/pause"),
+    ("POST", "/jobs/schedules/greet/resume"),
+]
+ALL = [("GET", path) for path in READS] + ACTS
+
+
+def statuses(app: FastAPI, headers: dict[str, str]) -> tuple[set[int], set[int]]:
+    """Return what the reading and the acting routes answer."""
+    with TestClient(app, headers=headers) as client:
+        return (
+            {client.get(path).status_code for path in READS},
+            {client.request(method, path).status_code for method, path in ACTS},
+        )

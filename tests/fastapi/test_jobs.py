@@ -1,0 +1,177 @@
+"""The routes of jobs: query parameters reach the queue, and what it answers reaches the body."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.fastapi.conftest import NOBODY, Site
+
+CANARY = "canary-7f3a"
+"""An argument that must not show where arguments do not belong."""
+
+
+def test_list_of_jobs_gives_newest_first_without_arguments(site: Site) -> None:
+    first, second = site.waiting(CANARY), site.waiting(CANARY)
+    answer = site.client.get("/jobs")
+    assert answer.status_code == 200
+    assert [item["id"] for item in answer.json()["items"]] == [second.id, first.id]
+    assert answer.json()["next_cursor"] is None
+    assert CANARY not in answer.text
+
+
+def test_list_by_limit_and_cursor_gives_the_page_after(site: Site) -> None:
+    first, second = site.waiting(), site.waiting()
+    page = site.client.get("/jobs", params={"limit": 1}).json()
+    assert ([item["id"] for item in page["items"]], page["complete"]) == ([second.id], True)
+    page = site.client.get("/jobs", params={"limit": 1, "cursor": page["next_cursor"]}).json()
+    assert [item["id"] for item in page["items"]] == [first.id]
+    assert page["next_cursor"] is None
+
+
+def test_list_by_each_filter_gives_what_fits(site: Site) -> None:
+    wanted = site.waiting(key="k 1", tag="sign-up")
+    done = site.finished()
+    now = datetime(2100, 1, 1, tzinfo=UTC).isoformat()
+
+    def ids(**params: str) -> set[str]:
+        answer = site.client.get("/jobs", params=params)
+        assert answer.status_code == 200, answer.text
+        return {item["id"] for item in answer.json()["items"]}
+
+    both = {wanted.id, done.id}
+    assert ids(task="greet", queue="default") == both
+    assert ids(task="write_letter") == set()
+    assert ids(queue="mail") == set()
+    assert ids(state="scheduled") == {wanted.id}
+    assert ids(state="succeeded") == {done.id}
+    assert ids(tag="sign-up") == {wanted.id}
+    assert ids(key="k 1") == {wanted.id}
+    assert ids(since=now) == set()
+    assert ids(until=now) == both
+    assert ids(since=wanted.created_at.isoformat(), until=now, tag="sign-up") == {wanted.id}
+
+
+def test_time_in_a_filter_is_compared_as_an_instant_whatever_its_offset(site: Site) -> None:
+    job = site.waiting()
+    moment = job.created_at + timedelta(seconds=1)
+    for written in ("%Y-%m-%dT%H:%M:%S.%f+00:00", "%Y-%m-%dT%H:%M:%S.%fZ"):
+        params = {"until": moment.strftime(written)}
+        assert len(site.client.get("/jobs", params=params).json()["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=201",
+        "limit=1000000000",
+        f"limit={'9' * 5000}",
+        "limit=true",
+        "state=dead",
+        "state=xyz",
+        "since=2026-01-01T00:00:00",
+        "since=2026-01-01",
+        "since=20260101",
+        "since=soon",
+        "until=2026-13-01T00:00:00Z",
+        "until=9999-12-31T23:59:59-23:59",
+        "cursor=first",
+        "cursor=-1",
+        "cursor=%D9%A1",
+        f"cursor={'9' * 400}",
+        "cursor=",
+        "sort=id;drop table jobrunner_jobs",
+        "task=",
+        "task=os.system('x')",
+        "task=a%00b",
+        f"queue={'q' * 201}",
+        "tag=a%0Ab",
+        "key=%FF%00",
+    ],
+)
+def test_list_of_jobs_with_a_bad_query_is_refused(shared: Site, query: str) -> None:
+    answer = shared.client.get(f"/jobs?{query}")
+    assert answer.status_code == 422
+    assert answer.json()["code"] in {"invalid-request", "invalid-cursor", "invalid-options"}
+
+
+def test_T6_list_with_sql_in_a_filter_gives_nothing_and_changes_nothing(site: Site) -> None:
+    job = site.waiting()
+    for word in ("' OR 1=1 --", '"; DROP TABLE jobrunner_jobs; --', "%", "*", "\\"):
+        for field in ("tag", "key"):
+            answer = site.client.get("/jobs", params={field: word})
+            assert (answer.status_code, answer.json()["items"]) == (200, [])
+    assert [item["id"] for item in site.client.get("/jobs").json()["items"]] == [job.id]
+
+
+def test_get_of_a_finished_job_gives_its_attempts_without_arguments(site: Site) -> None:
+    job = site.finished()
+    answer = site.client.get(f"/jobs/{job.id}")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["id"], body["state"], body["attempt"]) == (job.id, "succeeded", 1)
+    (attempt,) = body["history"]
+    assert (attempt["attempt"], attempt["outcome"], attempt["error"]) == (1, "succeeded", None)
+    assert attempt["finished_at"] >= attempt["started_at"]
+    assert attempt["worker"].isdigit()
+    assert '"ada"' not in answer.text
+
+
+def test_get_of_a_job_in_another_spelling_of_its_id_finds_it(site: Site) -> None:
+    job = site.waiting()
+    assert site.client.get(f"/jobs/{job.id.upper()}").json()["id"] == job.id
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/jobs/{id}"),
+        ("POST", "/jobs/{id}/cancel"),
+        ("GET", "/jobs/dead-letters/{id}"),
+        ("POST", "/jobs/dead-letters/{id}/replay"),
+        ("DELETE", "/jobs/dead-letters/{id}"),
+    ],
+)
+def test_ask_for_an_unknown_id_is_not_found(shared: Site, method: str, path: str) -> None:
+    client = shared.client
+    assert client.request(method, path.format(id=NOBODY)).json()["code"] == "not-found"
+    assert client.request(method, path.format(id=NOBODY)).status_code == 404
+    assert client.request(method, path.format(id="1")).status_code == 422
+
+
+def test_cancel_of_a_waiting_job_cancels_it(site: Site) -> None:
+    job = site.waiting()
+    answer = site.client.post(f"/jobs/{job.id}/cancel")
+    assert (answer.status_code, answer.json()) == (200, {"cancelled": True})
+    assert site.client.get(f"/jobs/{job.id}").json()["state"] == "cancelled"
+
+
+def test_job_of_a_chain_shows_its_place_there(site: Site) -> None:
+    chain = site.chain()
+    first, second, third = (job.id for job in chain)
+
+    def place(id: str) -> tuple[str, str | None, str | None]:
+        body = site.client.get(f"/jobs/{id}").json()
+        return body["state"], body["chain"], body["after"]
+
+    assert [place(job.id) for job in chain] == [
+        ("scheduled", first, None),
+        ("blocked", first, first),
+        ("blocked", first, second),
+    ]
+    listed = site.client.get("/jobs", params={"state": "blocked"}).json()["items"]
+    assert [(item["id"], item["after"]) for item in listed] == [(third, second), (second, first)]
+
+
+def test_cancel_of_a_finished_or_dead_job_says_that_nothing_was_cancelled(site: Site) -> None:
+    for id in (site.finished().id, site.dead()):
+        answer = site.client.post(f"/jobs/{id}/cancel")
+        assert (answer.status_code, answer.json()) == (200, {"cancelled": False})
+
+
+def test_T8_an_argument_shows_in_dead_letters_alone(site: Site) -> None:
+    site.waiting(CANARY)
+    job = site.waiting(CANARY)
+    for path in ("/jobs", f"/jobs/{job.id}", "/jobs/queues", "/jobs/health"):
+        assert CANARY not in site.client.get(path).text
+    assert CANARY not in site.client.post(f"/jobs/{job.id}/cancel").text
