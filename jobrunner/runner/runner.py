@@ -30,7 +30,7 @@ from jobrunner.core.errors import (
 )
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation
-from jobrunner.core.hints import RUNNER_OPTIONS, refuse_words, runner_attribute
+from jobrunner.core.hints import RUNNER_OPTIONS, answers_foreign_words, refuse_words
 from jobrunner.core.job import DeadLetter, Health, Job, QueueInfo
 from jobrunner.core.model import State
 from jobrunner.core.shield import to_the_end
@@ -81,6 +81,7 @@ made: "WeakSet[JobRunner]" = WeakSet()
 
 
 @exported
+@answers_foreign_words("runner", "queue", name="jobs")
 class JobRunner(TaskRouter):
     """A durable job queue: tasks are declared on it, and it runs while an application does.
 
@@ -476,15 +477,6 @@ class JobRunner(TaskRouter):
         """
         self._hooks.around.append(read_around(hook))
         return hook
-
-    if not TYPE_CHECKING:
-        # Not shown to type checkers: they would take any attribute for one that exists.
-        def __getattr__(self, name: str) -> Any:
-            raise AttributeError(
-                runner_attribute(name) or f"JobRunner has no attribute {name!r}",
-                name=name,
-                obj=self,
-            )
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, Self, TypeVar
 
 from jobrunner.core.exports import exported
-from jobrunner.core.hints import task_attribute
+from jobrunner.core.hints import answers_foreign_words
 from jobrunner.core.job import Job
 from jobrunner.core.units import UNSET, Seconds, Unset
 from jobrunner.tasks.call import NO_OPTIONS, Call, Options
@@ -19,6 +19,7 @@ R = TypeVar("R")
 
 
 @exported
+@answers_foreign_words("task")
 class Task(Generic[P, R]):
     """A registered function with its defaults, as ``@jobs.task`` makes it.
 
@@ -123,15 +124,6 @@ class Task(Generic[P, R]):
     if TYPE_CHECKING:
         __name__: str
         __wrapped__: Callable[..., Any]
-    else:
-        # Not shown to type checkers: they would take any attribute for one that exists.
-        def __getattr__(self, name: str) -> Any:
-            advice = task_attribute(self.__dict__.get("__name__", "task"), name)
-            raise AttributeError(
-                advice or f"{type(self).__name__!r} object has no attribute {name!r}",
-                name=name,
-                obj=self,
-            )
 
 
 class AsyncTask(Task[P, R]):

@@ -71,8 +71,8 @@ def _texts() -> Iterator[tuple[str, str]]:
 
 
 def _filled(text: str) -> str:
-    """Return a text of the tables of foreign words as a user reads it."""
-    return re.sub(r"\{(name|word|call)\}", HOLE, text).replace("{{", "{").replace("}}", "}")
+    """Return a text of the table of foreign words as a user reads it."""
+    return text.replace("{name}", HOLE).replace("{word}", HOLE)
 
 
 ALL = list(_texts())
@@ -188,9 +188,8 @@ def _resolves(value: object, chain: str) -> bool:
 
 
 def _tables() -> Iterator[str]:
-    for name, table in vars(hints).items():
-        if name.startswith("_") and isinstance(table, dict):
-            yield from (_filled(text) for text in table.values() if isinstance(text, str))
+    for rows in hints.FOREIGN_WORDS.values():
+        yield from (_filled(row.ours) for row in rows)
 
 
 def _names_of(*calls: Callable[..., Any]) -> set[str]:
@@ -213,7 +212,6 @@ def test_options_that_answers_to_foreign_words_name_exist() -> None:
         Job.result, tenacity.wait_exponential_jitter, fastapi.FastAPI,
     ) | get_type_hints(ScheduleOptions).keys() | {"days", "weeks"}  # fmt: skip
     named = {name for text in _tables() for name in re.findall(r"\b(\w+)=", text)}
-    named |= {text.partition("=")[0] for text in hints._JOB_OPTIONS}
     assert {"max_attempts", "run_at", "misfire", "queues", "every"} <= named
     assert named - ours - {HOLE} == set()
 

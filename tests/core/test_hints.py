@@ -1,11 +1,11 @@
 """The words of other job queues are answered with ours."""
 
 import inspect
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from jobrunner import Job, JobContext, JobRunner, Retry, Snooze
+from jobrunner import Job, JobContext, JobQueue, JobRunner, Retry, Snooze
 from jobrunner.core import hints
 from jobrunner.core.clock import EPOCH
 from jobrunner.tasks.router import TaskRouter
@@ -131,22 +131,22 @@ def test_task_with_an_attribute_of_nobodys_is_a_plain_attribute_error() -> None:
 @pytest.mark.parametrize(
     ("attribute", "line"),
     [
-        ("enqueue_job", "await jobs.enqueue(task, ...)"),
-        ("send_task", "await jobs.enqueue(task, ...)"),
-        ("enqueue_in", "await jobs.enqueue(task.options(delay=60), ...)"),
-        ("fetch_job", "await jobs.get(id)"),
-        ("revoke", "await jobs.cancel(id)"),
-        ("requeue", "await jobs.dead_letters.replay(id)"),
+        ("enqueue_job", "await queue.enqueue(task, ...)"),
+        ("send_task", "await queue.enqueue(task, ...)"),
+        ("enqueue_in", "await queue.enqueue(task.options(delay=60), ...)"),
+        ("fetch_job", "await queue.get(id)"),
+        ("revoke", "await queue.cancel(id)"),
+        ("requeue", "await queue.dead_letters.replay(id)"),
     ],
 )
 def test_queue_with_a_foreign_verb_gives_the_line_to_write(attribute: str, line: str) -> None:
-    advice = hints.queue_attribute("jobs", attribute)
-    assert advice is not None
-    assert advice.endswith(line)
-
-
-def test_queue_with_an_attribute_of_nobodys_has_no_advice() -> None:
-    assert hints.queue_attribute("jobs", "colour") is None
+    queue = object.__new__(JobQueue)
+    with pytest.raises(AttributeError) as caught:
+        getattr(queue, attribute)
+    assert str(caught.value).endswith(f"write {line}")
+    assert (caught.value.name, caught.value.obj) == (attribute, queue)
+    with pytest.raises(AttributeError, match="'JobQueue' object has no attribute 'colour'"):
+        _ = queue.colour  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_job_with_a_foreign_verb_gives_the_line_to_write(attribute: str, line: s
     with pytest.raises(AttributeError) as caught:
         getattr(job, attribute)
     assert str(caught.value).endswith(f"write {line}")
-    with pytest.raises(AttributeError, match="Job has no attribute 'colour'"):
+    with pytest.raises(AttributeError, match="'Job' object has no attribute 'colour'"):
         _ = job.colour  # type: ignore[attr-defined]
 
 
@@ -239,7 +239,7 @@ def test_context_with_a_foreign_verb_gives_the_line_to_write(attribute: str, lin
     with pytest.raises(AttributeError) as caught:
         getattr(job, attribute)
     assert f"write {line}" in str(caught.value)
-    with pytest.raises(AttributeError, match="JobContext has no attribute 'colour'"):
+    with pytest.raises(AttributeError, match="'JobContext' object has no attribute 'colour'"):
         _ = job.colour  # type: ignore[attr-defined]
 
 
@@ -262,10 +262,24 @@ def test_steering_with_a_foreign_word_names_ours(
 
 def test_no_foreign_word_is_one_of_ours() -> None:
     ours = {*hints.JOB_OPTIONS, *hints.TASK_OPTIONS}
-    assert not ours & hints._INSTEAD.keys()
-    assert not hints._TASK_ATTRIBUTES.keys() & set(dir(send_mail))
-    assert not hints._RUNNER_ATTRIBUTES.keys() & set(dir(JobRunner))
-    assert not hints._JOB_ATTRIBUTES.keys() & set(dir(Job))
-    assert not hints._CONTEXT_ATTRIBUTES.keys() & set(dir(JobContext))
-    assert not hints._RUNNER_OPTIONS.keys() & set(hints.RUNNER_OPTIONS)
-    assert not hints._SCHEDULE_WORDS.keys() & ScheduleOptions.__annotations__.keys()
+    assert not ours & _words("option")
+    assert not _words("runner option") & set(hints.RUNNER_OPTIONS)
+    assert not _words("schedule option") & ScheduleOptions.__annotations__.keys()
+    assert not _words("steering option") & set(inspect.signature(Retry).parameters)
+    assert not _words("task") & set(dir(send_mail))
+    assert not _words("queue") & set(dir(JobQueue))
+    assert not _words("runner") & set(dir(JobRunner))
+    assert not _words("job") & set(dir(Job))
+    assert not _words("context") & set(dir(JobContext))
+
+
+def test_foreign_words_have_a_table_for_each_place_and_stand_there_once() -> None:
+    assert list(hints.FOREIGN_WORDS) == list(get_args(hints.Place))
+    for place, rows in hints.FOREIGN_WORDS.items():
+        words = [word for row in rows for word in row.theirs]
+        assert len(words) == len(set(words)), place
+        assert all(row.ours for row in rows)
+
+
+def _words(place: hints.Place) -> set[str]:
+    return {word for row in hints.FOREIGN_WORDS[place] for word in row.theirs}
