@@ -3,7 +3,7 @@
 Half of all users come from Celery, ARQ, RQ, Dramatiq, Huey, Taskiq or Procrastinate, with their words in the fingers.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar
 
 T = TypeVar("T")
@@ -263,61 +263,3 @@ def answers_foreign_words(*places: Place, name: str | None = None) -> Callable[[
         return cls
 
     return decorate
-
-
-JOB_OPTIONS: Final = (
-    "delay", "run_at", "priority", "key", "queue", "expires", "max_attempts", "timeout", "tag",
-)  # fmt: skip
-"""The options of one job; ``Task.options`` takes them."""
-
-TASK_OPTIONS: Final = (
-    "name", "queue", "priority", "max_attempts", "wait", "stop", "retry", "timeout", "expires", "retention", "aliases",
-)  # fmt: skip
-"""The options of a task; ``@task(...)`` takes them."""
-
-RUNNER_OPTIONS: Final = (
-    "queues", "work", "durability", "session", "grace", "retention", "keep_finished", "dead_letter_retention",
-    "unknown_task_after", "timezone", "revision",
-)  # fmt: skip
-"""The options of a runner; ``JobRunner(...)`` takes them."""
-
-
-def option_for(word: str) -> str | None:
-    """Return our option of one job that a word means, be it ours or another queue's; None if it means none."""
-    if word in JOB_OPTIONS:
-        return word
-    ours = (answer_to("option", word) or "").partition("=")[0]
-    return ours if ours in JOB_OPTIONS else None
-
-
-def refuse_words(call: str, words: Iterable[str], taken: Collection[str]) -> NoReturn:
-    """Raise TypeError for options that a call does not have, with what to write in their place.
-
-    Args:
-        call: as the caller wrote it, e.g. ``@task`` or ``send_mail.options``.
-        words: the keywords that it does not know.
-        taken: the keywords that it knows.
-    """
-    raise TypeError("; ".join(_refusal(call, word, taken) for word in words))
-
-
-def _refusal(call: str, word: str, taken: Collection[str]) -> str:
-    at_runner = "queues" in taken
-    instead = answer_to("runner option", word) if at_runner else None
-    if instead is not None:
-        return f"{call}() has no option {word!r}: write {instead}"
-    if word in TASK_OPTIONS and ("delay" in taken or at_runner):
-        return f"{call}() has no option {word!r}: it is the task's, write @task({word}=...)"
-    if word in JOB_OPTIONS and ("aliases" in taken or at_runner):
-        return f"{call}() has no option {word!r}: it is each job's, write task.options({word}=...)"
-    if word in ("wait", "stop", "retry", "retention", "name", "aliases"):
-        return f"{call}() has no option {word!r}: write it at @task({word}=...)"
-    instead = answer_to("option", word)
-    if instead is None:
-        return f"{call}() has no option {word!r}; it has {', '.join(taken)}"
-    ours = instead.partition("=")[0]
-    if ours in TASK_OPTIONS and ours not in taken and (at_runner or ours not in JOB_OPTIONS):
-        instead = f"it at the task: @task({instead})"
-    elif ours in JOB_OPTIONS and ours not in taken:
-        instead = f"task.options({instead})"
-    return f"{call}() has no option {word!r}: write {instead}"
