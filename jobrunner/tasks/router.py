@@ -1,4 +1,4 @@
-"""The routers that collect tasks, and the schedules that stand above them."""
+"""Collects tasks and the schedules above them, by decorators whose types keep a function's signature."""
 
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -12,7 +12,6 @@ from jobrunner.core.exports import exported
 from jobrunner.core.units import Seconds, checked_name
 from jobrunner.tasks.annotations import wraps_line
 from jobrunner.tasks.context import JobContext
-from jobrunner.tasks.decorators import ScheduleDecorator, TaskDecorator
 from jobrunner.tasks.defaults import overlaid, settled
 from jobrunner.tasks.options import (
     TASK_DEFAULTS,
@@ -28,6 +27,7 @@ from jobrunner.tasks.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask,
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T", bound=Task[..., Any])
 
 
 @exported
@@ -78,10 +78,10 @@ class TaskRouter:
     @overload
     def task(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
     @overload
-    def task(self, /, **options: Unpack[TaskOptions]) -> TaskDecorator: ...
+    def task(self, /, **options: Unpack[TaskOptions]) -> "TaskDecorator": ...
     def task(
         self, fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptions]
-    ) -> Task[..., Any] | TaskDecorator:
+    ) -> "Task[..., Any] | TaskDecorator":
         """Make a task of a function: ``@router.task``, or ``@router.task(queue="mail", timeout=30)``.
 
         An ``async def`` will run on the event loop, a ``def`` in a thread.  What is left out is the router's.
@@ -112,7 +112,7 @@ class TaskRouter:
         timezone: str | None = None,
         id: str | None = None,
         **words: Unpack[ScheduleOptions],
-    ) -> ScheduleDecorator:
+    ) -> "ScheduleDecorator":
         """Run the task, or the function, below at the times of a cron expression.
 
         ::
@@ -150,7 +150,7 @@ class TaskRouter:
         seconds: float = 0,
         id: str | None = None,
         **words: Unpack[ScheduleOptions],
-    ) -> ScheduleDecorator:
+    ) -> "ScheduleDecorator":
         """Run the task, or the function, below again and again: ``@jobs.every(minutes=5)``.
 
         The first time is one interval after the schedule was first seen, whatever is restarted meanwhile.
@@ -187,7 +187,7 @@ class TaskRouter:
         words: ScheduleOptions,
         *,
         zoned: bool,
-    ) -> ScheduleDecorator:
+    ) -> "ScheduleDecorator":
         namespace = sys._getframe(2).f_locals  # noqa: SLF001 - as in task()
 
         def decorate(fn: Callable[..., Any]) -> Task[..., Any]:
@@ -273,6 +273,50 @@ class TaskRouter:
                 found.add(router)
                 open_.extend(router._includers)  # noqa: SLF001 - of our own class
         return found
+
+
+class TaskDecorator:
+    """Makes a task of the function below it: ``@router.task(...)``."""
+
+    def __init__(self, decorate: Callable[[Callable[..., Any]], Task[..., Any]]) -> None:
+        self._decorate = decorate
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[Concatenate[JobContext, P], Coroutine[Any, Any, R]], /
+    ) -> CtxAsyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Callable[Concatenate[JobContext, P], R], /) -> CtxSyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
+    def __call__(self, fn: Callable[..., Any], /) -> Task[..., Any]:
+        """Make a task of the function."""
+        return self._decorate(fn)
+
+
+class ScheduleDecorator:
+    """Schedules the task, or the function, below it: ``@router.cron(...)``, ``@router.every(...)``."""
+
+    def __init__(self, decorate: Callable[[Any], Task[..., Any]]) -> None:
+        self._decorate = decorate
+
+    @overload
+    def __call__(self, task: T, /) -> T: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[Concatenate[JobContext, P], Coroutine[Any, Any, R]], /
+    ) -> CtxAsyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Callable[Concatenate[JobContext, P], R], /) -> CtxSyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
+    def __call__(self, task: Task[..., Any] | Callable[..., Any], /) -> Task[..., Any]:
+        """Schedule a task and return it; make one of a function first."""
+        return self._decorate(task)
 
 
 def _check_free(name: str, task: Task[..., Any], taken: Task[..., Any] | None) -> None:
