@@ -84,6 +84,12 @@ class Task(Generic[P, R]):
     if TYPE_CHECKING:
         __name__: str
         __wrapped__: Callable[..., Any]
+    else:
+
+        def __get__(self, instance: object, owner: type | None = None) -> Self:
+            # Never bound. It makes `inspect.isroutine` true, so that help(task) and documentation show the function's
+            # signature and docstring, in place of this class. Type checkers need not know.
+            return self
 
 
 class AsyncTask(Task[P, R]):

@@ -127,7 +127,7 @@ def test_task_with_a_foreign_signature_gives_the_call(attribute: str) -> None:
 def test_task_with_an_attribute_of_nobodys_is_a_plain_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'AsyncTask' object has no attribute 'colour'"):
         _ = send_mail.colour  # type: ignore[attr-defined]
-    assert not hasattr(send_mail, "__get__")
+    assert not hasattr(send_mail, "__iter__")
 
 
 @pytest.mark.parametrize(
