@@ -86,7 +86,7 @@ async def _opened(location: Location) -> AsyncIterator[StoreSession]:
     if named is None:
         assert runner is not None  # noqa: S101 - a place has one of the two
         named = runner.settings.store
-    settings = _SETTINGS if runner is None else runner.settings
+    settings = Settings.make(named) if runner is None else runner.settings
     tasks = None if runner is None else {name: task.spec for name, task in runner.tasks.items()}
     store = await open_store(named, durability=settings.durability, must_exist=True)
     try:
@@ -130,19 +130,3 @@ async def _desk(
 
 async def _nothing(*_: object) -> None:
     """Nobody hears of what a command does."""
-
-
-_SETTINGS = Settings.make(
-    store="",
-    queues={"default": 1},
-    work=False,
-    durability="full",
-    grace=0,
-    retention=0,
-    keep_finished=0,
-    dead_letter_retention=0,
-    unknown_task_after=0,
-    timezone="UTC",
-    revision=0,
-)
-"""Of a store without an application; nothing of it is used, since nothing works."""

@@ -55,6 +55,7 @@
 from datetime import datetime, timedelta
 
 from jobrunner.core.exports import exported
+from jobrunner.core.hints import answer_to
 
 
 @exported
@@ -303,19 +304,8 @@ def shown(value: object) -> str:
 
 def _refuse_foreign_words(call: str, words: dict[str, object]) -> None:
     """Answer the words of other job queues with ours."""
-    known = {
-        **dict.fromkeys(
-            ("defer", "defer_by", "countdown", "in_", "wait", "after"), f"{call}(delay=...)"
-        ),
-        **dict.fromkeys(("delay_ms", "delay_s", "seconds"), f"{call}(delay=...), in seconds"),
-        **dict.fromkeys(("eta", "when", "at", "retry_at", "defer_until"), f"{call}(run_at=...)"),
-        **dict.fromkeys(
-            ("max", "max_retries", "max_tries", "max_attempts"), "@task(max_attempts=...)"
-        ),
-        "exc": f"raise {call}(...) from error",
-    }
     for word in words:
-        line = known.get(word)
+        line = answer_to("steering option", word, call)
         hint = f"; write {line}" if line else ""
         raise TypeError(f"{call}() has no option {word!r}{hint}")
 

@@ -3,288 +3,263 @@
 Half of all users come from Celery, ARQ, RQ, Dramatiq, Huey, Taskiq or Procrastinate, with their words in the fingers.
 """
 
-from collections.abc import Collection, Iterable
-from typing import Final, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeVar
 
-_RUNS = "max_attempts=..., which counts all runs: the first one and the retries"
-_CONTEXT = "`job: JobContext` as the function's first parameter"
-_BACKOFF = "wait=wait_exponential_jitter(max=300), a strategy of tenacity"
-_RETRY_ON = "retry=retry_if_exception_type(...), a predicate of tenacity"
-_NOT_ON = "retry=retry_if_not_exception_type(...), a predicate of tenacity"
-_NOTHING = "nothing: that is how it always is here"
-_FEW_SLOTS = (
-    'a queue with few slots: queues={"default": 20, "name": 1} at the JobRunner, queue="name" at the task; slots are'
-    " per process, so two processes run two at once"
-)
+T = TypeVar("T")
 
-_JOB_OPTIONS: Final = {
-    "delay": ("countdown", "_defer_by", "schedule_in", "delay_ms", "delay_s", "in_", "defer", "defer_by"),
-    "run_at": ("eta", "_defer_until", "schedule_at", "run_date", "scheduled_at", "when", "at", "defer_until"),
-    "key": (
-        "_job_id", "job_id", "task_id", "queueing_lock", "lock", "unique", "unique_key", "dedup_key", "singleton_key",
-    ),
-    "queue": ("_queue_name", "queue_name", "routing_key", "exchange"),
-    "expires": ("_expires", "expires_in", "max_age", "misfire_grace_time", "ttl", "deadline"),
-    "tag": ("tags", "labels", "description", "meta", "headers"),
-    "priority": ("at_front",),
-}  # fmt: skip
+Place = Literal[
+    "option",
+    "runner option",
+    "schedule option",
+    "steering option",
+    "task",
+    "queue",
+    "runner",
+    "job",
+    "context",
+]
+"""Where a foreign word stands: a keyword of a task or job, of another call, or an attribute of an object."""
 
-_INSTEAD: Final[dict[str, str]] = {
-    **{theirs: f"{ours}=..." for ours, words in _JOB_OPTIONS.items() for theirs in words},
-    **dict.fromkeys(("max_retries", "max_tries", "_max_tries", "retries", "attempts", "tries"), _RUNS),
-    **dict.fromkeys(("bind", "pass_context", "context", "with_context"), _CONTEXT),
-    **dict.fromkeys(
-        ("retry_backoff", "retry_backoff_max", "retry_jitter", "min_backoff", "max_backoff", "backoff",
-         "exponential_wait"),
-        _BACKOFF,
-    ),
-    **dict.fromkeys(
-        ("default_retry_delay", "retry_delay", "retry_wait"), "wait=wait_fixed(...), a strategy of tenacity"
-    ),
-    **dict.fromkeys(("autoretry_for", "retry_on", "retry_for", "retry_when", "retry_exceptions"), _RETRY_ON),
-    **dict.fromkeys(("dont_autoretry_for", "discard_on", "throws", "skip_exceptions"), _NOT_ON),
-    **dict.fromkeys(("time_limit", "soft_time_limit", "job_timeout", "_timeout", "timeout_ms"), "timeout=..."),
-    **dict.fromkeys(("keep_result", "result_ttl", "result_expires", "keep_result_s"), "retention=..."),
-    **dict.fromkeys(("task_name", "actor_name", "fn_name"), "name=..."),
-    **dict.fromkeys(("rate_limit", "concurrency"), _FEW_SLOTS),
-    **dict.fromkeys(("acks_late", "reject_on_worker_lost", "track_started", "store_result"), _NOTHING),
-    "ignore_result": "nothing: a task that returns None stores no result",
-    "failure_ttl": "dead_letter_retention=... at the JobRunner",
-    **dict.fromkeys(("link", "depends_on", "pipe_target"),
-                    "await queue.enqueue_chain([first.call(...), second.call(...)])"),
-    **dict.fromkeys(("link_error", "on_failure"), "@jobs.on_dead above a function, which is told of every dead letter"),
-    "on_success": "@jobs.on_succeeded above a function, which is told of every success",
-    **dict.fromkeys(("args", "kwargs"), "them at the call: await queue.enqueue(task.options(...), *args, **kwargs)"),
-    **dict.fromkeys(("retry_kwargs", "retry_policy"), _RUNS),
-    **dict.fromkeys(("retry_on_error", "store_results"), _NOTHING),
-    "schedule": '@jobs.cron("0 8 * * *") above the task',
-    "serializer": "nothing: pydantic writes the arguments as their annotations say",
-}  # fmt: skip
 
-_SLOTS: Final = 'queues={"default": 20}, the slots of each queue in one process'
-_STORE: Final = 'the file, JobRunner("sqlite:///shop.db"): there is no broker'
+class ForeignWords(NamedTuple):
+    """Words of other job queues that mean the same, and what to write for them."""
+
+    theirs: tuple[str, ...]
+    ours: str
+    """``{name}`` stands for the object or call as its user writes it, ``{word}`` for the foreign word."""
+
+    def line(self, name: str, word: str) -> str:
+        """Return what to write for one of the words."""
+        return self.ours.replace("{name}", name).replace("{word}", word)
+
+
+def _row(theirs: str, ours: str) -> ForeignWords:
+    return ForeignWords(tuple(theirs.split()), ours)
+
+
+_NOTHING: Final = "nothing: that is how it always is here"
 _LIFESPAN: Final = "`async with jobs.running(app):` in a lifespan of your own, with what is to come before and after it"
-_RUNNER_OPTIONS: Final[dict[str, str]] = {
-    **dict.fromkeys(("broker", "backend", "result_backend", "broker_url", "url", "dsn", "redis_settings", "redis",
-                     "connector", "redis_pool", "database", "path"), _STORE),
-    **dict.fromkeys(("max_jobs", "concurrency", "workers", "max_workers", "worker_concurrency", "threads", "slots"),
-                    _SLOTS),
-    **dict.fromkeys(("functions", "tasks", "include", "imports", "import_paths"),
-                    "@jobs.task above each function, or jobs.include(router)"),
-    **dict.fromkeys(("cron_jobs", "beat_schedule", "schedules"), '@jobs.cron("0 8 * * *") above the task'),
-    **dict.fromkeys(("on_startup", "on_shutdown", "startup", "shutdown"), _LIFESPAN),
-    **dict.fromkeys(("session_factory", "session_maker"), "session=..., the dependency that yields the session"),
-    **dict.fromkeys(("shutdown_timeout", "graceful_timeout", "job_completion_wait"), "grace=..."),
-    **dict.fromkeys(("poll_delay", "poll_interval", "fetch_job_polling_interval"), _NOTHING),
-}  # fmt: skip
-"""Those of a ``JobRunner`` alone, before the ones above."""
 
-_SCHEDULE_WORDS: Final[dict[str, str]] = {
-    "misfire_grace_time": "grace=...",
-    "coalesce": 'misfire="latest" for one job, "all" for each of those that were missed',
-    "max_instances": 'overlap="skip" for one at a time',
-    **dict.fromkeys(("unique", "max_running_jobs"), 'overlap="skip" for one at a time'),
-    **dict.fromkeys(("start_date", "start_time"), "start=..."),
-    **dict.fromkeys(("end_date", "end_time"), "end=..."),
-    "kwargs": "args={{...}}, by name",
-    "replace_existing": _NOTHING,
-    **dict.fromkeys(("days", "weeks"),
-                    "@jobs.every(timedelta({word}=...)) above the task, every=timedelta({word}=...) at upsert"),
-    **dict.fromkeys(("second", "minute", "hour", "day", "weekday", "day_of_week", "month", "month_of_year",
-                     "day_of_month"),
-                    '@jobs.cron("0 8 * * *") above the task, cron="0 8 * * *" at upsert: minute, hour, day of month,'
-                    " month, day of week"),
-}  # fmt: skip
-
-_ENQUEUE: Final = "await {name}.enqueue(...)"
-_WITH_OPTIONS: Final = "await {name}.options(delay=60).enqueue(...)"
-_CALL: Final = "{name}.call(...), and hand it to queue.enqueue_many([...])"
-_TASK_ATTRIBUTES: Final[dict[str, str]] = {
-    **dict.fromkeys(
-        ("delay", "kiq", "send", "defer", "defer_async", "message", "queue_job", "apply", "submit", "push", "aenqueue",
-         "perform_later", "perform_async", "enqueue_async", "run_async"),
-        _ENQUEUE,
+FOREIGN_WORDS: Final[Mapping[Place, tuple[ForeignWords, ...]]] = {
+    "option": (
+        _row("countdown _defer_by schedule_in delay_ms delay_s in_ defer defer_by", "delay=..."),
+        _row("eta _defer_until schedule_at run_date scheduled_at when at defer_until", "run_at=..."),
+        _row("_job_id job_id task_id queueing_lock lock unique unique_key dedup_key singleton_key", "key=..."),
+        _row("_queue_name queue_name routing_key exchange", "queue=..."),
+        _row("_expires expires_in max_age misfire_grace_time ttl deadline", "expires=..."),
+        _row("tags labels description meta headers", "tag=..."),
+        _row("at_front", "priority=..."),
+        _row(
+            "max_retries max_tries _max_tries retries attempts tries retry_kwargs retry_policy",
+            "max_attempts=..., which counts all runs: the first one and the retries",
+        ),
+        _row("bind pass_context context with_context", "`job: JobContext` as the function's first parameter"),
+        _row(
+            "retry_backoff retry_backoff_max retry_jitter min_backoff max_backoff backoff exponential_wait",
+            "wait=wait_exponential_jitter(max=300), a strategy of tenacity",
+        ),
+        _row("default_retry_delay retry_delay retry_wait", "wait=wait_fixed(...), a strategy of tenacity"),
+        _row(
+            "autoretry_for retry_on retry_for retry_when retry_exceptions",
+            "retry=retry_if_exception_type(...), a predicate of tenacity",
+        ),
+        _row(
+            "dont_autoretry_for discard_on throws skip_exceptions",
+            "retry=retry_if_not_exception_type(...), a predicate of tenacity",
+        ),
+        _row("time_limit soft_time_limit job_timeout _timeout timeout_ms", "timeout=..."),
+        _row("keep_result result_ttl result_expires keep_result_s", "retention=..."),
+        _row("task_name actor_name fn_name", "name=..."),
+        _row(
+            "rate_limit concurrency",
+            'a queue with few slots: queues={"default": 20, "name": 1} at the JobRunner, queue="name" at the task;'
+            " slots are per process, so two processes run two at once",
+        ),
+        _row("acks_late reject_on_worker_lost track_started store_result retry_on_error store_results", _NOTHING),
+        _row("ignore_result", "nothing: a task that returns None stores no result"),
+        _row("failure_ttl", "dead_letter_retention=... at the JobRunner"),
+        _row("link depends_on pipe_target", "await queue.enqueue_chain([first.call(...), second.call(...)])"),
+        _row("link_error on_failure", "@jobs.on_dead above a function, which is called with each dead letter"),
+        _row("on_success", "@jobs.on_succeeded above a function, which is called with each success"),
+        _row("args kwargs", "them at the call: await queue.enqueue(task.options(...), *args, **kwargs)"),
+        _row("schedule", '@jobs.cron("0 8 * * *") above the task'),
+        _row("serializer", "nothing: pydantic writes the arguments as their annotations say"),
     ),
-    **dict.fromkeys(
-        ("apply_async", "kicker", "configure", "send_with_options", "message_with_options", "schedule",
-         "schedule_by_time", "enqueue_in", "enqueue_at", "set", "with_options"),
-        _WITH_OPTIONS,
+    "runner option": (
+        _row(
+            "broker backend result_backend broker_url url dsn redis_settings redis connector redis_pool database"
+            " path",
+            'the file, JobRunner("sqlite:///shop.db"): there is no broker',
+        ),
+        _row(
+            "max_jobs concurrency workers max_workers worker_concurrency threads slots",
+            'queues={"default": 20}, the slots of each queue in one process',
+        ),
+        _row(
+            "functions tasks include imports import_paths",
+            "@jobs.task above each function, or jobs.include(router)",
+        ),
+        _row("cron_jobs beat_schedule schedules", '@jobs.cron("0 8 * * *") above the task'),
+        _row("on_startup on_shutdown startup shutdown", _LIFESPAN),
+        _row("session_factory session_maker", "session=..., the dependency that yields the session"),
+        _row("shutdown_timeout graceful_timeout job_completion_wait", "grace=..."),
+        _row("poll_delay poll_interval fetch_job_polling_interval", _NOTHING),
     ),
-    **dict.fromkeys(("s", "si", "signature", "subtask"), _CALL),
-    **dict.fromkeys(("map", "starmap", "chunks", "batch_defer", "batch_defer_async", "enqueue_many"),
-                    "await queue.enqueue_many([{name}.call(x) for x in ...])"),
-    **dict.fromkeys(("then", "pipe", "link", "message_with_pipeline"),
-                    "await queue.enqueue_chain([{name}.call(...), ...])"),
-    **dict.fromkeys(("call_local", "fn", "func", "original_func", "run"),
-                    "{name}(...), the task is still its function"),
-    **dict.fromkeys(("schedule_by_cron", "schedule_by_interval"), "await jobs.schedules.upsert(id, {name}, cron=...)"),
-    "AsyncResult": "await queue.get(id, {name})",
-    "request": "`job: JobContext` as the function's first parameter, and job.id, job.attempt",
-    "revoke": "await queue.cancel(id), for a job; `jobs.schedules.pause(id)` for a schedule",
-    "retry": "raise Retry(delay) inside the function",
-}  # fmt: skip
-
-_QUEUE_ATTRIBUTES: Final[dict[str, str]] = {
-    **dict.fromkeys(
-        ("enqueue_job", "send_task", "defer", "defer_async", "add_job", "submit", "put", "push", "send", "kiq", "add",
-         "enqueue_async", "delay", "aenqueue", "add_task"),
-        "await {name}.enqueue(task, ...)",
+    "schedule option": (
+        _row("misfire_grace_time", "grace=..."),
+        _row("coalesce", 'misfire="latest" for one job, "all" for each of those that were missed'),
+        _row("max_instances unique max_running_jobs", 'overlap="skip" for one at a time'),
+        _row("start_date start_time", "start=..."),
+        _row("end_date end_time", "end=..."),
+        _row("kwargs", "args={...}, by name"),
+        _row("replace_existing", _NOTHING),
+        _row(
+            "days weeks",
+            "@jobs.every(timedelta({word}=...)) above the task, every=timedelta({word}=...) at upsert",
+        ),
+        _row(
+            "second minute hour day weekday day_of_week month month_of_year day_of_month",
+            '@jobs.cron("0 8 * * *") above the task, cron="0 8 * * *" at upsert: minute, hour, day of month,'
+            " month, day of week",
+        ),
     ),
-    **dict.fromkeys(
-        ("apply_async", "enqueue_in", "enqueue_at", "enqueue_call_later", "schedule", "configure_task", "enqueue_with"),
-        "await {name}.enqueue(task.options(delay=60), ...)",
+    "steering option": (
+        _row("defer defer_by countdown in_ wait after", "{name}(delay=...)"),
+        _row("delay_ms delay_s seconds", "{name}(delay=...), in seconds"),
+        _row("eta when at retry_at defer_until", "{name}(run_at=...)"),
+        _row("max max_retries max_tries max_attempts", "@task(max_attempts=...)"),
+        _row("exc", "raise {name}(...) from error"),
     ),
-    **dict.fromkeys(("enqueue_all", "insert_many", "add_jobs", "batch"),
-                    "await {name}.enqueue_many([task.call(...), ...])"),
-    **dict.fromkeys(("chain", "pipeline", "add_chain"), "await {name}.enqueue_chain([task.call(...), ...])"),
-    **dict.fromkeys(("get_job", "fetch_job", "job", "AsyncResult", "find"), "await {name}.get(id)"),
-    **dict.fromkeys(("abort", "abort_job", "cancel_job", "cancel_job_by_id", "revoke", "revoke_by_id"),
-                    "await {name}.cancel(id)"),
-    **dict.fromkeys(("failed", "failed_job_registry", "dead_letter", "dlq"), "{name}.dead_letters"),
-    **dict.fromkeys(("requeue", "retry", "retry_job", "retry_job_by_id"), "await {name}.dead_letters.replay(id)"),
-}  # fmt: skip
+    "task": (
+        _row(
+            "delay kiq send defer defer_async message queue_job apply submit push aenqueue perform_later"
+            " perform_async enqueue_async run_async",
+            "await {name}.enqueue(...)",
+        ),
+        _row(
+            "apply_async kicker configure send_with_options message_with_options schedule schedule_by_time"
+            " enqueue_in enqueue_at set with_options",
+            "await {name}.options(delay=60).enqueue(...)",
+        ),
+        _row("s si signature subtask", "{name}.call(...), and hand it to queue.enqueue_many([...])"),
+        _row(
+            "map starmap chunks batch_defer batch_defer_async enqueue_many",
+            "await queue.enqueue_many([{name}.call(x) for x in ...])",
+        ),
+        _row("then pipe link message_with_pipeline", "await queue.enqueue_chain([{name}.call(...), ...])"),
+        _row("call_local fn func original_func run", "{name}(...), the task is still its function"),
+        _row("schedule_by_cron schedule_by_interval", "await jobs.schedules.upsert(id, {name}, cron=...)"),
+        _row("AsyncResult", "await queue.get(id, {name})"),
+        _row("request", "`job: JobContext` as the function's first parameter, and job.id, job.attempt"),
+        _row("revoke", "await queue.cancel(id), for a job; `jobs.schedules.pause(id)` for a schedule"),
+        _row("retry", "raise Retry(delay) inside the function"),
+    ),
+    "queue": (
+        _row(
+            "enqueue_job send_task defer defer_async add_job submit put push send kiq add enqueue_async delay"
+            " aenqueue add_task",
+            "await {name}.enqueue(task, ...)",
+        ),
+        _row(
+            "apply_async enqueue_in enqueue_at enqueue_call_later schedule configure_task enqueue_with",
+            "await {name}.enqueue(task.options(delay=60), ...)",
+        ),
+        _row("enqueue_all insert_many add_jobs batch", "await {name}.enqueue_many([task.call(...), ...])"),
+        _row("chain pipeline add_chain", "await {name}.enqueue_chain([task.call(...), ...])"),
+        _row("get_job fetch_job job AsyncResult find", "await {name}.get(id)"),
+        _row("abort abort_job cancel_job cancel_job_by_id revoke revoke_by_id", "await {name}.cancel(id)"),
+        _row("failed failed_job_registry dead_letter dlq", "{name}.dead_letters"),
+        _row("requeue retry retry_job retry_job_by_id", "await {name}.dead_letters.replay(id)"),
+    ),
+    "runner": (
+        _row(
+            "start startup open open_async run_worker run_worker_async worker_main listen start_in_background"
+            " run_until_stopped shutdown stop close close_async",
+            "FastAPI(lifespan=jobs.lifespan), `async with jobs.running():`, or in a process of its own jobs.run()",
+        ),
+        _row(
+            "periodic periodic_task scheduled_job add_periodic_task on_after_configure crontab",
+            '@jobs.cron("0 8 * * *") or @jobs.every(minutes=5) above the task',
+        ),
+        _row("add_schedule reschedule_job modify_job", "await jobs.schedules.upsert(id, task, cron=...)"),
+        _row("remove_job remove_schedule", "await jobs.cancel(id), or await jobs.schedules.remove(id)"),
+        _row("pause_job pause_schedule", "await jobs.schedules.pause(id)"),
+        _row("resume_job unpause_schedule", "await jobs.schedules.resume(id)"),
+        _row("get_jobs queued_jobs jobs all_job_results", "await jobs.list()"),
+        _row("actor shared_task register_task job", "@jobs.task"),
+        _row("autodiscover_tasks add_tasks_from include_router include_tasks", "jobs.include(router)"),
+        _row("on_startup on_shutdown on_event", _LIFESPAN),
+        _row(
+            "middleware add_middleware add_middlewares with_middlewares on_job_start on_job_end before_process"
+            " after_process task_prerun task_postrun pre_execute post_execute",
+            "@jobs.around_attempt above an `async def` with one `yield`",
+        ),
+    ),
+    "job": (
+        _row(
+            "get get_result wait_result wait return_value latest_result result_info join",
+            "await {name}.result(timeout=10)",
+        ),
+        _row(
+            "status get_status info ready is_ready successful failed is_finished is_failed is_queued is_started",
+            "(await {name}.refresh()).state",
+        ),
+        _row("exc_info traceback error", "(await {name}.refresh()).history[-1].error"),
+        _row("cancel abort revoke", "await queue.cancel({name}.id)"),
+        _row("requeue retry replay", "await queue.dead_letters.replay({name}.id)"),
+        _row("task_id job_id uuid", "{name}.id"),
+    ),
+    "context": (
+        _row("job_id task_id", "{name}.id"),
+        _row("job_try retries attempts request", "{name}.attempt, 1 for the first run"),
+        _row("is_aborted should_abort is_cancelled aborted", "{name}.cancelled"),
+        _row("retry", "raise Retry(60)"),
+        _row("defer", "raise Snooze(60), which costs no attempt"),
+    ),}  # fmt: skip
+"""Every foreign word that has an answer, by where it stands; each stands there once."""
 
-_RUNNING: Final = "FastAPI(lifespan=jobs.lifespan), `async with jobs.running():`, or in a process of its own jobs.run()"
-_REPEAT: Final = '@jobs.cron("0 8 * * *") or @jobs.every(minutes=5) above the task'
-_RUNNER_ATTRIBUTES: Final[dict[str, str]] = {
-    **dict.fromkeys(("start", "startup", "open", "open_async", "run_worker", "run_worker_async", "worker_main",
-                     "listen", "start_in_background", "run_until_stopped", "shutdown", "stop", "close", "close_async"),
-                    _RUNNING),
-    **dict.fromkeys(("periodic", "periodic_task", "scheduled_job", "add_periodic_task", "on_after_configure",
-                     "crontab"), _REPEAT),
-    "add_schedule": "await jobs.schedules.upsert(id, task, cron=...)",
-    **dict.fromkeys(("remove_job", "remove_schedule"), "await jobs.cancel(id), or await jobs.schedules.remove(id)"),
-    **dict.fromkeys(("pause_job", "pause_schedule"), "await jobs.schedules.pause(id)"),
-    **dict.fromkeys(("resume_job", "unpause_schedule"), "await jobs.schedules.resume(id)"),
-    **dict.fromkeys(("reschedule_job", "modify_job"), "await jobs.schedules.upsert(id, task, cron=...)"),
-    **dict.fromkeys(("get_jobs", "queued_jobs", "jobs", "all_job_results"), "await jobs.list()"),
-    **dict.fromkeys(("actor", "shared_task", "register_task", "job"), "@jobs.task"),
-    **dict.fromkeys(("autodiscover_tasks", "add_tasks_from", "include_router", "include_tasks"),
-                    "jobs.include(router)"),
-    **dict.fromkeys(("on_startup", "on_shutdown", "on_event"), _LIFESPAN),
-    **dict.fromkeys(("middleware", "add_middleware", "add_middlewares", "with_middlewares", "on_job_start",
-                     "on_job_end", "before_process", "after_process", "task_prerun", "task_postrun",
-                     "pre_execute", "post_execute"),
-                    "@jobs.around_attempt above an `async def` with one `yield`"),
-}  # fmt: skip
-
-_RESULT: Final = "await {name}.result(timeout=10)"
-_STATE: Final = "(await {name}.refresh()).state"
-_JOB_ATTRIBUTES: Final[dict[str, str]] = {
-    **dict.fromkeys(("get", "get_result", "wait_result", "wait", "return_value", "latest_result", "result_info",
-                     "join"), _RESULT),
-    **dict.fromkeys(("status", "get_status", "info", "ready", "is_ready", "successful", "failed", "is_finished",
-                     "is_failed", "is_queued", "is_started"), _STATE),
-    **dict.fromkeys(("exc_info", "traceback", "error"), "(await {name}.refresh()).history[-1].error"),
-    **dict.fromkeys(("cancel", "abort", "revoke"), "await queue.cancel({name}.id)"),
-    **dict.fromkeys(("requeue", "retry", "replay"), "await queue.dead_letters.replay({name}.id)"),
-    **dict.fromkeys(("task_id", "job_id", "uuid"), "{name}.id"),
-}  # fmt: skip
-
-_CONTEXT_ATTRIBUTES: Final[dict[str, str]] = {
-    **dict.fromkeys(("job_id", "task_id"), "{name}.id"),
-    **dict.fromkeys(("job_try", "retries", "attempts", "request"), "{name}.attempt, 1 for the first run"),
-    **dict.fromkeys(("is_aborted", "should_abort", "is_cancelled", "aborted"), "{name}.cancelled"),
-    "retry": "raise Retry(60)",
-    "defer": "raise Snooze(60), which costs no attempt",
-}  # fmt: skip
-
-JOB_OPTIONS: Final = (
-    "delay", "run_at", "priority", "key", "queue", "expires", "max_attempts", "timeout", "tag",
-)  # fmt: skip
-"""The options of one job; ``Task.options`` takes them."""
-
-TASK_OPTIONS: Final = (
-    "name", "queue", "priority", "max_attempts", "wait", "stop", "retry", "timeout", "expires", "retention", "aliases",
-)  # fmt: skip
-"""The options of a task; ``@task(...)`` takes them."""
-
-RUNNER_OPTIONS: Final = (
-    "queues", "work", "durability", "session", "grace", "retention", "keep_finished", "dead_letter_retention",
-    "unknown_task_after", "timezone", "revision",
-)  # fmt: skip
-"""The options of a runner; ``JobRunner(...)`` takes them."""
+_ROWS: Final[Mapping[Place, Mapping[str, ForeignWords]]] = {
+    place: {word: row for row in rows for word in row.theirs}
+    for place, rows in FOREIGN_WORDS.items()
+}
 
 
-def option_for(word: str) -> str | None:
-    """Return our option of one job that a word means, be it ours or another queue's; None if it means none."""
-    if word in JOB_OPTIONS:
-        return word
-    ours = _INSTEAD.get(word, "").partition("=")[0]
-    return ours if ours in JOB_OPTIONS else None
-
-
-def refuse_words(call: str, words: Iterable[str], taken: Collection[str]) -> NoReturn:
-    """Raise TypeError for options that a call does not have, with what to write in their place.
+def answer_to(place: Place, word: str, name: str = "") -> str | None:
+    """Return what to write for a foreign word; None if it is not known.
 
     Args:
-        call: as the caller wrote it, e.g. ``@task`` or ``send_mail.options``.
-        words: the keywords that it does not know.
-        taken: the keywords that it knows.
+        place: where it stands.
+        word: the keyword or the attribute.
+        name: the object or the call, as its user writes it.
     """
-    raise TypeError("; ".join(_refusal(call, word, taken) for word in words))
+    row = _ROWS[place].get(word)
+    return None if row is None else row.line(name, word)
 
 
-def task_attribute(task: str, attribute: str) -> str | None:
-    """Return what to write for an attribute that tasks of another queue have; None if it is not known."""
-    return _advice(_TASK_ATTRIBUTES, task, attribute)
+def answers_foreign_words(*places: Place, name: str | None = None) -> Callable[[type[T]], type[T]]:
+    """Return a class decorator that answers the attributes of other job queues.
 
-
-def queue_attribute(queue: str, attribute: str) -> str | None:
-    """Return what to write for an attribute that queues or clients of another kind have; None if not known.
+    The answer is an AttributeError with the line to write. A decorator, so that type checkers see no ``__getattr__``:
+    they would take any attribute for one that exists.
 
     Args:
-        queue: how the object is called in the answer, e.g. ``queue`` or ``jobs``.
-        attribute: the name that was looked up.
+        places: whose words are answered, the first place that knows a word wins.
+        name: how users call an instance; by default its own ``__name__``, as a task has its function's.
     """
-    return _advice(_QUEUE_ATTRIBUTES, queue, attribute)
 
+    def answer(self: Any, attribute: str) -> NoReturn:
+        called = name or self.__dict__.get("__name__", "task")
+        for place in places:
+            line = answer_to(place, attribute, called)
+            if line is not None:
+                advice = f"{called}.{attribute} is another job queue's word: write {line}"
+                raise AttributeError(advice, name=attribute, obj=self)
+        advice = f"{type(self).__name__!r} object has no attribute {attribute!r}"
+        raise AttributeError(advice, name=attribute, obj=self)
 
-def runner_attribute(attribute: str) -> str | None:
-    """Return what to write for an attribute that the app or scheduler of another queue has; None if it is not known."""
-    return _advice(_RUNNER_ATTRIBUTES, "jobs", attribute) or queue_attribute("jobs", attribute)
+    def decorate(cls: type[T]) -> type[T]:
+        cls.__getattr__ = answer  # type: ignore[attr-defined]
+        return cls
 
-
-def job_attribute(attribute: str) -> str | None:
-    """Return what to write for an attribute that jobs and results of another queue have; None if it is not known."""
-    return _advice(_JOB_ATTRIBUTES, "job", attribute)
-
-
-def context_attribute(attribute: str) -> str | None:
-    """Return what to write for an attribute that a running task of another queue has; None if it is not known."""
-    return _advice(_CONTEXT_ATTRIBUTES, "job", attribute)
-
-
-def schedule_word(word: str) -> str | None:
-    """Return what to write for a keyword that schedules of another kind have; None if it is not known."""
-    instead = _SCHEDULE_WORDS.get(word)
-    return None if instead is None else f"write {instead.format(word=word)}"
-
-
-def _advice(known: dict[str, str], name: str, attribute: str) -> str | None:
-    instead = known.get(attribute)
-    if instead is None:
-        return None
-    return f"{name}.{attribute} is another job queue's word: write {instead.format(name=name)}"
-
-
-def _refusal(call: str, word: str, taken: Collection[str]) -> str:
-    at_runner = "queues" in taken
-    instead = _RUNNER_OPTIONS.get(word) if at_runner else None
-    if instead is not None:
-        return f"{call}() has no option {word!r}: write {instead}"
-    if word in TASK_OPTIONS and ("delay" in taken or at_runner):
-        return f"{call}() has no option {word!r}: it is the task's, write @task({word}=...)"
-    if word in JOB_OPTIONS and ("aliases" in taken or at_runner):
-        return f"{call}() has no option {word!r}: it is each job's, write task.options({word}=...)"
-    if word in ("wait", "stop", "retry", "retention", "name", "aliases"):
-        return f"{call}() has no option {word!r}: write it at @task({word}=...)"
-    instead = _INSTEAD.get(word)
-    if instead is None:
-        return f"{call}() has no option {word!r}; it has {', '.join(taken)}"
-    ours = instead.partition("=")[0]
-    if ours in TASK_OPTIONS and ours not in taken and (at_runner or ours not in JOB_OPTIONS):
-        instead = f"it at the task: @task({instead})"
-    elif ours in JOB_OPTIONS and ours not in taken:
-        instead = f"task.options({instead})"
-    return f"{call}() has no option {word!r}: write {instead}"
+    return decorate

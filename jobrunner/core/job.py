@@ -13,7 +13,7 @@ from pydantic_core import core_schema
 from jobrunner.core.clock import from_us
 from jobrunner.core.errors import JobRunnerError, NotRunning
 from jobrunner.core.exports import exported
-from jobrunner.core.hints import job_attribute
+from jobrunner.core.hints import answers_foreign_words
 from jobrunner.core.model import AttemptOutcome, AttemptRow, DeadReason, Enqueued, JobRow, State
 from jobrunner.core.response_models import ResponseModel, doc
 
@@ -72,6 +72,7 @@ def history_of(attempts: Iterable[AttemptRow]) -> tuple[Attempt, ...]:
 
 
 @exported
+@answers_foreign_words("job", name="job")
 @dataclass(frozen=True, eq=False)
 class Job(Generic[R_co]):
     """One stored call of a task, as it was when it was read.
@@ -185,11 +186,6 @@ class Job(Generic[R_co]):
         # past the schema below, so Job[str] is Job itself at run time.
         def __class_getitem__(cls, result: object) -> "type[Job]":
             return cls
-
-        def __getattr__(self, name: str) -> Any:
-            raise AttributeError(
-                job_attribute(name) or f"Job has no attribute {name!r}", name=name, obj=self
-            )
 
     @classmethod
     def __get_pydantic_core_schema__(

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 from jobrunner.core.clock import now_us
 from jobrunner.core.errors import (
@@ -19,7 +19,7 @@ from jobrunner.core.errors import (
 )
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation, refuse_forked
-from jobrunner.core.hints import queue_attribute
+from jobrunner.core.hints import answers_foreign_words
 from jobrunner.core.ids import new_id
 from jobrunner.core.job import Health, Job, Payload, QueueInfo, fresh_job, job_of, payload_of
 from jobrunner.core.model import (
@@ -64,6 +64,7 @@ class JobPage:
 
 
 @exported
+@answers_foreign_words("queue", name="queue")
 class JobQueue:
     """The verbs of one open runner; what ``Depends(jobs.queue)`` and ``Queue`` inject."""
 
@@ -468,15 +469,6 @@ class JobQueue:
         await self._worker.has_failed.wait()
         assert self._worker.failed is not None  # noqa: S101 - set together
         return self._worker.failed
-
-    if not TYPE_CHECKING:
-        # Not shown to type checkers: they would take any attribute for one that exists.
-        def __getattr__(self, name: str) -> Any:
-            raise AttributeError(
-                queue_attribute("queue", name) or f"JobQueue has no attribute {name!r}",
-                name=name,
-                obj=self,
-            )
 
 
 def _task(task: Task[P, R]) -> Task[P, R]:

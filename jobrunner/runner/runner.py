@@ -18,9 +18,9 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 from jobrunner.core.errors import (
@@ -30,11 +30,10 @@ from jobrunner.core.errors import (
 )
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation
-from jobrunner.core.hints import RUNNER_OPTIONS, refuse_words, runner_attribute
+from jobrunner.core.hints import answers_foreign_words
 from jobrunner.core.job import DeadLetter, Health, Job, QueueInfo
 from jobrunner.core.model import State
 from jobrunner.core.shield import to_the_end
-from jobrunner.core.units import Seconds
 from jobrunner.queue.background import DurableBackgroundTasks
 from jobrunner.queue.dead_letters import DeadLetters
 from jobrunner.queue.queue import JobPage, JobQueue
@@ -54,6 +53,7 @@ from jobrunner.store.open import location_of
 from jobrunner.tasks import current_queue
 from jobrunner.tasks.call import Call
 from jobrunner.tasks.dependencies import supplied
+from jobrunner.tasks.options import check_options
 from jobrunner.tasks.router import TaskRouter
 from jobrunner.tasks.task import Task
 from jobrunner.worker import thread_pool
@@ -61,7 +61,7 @@ from jobrunner.worker.around_attempt import H, read_around
 from jobrunner.worker.dependencies import AttemptScope
 from jobrunner.worker.events import EventName, Events, Hooks
 from jobrunner.worker.grace import Grace
-from jobrunner.worker.settings import Durability, Settings
+from jobrunner.worker.settings import RUNNER_OPTIONS, RunnerOptions, Settings
 from jobrunner.worker.unawaited import watched
 
 if TYPE_CHECKING:
@@ -74,13 +74,13 @@ L = TypeVar("L", bound=Callable[[DeadLetter], Awaitable[None] | None])
 J = TypeVar("J", bound=Callable[[Job[Any]], Awaitable[None] | None])
 
 DEFAULT_STORE = "sqlite:///jobs.db"
-DEFAULT_QUEUES: Mapping[str, int] = {"default": 20}
 
 made: "WeakSet[JobRunner]" = WeakSet()
 """The runners of this process: how a command finds the one of an application that it has loaded."""
 
 
 @exported
+@answers_foreign_words("runner", "queue", name="jobs")
 class JobRunner(TaskRouter):
     """A durable job queue: tasks are declared on it, and it runs while an application does.
 
@@ -95,19 +95,9 @@ class JobRunner(TaskRouter):
 
     Args:
         store: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or a path.
-        queues: the slots of each queue in one process.
-        work: False enqueues and reads without running anything.
-        durability: ``"full"`` survives a power cut; ``"normal"`` may lose the last acknowledged jobs at one.
-        grace: seconds or a timedelta that attempts get to finish at shutdown.
-        retention: for how long succeeded, cancelled and expired jobs are kept.
-        keep_finished: how many of them at most.
-        dead_letter_retention: for how long dead letters are kept.
-        unknown_task_after: after what time a waiting job whose task no worker knows becomes a dead letter.
-        timezone: of cron expressions that name none.
         session: the dependency that yields the application's session, or ``Depends(get_session, scope="function")``:
             the queue of ``Depends(jobs.queue)`` stores jobs in its transaction.
-        revision: grows with each deploy, so that in a rolling one the schedules of the newest code hold.
-        **foreign: the words of other job queues are answered with ours.
+        **options: see ``jobrunner.worker.settings.RunnerOptions``; other queues' words are answered with ours.
 
     Raises:
         ConfigurationError: a value that cannot be.
@@ -118,36 +108,13 @@ class JobRunner(TaskRouter):
         self,
         store: str | os.PathLike[str] = DEFAULT_STORE,
         *,
-        queues: Mapping[str, int] = DEFAULT_QUEUES,
-        work: bool = True,
-        durability: Durability = "full",
         session: "params.Depends | Callable[..., Any] | None" = None,
-        grace: Seconds = 10,
-        retention: Seconds = timedelta(days=7),
-        keep_finished: int = 1_000_000,
-        dead_letter_retention: Seconds = timedelta(days=90),
-        unknown_task_after: Seconds = timedelta(days=7),
-        timezone: str = "UTC",
-        revision: int = 0,
-        **foreign: Never,
+        **options: Unpack[RunnerOptions],
     ) -> None:
-        if foreign:
-            refuse_words("JobRunner", foreign, RUNNER_OPTIONS)
+        check_options("JobRunner", options.keys(), RUNNER_OPTIONS, "session")
         super().__init__()
         location_of(store)  # refuses what names no store
-        self.settings = Settings.make(
-            store=os.fspath(store),
-            queues=queues,
-            work=work,
-            durability=durability,
-            grace=grace,
-            retention=retention,
-            keep_finished=keep_finished,
-            dead_letter_retention=dead_letter_retention,
-            unknown_task_after=unknown_task_after,
-            timezone=timezone,
-            revision=revision,
-        )
+        self.settings = Settings.make(os.fspath(store), **options)
         self._hooks = Hooks()
         self._open: JobQueue | None = None
         self._opened_in: int | None = None
@@ -476,15 +443,6 @@ class JobRunner(TaskRouter):
         """
         self._hooks.around.append(read_around(hook))
         return hook
-
-    if not TYPE_CHECKING:
-        # Not shown to type checkers: they would take any attribute for one that exists.
-        def __getattr__(self, name: str) -> Any:
-            raise AttributeError(
-                runner_attribute(name) or f"JobRunner has no attribute {name!r}",
-                name=name,
-                obj=self,
-            )
 
 
 @asynccontextmanager

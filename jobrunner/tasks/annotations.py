@@ -52,7 +52,8 @@ def wraps_line(fn: Callable[..., Any]) -> str | None:
             held = cell.cell_contents
         except ValueError:
             continue  # not bound yet
-        if inspect.isroutine(held):
+        # Not isroutine: a function may hold a task as well, and calls it by enqueuing.
+        if inspect.isfunction(held) or inspect.ismethod(held) or inspect.isbuiltin(held):
             return f"`@functools.wraps({name})` above `{def_of(inner)} {inner.__name__}`"
     return None
 

@@ -1,18 +1,17 @@
 """One call of a task that is not yet stored: its arguments as JSON, and the options of the job."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Final, Generic, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, TypeVar, Unpack
 
 from jobrunner.core.errors import InvalidOptions, shown
 from jobrunner.core.exports import exported
-from jobrunner.core.hints import JOB_OPTIONS, refuse_words
 from jobrunner.core.model import Enqueue
 from jobrunner.core.units import (
     UNSET,
-    Seconds,
     Unset,
     checked_attempts,
     checked_name,
@@ -21,6 +20,7 @@ from jobrunner.core.units import (
     instant_us,
     positive_us,
 )
+from jobrunner.tasks.options import JOB_OPTIONS, JobOptions, check_options
 from jobrunner.tasks.spec import TaskSpec
 
 R_co = TypeVar("R_co", covariant=True)
@@ -32,7 +32,7 @@ _UNTYPEABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters, and the halves of characters that UTF-8 does not know."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Options:
     """The options of one job, checked and in microseconds; what is not set is the task's."""
 
@@ -52,51 +52,32 @@ class Options:
     """The application's own, whose transaction the job is to be part of."""
 
     @classmethod
-    def make(
-        cls,
-        call: str,
-        *,
-        delay: Seconds | None = None,
-        run_at: datetime | None = None,
-        priority: int | None = None,
-        key: str | None = None,
-        queue: str | None = None,
-        expires: Seconds | datetime | Unset | None = UNSET,
-        max_attempts: int | None = None,
-        timeout: Seconds | Unset | None = UNSET,
-        tag: str | None = None,
-        session: object = None,
-        foreign: Mapping[str, object] | None = None,
-    ) -> "Options":
+    def make(cls, call: str, **options: Unpack[JobOptions]) -> "Options":
         """Check the options as a caller wrote them.
 
         Args:
             call: how the caller wrote it, for the errors.
-            foreign: keywords that are not options.
+            **options: as they were written.
 
         Raises:
             InvalidOptions: a value that cannot be.
-            TypeError: a word that is no option of ours.
+            TypeError: a word that is no option of a job.
         """
-        if foreign:
-            refuse_words(call, foreign, JOB_OPTIONS)
-        if delay is not None and run_at is not None:
+        check_options(call, options.keys(), JOB_OPTIONS)
+        if options.get("delay") is not None and options.get("run_at") is not None:
             raise InvalidOptions(f"{call}() takes a delay or a run_at, not both")
-        made = cls(
-            delay=None if delay is None else duration_us(delay, "delay"),
-            run_at=None if run_at is None else instant_us(run_at, "run_at"),
-            priority=None if priority is None else checked_priority(priority),
-            key=None if key is None else _checked_text(key, "key", MAX_KEY_CHARS),
-            queue=None if queue is None else checked_name(queue, "queue"),
-            expires=_expires_us(expires),
-            expires_at=instant_us(expires, "expires") if isinstance(expires, datetime) else None,
-            max_attempts=None if max_attempts is None else checked_attempts(max_attempts),
-            timeout=timeout
-            if timeout is None or timeout is UNSET
-            else positive_us(timeout, "timeout"),
-            tag=None if tag is None else _checked_text(tag, "tag", MAX_TAG_CHARS),
-            session=session,
-        )
+        checked: dict[str, Any] = {}
+        for word, value in options.items():
+            if value is None:
+                if word in ("expires", "timeout"):
+                    checked[word] = None
+            elif word == "expires" and isinstance(value, datetime):
+                checked["expires_at"] = instant_us(value, "expires")
+            else:
+                checked[word] = _CHECKS[word](value)
+        # Not by the constructor, which takes a call for each field of a frozen class: options are set per enqueue.
+        made = object.__new__(cls)
+        made.__dict__.update(checked)
         _check_order(made)
         return made
 
@@ -181,14 +162,6 @@ class Call(Generic[R_co]):
         return f"<Call {self.spec.name}>"  # never the arguments: they may be secrets
 
 
-def _expires_us(expires: Seconds | datetime | Unset | None) -> int | Unset | None:
-    if expires is None or isinstance(expires, Unset):
-        return expires
-    if isinstance(expires, datetime):
-        return UNSET
-    return positive_us(expires, "expires")
-
-
 def _check_order(options: Options) -> None:
     if (
         options.run_at is not None
@@ -206,3 +179,18 @@ def _checked_text(value: str, what: str, limit: int) -> str:
             f"{what}={shown(value)} must have 1 to {limit} characters, none of them a control character"
         )
     return value
+
+
+_CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
+    "delay": partial(duration_us, what="delay"),
+    "run_at": partial(instant_us, what="run_at"),
+    "priority": checked_priority,
+    "key": partial(_checked_text, what="key", limit=MAX_KEY_CHARS),
+    "queue": partial(checked_name, what="queue"),
+    "expires": partial(positive_us, what="expires"),
+    "max_attempts": checked_attempts,
+    "timeout": partial(positive_us, what="timeout"),
+    "tag": partial(_checked_text, what="tag", limit=MAX_TAG_CHARS),
+    "session": lambda session: session,
+}
+"""The check of each option, which returns the value in the stored unit."""

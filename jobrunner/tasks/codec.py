@@ -14,7 +14,6 @@ from pydantic_core import CoreConfig, SchemaSerializer
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on
 
 from jobrunner.core.errors import InvalidArguments, InvalidTask, ResultNotStored
-from jobrunner.core.hints import option_for
 from jobrunner.tasks.codec_equality import difference
 from jobrunner.tasks.codec_errors import (
     AGAIN,
@@ -24,6 +23,7 @@ from jobrunner.tasks.codec_errors import (
     fault_of_validation,
 )
 from jobrunner.tasks.codec_schema import clock_fault, holds, storing_fault
+from jobrunner.tasks.options import option_for
 from jobrunner.tasks.unset_fields import Omitted, omitted
 
 MAX_ARGS_BYTES: Final = 1 << 20

@@ -7,12 +7,12 @@ from collections.abc import Callable, MutableMapping
 from contextvars import copy_context
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol
+from typing import Any, Concatenate, ParamSpec, Protocol
 
 from jobrunner.core.clock import from_us
 from jobrunner.core.errors import InvalidWrite, NotRunning
 from jobrunner.core.exports import exported
-from jobrunner.core.hints import context_attribute
+from jobrunner.core.hints import answers_foreign_words
 from jobrunner.core.model import Claimed, Write
 
 P = ParamSpec("P")
@@ -53,6 +53,7 @@ class JobLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 @exported
+@answers_foreign_words("context", name="job")
 class JobContext:
     """The job that is running; a task that takes it as its first parameter is handed it.
 
@@ -162,12 +163,3 @@ class JobContext:
 
     def __repr__(self) -> str:
         return f"<JobContext {self.task} {self.id} attempt {self.attempt}>"
-
-    if not TYPE_CHECKING:
-        # Not shown to type checkers: they would take any attribute for one that exists.
-        def __getattr__(self, name: str) -> Any:
-            raise AttributeError(
-                context_attribute(name) or f"JobContext has no attribute {name!r}",
-                name=name,
-                obj=self,
-            )

@@ -1,33 +1,33 @@
-"""The routers that collect tasks, and the schedules that stand above them."""
+"""Collects tasks and the schedules above them, by decorators whose types keep a function's signature."""
 
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Concatenate, Never, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 from jobrunner.core.errors import DuplicateTask, InvalidOptions, InvalidSchedule, InvalidTask
 from jobrunner.core.exports import exported
-from jobrunner.core.hints import TASK_OPTIONS, refuse_words
-from jobrunner.core.units import UNSET, Seconds, Unset, checked_name
+from jobrunner.core.units import Seconds, checked_name
 from jobrunner.tasks.annotations import wraps_line
 from jobrunner.tasks.context import JobContext
-from jobrunner.tasks.decorators import ScheduleDecorator, TaskDecorator
-from jobrunner.tasks.defaults import NOTHING, TaskOptions, overlaid, settled
+from jobrunner.tasks.defaults import overlaid, settled
+from jobrunner.tasks.options import (
+    TASK_DEFAULTS,
+    TASK_OPTIONS,
+    TaskDefaults,
+    TaskOptions,
+    check_options,
+)
 from jobrunner.tasks.recurrence import Cron, Every, Recurrence
-from jobrunner.tasks.retry import RetryIf, Stop, Wait
 from jobrunner.tasks.schedule_options import Declaration, ScheduleOptions, check_words, declare
 from jobrunner.tasks.spec import make_spec
 from jobrunner.tasks.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask, Task, task_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_ROUTER_OPTIONS = (
-    "prefix",
-    *(word for word in TASK_OPTIONS if word not in ("name", "aliases")),
-)
+T = TypeVar("T", bound=Task[..., Any])
 
 
 @exported
@@ -36,46 +36,20 @@ class TaskRouter:
 
     Args:
         prefix: put before the stored name of each task, such as ``mail.``.
-        queue, priority, max_attempts, wait, stop, retry, timeout, expires, retention: the defaults of its tasks,
-            see ``task``.
+        **defaults: the options of its tasks that do not say otherwise, see ``jobrunner.tasks.options.TaskDefaults``.
 
     Raises:
         InvalidTask: a default has a value that cannot be.
         TypeError: a word that is no option.
     """
 
-    def __init__(
-        self,
-        *,
-        prefix: str = "",
-        queue: str = "default",
-        priority: int = 0,
-        max_attempts: int | None = None,
-        wait: Wait | None = None,
-        stop: Stop | None = None,
-        retry: RetryIf | None = None,
-        timeout: Seconds | Unset | None = UNSET,
-        expires: Seconds | None = None,
-        retention: Seconds | None = None,
-        **foreign: Never,
-    ) -> None:
-        if foreign:
-            refuse_words(type(self).__name__, foreign, _ROUTER_OPTIONS)
+    def __init__(self, *, prefix: str = "", **defaults: Unpack[TaskDefaults]) -> None:
+        check_options(type(self).__name__, defaults.keys(), TASK_DEFAULTS, "prefix")
         self._prefix = prefix
-        self._declared: TaskOptions = {
-            "queue": queue,
-            "priority": priority,
-            "max_attempts": max_attempts,
-            "wait": wait,
-            "stop": stop,
-            "retry": retry,
-            "timeout": timeout,
-            "expires": expires,
-            "retention": retention,
-        }
+        self._defaults = defaults
         try:
             checked_name(prefix or "x", "prefix")
-            settled(self._declared)
+            settled(defaults)
         except InvalidOptions as error:
             raise InvalidTask(f"{type(self).__name__}: {error}") from None
         self._tasks: dict[str, Task[..., Any]] = {}
@@ -104,83 +78,29 @@ class TaskRouter:
     @overload
     def task(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
     @overload
+    def task(self, /, **options: Unpack[TaskOptions]) -> "TaskDecorator": ...
     def task(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        max_attempts: int | None = None,
-        wait: Wait | None = None,
-        stop: Stop | None = None,
-        retry: RetryIf | None = None,
-        timeout: Seconds | Unset | None = UNSET,
-        expires: Seconds | Unset | None = UNSET,
-        retention: Seconds | Unset | None = UNSET,
-        aliases: Iterable[str] = (),
-    ) -> TaskDecorator: ...
-    def task(
-        self,
-        fn: Callable[..., Any] | None = None,
-        /,
-        *,
-        name: str | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        max_attempts: int | None = None,
-        wait: Wait | None = None,
-        stop: Stop | None = None,
-        retry: RetryIf | None = None,
-        timeout: Seconds | Unset | None = UNSET,
-        expires: Seconds | Unset | None = UNSET,
-        retention: Seconds | Unset | None = UNSET,
-        aliases: Iterable[str] = (),
-        **foreign: Never,
-    ) -> Task[..., Any] | TaskDecorator:
+        self, fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptions]
+    ) -> "Task[..., Any] | TaskDecorator":
         """Make a task of a function: ``@router.task``, or ``@router.task(queue="mail", timeout=30)``.
 
         An ``async def`` will run on the event loop, a ``def`` in a thread.  What is left out is the router's.
 
         Args:
             fn: the function, if the decorator is written without parentheses.
-            name: the stored name, without the router's prefix; the function's own if left out.  Never the module's:
-                moving a function must not orphan its jobs.
-            queue: the queue of its jobs.
-            priority: higher runs first; 0 if nothing says otherwise.
-            max_attempts: runs in total; 5 if nothing says otherwise.
-            wait: how long until the next attempt, a strategy of tenacity; by default about 2, 12, 72, 432 seconds.
-            stop: when to give up, a strategy of tenacity; alone it lifts ``max_attempts``, with it the first holds.
-            retry: which errors are worth another attempt, a strategy of tenacity; any ``Exception`` by default.
-            timeout: seconds or a timedelta per attempt, None for none; 300 if nothing says otherwise.
-            expires: seconds or a timedelta after a job became due: not started by then, it never runs.
-            retention: seconds or a timedelta for which finished jobs are kept; the runner's by default.
-            aliases: older stored names, prefix and all, whose jobs it runs too.
-            **foreign: the words of other job queues are answered with ours.
+            **options: see ``jobrunner.tasks.options.TaskOptions``; other queues' words are answered with ours.
 
         Raises:
             InvalidTask: the function cannot be a task as it stands, or an option has a value that cannot be.
             DuplicateTask: the name is taken.
             TypeError: a word that is no option.
         """
-        if foreign:
-            refuse_words("@task", foreign, TASK_OPTIONS)
-        declared: TaskOptions = {
-            "queue": queue,
-            "priority": priority,
-            "max_attempts": max_attempts,
-            "wait": wait,
-            "stop": stop,
-            "retry": retry,
-            "timeout": timeout,
-            "expires": expires,
-            "retention": retention,
-        }
+        check_options("@task", options.keys(), TASK_OPTIONS)
         # The names around the decorator, in case annotations are text and name something of an enclosing function.
         namespace = sys._getframe(1).f_locals  # noqa: SLF001
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-            return self._made(function, name, aliases, namespace, declared)
+            return self._made(function, namespace, options)
 
         return TaskDecorator(decorate) if fn is None else decorate(fn)
 
@@ -192,7 +112,7 @@ class TaskRouter:
         timezone: str | None = None,
         id: str | None = None,
         **words: Unpack[ScheduleOptions],
-    ) -> ScheduleDecorator:
+    ) -> "ScheduleDecorator":
         """Run the task, or the function, below at the times of a cron expression.
 
         ::
@@ -230,7 +150,7 @@ class TaskRouter:
         seconds: float = 0,
         id: str | None = None,
         **words: Unpack[ScheduleOptions],
-    ) -> ScheduleDecorator:
+    ) -> "ScheduleDecorator":
         """Run the task, or the function, below again and again: ``@jobs.every(minutes=5)``.
 
         The first time is one interval after the schedule was first seen, whatever is restarted meanwhile.
@@ -267,11 +187,11 @@ class TaskRouter:
         words: ScheduleOptions,
         *,
         zoned: bool,
-    ) -> ScheduleDecorator:
+    ) -> "ScheduleDecorator":
         namespace = sys._getframe(2).f_locals  # noqa: SLF001 - as in task()
 
         def decorate(fn: Callable[..., Any]) -> Task[..., Any]:
-            task = fn if isinstance(fn, Task) else self._made(fn, None, (), namespace, NOTHING)
+            task = fn if isinstance(fn, Task) else self._made(fn, namespace, {})
             options = task._options  # noqa: SLF001 - of our own class
             self._schedule(
                 declare(id, task.spec, options, recurrence, words, call=call, zoned=zoned)
@@ -311,14 +231,7 @@ class TaskRouter:
                 self._schedule(declaration)
             router._includers.add(self)  # noqa: SLF001 - of our own class
 
-    def _made(
-        self,
-        fn: Any,
-        name: str | None,
-        aliases: Iterable[str],
-        namespace: Mapping[str, Any],
-        declared: TaskOptions,
-    ) -> Task[..., Any]:
+    def _made(self, fn: Any, namespace: Mapping[str, Any], options: TaskOptions) -> Task[..., Any]:
         if isinstance(fn, Task):
             raise InvalidTask(
                 f"{fn.name} is a task already: write jobs.include(router) to add its router's tasks to another one"
@@ -326,12 +239,12 @@ class TaskRouter:
         if isinstance(fn, str):
             raise InvalidTask(f"@task({fn!r}): write @task(name={fn!r})")
         try:
-            checked = settled(overlaid(self._declared, declared))
+            checked = settled(overlaid(self._defaults, options))
             spec = make_spec(
                 fn,
                 prefix=self._prefix,
-                name=name,
-                aliases=aliases,
+                name=options.get("name"),
+                aliases=options.get("aliases", ()),
                 namespace=namespace,
                 **checked,
             )
@@ -360,6 +273,50 @@ class TaskRouter:
                 found.add(router)
                 open_.extend(router._includers)  # noqa: SLF001 - of our own class
         return found
+
+
+class TaskDecorator:
+    """Makes a task of the function below it: ``@router.task(...)``."""
+
+    def __init__(self, decorate: Callable[[Callable[..., Any]], Task[..., Any]]) -> None:
+        self._decorate = decorate
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[Concatenate[JobContext, P], Coroutine[Any, Any, R]], /
+    ) -> CtxAsyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Callable[Concatenate[JobContext, P], R], /) -> CtxSyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
+    def __call__(self, fn: Callable[..., Any], /) -> Task[..., Any]:
+        """Make a task of the function."""
+        return self._decorate(fn)
+
+
+class ScheduleDecorator:
+    """Schedules the task, or the function, below it: ``@router.cron(...)``, ``@router.every(...)``."""
+
+    def __init__(self, decorate: Callable[[Any], Task[..., Any]]) -> None:
+        self._decorate = decorate
+
+    @overload
+    def __call__(self, task: T, /) -> T: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, fn: Callable[Concatenate[JobContext, P], Coroutine[Any, Any, R]], /
+    ) -> CtxAsyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Callable[Concatenate[JobContext, P], R], /) -> CtxSyncTask[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
+    def __call__(self, task: Task[..., Any] | Callable[..., Any], /) -> Task[..., Any]:
+        """Schedule a task and return it; make one of a function first."""
+        return self._decorate(task)
 
 
 def _check_free(name: str, task: Task[..., Any], taken: Task[..., Any] | None) -> None:

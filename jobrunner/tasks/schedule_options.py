@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, Final, TypedDict, get_args
 
 from jobrunner.core.errors import InvalidArguments, InvalidOptions, InvalidSchedule
-from jobrunner.core.hints import schedule_word
+from jobrunner.core.hints import answer_to
 from jobrunner.core.model import (
     Definition,
     Misfire,
@@ -88,9 +88,14 @@ def check_words(call: str, words: Iterable[str]) -> None:
     """
     for word in words:
         if word not in ScheduleOptions.__annotations__:
-            instead = schedule_word(word) or (
-                f"it has {', '.join(ScheduleOptions.__annotations__)}."
-                " What its jobs differ in from the task's is task.options(...)"
+            line = answer_to("schedule option", word)
+            instead = (
+                f"write {line}"
+                if line
+                else (
+                    f"it has {', '.join(ScheduleOptions.__annotations__)}."
+                    " What its jobs differ in from the task's is task.options(...)"
+                )
             )
             raise TypeError(f"{call}() has no option {word!r}; {instead}")
 

@@ -1,20 +1,18 @@
-"""A task as the runner knows it, and how durations and instants are read from the caller's words."""
+"""A task as the runner knows it: its function, what it takes and gives, and its defaults."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Unpack
 
-from jobrunner.core.clock import SECOND_US
 from jobrunner.core.errors import InvalidOptions, InvalidTask
 from jobrunner.core.units import checked_name
 from jobrunner.tasks.codec import ArgsCodec, ResultCodec
 from jobrunner.tasks.context import JobContext
+from jobrunner.tasks.defaults import ResolvedOptions
 from jobrunner.tasks.dependencies import Dependency
 from jobrunner.tasks.inspection import read_function
 from jobrunner.tasks.retry import RetryPolicy
-
-DEFAULT_TIMEOUT_US: Final = 300 * SECOND_US
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,14 +76,9 @@ def make_spec(
     *,
     prefix: str,
     name: str | None,
-    queue: str,
-    priority: int,
-    policy: RetryPolicy,
-    timeout: int | None,
-    expires: int | None,
-    retention: int | None,
     aliases: Iterable[str],
     namespace: Mapping[str, Any] | None,
+    **options: Unpack[ResolvedOptions],
 ) -> TaskSpec:
     """Make a task of a function.
 
@@ -95,6 +88,7 @@ def make_spec(
         name: in place of the function's own; None for that.
         aliases: whole stored names, prefix included.
         namespace: the names around the decorator, see ``read_function``.
+        **options: its defaults.
 
     Raises:
         InvalidTask: the function cannot be a task as it stands.
@@ -122,16 +116,11 @@ def make_spec(
             wrapper=function.wrapper,
         ),
         result=ResultCodec(stored, function.returns),
-        queue=queue,
-        priority=priority,
-        policy=policy,
-        timeout=timeout,
-        expires=expires,
-        retention=retention,
         aliases=tuple(checked_name(alias, "aliases") for alias in aliases),
         where=function.where,
         positional_only=tuple(
             (p.name, p.default) for p in function.parameters if p.kind is p.POSITIONAL_ONLY
         ),
         injected=function.injected,
+        **options,
     )

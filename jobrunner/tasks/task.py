@@ -2,16 +2,15 @@
 
 import functools
 from collections.abc import Callable
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, Unpack
 
 from jobrunner.core.exports import exported
-from jobrunner.core.hints import task_attribute
+from jobrunner.core.hints import answers_foreign_words
 from jobrunner.core.job import Job
-from jobrunner.core.units import UNSET, Seconds, Unset
 from jobrunner.tasks.call import NO_OPTIONS, Call, Options
 from jobrunner.tasks.context import JobContext
 from jobrunner.tasks.current_queue import resolve
+from jobrunner.tasks.options import JobOptions
 from jobrunner.tasks.spec import TaskSpec
 
 P = ParamSpec("P")
@@ -19,6 +18,7 @@ R = TypeVar("R")
 
 
 @exported
+@answers_foreign_words("task")
 class Task(Generic[P, R]):
     """A registered function with its defaults, as ``@jobs.task`` makes it.
 
@@ -61,56 +61,17 @@ class Task(Generic[P, R]):
         call = self.call(*args, **kwargs)
         return await resolve(f"{self.__name__}.enqueue(...)").enqueue_call(call)
 
-    def options(
-        self,
-        *,
-        delay: Seconds | None = None,
-        run_at: datetime | None = None,
-        priority: int | None = None,
-        key: str | None = None,
-        queue: str | None = None,
-        expires: Seconds | datetime | Unset | None = UNSET,
-        max_attempts: int | None = None,
-        timeout: Seconds | Unset | None = UNSET,
-        tag: str | None = None,
-        session: object = None,
-        **foreign: Never,
-    ) -> Self:
+    def options(self, **options: Unpack[JobOptions]) -> Self:
         """Return the task with options for the jobs that are enqueued through it; the task itself stays as it is.
 
         Args:
-            delay: seconds or a timedelta until it is due.
-            run_at: an aware datetime at which it is due, in place of ``delay``; the past means now.
-            priority: higher runs first.
-            key: at most one unfinished job of the task has it; enqueuing another one returns that job.
-            queue: in place of the task's.
-            expires: seconds or a timedelta after it became due, or an aware datetime: not started by then, it never
-                runs; None for never, whatever the task says.
-            max_attempts: runs in total, in place of the task's.
-            timeout: seconds or a timedelta per attempt, in place of the task's; None for none.
-            tag: a text to find it by.
-            session: the application's own (of SQLAlchemy, an ``aiosqlite.Connection`` or a ``sqlite3.Connection``): the
-                job is committed or rolled back with its rows.
-            **foreign: the words of other job queues are answered with ours.
+            **options: see ``jobrunner.tasks.options.JobOptions``; other queues' words are answered with ours.
 
         Raises:
             InvalidOptions: a value that cannot be.
             TypeError: a word that is no option.
         """
-        made = Options.make(
-            f"{self.__name__}.options",
-            delay=delay,
-            run_at=run_at,
-            priority=priority,
-            key=key,
-            queue=queue,
-            expires=expires,
-            max_attempts=max_attempts,
-            timeout=timeout,
-            tag=tag,
-            session=session,
-            foreign=foreign,
-        )
+        made = Options.make(f"{self.__name__}.options", **options)
         task = object.__new__(type(self))
         # Not through __init__: options are set per enqueue, and update_wrapper costs more than all the rest.
         task.__dict__.update(self.__dict__)
@@ -124,14 +85,11 @@ class Task(Generic[P, R]):
         __name__: str
         __wrapped__: Callable[..., Any]
     else:
-        # Not shown to type checkers: they would take any attribute for one that exists.
-        def __getattr__(self, name: str) -> Any:
-            advice = task_attribute(self.__dict__.get("__name__", "task"), name)
-            raise AttributeError(
-                advice or f"{type(self).__name__!r} object has no attribute {name!r}",
-                name=name,
-                obj=self,
-            )
+
+        def __get__(self, instance: object, owner: type | None = None) -> Self:
+            # Never bound. It makes `inspect.isroutine` true, so that help(task) and documentation show the function's
+            # signature and docstring, in place of this class. Type checkers need not know.
+            return self
 
 
 class AsyncTask(Task[P, R]):

@@ -27,10 +27,11 @@ from jobrunner.cli.main import command_group
 from jobrunner.core import hints
 from jobrunner.queue.schedules import Schedules
 from jobrunner.store.committer import ROWS_PER_CALL
+from jobrunner.tasks.options import JOB_OPTIONS, TASK_OPTIONS
 from jobrunner.tasks.retry import _EXAMPLES
 from jobrunner.tasks.router import TaskRouter
 from jobrunner.tasks.schedule_options import ScheduleOptions
-from jobrunner.tasks.task import Task
+from jobrunner.worker.settings import RUNNER_OPTIONS
 from tests.tasks.test_task import context
 
 PACKAGE = Path(jobrunner.__file__).parent
@@ -77,8 +78,8 @@ def _texts() -> Iterator[tuple[str, str]]:
 
 
 def _filled(text: str) -> str:
-    """Return a text of the tables of foreign words as a user reads it."""
-    return re.sub(r"\{(name|word|call)\}", HOLE, text).replace("{{", "{").replace("}}", "}")
+    """Return a text of the table of foreign words as a user reads it."""
+    return text.replace("{name}", HOLE).replace("{word}", HOLE)
 
 
 ALL = list(_texts())
@@ -194,9 +195,8 @@ def _resolves(value: object, chain: str) -> bool:
 
 
 def _tables() -> Iterator[str]:
-    for name, table in vars(hints).items():
-        if name.startswith("_") and isinstance(table, dict):
-            yield from (_filled(text) for text in table.values() if isinstance(text, str))
+    for rows in hints.FOREIGN_WORDS.values():
+        yield from (_filled(row.ours) for row in rows)
 
 
 def _names_of(*calls: Callable[..., Any]) -> set[str]:
@@ -215,11 +215,11 @@ def test_functions_and_classes_that_answers_to_foreign_words_name_exist() -> Non
 
 def test_options_that_answers_to_foreign_words_name_exist() -> None:
     ours = _names_of(
-        JobRunner, TaskRouter, TaskRouter.task, TaskRouter.cron, TaskRouter.every, Task.options, Schedules.upsert,
-        Job.result, tenacity.wait_exponential_jitter, fastapi.FastAPI,
-    ) | get_type_hints(ScheduleOptions).keys() | {"days", "weeks"}  # fmt: skip
+        JobRunner, TaskRouter, TaskRouter.cron, TaskRouter.every, Schedules.upsert, Job.result,
+        tenacity.wait_exponential_jitter, fastapi.FastAPI,
+    ) | TASK_OPTIONS | JOB_OPTIONS | RUNNER_OPTIONS  # fmt: skip
+    ours |= get_type_hints(ScheduleOptions).keys() | {"days", "weeks"}
     named = {name for text in _tables() for name in re.findall(r"\b(\w+)=", text)}
-    named |= {text.partition("=")[0] for text in hints._JOB_OPTIONS}
     assert {"max_attempts", "run_at", "misfire", "queues", "every"} <= named
     assert named - ours - {HOLE} == set()
 

@@ -138,7 +138,7 @@ def test_settings_read_nothing_from_the_environment(monkeypatch: pytest.MonkeyPa
 def test_runner_takes_no_defaults_of_tasks() -> None:
     """Those belong to a router, or to the task."""
     with pytest.raises(TypeError):
-        JobRunner(max_attempts=3)  # type: ignore[arg-type]
+        JobRunner(max_attempts=3)  # type: ignore[call-arg]
 
 
 def test_router_default_that_cannot_be_is_refused() -> None:

@@ -3,15 +3,17 @@
 import functools
 import gc
 import inspect
+import pydoc
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 import tenacity
+from fastapi.testclient import TestClient
 from pydantic import BaseModel, Field
 
-from fastapi import Body, Depends, Request, Security
+from fastapi import Body, Depends, FastAPI, Request, Security
 from jobrunner.core.errors import DuplicateTask, InvalidArguments, InvalidTask
 from jobrunner.core.model import Claimed
 from jobrunner.core.units import MAX_DURATION_US
@@ -32,6 +34,10 @@ class Order(BaseModel):
 
 def get_session() -> str:
     return "session"
+
+
+def double(n: int) -> int:
+    return 2 * n
 
 
 def context(attempt: int = 1, max_attempts: int | None = 5) -> JobContext:
@@ -108,6 +114,52 @@ def test_decorate_a_function_with_an_attribute_like_ours_keeps_ours(router: Task
 
     send.spec = "theirs"  # type: ignore[attr-defined]
     assert router.task(send).spec.name == "send"
+
+
+@pytest.mark.parametrize("delayed", [False, True])
+def test_help_shows_the_function_and_not_our_class(router: TaskRouter, *, delayed: bool) -> None:
+    @router.task
+    async def double(job: JobContext, n: int = 1) -> int:
+        """Twice as much."""
+        return 2 * n
+
+    @router.task(timeout=60)
+    def bare(n: int) -> None: ...
+
+    shown = double.options(delay=5) if delayed else double
+    text = pydoc.plain(pydoc.render_doc(shown))
+    assert text.splitlines()[2:4] == [
+        "double(job: jobrunner.JobContext, n: int = 1) -> int",
+        "    Twice as much.",
+    ]
+    text = pydoc.plain(pydoc.render_doc(bare))
+    assert text.splitlines()[2:] == ["bare(n: int) -> None"]
+
+
+def test_task_in_a_class_is_never_bound(router: TaskRouter) -> None:
+    class Service:
+        work = router.task(double)
+
+    assert Service.work is Service().work is router.tasks["double"]
+    assert Service().work(4) == 8
+
+
+def test_task_as_a_route_or_dependency_is_called_as_its_function(router: TaskRouter) -> None:
+    @router.task
+    async def triple(n: int = 1) -> int:
+        return 3 * n
+
+    app = FastAPI()
+    app.get("/triple")(triple)
+    app.get("/double")(router.task(double))
+
+    @app.get("/both")
+    async def both(tripled: Annotated[int, Depends(triple)]) -> int:
+        return tripled
+
+    with TestClient(app) as client:
+        answers = [client.get(f"/{path}?n=2").json() for path in ("triple", "double", "both")]
+    assert answers == [6, 4, 6]
 
 
 def test_decorate_with_and_without_parentheses_is_the_same(router: TaskRouter) -> None:
@@ -505,6 +557,19 @@ def test_declare_one_function_twice_on_a_router_is_refused(router: TaskRouter) -
     router.task(get_session)
     with pytest.raises(DuplicateTask, match="is declared twice"):
         router.task(get_session)
+
+
+def test_declare_twice_a_function_that_enqueues_another_task_blames_no_wrapper(
+    router: TaskRouter,
+) -> None:
+    first = router.task(get_session)
+
+    async def second() -> None:
+        await first.enqueue()
+
+    router.task(second)
+    with pytest.raises(DuplicateTask, match=r"ran twice on one router$"):
+        router.task(second)
 
 
 def test_declare_an_alias_that_is_taken_is_refused(router: TaskRouter) -> None:
