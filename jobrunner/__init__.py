@@ -61,8 +61,9 @@ if TYPE_CHECKING:
     )
     from jobrunner.core.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInfo
     from jobrunner.core.version import __version__
-    from jobrunner.queue.dead_letters import DeadLetterPage, DeadLetters
-    from jobrunner.queue.queue import JobPage, JobQueue
+    from jobrunner.queue.dead_letters import DeadLetters
+    from jobrunner.queue.page import Page
+    from jobrunner.queue.queue import JobQueue
     from jobrunner.queue.schedules import Schedule, Schedules, ScheduleTick
     from jobrunner.queue.sync import SyncQueue
     from jobrunner.runner.runner import JobRunner
@@ -84,7 +85,6 @@ __all__ = [
     "Conflict",
     "Cron",
     "DeadLetter",
-    "DeadLetterPage",
     "DeadLetters",
     "Deadlock",
     "DeclaredInCode",
@@ -105,7 +105,6 @@ __all__ = [
     "JobDead",
     "JobExpired",
     "JobNotFound",
-    "JobPage",
     "JobQueue",
     "JobRunner",
     "JobRunnerError",
@@ -115,6 +114,7 @@ __all__ = [
     "NotAwaited",
     "NotCommitted",
     "NotRunning",
+    "Page",
     "ProcessLost",
     "QueueInfo",
     "ResultError",
@@ -160,8 +160,9 @@ _NAMES = {
     """,
     "jobrunner.core.job": "Attempt DeadLetter Health Job QueueInfo WorkerInfo",
     "jobrunner.core.version": "__version__",
-    "jobrunner.queue.dead_letters": "DeadLetterPage DeadLetters",
-    "jobrunner.queue.queue": "JobPage JobQueue",
+    "jobrunner.queue.dead_letters": "DeadLetters",
+    "jobrunner.queue.page": "Page",
+    "jobrunner.queue.queue": "JobQueue",
     "jobrunner.queue.schedules": "Schedule ScheduleTick Schedules",
     "jobrunner.queue.sync": "SyncQueue",
     "jobrunner.runner.runner": "JobRunner",

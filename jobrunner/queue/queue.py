@@ -3,10 +3,9 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from jobrunner.core.clock import now_us
 from jobrunner.core.errors import (
@@ -27,11 +26,19 @@ from jobrunner.core.model import (
     Enqueue,
     Enqueued,
     JobRow,
-    State,
     chained,
 )
 from jobrunner.queue.dead_letters import DeadLetters
-from jobrunner.queue.filters import checked_id, checked_limit, filter_of, read_cursor, write_cursor
+from jobrunner.queue.filters import (
+    DEFAULT_ROWS,
+    JobFilter,
+    checked_id,
+    checked_limit,
+    job_filter,
+    read_cursor,
+    write_cursor,
+)
+from jobrunner.queue.page import Page
 from jobrunner.queue.results import end_of, result_in
 from jobrunner.queue.schedules import Schedules
 from jobrunner.store.committer import ROWS_PER_CALL, Committer, Several, too_many
@@ -50,17 +57,6 @@ from jobrunner.worker.worker import Worker
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-
-@exported
-@dataclass(frozen=True, slots=True)
-class JobPage:
-    """Jobs, newest first, and the cursor of the page after; None at the end."""
-
-    items: list[Job[Any]]
-    next_cursor: str | None
-    complete: bool = True
-    """False if looking stopped before ``limit`` jobs were found; ``next_cursor`` goes on from there."""
 
 
 @exported
@@ -322,39 +318,34 @@ class JobQueue:
     async def list(
         self,
         *,
-        task: Task[..., Any] | str | None = None,
-        queue: str | None = None,
-        state: State | None = None,
-        tag: str | None = None,
-        key: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        limit: int = 50,
+        limit: int = DEFAULT_ROWS,
         cursor: str | None = None,
-    ) -> JobPage:
-        """Return a page of jobs (dead letters have a list of their own), newest first.
+        **where: Unpack[JobFilter],
+    ) -> Page[Job[Any]]:
+        """Return a page of jobs, newest first; of dead letters, last died first, with ``state="dead"``.
 
         Where few of many jobs fit, a page ends after about 100 ms with those found, perhaps none, and is not
         ``complete``. The last page is the one without a ``next_cursor``.
 
         Args:
-            since: created at this instant or later.
-            until: created before this instant.
             limit: jobs on the page, 1 to 1,000.
             cursor: the ``next_cursor`` of the page before.
+            **where: ``task``, ``queue``, ``state``, ``tag``, ``key``, and the instants ``since`` and ``until`` of the
+                creation, or of the death with ``state="dead"``. Other states leave the dead letters out.
 
         Raises:
             InvalidCursor: no page gave it out.
             InvalidOptions: a naive datetime, or a limit out of range.
         """
-        where = filter_of(
-            task=task, queue=queue, state=state, tag=tag, key=key, since=since, until=until
+        meant = job_filter(where)
+        lister = self._store.jobs.list
+        if meant.state == "dead":
+            # Each row of their table is dead, and none says so.
+            meant, lister = meant._replace(state=None), self._store.dead_letters.list
+        page = await lister(meant, before=read_cursor(cursor), limit=checked_limit(limit))
+        return Page(
+            [job_of(row, (), self) for row in page.rows], write_cursor(page.next), page.complete
         )
-        page = await self._store.jobs.list(
-            where, before=read_cursor(cursor), limit=checked_limit(limit)
-        )
-        items = [job_of(row, (), self) for row in page.rows]
-        return JobPage(items, write_cursor(page.next), page.complete)
 
     # -- results -------------------------------------------------------------------------
 

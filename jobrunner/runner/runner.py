@@ -18,9 +18,9 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 from jobrunner.core.errors import (
@@ -32,12 +32,13 @@ from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation
 from jobrunner.core.hints import RUNNER_OPTIONS, refuse_words, runner_attribute
 from jobrunner.core.job import DeadLetter, Health, Job, QueueInfo
-from jobrunner.core.model import State
 from jobrunner.core.shield import to_the_end
 from jobrunner.core.units import Seconds
 from jobrunner.queue.background import DurableBackgroundTasks
 from jobrunner.queue.dead_letters import DeadLetters
-from jobrunner.queue.queue import JobPage, JobQueue
+from jobrunner.queue.filters import DEFAULT_ROWS, JobFilter
+from jobrunner.queue.page import Page
+from jobrunner.queue.queue import JobQueue
 from jobrunner.queue.schedules import Schedules
 from jobrunner.queue.sync import SyncQueue, SyncRunner
 from jobrunner.runner import shutdown
@@ -383,28 +384,12 @@ class JobRunner(TaskRouter):
     async def list(
         self,
         *,
-        task: Task[..., Any] | str | None = None,
-        queue: str | None = None,
-        state: State | None = None,
-        tag: str | None = None,
-        key: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        limit: int = 50,
+        limit: int = DEFAULT_ROWS,
         cursor: str | None = None,
-    ) -> JobPage:
+        **where: Unpack[JobFilter],
+    ) -> Page[Job[Any]]:
         """Return a page of jobs; see ``JobQueue.list``."""
-        return await self._opened("jobs.list(...)").list(
-            task=task,
-            queue=queue,
-            state=state,
-            tag=tag,
-            key=key,
-            since=since,
-            until=until,
-            limit=limit,
-            cursor=cursor,
-        )
+        return await self._opened("jobs.list(...)").list(limit=limit, cursor=cursor, **where)
 
     async def cancel(self, id: str) -> bool:
         """Cancel a job; see ``JobQueue.cancel``."""

@@ -153,11 +153,13 @@ async def test_dead_letters_are_counted_first_then_replayed_by_filter(stored: St
     at = ("--store", stored.path)
     counted = await jobrunner("dead", "replay", "--task", "fail", "--dry-run", "--json", *at)
     assert counted.json == {"would": "replay", "count": 3}
+    assert len((await jobrunner("jobs", "list", "--state", "dead", *at)).rows) == 3
     assert (await jobrunner("dead", "replay", "--task", "fail", "--json", *at)).json == {
         "replayed": 3,
         "left": 0,
     }
     assert (await jobrunner("dead", "list", *at)).rows == []
+    assert (await jobrunner("jobs", "list", "--state", "dead", *at)).rows == []
     assert len((await jobrunner("jobs", "list", "--state", "queued", *at)).rows) == 3
 
 

@@ -13,6 +13,7 @@ from jobrunner import JobRunner
 from jobrunner.fastapi import bearer
 from jobrunner.fastapi.api import schedule_schemas, schemas
 from jobrunner.fastapi.api.problems import MEDIA_TYPE, JobProblem
+from jobrunner.queue.filters import DEFAULT_ROWS, MOST_ROWS
 
 METHODS = {"get", "put", "post", "delete"}
 
@@ -203,4 +204,5 @@ def test_names_in_filters_are_those_that_can_be_stored(page: dict[str, Any]) -> 
     }
     assert parameters["key"]["anyOf"][0]["maxLength"] == 500
     assert parameters["tag"]["anyOf"][0]["maxLength"] == 200
-    assert parameters["limit"]["maximum"] == 200
+    assert parameters["limit"]["maximum"] == MOST_ROWS
+    assert parameters["limit"]["default"] == DEFAULT_ROWS

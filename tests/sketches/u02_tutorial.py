@@ -6,13 +6,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 from sqlalchemy import String
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tenacity import retry_if_not_exception_type, wait_exponential
 
+from fastapi import Depends, FastAPI
 from jobrunner import Bury, DeadLetter, Injected, JobContext, JobRunner, Retry, Snooze
 from jobrunner.fastapi import DurableBackgroundTasks, JobQueue
 from jobrunner.sqlalchemy import attach
@@ -216,6 +216,7 @@ async def alert(letter: DeadLetter) -> None:
 
 
 async def replay_everything() -> None:
-    for d in await jobs.dead_letters.list(task=send_email, reason="exhausted"):
+    page = await jobs.dead_letters.list(task=send_email, reason="exhausted")
+    for d in page.items:
         await jobs.dead_letters.replay(d.id)
     await jobs.dead_letters.replay_all(task=send_email)

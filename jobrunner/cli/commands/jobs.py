@@ -25,7 +25,7 @@ def jobs() -> None:
 @page
 @as_json
 def list_jobs(location: Location, *, as_json: bool, **where: Any) -> None:
-    """List jobs, newest first; dead ones are under `dead list`."""
+    """List jobs, newest first; dead ones only with `--state dead`, last died first."""
     from jobrunner.cli.session import run_in_session
 
     run_in_session(location, lambda session: _list(session, where, as_json=as_json))

@@ -141,7 +141,7 @@ def _add_list(reading: Operations, provided: Any) -> None:
     async def list_jobs(
         where: Annotated[JobQuery, Query()], queue: JobQueue = provided
     ) -> JobPageBody:
-        """List jobs, newest first, without their arguments. Dead ones are listed as dead letters."""
+        """List jobs, newest first, without their arguments; dead ones only with `state=dead`, last died first."""
         page = await queue.list(
             task=where.task,
             queue=where.queue,
@@ -212,7 +212,7 @@ def _add_dead_letters(reading: Operations, provided: Any) -> None:
         where: Annotated[DeadLetterQuery, Query()], queue: JobQueue = provided
     ) -> DeadLetterPageBody:
         """List jobs that will not run again by themselves, last died first, with their arguments."""
-        page = await queue.dead_letters.page(
+        page = await queue.dead_letters.list(
             task=where.task,
             queue=where.queue,
             reason=where.reason,

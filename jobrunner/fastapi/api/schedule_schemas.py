@@ -18,6 +18,7 @@ from jobrunner.fastapi.api.schemas import (
     Request,
     Task,
 )
+from jobrunner.queue.filters import DEFAULT_ROWS
 from jobrunner.tasks.recurrence import MAX_CRON_CHARS, MAX_ZONE_CHARS
 
 
@@ -59,7 +60,7 @@ class ScheduleQuery(Request):
     """Which schedules a list means."""
 
     task: Task = None
-    limit: Limit = 50
+    limit: Limit = DEFAULT_ROWS
     cursor: Cursor = None
 
 

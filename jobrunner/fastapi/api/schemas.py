@@ -19,13 +19,13 @@ from pydantic import (
 )
 
 from jobrunner.core.job import JobFields
-from jobrunner.core.model import AttemptOutcome, DeadReason
+from jobrunner.core.model import AttemptOutcome, DeadReason, State
+from jobrunner.queue.filters import DEFAULT_ROWS, MOST_ROWS
 
 ID = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
 FOLLOWER_ID = "01936d2c-7a40-7c3e-9d55-7a1d2e3f4b5c"
 MOMENT = "2026-11-22T08:00:00Z"
 
-PAGE_LIMIT = 200
 COMPLETE = (
     "False if looking stopped early, so that there are fewer entries than `limit`, perhaps none: `next_cursor` goes on"
     " from there. Where few of many entries fit, a page ends after about 100 ms."
@@ -65,7 +65,7 @@ Cursor = Annotated[
     Annotated[str, Field(max_length=500)] | None,
     Field(description="`next_cursor` of the page before."),
 ]
-Limit = Annotated[int, Field(ge=1, le=PAGE_LIMIT, description="Entries on a page, at most.")]
+Limit = Annotated[int, Field(ge=1, le=MOST_ROWS, description="Entries on a page, at most.")]
 
 
 class Request(BaseModel):
@@ -85,11 +85,10 @@ class JobQuery(Request):
     task: Task = None
     queue: QueueName = None
     state: Annotated[
-        Literal["scheduled", "queued", "running", "blocked", "succeeded", "cancelled", "expired"]
-        | None,
+        State | None,
         Field(
             description="Only in this state. `blocked` ones wait for the job before them in a chain. Dead jobs are"
-            " listed as dead letters."
+            " listed with `dead` alone, last died first; `since` and `until` are then about their death."
         ),
     ] = None
     tag: Tag = None
@@ -98,7 +97,7 @@ class JobQuery(Request):
         Instant | None, Field(description="Only created at this instant or later.")
     ] = None
     until: Annotated[Instant | None, Field(description="Only created before this instant.")] = None
-    limit: Limit = 50
+    limit: Limit = DEFAULT_ROWS
     cursor: Cursor = None
 
 
@@ -248,7 +247,7 @@ class _DeadLetterFilter(Request):
 class DeadLetterQuery(_DeadLetterFilter):
     """Which dead letters a list means: those to which everything given applies."""
 
-    limit: Limit = 50
+    limit: Limit = DEFAULT_ROWS
     cursor: Cursor = None
 
 
