@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from jobrunner.queue.dead_letters import DeadLetters
     from jobrunner.queue.page import Page
     from jobrunner.queue.queue import JobQueue
+    from jobrunner.queue.queues import Queues
     from jobrunner.queue.schedules import Schedule, Schedules, ScheduleTick
     from jobrunner.queue.sync import SyncQueue
     from jobrunner.runner.runner import JobRunner
@@ -117,6 +118,7 @@ __all__ = [
     "Page",
     "ProcessLost",
     "QueueInfo",
+    "Queues",
     "ResultError",
     "ResultNotStored",
     "ResultTimeout",
@@ -163,6 +165,7 @@ _NAMES = {
     "jobrunner.queue.dead_letters": "DeadLetters",
     "jobrunner.queue.page": "Page",
     "jobrunner.queue.queue": "JobQueue",
+    "jobrunner.queue.queues": "Queues",
     "jobrunner.queue.schedules": "Schedule ScheduleTick Schedules",
     "jobrunner.queue.sync": "SyncQueue",
     "jobrunner.runner.runner": "JobRunner",

@@ -142,6 +142,9 @@ _QUEUE_ATTRIBUTES: Final[dict[str, str]] = {
                     "await {name}.cancel(id)"),
     **dict.fromkeys(("failed", "failed_job_registry", "dead_letter", "dlq"), "{name}.dead_letters"),
     **dict.fromkeys(("requeue", "retry", "retry_job", "retry_job_by_id"), "await {name}.dead_letters.replay(id)"),
+    **dict.fromkeys(("pause", "pause_queue"), "await {name}.queues.pause(name)"),
+    **dict.fromkeys(("resume", "resume_queue", "unpause_queue"), "await {name}.queues.resume(name)"),
+    "all_queues": "await {name}.queues.list()",
 }  # fmt: skip
 
 _RUNNING: Final = "FastAPI(lifespan=jobs.lifespan), `async with jobs.running():`, or in a process of its own jobs.run()"

@@ -20,7 +20,7 @@ from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation, refuse_forked
 from jobrunner.core.hints import queue_attribute
 from jobrunner.core.ids import new_id
-from jobrunner.core.job import Health, Job, Payload, QueueInfo, fresh_job, job_of, payload_of
+from jobrunner.core.job import Health, Job, Payload, fresh_job, job_of, payload_of
 from jobrunner.core.model import (
     FINISHED,
     Enqueue,
@@ -39,6 +39,7 @@ from jobrunner.queue.filters import (
     write_cursor,
 )
 from jobrunner.queue.page import Page
+from jobrunner.queue.queues import Queues
 from jobrunner.queue.results import end_of, result_in
 from jobrunner.queue.schedules import Schedules
 from jobrunner.store.committer import ROWS_PER_CALL, Committer, Several, too_many
@@ -49,7 +50,6 @@ from jobrunner.tasks.call import Call
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.tasks.task import Task
 from jobrunner.worker.events import Events
-from jobrunner.worker.health import queues_in
 from jobrunner.worker.settings import unknown_queue
 from jobrunner.worker.unawaited import caller
 from jobrunner.worker.worker import Worker
@@ -87,6 +87,7 @@ class JobQueue:
         self._joined: SessionWriter | None = None
         self._source: object = None
         self._tell = told_on(self._loop, worker.look)
+        self.queues = Queues(store, queues, wake=worker.look)
         self.dead_letters = DeadLetters(store, tasks, stored=self._stored, wake=worker.look)
         self.schedules = Schedules(
             store, self._tasks, queues, timezone=timezone, enqueue=self._enqueue, wake=worker.look
@@ -417,34 +418,7 @@ class JobQueue:
             self._events.wake(id)
         return True
 
-    # -- queues and health ------------------------------------------------------------------
-
-    async def queues(self) -> Sequence[QueueInfo]:
-        """Return every queue that is served, paused, or holds jobs, by name.
-
-        Counting stops at 10,000 jobs (of scheduled and blocked ones over all queues), or after some 10 ms; then a queue
-        is not ``complete``.
-        """
-        return await queues_in(self._store, self._queues)
-
-    async def pause(self, name: str) -> None:
-        """Let no worker start jobs of the queue until ``resume``; running ones go on.
-
-        Raises:
-            UnknownQueue: the runner has no such queue.
-        """
-        self._check_queue(name)
-        await self._store.jobs.pause(name, now=now_us())
-
-    async def resume(self, name: str) -> None:
-        """Undo ``pause``; raises as it does."""
-        self._check_queue(name)
-        await self._store.jobs.resume(name)
-        self._worker.look()
-
-    def _check_queue(self, name: str) -> None:
-        if name not in self._queues:
-            raise unknown_queue(name, "the name", self._queues)
+    # -- health -------------------------------------------------------------------------------
 
     async def health(self) -> Health:
         """Return whether the promises are being kept just now, and what stands in the way."""

@@ -10,7 +10,6 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
-    Sequence,
 )
 from contextlib import (
     AbstractAsyncContextManager,
@@ -31,7 +30,7 @@ from jobrunner.core.errors import (
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation
 from jobrunner.core.hints import RUNNER_OPTIONS, refuse_words, runner_attribute
-from jobrunner.core.job import DeadLetter, Health, Job, QueueInfo
+from jobrunner.core.job import DeadLetter, Health, Job
 from jobrunner.core.shield import to_the_end
 from jobrunner.core.units import Seconds
 from jobrunner.queue.background import DurableBackgroundTasks
@@ -39,6 +38,7 @@ from jobrunner.queue.dead_letters import DeadLetters
 from jobrunner.queue.filters import DEFAULT_ROWS, JobFilter
 from jobrunner.queue.page import Page
 from jobrunner.queue.queue import JobQueue
+from jobrunner.queue.queues import Queues
 from jobrunner.queue.schedules import Schedules
 from jobrunner.queue.sync import SyncQueue, SyncRunner
 from jobrunner.runner import shutdown
@@ -405,17 +405,10 @@ class JobRunner(TaskRouter):
         """The schedules: list, upsert, pause, resume, run_now, remove."""
         return self._opened("jobs.schedules").schedules
 
-    async def queues(self) -> Sequence[QueueInfo]:
-        """Return every queue; see ``JobQueue.queues``."""
-        return await self._opened("jobs.queues()").queues()
-
-    async def pause(self, name: str) -> None:
-        """Start no more jobs of a queue; see ``JobQueue.pause``."""
-        await self._opened("jobs.pause(...)").pause(name)
-
-    async def resume(self, name: str) -> None:
-        """Undo ``pause``."""
-        await self._opened("jobs.resume(...)").resume(name)
+    @property
+    def queues(self) -> Queues:
+        """The queues: list, pause, resume."""
+        return self._opened("jobs.queues").queues
 
     async def health(self) -> Health:
         """Return whether the promises are being kept just now; see ``JobQueue.health``."""

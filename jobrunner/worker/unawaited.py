@@ -131,6 +131,7 @@ _WRITTEN: Final[Mapping[str, str]] = {
     "Job": "job",
     "JobQueue": "queue",
     "JobRunner": "jobs",
+    "Queues": "jobs.queues",
     "DeadLetters": "jobs.dead_letters",
     "Schedules": "jobs.schedules",
 }

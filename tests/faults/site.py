@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 
 from fastapi import FastAPI, Request
-
 from jobrunner import Job, JobRunner, TaskRouter
 from jobrunner.fastapi import Queue
 
@@ -77,7 +76,7 @@ def create_app() -> FastAPI:
 
     @app.get("/running")
     async def running(queue: Queue) -> dict[str, int]:
-        return {row.name: row.running for row in await queue.queues()}
+        return {row.name: row.running for row in (await queue.queues.list()).items}
 
     @app.get("/state/{id}")
     async def state(id: str, queue: Queue) -> str:

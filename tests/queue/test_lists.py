@@ -74,7 +74,7 @@ async def test_queue_that_is_not_counted_to_the_end_says_so(
 ) -> None:
     async with jobs.running(work=False):
         await jobs.enqueue_many([jobs.tasks["work"].call() for _ in range(ROWS)])
-        (default,) = await jobs.queues()
+        (default,) = (await jobs.queues.list()).items
         assert (default.queued, default.complete) == (100, False)
         say_queues([default])
     assert capsys.readouterr().out.splitlines()[1].split("\t")[3:6] == ["100+", "0+", "0+"]

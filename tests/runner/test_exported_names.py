@@ -15,7 +15,7 @@ PUBLIC = """
     DeadLetters Deadlock DeclaredInCode DuplicateTask Every Health Injected InvalidArguments
     InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidTask InvalidWrite Job JobCancelled
     JobContext JobDead JobExpired JobNotFound JobQueue JobRunner JobRunnerError KeyTaken LeaseLost
-    NotADatabase NotAwaited NotCommitted NotRunning Page ProcessLost QueueInfo ResultError ResultNotStored
+    NotADatabase NotAwaited NotCommitted NotRunning Page ProcessLost QueueInfo Queues ResultError ResultNotStored
     ResultTimeout Retry Schedule ScheduleNotFound ScheduleTick Schedules SchemaTooNew Snooze StoreBusy
     StoreCorrupt StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable
     StoreUnsupported SyncQueue Task TaskRouter TimedOut UnknownQueue UnknownTask WorkerInfo WouldDeadlock

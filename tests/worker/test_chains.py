@@ -263,7 +263,7 @@ async def test_retry_of_the_first_holds_the_rest_back(
         await soon(failed.wait())
         await next_round(jobs)
         assert await states(chain) == ["scheduled", "blocked"]
-        queues = {queue.name: queue for queue in await jobs.queues()}
+        queues = {queue.name: queue for queue in (await jobs.queues.list()).items}
         assert (queues["default"].scheduled, queues["default"].blocked) == (1, 1)
         assert (await jobs.health()).status == "ok"
         frozen.tick(timedelta(seconds=61))

@@ -74,7 +74,7 @@ async def test_what_would_wait_for_the_transaction_is_refused_inside(site: Site)
             for what, wait in {
                 "result": lambda: waiting.result(timeout=5),
                 "cancel": lambda: site.jobs.cancel(other),
-                "pause": lambda: site.jobs.pause("default"),
+                "pause": lambda: site.jobs.queues.pause("default"),
                 "transaction": job.transaction().__aenter__,
             }.items():
                 try:
