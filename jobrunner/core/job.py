@@ -20,6 +20,9 @@ from jobrunner.core.model import AttemptOutcome, AttemptRow, DeadReason, Enqueue
 
 R_co = TypeVar("R_co", covariant=True)
 
+CancelStatus = Literal["cancelled", "requested"]
+"""``cancelled``: the job waited, and will not run. ``requested``: it runs, and has been asked to stop."""
+
 
 class JobSource(Protocol):
     """Where a job came from, asked again when its holder wants to know more."""
@@ -109,8 +112,8 @@ class JobBody(JobFields):
     created: bool | SkipJsonSchema[None] = Field(
         default=None,
         exclude_if=lambda created: created is None,
-        description="False if an unfinished job with the same key was there already; left out of a job that was looked"
-        " up.",
+        description="False if an unfinished job with the same key was there already, or a dead letter was put back"
+        " under its own id; left out of a job that was looked up.",
     )
 
 
@@ -131,7 +134,10 @@ class Job(Generic[R_co]):
     created_at: datetime
     attempt: int
     created: bool | None = None
-    """Whether this call stored it; False if an unfinished job held the key, None if the job was looked up."""
+    """Whether this call made it; None if the job was looked up.
+
+    False if an unfinished job held the key, or a dead letter was put back under its own id.
+    """
     history: tuple[Attempt, ...] = ()
     """The attempts, oldest first; loaded by ``get`` and ``refresh`` only."""
     key: str | None = None

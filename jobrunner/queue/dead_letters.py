@@ -102,8 +102,8 @@ class DeadLetters:
 
         Args:
             id: the dead letter's.
-            args: by parameter name, in place of the stored ones. Without it the job keeps its id; with it a new job
-                is stored, whose ``replay_of`` is the dead letter's id.
+            args: by parameter name, in place of the stored ones. Without it the same job runs again, with ``created``
+                False; with it a new one is stored, whose ``replay_of`` is the dead letter's id.
 
         Raises:
             JobNotFound: none has this id, or it has just been replayed.
@@ -121,7 +121,8 @@ class DeadLetters:
             )
         now = now_us()
         if args is None or spec is None:
-            stored = await self._store.dead_letters.replay(id, now=now)
+            # The same job again, and no new one.
+            stored = (await self._store.dead_letters.replay(id, now=now))._replace(created=False)
         else:
             edited = Enqueue(
                 id=new_id(now),

@@ -20,7 +20,7 @@ from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation, refuse_forked
 from jobrunner.core.hints import queue_attribute
 from jobrunner.core.ids import new_id
-from jobrunner.core.job import Health, Job, Payload, fresh_job, job_of, payload_of
+from jobrunner.core.job import CancelStatus, Health, Job, Payload, fresh_job, job_of, payload_of
 from jobrunner.core.model import (
     FINISHED,
     Enqueue,
@@ -398,11 +398,12 @@ class JobQueue:
 
     # -- cancelling ----------------------------------------------------------------------
 
-    async def cancel(self, id: str) -> bool:
+    async def cancel(self, id: str) -> CancelStatus | None:
         """Cancel a job: a waiting one at once; a running one is asked to stop, wherever it runs.
 
         Returns:
-            Whether there was something to cancel; False if the job had finished or died.
+            ``"cancelled"`` if it waited, and is cancelled with those behind it; ``"requested"`` if it runs, and has
+            been asked to stop; None if there was nothing to cancel: it had finished or died.
 
         Raises:
             JobNotFound: there is no such job.
@@ -411,12 +412,12 @@ class JobQueue:
         if before is None:
             raise _not_found(id)
         if before.state in FINISHED:
-            return False
+            return None
         if before.state == "running":
             await self._worker.cancel_requested(before.seq)
-        else:
-            self._events.wake(id)
-        return True
+            return "requested"
+        self._events.wake(id)
+        return "cancelled"
 
     # -- health -------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 from jobrunner.core.errors import InvalidWrite, JobRunnerError, NotRunning, WrongThread
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation, is_forked
-from jobrunner.core.job import Job
+from jobrunner.core.job import CancelStatus, Job
 from jobrunner.core.shield import at_once
 from jobrunner.queue.queue import JobQueue
 from jobrunner.store.reentrancy import in_write
@@ -74,7 +74,7 @@ class SyncQueue:
         self._check_thread("get(id)")
         return self.run(self._find().get(id) if task is None else self._find().get(id, task))
 
-    def cancel(self, id: str) -> bool:
+    def cancel(self, id: str) -> CancelStatus | None:
         """Cancel a job; see ``JobQueue.cancel``."""
         self._check_thread("cancel(id)")
         return self.run(self._find().cancel(id))

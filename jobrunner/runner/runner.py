@@ -30,7 +30,7 @@ from jobrunner.core.errors import (
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation
 from jobrunner.core.hints import RUNNER_OPTIONS, refuse_words, runner_attribute
-from jobrunner.core.job import DeadLetter, Health, Job
+from jobrunner.core.job import CancelStatus, DeadLetter, Health, Job
 from jobrunner.core.shield import to_the_end
 from jobrunner.core.units import Seconds
 from jobrunner.queue.background import DurableBackgroundTasks
@@ -391,7 +391,7 @@ class JobRunner(TaskRouter):
         """Return a page of jobs; see ``JobQueue.list``."""
         return await self._opened("jobs.list(...)").list(limit=limit, cursor=cursor, **where)
 
-    async def cancel(self, id: str) -> bool:
+    async def cancel(self, id: str) -> CancelStatus | None:
         """Cancel a job; see ``JobQueue.cancel``."""
         return await self._opened("jobs.cancel(...)").cancel(id)
 

@@ -107,7 +107,7 @@ async def test_cancel_ends_a_waiting_job_and_refuses_one_that_has_ended(stored: 
     answer = await jobrunner("jobs", "cancel", stored.waiting, *at)
     assert (answer.code, answer.out) == (0, "cancelled\n")
     again = await jobrunner("jobs", "cancel", stored.waiting, "--json", *at)
-    assert (again.code, again.json["cancelled"], again.json["state"]) == (5, False, "cancelled")
+    assert (again.code, again.json["status"], again.json["state"]) == (5, None, "cancelled")
     assert (await jobrunner("jobs", "cancel", NO_ID, *at)).code == 4
 
 

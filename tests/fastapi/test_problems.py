@@ -259,7 +259,7 @@ def test_change_from_the_same_site_or_no_browser_is_made(
     job = site.waiting()
     site.app.include_router(site.jobs.router(insecure=True), prefix="/open")
     answer = site.client.post(f"/open/{job.id}/cancel", headers=headers | {"authorization": ""})
-    assert answer.json() == {"cancelled": True}
+    assert answer.json() == {"status": "cancelled"}
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,9 @@ def test_change_for_which_a_browser_must_ask_cors_is_left_to_cors(
     job = site.waiting()
     site.app.include_router(site.jobs.router(insecure=True), prefix="/open")
     headers = {"sec-fetch-site": "cross-site", "authorization": ""} | leave
-    assert site.client.post(f"/open/{job.id}/cancel", headers=headers).json() == {"cancelled": True}
+    assert site.client.post(f"/open/{job.id}/cancel", headers=headers).json() == {
+        "status": "cancelled"
+    }
 
 
 def test_dependency_with_yield_sees_the_error_that_passed_it() -> None:

@@ -202,7 +202,7 @@ def test_ask_for_an_unknown_id_is_not_found(client: TestClient, method: str, pat
 def test_cancel_of_a_waiting_job_cancels_it(site: Site) -> None:
     job = site.waiting()
     answer = site.client.post(f"/jobs/{job.id}/cancel")
-    assert (answer.status_code, answer.json()) == (200, {"cancelled": True})
+    assert (answer.status_code, answer.json()) == (200, {"status": "cancelled"})
     assert site.client.get(f"/jobs/{job.id}").json()["state"] == "cancelled"
 
 
@@ -227,7 +227,7 @@ def test_chain_shows_its_order_and_is_cancelled_from_a_place_on(site: Site) -> N
     assert [(item["id"], item["after"]) for item in listed] == [(third, second), (second, first)]
     assert blocked() == [2]
     answer = site.client.post(f"/jobs/{second}/cancel")
-    assert (answer.status_code, answer.json()) == (200, {"cancelled": True})
+    assert (answer.status_code, answer.json()) == (200, {"status": "cancelled"})
     assert [place(job.id)[0] for job in chain] == ["scheduled", "cancelled", "cancelled"]
     assert blocked() == [0]
 
@@ -248,7 +248,7 @@ def test_dead_letter_of_a_chain_shows_its_place_there(site: Site) -> None:
 def test_cancel_of_a_finished_or_dead_job_says_that_nothing_was_cancelled(site: Site) -> None:
     for id in (site.finished().id, site.dead()):
         answer = site.client.post(f"/jobs/{id}/cancel")
-        assert (answer.status_code, answer.json()) == (200, {"cancelled": False})
+        assert (answer.status_code, answer.json()) == (200, {"status": None})
 
 
 # -- dead letters -----------------------------------------------------------------------------------------
@@ -299,6 +299,7 @@ def test_replay_of_a_dead_letter_as_it_was_keeps_the_id(site: Site) -> None:
     answer = site.client.post(f"/jobs/dead-letters/{id}/replay")
     assert answer.status_code == 202
     assert (answer.json()["id"], answer.json()["state"]) == (id, "queued")
+    assert answer.json()["created"] is False
     assert site.client.get(f"/jobs/{id}").json()["replays"] == 1
     assert site.client.get(f"/jobs/dead-letters/{id}").status_code == 404
 
@@ -320,6 +321,7 @@ def test_replay_with_changed_arguments_runs_a_new_job_linked_to_the_letter(site:
     assert answer.status_code == 202
     new = answer.json()["id"]
     assert new != id
+    assert answer.json()["created"] is True
     assert site.client.get(f"/jobs/{new}").json()["replay_of"] == id
 
     async def finished() -> None:

@@ -89,7 +89,7 @@ def test_runs_in_a_script_without_a_loop(tmp_db: Path) -> None:
             assert jobs.sync.run(job.result(timeout=15)) == 42
             assert jobs.sync.run(jobs.health()).status == "ok"
             later = jobs.sync.enqueue(double.options(delay=60), 1)
-            assert jobs.sync.cancel(later.id) is True
+            assert jobs.sync.cancel(later.id) == "cancelled"
         with pytest.raises(NotRunning):
             jobs.sync.enqueue(double, 1)
     with jobs.sync.running(work=False):

@@ -5,7 +5,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 from fastapi import FastAPI
-
 from jobrunner import JobContext, JobRunner, TaskRouter
 from jobrunner.fastapi import Queue
 
@@ -72,7 +71,7 @@ async def start(queue: Queue) -> str:
 
 @app.delete("/train/{id}")
 async def stop(id: str, queue: Queue) -> bool:
-    return await queue.cancel(id)
+    return await queue.cancel(id) is not None
 
 
 @app.post("/elsewhere", status_code=202)

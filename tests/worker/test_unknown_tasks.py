@@ -171,7 +171,7 @@ async def test_D18_arguments_that_no_longer_fit_are_a_dead_letter_with_the_paylo
             await jobs.dead_letters.replay(stored.id, args={"to": 5})
         edited = await jobs.dead_letters.replay(stored.id, args={"to": "ada"})
         assert await edited.result(timeout=15) == "7 to ada"
-        assert edited.id != stored.id
+        assert (edited.id != stored.id, edited.created) == (True, True)
         assert (await edited.refresh()).replay_of == stored.id
         assert (await jobs.dead_letters.get(stored.id)).replayed_as == edited.id
 

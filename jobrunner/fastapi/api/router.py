@@ -175,11 +175,11 @@ def _add_job(reading: Operations, acting: Operations, provided: Any) -> None:
         problems.NOT_FOUND,
         problems.INVALID_REQUEST,
         summary="Cancel a job",
-        answers="Whether there was something to cancel.",
+        answers="What became of it.",
     )
     async def cancel_job(id: JobId, queue: JobQueue = provided) -> CancelledBody:
         """Cancel a waiting job at once; ask a running one to stop. A finished or dead one is left alone."""
-        return CancelledBody(cancelled=await queue.cancel(str(id)))
+        return CancelledBody(status=await queue.cancel(str(id)))
 
 
 def _add_arguments(seeing: Operations, provided: Any) -> None:

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from jobrunner.core.job import JobFields
+from jobrunner.core.job import CancelStatus, JobFields
 from jobrunner.core.model import AttemptOutcome, DeadReason, State
 from jobrunner.queue.filters import DEFAULT_ROWS, MOST_ROWS
 
@@ -221,12 +221,12 @@ class CancelledBody(Answer):
     """What a cancel did."""
 
     model_config = ConfigDict(
-        title="Cancelled", json_schema_extra={"examples": [{"cancelled": True}]}
+        title="Cancelled", json_schema_extra={"examples": [{"status": "cancelled"}]}
     )
 
-    cancelled: bool = Field(
-        description="True if the job will not run, or was running and has been asked to stop;"
-        " false if it had finished or died before. Those behind it in its chain are cancelled with it."
+    status: CancelStatus | None = Field(
+        description="`cancelled` if the job waited, and will not run; `requested` if it runs, and has been asked to"
+        " stop; null if it had finished or died before. Those behind it in its chain are cancelled with it."
     )
 
 
