@@ -17,6 +17,7 @@ from jobrunner.core.errors import ConfigurationError
 from jobrunner.fastapi.background import Find, GetBackground, gather_alone, gather_joined, giving
 from jobrunner.fastapi.dependencies import find_queue, name_of
 from jobrunner.queue.queue import JobQueue
+from jobrunner.queue.queue import joined as joined_to
 from jobrunner.store.session_writer import Caller
 from jobrunner.tasks.dependencies import supplied
 
@@ -170,7 +171,7 @@ def _dependencies(session: params.Depends, find: Find, owner: object = None) -> 
         joined: Any = session,
         caller: Caller = Depends(call_of, scope="function"),
     ) -> JobQueue:
-        return (await find(connection)).joined(joined, caller)
+        return joined_to(await find(connection), joined, caller)
 
     async def get_joined_sync_queue(
         queue: JobQueue = Depends(get_joined_queue),

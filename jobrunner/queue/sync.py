@@ -12,7 +12,7 @@ from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation, is_forked
 from jobrunner.core.job import CancelStatus, Job
 from jobrunner.core.shield import at_once
-from jobrunner.queue.queue import JobQueue
+from jobrunner.queue.queue import JobQueue, enqueuer_of
 from jobrunner.store.reentrancy import in_write
 from jobrunner.tasks.call import Call
 from jobrunner.tasks.task import Task, session_of
@@ -44,21 +44,21 @@ class SyncQueue:
         """
         self._check_thread("enqueue(task, ...)")
         queue = self._find()
-        blocking = queue.is_blocking((session_of(task),))
+        blocking = enqueuer_of(queue).is_blocking((session_of(task),))
         return self._stored(queue.enqueue(task, *args, **kwargs), blocking)
 
     def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Store many calls in one transaction; see ``JobQueue.enqueue_many``."""
         self._check_thread("enqueue_many([...])")
         queue, many = self._find(), list(calls)
-        blocking = queue.is_blocking(_sessions_of(many))
+        blocking = enqueuer_of(queue).is_blocking(_sessions_of(many))
         return self._stored(queue.enqueue_many(many), blocking)
 
     def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Store calls that run one after another; see ``JobQueue.enqueue_chain``."""
         self._check_thread("enqueue_chain([...])")
         queue, many = self._find(), list(calls)
-        blocking = queue.is_blocking(_sessions_of(many))
+        blocking = enqueuer_of(queue).is_blocking(_sessions_of(many))
         return self._stored(queue.enqueue_chain(many), blocking)
 
     def _stored(self, storing: Coroutine[Any, Any, T], blocking: bool) -> T:
@@ -88,7 +88,7 @@ class SyncQueue:
         """
         try:
             self._check_thread("...")
-            loop = self._find().loop
+            loop = enqueuer_of(self._find()).parts.loop
             future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, loop)
         except (JobRunnerError, RuntimeError) as error:
             coroutine.close()
@@ -115,7 +115,7 @@ class SyncQueue:
             running = asyncio.get_running_loop()
         except RuntimeError:
             return
-        if self._find().loop is not running:
+        if enqueuer_of(self._find()).parts.loop is not running:
             verb = call.partition("(")[0].strip(".") or "run"
             raise WrongThread(
                 f"sync.{call} would block this event loop, and the runner is open on another one; write"

@@ -37,7 +37,7 @@ from jobrunner.queue.background import DurableBackgroundTasks
 from jobrunner.queue.dead_letters import DeadLetters
 from jobrunner.queue.filters import DEFAULT_ROWS, JobFilter
 from jobrunner.queue.page import Page
-from jobrunner.queue.queue import JobQueue
+from jobrunner.queue.queue import JobQueue, enqueuer_of
 from jobrunner.queue.queues import Queues
 from jobrunner.queue.schedules import Schedules
 from jobrunner.queue.sync import SyncQueue, SyncRunner
@@ -238,7 +238,7 @@ class JobRunner(TaskRouter):
         stack.callback(
             shutdown.chain(lambda: call(worker.begin_stop), lambda: call(plan.grace.cut), heard)
         )
-        queue.session_advice = self._session_advice
+        enqueuer_of(queue).parts.session_advice = self._session_advice
         if app is not None:
             stack.enter_context(placed(queue, app))
         # Given up only after the worker has stopped: tasks that finish in the grace may still enqueue.
@@ -246,7 +246,7 @@ class JobRunner(TaskRouter):
         stack.push_async_callback(lambda: to_the_end(events.close(plan.grace)))
         stack.push_async_callback(lambda: to_the_end(worker.stop()))
         # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
-        token = current_queue.running.set(queue)
+        token = current_queue.running.set(enqueuer_of(queue))
         events.start()
         try:
             await worker.start()
@@ -257,11 +257,12 @@ class JobRunner(TaskRouter):
     def _named(self, queue: JobQueue) -> Iterator[None]:
         """Make the queue the runner's, and one of the process's open ones."""
         self._open = queue
-        current_queue.opened.append(queue)
+        enqueuer = enqueuer_of(queue)
+        current_queue.opened.append(enqueuer)
         try:
             yield
         finally:
-            current_queue.opened.remove(queue)
+            current_queue.opened.remove(enqueuer)
             self._open = None
 
     async def _load(self, event: EventName, id: str) -> object | None:

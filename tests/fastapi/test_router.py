@@ -16,6 +16,7 @@ from jobrunner.fastapi import JobQueue, Queue, SyncQueue, bearer, get_queue
 from jobrunner.store.sqlite import readers
 from jobrunner.store.sqlite.sql import queries, walks
 from tests.fastapi.conftest import NOBODY, PATIENCE_S, TOKEN, Site
+from tests.support.engine import worker_of
 
 CANARY = "canary-7f3a"
 """An argument that must not show where arguments do not belong."""
@@ -540,7 +541,7 @@ def test_health_of_a_working_site_is_ok(client: TestClient) -> None:
 
 def test_health_of_a_stopping_site_is_unavailable_and_says_so(site: Site) -> None:
     async def stop() -> None:
-        (await site.jobs.queue())._worker.begin_stop()
+        worker_of(site.jobs).begin_stop()
 
     site.call(stop)
     answer = site.client.get("/jobs/health")
