@@ -61,8 +61,10 @@ if TYPE_CHECKING:
     )
     from jobrunner.core.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInfo
     from jobrunner.core.version import __version__
-    from jobrunner.queue.dead_letters import DeadLetterPage, DeadLetters
-    from jobrunner.queue.queue import JobPage, JobQueue
+    from jobrunner.queue.dead_letters import DeadLetters
+    from jobrunner.queue.page import Page
+    from jobrunner.queue.queue import JobQueue
+    from jobrunner.queue.queues import Queues
     from jobrunner.queue.schedules import Schedule, Schedules, ScheduleTick
     from jobrunner.queue.sync import SyncQueue
     from jobrunner.runner.runner import JobRunner
@@ -84,7 +86,6 @@ __all__ = [
     "Conflict",
     "Cron",
     "DeadLetter",
-    "DeadLetterPage",
     "DeadLetters",
     "Deadlock",
     "DeclaredInCode",
@@ -105,7 +106,6 @@ __all__ = [
     "JobDead",
     "JobExpired",
     "JobNotFound",
-    "JobPage",
     "JobQueue",
     "JobRunner",
     "JobRunnerError",
@@ -115,8 +115,10 @@ __all__ = [
     "NotAwaited",
     "NotCommitted",
     "NotRunning",
+    "Page",
     "ProcessLost",
     "QueueInfo",
+    "Queues",
     "ResultError",
     "ResultNotStored",
     "ResultTimeout",
@@ -160,8 +162,10 @@ _NAMES = {
     """,
     "jobrunner.core.job": "Attempt DeadLetter Health Job QueueInfo WorkerInfo",
     "jobrunner.core.version": "__version__",
-    "jobrunner.queue.dead_letters": "DeadLetterPage DeadLetters",
-    "jobrunner.queue.queue": "JobPage JobQueue",
+    "jobrunner.queue.dead_letters": "DeadLetters",
+    "jobrunner.queue.page": "Page",
+    "jobrunner.queue.queue": "JobQueue",
+    "jobrunner.queue.queues": "Queues",
     "jobrunner.queue.schedules": "Schedule ScheduleTick Schedules",
     "jobrunner.queue.sync": "SyncQueue",
     "jobrunner.runner.runner": "JobRunner",

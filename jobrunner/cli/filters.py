@@ -1,13 +1,15 @@
 """The options that say which jobs or dead letters are meant."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+if TYPE_CHECKING:
+    from jobrunner.queue.page import Page
+
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 REASONS: Final = ("exhausted", "buried", "not_retryable", "lost", "unknown_task", "invalid_args")
 STATES: Final = (
@@ -18,6 +20,7 @@ STATES: Final = (
     "succeeded",
     "cancelled",
     "expired",
+    "dead",
 )
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -78,17 +81,8 @@ def page(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-class PageOf(Protocol[T_co]):
-    """A page of jobs or dead letters."""
-
-    @property
-    def items(self) -> Sequence[T_co]: ...
-    @property
-    def next_cursor(self) -> str | None: ...
-
-
 async def listed(
-    pages: Callable[..., Awaitable[PageOf[T]]], *, limit: int, cursor: str | None, **where: Any
+    pages: Callable[..., Awaitable["Page[T]"]], *, limit: int, cursor: str | None, **where: Any
 ) -> tuple[list[T], str | None]:
     """Return what fits and the cursor of the page after; where looking stops early, go on."""
     found: list[T] = []

@@ -17,7 +17,7 @@ import click
 
 from jobrunner.cli.location import Location
 from jobrunner.cli.target import load_runner
-from jobrunner.queue.queue import JobQueue
+from jobrunner.queue.queue import JobQueue, open_queue
 from jobrunner.runner.shutdown import SIGNALS, without_echo
 from jobrunner.store.committer import Committer
 from jobrunner.store.open import open_store
@@ -116,7 +116,7 @@ async def _desk(
     # The workers' rows: who is to be rung when something has changed.
     served = {name for row in await store.workers.list() for name in row.queues}
     known = frozenset(queues | served | {one.name for one in await store.jobs.queues()})
-    queue = JobQueue(
+    queue = open_queue(
         store,
         committer,
         tasks=tasks,

@@ -171,6 +171,9 @@ FOREIGN_WORDS: Final[Mapping[Place, tuple[ForeignWords, ...]]] = {
         _row("abort abort_job cancel_job cancel_job_by_id revoke revoke_by_id", "await {name}.cancel(id)"),
         _row("failed failed_job_registry dead_letter dlq", "{name}.dead_letters"),
         _row("requeue retry retry_job retry_job_by_id", "await {name}.dead_letters.replay(id)"),
+        _row("pause pause_queue", "await {name}.queues.pause(name)"),
+        _row("resume resume_queue unpause_queue", "await {name}.queues.resume(name)"),
+        _row("all_queues", "await {name}.queues.list()"),
     ),
     "runner": (
         _row(

@@ -21,6 +21,8 @@ R_co = TypeVar("R_co", covariant=True)
 
 ID = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
 """A job's id, as examples have it."""
+CancelStatus = Literal["cancelled", "requested"]
+"""``cancelled``: the job waited, and will not run. ``requested``: it runs, and has been asked to stop."""
 
 
 class JobSource(Protocol):
@@ -91,7 +93,10 @@ class Job(Generic[R_co]):
     created_at: datetime
     attempt: int = field(metadata=doc("Runs so far, the present one included; 0 before the first."))
     created: bool | None = None
-    """Whether this call stored it; False if an unfinished job held the key, None if the job was looked up."""
+    """Whether this call made it; None if the job was looked up.
+
+    False if an unfinished job held the key, or a dead letter was put back under its own id.
+    """
     history: tuple[Attempt, ...] = ()
     """The attempts, oldest first; loaded by ``get`` and ``refresh`` only."""
     key: str | None = field(

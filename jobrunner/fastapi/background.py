@@ -23,7 +23,8 @@ from jobrunner.core.model import Enqueue
 from jobrunner.core.shield import at_once
 from jobrunner.fastapi.dependencies import get_queue, name_of
 from jobrunner.queue.background import DurableBackgroundTasks
-from jobrunner.queue.queue import JobQueue
+from jobrunner.queue.enqueuer import Enqueuer
+from jobrunner.queue.queue import JobQueue, enqueuer_of
 from jobrunner.store.session_writer import Caller
 from jobrunner.tasks.dependencies import kind_of, label, supplied, supply_of
 
@@ -46,7 +47,9 @@ def yield_alone(find: FindQueue) -> YieldBackground:
 
     async def yield_background(connection: HTTPConnection) -> AsyncIterator[DurableBackgroundTasks]:
         queue = await find(connection)
-        async with _stored_at_the_end(connection, queue, None, queue.store) as tasks:
+        async with _stored_at_the_end(
+            connection, queue, None, enqueuer_of(queue).store_alone
+        ) as tasks:
             yield tasks
 
     return yield_background
@@ -63,8 +66,8 @@ def yield_in_session(find: FindQueue, session: params.Depends) -> YieldBackgroun
         connection: HTTPConnection, joined: Any = session
     ) -> AsyncIterator[DurableBackgroundTasks]:
         queue = await find(connection)
-        view = queue.joined(joined, Caller(name_of(connection)))
-        store = partial(_store_with_session, view, in_thread)
+        enqueuer = enqueuer_of(queue).joined(joined, Caller(name_of(connection)))
+        store = partial(_store_with_session, enqueuer, in_thread)
         async with _stored_at_the_end(connection, queue, joined, store) as tasks:
             yield tasks
 
@@ -85,7 +88,7 @@ async def _stored_at_the_end(
     if key in shared:
         yield shared[key]
         return
-    tasks = shared[key] = DurableBackgroundTasks(queue.prepare)
+    tasks = shared[key] = DurableBackgroundTasks(enqueuer_of(queue).prepare)
     try:
         yield tasks
     except BaseException as error:
@@ -104,18 +107,18 @@ async def _stored_at_the_end(
         await store(jobs)
 
 
-async def _store_with_session(view: JobQueue, in_thread: bool, jobs: Sequence[Enqueue]) -> None:
+async def _store_with_session(enqueuer: Enqueuer, in_thread: bool, jobs: Sequence[Enqueue]) -> None:
     """Store tasks with the session's uncommitted rows, else in a separate commit.
 
     Nothing would commit a session that has no changes, or has had its commit.
     """
-    storing = view.store_with_changes(jobs)
-    if in_thread and view.is_blocking(()):
+    storing = enqueuer.store_with_changes(jobs)
+    if in_thread and enqueuer.is_blocking(()):
         is_stored = await run_in_threadpool(at_once, storing)
     else:
         is_stored = await storing
     if not is_stored:
-        await view.store(jobs)
+        await enqueuer.store_alone(jobs)
 
 
 def check_background(title: str, route: Any, dependant: Any) -> None:

@@ -8,7 +8,7 @@ from starlette.requests import HTTPConnection
 
 import jobrunner.queue.sync
 from jobrunner.core.errors import ConfigurationError, NotRunning
-from jobrunner.queue.queue import JobQueue
+from jobrunner.queue.queue import JobQueue, enqueuer_of
 from jobrunner.tasks.dependencies import supplied
 
 NO_RUNNER = (
@@ -35,8 +35,9 @@ async def get_queue(connection: HTTPConnection) -> JobQueue:
         ConfigurationError: the runner has a session to join, and this queue would not.
     """
     queue = await find_queue(connection)
-    if queue.session_advice is not None:
-        raise ConfigurationError(queue.session_advice)
+    advice = enqueuer_of(queue).parts.session_advice
+    if advice is not None:
+        raise ConfigurationError(advice)
     return queue
 
 

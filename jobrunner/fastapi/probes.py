@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from jobrunner.core.errors import NotRunning
 from jobrunner.fastapi.dependencies import find_queue
+from jobrunner.queue.queue import enqueuer_of
 
 
 class Alive(BaseModel):
@@ -51,7 +52,7 @@ def probes() -> APIRouter:
     async def get_ready(request: Request, response: Response) -> Readiness:
         """Say whether the supervisor makes progress."""
         try:
-            ready = (await find_queue(request)).is_ready()
+            ready = enqueuer_of(await find_queue(request)).parts.worker.is_ready()
         except NotRunning:
             ready = False
         response.headers["cache-control"] = "no-store"

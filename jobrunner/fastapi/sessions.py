@@ -24,6 +24,7 @@ from jobrunner.fastapi.background import (
 )
 from jobrunner.fastapi.dependencies import find_queue, name_of
 from jobrunner.queue.queue import JobQueue
+from jobrunner.queue.queue import joined as joined_to
 from jobrunner.store.session_writer import Caller
 from jobrunner.tasks.dependencies import supplied
 
@@ -189,7 +190,7 @@ def _dependencies(session: params.Depends, find: FindQueue, owner: object = None
         joined: Any = session,
         caller: Caller = Depends(call_of, scope="function"),
     ) -> JobQueue:
-        return (await find(connection)).joined(joined, caller)
+        return joined_to(await find(connection), joined, caller)
 
     async def get_joined_sync_queue(
         queue: JobQueue = Depends(get_joined_queue),

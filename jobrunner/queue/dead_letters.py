@@ -1,35 +1,30 @@
-"""The dead letters of an open runner: look, replay, delete."""
+"""The dead letters of an open runner: list, replay, delete."""
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from jobrunner.core.clock import from_us, now_us
 from jobrunner.core.errors import JobNotFound, UnknownTask
 from jobrunner.core.exports import exported
 from jobrunner.core.ids import new_id
 from jobrunner.core.job import DeadLetter, Job, history_of
-from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter, JobRow
-from jobrunner.queue.filters import checked_id, checked_limit, filter_of, read_cursor, write_cursor
+from jobrunner.core.model import Enqueue, Enqueued, Filter, JobRow
+from jobrunner.queue.filters import (
+    DEFAULT_ROWS,
+    DeadLetterFilter,
+    checked_id,
+    checked_limit,
+    dead_letter_filter,
+    read_cursor,
+    write_cursor,
+)
+from jobrunner.queue.page import Page
 from jobrunner.store.protocol import Store
 from jobrunner.tasks.spec import TaskSpec
-from jobrunner.tasks.task import Task
 
 REPLAYED_PER_SLICE: Final = 500
 COUNT_CAP: Final = 1_000_000
-
-
-@exported
-@dataclass(frozen=True, slots=True)
-class DeadLetterPage:
-    """Dead letters, last died first, and the cursor of the page after; None at the end."""
-
-    items: list[DeadLetter]
-    next_cursor: str | None
-    complete: bool = True
-    """False if looking stopped before ``limit`` letters were found; ``next_cursor`` goes on from there."""
 
 
 @exported
@@ -53,70 +48,37 @@ class DeadLetters:
     async def list(
         self,
         *,
-        task: Task[..., Any] | str | None = None,
-        queue: str | None = None,
-        reason: DeadReason | None = None,
-        tag: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        limit: int = 100,
-    ) -> list[DeadLetter]:
-        """Return dead letters, last died first.
-
-        Args:
-            since: died at this instant or later.
-            until: died before this instant.
-            limit: at most that many, 1 to 1,000; ``page`` gives the rest.
-        """
-        where = filter_of(task=task, queue=queue, reason=reason, tag=tag, since=since, until=until)
-        found: list[DeadLetter] = []
-        page = await self._page(where, None, checked_limit(limit))
-        while True:
-            found += page.items
-            if page.next_cursor is None or len(found) == limit:
-                return found
-            page = await self._page(where, page.next_cursor, limit - len(found))
-
-    async def page(
-        self,
-        *,
-        task: Task[..., Any] | str | None = None,
-        queue: str | None = None,
-        reason: DeadReason | None = None,
-        tag: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        limit: int = 50,
+        limit: int = DEFAULT_ROWS,
         cursor: str | None = None,
-    ) -> DeadLetterPage:
-        """Return a page of dead letters; as ``list``, with the ``next_cursor`` of the page before.
+        **where: Unpack[DeadLetterFilter],
+    ) -> Page[DeadLetter]:
+        """Return a page of dead letters, last died first.
 
         It ends, not ``complete``, after about 100 ms, or when its arguments and tracebacks hold four million letters.
 
+        Args:
+            limit: dead letters on the page, 1 to 1,000.
+            cursor: the ``next_cursor`` of the page before.
+            **where: ``task``, ``queue``, ``reason``, ``tag``, and the instants ``since`` and ``until`` of the death.
+
         Raises:
             InvalidCursor: no page gave it out.
+            InvalidOptions: a naive datetime, or a limit out of range.
         """
-        where = filter_of(task=task, queue=queue, reason=reason, tag=tag, since=since, until=until)
-        return await self._page(where, cursor, checked_limit(limit))
+        page = await self._store.dead_letters.list(
+            dead_letter_filter("list", where),
+            before=read_cursor(cursor),
+            limit=checked_limit(limit),
+        )
+        return Page(
+            [dead_letter_of(row) for row in page.rows], write_cursor(page.next), page.complete
+        )
 
-    async def _page(self, where: Filter, cursor: str | None, limit: int) -> DeadLetterPage:
-        page = await self._store.dead_letters.list(where, before=read_cursor(cursor), limit=limit)
-        items = [dead_letter_of(row) for row in page.rows]
-        return DeadLetterPage(items, write_cursor(page.next), page.complete)
-
-    async def count(
-        self,
-        *,
-        task: Task[..., Any] | str | None = None,
-        queue: str | None = None,
-        reason: DeadReason | None = None,
-        tag: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> int:
+    async def count(self, **where: Unpack[DeadLetterFilter]) -> int:
         """Return how many there are, a million at most."""
-        where = filter_of(task=task, queue=queue, reason=reason, tag=tag, since=since, until=until)
-        return await self._store.dead_letters.count(where, cap=COUNT_CAP)
+        return await self._store.dead_letters.count(
+            dead_letter_filter("count", where), cap=COUNT_CAP
+        )
 
     async def get(self, id: str) -> DeadLetter:
         """Return a dead letter with its history.
@@ -140,8 +102,8 @@ class DeadLetters:
 
         Args:
             id: the dead letter's.
-            args: by parameter name, in place of the stored ones. Without it the job keeps its id; with it a new job
-                is stored, whose ``replay_of`` is the dead letter's id.
+            args: by parameter name, in place of the stored ones. Without it the same job runs again, with ``created``
+                False; with it a new one is stored, whose ``replay_of`` is the dead letter's id.
 
         Raises:
             JobNotFound: none has this id, or it has just been replayed.
@@ -159,7 +121,8 @@ class DeadLetters:
             )
         now = now_us()
         if args is None or spec is None:
-            stored = await self._store.dead_letters.replay(id, now=now)
+            # The same job again, and no new one.
+            stored = (await self._store.dead_letters.replay(id, now=now))._replace(created=False)
         else:
             edited = Enqueue(
                 id=new_id(now),
@@ -186,31 +149,25 @@ class DeadLetters:
     async def replay_all(
         self,
         *,
-        task: Task[..., Any] | str | None = None,
-        queue: str | None = None,
-        reason: DeadReason | None = None,
-        tag: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
         on_slice: Callable[[int], None] | None = None,
+        **where: Unpack[DeadLetterFilter],
     ) -> int:
         """Replay every dead letter that fits, in slices, so that other writers get their turn.
 
         Those whose key is taken, and those of tasks that the runner does not have, stay where they are.
 
         Args:
-            on_slice: hears after each slice how many dead letters it has seen to.
+            on_slice: called after each slice with the number of its dead letters.
+            **where: as for ``list``.
 
         Returns:
             How many were replayed.
         """
-        where = _until_now(
-            filter_of(task=task, queue=queue, reason=reason, tag=tag, since=since, until=until)
-        )
+        meant = _until_now(dead_letter_filter("replay_all", where))
         replayed, before = 0, None
         while True:
             done = await self._store.dead_letters.replay_all(
-                where,
+                meant,
                 before=before,
                 now=now_us(),
                 limit=REPLAYED_PER_SLICE,
@@ -227,29 +184,23 @@ class DeadLetters:
     async def delete_all(
         self,
         *,
-        task: Task[..., Any] | str | None = None,
-        queue: str | None = None,
-        reason: DeadReason | None = None,
-        tag: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
         on_slice: Callable[[int], None] | None = None,
+        **where: Unpack[DeadLetterFilter],
     ) -> int:
         """Delete every dead letter that fits, with its history; in slices, as ``replay_all``.
 
         Args:
-            on_slice: hears after each slice how many dead letters it has seen to.
+            on_slice: called after each slice with the number of its dead letters.
+            **where: as for ``list``.
 
         Returns:
             How many were deleted.
         """
-        where = _until_now(
-            filter_of(task=task, queue=queue, reason=reason, tag=tag, since=since, until=until)
-        )
+        meant = _until_now(dead_letter_filter("delete_all", where))
         deleted, before = 0, None
         while True:
             done = await self._store.dead_letters.delete_all(
-                where, before=before, limit=REPLAYED_PER_SLICE
+                meant, before=before, limit=REPLAYED_PER_SLICE
             )
             deleted += done.deleted
             if on_slice is not None:

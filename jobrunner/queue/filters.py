@@ -1,7 +1,8 @@
-"""What is asked for, checked before the store sees it: ids, filters, limits and cursors."""
+"""Validates ids, filters, limits and cursors from callers."""
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Final, get_args
+from typing import Any, Final, TypedDict, get_args
 
 from jobrunner.core.errors import InvalidCursor, InvalidOptions, JobNotFound
 from jobrunner.core.model import DeadReason, Filter, State
@@ -9,12 +10,42 @@ from jobrunner.core.units import instant_us
 from jobrunner.tasks.task import Task
 
 MOST_ROWS: Final = 1_000
+DEFAULT_ROWS: Final = 50
+"""The bounds of every page, in Python, over HTTP and on the command line."""
 CURSOR_DIGITS: Final = 18
 """A larger number is no row of ours, and would not fit SQLite's integers."""
 
 
-LISTED_STATES: Final = tuple(state for state in get_args(State) if state != "dead")
+STATES: Final = get_args(State)
 REASONS: Final = get_args(DeadReason)
+
+
+class JobFilter(TypedDict, total=False):
+    """Which jobs are meant: those to which everything given applies."""
+
+    task: Task[..., Any] | str | None
+    queue: str | None
+    state: State | None
+    """``"dead"`` means the dead letters, as jobs."""
+    tag: str | None
+    key: str | None
+    since: datetime | None
+    """Created at this instant or later; a dead one died then."""
+    until: datetime | None
+    """Created, or died, before this instant."""
+
+
+class DeadLetterFilter(TypedDict, total=False):
+    """Which dead letters are meant: those to which everything given applies."""
+
+    task: Task[..., Any] | str | None
+    queue: str | None
+    reason: DeadReason | None
+    tag: str | None
+    since: datetime | None
+    """Died at this instant or later."""
+    until: datetime | None
+    """Died before this instant."""
 
 
 def checked_id(id: str) -> str:
@@ -31,7 +62,29 @@ def checked_id(id: str) -> str:
     return id
 
 
-def filter_of(
+def job_filter(where: JobFilter) -> Filter:
+    """Return the filter of jobs that these words mean; raises as ``_filter_of``."""
+    _check_words("list", where, JobFilter.__annotations__)
+    return _filter_of(**where)
+
+
+def dead_letter_filter(verb: str, where: DeadLetterFilter) -> Filter:
+    """Return the filter of dead letters that these words mean; raises as ``_filter_of``.
+
+    Args:
+        verb: the call that they were given to, for the error.
+    """
+    _check_words(f"dead_letters.{verb}", where, DeadLetterFilter.__annotations__)
+    return _filter_of(**where)
+
+
+def _check_words(call: str, given: Iterable[str], known: Iterable[str]) -> None:
+    unknown = [word for word in given if word not in known]
+    if unknown:
+        raise TypeError(f"{call}() has no filter {unknown[0]!r}; it has {', '.join(known)}")
+
+
+def _filter_of(
     *,
     task: Task[..., Any] | str | None = None,
     queue: str | None = None,
@@ -50,9 +103,7 @@ def filter_of(
     name = task.name if isinstance(task, Task) else task
     for what, text in (("task", name), ("queue", queue), ("tag", tag), ("key", key)):
         _check_text(what, text)
-    if state == "dead":
-        raise InvalidOptions("dead jobs have a list of their own: write jobs.dead_letters.list()")
-    _check_choice("state", state, LISTED_STATES)
+    _check_choice("state", state, STATES)
     _check_choice("reason", reason, REASONS)
     return Filter(
         task=name,
@@ -105,8 +156,13 @@ def read_cursor(cursor: str | None) -> int | None:
         return None
     fits = isinstance(cursor, str) and cursor.isascii() and cursor.isdigit()
     if not fits or len(cursor) > CURSOR_DIGITS:
-        raise InvalidCursor(f"{cursor!r} is not a cursor; take next_cursor of the page before")
+        raise no_cursor(cursor)
     return int(cursor)
+
+
+def no_cursor(given: object) -> InvalidCursor:
+    """Return the error for a cursor that no page gave out."""
+    return InvalidCursor(f"{given!r} is not a cursor; take next_cursor of the page before")
 
 
 def write_cursor(row: int | None) -> str | None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 from jobrunner.core.clock import from_us, now_us
 from jobrunner.core.errors import (
@@ -29,7 +29,8 @@ from jobrunner.core.model import (
 )
 from jobrunner.core.response_models import doc
 from jobrunner.core.units import Seconds, checked_schedule_id
-from jobrunner.queue.filters import checked_limit
+from jobrunner.queue.filters import DEFAULT_ROWS, checked_limit, no_cursor
+from jobrunner.queue.page import Page
 from jobrunner.store.protocol import Store
 from jobrunner.tasks.call import NO_OPTIONS, Options
 from jobrunner.tasks.recurrence import Cron, Every, Once, Recurrence
@@ -39,8 +40,6 @@ from jobrunner.tasks.task import Task
 from jobrunner.tasks.ticks import first_tick, job_of, recurrence_of, resumed_tick
 
 T = TypeVar("T")
-
-PAGE: Final = 1_000
 
 
 @exported
@@ -138,21 +137,31 @@ class Schedules:
         self,
         *,
         task: Task[..., Any] | str | None = None,
-        after: str | None = None,
-        limit: int = PAGE,
-    ) -> list[Schedule]:
-        """Return schedules by id.
+        limit: int = DEFAULT_ROWS,
+        cursor: str | None = None,
+    ) -> Page[Schedule]:
+        """Return a page of schedules, by id.
 
         Args:
             task: only its schedules.
-            after: only those whose id comes after this one: the last of the page before.
-            limit: at most that many, 1 to 1,000.
+            limit: schedules on the page, 1 to 1,000.
+            cursor: the ``next_cursor`` of the page before.
+
+        Raises:
+            InvalidCursor: it is no text.
+            InvalidOptions: a limit out of range.
         """
         name = task.name if isinstance(task, Task) else task
-        rows = await self._store.schedules.list(task=name, after=after, limit=checked_limit(limit))
-        return [_schedule_of(row) for row in rows]
+        if cursor is not None and not isinstance(cursor, str):
+            raise no_cursor(cursor)
+        # One more than asked for tells whether there is a page after.
+        rows = await self._store.schedules.list(
+            task=name, after=cursor, limit=checked_limit(limit) + 1
+        )
+        items = [_schedule_of(row) for row in rows[:limit]]
+        return Page(items, items[-1].id if len(rows) > limit else None)
 
-    async def ticks(self, id: str, *, limit: int = 100) -> Sequence[ScheduleTick]:
+    async def ticks(self, id: str, *, limit: int = DEFAULT_ROWS) -> Sequence[ScheduleTick]:
         """Return the ticks of a schedule, newest first: those that made a job, and those that were skipped.
 
         Raises:

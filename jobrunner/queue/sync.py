@@ -1,18 +1,25 @@
 """The queue for code that is not async: threads, scripts, ``def`` routes and ``def`` tasks."""
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
-from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+from datetime import timedelta
+from functools import wraps
+from types import MethodType
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 from jobrunner.core.errors import InvalidWrite, JobRunnerError, NotRunning, WrongThread
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation, is_forked
 from jobrunner.core.job import Job
 from jobrunner.core.shield import at_once
-from jobrunner.queue.queue import JobQueue
+from jobrunner.queue.dead_letters import DeadLetters
+from jobrunner.queue.queue import JobQueue, enqueuer_of
+from jobrunner.queue.queues import Queues
+from jobrunner.queue.schedules import Schedules
 from jobrunner.store.reentrancy import in_write
 from jobrunner.tasks.call import Call
 from jobrunner.tasks.task import Task, session_of
@@ -20,67 +27,54 @@ from jobrunner.tasks.task import Task, session_of
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+V = TypeVar("V")
 
 LOOP_CHECK_S: Final = 1.0
 """How often a waiting thread makes sure that the loop it waits for is still there."""
 
 
-@exported
-class SyncQueue:
+class Blocking(Generic[V, P, T]):
+    """A verb of the async queue that blocks: ``cancel = Blocking(JobQueue.cancel)``."""
+
+    def __init__(self, verb: Callable[Concatenate[V, P], Coroutine[Any, Any, T]]) -> None:
+        text = _written(verb)
+
+        @wraps(verb)
+        def call(verbs: "BlockingVerbs[V]", *args: P.args, **kwargs: P.kwargs) -> T:
+            verbs._check_thread(text)  # noqa: SLF001 - of our own class
+            return verbs.run(verb(verbs._find(), *args, **kwargs))  # noqa: SLF001
+
+        self._call = call
+        self.__doc__ = verb.__doc__
+
+    @overload
+    def __get__(self, verbs: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, verbs: "BlockingVerbs[V]", owner: type) -> Callable[P, T]: ...
+    def __get__(self, verbs: "BlockingVerbs[V] | None", owner: type) -> Self | Callable[P, T]:
+        return self if verbs is None else MethodType(self._call, verbs)
+
+
+def _written(verb: Callable[..., object]) -> str:
+    """Return a call of a verb as it is written in messages: ``cancel(id)``."""
+    _, *others = inspect.signature(verb).parameters.values()
+    needed = [one.name for one in others if one.default is one.empty and one.kind < one.VAR_KEYWORD]
+    return f"{verb.__name__}({', '.join(needed) or '...' * bool(others)})"
+
+
+class BlockingVerbs(Generic[V]):
     """Each call goes to the loop on which the runner is open, and blocks the calling thread until it is answered."""
 
-    _find: Callable[[], JobQueue]
-    """Returns the queue that is open now."""
+    _prefix = ""
+    """How the object is written behind ``jobs.sync.``, with a dot."""
 
-    def __init__(self, queue: JobQueue) -> None:
-        self._find = lambda: queue
-
-    def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
-        """Store a call of the task; see ``JobQueue.enqueue``.
-
-        Raises:
-            WrongThread: called on an event loop's own thread.
-            InvalidWrite: called in a function of ``job.write()``.
-        """
-        self._check_thread("enqueue(task, ...)")
-        queue = self._find()
-        blocking = queue.is_blocking((session_of(task),))
-        return self._stored(queue.enqueue(task, *args, **kwargs), blocking)
-
-    def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
-        """Store many calls in one transaction; see ``JobQueue.enqueue_many``."""
-        self._check_thread("enqueue_many([...])")
-        queue, many = self._find(), list(calls)
-        blocking = queue.is_blocking(_sessions_of(many))
-        return self._stored(queue.enqueue_many(many), blocking)
-
-    def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
-        """Store calls that run one after another; see ``JobQueue.enqueue_chain``."""
-        self._check_thread("enqueue_chain([...])")
-        queue, many = self._find(), list(calls)
-        blocking = queue.is_blocking(_sessions_of(many))
-        return self._stored(queue.enqueue_chain(many), blocking)
-
-    def _stored(self, storing: Coroutine[Any, Any, T], blocking: bool) -> T:
-        """Store in this thread, whose own a blocking session may be; else on the loop."""
-        return at_once(storing) if blocking else self.run(storing)
-
-    @overload
-    def get(self, id: str) -> Job[Any]: ...
-    @overload
-    def get(self, id: str, task: Task[..., R]) -> Job[R]: ...
-    def get(self, id: str, task: Task[..., R] | None = None) -> Job[Any]:
-        """Return a job with its history; see ``JobQueue.get``."""
-        self._check_thread("get(id)")
-        return self.run(self._find().get(id) if task is None else self._find().get(id, task))
-
-    def cancel(self, id: str) -> bool:
-        """Cancel a job; see ``JobQueue.cancel``."""
-        self._check_thread("cancel(id)")
-        return self.run(self._find().cancel(id))
+    def __init__(self, find: Callable[[], V], find_loop: Callable[[], asyncio.AbstractEventLoop]):
+        """``find`` returns the object that is open now, ``find_loop`` its loop."""
+        self._find = find
+        self._find_loop = find_loop
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run any other coroutine of the library on the runner's loop: ``run(job.result(timeout=5))``.
+        """Run any other coroutine of the library on the runner's loop: ``run(job.refresh())``.
 
         Raises:
             WrongThread: called on an event loop's own thread.
@@ -88,7 +82,7 @@ class SyncQueue:
         """
         try:
             self._check_thread("...")
-            loop = self._find().loop
+            loop = self._find_loop()
             future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, loop)
         except (JobRunnerError, RuntimeError) as error:
             coroutine.close()
@@ -105,7 +99,14 @@ class SyncQueue:
                 if loop.is_closed():
                     raise NotRunning("the runner's event loop was closed meanwhile") from None
 
-    def _check_thread(self, call: str) -> None:
+    def _check_thread(self, call: str, awaited: str = "") -> None:
+        """Raise where this thread must not wait.
+
+        Args:
+            call: the verb as it is written.
+            awaited: what to write on the loop itself, if not the same verb of the queue.
+        """
+        call = self._prefix + call
         if in_write.get():
             raise InvalidWrite(
                 f"sync.{call} in a function of job.write() would wait for the transaction that it runs in, and so would"
@@ -115,29 +116,142 @@ class SyncQueue:
             running = asyncio.get_running_loop()
         except RuntimeError:
             return
-        if self._find().loop is not running:
+        if self._find_loop() is not running:
             verb = call.partition("(")[0].strip(".") or "run"
             raise WrongThread(
                 f"sync.{call} would block this event loop, and the runner is open on another one; write"
                 f" `await asyncio.to_thread(jobs.sync.{verb}, ...)` here"
             )
         raise WrongThread(
-            f"sync.{call} would block this event loop, and wait for itself; write `await queue.{call}` here"
+            f"sync.{call} would block this event loop, and wait for itself; write"
+            f" `await {awaited or f'queue.{call}'}` here"
         )
 
 
-class SyncRunner(SyncQueue, Generic[T]):
+class SyncQueues(BlockingVerbs[Queues]):
+    """The verbs of ``Queues``, blocking."""
+
+    _prefix = "queues."
+
+    pause = Blocking(Queues.pause)
+    resume = Blocking(Queues.resume)
+    list = Blocking(Queues.list)
+
+
+class SyncDeadLetters(BlockingVerbs[DeadLetters]):
+    """The verbs of ``DeadLetters``, blocking."""
+
+    _prefix = "dead_letters."
+
+    count = Blocking(DeadLetters.count)
+    get = Blocking(DeadLetters.get)
+    replay = Blocking(DeadLetters.replay)
+    replay_all = Blocking(DeadLetters.replay_all)
+    delete = Blocking(DeadLetters.delete)
+    delete_all = Blocking(DeadLetters.delete_all)
+    list = Blocking(DeadLetters.list)
+
+
+class SyncSchedules(BlockingVerbs[Schedules]):
+    """The verbs of ``Schedules``, blocking."""
+
+    _prefix = "schedules."
+
+    get = Blocking(Schedules.get)
+    ticks = Blocking(Schedules.ticks)
+    upsert = Blocking(Schedules.upsert)
+    pause = Blocking(Schedules.pause)
+    resume = Blocking(Schedules.resume)
+    remove = Blocking(Schedules.remove)
+    run_now = Blocking(Schedules.run_now)
+    list = Blocking(Schedules.list)
+
+
+@exported
+class SyncQueue(BlockingVerbs[JobQueue]):
+    """The verbs of ``JobQueue``, blocking: each goes to the runner's loop, and the calling thread waits for the answer.
+
+    Not to be called on an event loop's own thread (``WrongThread``), nor in a function of ``job.write()``
+    (``InvalidWrite``).
+    """
+
+    def __init__(self, queue: JobQueue) -> None:
+        super().__init__(lambda: queue, lambda: enqueuer_of(queue).parts.loop)
+
+    # Those that are generic in a task stand here one by one: no type checker follows them through `Blocking`.
+
+    def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Store a call of the task; see ``JobQueue.enqueue``."""
+        self._check_thread("enqueue(task, ...)")
+        queue = self._find()
+        blocking = enqueuer_of(queue).is_blocking((session_of(task),))
+        return self._stored(queue.enqueue(task, *args, **kwargs), blocking)
+
+    def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
+        """Store many calls in one transaction; see ``JobQueue.enqueue_many``."""
+        self._check_thread("enqueue_many([...])")
+        queue, many = self._find(), [*calls]
+        blocking = enqueuer_of(queue).is_blocking(_sessions_of(many))
+        return self._stored(queue.enqueue_many(many), blocking)
+
+    def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
+        """Store calls that run one after another; see ``JobQueue.enqueue_chain``."""
+        self._check_thread("enqueue_chain([...])")
+        queue, many = self._find(), [*calls]
+        blocking = enqueuer_of(queue).is_blocking(_sessions_of(many))
+        return self._stored(queue.enqueue_chain(many), blocking)
+
+    def _stored(self, storing: Coroutine[Any, Any, T], blocking: bool) -> T:
+        """Store in this thread, whose own a blocking session may be; else on the loop."""
+        return at_once(storing) if blocking else self.run(storing)
+
+    @overload
+    def get(self, id: str) -> Job[Any]: ...
+    @overload
+    def get(self, id: str, task: Task[..., R]) -> Job[R]: ...
+    def get(self, id: str, task: Task[..., R] | None = None) -> Job[Any]:
+        """Return a job with its history; see ``JobQueue.get``."""
+        self._check_thread("get(id)")
+        return self.run(self._find().get(id) if task is None else self._find().get(id, task))
+
+    def result(self, job: Job[R], timeout: float | timedelta | None = None) -> R:
+        """Wait until a job has succeeded and return what it returned; see ``Job.result``."""
+        self._check_thread("result(job)", "job.result()")
+        return self.run(job.result(timeout))
+
+    payload = Blocking(JobQueue.payload)
+    cancel = Blocking(JobQueue.cancel)
+    health = Blocking(JobQueue.health)
+    list = Blocking(JobQueue.list)
+
+    @property
+    def queues(self) -> SyncQueues:
+        """The queues: list, pause, resume."""
+        return SyncQueues(lambda: self._find().queues, self._find_loop)
+
+    @property
+    def dead_letters(self) -> SyncDeadLetters:
+        """The dead letters: list, get, replay, delete."""
+        return SyncDeadLetters(lambda: self._find().dead_letters, self._find_loop)
+
+    @property
+    def schedules(self) -> SyncSchedules:
+        """The schedules: list, upsert, pause, resume, run_now, remove."""
+        return SyncSchedules(lambda: self._find().schedules, self._find_loop)
+
+
+class SyncRunner(SyncQueue, Generic[R]):
     """``jobs.sync``: the open queue's verbs, blocking; and a way to open the runner in a script without a loop."""
 
     def __init__(
         self,
         find: Callable[[], JobQueue],
-        running: Callable[..., AbstractAsyncContextManager[T]],
+        running: Callable[..., AbstractAsyncContextManager[R]],
     ) -> None:
-        self._find = find
+        BlockingVerbs.__init__(self, find, lambda: enqueuer_of(find()).parts.loop)
         self._running = running
 
-    def running(self, *, work: bool | None = None) -> AbstractContextManager[T]:
+    def running(self, *, work: bool | None = None) -> AbstractContextManager[R]:
         """Be open inside a ``with`` block, on a loop in a thread of its own."""
         return in_thread(self._running(work=work))
 

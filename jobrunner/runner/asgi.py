@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from jobrunner.core.errors import AlreadyRunning
-from jobrunner.queue.queue import JobQueue
+from jobrunner.queue.queue import JobQueue, enqueuer_of
 from jobrunner.tasks.current_queue import running
 
 _Scope = MutableMapping[str, Any]
@@ -55,9 +55,10 @@ def _wrap(app: Any, queue: JobQueue) -> Callable[[], None]:
     if inner is None:
         inner = app.build_middleware_stack()
     inside: _Asgi = inner
+    enqueuer = enqueuer_of(queue)
 
     async def with_queue(scope: _Scope, receive: _Receive, send: _Send) -> None:
-        token = running.set(queue)
+        token = running.set(enqueuer)
         try:
             await inside(scope, receive, send)
         finally:

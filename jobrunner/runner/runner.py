@@ -10,7 +10,6 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
-    Sequence,
 )
 from contextlib import (
     AbstractAsyncContextManager,
@@ -18,7 +17,6 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
@@ -31,12 +29,14 @@ from jobrunner.core.errors import (
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation
 from jobrunner.core.hints import answers_foreign_words
-from jobrunner.core.job import DeadLetter, Health, Job, QueueInfo
-from jobrunner.core.model import State
+from jobrunner.core.job import CancelStatus, DeadLetter, Health, Job
 from jobrunner.core.shield import to_the_end
 from jobrunner.queue.background import DurableBackgroundTasks
 from jobrunner.queue.dead_letters import DeadLetters
-from jobrunner.queue.queue import JobPage, JobQueue
+from jobrunner.queue.filters import DEFAULT_ROWS, JobFilter
+from jobrunner.queue.page import Page
+from jobrunner.queue.queue import JobQueue, enqueuer_of
+from jobrunner.queue.queues import Queues
 from jobrunner.queue.schedules import Schedules
 from jobrunner.queue.sync import SyncQueue, SyncRunner
 from jobrunner.runner import shutdown
@@ -204,7 +204,7 @@ class JobRunner(TaskRouter):
         stack.callback(
             shutdown.chain(lambda: call(worker.begin_stop), lambda: call(plan.grace.cut), heard)
         )
-        queue.session_advice = self._session_advice
+        enqueuer_of(queue).parts.session_advice = self._session_advice
         if app is not None:
             stack.enter_context(placed(queue, app))
         # Given up only after the worker has stopped: tasks that finish in the grace may still enqueue.
@@ -212,7 +212,7 @@ class JobRunner(TaskRouter):
         stack.push_async_callback(lambda: to_the_end(events.close(plan.grace)))
         stack.push_async_callback(lambda: to_the_end(worker.stop()))
         # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
-        token = current_queue.running.set(queue)
+        token = current_queue.running.set(enqueuer_of(queue))
         events.start()
         try:
             await worker.start()
@@ -223,11 +223,12 @@ class JobRunner(TaskRouter):
     def _named(self, queue: JobQueue) -> Iterator[None]:
         """Make the queue the runner's, and one of the process's open ones."""
         self._open = queue
-        current_queue.opened.append(queue)
+        enqueuer = enqueuer_of(queue)
+        current_queue.opened.append(enqueuer)
         try:
             yield
         finally:
-            current_queue.opened.remove(queue)
+            current_queue.opened.remove(enqueuer)
             self._open = None
 
     async def _load(self, event: EventName, id: str) -> object | None:
@@ -350,30 +351,14 @@ class JobRunner(TaskRouter):
     async def list(
         self,
         *,
-        task: Task[..., Any] | str | None = None,
-        queue: str | None = None,
-        state: State | None = None,
-        tag: str | None = None,
-        key: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        limit: int = 50,
+        limit: int = DEFAULT_ROWS,
         cursor: str | None = None,
-    ) -> JobPage:
+        **where: Unpack[JobFilter],
+    ) -> Page[Job[Any]]:
         """Return a page of jobs; see ``JobQueue.list``."""
-        return await self._opened("jobs.list(...)").list(
-            task=task,
-            queue=queue,
-            state=state,
-            tag=tag,
-            key=key,
-            since=since,
-            until=until,
-            limit=limit,
-            cursor=cursor,
-        )
+        return await self._opened("jobs.list(...)").list(limit=limit, cursor=cursor, **where)
 
-    async def cancel(self, id: str) -> bool:
+    async def cancel(self, id: str) -> CancelStatus | None:
         """Cancel a job; see ``JobQueue.cancel``."""
         return await self._opened("jobs.cancel(...)").cancel(id)
 
@@ -387,17 +372,10 @@ class JobRunner(TaskRouter):
         """The schedules: list, upsert, pause, resume, run_now, remove."""
         return self._opened("jobs.schedules").schedules
 
-    async def queues(self) -> Sequence[QueueInfo]:
-        """Return every queue; see ``JobQueue.queues``."""
-        return await self._opened("jobs.queues()").queues()
-
-    async def pause(self, name: str) -> None:
-        """Start no more jobs of a queue; see ``JobQueue.pause``."""
-        await self._opened("jobs.pause(...)").pause(name)
-
-    async def resume(self, name: str) -> None:
-        """Undo ``pause``."""
-        await self._opened("jobs.resume(...)").resume(name)
+    @property
+    def queues(self) -> Queues:
+        """The queues: list, pause, resume."""
+        return self._opened("jobs.queues").queues
 
     async def health(self) -> Health:
         """Return whether the promises are being kept just now; see ``JobQueue.health``."""

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 from jobrunner.core.errors import NotRunning
-from jobrunner.queue.queue import JobQueue
+from jobrunner.queue.enqueuer import Enqueuer
 from jobrunner.runner import shutdown
 from jobrunner.tasks import current_queue
 
@@ -53,13 +53,13 @@ async def work_until_signal(opened: AbstractAsyncContextManager[Any]) -> None:
 
 
 async def _first_of(signalled: asyncio.Event) -> None:
-    queues = [queue for queue in current_queue.opened if isinstance(queue, JobQueue)]
-    if not queues:
+    opened = [one.parts for one in current_queue.opened if isinstance(one, Enqueuer)]
+    if not opened:
         raise NotRunning(
             "the application's lifespan opens no runner; write FastAPI(lifespan=jobs.lifespan), or in a lifespan of"
             " your own `async with jobs.running(app):`"
         )
-    failures = [asyncio.create_task(queue.failure()) for queue in queues]
+    failures = [asyncio.create_task(parts.failure()) for parts in opened]
     waits = [asyncio.create_task(signalled.wait()), *failures]
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

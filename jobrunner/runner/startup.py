@@ -11,7 +11,7 @@ from jobrunner.core.errors import ConfigurationError, InvalidSchedule, InvalidTa
 from jobrunner.core.model import Definition
 from jobrunner.core.shield import to_the_end
 from jobrunner.queue.background import DurableBackgroundTasks
-from jobrunner.queue.queue import JobQueue
+from jobrunner.queue.queue import JobQueue, enqueuer_of, joined_by, open_queue
 from jobrunner.store.committer import Committer
 from jobrunner.store.open import open_store
 from jobrunner.tasks.dependencies import Dependency, dependency_of
@@ -67,7 +67,7 @@ async def open_parts(
         around=around,
         session=plan.session,
     )
-    queue = JobQueue(
+    queue = open_queue(
         store,
         committer,
         tasks=plan.specs,
@@ -77,8 +77,8 @@ async def open_parts(
         timezone=settings.timezone,
     )
     around.makers["queue"] = partial(_plain, queue)
-    around.supplies["joined queue"] = queue
-    around.makers["background"] = lambda: DurableBackgroundTasks(queue.prepare)
+    around.supplies["joined queue"] = partial(joined_by, queue)
+    around.makers["background"] = lambda: DurableBackgroundTasks(enqueuer_of(queue).prepare)
     return queue, worker
 
 
@@ -158,6 +158,7 @@ def _plain(queue: JobQueue) -> JobQueue:
     Raises:
         ConfigurationError: there is one.
     """
-    if queue.session_advice is not None:
-        raise ConfigurationError(queue.session_advice)
+    advice = enqueuer_of(queue).parts.session_advice
+    if advice is not None:
+        raise ConfigurationError(advice)
     return queue

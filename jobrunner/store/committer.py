@@ -123,7 +123,7 @@ class Committer:
 
     # -- what callers hand in ---------------------------------------------------
 
-    async def enqueue(self, jobs: Sequence[Enqueue]) -> list[Enqueued]:
+    async def submit(self, jobs: Sequence[Enqueue]) -> list[Enqueued]:
         """Store jobs in one transaction; return once they are durable, in the order given.
 
         Each caller has one call under way, so that serving calls in order of arrival serves callers in turn.

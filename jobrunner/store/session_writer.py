@@ -42,8 +42,8 @@ class SessionWriter:
         self._notify = notify
         self._caller = caller
 
-    async def enqueue(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
-        """Store jobs in the session's transaction; see ``Session.enqueue``.
+    async def insert(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
+        """Insert jobs in the session's transaction; see ``Session.enqueue``.
 
         Raises:
             WrongThread: the session lives on a loop, and this is another one.

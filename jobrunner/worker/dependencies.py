@@ -171,7 +171,7 @@ class Resolved:
         if used.supply is not None:
             value: Any = self._supplied(used.supply)
             if given:
-                value = value.joined_by(self._task, given["session"])
+                value = value(self._task, given["session"])
         else:
             given |= {name: default() for name, default in used.given.items()}
             value = await self._make(used, given, in_thread)

@@ -54,7 +54,7 @@ def _few(sentences: Sequence[str]) -> Sequence[str]:
     return [*sentences[:MOST_NAMED], f"and {more} more like this one"] if more > 0 else sentences
 
 
-async def queues_in(store: Store, known: Iterable[str]) -> Sequence[QueueInfo]:
+async def queues_in(store: Store, known: Iterable[str]) -> list[QueueInfo]:
     """Return every queue that is known, served, paused, or holds jobs, by name."""
     slots: dict[str, int] = dict.fromkeys(known, 0)
     for row in await store.workers.list():

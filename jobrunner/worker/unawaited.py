@@ -1,7 +1,7 @@
 """What an attempt was to wait for and did not: awaitables that it returned, async verbs that it called and dropped.
 
 Neither has run, so that the attempt is no success.  A verb cannot be refused where it is called: a ``def`` task rightly
-makes the coroutine of ``jobs.sync.run(job.result())``.  That nobody will ever await it is known when its last holder
+makes the coroutine of ``jobs.sync.run(job.refresh())``.  That nobody will ever await it is known when its last holder
 lets go of it: Python finds out, and says so through a function of ``warnings``, in whose place ours is put.
 """
 
@@ -131,12 +131,17 @@ _WRITTEN: Final[Mapping[str, str]] = {
     "Job": "job",
     "JobQueue": "queue",
     "JobRunner": "jobs",
+    "Queues": "jobs.queues",
     "DeadLetters": "jobs.dead_letters",
     "Schedules": "jobs.schedules",
 }
 """The classes whose coroutine functions are verbs, and how their objects are written if they have no name."""
-_BLOCKING: Final = frozenset({"enqueue", "enqueue_many", "enqueue_chain", "get", "cancel"})
-"""The verbs that ``jobs.sync`` has by name."""
+_BLOCKING: Final = frozenset(
+    {"enqueue", "enqueue_many", "enqueue_chain", "get", "list", "payload", "cancel", "health"}
+)
+"""The verbs of a queue that ``jobs.sync`` has by the same name."""
+_COLLECTIONS: Final = frozenset({"Queues", "DeadLetters", "Schedules"})
+"""The classes whose verbs ``jobs.sync`` has all, under the same name as ``jobs``."""
 _HOOK: Final = "_warn_unawaited_coroutine"
 _OF_PYTHON: Final = ("warnings", "_py_warnings")
 """The modules that this function is in, by version of Python."""
@@ -273,11 +278,23 @@ def _line_of_verb(coroutine: Any, *, is_async: bool) -> str:
     call = f"{name}.{verb}(...)"
     if is_async:
         return f"write `await {call}`"
+    blocking = _blocking_call(cls, verb, name)
+    if blocking is None:
+        return f"write `jobs.sync.run({call})`"
+    return f"write `jobs.sync.{blocking}` in place of `{call}`"
+
+
+def _blocking_call(cls: str, verb: str, name: str) -> str | None:
+    """Return what ``jobs.sync`` has in place of a verb; None if nothing."""
     if cls == "Task":
-        return f"write `jobs.sync.enqueue({name}, ...)` in place of `{call}`"
+        return f"enqueue({name}, ...)"
+    if cls in _COLLECTIONS:
+        return f"{name.removeprefix('jobs.')}.{verb}(...)"
     if verb in _BLOCKING and cls in {"JobRunner", "JobQueue"}:
-        return f"write `jobs.sync.{verb}(...)` in place of `{call}`"
-    return f"write `jobs.sync.run({call})`"
+        return f"{verb}(...)"
+    if (cls, verb) == ("Job", "result"):
+        return f"result({name}, ...)"
+    return None
 
 
 def _is_ours(frame: FrameType) -> bool:

@@ -73,7 +73,7 @@ def serve(file: Path) -> None:
 
     @app.post("/go")
     async def go() -> None:
-        await workload.jobs.resume("default")
+        await workload.jobs.queues.resume("default")
 
     # With its protocol named: on a socket without, asyncio leaves Nagle's algorithm on, and answers take 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -113,7 +113,7 @@ async def _drain_writes(file: Path, *, writing: bool) -> float:
             await jobs.enqueue_many([work.call() for _ in range(SLICE)])
     async with jobs.running():
         await all_called.wait()
-        while any(queue.queued or queue.running for queue in await jobs.queues()):
+        while any(queue.queued or queue.running for queue in (await jobs.queues.list()).items):
             await asyncio.sleep(0.002)
         return JOBS / (time.perf_counter() - began[0])
 

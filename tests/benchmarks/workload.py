@@ -59,7 +59,7 @@ class Workload:
 
     async def settled(self) -> None:
         """Return when nothing is due or running any more, which is looked at every 2 ms."""
-        while any(queue.queued or queue.running for queue in await self.jobs.queues()):
+        while any(queue.queued or queue.running for queue in (await self.jobs.queues.list()).items):
             await asyncio.sleep(0.002)
 
 
@@ -69,4 +69,4 @@ async def fill(file: Path, jobs: int, *, tasks: int = 1, paused: bool = False) -
     async with workload.jobs.running():
         await workload.fill(jobs)
         if paused:
-            await workload.jobs.pause("default")
+            await workload.jobs.queues.pause("default")

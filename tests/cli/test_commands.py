@@ -108,7 +108,7 @@ async def test_cancel_ends_a_waiting_job_and_refuses_one_that_has_ended(stored: 
     answer = await jobrunner("jobs", "cancel", stored.waiting, *at)
     assert (answer.code, answer.out) == (0, "cancelled\n")
     again = await jobrunner("jobs", "cancel", stored.waiting, "--json", *at)
-    assert (again.code, again.json["cancelled"], again.json["state"]) == (5, False, "cancelled")
+    assert (again.code, again.json["status"], again.json["state"]) == (5, None, "cancelled")
     assert (await jobrunner("jobs", "cancel", NO_ID, *at)).code == 4
 
 
@@ -154,11 +154,13 @@ async def test_dead_letters_are_counted_first_then_replayed_by_filter(stored: St
     at = ("--store", stored.path)
     counted = await jobrunner("dead", "replay", "--task", "fail", "--dry-run", "--json", *at)
     assert counted.json == {"would": "replay", "count": 3}
+    assert len((await jobrunner("jobs", "list", "--state", "dead", *at)).rows) == 3
     assert (await jobrunner("dead", "replay", "--task", "fail", "--json", *at)).json == {
         "replayed": 3,
         "left": 0,
     }
     assert (await jobrunner("dead", "list", *at)).rows == []
+    assert (await jobrunner("jobs", "list", "--state", "dead", *at)).rows == []
     assert len((await jobrunner("jobs", "list", "--state", "queued", *at)).rows) == 3
 
 

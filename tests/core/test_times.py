@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, field_serializer
 
 from jobrunner.core.errors import InvalidArguments, ResultNotStored
-from jobrunner.queue.filters import filter_of
+from jobrunner.queue.filters import job_filter
 from jobrunner.tasks.call import Options
 from jobrunner.tasks.codec import ArgsCodec, ResultCodec
 from jobrunner.tasks.recurrence import Once
@@ -231,7 +231,7 @@ def test_options_filters_and_dates_take_the_instant(moment: datetime) -> None:
     us = instant(moment) // timedelta(microseconds=1)
     assert Options.make("note.options", run_at=moment).run_at == us
     assert Options.make("note.options", expires=moment).expires_at == us
-    where = filter_of(since=moment, until=moment)
+    where = job_filter({"since": moment, "until": moment})
     assert (where.since, where.until) == (us, us)
     assert instant(Once(moment).at) == instant(moment)
 

@@ -25,6 +25,8 @@ from jobrunner import (
 from jobrunner.fastapi import Background, DurableBackgroundTasks, Queue, job_background
 from jobrunner.fastapi.background import get_background, yield_alone
 from jobrunner.fastapi.dependencies import find_queue
+from jobrunner.queue.queue import enqueuer_of
+from tests.support.engine import committer_of
 
 tasks = TaskRouter()
 
@@ -205,10 +207,8 @@ def test_store_that_fails_is_a_500_and_no_job(site: Site, monkeypatch: pytest.Mo
         raise StoreFull("no space left")
 
     with site.client as client:
-        queue = site.jobs._open
-        assert queue is not None
         with monkeypatch.context() as patch:
-            patch.setattr(queue._committer, "enqueue", full)
+            patch.setattr(committer_of(site.jobs), "submit", full)
             assert client.post("/").status_code == 500
         assert rows_of(site.file) == []
         assert client.post("/").status_code == 200
@@ -505,7 +505,7 @@ async def test_tasks_that_belong_to_nothing_are_an_error_in_the_log(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with site.jobs.running() as jobs:
-        loose = DurableBackgroundTasks((await jobs.queue()).prepare)
+        loose = DurableBackgroundTasks(enqueuer_of(await jobs.queue()).prepare)
         loose.add_task(confirm, 1)
         del loose
     assert "1 background task(s) were added and are not stored (confirm)" in caplog.text

@@ -17,6 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from fastapi import Depends, FastAPI, HTTPException
 from jobrunner import ConfigurationError, JobQueue, JobRunner, StoreFull, TaskRouter
 from jobrunner.fastapi import DurableBackgroundTasks, job_background
+from tests.support.engine import committer_of
 from tests.support.sessions import async_engine, count_jobs, count_rows, make_table, sync_engine
 
 tasks = TaskRouter()
@@ -61,15 +62,14 @@ class Shop:
     def serve(self) -> Iterator[TestClient]:
         with TestClient(self.app, raise_server_exceptions=False) as client:
             make_table(self.path)
-            queue = self.jobs._open
-            assert queue is not None
-            store = queue._committer.enqueue
+            committer = committer_of(self.jobs)
+            store = committer.submit
 
             def count(jobs: Any) -> Any:
                 self.own_commits += 1
                 return store(jobs)
 
-            queue._committer.enqueue = count  # type: ignore[method-assign]
+            committer.submit = count  # type: ignore[method-assign]
             yield client
             assert client.portal is not None
             client.portal.call(self.engine.dispose)
@@ -238,7 +238,7 @@ def test_store_that_fails_rolls_the_rows_back(
         raise StoreFull("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("jobrunner.store.session_writer.SessionWriter.enqueue", full)
+        patch.setattr("jobrunner.store.session_writer.SessionWriter.insert", full)
         assert client.post("/").status_code == 500
         assert shop.counts() == (0, 0)
     client.post("/").raise_for_status()

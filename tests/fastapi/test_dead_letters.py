@@ -90,7 +90,8 @@ def test_replay_without_a_change_is_a_replay_as_it_was(site: Site) -> None:
     for id, body in letters:
         answer = site.client.post(f"/jobs/dead-letters/{id}/replay", json=body)
         assert answer.status_code == 202
-        assert (answer.json()["id"], answer.json()["state"]) == (id, "queued")
+        told = answer.json()
+        assert (told["id"], told["state"], told["created"]) == (id, "queued", False)
 
 
 def test_replay_with_changed_arguments_answers_the_new_job(site: Site) -> None:
@@ -99,6 +100,7 @@ def test_replay_with_changed_arguments_answers_the_new_job(site: Site) -> None:
     answer = site.client.post(path, json={"args": {"email": "ada@example.org"}})
     assert answer.status_code == 202
     new = answer.json()["id"]
+    assert answer.json()["created"] is True
     assert site.client.get(f"/jobs/{new}").json()["replay_of"] == id
     again = site.client.post(path)
     assert (again.status_code, again.json()["code"]) == (409, "already-replayed")

@@ -94,7 +94,7 @@ def test_return_of_public_dataclasses_answers_their_fields(tmp_db: Path) -> None
 
     @app.get("/letters")
     async def letters(queue: Queue) -> list[DeadLetter]:
-        return await queue.dead_letters.list()
+        return (await queue.dead_letters.list()).items
 
     with TestClient(app) as client:
         assert client.get("/health").json()["status"] == "ok"

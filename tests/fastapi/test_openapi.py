@@ -19,6 +19,7 @@ from jobrunner.fastapi.api import (
     schedule_schemas,
 )
 from jobrunner.fastapi.api.problems import MEDIA_TYPE, JobProblem
+from jobrunner.queue.filters import DEFAULT_ROWS, MOST_ROWS
 
 METHODS = {"get", "put", "post", "delete"}
 
@@ -278,4 +279,5 @@ def test_names_in_filters_are_those_that_can_be_stored(page: dict[str, Any]) -> 
     }
     assert parameters["key"]["anyOf"][0]["maxLength"] == 500
     assert parameters["tag"]["anyOf"][0]["maxLength"] == 200
-    assert parameters["limit"]["maximum"] == 200
+    assert parameters["limit"]["maximum"] == MOST_ROWS
+    assert parameters["limit"]["default"] == DEFAULT_ROWS

@@ -279,7 +279,7 @@ def test_change_from_the_same_site_or_no_browser_is_made(
 ) -> None:
     job = unlocked.waiting()
     answer = unlocked.client.post(f"/open/{job.id}/cancel", headers=headers | {"authorization": ""})
-    assert answer.json() == {"cancelled": True}
+    assert answer.json() == {"status": "cancelled"}
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_change_for_which_a_browser_must_ask_cors_is_left_to_cors(
     job = unlocked.waiting()
     headers = {"sec-fetch-site": "cross-site", "authorization": ""} | leave
     assert unlocked.client.post(f"/open/{job.id}/cancel", headers=headers).json() == {
-        "cancelled": True
+        "status": "cancelled"
     }
 
 

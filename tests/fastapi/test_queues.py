@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.fastapi.conftest import Site
+from tests.support.engine import worker_of
 
 
 def test_pause_and_resume_of_a_queue_show_in_the_list(site: Site) -> None:
@@ -41,7 +42,7 @@ def test_health_of_a_working_site_is_ok(shared: Site) -> None:
 
 def test_health_of_a_stopping_site_is_unavailable_and_says_so(site: Site) -> None:
     async def stop() -> None:
-        (await site.jobs.queue())._worker.begin_stop()
+        worker_of(site.jobs).begin_stop()
 
     site.call(stop)
     answer = site.client.get("/jobs/health")

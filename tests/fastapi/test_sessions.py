@@ -35,6 +35,7 @@ from jobrunner import (
 )
 from jobrunner.fastapi import Background, Queue, bearer, job_queue, sync_job_queue
 from jobrunner.fastapi import SyncQueue as PlainSyncQueue
+from jobrunner.queue.queue import enqueuer_of
 from tests.support.engine import PATIENCE_S, soon, store_of
 from tests.support.sessions import async_engine, count_jobs, count_rows, make_table, sync_engine
 
@@ -107,7 +108,7 @@ def test_route_and_queue_hold_one_session_and_commit_once(shop: Shop) -> None:
         session: SessionDep, queue: Annotated[JobQueue, Depends(shop.jobs.queue)]
     ) -> str:
         await session.execute(ADD)
-        assert queue._source is session
+        assert enqueuer_of(queue).sink.source is session
         job = await queue.enqueue(ship, 1)
         assert count_jobs(shop.path) == 0
         return job.id
@@ -455,15 +456,15 @@ def test_worker_is_woken_after_the_commit_and_never_before(
         return id
 
     with shop.open() as client:
-        queue = shop.jobs._open
-        assert queue is not None
-        wake = queue._notify
+        assert shop.jobs._open is not None
+        parts = enqueuer_of(shop.jobs._open).parts
+        wake = parts.notify
 
         def notify() -> None:
             wakes.append(count_jobs(shop.path))
             wake()
 
-        queue._notify = notify
+        parts.notify = notify
         client.post("/").raise_for_status()
         assert wakes == [1]
 

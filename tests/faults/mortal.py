@@ -133,7 +133,7 @@ async def live(file: str) -> None:
     jobs.include(router)
     async with jobs.running():
         mortal.set()
-        while any(q.queued or q.running or q.scheduled for q in await jobs.queues()):  # noqa: ASYNC110
+        while any(q.queued or q.running or q.scheduled for q in (await jobs.queues.list()).items):  # noqa: ASYNC110
             await asyncio.sleep(0.005)  # noqa: TID251 - nobody tells when nothing is left
         os._exit(0)
 

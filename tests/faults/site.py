@@ -76,7 +76,7 @@ def create_app() -> FastAPI:
 
     @app.get("/running")
     async def running(queue: Queue) -> dict[str, int]:
-        return {row.name: row.running for row in await queue.queues()}
+        return {row.name: row.running for row in (await queue.queues.list()).items}
 
     @app.get("/state/{id}")
     async def state(id: str, queue: Queue) -> str:

@@ -99,8 +99,8 @@ VERBS: dict[str, Callable[[JobRunner, Job[Any]], Awaitable[object]]] = {
     "cancel": lambda jobs, job: jobs.cancel(job.id),
     "get": lambda jobs, job: jobs.get(job.id),
     "list": lambda jobs, _: jobs.list(),
-    "pause": lambda jobs, _: jobs.pause("default"),
-    "resume": lambda jobs, _: jobs.resume("default"),
+    "pause": lambda jobs, _: jobs.queues.pause("default"),
+    "resume": lambda jobs, _: jobs.queues.resume("default"),
     "replay_all": lambda jobs, _: jobs.dead_letters.replay_all(),
     "health": lambda jobs, _: jobs.health(),
 }
@@ -126,7 +126,7 @@ async def test_C1_verb_cancelled_at_every_step_leaves_no_transaction_open(
                 break
         else:
             pytest.fail(f"{verb} never ends")
-        await jobs.resume("default")
+        await jobs.queues.resume("default")
         assert await (await jobs.enqueue(work, 7)).result(timeout=15) == 7
 
 

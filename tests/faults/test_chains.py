@@ -65,7 +65,10 @@ async def kill_between_links(directory: Path, *, seed: int, seconds: float) -> F
         drained.append(f"ran {chain} {place}")
 
     async with jobs.running():
-        while any(q.queued or q.scheduled or q.running or q.blocked for q in await jobs.queues()):
+        while any(
+            q.queued or q.scheduled or q.running or q.blocked
+            for q in (await jobs.queues.list()).items
+        ):
             await next_round(jobs)
     lines = ledger.read_text().splitlines() + drained
     acked = {line.split()[1] for line in lines if line.startswith("acked")}

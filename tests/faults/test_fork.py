@@ -11,6 +11,7 @@ from tests.support.scripts import run
 PRELUDE = """
 import asyncio, json, os, signal, sqlite3, sys, threading, warnings
 from jobrunner import JobRunner
+from jobrunner.queue.queue import joined
 from jobrunner.queue.sync import SyncQueue
 
 file = sys.argv[1]
@@ -47,7 +48,7 @@ with jobs.sync.running():
     queue, dead, schedules = jobs._open, jobs.dead_letters, jobs.schedules
     jobs.sync.run(schedules.upsert("s", note, every=3600, args=[1]))
     connection = sqlite3.connect(file)
-    view = SyncQueue(queue.joined(connection))
+    view = SyncQueue(joined(queue, connection))
     blocking = {
         "sync.enqueue of a view": lambda: view.enqueue(note, 1),
         "sync.enqueue": lambda: jobs.sync.enqueue(note, 1),
@@ -68,9 +69,9 @@ with jobs.sync.running():
         "get": lambda: jobs.get(job.id),
         "list": lambda: jobs.list(),
         "cancel": lambda: jobs.cancel(job.id),
-        "queues": lambda: jobs.queues(),
-        "pause": lambda: jobs.pause("default"),
-        "resume": lambda: jobs.resume("default"),
+        "queues": lambda: jobs.queues.list(),
+        "pause": lambda: jobs.queues.pause("default"),
+        "resume": lambda: jobs.queues.resume("default"),
         "health": lambda: jobs.health(),
         "job.result": lambda: job.result(timeout=5),
         "job.refresh": lambda: job.refresh(),
@@ -164,7 +165,7 @@ with jobs.sync.running() as running:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         # Asked from a process that has none of the locks.
         assert in_child(look) == 0
-        bells = [row.doorbell for row in jobs.sync.run(running._open._store.workers.list())]
+        bells = [row.doorbell for row in jobs.sync.run(running._open._parts.store.workers.list())]
         assert all(os.path.exists(bell) for bell in bells), bells
         job = jobs.sync.enqueue(note, 7)
         print(jobs.sync.run(job.result(timeout=15)))

@@ -90,9 +90,9 @@ async def drain(file: Path, acked: set[str]) -> list[str]:
         # Those whose callers died before they were told.
         last = await jobs.enqueue(note.options(priority=-32767))
         await last.result(timeout=20)
-        while (await jobs.queues())[0].running:
+        while (await jobs.queues.list()).items[0].running:
             await next_round(jobs)
-        (queue,) = await jobs.queues()
+        (queue,) = (await jobs.queues.list()).items
         assert (queue.queued, queue.scheduled) == (0, 0)
     return ran
 

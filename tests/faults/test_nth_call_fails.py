@@ -79,7 +79,7 @@ async def ask(
     """Enqueue as a client does that wants its jobs stored: return the ids that it may rely on."""
     while True:
         try:
-            made = await committer.enqueue(jobs)
+            made = await committer.submit(jobs)
         except StoreOutcomeUnknown:
             # By its ids it learns what became of it. All or none: it was one transaction.
             there = [job.id for job in jobs if await store.jobs.get(job.id) is not None]

@@ -54,7 +54,7 @@ async def test_D6_two_poisons_with_one_attempt_left_bury_nobody_else(tmp_db: Pat
         await restarted_until_it_lives(tmp_db, jobs, ids)
         for job in good:
             await job.result(timeout=15)
-        letters = await jobs.dead_letters.list()
+        letters = (await jobs.dead_letters.list()).items
         assert {letter.id for letter in letters} == {job.id for job in bad}
         assert {letter.reason for letter in letters} == {"lost"}
 

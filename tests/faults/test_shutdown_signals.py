@@ -183,12 +183,12 @@ async def test_D7_signal_stops_the_claims_though_a_client_keeps_its_connection(
         jobs = JobRunner(tmp_db)
         async with jobs.running(work=False):
             async with asyncio.timeout(PATIENCE_S):
-                while (await jobs.queues())[0].running:
+                while (await jobs.queues.list()).items[0].running:
                     pass
-            (before,) = await jobs.queues()
+            (before,) = (await jobs.queues.list()).items
             assert before.queued > 0
             assert await site.server.lives(0.2), "it did not wait for its client"
-            (after,) = await jobs.queues()
+            (after,) = (await jobs.queues.list()).items
             assert (after.queued, after.running) == (before.queued, 0)
         await end()
         await site.server.ended()

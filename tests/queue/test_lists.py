@@ -51,20 +51,21 @@ async def test_page_that_ends_early_is_not_complete_and_its_cursor_goes_on(
         assert len({job.id for job in found + rest}) == ROWS
 
 
-async def test_list_of_dead_letters_goes_on_until_it_is_full(jobs: JobRunner) -> None:
+async def test_page_of_dead_letters_that_ends_early_goes_on_by_its_cursor(jobs: JobRunner) -> None:
     async with jobs.running():
         rare = jobs.tasks["rare"]
         stored = [await jobs.enqueue(rare, number) for number in range(4)]
         for job in stored:
             with pytest.raises(JobDead):
                 await job.result(timeout=15)
-        page = await jobs.dead_letters.page()
+        page = await jobs.dead_letters.list()
         assert (len(page.items), page.complete) == (1, False)
-        letters = await jobs.dead_letters.list()
+        letters, cursor = await listed(jobs.dead_letters.list, limit=50, cursor=None)
         assert {one.id: one.args for one in letters} == {
             job.id: {"number": number} for number, job in enumerate(stored)
         }
-        assert await jobs.dead_letters.list(limit=3) == letters[:3]
+        assert cursor is None
+        assert (await listed(jobs.dead_letters.list, limit=3, cursor=None))[0] == letters[:3]
         assert await jobs.dead_letters.count() == 4
 
 
@@ -73,7 +74,61 @@ async def test_queue_that_is_not_counted_to_the_end_says_so(
 ) -> None:
     async with jobs.running(work=False):
         await jobs.enqueue_many([jobs.tasks["work"].call() for _ in range(ROWS)])
-        (default,) = await jobs.queues()
+        (default,) = (await jobs.queues.list()).items
         assert (default.queued, default.complete) == (100, False)
         say_queues([default])
     assert capsys.readouterr().out.splitlines()[1].split("\t")[3:6] == ["100+", "0+", "0+"]
+
+
+async def test_list_of_the_state_dead_holds_dead_letters_as_jobs(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db)
+
+    @jobs.task(max_attempts=1)
+    async def fail(number: int) -> None:
+        raise Bury("no")
+
+    async with jobs.running():
+        stored = [
+            await jobs.enqueue(fail.options(key=f"k{number}", tag="x"), number)
+            for number in range(3)
+        ]
+        for job in stored:
+            with pytest.raises(JobDead):
+                await job.result(timeout=15)
+        alive = await jobs.enqueue(fail.options(delay=3600, tag="x"), 3)
+
+        first = await jobs.list(state="dead", tag="x", limit=2)
+        rest = await jobs.list(state="dead", tag="x", limit=2, cursor=first.next_cursor)
+        dead = [*first.items, *rest.items]
+        assert [job.id for job in dead] == [job.id for job in reversed(stored)]
+        assert {job.state for job in dead} == {"dead"}
+        assert {job.attempt for job in dead} == {1}
+        with pytest.raises(JobDead):
+            await dead[0].result()
+        assert (await dead[0].refresh()).args == {"number": 2}
+
+        died_at = (await jobs.dead_letters.get(stored[1].id)).died_at
+        for where, fits in (
+            ({"key": "k1"}, stored[1:2]),
+            ({"since": died_at}, stored[1:][::-1]),
+            ({"until": died_at}, stored[:1]),
+            ({"task": "other"}, []),
+        ):
+            page = await jobs.list(state="dead", **where)
+            assert page.items == fits
+        assert (await jobs.list(tag="x")).items == [alive]
+
+
+async def test_lists_refuse_a_filter_that_they_do_not_have(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db)
+    async with jobs.running(work=False):
+        with pytest.raises(TypeError, match=r"list\(\) has no filter 'tasks'; it has task, queue"):
+            await jobs.list(tasks="x")  # type: ignore[call-arg]
+        for call in (
+            jobs.dead_letters.list,
+            jobs.dead_letters.count,
+            jobs.dead_letters.replay_all,
+            jobs.dead_letters.delete_all,
+        ):
+            with pytest.raises(TypeError, match=r"dead_letters\.\w+\(\) has no filter 'state'"):
+                await call(state="queued")  # type: ignore[call-arg]

@@ -13,19 +13,26 @@ from fastapi.testclient import TestClient
 
 from fastapi import FastAPI
 from jobrunner import (
+    Bury,
+    DeadLetters,
     InvalidArguments,
     InvalidSession,
     Job,
     JobDead,
     JobNotFound,
+    JobQueue,
     JobRunner,
     NotRunning,
+    Queues,
     ResultTimeout,
+    ScheduleNotFound,
+    Schedules,
     StoreError,
     WrongThread,
 )
 from jobrunner import SyncQueue as PublicSyncQueue
 from jobrunner.fastapi import SyncQueue
+from jobrunner.queue.sync import SyncDeadLetters, SyncQueues, SyncSchedules
 from tests.support.engine import soon
 
 
@@ -39,7 +46,7 @@ def a_runner(file: Path) -> JobRunner:
     @jobs.task(max_attempts=1)
     def fan_out(numbers: list[int]) -> list[int]:
         many = jobs.sync.enqueue_many(jobs.tasks["double"].call(n) for n in numbers)
-        return [jobs.sync.run(job.result(timeout=15)) for job in many]
+        return [jobs.sync.result(job, timeout=15) for job in many]
 
     return jobs
 
@@ -51,7 +58,7 @@ async def test_enqueues_from_threads(tmp_db: Path) -> None:
     def in_thread(number: int) -> int:
         job = jobs.sync.enqueue(double, number)
         assert jobs.sync.get(job.id, double).id == job.id
-        return int(jobs.sync.run(job.result(timeout=15)))
+        return int(jobs.sync.result(job, timeout=15))
 
     async with jobs.running():
         answers = await asyncio.gather(*(asyncio.to_thread(in_thread, n) for n in range(20)))
@@ -73,7 +80,7 @@ def test_enqueues_from_a_def_route(tmp_db: Path) -> None:
     def double(number: int, queue: SyncQueue) -> int:
         assert isinstance(queue, PublicSyncQueue)
         job: Job[int] = queue.enqueue(jobs.tasks["double"], number)
-        return queue.run(job.result(timeout=15))
+        return queue.result(job, timeout=15)
 
     with TestClient(app) as client:
         assert client.post("/double", params={"number": 4}).json() == 8
@@ -86,10 +93,10 @@ def test_runs_in_a_script_without_a_loop(tmp_db: Path) -> None:
         with jobs.sync.running() as opened:
             assert opened is jobs
             job = jobs.sync.enqueue(double, 21)
-            assert jobs.sync.run(job.result(timeout=15)) == 42
-            assert jobs.sync.run(jobs.health()).status == "ok"
+            assert jobs.sync.result(job, timeout=15) == 42
+            assert jobs.sync.health().status == "ok"
             later = jobs.sync.enqueue(double.options(delay=60), 1)
-            assert jobs.sync.cancel(later.id) is True
+            assert jobs.sync.cancel(later.id) == "cancelled"
         with pytest.raises(NotRunning):
             jobs.sync.enqueue(double, 1)
     with jobs.sync.running(work=False):
@@ -132,9 +139,15 @@ async def test_calls_on_the_loop_are_refused_with_the_line_to_write(tmp_db: Path
             jobs.sync.get("x")
         with pytest.raises(WrongThread, match=r"await queue\.cancel\(id\)"):
             jobs.sync.cancel("x")
+        with pytest.raises(WrongThread, match=r"write `await job\.result\(\)` here"):
+            jobs.sync.result(await jobs.enqueue(double.options(delay=60), 1))
+        with pytest.raises(WrongThread, match=r"write `await queue\.dead_letters\.replay\(id\)`"):
+            jobs.sync.dead_letters.replay("x")
+        with pytest.raises(WrongThread, match=r"write `await queue\.schedules\.list\(\.\.\.\)`"):
+            jobs.sync.schedules.list()
         with pytest.raises(WrongThread):
             jobs.sync.run(jobs.health())
-        assert (await jobs.list()).items == []
+        assert (await jobs.list(state="queued")).items == []
 
 
 async def test_calls_on_another_loop_are_refused(tmp_db: Path) -> None:
@@ -188,7 +201,7 @@ async def test_errors_reach_the_calling_thread(tmp_db: Path) -> None:
             jobs.sync.get("01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a")
         later = jobs.sync.enqueue(fail.options(delay=60))
         with pytest.raises(ResultTimeout):
-            jobs.sync.run(later.result(timeout=0))
+            jobs.sync.result(later, timeout=0)
         with pytest.raises(JobDead, match="no such order"):
             jobs.sync.run(jobs.sync.enqueue(fail).result(timeout=15))
 
@@ -233,3 +246,95 @@ async def test_waits_while_the_runner_closes_is_told(tmp_db: Path) -> None:
         waiting = asyncio.create_task(asyncio.to_thread(in_thread, job))
         await asyncio.to_thread(asked.wait, 15)
     assert await soon(waiting) != "no error"
+
+
+def names_of(cls: type) -> set[str]:
+    return {name for name in dir(cls) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(
+    ("ours", "blocking"),
+    [
+        (JobQueue, PublicSyncQueue),
+        (Queues, SyncQueues),
+        (DeadLetters, SyncDeadLetters),
+        (Schedules, SyncSchedules),
+    ],
+)
+def test_every_verb_is_there_blocking_and_with_its_words(ours: type, blocking: type) -> None:
+    assert names_of(ours) <= names_of(blocking)
+    for name in names_of(ours):
+        assert getattr(blocking, name).__doc__
+        verb = getattr(blocking, name)
+        assert not inspect.iscoroutinefunction(verb)
+
+
+def test_verbs_of_jobs_answer_a_script(tmp_db: Path) -> None:
+    jobs = a_runner(tmp_db)
+    double = jobs.tasks["double"]
+    with jobs.sync.running():
+        sync = jobs.sync
+        job = sync.enqueue(double, 4)
+        assert sync.result(job, timeout=15) == 8
+        assert sync.list(task=double, state="succeeded", limit=5).items == [job]
+        assert (sync.payload(job.id).args, sync.payload(job.id).result) == ({"number": 4}, 8)
+        assert sync.cancel(job.id) is None
+        assert sync.health().status == "ok"
+        assert sync.get(job.id, double).state == "succeeded"
+
+        sync.queues.pause("default")
+        assert [one.paused for one in sync.queues.list().items] == [True]
+        sync.queues.resume("default")
+        assert [one.paused for one in sync.queues.list().items] == [False]
+
+
+def test_verbs_of_dead_letters_answer_a_script(tmp_db: Path) -> None:
+    jobs = a_runner(tmp_db)
+    broken = True
+
+    @jobs.task
+    async def fail(number: int) -> int:
+        if broken:
+            raise Bury("no")
+        return number
+
+    with jobs.sync.running():
+        sync, letters = jobs.sync, jobs.sync.dead_letters
+        stored = sync.enqueue_many(fail.call(number) for number in range(4))
+        for job in stored:
+            with pytest.raises(JobDead):
+                sync.result(job, timeout=15)
+        assert len(letters.list(task=fail, reason="buried", limit=3).items) == 3
+        assert letters.count() == 4
+        letters.delete(stored[0].id)
+        assert letters.get(stored[1].id).args == {"number": 1}
+        broken = False
+        assert sync.result(letters.replay(stored[1].id), timeout=15) == 1
+        assert sync.result(letters.replay(stored[2].id, args={"number": 7}), timeout=15) == 7
+        assert letters.replay_all(task=fail) == 1
+        assert sync.result(stored[3], timeout=15) == 3
+        assert letters.delete_all() == 0
+
+
+def test_verbs_of_schedules_answer_a_script(tmp_db: Path) -> None:
+    jobs = a_runner(tmp_db)
+    double = jobs.tasks["double"]
+    with jobs.sync.running():
+        sync, schedules = jobs.sync, jobs.sync.schedules
+        assert schedules.upsert("often", double, every=3600, args={"number": 3}).id == "often"
+        assert schedules.pause("often").paused
+        assert not schedules.resume("often").paused
+        assert [one.id for one in schedules.list(task=double).items] == ["often"]
+        assert sync.result(schedules.run_now("often"), timeout=15) == 6
+        assert list(schedules.ticks("often")) == []
+        schedules.remove("often")
+        with pytest.raises(ScheduleNotFound):
+            schedules.get("often")
+
+
+def test_verb_of_a_collection_keeps_its_signature_for_help(tmp_db: Path) -> None:
+    jobs = a_runner(tmp_db)
+    with jobs.sync.running():
+        shown = inspect.signature(jobs.sync.dead_letters.replay)
+        assert list(shown.parameters) == ["id", "args"]
+        assert "Put a dead letter back" in (jobs.sync.dead_letters.replay.__doc__ or "")

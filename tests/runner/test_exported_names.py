@@ -12,10 +12,10 @@ from jobrunner.core import errors
 
 PUBLIC = """
     AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt Bury Call ConfigurationError Conflict Cron DeadLetter
-    DeadLetterPage DeadLetters Deadlock DeclaredInCode DuplicateTask Every Health Injected InvalidArguments
+    DeadLetters Deadlock DeclaredInCode DuplicateTask Every Health Injected InvalidArguments
     InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidTask InvalidWrite Job JobCancelled
-    JobContext JobDead JobExpired JobNotFound JobPage JobQueue JobRunner JobRunnerError KeyTaken LeaseLost
-    NotADatabase NotAwaited NotCommitted NotRunning ProcessLost QueueInfo ResultError ResultNotStored
+    JobContext JobDead JobExpired JobNotFound JobQueue JobRunner JobRunnerError KeyTaken LeaseLost
+    NotADatabase NotAwaited NotCommitted NotRunning Page ProcessLost QueueInfo Queues ResultError ResultNotStored
     ResultTimeout Retry Schedule ScheduleNotFound ScheduleTick Schedules SchemaTooNew Snooze StoreBusy
     StoreCorrupt StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable
     StoreUnsupported SyncQueue Task TaskRouter TimedOut UnknownQueue UnknownTask WorkerInfo WouldDeadlock

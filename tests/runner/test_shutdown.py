@@ -14,7 +14,7 @@ from jobrunner import JobRunner
 from jobrunner.runner.shutdown import chain, is_reloading
 from jobrunner.worker import thread_pool
 from jobrunner.worker.grace import Grace
-from tests.support.engine import FairLock, soon
+from tests.support.engine import FairLock, soon, worker_of
 
 
 @pytest.fixture
@@ -102,8 +102,7 @@ async def test_runner_under_a_reloading_server_gives_no_grace(
     assert is_reloading() is reload
     jobs = JobRunner(tmp_db, grace=7)
     async with jobs.running():
-        assert jobs._open is not None
-        assert jobs._open._worker._grace.seconds == (0 if reload else 7)
+        assert worker_of(jobs)._grace.seconds == (0 if reload else 7)
     undo()
 
 

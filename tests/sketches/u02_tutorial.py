@@ -216,6 +216,7 @@ async def alert(letter: DeadLetter) -> None:
 
 
 async def replay_everything() -> None:
-    for d in await jobs.dead_letters.list(task=send_email, reason="exhausted"):
+    page = await jobs.dead_letters.list(task=send_email, reason="exhausted")
+    for d in page.items:
         await jobs.dead_letters.replay(d.id)
     await jobs.dead_letters.replay_all(task=send_email)

@@ -71,7 +71,7 @@ async def start(queue: Queue) -> str:
 
 @app.delete("/train/{id}")
 async def stop(id: str, queue: Queue) -> bool:
-    return await queue.cancel(id)
+    return await queue.cancel(id) is not None
 
 
 @app.post("/elsewhere", status_code=202)

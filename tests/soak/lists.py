@@ -93,7 +93,7 @@ async def _queues(name: str, file: Path) -> dict[str, object]:
     queues, health = Times(), Times()
     async with jobs.running() as queue:
         for _ in range(10):
-            await queues.call(queue.queues())
+            await queues.call(queue.queues.list())
             await health.call(queue.health())
     return queues.figures(f"queues, {name}") | health.figures(f"health, {name}")
 

@@ -55,7 +55,7 @@ async def hold(store: FaultyStore, committer: Committer) -> "asyncio.Task[list[E
     """Shut the gate behind a first round, so that what comes now gathers for the next."""
     store.gate.clear()
     store.entered.clear()
-    first = asyncio.create_task(committer.enqueue([new()]))
+    first = asyncio.create_task(committer.submit([new()]))
     await store.entered.wait()
     return first
 
@@ -64,7 +64,7 @@ async def line_up(
     committer: Committer, units: Sequence[Sequence[Enqueue]]
 ) -> "list[asyncio.Task[list[Enqueued]]]":
     """Start one caller for each unit, and see all of them in the line."""
-    tasks = [asyncio.create_task(committer.enqueue(jobs)) for jobs in units]
+    tasks = [asyncio.create_task(committer.submit(jobs)) for jobs in units]
     while len(committer._units) < len(units):
         await turn()
     return tasks
@@ -93,7 +93,7 @@ async def test_enqueue_returns_what_was_stored_in_the_order_given(
     store: FaultyStore, committer: Committer
 ) -> None:
     jobs = [new(), new(key="key"), new(key="key"), new()]
-    made = await committer.enqueue(jobs)
+    made = await committer.submit(jobs)
     assert [one.id for one in made] == [jobs[0].id, jobs[1].id, jobs[1].id, jobs[3].id]
     assert [one.created for one in made] == [True, True, False, True]
     for job in (jobs[0], jobs[1], jobs[3]):
@@ -101,7 +101,7 @@ async def test_enqueue_returns_what_was_stored_in_the_order_given(
 
 
 async def test_enqueue_of_nothing_writes_nothing(store: FaultyStore, committer: Committer) -> None:
-    assert await committer.enqueue([]) == []
+    assert await committer.submit([]) == []
     assert store.rounds == []
 
 
@@ -162,7 +162,7 @@ async def test_a_round_serves_callers_in_order_of_arrival(
 async def test_enqueue_of_10_000_at_once_is_one_transaction(
     store: FaultyStore, committer: Committer
 ) -> None:
-    made = await committer.enqueue([new() for _ in range(ROWS_PER_CALL)])
+    made = await committer.submit([new() for _ in range(ROWS_PER_CALL)])
     assert len(made) == 10_000
     assert [len(request.enqueues) for request in store.rounds] == [10_000]
 
@@ -171,7 +171,7 @@ async def test_enqueue_of_more_than_10_000_at_once_is_refused_with_the_way_to_sl
     store: FaultyStore, committer: Committer
 ) -> None:
     with pytest.raises(InvalidOptions, match=r"10,000 jobs at most, not 10,001.*once per slice"):
-        await committer.enqueue([new() for _ in range(ROWS_PER_CALL + 1)])
+        await committer.submit([new() for _ in range(ROWS_PER_CALL + 1)])
     assert store.rounds == []
 
 
@@ -180,7 +180,7 @@ async def test_enqueue_of_many_that_fails_stores_none_of_them(
 ) -> None:
     store.faults[1] = Fault("before", StoreFull("no room"))
     with pytest.raises(StoreFull):
-        await committer.enqueue([new() for _ in range(100)])
+        await committer.submit([new() for _ in range(100)])
     assert await stored(store) == 0
 
 
@@ -190,7 +190,7 @@ async def test_outcomes_ride_with_enqueues_in_one_round(
     job = await claim_one(store)
     store.rounds.clear()
     committer.settle(succeeded(job))
-    await committer.enqueue([new()])
+    await committer.submit([new()])
     (request,) = store.rounds
     assert (len(request.outcomes), len(request.enqueues)) == (1, 1)
     assert (await row_of(store, job.id)).state == "succeeded"
@@ -211,7 +211,7 @@ async def test_a_round_without_a_worker_rings_the_others(
 ) -> None:
     rings: list[None] = []
     monkeypatch.setattr(store.workers, "notify", lambda: rings.append(None))
-    await committer.enqueue([new()])
+    await committer.submit([new()])
     assert len(rings) == 1
 
 
@@ -238,7 +238,7 @@ async def test_C3_enqueue_cancelled_while_its_round_is_written_is_stored_all_the
 ) -> None:
     store.gate.clear()
     jobs = [new(), new()]
-    tasks = [asyncio.create_task(committer.enqueue([job])) for job in jobs]
+    tasks = [asyncio.create_task(committer.submit([job])) for job in jobs]
     await store.entered.wait()
     tasks[0].cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -253,7 +253,7 @@ async def test_C1_cancel_storm_on_enqueue_stores_each_unit_whole_or_not_at_all(
     store: FaultyStore, committer: Committer
 ) -> None:
     units = [[new(tag=f"unit {n}") for _ in range(5)] for n in range(100)]
-    tasks = [asyncio.create_task(committer.enqueue(unit)) for unit in units]
+    tasks = [asyncio.create_task(committer.submit(unit)) for unit in units]
     for n, task in enumerate(tasks):
         if n % 3 == 0:
             await turn()
@@ -276,10 +276,10 @@ async def test_enqueue_in_a_round_that_fails_is_told_and_can_be_tried_again(
     store.faults[1] = Fault("before", error)
     job = new()
     with pytest.raises(type(error)):
-        await committer.enqueue([job])
+        await committer.submit([job])
     assert committer.error is error
     assert await store.jobs.get(job.id) is None
-    (made,) = await committer.enqueue([job])
+    (made,) = await committer.submit([job])
     assert made.created
     assert committer.error is None
 
@@ -290,8 +290,8 @@ async def test_C2_enqueue_whose_reply_is_lost_is_resolved_by_its_id(
     store.faults[1] = Fault("after", StoreOutcomeUnknown("who knows"))
     job = new(key="key")
     with pytest.raises(StoreOutcomeUnknown):
-        await committer.enqueue([job])
-    (again,) = await committer.enqueue([job])
+        await committer.submit([job])
+    (again,) = await committer.submit([job])
     assert (again.id, again.created) == (job.id, False)
 
 
@@ -348,9 +348,9 @@ async def test_enqueue_goes_on_to_be_tried_while_outcomes_wait_for_a_full_disk(
     committer.settle(succeeded(job))
     for _ in range(3):
         with pytest.raises(StoreFull):
-            await committer.enqueue([new()])
+            await committer.submit([new()])
     store.always = None
-    await committer.enqueue([new()])
+    await committer.submit([new()])
     await committer.flushed()
     assert (await row_of(store, job.id)).state == "succeeded"
 
@@ -378,7 +378,7 @@ async def test_a_fatal_error_refuses_everything_from_then_on(
     assert len(fatal) == 1
     assert isinstance(fatal[0], StoreFailed)
     with pytest.raises(StoreFailed):
-        await committer.enqueue([new()])
+        await committer.submit([new()])
     await committer.flushed()
     assert len(store.rounds) == 2
 
@@ -392,7 +392,7 @@ async def test_fail_from_outside_refuses_those_who_wait_and_those_who_come(
     with pytest.raises(StoreCorrupt):
         await waiting
     with pytest.raises(StoreCorrupt):
-        await committer.enqueue([new()])
+        await committer.submit([new()])
     store.gate.set()
     assert len(await first) == 1  # it was on its way, and is told the truth
 
@@ -433,14 +433,14 @@ async def test_a_worker_takes_part_in_each_round_and_hears_of_it(
     committer.participant = hand = Hand()
     hand.claim, hand.look = claim_of(slots=1), True
     job = new()
-    await committer.enqueue([job])
+    await committer.submit([job])
     assert [one.id for one in hand.claimed] == [job.id]
     assert [request.look_due for request in store.rounds] == [True]
-    await committer.enqueue([new()])
+    await committer.submit([new()])
     assert [request.look_due for request in store.rounds] == [True, False]
     store.faults[3] = Fault("before", StoreBusy("busy"))
     with pytest.raises(StoreBusy):
-        await committer.enqueue([new()])
+        await committer.submit([new()])
     assert [type(error) for error in hand.failed] == [StoreBusy]
     await store.workers.leave(WORKER, now=0)
 
@@ -469,11 +469,11 @@ async def test_a_worker_that_breaks_stops_the_committer_and_leaves_nobody_waitin
     committer.on_fatal = fatal.append
     committer.participant = hand = Hand()
     hand.broken = True
-    await committer.enqueue([new()])
+    await committer.submit([new()])
     await committer.flushed()
     assert len(fatal) == 1
     with pytest.raises(StoreFailed, match="ZeroDivisionError"):
-        await committer.enqueue([new()])
+        await committer.submit([new()])
 
 
 # -- close ---------------------------------------------------------------------------------------------------
@@ -498,7 +498,7 @@ async def test_close_refuses_whoever_comes_later(store: FaultyStore) -> None:
     committer.start()
     await committer.close()
     with pytest.raises(StoreUnavailable, match="closed"):
-        await committer.enqueue([new()])
+        await committer.submit([new()])
     await committer.close()
 
 
@@ -541,7 +541,7 @@ async def test_every_caller_is_answered_whatever_happens(store: FaultyStore) -> 
     jobs = [new() for _ in range(300)]
     tasks = []
     for n, job in enumerate(jobs):
-        tasks.append(asyncio.create_task(committer.enqueue([job])))
+        tasks.append(asyncio.create_task(committer.submit([job])))
         if n % 7 == 0:
             await turn()
     answers = await asyncio.gather(*tasks, return_exceptions=True)
@@ -555,4 +555,4 @@ async def test_every_caller_is_answered_whatever_happens(store: FaultyStore) -> 
         else:
             assert isinstance(answer, StoreOutcomeUnknown)
     with contextlib.suppress(StoreError):
-        await committer.enqueue([new()])
+        await committer.submit([new()])

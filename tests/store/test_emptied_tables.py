@@ -190,7 +190,7 @@ async def test_worker_whose_tables_are_emptied_goes_on_and_is_seen_again(
         assert await job.result(timeout=15) == "a"
         # By its own chores.
         async with asyncio.timeout(15):
-            while [one.id for one in await jobs.schedules.list()] != ["sweep"]:
+            while [one.id for one in (await jobs.schedules.list()).items] != ["sweep"]:
                 pass
         assert [one.id for one in (await jobs.health()).workers] == [worker.id]
         assert noted(tmp_db) == NEWEST

@@ -136,7 +136,7 @@ async def client(file: str) -> None:
         while word := await parent():
             match word.split():
                 case ["cancel", id]:
-                    say("cancelled", done=await jobs.cancel(id))
+                    say("cancelled", status=await jobs.cancel(id))
                 case ["hold", name]:
                     say("stored", id=(await jobs.enqueue(hold, name)).id)
                 case ["fork"]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from jobrunner import Attempt, DeadLetter, Job, JobRunner
 from jobrunner.core.model import Claimed, JobRow
+from jobrunner.queue.queue import enqueuer_of
 from jobrunner.store.committer import Committer
 from jobrunner.store.protocol import Store
 from jobrunner.store.sqlite.store import SqliteStore
@@ -121,7 +122,9 @@ class Heard:
 def worker_of(jobs: JobRunner) -> Worker:
     """Return the worker of an open runner."""
     assert jobs._open is not None
-    return jobs._open._worker
+    worker = enqueuer_of(jobs._open).parts.worker
+    assert isinstance(worker, Worker)
+    return worker
 
 
 def supervisor_of(jobs: JobRunner) -> Supervisor:

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, assert_type
+from typing import Annotated, Any, Literal, assert_type
 
 from alembic import context
 from sqlalchemy import Engine
@@ -23,12 +23,15 @@ from fastapi import Depends
 from jobrunner import (
     Call,
     Cron,
+    DeadLetter,
     Every,
     Injected,
     Job,
     JobContext,
     JobQueue,
     JobRunner,
+    Page,
+    QueueInfo,
     Schedule,
     Schedules,
     SyncQueue,
@@ -310,3 +313,23 @@ async def look(jobs: JobRunner, job: Job[int]) -> None:
         yield 1
 
     assert_type(as_generator(job_context()), AsyncIterator[None])
+
+
+def block(jobs: JobRunner, queue: SyncQueue, job: Job[int]) -> None:
+    for sync in (jobs.sync, queue):
+        assert_type(sync.enqueue(send, "a@b.c"), Job[int])
+        assert_type(sync.result(job, timeout=5), int)
+        assert_type(sync.cancel(job.id), Literal["cancelled", "requested"] | None)
+        assert_type(sync.list(task=send, state="dead", limit=5), Page[Job[Any]])
+        assert_type(sync.queues.list(), Page[QueueInfo])
+        assert_type(sync.dead_letters.list(reason="lost", cursor=None), Page[DeadLetter])
+        assert_type(sync.dead_letters.replay_all(tag="x"), int)
+        assert_type(sync.schedules.upsert("a", send, every=60, overlap="skip"), Schedule)
+        assert_type(sync.schedules.list(), Page[Schedule])
+
+
+async def pages(jobs: JobRunner, queue: JobQueue) -> None:
+    assert_type(await jobs.list(task="send", limit=5), Page[Job[Any]])
+    assert_type(await queue.dead_letters.list(queue="mail"), Page[DeadLetter])
+    assert_type((await queue.queues.list()).items, list[QueueInfo])
+    assert_type(await queue.cancel("x"), Literal["cancelled", "requested"] | None)

@@ -110,6 +110,7 @@ async def test_chain_goes_on_after_a_dead_letter_whose_replay_touches_nobody(tmp
         await gate.arrival()
         broken = False
         again = await jobs.dead_letters.replay(chain[0].id)
+        assert (again, again.created) == (chain[0], False)
         await again.result(timeout=15)
         assert await states(chain) == ["succeeded", "running", "blocked"]
         gate.open()
@@ -134,7 +135,7 @@ async def test_cancel_of_a_blocked_job_cancels_those_behind_it(tmp_db: Path) -> 
         for job in chain[2:]:
             with pytest.raises(JobCancelled):
                 await job.result(timeout=15)
-        assert not await jobs.cancel(chain[3].id)
+        assert await jobs.cancel(chain[3].id) is None
         gate.open()
         assert await chain[1].result(timeout=15) == "b"
         assert gate.arrivals == ["a", "b"]
@@ -263,7 +264,7 @@ async def test_retry_of_the_first_holds_the_rest_back(
         await soon(failed.wait())
         await next_round(jobs)
         assert await states(chain) == ["scheduled", "blocked"]
-        queues = {queue.name: queue for queue in await jobs.queues()}
+        queues = {queue.name: queue for queue in (await jobs.queues.list()).items}
         assert (queues["default"].scheduled, queues["default"].blocked) == (1, 1)
         assert (await jobs.health()).status == "ok"
         frozen.tick(timedelta(seconds=61))

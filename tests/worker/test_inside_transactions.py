@@ -74,7 +74,7 @@ async def test_what_would_wait_for_the_transaction_is_refused_inside(site: Site)
             for what, wait in {
                 "result": lambda: waiting.result(timeout=5),
                 "cancel": lambda: site.jobs.cancel(other),
-                "pause": lambda: site.jobs.pause("default"),
+                "pause": lambda: site.jobs.queues.pause("default"),
                 "transaction": job.transaction().__aenter__,
             }.items():
                 try:
@@ -91,12 +91,12 @@ async def test_what_would_wait_for_the_transaction_is_refused_inside(site: Site)
 
 async def test_task_started_inside_is_outside_once_the_block_has_ended(site: Site) -> None:
     gate = FairLock()
-    later: list[asyncio.Task[bool]] = []
+    later: list[asyncio.Task[str | None]] = []
 
     @site.tasks.task
     async def nothing() -> None: ...
 
-    async def cancel(id: str) -> bool:
+    async def cancel(id: str) -> str | None:
         await gate.enter()
         return await site.jobs.cancel(id)
 
@@ -110,4 +110,4 @@ async def test_task_started_inside_is_outside_once_the_block_has_ended(site: Sit
         other = await jobs.enqueue(nothing.options(delay=3600))
         await (await work.enqueue(other.id)).result(timeout=15)
         gate.open()
-        assert await soon(later[0])
+        assert await soon(later[0]) == "cancelled"

@@ -18,20 +18,20 @@ async def test_pause_lets_nothing_start_until_resume(tmp_db: Path) -> None:
         return "done"
 
     async with jobs.running():
-        await jobs.pause("default")
+        await jobs.queues.pause("default")
         job = await jobs.enqueue(work)
         await next_round(jobs)
         assert (await job.refresh()).state == "queued"
         other = await jobs.enqueue(work.options(queue="mail"))
         assert await other.result(timeout=15) == "done"
-        info = {queue.name: queue for queue in await jobs.queues()}
+        info = {queue.name: queue for queue in (await jobs.queues.list()).items}
         assert (info["default"].paused, info["default"].queued) == (True, 1)
         assert info["default"].oldest_due_at == job.run_at
         assert info["mail"].paused is False
         # Somebody has meant it: that is no trouble to report.
         assert (await jobs.health()).status == "ok"
 
-        await jobs.resume("default")
+        await jobs.queues.resume("default")
         assert await job.result(timeout=15) == "done"
 
 
@@ -47,7 +47,7 @@ async def test_pause_lets_running_attempts_end(tmp_db: Path) -> None:
     async with jobs.running():
         job = await jobs.enqueue(work)
         await gate.arrival()
-        await jobs.pause("default")
+        await jobs.queues.pause("default")
         gate.open()
         assert await job.result(timeout=15) == "done"
 
@@ -56,21 +56,21 @@ async def test_pause_outlives_the_process_and_holds_in_all(tmp_db: Path) -> None
     jobs = JobRunner(tmp_db)
     jobs.include(tasks)
     async with jobs.running(work=False):
-        await jobs.pause("default")
-        await jobs.pause("default")
+        await jobs.queues.pause("default")
+        await jobs.queues.pause("default")
     async with jobs.running(work=False), child("work", tmp_db) as other:
         await other.heard("open")
         job = await jobs.enqueue(echo, "x")
         with pytest.raises(TimeoutError):
             await job.result(timeout=0.7)
         assert (await job.refresh()).state == "queued"
-        await jobs.resume("default")
+        await jobs.queues.resume("default")
         assert await job.result(timeout=15) == "x"
 
 
 async def test_pause_of_a_queue_that_the_runner_lacks_is_refused(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
     async with jobs.running(work=False):
-        for verb in (jobs.pause, jobs.resume):
+        for verb in (jobs.queues.pause, jobs.queues.resume):
             with pytest.raises(UnknownQueue, match="no queue 'mail'"):
                 await verb("mail")

@@ -22,6 +22,7 @@ from jobrunner import (
     ResultNotStored,
     ResultTimeout,
 )
+from jobrunner.queue.queue import enqueuer_of
 from jobrunner.tasks.codec import MAX_RESULT_BYTES
 from tests.support.children import echo, tasks
 from tests.support.engine import FairLock, next_round, store_of
@@ -109,7 +110,7 @@ async def test_result_that_does_not_come_in_time_is_told_and_the_job_goes_on(tmp
             await job.result(timeout=timedelta(0))
         await next_round(jobs)
         assert jobs._open is not None
-        assert jobs._open._events._waiters == {}
+        assert enqueuer_of(jobs._open).parts.events._waiters == {}
         gate.open()
         assert await job.result() == "done"
 

@@ -98,6 +98,6 @@ async def test_G1_G2_four_processes_on_a_one_second_schedule_with_kill_9_among_t
 
 async def every_job(jobs: JobRunner) -> list[Job[object]]:
     """Return all jobs, dead ones too."""
-    page = await jobs.list(limit=1000)
-    letters = await jobs.dead_letters.list(limit=1000)
-    return [*page.items, *[await jobs.get(letter.id) for letter in letters]]
+    alive = await jobs.list(limit=1000)
+    dead = await jobs.list(limit=1000, state="dead")
+    return [*alive.items, *dead.items]

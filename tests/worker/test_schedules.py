@@ -15,6 +15,7 @@ from jobrunner import (
     Cron,
     DeclaredInCode,
     InvalidArguments,
+    InvalidCursor,
     InvalidOptions,
     InvalidSchedule,
     JobContext,
@@ -352,12 +353,12 @@ async def test_process_that_does_not_work_neither_declares_nor_fires(tmp_db: Pat
     hourly(jobs, seen)
     with freeze() as clock:
         async with jobs.running(work=False):
-            assert await jobs.schedules.list() == []
+            assert (await jobs.schedules.list()).items == []
         async with jobs.running():
-            assert len(await jobs.schedules.list()) == 1
+            assert len((await jobs.schedules.list()).items) == 1
         async with quick(tmp_db).running(work=False) as other:
             clock.tick(HOUR)
-            assert [one.disabled for one in await other.schedules.list()] == [False]
+            assert [one.disabled for one in (await other.schedules.list()).items] == [False]
     assert seen.instants == []
 
 
@@ -390,9 +391,12 @@ async def test_upsert_stores_changes_and_keeps_the_next_tick(tmp_db: Path) -> No
             assert (same.next_at, same.overlap, same.args) == (MOMENT + HOUR, "skip", {})
             moved = await jobs.schedules.upsert("b", greet, every=60)
             assert moved.next_at == MOMENT + 2 * MINUTE
-            assert [one.id for one in await jobs.schedules.list()] == ["a", "b"]
-            assert await jobs.schedules.list(task="other") == []
-            assert [one.id for one in await jobs.schedules.list(task=greet, after="a")] == ["b"]
+            assert [one.id for one in (await jobs.schedules.list()).items] == ["a", "b"]
+            assert (await jobs.schedules.list(task="other")).items == []
+            first = await jobs.schedules.list(task=greet, limit=1)
+            assert [one.id for one in first.items] == ["a"]
+            rest = await jobs.schedules.list(task=greet, limit=1, cursor=first.next_cursor)
+            assert ([one.id for one in rest.items], rest.next_cursor) == (["b"], None)
 
 
 async def test_upsert_refuses_what_cannot_be(tmp_db: Path) -> None:
@@ -429,7 +433,9 @@ async def test_upsert_refuses_what_cannot_be(tmp_db: Path) -> None:
             await upsert("a", other, every=60)
         with pytest.raises(InvalidOptions):
             await jobs.schedules.list(limit=0)
-        assert await jobs.schedules.list() == []
+        with pytest.raises(InvalidCursor, match="take next_cursor of the page before"):
+            await jobs.schedules.list(cursor=7)  # type: ignore[arg-type]
+        assert (await jobs.schedules.list()).items == []
 
 
 async def _nothing() -> None: ...
@@ -552,7 +558,7 @@ async def test_more_due_than_a_round_takes_are_all_fired(
             clock.tick(MINUTE)
             worker_of(jobs).wake()
             await all_fired(jobs)
-            made = [one.fired for one in await jobs.schedules.list()]
+            made = [one.fired for one in (await jobs.schedules.list()).items]
     assert made == [1] * 10
 
 

@@ -43,10 +43,10 @@ async def test_job_whose_process_died_once_runs_again_beside_others(tmp_db: Path
         await gate.enter(number)
 
     async with jobs.running():
-        await jobs.pause("default")
+        await jobs.queues.pause("default")
         many = await jobs.enqueue_many(work.call(number) for number in range(3))
         await die_with(jobs, *(job.id for job in many))
-        await jobs.resume("default")
+        await jobs.queues.resume("default")
         for _ in range(3):
             await gate.arrival()
         assert gate.inside == 3
@@ -72,12 +72,12 @@ async def test_jobs_whose_process_died_twice_run_one_at_a_time_and_the_others_be
         await others.enter(number)
 
     async with jobs.running():
-        await jobs.pause("default")
+        await jobs.queues.pause("default")
         many = await jobs.enqueue_many(work.call(number) for number in range(3))
         ids = [job.id for job in many]
         await die_with(jobs, *ids)
         await die_with(jobs, *ids)
-        await jobs.resume("default")
+        await jobs.queues.resume("default")
         await suspects.arrival()
         await jobs.enqueue_many(other.call(number) for number in range(3))
         for _ in range(3):
@@ -107,10 +107,10 @@ async def test_job_with_one_attempt_left_is_a_suspect_after_its_first_death(tmp_
         await gate.enter(number)
 
     async with jobs.running():
-        await jobs.pause("default")
+        await jobs.queues.pause("default")
         many = await jobs.enqueue_many(work.call(number) for number in range(2))
         await die_with(jobs, *(job.id for job in many))
-        await jobs.resume("default")
+        await jobs.queues.resume("default")
         await gate.arrival()
         await next_round(jobs)
         assert gate.inside == 1
@@ -130,7 +130,7 @@ async def test_D4_job_out_of_attempts_whose_process_died_is_a_dead_letter_lost(
     async def work() -> None: ...
 
     async with jobs.running():
-        await jobs.pause("default")
+        await jobs.queues.pause("default")
         job = await jobs.enqueue(work)
         await die_with(jobs, job.id)
         assert (await job.refresh()).state == "queued"
@@ -147,7 +147,7 @@ async def test_D4_job_without_limit_is_a_dead_letter_after_five_deaths(tmp_db: P
     async def work() -> None: ...
 
     async with jobs.running():
-        await jobs.pause("default")
+        await jobs.queues.pause("default")
         job = await jobs.enqueue(work)
         for _ in range(4):
             await die_with(jobs, job.id)
@@ -168,11 +168,11 @@ async def test_suspect_that_was_released_at_shutdown_stays_one(
         raise LookupError
 
     async with jobs.running():
-        await jobs.pause("default")
+        await jobs.queues.pause("default")
         job = await jobs.enqueue(work)
         await die_with(jobs, job.id)
         await die_with(jobs, job.id)
-        await jobs.resume("default")
+        await jobs.queues.resume("default")
         await gate.arrival()
     async with jobs.running():
         await gate.arrival()

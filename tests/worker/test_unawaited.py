@@ -209,10 +209,10 @@ def verbs_of(jobs: JobRunner) -> dict[str, tuple[Callable[[], Any], str]]:
         "enqueue_chain": (lambda: jobs.enqueue_chain([mail.call("x")]), "`jobs.sync.enqueue_chain(...)`"),
         "get": (lambda: jobs.get(id), "`jobs.sync.get(...)`"),
         "cancel": (lambda: jobs.cancel(id), "`jobs.sync.cancel(...)`"),
-        "pause": (lambda: jobs.pause("default"), "`jobs.sync.run(jobs.pause(...))`"),
-        "result": (result, "`jobs.sync.run(job.result(...))`"),
-        "replay": (lambda: jobs.dead_letters.replay(id), "`jobs.sync.run(jobs.dead_letters.replay(...))`"),
-        "schedules": (lambda: jobs.schedules.ticks(id), "`jobs.sync.run(jobs.schedules.ticks(...))`"),
+        "pause": (lambda: jobs.queues.pause("default"), "`jobs.sync.queues.pause(...)` in place of"),
+        "result": (result, "`jobs.sync.result(job, ...)` in place of"),
+        "replay": (lambda: jobs.dead_letters.replay(id), "`jobs.sync.dead_letters.replay(...)` in place of"),
+        "schedules": (lambda: jobs.schedules.ticks(id), "`jobs.sync.schedules.ticks(...)` in place of"),
         "called": (lambda: mail("x"), "`jobs.sync.enqueue(mail, ...)`, or this function as `async def`"),
     }  # fmt: skip
 

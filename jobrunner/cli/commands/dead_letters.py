@@ -35,7 +35,7 @@ def list_letters(location: Location, *, as_json: bool, **where: Any) -> None:
 async def _list(session: "StoreSession", where: dict[str, Any], *, as_json: bool) -> None:
     from jobrunner.cli.output import letter_fields, say, say_json, say_table
 
-    found, after = await listed(session.queue.dead_letters.page, **where)
+    found, after = await listed(session.queue.dead_letters.list, **where)
     if as_json:
         items = [letter_fields(letter) for letter in found]
         say_json({"items": items, "next_cursor": after, "complete": True})

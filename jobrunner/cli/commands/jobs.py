@@ -25,7 +25,7 @@ def jobs() -> None:
 @page
 @as_json
 def list_jobs(location: Location, *, as_json: bool, **where: Any) -> None:
-    """List jobs, newest first; dead ones are under `dead list`."""
+    """List jobs, newest first; dead ones only with `--state dead`, last died first."""
     from jobrunner.cli.session import run_in_session
 
     run_in_session(location, lambda session: _list(session, where, as_json=as_json))
@@ -107,13 +107,13 @@ def cancel(location: Location, *, id: str, as_json: bool) -> None:
 async def _cancel(session: "StoreSession", id: str, *, as_json: bool) -> None:
     from jobrunner.cli.output import say, say_json
 
-    cancelled = await session.queue.cancel(id)
+    status = await session.queue.cancel(id)
     state = (await session.queue.get(id)).state
     if as_json:
-        say_json({"id": id, "cancelled": cancelled, "state": state})
-    elif cancelled:
-        click.echo("it was asked to stop" if state == "running" else "cancelled")
-    if not cancelled:
+        say_json({"id": id, "status": status, "state": state})
+    elif status is not None:
+        click.echo("it was asked to stop" if status == "requested" else "cancelled")
+    if status is None:
         if not as_json:
             say(f"nothing to cancel: the job has ended ({state})", err=True)
         raise click.exceptions.Exit(exit_codes.CONFLICT)

@@ -28,7 +28,7 @@ def list_queues(location: Location, *, as_json: bool) -> None:
 async def _list(session: "StoreSession", *, as_json: bool) -> None:
     from jobrunner.cli.output import say_json, say_queues
 
-    found = await session.queue.queues()
+    found = (await session.queue.queues.list()).items
     if as_json:
         say_json({"items": found})
         return
@@ -68,9 +68,9 @@ async def _set(session: "StoreSession", name: str, *, paused: bool, as_json: boo
             " been used yet is known to its application: give --app"
         )
     if paused:
-        await session.queue.pause(name)
+        await session.queue.queues.pause(name)
     else:
-        await session.queue.resume(name)
+        await session.queue.queues.resume(name)
     if as_json:
         say_json({"name": name, "paused": paused})
     else:

@@ -23,7 +23,7 @@ def status(location: Location, *, as_json: bool) -> None:
 async def _status(session: "StoreSession", *, as_json: bool) -> None:
     from jobrunner.cli.output import say, say_json, say_queues, say_table
 
-    queues = await session.queue.queues()
+    queues = (await session.queue.queues.list()).items
     health = await session.queue.health()
     dead = await session.queue.dead_letters.count()
     if as_json:

@@ -19,6 +19,7 @@ from jobrunner.fastapi.api.schemas import (
     Tag,
     Task,
 )
+from jobrunner.queue.filters import DEFAULT_ROWS
 
 Reason = Annotated[DeadReason | None, Field(description="Only those that died of this.")]
 
@@ -37,7 +38,7 @@ class _DeadLetterFilter(RequestModel):
 class DeadLetterQuery(_DeadLetterFilter):
     """Which dead letters a list means: those to which everything given applies."""
 
-    limit: Limit = 50
+    limit: Limit = DEFAULT_ROWS
     cursor: Cursor = None
 
 

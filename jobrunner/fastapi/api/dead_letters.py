@@ -51,7 +51,7 @@ def _add_reads(reading: Operations, provided: Any) -> None:
         where: DeadLetterFilter, queue: JobQueue = provided
     ) -> DeadLetterPageBody:
         """List jobs that will not run again by themselves, last died first, with their arguments."""
-        page = await queue.dead_letters.page(
+        page = await queue.dead_letters.list(
             task=where.task,
             queue=where.queue,
             reason=where.reason,

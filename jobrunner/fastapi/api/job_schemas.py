@@ -1,10 +1,11 @@
 """Bodies and filters of the jobs' routes."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from jobrunner.core.job import ID, Attempt, Job, JobFields, Payload
+from jobrunner.core.job import ID, Attempt, CancelStatus, Job, JobFields, Payload
+from jobrunner.core.model import State
 from jobrunner.core.response_models import ResponseModel
 from jobrunner.fastapi.api.schemas import (
     COMPLETE,
@@ -19,6 +20,7 @@ from jobrunner.fastapi.api.schemas import (
     Tag,
     Task,
 )
+from jobrunner.queue.filters import DEFAULT_ROWS
 
 FOLLOWER_ID = "01936d2c-7a40-7c3e-9d55-7a1d2e3f4b5c"
 
@@ -34,11 +36,10 @@ class JobQuery(RequestModel):
     task: Task = None
     queue: QueueName = None
     state: Annotated[
-        Literal["scheduled", "queued", "running", "blocked", "succeeded", "cancelled", "expired"]
-        | None,
+        State | None,
         Field(
             description="Only in this state. `blocked` ones wait for the job before them in a chain. Dead jobs are"
-            " listed as dead letters."
+            " listed with `dead` alone, last died first; `since` and `until` are then about their death."
         ),
     ] = None
     tag: Tag = None
@@ -47,7 +48,7 @@ class JobQuery(RequestModel):
         Instant | None, Field(description="Only created at this instant or later.")
     ] = None
     until: Annotated[Instant | None, Field(description="Only created before this instant.")] = None
-    limit: Limit = 50
+    limit: Limit = DEFAULT_ROWS
     cursor: Cursor = None
 
 
@@ -153,10 +154,10 @@ class CancelledBody(ResponseModel):
     """What a cancel did."""
 
     model_config = ConfigDict(
-        title="Cancelled", json_schema_extra={"examples": [{"cancelled": True}]}
+        title="Cancelled", json_schema_extra={"examples": [{"status": "cancelled"}]}
     )
 
-    cancelled: bool = Field(
-        description="True if the job will not run, or was running and has been asked to stop;"
-        " false if it had finished or died before. Those behind it in its chain are cancelled with it."
+    status: CancelStatus | None = Field(
+        description="`cancelled` if the job waited, and will not run; `requested` if it runs, and has been asked to"
+        " stop; null if it had finished or died before. Those behind it in its chain are cancelled with it."
     )

@@ -28,7 +28,7 @@ def add_job_list(reading: Operations, provided: Any) -> None:
 
     @reading.route("GET", "", summary="List jobs", answers="Jobs, newest first.")
     async def list_jobs(where: JobFilter, queue: JobQueue = provided) -> JobPageBody:
-        """List jobs, newest first, without their arguments. Dead ones are listed as dead letters."""
+        """List jobs, newest first, without their arguments; dead ones only with `state=dead`, last died first."""
         page = await queue.list(
             task=where.task,
             queue=where.queue,
@@ -55,11 +55,11 @@ def add_job(reading: Operations, acting: Operations, provided: Any) -> None:
         "POST",
         "/{id}/cancel",
         summary="Cancel a job",
-        answers="Whether there was something to cancel.",
+        answers="What became of it.",
     )
     async def cancel_job(id: JobId, queue: JobQueue = provided) -> CancelledBody:
         """Cancel a waiting job at once; ask a running one to stop. A finished or dead one is left alone."""
-        return CancelledBody(cancelled=await queue.cancel(str(id)))
+        return CancelledBody(status=await queue.cancel(str(id)))
 
 
 def add_arguments(seeing: Operations, provided: Any) -> None:

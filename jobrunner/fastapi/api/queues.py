@@ -24,14 +24,14 @@ def add_queues(reading: Operations, acting: Operations, provided: Any) -> None:
     @reading.route("GET", "/queues", summary="List queues", answers="The queues.")
     async def list_queues(queue: JobQueue = provided) -> QueuesBody:
         """List the queues over all workers: what waits, what runs, what is paused."""
-        return QueuesBody.model_validate({"items": await queue.queues()})
+        return QueuesBody.model_validate(await queue.queues.list())
 
     @acting.route(
         "POST", "/queues/{name}/pause", summary="Pause a queue", answers="The queue is paused."
     )
     async def pause_queue(name: QueueName, queue: JobQueue = provided) -> PausedBody:
         """Start none of the queue's jobs, in any process, until it is resumed; running ones go on."""
-        await queue.pause(name)
+        await queue.queues.pause(name)
         return PausedBody(name=name, paused=True)
 
     @acting.route(
@@ -42,5 +42,5 @@ def add_queues(reading: Operations, acting: Operations, provided: Any) -> None:
     )
     async def resume_queue(name: QueueName, queue: JobQueue = provided) -> PausedBody:
         """Start the queue's jobs again."""
-        await queue.resume(name)
+        await queue.queues.resume(name)
         return PausedBody(name=name, paused=False)

@@ -17,6 +17,7 @@ from jobrunner.fastapi.api.schemas import (
     RequestModel,
     Task,
 )
+from jobrunner.queue.filters import DEFAULT_ROWS
 from jobrunner.queue.schedules import Schedule, ScheduleTick
 from jobrunner.tasks.recurrence import MAX_CRON_CHARS, MAX_ZONE_CHARS
 
@@ -53,7 +54,7 @@ class ScheduleQuery(RequestModel):
     """Which schedules a list means."""
 
     task: Task = None
-    limit: Limit = 50
+    limit: Limit = DEFAULT_ROWS
     cursor: Cursor = None
 
 

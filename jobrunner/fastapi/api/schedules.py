@@ -17,7 +17,7 @@ from jobrunner.fastapi.api.schedule_schemas import (
     TicksBody,
     UpsertBody,
 )
-from jobrunner.fastapi.api.schemas import PAGE_LIMIT
+from jobrunner.queue.filters import DEFAULT_ROWS, MOST_ROWS
 from jobrunner.queue.queue import JobQueue
 
 ScheduleFilter = Annotated[ScheduleQuery, Query(), Problems(problems.INVALID_OPTIONS)]
@@ -36,7 +36,7 @@ Upsert = Annotated[
     UpsertBody,
     Problems(problems.INVALID_SCHEDULE, problems.INVALID_ARGUMENTS, problems.UNKNOWN_TASK, *BODY),
 ]
-TickLimit = Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Entries, at most."), Problems()]
+TickLimit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Entries, at most."), Problems()]
 
 
 def add_schedules(reading: Operations, acting: Operations, provided: Any) -> None:
@@ -55,13 +55,8 @@ def _add_reads(reading: Operations, provided: Any) -> None:
     )
     async def list_schedules(where: ScheduleFilter, queue: JobQueue = provided) -> SchedulePageBody:
         """List schedules by id, those in the code and those that were stored, without their arguments."""
-        # One more than asked for tells whether there is a page after.
-        found = await queue.schedules.list(
-            task=where.task, after=where.cursor, limit=where.limit + 1
-        )
-        items = found[: where.limit]
-        more = items[-1].id if len(found) > where.limit else None
-        return SchedulePageBody.model_validate({"items": items, "next_cursor": more})
+        page = await queue.schedules.list(task=where.task, limit=where.limit, cursor=where.cursor)
+        return SchedulePageBody.model_validate(page)
 
     @reading.route(
         "GET",
@@ -80,7 +75,7 @@ def _add_reads(reading: Operations, provided: Any) -> None:
         answers="Ticks, newest first.",
     )
     async def list_ticks(
-        id: ScheduleId, limit: TickLimit = 50, queue: JobQueue = provided
+        id: ScheduleId, limit: TickLimit = DEFAULT_ROWS, queue: JobQueue = provided
     ) -> TicksBody:
         """List what became of its ticks, newest first: those that made a job, and those that were skipped."""
         return TicksBody.model_validate({"items": await queue.schedules.ticks(id, limit=limit)})

@@ -16,9 +16,10 @@ from pydantic import (
     Field,
 )
 
+from jobrunner.queue.filters import MOST_ROWS
+
 MOMENT = "2026-11-22T08:00:00Z"
 
-PAGE_LIMIT = 200
 COMPLETE = (
     "False if looking stopped early, so that there are fewer entries than `limit`, perhaps none: `next_cursor` goes on"
     " from there. Where few of many entries fit, a page ends after about 100 ms."
@@ -53,7 +54,7 @@ Cursor = Annotated[
     Annotated[str, Field(max_length=500)] | None,
     Field(description="`next_cursor` of the page before."),
 ]
-Limit = Annotated[int, Field(ge=1, le=PAGE_LIMIT, description="Entries on a page, at most.")]
+Limit = Annotated[int, Field(ge=1, le=MOST_ROWS, description="Entries on a page, at most.")]
 
 
 class RequestModel(BaseModel):

@@ -1,0 +1,147 @@
+"""Checks calls of tasks and stores them as jobs: the part of a queue that its users do not see."""
+
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from jobrunner.core.clock import now_us
+from jobrunner.core.errors import InvalidOptions, UnknownTask, WouldDeadlock
+from jobrunner.core.ids import new_id
+from jobrunner.core.job import Job, fresh_job
+from jobrunner.core.model import Enqueue, Enqueued, chained
+from jobrunner.queue.parts import QueueParts
+from jobrunner.queue.results import JobReader
+from jobrunner.queue.sinks import SessionSink, Sink
+from jobrunner.store.committer import ROWS_PER_CALL, Several, too_many
+from jobrunner.store.reentrancy import inside_of
+from jobrunner.store.session_writer import Caller, SessionWriter
+from jobrunner.tasks.call import Call
+from jobrunner.worker.settings import unknown_queue
+
+R = TypeVar("R")
+
+
+class Enqueuer:
+    """Stores calls in one sink."""
+
+    __slots__ = ("parts", "reader", "sink")
+
+    def __init__(self, parts: QueueParts, sink: Sink, reader: JobReader) -> None:
+        """``reader`` answers the jobs that are returned, when they are asked again."""
+        self.parts = parts
+        self.sink = sink
+        self.reader = reader
+
+    def joined(self, source: object, caller: Caller | None = None) -> "Enqueuer":
+        """Return an enqueuer whose jobs are stored in the transaction of a session of the application's.
+
+        They are committed or rolled back with the session's rows; workers are woken after the commit.
+
+        Args:
+            source: a SQLAlchemy ``AsyncSession``, ``AsyncConnection`` or ``Session``, an ``aiosqlite.Connection`` or a
+                ``sqlite3.Connection``, on the same file as the jobs.
+            caller: the request, or the attempt, that it belongs to.
+
+        Raises:
+            InvalidSession: it is none of them.
+        """
+        parts = self.parts
+        writer = SessionWriter(
+            parts.store.session(source), loop=parts.opened_on, notify=parts.notify, caller=caller
+        )
+        sink = SessionSink(writer, source, parts.worker, parts.opened_in)
+        return Enqueuer(parts, sink, parts.session_reader)
+
+    async def enqueue_call(self, call: Call[R]) -> Job[R]:
+        """Store a call as a job; see ``JobQueue.enqueue``."""
+        source = call.options.session if isinstance(call, Call) else None
+        if source is not None and source is not self.sink.source:
+            return await self.joined(source).enqueue_call(call)
+        now = now_us()
+        job = self._checked(call).to_enqueue(id=new_id(now), now=now)
+        (stored,) = await self._store((job,), now)
+        return self._job(stored, call)
+
+    async def enqueue_calls(self, verb: Several, calls: Iterable[Call[R]]) -> list[Job[R]]:
+        """Store calls in one transaction; see ``JobQueue.enqueue_many`` and ``enqueue_chain``."""
+        now = now_us()
+        if isinstance(calls, Call):
+            raise InvalidOptions(
+                f"{verb} takes a list of calls: write {verb}([task.call(...), ...])"
+            )
+        many = [self._checked(call, verb) for call in calls]
+        source = _one_session(verb, many)
+        if source is not None and source is not self.sink.source:
+            return await self.joined(source).enqueue_calls(verb, many)
+        if len(many) > ROWS_PER_CALL:
+            raise too_many(len(many), verb)
+        jobs = [call.to_enqueue(id=new_id(now), now=now) for call in many]
+        stored = await self._store(chained(jobs) if verb == "enqueue_chain" else jobs, now)
+        return [self._job(one, call) for one, call in zip(stored, many, strict=True)]
+
+    def _store(self, jobs: Sequence[Enqueue], now: int) -> Awaitable[Sequence[Enqueued]]:
+        inside = inside_of(self.parts.store)
+        if inside is None or self.sink.source is inside.source:
+            return self.sink.store(jobs, now)
+        if self.sink.source is not None:
+            raise WouldDeadlock(
+                "inside `job.transaction()` jobs are stored through its session, and this queue has another one"
+            )
+        return self.joined(inside.source).sink.store(jobs, now)
+
+    # -- what a request or an attempt has gathered ------------------------------------
+
+    def prepare(self, call: Call[Any]) -> Enqueue:
+        """Return a call as the row to be stored later; raises what is wrong with it, as ``enqueue``."""
+        now = now_us()
+        return self._checked(call).to_enqueue(id=new_id(now), now=now)
+
+    async def store_alone(self, jobs: Sequence[Enqueue]) -> None:
+        """Store rows in one commit of their own, whatever the sink."""
+        await self.parts.committer.store(jobs, now_us())
+
+    async def store_with_changes(self, jobs: Sequence[Enqueue]) -> bool:
+        """Store rows in the session's transaction, if it has changes to be committed; return whether it has."""
+        if not await self.sink.has_changes():
+            return False
+        await self._store(jobs, now_us())
+        return True
+
+    # ----------------------------------------------------------------------------------
+
+    def is_blocking(self, sources: Iterable[object]) -> bool:
+        """Return whether jobs with these sessions in their options are stored at once, in the calling thread."""
+        named = next((source for source in sources if source is not None), None)
+        if named is not None and named is not self.sink.source:
+            return self.parts.store.session(named).blocking
+        if self.sink.source is not None:
+            return self.sink.blocking
+        inside = inside_of(self.parts.store)
+        return inside is not None and self.parts.store.session(inside.source).blocking
+
+    def _checked(self, call: Call[R], verb: Several = "enqueue_many") -> Call[R]:
+        if not isinstance(call, Call):
+            raise InvalidOptions(f"{call!r} is not a call: write {verb}([task.call(...), ...])")
+        spec = call.spec
+        if self.parts.tasks.get(spec.name) is not spec:
+            raise UnknownTask(
+                f"{spec.name} ({spec.where}) is not registered with this runner; write jobs.include(router) before it"
+                " is opened, or decorate the function with @jobs.task"
+            )
+        queue = call.options.queue
+        if queue is not None and queue not in self.parts.names:
+            raise unknown_queue(queue, f"options(queue={queue!r})", self.parts.names)
+        return call
+
+    def _job(self, stored: Enqueued, call: Call[R]) -> Job[R]:
+        return fresh_job(stored, self.reader, key=call.options.key, tag=call.options.tag)
+
+
+def _one_session(verb: Several, calls: Iterable[Call[Any]]) -> object:
+    """Return the session that the calls are to be stored through, None if they name none."""
+    sources = {id(call.options.session): call.options.session for call in calls}
+    if len(sources) > 1:
+        raise InvalidOptions(
+            f"{verb}() is one transaction, so all of its calls name the same session, or none: set it on each,"
+            " [task.options(session=session).call(...), ...]"
+        )
+    return next(iter(sources.values()), None)

@@ -1,0 +1,60 @@
+"""The parts of an open runner that its queues share, with a session of the application's or without."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from jobrunner.core.errors import StoreError
+from jobrunner.core.forked import refuse_forked
+from jobrunner.queue.dead_letters import DeadLetters
+from jobrunner.queue.local_worker import LocalWorker
+from jobrunner.queue.queues import Queues
+from jobrunner.queue.results import JobReader
+from jobrunner.queue.schedules import Schedules
+from jobrunner.queue.sinks import CommitterSink
+from jobrunner.store.protocol import Store
+from jobrunner.tasks.spec import TaskSpec
+from jobrunner.worker.events import Events
+
+
+@dataclass(slots=True, eq=False)
+class QueueParts:
+    """One for each open runner."""
+
+    store: Store
+    committer: CommitterSink
+    worker: LocalWorker
+    events: Events
+    tasks: Mapping[str, TaskSpec]
+    """By stored name and by alias."""
+    names: frozenset[str]
+    """The queues that the runner has."""
+    reader: JobReader
+    session_reader: JobReader
+    """Of jobs that may still be uncommitted."""
+    queues: Queues
+    dead_letters: DeadLetters
+    schedules: Schedules
+    opened_on: asyncio.AbstractEventLoop
+    opened_in: int
+    """The process; see ``forked.generation``."""
+    notify: Callable[[], None]
+    """Wakes the workers, from any thread."""
+    session_advice: str | None = None
+    """What to write in place of a plain ``Queue``, where the runner has a session to join."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop on which the runner is open; other threads go through it.
+
+        Raises:
+            NotRunning: this process was forked while the runner was open.
+        """
+        refuse_forked(self.opened_in)
+        return self.opened_on
+
+    async def failure(self) -> StoreError:
+        """Wait until the worker has stopped for good, and return why; perhaps for ever."""
+        await self.worker.has_failed.wait()
+        assert self.worker.failed is not None  # noqa: S101 - set together
+        return self.worker.failed

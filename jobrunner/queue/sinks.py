@@ -1,0 +1,94 @@
+"""The two transactions in which a queue stores jobs: one of the committer's rounds, or the application's own."""
+
+from collections.abc import Awaitable, Sequence
+from typing import Final, Protocol
+
+from jobrunner.core.forked import refuse_forked
+from jobrunner.core.model import Enqueue, Enqueued
+from jobrunner.queue.local_worker import LocalWorker
+from jobrunner.store.committer import ROWS_PER_CALL, Committer, too_many
+from jobrunner.store.protocol import Store
+from jobrunner.store.session_writer import SessionWriter
+
+
+class Sink(Protocol):
+    """A transaction that jobs are stored in."""
+
+    @property
+    def source(self) -> object:
+        """The application's session; None in a round of the committer."""
+        ...
+
+    @property
+    def blocking(self) -> bool:
+        """Whether ``store`` writes at once, in the calling thread."""
+        ...
+
+    def store(self, jobs: Sequence[Enqueue], now: int) -> Awaitable[Sequence[Enqueued]]:
+        """Store jobs: all of them, or none."""
+        ...
+
+    async def has_changes(self) -> bool:
+        """Return whether the session has changes that wait for its commit."""
+        ...
+
+
+class CommitterSink:
+    """Stores jobs in the committer's next round: they are on disk when the call returns."""
+
+    source: Final = None
+    blocking: Final = False
+
+    def __init__(self, store: Store, committer: Committer) -> None:
+        self._store = store
+        self._committer = committer
+
+    def store(self, jobs: Sequence[Enqueue], now: int) -> Awaitable[Sequence[Enqueued]]:
+        """Hand jobs to the committer; see ``Committer.submit``.
+
+        Raises:
+            WouldDeadlock: the calling code holds a transaction that keeps the committer from writing.
+        """
+        self._store.refuse_wait("enqueue()")
+        return self._committer.submit(jobs)
+
+    async def has_changes(self) -> bool:
+        """Return False: there is no session."""
+        return False
+
+
+class SessionSink:
+    """Stores jobs in the transaction of the application's session, to be committed or rolled back with its rows."""
+
+    __slots__ = ("_opened_in", "_worker", "_writer", "source")
+
+    def __init__(
+        self, writer: SessionWriter, source: object, worker: LocalWorker, opened_in: int
+    ) -> None:
+        """``opened_in`` is the process whose worker runs the jobs; see ``forked.generation``."""
+        self.source = source
+        self._writer = writer
+        self._worker = worker
+        self._opened_in = opened_in
+
+    @property
+    def blocking(self) -> bool:
+        return self._writer.session.blocking
+
+    def store(self, jobs: Sequence[Enqueue], now: int) -> Awaitable[Sequence[Enqueued]]:
+        """Insert jobs through the session; see ``SessionWriter.insert``.
+
+        Raises:
+            NotRunning: this process was forked while the runner was open.
+            InvalidOptions: more than 10,000 jobs.
+            StoreError: the worker has stopped for good.
+        """
+        refuse_forked(self._opened_in)
+        if len(jobs) > ROWS_PER_CALL:
+            raise too_many(len(jobs))
+        if self._worker.failed is not None:
+            raise self._worker.failed
+        return self._writer.insert(jobs, now=now)
+
+    async def has_changes(self) -> bool:
+        return await self._writer.session.has_changes()

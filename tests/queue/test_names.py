@@ -1,0 +1,35 @@
+"""What completion shows of a queue: its verbs, and nothing of how they work."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from jobrunner import JobRunner
+from jobrunner.queue.queue import joined
+
+PUBLIC = {
+    "cancel",
+    "dead_letters",
+    "enqueue",
+    "enqueue_chain",
+    "enqueue_many",
+    "get",
+    "health",
+    "list",
+    "payload",
+    "queues",
+    "schedules",
+}
+
+
+async def test_queue_shows_exactly_its_public_verbs(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db)
+    async with jobs.running(work=False):
+        queue = await jobs.queue()
+        with closing(sqlite3.connect(tmp_db)) as conn:
+            for one in (queue, joined(queue, conn)):
+                assert {name for name in dir(one) if not name.startswith("_")} == PUBLIC
+
+
+def test_runner_has_every_verb_of_a_queue() -> None:
+    assert set(dir(JobRunner)) >= PUBLIC - {"payload"}
