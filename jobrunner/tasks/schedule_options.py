@@ -38,28 +38,31 @@ Args = Sequence[object] | Mapping[str, object]
 
 
 class ScheduleOptions(TypedDict, total=False):
-    """The options of a schedule, in code and at run time.
-
-    ``args``: what the task is called with, in order or by name.
-    ``misfire``: what becomes of ticks that were missed (nobody was there, or the clock jumped). ``"latest"``, the
-    default, makes one job for the last of them; ``"all"`` one for each, the newest ``cap`` at most; ``"skip"`` as
-    ``"latest"``, but none for a tick later than ``grace``, here 60 seconds if not given.
-    ``grace``: seconds or a timedelta after which a tick is too late to make a job; None for never.
-    ``cap``: 1 to 400, 100 if not given.
-    ``overlap``: ``"allow"``, or ``"skip"`` for no job while one of the schedule's is unfinished.
-    ``jitter``: seconds or a timedelta within which the job starts after its tick, by chance but always the same for one
-    tick; ``job.scheduled_for`` is the tick itself.
-    ``start``, ``end``: aware datetimes; no tick lies before or after. An interval ticks at its start first.
-    """
+    """The options of a schedule, in code and at run time."""
 
     args: Args
+    """The arguments of each call of the task, in order or by name."""
     misfire: Misfire
+    """What becomes of ticks that were missed: no worker was there, or the clock jumped.
+
+    ``"latest"``, the default, makes one job for the last of them; ``"all"`` one for each, the newest ``cap`` at most;
+    ``"skip"`` as ``"latest"``, but none for a tick later than ``grace``, here 60 seconds if not given.
+    """
     grace: Seconds | None
+    """Seconds or a timedelta after which a tick is too late to make a job; None for never."""
     cap: int
+    """1 to 400; 100 if left out."""
     overlap: Overlap
+    """``"allow"``, or ``"skip"`` for no job while one of the schedule's is unfinished."""
     jitter: Seconds
+    """Seconds or a timedelta within which the job starts after its tick.
+
+    By chance, but always the same for one tick; ``job.scheduled_for`` is the tick itself.
+    """
     start: datetime | None
+    """An aware datetime before which no tick lies; an interval ticks at its start first."""
     end: datetime | None
+    """An aware datetime after which no tick lies."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,14 +92,12 @@ def check_words(call: str, words: Iterable[str]) -> None:
     for word in words:
         if word not in ScheduleOptions.__annotations__:
             line = answer_to("schedule option", word)
-            instead = (
-                f"write {line}"
-                if line
-                else (
-                    f"it has {', '.join(ScheduleOptions.__annotations__)}."
-                    " What its jobs differ in from the task's is task.options(...)"
+            instead = f"write {line}"
+            if line is None:
+                own = ", ".join(ScheduleOptions.__annotations__)
+                instead = (
+                    f"it has {own}. What its jobs differ in from the task's is task.options(...)"
                 )
-            )
             raise TypeError(f"{call}() has no option {word!r}; {instead}")
 
 

@@ -1,5 +1,6 @@
 """What can be set on a runner, and what is refused before anything runs."""
 
+import dataclasses
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobrunner import ConfigurationError, InvalidTask, JobRunner
-from jobrunner.worker.settings import Settings
+from jobrunner.worker.settings import RUNNER_OPTIONS, Settings
 
 DAY_US = 24 * 3600 * 1_000_000
 
@@ -26,6 +27,11 @@ def test_settings_left_out_are_the_documented_ones() -> None:
         timezone="UTC",
         revision=0,
     )
+
+
+def test_settings_hold_every_option() -> None:
+    held = {f.name.removesuffix("_us").removesuffix("_s") for f in dataclasses.fields(Settings)}
+    assert held == {"store", *RUNNER_OPTIONS}
 
 
 def test_settings_given_are_kept() -> None:

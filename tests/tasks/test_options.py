@@ -1,6 +1,8 @@
 """The options of one job: checked where they are written, and what they make of the row."""
 
+import ast
 import dataclasses
+import inspect
 import math
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
@@ -11,9 +13,12 @@ from jobrunner.core.clock import MAX_US, from_us, to_us
 from jobrunner.core.errors import InvalidOptions
 from jobrunner.core.model import Enqueue
 from jobrunner.core.units import MAX_DURATION_US, UNSET, duration_us, instant_us
-from jobrunner.tasks.call import MAX_KEY_CHARS, MAX_TAG_CHARS, NO_OPTIONS, Call, Options
+from jobrunner.tasks.call import _CHECKS, MAX_KEY_CHARS, MAX_TAG_CHARS, NO_OPTIONS, Call, Options
+from jobrunner.tasks.options import JOB_OPTIONS, JobOptions, TaskDefaults, TaskOptions
 from jobrunner.tasks.router import TaskRouter
+from jobrunner.tasks.schedule_options import ScheduleOptions
 from jobrunner.tasks.task import Task
+from jobrunner.worker.settings import RunnerOptions
 
 S = 1_000_000
 NOW = to_us(datetime(2026, 11, 22, 8, tzinfo=UTC))
@@ -165,6 +170,32 @@ def test_call_shows_its_task_and_never_its_arguments() -> None:
 def test_call_without_options_can_be_made_of_a_spec() -> None:
     made = Call[str](remind.spec, "{}")
     assert made.to_enqueue(id="i", now=NOW).args == "{}"
+
+
+# how they are spelled
+
+
+@pytest.mark.parametrize(
+    "options", [TaskDefaults, TaskOptions, JobOptions, ScheduleOptions, RunnerOptions]
+)
+def test_every_option_stands_in_its_typed_dict_with_a_docstring(options: type) -> None:
+    (declared,) = ast.parse(inspect.getsource(options)).body
+    assert isinstance(declared, ast.ClassDef)
+    fields = declared.body[1:]  # below the docstring
+    for field, text in zip(fields[::2], fields[1::2], strict=True):
+        assert isinstance(field, ast.AnnAssign)
+        assert isinstance(text, ast.Expr)
+        assert isinstance(text.value, ast.Constant)
+
+
+def test_every_option_of_a_job_has_a_check() -> None:
+    assert _CHECKS.keys() == JOB_OPTIONS
+
+
+def test_session_at_the_task_is_answered_with_the_job_s() -> None:
+    words: Any = {"session": object()}
+    with pytest.raises(TypeError, match=r"it is each job's, write task\.options\(session=\.\.\.\)"):
+        router.task(**words)
 
 
 # values that cannot be

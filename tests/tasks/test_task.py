@@ -136,6 +136,14 @@ def test_help_shows_the_function_and_not_our_class(router: TaskRouter, *, delaye
     assert text.splitlines()[2:] == ["bare(n: int) -> None"]
 
 
+def test_completion_shows_no_internal_names(router: TaskRouter) -> None:
+    def shown(value: object) -> set[str]:
+        return {name for name in dir(value) if not name.startswith("_")}
+
+    assert shown(router) == {"cron", "declarations", "every", "include", "task", "tasks"}
+    assert shown(router.task(double)) == {"call", "enqueue", "name", "options", "spec"}
+
+
 def test_task_in_a_class_is_never_bound(router: TaskRouter) -> None:
     class Service:
         work = router.task(double)

@@ -250,6 +250,7 @@ def sessions(one: AsyncEngine, two: Engine) -> tuple[object, object]:
     context.configure(include_name=include_name)
     jobs = JobRunner(session=get_session)
     JobRunner(session=Depends(get_session, scope="function"))
+    JobRunner("shop.db", queues={"mail": 5}, grace=timedelta(seconds=5), durability="normal")
 
     async def route(queue: Annotated[JobQueue, Depends(jobs.queue)]) -> None:
         assert_type(await queue.enqueue(send, "a"), Job[int])
