@@ -82,12 +82,7 @@ class Effects:
     def add_stored(self, jobs: Sequence[Enqueue], made: Sequence[Enqueued]) -> None:
         """Note jobs that have been enqueued."""
         for job, one in zip(jobs, made, strict=True):
-            if not one.created:
-                continue
-            if one.state == "queued" and job.expires_at is None:
-                # Nearly all of them.
-                self.added += 1
-            else:
+            if one.created:
                 self.add(one.state, one.run_at, job.expires_at)
 
 
