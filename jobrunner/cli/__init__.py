@@ -1,4 +1,4 @@
-"""The command ``jobrunner``, and the same commands as part of an application's own program.
+"""Offers the command ``jobrunner``, also as part of an application's own program.
 
 A program that is to become one binary needs three lines::
 

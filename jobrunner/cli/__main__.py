@@ -1,4 +1,4 @@
-"""``python -m jobrunner.cli``: the command, where its script is not on the path."""
+"""Runs the command as ``python -m jobrunner.cli``, where its script is not on the path."""
 
 from jobrunner.cli import main
 

@@ -1,4 +1,4 @@
-"""What the exit codes of the command mean; the same list stands in ``jobrunner --help`` and in docs/deploy.md."""
+"""Maps errors to the exit codes that ``jobrunner --help`` and docs/deploy.md list."""
 
 import contextlib
 import logging
@@ -72,7 +72,7 @@ _BY_ERROR: Final[tuple[tuple[type[JobRunnerError], int], ...]] = (
 
 
 class Refused(click.ClickException):
-    """What the library refuses, as the end of a command."""
+    """Ends a command with an error of the library: its message and exit code."""
 
     def __init__(self, error: JobRunnerError) -> None:
         super().__init__(escaped(str(error)))
@@ -82,7 +82,7 @@ class Refused(click.ClickException):
 
 @contextlib.contextmanager
 def at_once() -> Iterator[None]:
-    """End the process where the block ends, with the code that tells how it has ended.
+    """End the process where the block ends, with the exit code for how it ended.
 
     For a block that has closed everything: the interpreter's own way out waits for every thread that the application
     has started, however long that takes.
@@ -107,7 +107,7 @@ def say_traceback() -> None:
 
 
 def end_at_signals() -> None:
-    """End at SIGTERM and SIGINT with their status, where nothing else hears them.
+    """End at SIGTERM and SIGINT with their status, where nothing else handles them.
 
     While the application is loaded; and after a server has shut down and raises its signal again. Not by the signal
     itself, which process 1 of a container cannot die of; and at once, since everything is closed by then, and a thread
@@ -124,12 +124,12 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
 def end_with(code: int) -> NoReturn:
     """End the process now; it is as safe as ``kill -9``, and waits for no thread."""
     for stream in (sys.stderr, sys.stdout):
-        # Whoever read it may be gone.
+        # The reader may be gone.
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
 
 
 def code_of(error: JobRunnerError) -> int:
-    """Return the exit code that tells of an error."""
+    """Return the exit code for an error."""
     return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), FAILED)

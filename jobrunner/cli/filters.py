@@ -1,4 +1,4 @@
-"""The options that say which jobs or dead letters are meant."""
+"""Reads the options that filter jobs and dead letters, and the pages of a list."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -47,7 +47,7 @@ def instant(text: str) -> datetime:
 
 
 def which(*, verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the options that jobs and dead letters have in common.
+    """Add the filter options of jobs and dead letters to a command.
 
     Args:
         verb: what ``--since`` and ``--until`` are about: created, died.
@@ -74,7 +74,7 @@ def which(*, verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def page(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of a list in pages."""
+    """Add the options of a list in pages to a command."""
     command = click.option("--cursor", help="`next_cursor` of the page before.")(command)
     return click.option(
         "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Rows at most."
@@ -84,7 +84,7 @@ def page(command: Callable[..., Any]) -> Callable[..., Any]:
 async def listed(
     pages: Callable[..., Awaitable["Page[T]"]], *, limit: int, cursor: str | None, **where: Any
 ) -> tuple[list[T], str | None]:
-    """Return what fits and the cursor of the page after; where looking stops early, go on."""
+    """Return matching rows and the next cursor; follow pages that end early."""
     found: list[T] = []
     while True:
         page = await pages(limit=limit - len(found), cursor=cursor, **where)

@@ -1,4 +1,4 @@
-"""Which store a command is about: named by URL, or through the application whose jobs lie in it."""
+"""Reads the options that name a store: its URL, or the application whose jobs lie in it."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -8,14 +8,14 @@ import click
 
 
 class Target(NamedTuple):
-    """An application by name."""
+    """Names an application to import."""
 
     name: str
     factory: bool
 
 
 class Location(NamedTuple):
-    """What a command was told; at least one of the two is given."""
+    """Names the store of a command; at least one of the two is given."""
 
     store: str | None
     target: Target | None
@@ -38,7 +38,7 @@ def with_location(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option("--factory", is_flag=True, help="NAME is a function that makes the application.")
     @wraps(command)
-    def with_place(*, store: str | None, app: str | None, factory: bool, **options: Any) -> Any:
+    def located(*, store: str | None, app: str | None, factory: bool, **options: Any) -> Any:
         ctx = click.get_current_context()
         # A program's own application is not needed for a file that is named, and may be what is broken.
         own = ctx.obj if store is None else None
@@ -49,7 +49,7 @@ def with_location(command: Callable[..., Any]) -> Callable[..., Any]:
             )
         return command(Location(store, target), **options)
 
-    return with_place
+    return located
 
 
 def as_json(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Puts the commands together, for the script ``jobrunner`` and for programs that bring their own application."""
+"""Composes the commands, for the script ``jobrunner`` and for an application's own program."""
 
 import errno
 import io
@@ -31,14 +31,14 @@ _COMMANDS: Final = {
 
 
 class Commands(click.Group):
-    """The commands, in the order of the list above; the errors of the library end them with a line and a code."""
+    """The commands in the order above; an error of the library ends one with a line and a code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names, most wanted first."""
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; what the library or the system refuses is told in a line."""
+        """Run a command; an error of the library or the system ends it with one line."""
         try:
             return super().invoke(ctx)
         except JobRunnerError as error:
@@ -51,7 +51,7 @@ class Commands(click.Group):
             raise click.UsageError(f"{error.object!r} is no text: it is not UTF-8") from error
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise  # whoever read has seen enough, which Click takes for an end
+                raise  # the reader has closed the pipe, which Click takes for an end
             where = "" if error.filename is None else f"{error.filename}: "
             raise click.ClickException(escaped(f"{where}{error.strerror or error}")) from error
         except KeyboardInterrupt:
@@ -64,7 +64,7 @@ def command_group(app: str | None = None, *, factory: bool = False) -> click.Gro
     """Return the commands as a group, to be run or to be added to.
 
     Args:
-        app: ``module:name`` of the application that they are about; without it each command is told.
+        app: ``module:name`` of the application that they are about; without it each command needs --app or --store.
         factory: whether the name is a function that makes the application.
     """
     group = Commands(
@@ -87,7 +87,7 @@ def command_group(app: str | None = None, *, factory: bool = False) -> click.Gro
 def main(
     app: str | None = None, *, factory: bool = False, own: Iterable[click.Command] = ()
 ) -> None:
-    """Be the program: see to what a single-file executable needs, run the command that was asked for, and exit.
+    """Run the command of the command line, and exit.
 
     Args:
         app, factory: see ``command_group``.

@@ -1,4 +1,4 @@
-"""How commands answer: a table for people, tab-separated lines for pipes, JSON for programs."""
+"""Prints answers: a table on a terminal, tab-separated lines in a pipe, or JSON."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ def say(text: str, *, lead: str = "", err: bool = False) -> None:
 
 
 def say_json(value: object) -> None:
-    """Print a value as one JSON document, in letters that the output can take and a terminal does not obey."""
+    """Print a value as one JSON document, in letters that are safe for the output."""
     encoding = getattr(sys.stdout, "encoding", None) or ""
     ascii_only = encoding.lower().replace("-", "") != "utf8"
     click.echo(_json(value, ascii_only=ascii_only, indent=2))
@@ -52,7 +52,7 @@ def _plain(value: object) -> object:
 
 
 def job_fields(job: Job[Any]) -> dict[str, object]:
-    """Return a job as it is told, which is without its arguments."""
+    """Return a job's fields for an answer, without its arguments."""
     hidden = {"history", "created"}
     return {
         field.name: getattr(job, field.name)
@@ -71,7 +71,7 @@ def payload_fields(payload: Payload) -> dict[str, object]:
 
 
 def letter_fields(letter: DeadLetter) -> dict[str, object]:
-    """Return a dead letter as it is told in a list, which is without its attempts and its traceback."""
+    """Return a dead letter's fields for a list, without attempts and traceback."""
     return {
         field.name: getattr(letter, field.name)
         for field in dataclasses.fields(letter)
@@ -80,7 +80,7 @@ def letter_fields(letter: DeadLetter) -> dict[str, object]:
 
 
 def attempt_fields(history: Iterable[Attempt]) -> list[dict[str, object]]:
-    """Return attempts as they are told: a worker's number as text, since JavaScript's end at 53 bits."""
+    """Return attempts' fields; a worker's id as text, since JavaScript's numbers end at 53 bits."""
     return [
         {
             **{field.name: getattr(one, field.name) for field in dataclasses.fields(one)},
@@ -91,7 +91,7 @@ def attempt_fields(history: Iterable[Attempt]) -> list[dict[str, object]]:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Say whether a person sits at the other end; a stream that was closed before the start is None."""
+    """Return whether a stream is a terminal; one that was closed before the start is None."""
     return stream is not None and stream.isatty()
 
 
@@ -104,7 +104,7 @@ def ask(question: str) -> None:
     """
     if not is_terminal(sys.stdin):
         raise click.UsageError(f"{question} There is no terminal to answer at; add --yes")
-    # The loop hears signals when it turns next, and it does not turn while somebody thinks.
+    # The loop handles signals when it turns next, and it does not turn while it waits for an answer.
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
         signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
@@ -191,7 +191,7 @@ def _align(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def say_fields(fields: Mapping[str, object]) -> None:
-    """Print what is known of one thing, a line for each field that has a value."""
+    """Print the fields of one thing that have a value, a line for each."""
     shown = {name: value for name, value in fields.items() if value not in (None, ())}
     width = max(map(len, shown), default=0)
     for name, value in shown.items():
@@ -211,7 +211,7 @@ def _word(value: object, *, lines: bool = False) -> str:
     if isinstance(value, dict | list | tuple):
         return _json(value)
     text = str(value)
-    # What a job stored must not move the cursor of whoever looks at it, nor begin a line where one is all there is.
+    # What a job stored must not move a terminal's cursor, nor begin a line where one is all there is.
     return (
         escaped(text.replace("\t", " "), lines=True) if lines else escaped(_BLANKS.sub(" ", text))
     )

@@ -1,4 +1,4 @@
-"""A bar for what may take long, on a terminal; silence in a pipe."""
+"""Shows a progress bar on a terminal, and nothing in a pipe."""
 
 import sys
 from types import TracebackType
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Shows how far a command has come; on standard error, so that the answer stays clean."""
+    """A progress bar on standard error, so that the answer stays clean."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -41,17 +41,17 @@ class Progress:
             self._bar.stop()
 
     def begin(self) -> None:
-        """Show that something is going on, where nobody can say how far it is."""
+        """Show a bar without an end, while the total is unknown."""
         if self._bar is not None and self._task is None:
             self._task = self._bar.add_task(self._what, total=None)
 
     def update(self, done: int, total: int) -> None:
-        """Say that so many of so many are done; from any thread."""
+        """Show how many are done of the total; callable on any thread."""
         self.begin()
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total)
 
     def advance(self, number: int, total: int) -> None:
-        """Say that so many more are done."""
+        """Show that more are done."""
         self._done += number
         self.update(self._done, total)

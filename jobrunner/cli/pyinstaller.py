@@ -1,4 +1,4 @@
-"""What a single-file executable (PyInstaller) has to see to before anything else; nothing in an ordinary program.
+"""Makes a single-file executable (PyInstaller) behave like one process; does nothing in other programs.
 
 Such a program is two processes: the one that the user sees unpacks the other into a folder, starts it, and waits.
 """
@@ -77,7 +77,7 @@ def _mark(folder: Path) -> None:
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _held.append(fd)
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Only a file that is locked already gets the name that the others look for.
+        # Only a file that is locked already gets the name that others search for.
         new.replace(folder / MARK)
 
 

@@ -1,6 +1,6 @@
-"""An opened store with the queue's verbs, and nothing that works by itself.
+"""Opens a store for one command, with the queue's verbs and without a worker's chores.
 
-A command must not do the chores of a worker: without the application's tasks it cannot tell whether a job of a dead
+A command must not recover jobs: without the application's tasks it cannot tell whether a job of a dead
 process may run again.
 """
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StoreSession:
-    """What the commands work with."""
+    """An opened store, and the queue on it."""
 
     store: FileStore
     queue: JobQueue
@@ -45,28 +45,28 @@ class StoreSession:
 
 
 def run_in_session(location: Location, command: Callable[[StoreSession], Awaitable[T]]) -> T:
-    """Open the store, run a command on it, and close it; also where SIGINT or SIGTERM breaks it off.
+    """Open the store, run a command on it, and close it, also after SIGINT or SIGTERM.
 
     A second signal ends the process at once, whatever SQLite is at: that is as safe as ``kill -9``.
     """
-    heard: list[int] = []
+    signals: list[int] = []
 
     async def run() -> T:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker: this is a coroutine
 
         def on_signal(number: int, frame: FrameType | None) -> None:
-            if heard:
+            if signals:
                 os._exit(128 + number)
-            heard.append(number)
+            signals.append(number)
 
         def break_off() -> None:
-            if heard:  # and not while a question was asked, which has handlers of its own
+            if signals:  # and not while a question was asked, which has its own handlers
                 task.cancel()
 
         for number in SIGNALS:
             # The loop's own handler wakes it also where the kernel has chosen another thread for the signal; Python's
-            # is heard at once, also while an application is imported and the loop does not turn.
+            # is called at once, also while an application is imported and the loop does not turn.
             asyncio.get_running_loop().add_signal_handler(number, break_off)
             signal.signal(number, without_echo(on_signal))
         async with _opened(location) as session:
@@ -76,7 +76,7 @@ def run_in_session(location: Location, command: Callable[[StoreSession], Awaitab
         return asyncio.run(run())
     except asyncio.CancelledError:
         click.echo("broken off", err=True)
-        raise click.exceptions.Exit(128 + heard[0]) from None
+        raise click.exceptions.Exit(128 + signals[0]) from None
 
 
 @asynccontextmanager
@@ -84,18 +84,20 @@ async def _opened(location: Location) -> AsyncIterator[StoreSession]:
     runner = None if location.target is None else load_runner(location.target)
     named = location.store
     if named is None:
-        assert runner is not None  # noqa: S101 - a place has one of the two
+        assert runner is not None  # noqa: S101 - a location has one of the two
         named = runner.settings.store
     settings = Settings.make(named) if runner is None else runner.settings
     tasks = None if runner is None else {name: task.spec for name, task in runner.tasks.items()}
     store = await open_store(named, durability=settings.durability, must_exist=True)
     try:
-        yield await _desk(store, settings, tasks, set() if runner is None else set(settings.queues))
+        yield await _session_on(
+            store, settings, tasks, set() if runner is None else set(settings.queues)
+        )
     finally:
         await store.close()
 
 
-async def _desk(
+async def _session_on(
     store: FileStore, settings: Settings, tasks: Mapping[str, TaskSpec] | None, queues: set[str]
 ) -> StoreSession:
     # Neither is started: the one would run rounds, the other recover.
@@ -113,7 +115,7 @@ async def _desk(
         grace=Grace(0),
         around=AttemptScope(),
     )
-    # The workers' rows: who is to be rung when something has changed.
+    # Also reads the doorbells that are rung when something has changed.
     served = {name for row in await store.workers.list() for name in row.queues}
     known = frozenset(queues | served | {one.name for one in await store.jobs.queues()})
     queue = open_queue(
@@ -129,4 +131,4 @@ async def _desk(
 
 
 async def _nothing(*_: object) -> None:
-    """Nobody hears of what a command does."""
+    """No hook is called for what a command does."""

@@ -1,4 +1,4 @@
-"""Loading an application by its name, and finding its runner."""
+"""Loads an application by its name, and finds its runner."""
 
 import contextlib
 import gc
@@ -16,7 +16,7 @@ from jobrunner.runner.runner import JobRunner, made
 
 
 def load(target: Target) -> Any:
-    """Import, and if need be make, the application or the runner that a target names.
+    """Import the application or runner that a target names, or call its factory.
 
     Raises:
         ConfigurationError: it cannot be; what its own code raised is printed before.
@@ -27,7 +27,7 @@ def load(target: Target) -> Any:
 
 @contextlib.contextmanager
 def _no_collecting() -> Iterator[None]:
-    """Look for no garbage inside: importing makes hardly any, and the looks took a tenth of it."""
+    """Collect no garbage inside: importing makes hardly any, and collecting took a tenth of its time."""
     if not gc.isenabled():
         yield
         return

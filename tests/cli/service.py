@@ -6,9 +6,9 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-from fastapi import FastAPI
 from jobrunner import Job, JobContext, JobRunner, TaskRouter
 from jobrunner.fastapi import Queue, probes
 from tests.support.processes import say

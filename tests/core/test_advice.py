@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import click
+import fastapi
 import pytest
 import tenacity
 
-import fastapi
 import jobrunner
 import jobrunner.fastapi
 import jobrunner.sqlalchemy

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from fastapi import FastAPI
 from jobrunner import Bury, Job, JobDead, JobRunner
 from jobrunner.fastapi import bearer
 from jobrunner.fastapi.api.problems import MEDIA_TYPE

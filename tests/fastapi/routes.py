@@ -1,8 +1,8 @@
 """Every route of the jobs router, as a request that reaches it."""
 
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from fastapi import FastAPI
 from tests.fastapi.conftest import NOBODY
 
 READS = [

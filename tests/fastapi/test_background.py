@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket
 from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket
 from jobrunner import (
     ConfigurationError,
     InvalidArguments,

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import aiosqlite
 import pytest
+from fastapi import Depends, FastAPI, HTTPException
 from fastapi.testclient import TestClient
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from fastapi import Depends, FastAPI, HTTPException
 from jobrunner import ConfigurationError, JobQueue, JobRunner, StoreFull, TaskRouter
 from jobrunner.fastapi import DurableBackgroundTasks, job_background
 from tests.support.engine import committer_of

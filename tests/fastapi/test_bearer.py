@@ -3,11 +3,11 @@
 import os
 
 import pytest
+from fastapi import Depends, FastAPI, HTTPException
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from starlette.requests import HTTPConnection
 
-from fastapi import Depends, FastAPI, HTTPException
 from jobrunner import ConfigurationError
 from jobrunner.fastapi import bearer
 

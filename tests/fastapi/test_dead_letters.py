@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from fastapi import FastAPI
 from jobrunner import JobRunner
 from jobrunner.store.sqlite.sql import queries
 from tests.fastapi.conftest import Site

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from fastapi import FastAPI
 from jobrunner import DeadLetter, Health, Job, JobRunner, NotRunning
 from jobrunner.fastapi import JobQueue, Queue, SyncQueue, get_queue
 from tests.fastapi.conftest import PATIENCE_S

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from fastapi import APIRouter, FastAPI, WebSocket
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from fastapi import APIRouter, FastAPI, WebSocket
 from jobrunner import JobRunner
 from jobrunner.fastapi import bearer
 from jobrunner.fastapi.api.hosts import ONLY_LOCAL, is_local

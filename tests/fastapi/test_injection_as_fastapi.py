@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, Self
 
 import httpx2
 import pytest
+from fastapi import Depends, FastAPI
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from fastapi import Depends, FastAPI
 from jobrunner import Injected, TaskRouter
 from jobrunner.worker.attempt import Attempt
 from jobrunner.worker.dependencies import AttemptScope

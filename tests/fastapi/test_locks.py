@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
-from fastapi import Depends, FastAPI
 from jobrunner import ConfigurationError, JobRunner
 from jobrunner.fastapi import bearer
 from tests.fastapi.conftest import NOBODY, TOKEN, Site

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.openapi.models import OpenAPI
 from pydantic import BaseModel, TypeAdapter
 
-from fastapi import FastAPI
 from jobrunner import JobRunner
 from jobrunner.fastapi import bearer
 from jobrunner.fastapi.api import (

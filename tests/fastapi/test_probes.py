@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from fastapi import FastAPI
 from jobrunner import JobRunner
 from jobrunner.core.errors import StoreError, StoreFull
 from jobrunner.fastapi import probes

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
 
 import pytest
+from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
-from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request
 from jobrunner.core import errors
 from jobrunner.fastapi.api.problems import MAX_BODY_BYTES, JobProblem
 from jobrunner.fastapi.api.route import ProblemRoute

@@ -14,13 +14,13 @@ from typing import Annotated, Any
 
 import aiosqlite
 import pytest
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket
 from fastapi.testclient import TestClient
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket
 from jobrunner import (
     ConfigurationError,
     InvalidOptions,

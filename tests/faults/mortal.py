@@ -14,11 +14,11 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
+from fastapi import Depends
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from tenacity import wait_none
 
-from fastapi import Depends
 from jobrunner import Injected, JobContext, JobRunner, Task, TaskRouter
 from jobrunner.sqlalchemy import attach
 from tests.support.processes import say

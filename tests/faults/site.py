@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 from fastapi import FastAPI, Request
+
 from jobrunner import Job, JobRunner, TaskRouter
 from jobrunner.fastapi import Queue
 

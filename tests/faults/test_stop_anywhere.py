@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-
 from fastapi import Depends
+
 from jobrunner import Injected, JobRunner
 from jobrunner.worker.attempt import Attempt
 from jobrunner.worker.supervisor import Supervisor

@@ -12,10 +12,10 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
+from fastapi import Depends
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from tenacity import wait_none
 
-from fastapi import Depends
 from jobrunner import Injected, JobContext, JobRunner, Task, TaskRouter
 from jobrunner.sqlalchemy import attach
 from jobrunner.store.sqlite.host.locks import WorkerLock

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from fastapi import FastAPI
 from fastapi.encoders import jsonable_encoder
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
-from fastapi import FastAPI
 from jobrunner import InvalidArguments, Job, JobRunner, JobRunnerError, NotRunning
 from jobrunner.cli import command_group
 from jobrunner.fastapi import Queue, bearer

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from fastapi import FastAPI
 from jobrunner import (
     Bury,
     DeadLetters,

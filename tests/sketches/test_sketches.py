@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from fastapi import FastAPI
 from jobrunner import Job, JobRunner
 from tests.sketches import u01_solo, u03_services, u05_aiosqlite, u08_several
 from tests.sketches.shop.main import Settings, create_app

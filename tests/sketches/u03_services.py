@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
+
 from jobrunner import Injected, JobContext, TaskRouter
 from jobrunner.fastapi import Queue
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends
+
 from jobrunner import Injected
 
 if TYPE_CHECKING:

@@ -5,9 +5,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
-from fastapi.security import OAuth2PasswordBearer, SecurityScopes
-from starlette.requests import HTTPConnection
-
 from fastapi import (
     BackgroundTasks,
     Body,
@@ -19,6 +16,9 @@ from fastapi import (
     Security,
     WebSocket,
 )
+from fastapi.security import OAuth2PasswordBearer, SecurityScopes
+from starlette.requests import HTTPConnection
+
 from jobrunner import (
     Injected,
     InvalidArguments,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 import tenacity
+from fastapi import Body, Depends, FastAPI, Request, Security
 from fastapi.testclient import TestClient
 from pydantic import BaseModel, Field
 
-from fastapi import Body, Depends, FastAPI, Request, Security
 from jobrunner.core.errors import DuplicateTask, InvalidArguments, InvalidTask
 from jobrunner.core.model import Claimed
 from jobrunner.core.units import MAX_DURATION_US

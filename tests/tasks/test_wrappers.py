@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-
 from fastapi import Depends
+
 from jobrunner import Injected, InvalidArguments, InvalidTask, JobContext, JobRunner, TaskRouter
 from jobrunner.core.errors import DuplicateTask
 

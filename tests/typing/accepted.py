@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, assert_type
 
 from alembic import context
+from fastapi import Depends
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from tenacity import (
@@ -19,7 +20,6 @@ from tenacity import (
     wait_random,
 )
 
-from fastapi import Depends
 from jobrunner import (
     Call,
     Cron,

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from fastapi import Depends
 from tenacity import wait_fixed
 
-from fastapi import Depends
 from jobrunner import (
     Bury,
     Injected,

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from fastapi import Depends
 from tenacity import wait_none
 
-from fastapi import Depends
 from jobrunner import (
     Deadlock,
     Injected,

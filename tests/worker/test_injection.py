@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from fastapi import Depends, FastAPI, Request
 from tenacity import wait_fixed
 
-from fastapi import Depends, FastAPI, Request
 from jobrunner import (
     Bury,
     Injected,

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from fastapi import Depends
 from sqlalchemy import text
 
 import jobrunner.queue.results
-from fastapi import Depends
 from jobrunner import (
     Injected,
     JobContext,

@@ -1,1 +1,1 @@
-"""The commands, a file for each noun."""
+"""Holds the commands, a file for each noun."""

@@ -1,4 +1,4 @@
-"""``jobrunner dead``: list, show, replay, delete the dead letters, one by its id or many by a filter."""
+"""``jobrunner dead``: lists, shows, replays and deletes dead letters, by id or filter."""
 
 import json
 import sys
@@ -96,7 +96,7 @@ async def _show(session: "StoreSession", id: str, *, as_json: bool) -> None:
 
 
 def _many(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say which dead letters are meant."""
+    """Add the options that filter dead letters to a command."""
     command = click.option(
         "--yes", is_flag=True, help="Do not ask before many; without a terminal, delete them."
     )(command)

@@ -1,4 +1,4 @@
-"""``jobrunner doctor``: everything that can be wrong with a store, and what to do about it."""
+"""``jobrunner doctor``: finds problems of a store, and says what to do about each."""
 
 import signal
 from pathlib import Path
@@ -31,7 +31,7 @@ def doctor(location: Location, *, deep: bool, as_json: bool) -> None:
     from jobrunner.store.open import diagnose, location_of
 
     for number in SIGNALS:
-        # The system's way: Python hears nothing while SQLite reads, and there is nothing to put in order.
+        # The system's way: Python handles no signal while SQLite reads, and there is nothing to put in order.
         signal.signal(number, signal.SIG_DFL)
     store = location.store
     runner, found = None, [_time_zones()]
@@ -44,7 +44,7 @@ def doctor(location: Location, *, deep: bool, as_json: bool) -> None:
             what = f"it cannot be loaded: {error}"
             found.append(Finding("problem", "application", what, "mend that, or leave out --app"))
     if store is None:
-        assert runner is not None  # noqa: S101 - a place has one of the two
+        assert runner is not None  # noqa: S101 - a location has one of the two
         store = runner.settings.store
     found += diagnose(store, now=now_us, deep=deep, engines=runner is not None)
     healthy = not any(one.level == "problem" for one in found)

@@ -1,4 +1,4 @@
-"""``jobrunner jobs``: list, show, cancel."""
+"""``jobrunner jobs``: lists, shows and cancels jobs."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""``jobrunner backup`` and ``jobrunner vacuum``: copies of the file that only SQLite itself can make."""
+"""``jobrunner backup`` and ``jobrunner vacuum``: copy the store's file, or write it anew."""
 
 from collections.abc import Awaitable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``jobrunner serve``: an application and its jobs under uvicorn, in one process or several on one file."""
+"""``jobrunner serve``: runs an application and its jobs under uvicorn, in one or several processes."""
 
 import os
 import signal
@@ -120,7 +120,7 @@ def _serve(target: Target, *, workers: int, log_level: str, **options: Any) -> N
     import uvicorn
 
     exit_codes.end_at_signals()
-    # Loaded here also where only the children serve it: an application that cannot be is told once, and not by each
+    # Loaded here also where only the children serve it: an application that cannot be is reported once, and not by each
     # of them again and again.
     loaded = _load(target, log_level)
     options = {
@@ -145,7 +145,7 @@ def _run(server: "uvicorn.Server", sockets: "list[socket] | None" = None) -> Non
     @wraps(begin_exit)
     def handle_exit(number: int, frame: FrameType | None) -> None:
         if server.should_exit and number == signal.SIGINT:
-            # uvicorn would leave out the lifespan's end, and hear no more once that has begun.
+            # uvicorn would leave out the lifespan's end, and handle no signal once that has begun.
             exit_codes.end_with(128 + number)
         begin_exit(number, frame)
 
@@ -156,7 +156,7 @@ def _run(server: "uvicorn.Server", sockets: "list[socket] | None" = None) -> Non
 
 
 def _connections_s() -> float:
-    """Return how long open connections get: as long as the jobs, beside them, so that the grace is that of both."""
+    """Return the grace of open connections: that of the jobs, so that both end together."""
     from jobrunner.runner.runner import made
 
     return min([CONNECTIONS_S, *(runner.settings.grace_s for runner in made)])
@@ -197,7 +197,7 @@ def _run_children(config: "uvicorn.Config") -> None:
         parent.signal_queue.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        # In place of uvicorn's, which looks at no more signals once it waits for its children.
+        # In place of uvicorn's, which handles no signal once it waits for its children.
         signal.signal(number, without_echo(handle))
     parent.run()
     # It ends by itself, and well, when a child could not start.

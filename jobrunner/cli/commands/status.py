@@ -1,4 +1,4 @@
-"""``jobrunner status``: how the queues and workers stand."""
+"""``jobrunner status``: shows queues, workers, dead letters and problems."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @with_location
 @as_json
 def status(location: Location, *, as_json: bool) -> None:
-    """Show queues, workers, dead letters, and what needs a look."""
+    """Show queues, workers, dead letters and problems."""
     from jobrunner.cli.session import run_in_session
 
     run_in_session(location, lambda session: _status(session, as_json=as_json))

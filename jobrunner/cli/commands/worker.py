@@ -1,4 +1,4 @@
-"""``jobrunner worker``: the jobs of an application, without its HTTP."""
+"""``jobrunner worker``: runs the jobs of an application, without its HTTP."""
 
 import os
 from typing import Any
@@ -10,7 +10,7 @@ from jobrunner.cli.location import Target
 
 
 def slots_of_queue(text: str) -> tuple[str, int | None]:
-    """Return a queue to serve, from its name or name=slots; None for as many slots as the runner says."""
+    """Return a queue to serve and its slots from ``name`` or ``name=slots``; None for the runner's number."""
     name, separator, number = text.partition("=")
     if not separator:
         return name, None
@@ -56,7 +56,7 @@ def worker(
 
 
 def target_of(ctx: click.Context, app: str | None, *, factory: bool) -> Target:
-    """Return the application that is meant: the one that was named, else the program's own."""
+    """Return the application that was named, else the program's own."""
     if app is not None:
         return Target(app, factory)
     if isinstance(ctx.obj, Target):
@@ -103,7 +103,7 @@ def _lifespan_of(loaded: Any, target: Target) -> Any:
 
 
 def configure_log(level: str) -> None:
-    """Send the log to standard error, unless the application does something with it already."""
+    """Send the log to standard error, unless the application has configured it."""
     import logging
 
     from jobrunner.core.logs import LineFormatter
