@@ -137,6 +137,8 @@ def test_task_with_an_attribute_of_nobodys_is_a_plain_attribute_error() -> None:
         ("fetch_job", "await jobs.get(id)"),
         ("revoke", "await jobs.cancel(id)"),
         ("requeue", "await jobs.dead_letters.replay(id)"),
+        ("pause_queue", "await jobs.queues.pause(name)"),
+        ("resume", "await jobs.queues.resume(name)"),
     ],
 )
 def test_queue_with_a_foreign_verb_gives_the_line_to_write(attribute: str, line: str) -> None:
