@@ -53,7 +53,7 @@ def checked_id(id: str) -> str:
 
     Raises:
         TypeError: it is no text.
-        JobNotFound: no job can have it, and the store could not even look for some of these.
+        JobNotFound: no job can have it, and the store could not even search for some of these.
     """
     if not isinstance(id, str):
         raise TypeError(f"the id of a job is a text, not {id!r}: write str(id)")
@@ -98,7 +98,7 @@ def _filter_of(
     """Return the filter that these words mean.
 
     Raises:
-        InvalidOptions: a state or reason that there is not, an instant without a time zone, what is no text.
+        InvalidOptions: an unknown state or reason, an instant without a time zone, a value that is no text.
     """
     name = task.name if isinstance(task, Task) else task
     for what, text in (("task", name), ("queue", queue), ("tag", tag), ("key", key)):

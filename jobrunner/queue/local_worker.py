@@ -12,7 +12,7 @@ class LocalWorker(Protocol):
     """The worker that belongs to an open queue, whether or not it runs jobs."""
 
     failed: StoreError | None
-    """What stopped it for good."""
+    """The error that stopped it for good."""
     has_failed: asyncio.Event
     """Set together with ``failed``."""
     deadlocks: Deadlocks | None

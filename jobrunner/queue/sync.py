@@ -59,7 +59,8 @@ def _written(verb: Callable[..., object]) -> str:
     """Return a call of a verb as it is written in messages: ``cancel(id)``."""
     _, *others = inspect.signature(verb).parameters.values()
     needed = [one.name for one in others if one.default is one.empty and one.kind < one.VAR_KEYWORD]
-    return f"{verb.__name__}({', '.join(needed) or '...' * bool(others)})"
+    shown = ", ".join(needed) if needed or not others else "..."
+    return f"{verb.__name__}({shown})"
 
 
 class BlockingVerbs(Generic[V]):

@@ -29,7 +29,7 @@ from jobrunner.core.errors import (
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation
 from jobrunner.core.hints import answers_foreign_words
-from jobrunner.core.job import CancelStatus, DeadLetter, Health, Job
+from jobrunner.core.job import CancelStatus, DeadLetter, Health, Job, Payload
 from jobrunner.core.shield import to_the_end
 from jobrunner.queue.background import DurableBackgroundTasks
 from jobrunner.queue.dead_letters import DeadLetters
@@ -347,6 +347,10 @@ class JobRunner(TaskRouter):
         """Return a job with its history; see ``JobQueue.get``."""
         queue = self._opened("jobs.get(...)")
         return await (queue.get(id) if task is None else queue.get(id, task))
+
+    async def payload(self, id: str) -> Payload:
+        """Return the arguments and the result of a job; see ``JobQueue.payload``."""
+        return await self._opened("jobs.payload(...)").payload(id)
 
     async def list(
         self,

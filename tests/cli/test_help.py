@@ -7,10 +7,15 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
 
 import jobrunner
+from jobrunner.cli import filters
+from jobrunner.cli.commands.dead_letters import list_letters
+from jobrunner.cli.commands.jobs import list_jobs
 from jobrunner.cli.exit_codes import IN_WORDS
+from jobrunner.queue.filters import DEFAULT_ROWS, MOST_ROWS, REASONS, STATES
 from tests.cli.commands import jobrunner as run
 from tests.support.pace import pace
 from tests.support.processes import CHECKOUT
@@ -55,6 +60,17 @@ def imported_by(*words: str) -> set[str]:
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_help_of_every_command_imports_no_engine(words: tuple[str, ...]) -> None:
     assert imported_by(*words, "--help").isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("command", [list_jobs, list_letters], ids=["jobs", "dead"])
+def test_limit_of_a_list_is_that_of_python_and_http(command: click.Command) -> None:
+    (limit,) = [option for option in command.params if option.name == "limit"]
+    assert isinstance(limit.type, click.IntRange)
+    assert (limit.type.min, limit.type.max, limit.default) == (1, MOST_ROWS, DEFAULT_ROWS)
+
+
+def test_choices_of_filters_are_those_of_python() -> None:
+    assert (filters.STATES, filters.REASONS) == (STATES, REASONS)
 
 
 def test_help_answers_within_four_tenths_of_a_second() -> None:

@@ -139,6 +139,8 @@ def test_task_with_an_attribute_of_nobodys_is_a_plain_attribute_error() -> None:
         ("fetch_job", "await queue.get(id)"),
         ("revoke", "await queue.cancel(id)"),
         ("requeue", "await queue.dead_letters.replay(id)"),
+        ("pause_queue", "await queue.queues.pause(name)"),
+        ("resume", "await queue.queues.resume(name)"),
     ],
 )
 def test_queue_with_a_foreign_verb_gives_the_line_to_write(attribute: str, line: str) -> None:
