@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import Settings
+from fastapi import FastAPI
 from jobrunner import Job
 
 TOKEN = "test-token"  # noqa: S105 - of a shop that lives for one test

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
 
+from fastapi import FastAPI
 from jobrunner import JobRunner
 from tests.benchmarks.processes import say
 from tests.benchmarks.workload import Workload

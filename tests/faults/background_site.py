@@ -4,10 +4,10 @@ import os
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
+from fastapi import Depends, FastAPI
 from jobrunner import JobRunner
 from jobrunner.fastapi import DurableBackgroundTasks
 from jobrunner.sqlalchemy import attach

@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 
 from fastapi import FastAPI, Request
-
 from jobrunner import Job, JobRunner, TaskRouter
 from jobrunner.fastapi import Queue
 

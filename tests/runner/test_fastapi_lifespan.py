@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
+from fastapi import Depends, FastAPI
 from jobrunner import AlreadyRunning, Job, JobQueue, JobRunner, NotRunning, TaskRouter
 from jobrunner.fastapi import Queue, SyncQueue, get_queue
 

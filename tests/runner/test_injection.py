@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import httpx2
-from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
+from fastapi import Depends, FastAPI
 from jobrunner import Injected, JobQueue, JobRunner, TaskRouter
 from jobrunner.fastapi import Queue
 

@@ -1,8 +1,8 @@
 """One file, one evening."""
 
-from fastapi import FastAPI
 from pydantic import BaseModel
 
+from fastapi import FastAPI
 from jobrunner import Job, JobRunner
 from jobrunner.fastapi import Queue
 

@@ -6,13 +6,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 from sqlalchemy import String
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tenacity import retry_if_not_exception_type, wait_exponential
 
+from fastapi import Depends, FastAPI
 from jobrunner import Bury, DeadLetter, Injected, JobContext, JobRunner, Retry, Snooze
 from jobrunner.fastapi import DurableBackgroundTasks, JobQueue
 from jobrunner.sqlalchemy import attach

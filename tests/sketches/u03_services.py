@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-
 from jobrunner import Injected, JobContext, TaskRouter
 from jobrunner.fastapi import Queue
 

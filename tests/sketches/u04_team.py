@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-
 from jobrunner import Injected
 from tests.sketches.u02_tutorial import AuditLog, Queue, SessionDep, jobs
 

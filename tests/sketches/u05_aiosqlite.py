@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import aiosqlite
-from fastapi import Depends, FastAPI
 
+from fastapi import Depends, FastAPI
 from jobrunner import JobContext, JobQueue, JobRunner
 
 

@@ -5,7 +5,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 from fastapi import FastAPI
-
 from jobrunner import JobContext, JobRunner, TaskRouter
 from jobrunner.fastapi import Queue
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, assert_type
 
 from alembic import context
-from fastapi import Depends
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from tenacity import (
@@ -20,6 +19,7 @@ from tenacity import (
     wait_random,
 )
 
+from fastapi import Depends
 from jobrunner import (
     Call,
     Cron,

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
 from pydantic_settings import BaseSettings
 
+from fastapi import FastAPI
 from jobrunner import JobRunner
 from tests.sketches.shop.billing import routes
 from tests.sketches.shop.mail.tasks import tasks as mail_tasks

@@ -1,7 +1,6 @@
 """Routes that enqueue, async and not."""
 
 from fastapi import APIRouter
-
 from jobrunner.fastapi import Queue, SyncQueue
 from tests.sketches.shop.mail.tasks import send_welcome
 
