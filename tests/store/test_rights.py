@@ -182,7 +182,8 @@ print(opened.count(str(path)) + opened.count(path), oct(path.stat().st_mode & 0o
 AS_STRANGER = """
 import asyncio, encodings.ascii, os, sys
 from pathlib import Path
-from jobrunner.store.sqlite import SqliteStore, migrate
+from jobrunner.store.sqlite import SqliteStore
+from jobrunner.store.sqlite.maintenance import migrate
 migrate.migrations()  # and all else of Python that is imported late: it may lie where only root can read
 os.setgroups([]); os.setgid(65533); os.setuid(65533)
 

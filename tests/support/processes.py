@@ -1,4 +1,4 @@
-"""Other processes, real ones: started with a role of ``tests.support.children``, heard line by line, ended for certain."""
+"""Other processes, real ones: they play a role of ``tests.support.children`` and are killed at the end."""
 
 import asyncio
 import contextlib
