@@ -3,6 +3,9 @@ python := env("PYTHON", "python3")
 set shell := ["bash", "-euc"]
 set positional-arguments
 
+# Compiled once, not by each of the hundreds of processes that the tests start, also where images say otherwise.
+export PYTHONDONTWRITEBYTECODE := ""
+
 _default:
     @'{{just_executable()}}' --list --unsorted
 
