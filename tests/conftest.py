@@ -1,8 +1,10 @@
-"""What every test gets: the check that it left nothing running, a frozen clock, a place for a database."""
+"""What every test gets: the checks of what it starts and leaves running, a frozen clock, a place for a database."""
 
 import asyncio
 import inspect
+import os
 import random
+import shutil
 import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +14,7 @@ import pytest
 from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner.core.logs import repeats
+from jobrunner.store.sqlite import SqliteStore, connection
 from tests.support.clocks import freeze
 
 OURS = ("_connection_worker_thread", "jobrunner")
@@ -20,16 +23,27 @@ OURS = ("_connection_worker_thread", "jobrunner")
 GOODBYE_S = 2.0
 """How long a thread that has been told to end may take to do so."""
 
+MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes the directory, with rights for its user alone
+ROOM = 2**30
+"""What must be free there: some tests write large files."""
+
+LOG_BYTES = connection.LOG_BYTES
+"""As it is outside of the tests."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let a run be repeated with what it drew."""
+    """Let a run be repeated with what it drew, or on a disk."""
     parser.addoption("--seed", type=int, help="of what the rounds of kill -9 and the like draw")
+    parser.addoption("--disk", action="store_true", help="keep the tests' files on the disk")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the seed in the process that was started; those of pytest-xdist get its options."""
+    """Draw the seed and choose where files lie, in the process that was started; those of pytest-xdist follow it."""
     if config.option.seed is None:
         config.option.seed = random.randrange(2**32)
+    if not config.option.disk and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        # A test waits longer for the disk's sync than for all else, and no power is cut here.
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def pytest_terminal_summary(
@@ -51,6 +65,23 @@ def hear_sigint() -> None:
     """Let the processes that tests start hear SIGINT also where the suite itself must not: behind a shell's ``&``."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def make_no_room_in_logs() -> Iterator[None]:
+    """Let a store that opens not fill its log with eight megabytes of nothing: that takes longer than most tests.
+
+    Processes that tests start do, and so do tests with ``room_in_log``.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "LOG_BYTES", 0)
+        yield
+
+
+@pytest.fixture
+def room_in_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stores make room in their logs, as they do outside of the tests."""
+    monkeypatch.setattr(connection, "LOG_BYTES", LOG_BYTES)
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +134,28 @@ def frozen() -> Iterator[FrozenDateTimeFactory]:
         yield clock
 
 
+@pytest.fixture(scope="session")
+def blank_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return the file of a store without jobs: to write it anew takes longer than most tests."""
+    path = tmp_path_factory.mktemp("blank") / "jobs.db"
+
+    async def make() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        await store.close()
+
+    asyncio.run(make())
+    return path.read_bytes()
+
+
 @pytest.fixture
-def tmp_db(tmp_path: Path) -> Path:
+def new_db(tmp_path: Path) -> Path:
     """Name a database file that is not there yet, in a directory of the test's own."""
     return tmp_path / "jobs.db"
+
+
+@pytest.fixture
+def tmp_db(new_db: Path, blank_store: bytes) -> Path:
+    """Lay a store without jobs into a directory of the test's own."""
+    new_db.write_bytes(blank_store)
+    return new_db

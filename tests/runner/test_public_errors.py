@@ -435,10 +435,10 @@ async def test_file_of_a_later_version_is_refused(tmp_db: Path) -> None:
         await opening(tmp_db)
 
 
-async def test_file_that_is_a_directory_is_refused(tmp_db: Path) -> None:
-    tmp_db.mkdir()
+async def test_file_that_is_a_directory_is_refused(new_db: Path) -> None:
+    new_db.mkdir()
     with pytest.raises(StoreError, match="is a directory; name a file in it"):
-        await opening(tmp_db)
+        await opening(new_db)
 
 
 async def test_file_in_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -447,11 +447,11 @@ async def test_file_in_a_directory_that_is_not_there_is_refused(tmp_path: Path) 
 
 
 async def test_file_on_a_network_file_system_is_refused(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+    new_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = tmp_db.with_name("mountinfo")
-    table.write_text(f"22 1 0:21 / {tmp_db.parent} rw,relatime - nfs4 server:/share rw\n")
+    table = new_db.with_name("mountinfo")
+    table.write_text(f"22 1 0:21 / {new_db.parent} rw,relatime - nfs4 server:/share rw\n")
     monkeypatch.setattr(identity, "_MOUNTINFO", table)
     with pytest.raises(StoreFailed, match=r"network file system \(nfs4\)"):
-        await opening(tmp_db)
-    assert not tmp_db.exists()
+        await opening(new_db)
+    assert not new_db.exists()
