@@ -6,9 +6,11 @@ import os
 import random
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from freezegun.api import FrozenDateTimeFactory
@@ -16,6 +18,7 @@ from freezegun.api import FrozenDateTimeFactory
 from jobrunner.core.logs import repeats
 from jobrunner.store.sqlite import SqliteStore, connection
 from tests.support.clocks import freeze
+from tests.support.marking import starts_processes
 
 OURS = ("_connection_worker_thread", "jobrunner")
 """Parts of the names of aiosqlite's threads and of our own, which are daemons and count as left behind all the same."""
@@ -30,20 +33,40 @@ ROOM = 2**30
 LOG_BYTES = connection.LOG_BYTES
 """As it is outside of the tests."""
 
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+"""The audit events of a process that starts. Source: the audit events table of the library reference."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let a run be repeated with what it drew, or on a disk."""
+    """Let a run be repeated with what it drew, in an order that it drew, or on a disk."""
     parser.addoption("--seed", type=int, help="of what the rounds of kill -9 and the like draw")
+    parser.addoption("--shuffle", action="store_true", help="run in an order that the seed draws")
     parser.addoption("--disk", action="store_true", help="keep the tests' files on the disk")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Draw the seed and choose where files lie, in the process that was started; those of pytest-xdist follow it."""
     if config.option.seed is None:
-        config.option.seed = random.randrange(2**32)
+        started_with: dict[str, int] = getattr(config, "workerinput", {})
+        config.option.seed = started_with.get("seed", random.randrange(2**32))
     if not config.option.disk and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
         # A test waits longer for the disk's sync than for all else, and no power is cut here.
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Pass the seed on to a process of pytest-xdist, which gets no more than the command line."""
+    node.workerinput["seed"] = node.config.option.seed
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests that start processes, and shuffle all if that was asked for."""
+    for item in items:
+        if starts_processes(item):
+            item.add_marker("process")
+    if config.option.shuffle:
+        random.Random(config.option.seed).shuffle(items)
 
 
 def pytest_terminal_summary(
@@ -82,6 +105,35 @@ def make_no_room_in_logs() -> Iterator[None]:
 def room_in_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let stores make room in their logs, as they do outside of the tests."""
     monkeypatch.setattr(connection, "LOG_BYTES", LOG_BYTES)
+
+
+class Processes:
+    """Notes the processes that this one starts; an audit hook cannot be taken away again, so there is one."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        sys.addaudithook(self._note)
+
+    def _note(self, event: str, args: tuple[object, ...]) -> None:
+        if event in STARTS:
+            self.started.append(f"{event} {args[:2]}")
+
+
+@pytest.fixture(scope="session")
+def processes() -> Processes:
+    """Return what notes the processes that start."""
+    return Processes()
+
+
+@pytest.fixture(autouse=True)
+def start_processes_only_if_marked(
+    request: pytest.FixtureRequest, processes: Processes
+) -> Iterator[None]:
+    """Fail a test that starts a process without the mark: `just quick` leaves those with it out."""
+    processes.started.clear()
+    yield
+    if request.node.get_closest_marker("process") is None:
+        assert not processes.started, f"not marked as `process`: {processes.started}"
 
 
 @pytest.fixture(autouse=True)
