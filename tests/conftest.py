@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from freezegun.api import FrozenDateTimeFactory
 
+from jobrunner import JobRunner
 from jobrunner.core.logs import repeats
 from jobrunner.store.sqlite import SqliteStore, connection
 from tests.support.clocks import freeze
@@ -211,3 +212,9 @@ def tmp_db(new_db: Path, blank_store: bytes) -> Path:
     """Lay a store without jobs into a directory of the test's own."""
     new_db.write_bytes(blank_store)
     return new_db
+
+
+@pytest.fixture
+def jobs(tmp_db: Path) -> JobRunner:
+    """Return a runner with default settings, not yet open."""
+    return JobRunner(tmp_db)

@@ -118,9 +118,8 @@ async def test_E2_clock_set_back_between_enqueue_and_its_round_starts_the_job_at
 
 
 async def test_E2_clock_set_back_during_an_attempt_retries_after_the_wait_from_now(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    jobs: JobRunner, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db)
     heard = Heard(jobs)
     gate = FairLock()
 
