@@ -3,6 +3,9 @@ python := env("PYTHON", "python3")
 set shell := ["bash", "-euc"]
 set positional-arguments
 
+# Compiled once, not by each of the hundreds of processes that the tests start, also where images say otherwise.
+export PYTHONDONTWRITEBYTECODE := ""
+
 _default:
     @'{{just_executable()}}' --list --unsorted
 
@@ -34,9 +37,9 @@ demo *ARGS: setup
 test *ARGS: setup
     @.venv/bin/python -m pytest -n auto --dist loadgroup "$@"
 
-# the tests without the slow ones
+# a minute of tests: without the slow ones and those that start processes
 quick *ARGS: setup
-    @.venv/bin/python -m pytest -n auto --dist loadgroup -m "not slow" "$@"
+    @.venv/bin/python -m pytest -n auto --dist loadgroup -m "not slow and not process" "$@"
 
 # build the single-file executable and try it; takes minutes, CI does it in a step of its own
 test-binary *ARGS: setup

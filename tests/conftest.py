@@ -1,18 +1,25 @@
-"""What every test gets: the check that it left nothing running, a frozen clock, a place for a database."""
+"""What every test gets: the checks of what it starts and leaves running, a frozen clock, a place for a database."""
 
 import asyncio
 import inspect
+import os
 import random
+import shutil
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from freezegun.api import FrozenDateTimeFactory
 
+from jobrunner import JobRunner
 from jobrunner.core.logs import repeats
+from jobrunner.store.sqlite import SqliteStore, connection
 from tests.support.clocks import freeze
+from tests.support.marking import starts_processes
 
 OURS = ("_connection_worker_thread", "jobrunner")
 """Parts of the names of aiosqlite's threads and of our own, which are daemons and count as left behind all the same."""
@@ -20,16 +27,47 @@ OURS = ("_connection_worker_thread", "jobrunner")
 GOODBYE_S = 2.0
 """How long a thread that has been told to end may take to do so."""
 
+MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes the directory, with rights for its user alone
+ROOM = 2**30
+"""What must be free there: some tests write large files."""
+
+LOG_BYTES = connection.LOG_BYTES
+"""As it is outside of the tests."""
+
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+"""The audit events of a process that starts. Source: the audit events table of the library reference."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let a run be repeated with what it drew."""
+    """Let a run be repeated with what it drew, in an order that it drew, or on a disk."""
     parser.addoption("--seed", type=int, help="of what the rounds of kill -9 and the like draw")
+    parser.addoption("--shuffle", action="store_true", help="run in an order that the seed draws")
+    parser.addoption("--disk", action="store_true", help="keep the tests' files on the disk")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the seed in the process that was started; those of pytest-xdist get its options."""
+    """Draw the seed and choose where files lie, in the process that was started; those of pytest-xdist follow it."""
     if config.option.seed is None:
-        config.option.seed = random.randrange(2**32)
+        started_with: dict[str, int] = getattr(config, "workerinput", {})
+        config.option.seed = started_with.get("seed", random.randrange(2**32))
+    if not config.option.disk and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        # A test waits longer for the disk's sync than for all else, and no power is cut here.
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Pass the seed on to a process of pytest-xdist, which gets no more than the command line."""
+    node.workerinput["seed"] = node.config.option.seed
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests that start processes, and shuffle all if that was asked for."""
+    for item in items:
+        if starts_processes(item):
+            item.add_marker("process")
+    if config.option.shuffle:
+        random.Random(config.option.seed).shuffle(items)
 
 
 def pytest_terminal_summary(
@@ -51,6 +89,52 @@ def hear_sigint() -> None:
     """Let the processes that tests start hear SIGINT also where the suite itself must not: behind a shell's ``&``."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def make_no_room_in_logs() -> Iterator[None]:
+    """Let a store that opens not fill its log with eight megabytes of nothing: that takes longer than most tests.
+
+    Processes that tests start do, and so do tests with ``room_in_log``.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "LOG_BYTES", 0)
+        yield
+
+
+@pytest.fixture
+def room_in_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stores make room in their logs, as they do outside of the tests."""
+    monkeypatch.setattr(connection, "LOG_BYTES", LOG_BYTES)
+
+
+class Processes:
+    """Notes the processes that this one starts; an audit hook cannot be taken away again, so there is one."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        sys.addaudithook(self._note)
+
+    def _note(self, event: str, args: tuple[object, ...]) -> None:
+        if event in STARTS:
+            self.started.append(f"{event} {args[:2]}")
+
+
+@pytest.fixture(scope="session")
+def processes() -> Processes:
+    """Return what notes the processes that start."""
+    return Processes()
+
+
+@pytest.fixture(autouse=True)
+def start_processes_only_if_marked(
+    request: pytest.FixtureRequest, processes: Processes
+) -> Iterator[None]:
+    """Fail a test that starts a process without the mark: `just quick` leaves those with it out."""
+    processes.started.clear()
+    yield
+    if request.node.get_closest_marker("process") is None:
+        assert not processes.started, f"not marked as `process`: {processes.started}"
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +187,34 @@ def frozen() -> Iterator[FrozenDateTimeFactory]:
         yield clock
 
 
+@pytest.fixture(scope="session")
+def blank_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return the file of a store without jobs: to write it anew takes longer than most tests."""
+    path = tmp_path_factory.mktemp("blank") / "jobs.db"
+
+    async def make() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        await store.close()
+
+    asyncio.run(make())
+    return path.read_bytes()
+
+
 @pytest.fixture
-def tmp_db(tmp_path: Path) -> Path:
+def new_db(tmp_path: Path) -> Path:
     """Name a database file that is not there yet, in a directory of the test's own."""
     return tmp_path / "jobs.db"
+
+
+@pytest.fixture
+def tmp_db(new_db: Path, blank_store: bytes) -> Path:
+    """Lay a store without jobs into a directory of the test's own."""
+    new_db.write_bytes(blank_store)
+    return new_db
+
+
+@pytest.fixture
+def jobs(tmp_db: Path) -> JobRunner:
+    """Return a runner with default settings, not yet open."""
+    return JobRunner(tmp_db)

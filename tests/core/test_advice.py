@@ -58,9 +58,10 @@ def _texts_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.JoinedStr)
         for part in node.values
     }
+    no_texts = docstrings | parts
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if id(node) not in docstrings | parts:
+            if id(node) not in no_texts:
                 yield node.lineno, node.value
         elif isinstance(node, ast.JoinedStr):
             pieces = (

@@ -52,9 +52,10 @@ async def test_D15_stopped_process_keeps_its_job_until_it_is_killed(tmp_db: Path
         assert [a.outcome for a in await history(jobs, job.id)] == ["lost"]
 
 
-async def test_D15_stale_settle_of_a_job_that_was_taken_away_changes_nothing(tmp_db: Path) -> None:
+async def test_D15_stale_settle_of_a_job_that_was_taken_away_changes_nothing(
+    jobs: JobRunner,
+) -> None:
     """The fence: should a worker be taken for dead after all, its late outcome is refused and said."""
-    jobs = JobRunner(tmp_db)
     gate = FairLock()
 
     @jobs.task

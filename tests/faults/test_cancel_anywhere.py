@@ -70,10 +70,8 @@ async def in_transaction(jobs: JobRunner) -> bool:
 
 
 async def test_C1_enqueue_cancelled_at_every_step_leaves_no_transaction_open(
-    tmp_db: Path,
+    jobs: JobRunner,
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     @jobs.task
     async def work(number: int) -> int:
         return number
@@ -108,10 +106,8 @@ VERBS: dict[str, Callable[[JobRunner, Job[Any]], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("verb", VERBS)
 async def test_C1_verb_cancelled_at_every_step_leaves_no_transaction_open(
-    tmp_db: Path, verb: str
+    jobs: JobRunner, verb: str
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     @jobs.task
     async def work(number: int) -> int:
         return number
@@ -130,9 +126,8 @@ async def test_C1_verb_cancelled_at_every_step_leaves_no_transaction_open(
         assert await (await jobs.enqueue(work, 7)).result(timeout=15) == 7
 
 
-async def test_C2_enqueue_cancelled_while_it_is_committed_is_stored(tmp_db: Path) -> None:
+async def test_C2_enqueue_cancelled_while_it_is_committed_is_stored(jobs: JobRunner) -> None:
     """The caller never owns the outcome: once handed to the store the job is there, and runs."""
-    jobs = JobRunner(tmp_db)
     gate = FairLock()
 
     @jobs.task
@@ -161,9 +156,7 @@ async def test_C2_enqueue_cancelled_while_it_is_committed_is_stored(tmp_db: Path
         assert await job.result(timeout=15) == "done"
 
 
-async def test_C1_many_enqueues_cancelled_at_random_leave_whole_jobs(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_C1_many_enqueues_cancelled_at_random_leave_whole_jobs(jobs: JobRunner) -> None:
     @jobs.task
     async def work(number: int) -> int:
         return number

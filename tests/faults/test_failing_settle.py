@@ -76,10 +76,8 @@ async def test_H11_settle_that_fails_is_tried_again_until_it_is_written(
 
 
 async def test_H11_settle_that_fails_holds_up_no_later_one(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+    jobs: JobRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     @jobs.task
     async def work(number: int) -> int:
         return number
@@ -92,10 +90,8 @@ async def test_H11_settle_that_fails_holds_up_no_later_one(
 
 
 async def test_H11_settle_whose_outcome_is_unknown_is_written_once(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+    jobs: JobRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     @jobs.task
     async def work() -> str:
         return "done"

@@ -172,6 +172,7 @@ async def assert_all_came_to_their_end(
     assert len(leases) == len(set(leases))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_H11_the_nth_write_fails_and_nothing_acknowledged_is_lost_or_stuck(

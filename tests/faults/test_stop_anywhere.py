@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -151,9 +150,8 @@ OUTCOMES = {
 @pytest.mark.parametrize("is_async", [True, False], ids=["async def", "def"])
 @pytest.mark.parametrize("stop", STOPS)
 async def test_C1_attempt_stopped_at_every_step_closes_what_it_opened(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, stop: str, is_async: bool
+    jobs: JobRunner, monkeypatch: pytest.MonkeyPatch, stop: str, is_async: bool
 ) -> None:
-    jobs = JobRunner(tmp_db)
     books = Books()
     work = task_of(jobs, books, is_async=is_async)
     run = Supervisor._run

@@ -1,7 +1,6 @@
 """One service class in routes and in tasks, and the overrides of the application that the runner is open on."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated
 
 import httpx2
@@ -62,8 +61,7 @@ def an_app(jobs: JobRunner) -> FastAPI:
     return app
 
 
-async def test_service_enqueues_in_a_route_and_in_the_task_that_follows(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_service_enqueues_in_a_route_and_in_the_task_that_follows(jobs: JobRunner) -> None:
     jobs.include(tasks)
     app = an_app(jobs)
     sent.clear()
@@ -81,8 +79,7 @@ async def test_service_enqueues_in_a_route_and_in_the_task_that_follows(tmp_db: 
     assert "fake to bob" in sent
 
 
-def test_override_of_the_app_holds_in_the_tasks_of_its_lifespan(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+def test_override_of_the_app_holds_in_the_tasks_of_its_lifespan(jobs: JobRunner) -> None:
     jobs.include(tasks)
     app = an_app(jobs)
     app.dependency_overrides[get_mailer] = FakeMailer
@@ -99,9 +96,7 @@ def test_override_of_the_app_holds_in_the_tasks_of_its_lifespan(tmp_db: Path) ->
     assert sent == ["fake to ada"] * 3
 
 
-async def test_work_without_an_app_has_no_overrides_and_its_own_queue(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_work_without_an_app_has_no_overrides_and_its_own_queue(jobs: JobRunner) -> None:
     @jobs.task
     async def work(queue: Annotated[JobQueue, Depends(jobs.queue)] = Injected) -> bool:
         return queue is await jobs.queue()

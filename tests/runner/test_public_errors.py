@@ -99,8 +99,9 @@ BAD_CALLS: dict[str, tuple[Any, Callable[[], tuple[tuple[Any, ...], dict[str, An
 
 
 @pytest.mark.parametrize("case", BAD_CALLS)
-async def test_arguments_that_do_not_fit_are_refused_at_the_call(tmp_db: Path, case: str) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_arguments_that_do_not_fit_are_refused_at_the_call(
+    jobs: JobRunner, case: str
+) -> None:
     jobs.include(tasks)
     task, make, said = BAD_CALLS[case]
     args, kwargs = make()
@@ -118,9 +119,7 @@ async def test_arguments_that_do_not_fit_are_refused_at_the_call(tmp_db: Path, c
         assert (await jobs.list()).items == []
 
 
-async def test_F9_arguments_changed_after_the_call_are_stored_as_they_were(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_F9_arguments_changed_after_the_call_are_stored_as_they_were(jobs: JobRunner) -> None:
     @jobs.task
     async def echo(detail: dict[str, list[int]]) -> dict[str, list[int]]:
         return detail
@@ -136,8 +135,7 @@ async def test_F9_arguments_changed_after_the_call_are_stored_as_they_were(tmp_d
         assert await second.result(timeout=15) == {"a": [1]}
 
 
-async def test_enqueue_many_of_too_many_is_refused_with_the_way_to_slice(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_enqueue_many_of_too_many_is_refused_with_the_way_to_slice(jobs: JobRunner) -> None:
     jobs.include(tasks)
     call = send.call("a@b.c")
     async with jobs.running(work=False):
@@ -168,9 +166,8 @@ async def test_enqueue_many_of_too_many_is_refused_with_the_way_to_slice(tmp_db:
     ],
 )
 async def test_id_that_no_job_can_have_is_told_so(
-    tmp_db: Path, id: Any, error: type[Exception], said: str
+    jobs: JobRunner, id: Any, error: type[Exception], said: str
 ) -> None:
-    jobs = JobRunner(tmp_db)
     async with jobs.running(work=False):
         letters = jobs.dead_letters
         for ask in (jobs.get, jobs.cancel, letters.get, letters.replay, letters.delete):
@@ -190,16 +187,14 @@ async def test_id_that_no_job_can_have_is_told_so(
     ],
 )
 async def test_filter_that_cannot_be_is_refused_and_not_taken_for_one_that_meets_nothing(
-    tmp_db: Path, words: dict[str, Any], error: type[Exception], said: str
+    jobs: JobRunner, words: dict[str, Any], error: type[Exception], said: str
 ) -> None:
-    jobs = JobRunner(tmp_db)
     async with jobs.running(work=False):
         with pytest.raises(error, match=said):
             await jobs.list(**words)
 
 
-async def test_reason_that_there_is_not_is_refused_by_every_verb(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_reason_that_there_is_not_is_refused_by_every_verb(jobs: JobRunner) -> None:
     async with jobs.running(work=False):
         letters = jobs.dead_letters
         for verb in (letters.list, letters.count, letters.replay_all, letters.delete_all):
@@ -210,9 +205,7 @@ async def test_reason_that_there_is_not_is_refused_by_every_verb(tmp_db: Path) -
 # -- tasks -----------------------------------------------------------------------------------------------
 
 
-async def test_enqueues_what_is_no_task_is_refused(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_enqueues_what_is_no_task_is_refused(jobs: JobRunner) -> None:
     async def plain() -> None: ...
 
     async with jobs.running(work=False):
@@ -353,9 +346,8 @@ def test_attribute_of_another_queue_s_task_is_answered_with_our_line(word: str, 
     ],
 )
 async def test_attribute_of_another_queue_is_answered_with_our_line(
-    tmp_db: Path, word: str, line: str
+    jobs: JobRunner, word: str, line: str
 ) -> None:
-    jobs = JobRunner(tmp_db)
     with pytest.raises(AttributeError) as refused:
         getattr(jobs, word)
     assert line in str(refused.value)
@@ -434,10 +426,10 @@ async def test_file_of_a_later_version_is_refused(tmp_db: Path) -> None:
         await opening(tmp_db)
 
 
-async def test_file_that_is_a_directory_is_refused(tmp_db: Path) -> None:
-    tmp_db.mkdir()
+async def test_file_that_is_a_directory_is_refused(new_db: Path) -> None:
+    new_db.mkdir()
     with pytest.raises(StoreError, match="is a directory; name a file in it"):
-        await opening(tmp_db)
+        await opening(new_db)
 
 
 async def test_file_in_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -446,11 +438,11 @@ async def test_file_in_a_directory_that_is_not_there_is_refused(tmp_path: Path) 
 
 
 async def test_file_on_a_network_file_system_is_refused(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+    new_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = tmp_db.with_name("mountinfo")
-    table.write_text(f"22 1 0:21 / {tmp_db.parent} rw,relatime - nfs4 server:/share rw\n")
+    table = new_db.with_name("mountinfo")
+    table.write_text(f"22 1 0:21 / {new_db.parent} rw,relatime - nfs4 server:/share rw\n")
     monkeypatch.setattr(identity, "_MOUNTINFO", table)
     with pytest.raises(StoreFailed, match=r"network file system \(nfs4\)"):
-        await opening(tmp_db)
-    assert not tmp_db.exists()
+        await opening(new_db)
+    assert not new_db.exists()

@@ -169,20 +169,20 @@ async def test_opens_with_some_queues_serves_these(tmp_db: Path) -> None:
 
 
 async def test_opens_with_a_queue_that_it_lacks_is_refused_with_the_line_to_paste(
-    tmp_db: Path,
+    new_db: Path,
 ) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+    jobs = JobRunner(new_db, queues={"default": 1})
     with pytest.raises(UnknownQueue) as refused:
         async with jobs.running(queues=["default", "mail"]):
             pass
     assert 'write JobRunner(..., queues={"default": ..., "mail": 10})' in str(refused.value)
-    assert not tmp_db.exists()
+    assert not new_db.exists()
 
 
 async def test_opens_with_a_task_in_a_queue_that_it_lacks_is_refused_with_the_line_to_paste(
-    tmp_db: Path,
+    new_db: Path,
 ) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+    jobs = JobRunner(new_db, queues={"default": 1})
 
     @jobs.task(queue="mail")
     async def send() -> None: ...
@@ -194,7 +194,7 @@ async def test_opens_with_a_task_in_a_queue_that_it_lacks_is_refused_with_the_li
     assert "task send (" in said
     assert f"{Path(__file__).name}:" in said
     assert 'write JobRunner(..., queues={"default": ..., "mail": 10})' in said
-    assert not tmp_db.exists()
+    assert not new_db.exists()
 
 
 # -- which one a bare enqueue means ------------------------------------------------------------------------------
@@ -317,8 +317,8 @@ async def test_enqueues_a_task_of_another_runner_is_refused_with_the_line_to_wri
     assert one.tasks["greet"] is greet
 
 
-async def test_uses_unopened_runner_is_told_which_line_opens_it(tmp_db: Path) -> None:
-    jobs, greet = greeter(tmp_db)
+async def test_uses_unopened_runner_is_told_which_line_opens_it(new_db: Path) -> None:
+    jobs, greet = greeter(new_db)
     uses: list[Any] = [
         lambda: jobs.enqueue(greet),
         lambda: jobs.enqueue_many([greet.call()]),
@@ -345,7 +345,7 @@ async def test_uses_unopened_runner_is_told_which_line_opens_it(tmp_db: Path) ->
         assert "FastAPI(lifespan=jobs.lifespan)" in said
         assert "`with TestClient(app) as client:`" in said
         assert "`async with jobs.running():`" in said
-    assert not tmp_db.exists()
+    assert not new_db.exists()
 
 
 async def test_signal_handlers_are_put_back(tmp_db: Path) -> None:

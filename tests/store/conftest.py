@@ -9,7 +9,14 @@ from jobrunner.store.sqlite import SqliteStore
 
 
 @pytest.fixture
-async def store(tmp_db: Path) -> AsyncIterator[SqliteStore]:
+def tmp_db(new_db: Path) -> Path:
+    """Name a file that is not there yet: how a store comes to be is a subject of these tests."""
+    return new_db
+
+
+@pytest.fixture
+async def store(tmp_db: Path, blank_store: bytes) -> AsyncIterator[SqliteStore]:
+    tmp_db.write_bytes(blank_store)
     store = SqliteStore(tmp_db)
     await store.open()
     yield store

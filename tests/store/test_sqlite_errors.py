@@ -45,6 +45,8 @@ from tests.support.factories import (
     worker_row,
 )
 
+pytestmark = pytest.mark.usefixtures("room_in_log")
+
 
 def writer_of(store: SqliteStore) -> Connection:
     assert store._access._writer is not None

@@ -29,6 +29,8 @@ from tests.support.factories import (
     worker_row,
 )
 
+pytestmark = pytest.mark.usefixtures("room_in_log")
+
 
 @pytest.fixture
 def peer(store: SqliteStore) -> Iterator[Peer]:

@@ -26,6 +26,8 @@ from jobrunner.store.sqlite.maintenance import migrate
 from tests.support import scripts
 from tests.support.factories import claim, enqueue, new
 
+pytestmark = pytest.mark.usefixtures("room_in_log")
+
 NOT_SQLITE = {
     "two bytes": b"xy",  # a file of one byte is an empty database to SQLite
     "a short text": b"hello, this is not a database\n",

@@ -30,8 +30,9 @@ from tests.support.engine import FairLock, history, next_round, soon
 tag: ContextVar[str] = ContextVar("tag", default="none")
 
 
-async def test_hooks_enclose_all_of_an_attempt_in_the_order_of_registration(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_hooks_enclose_all_of_an_attempt_in_the_order_of_registration(
+    jobs: JobRunner,
+) -> None:
     steps: list[str] = []
 
     @jobs.around_attempt
@@ -117,8 +118,7 @@ async def test_variables_of_a_hook_are_those_of_the_task_and_of_nobody_else(tmp_
     assert tag.get() == "none"
 
 
-async def test_variables_of_one_told_hook_are_not_those_of_the_next(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_variables_of_one_told_hook_are_not_those_of_the_next(jobs: JobRunner) -> None:
     seen: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
 
     @jobs.on_succeeded
@@ -144,9 +144,8 @@ async def test_variables_of_one_told_hook_are_not_those_of_the_next(tmp_db: Path
 
 
 async def test_error_of_the_attempt_passes_through_the_hooks_and_none_can_hide_it(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture
+    jobs: JobRunner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = JobRunner(tmp_db)
     seen: list[BaseException] = []
 
     @jobs.around_attempt
@@ -188,9 +187,8 @@ async def test_error_of_the_attempt_passes_through_the_hooks_and_none_can_hide_i
 
 
 async def test_hook_that_fails_before_the_yield_fails_the_attempt_by_its_name(
-    tmp_db: Path,
+    jobs: JobRunner,
 ) -> None:
-    jobs = JobRunner(tmp_db)
     ran: list[str] = []
 
     @jobs.around_attempt
@@ -223,8 +221,7 @@ async def test_hook_that_fails_before_the_yield_fails_the_attempt_by_its_name(
     assert second.outcome == "succeeded"
 
 
-async def test_hook_may_steer_the_job_before_the_yield(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_hook_may_steer_the_job_before_the_yield(jobs: JobRunner) -> None:
     steering: list[Exception] = [Snooze(0), Retry(0), Bury("closed today")]
 
     @jobs.around_attempt
@@ -247,10 +244,8 @@ async def test_hook_may_steer_the_job_before_the_yield(tmp_db: Path) -> None:
 
 
 async def test_hook_that_fails_behind_the_yield_is_logged_and_changes_nothing(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture
+    jobs: JobRunner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     class Metrics:
         async def __aenter__(self) -> None: ...
         async def __aexit__(self, *_: object) -> None:
@@ -269,9 +264,7 @@ async def test_hook_that_fails_behind_the_yield_is_logged_and_changes_nothing(
     assert said.exc_info is not None
 
 
-async def test_time_of_a_hook_counts_within_the_timeout(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_time_of_a_hook_counts_within_the_timeout(jobs: JobRunner) -> None:
     @jobs.around_attempt
     async def slow(job: JobContext) -> AsyncIterator[None]:
         await asyncio.Event().wait()
@@ -330,9 +323,7 @@ async def test_arguments_that_no_longer_fit_pass_through_the_hooks(tmp_db: Path)
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "generator", "text"])
-def test_what_cannot_be_around_an_attempt_is_refused(kind: str, tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+def test_what_cannot_be_around_an_attempt_is_refused(kind: str, jobs: JobRunner) -> None:
     async def coroutine(job: JobContext) -> None: ...
 
     def generator(job: JobContext) -> Iterator[None]:
@@ -369,10 +360,8 @@ def kept() -> Iterator[Kept]:
 
 @pytest.mark.parametrize("where", ["loop", "thread"])
 async def test_failures_are_logged_with_their_error_in_the_context_of_the_attempt(
-    tmp_db: Path, kept: Kept, where: str
+    jobs: JobRunner, kept: Kept, where: str
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     @jobs.around_attempt
     async def tenant(job: JobContext) -> AsyncIterator[None]:
         token = tag.set(f"attempt {job.attempt}")
@@ -395,9 +384,7 @@ async def test_failures_are_logged_with_their_error_in_the_context_of_the_attemp
     ]
 
 
-async def test_cause_of_a_retry_is_what_is_logged(tmp_db: Path, kept: Kept) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_cause_of_a_retry_is_what_is_logged(jobs: JobRunner, kept: Kept) -> None:
     @jobs.task(max_attempts=1)
     async def work() -> None:
         try:
@@ -418,9 +405,8 @@ class Big:
 @pytest.mark.parametrize("where", ["loop", "thread"])
 @pytest.mark.parametrize("hooked", [False, True], ids=["plain", "hooked"])
 async def test_error_is_let_go_of_once_it_is_logged(
-    tmp_db: Path, where: str, *, hooked: bool
+    jobs: JobRunner, where: str, *, hooked: bool
 ) -> None:
-    jobs = JobRunner(tmp_db)
     alive: list[weakref.ref[Big]] = []
     if hooked:
 

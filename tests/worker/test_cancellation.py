@@ -280,8 +280,7 @@ async def test_cancel_of_another_process_s_running_job_interrupts_it(tmp_db: Pat
             await job.result(timeout=15)
 
 
-async def test_cancel_whose_bell_was_lost_is_found_by_the_poll(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_cancel_whose_bell_was_lost_is_found_by_the_poll(jobs: JobRunner) -> None:
     gate = FairLock()
 
     @jobs.task

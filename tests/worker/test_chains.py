@@ -63,9 +63,7 @@ async def test_chain_runs_in_order_one_at_a_time_retries_included(tmp_db: Path) 
         assert await states(chain) == ["succeeded"] * 3
 
 
-async def test_chain_tells_its_place_in_each_job(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_chain_tells_its_place_in_each_job(jobs: JobRunner) -> None:
     @jobs.task(max_attempts=1)
     async def step(fails: bool = False) -> None:
         if fails:
@@ -88,8 +86,9 @@ async def test_chain_tells_its_place_in_each_job(tmp_db: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_chain_goes_on_after_a_dead_letter_whose_replay_touches_nobody(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_chain_goes_on_after_a_dead_letter_whose_replay_touches_nobody(
+    jobs: JobRunner,
+) -> None:
     gate = FairLock()
     ran: list[str] = []
     broken = True
@@ -118,8 +117,7 @@ async def test_chain_goes_on_after_a_dead_letter_whose_replay_touches_nobody(tmp
         assert ran == ["a", "b", "a", "c"]
 
 
-async def test_cancel_of_a_blocked_job_cancels_those_behind_it(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_cancel_of_a_blocked_job_cancels_those_behind_it(jobs: JobRunner) -> None:
     gate = FairLock()
 
     @jobs.task
@@ -141,8 +139,7 @@ async def test_cancel_of_a_blocked_job_cancels_those_behind_it(tmp_db: Path) -> 
         assert gate.arrivals == ["a", "b"]
 
 
-async def test_cancel_of_the_running_job_cancels_the_rest(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_cancel_of_the_running_job_cancels_the_rest(jobs: JobRunner) -> None:
     gate = FairLock()
 
     @jobs.task
@@ -160,10 +157,8 @@ async def test_cancel_of_the_running_job_cancels_the_rest(tmp_db: Path) -> None:
 
 
 async def test_expiry_of_a_job_cancels_those_behind_it(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    jobs: JobRunner, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     @jobs.task
     async def step() -> None: ...
 
@@ -178,10 +173,8 @@ async def test_expiry_of_a_job_cancels_those_behind_it(
 
 
 async def test_next_job_with_a_delay_of_its_own_waits_for_both(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    jobs: JobRunner, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     @jobs.task
     async def step(name: str) -> str:
         return name
@@ -197,9 +190,7 @@ async def test_next_job_with_a_delay_of_its_own_waits_for_both(
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_next_job_with_a_short_delay_left_is_woken_for(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_next_job_with_a_short_delay_left_is_woken_for(jobs: JobRunner) -> None:
     @jobs.task
     async def step() -> str:
         return "done"
@@ -213,9 +204,7 @@ async def test_next_job_with_a_short_delay_left_is_woken_for(tmp_db: Path) -> No
         assert await second.result(timeout=15) == "done"
 
 
-async def test_key_that_is_taken_leaves_its_call_out_of_the_chain(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_key_that_is_taken_leaves_its_call_out_of_the_chain(jobs: JobRunner) -> None:
     @jobs.task
     async def step(name: str) -> str:
         return name
@@ -231,9 +220,9 @@ async def test_key_that_is_taken_leaves_its_call_out_of_the_chain(tmp_db: Path) 
         assert (chain[2].chain, chain[2].after) == (chain[0].id, chain[0].id)
 
 
-async def test_enqueue_chain_refuses_what_it_cannot_store_and_stores_nothing(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_enqueue_chain_refuses_what_it_cannot_store_and_stores_nothing(
+    jobs: JobRunner,
+) -> None:
     @jobs.task
     async def step(number: int = 0) -> None: ...
 
@@ -247,9 +236,8 @@ async def test_enqueue_chain_refuses_what_it_cannot_store_and_stores_nothing(tmp
 
 
 async def test_retry_of_the_first_holds_the_rest_back(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    jobs: JobRunner, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db)
     failed = asyncio.Event()
 
     @jobs.task
@@ -317,8 +305,7 @@ async def test_burial_of_a_job_that_nobody_knows_wakes_for_the_next_one(
         assert (await jobs.get(chain[0].id)).state == "dead"
 
 
-def test_chain_from_a_thread_runs_in_order(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+def test_chain_from_a_thread_runs_in_order(jobs: JobRunner) -> None:
     ran: list[str] = []
 
     @jobs.task

@@ -110,9 +110,8 @@ async def test_deleted_log_is_noticed_while_recovery_stands_still(
 
 
 async def test_dead_worker_is_looked_for_while_a_prune_waits_behind_a_list(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+    jobs: JobRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = JobRunner(tmp_db)
     async with jobs.running():
         store = store_of(jobs)
         assert isinstance(store, SqliteStore)
@@ -144,9 +143,8 @@ async def test_dead_worker_is_looked_for_while_a_prune_waits_behind_a_list(
 
 
 async def test_chores_that_are_under_way_end_with_the_runner(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+    jobs: JobRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = JobRunner(tmp_db)
     ended: list[str] = []
     async with jobs.running():
         begun = asyncio.Event()
@@ -166,10 +164,9 @@ async def test_chores_that_are_under_way_end_with_the_runner(
 
 
 async def test_unknown_tasks_that_are_young_cost_no_write(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+    jobs: JobRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was a transaction, with its sync, for each such task every ten seconds."""
-    jobs = JobRunner(tmp_db)
     async with jobs.running():
         store, worker = store_of(jobs), worker_of(jobs)
         asked: list[str] = []

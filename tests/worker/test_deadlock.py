@@ -52,9 +52,10 @@ async def error_of(jobs: JobRunner, job: Job[Any]) -> str:
 # -- circles -----------------------------------------------------------------------------------------------
 
 
-async def test_parents_that_fill_all_slots_and_wait_for_children_get_through(tmp_db: Path) -> None:
+async def test_parents_that_fill_all_slots_and_wait_for_children_get_through(
+    jobs: JobRunner,
+) -> None:
     """The program that showed it: twenty slots, twenty parents, and a mail that has to wait behind them."""
-    jobs = JobRunner(tmp_db)
 
     @jobs.task
     async def child_of(i: int) -> int:
@@ -141,9 +142,7 @@ async def test_wait_for_several_at_once_counts(tmp_db: Path) -> None:
             await soon(heard.succeeded.get())
 
 
-async def test_wait_for_itself_is_refused(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_wait_for_itself_is_refused(jobs: JobRunner) -> None:
     @jobs.task(max_attempts=1)
     async def narcissus(job: JobContext) -> None:
         await (await jobs.get(job.id)).result()
@@ -152,8 +151,7 @@ async def test_wait_for_itself_is_refused(tmp_db: Path) -> None:
         assert "waits for its own result" in await error_of(jobs, await narcissus.enqueue())
 
 
-async def test_wait_for_what_comes_behind_in_the_chain_is_refused(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_wait_for_what_comes_behind_in_the_chain_is_refused(jobs: JobRunner) -> None:
     last: list[Job[None]] = []
     gate = FairLock()
 
@@ -174,8 +172,7 @@ async def test_wait_for_what_comes_behind_in_the_chain_is_refused(tmp_db: Path) 
         await last[0].result(timeout=15)
 
 
-async def test_wait_for_a_chain_behind_another_that_waits_back_is_refused(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_wait_for_a_chain_behind_another_that_waits_back_is_refused(jobs: JobRunner) -> None:
     heard = Heard(jobs)
     others: dict[str, Job[None]] = {}
     gate = FairLock()

@@ -65,9 +65,8 @@ def _counted(lines: list[str]) -> Iterator[int]:
 
 
 async def test_store_that_is_busy_by_turns_is_summed_up_and_its_end_is_told(
-    tmp_db: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+    jobs: JobRunner, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = JobRunner(tmp_db)
     jobs.task(_nothing)
     async with jobs.running():
         worker, store = worker_of(jobs), store_of(jobs)
@@ -89,9 +88,8 @@ async def test_store_that_is_busy_by_turns_is_summed_up_and_its_end_is_told(
 
 
 async def test_rounds_that_are_written_again_are_told(
-    tmp_db: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+    jobs: JobRunner, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = JobRunner(tmp_db)
     jobs.task(_nothing)
     async with jobs.running():
         store = store_of(jobs)

@@ -31,8 +31,7 @@ async def test_health_of_an_idle_worker_is_ok(tmp_db: Path) -> None:
         assert health.version == jobrunner.__version__
 
 
-async def test_health_counts_what_runs_here(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_health_counts_what_runs_here(jobs: JobRunner) -> None:
     gate = FairLock()
 
     @jobs.task
@@ -47,16 +46,13 @@ async def test_health_counts_what_runs_here(tmp_db: Path) -> None:
         gate.open()
 
 
-async def test_health_without_work_is_not_working_and_ok(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_health_without_work_is_not_working_and_ok(jobs: JobRunner) -> None:
     async with jobs.running(work=False):
         health = await jobs.health()
         assert (health.status, health.working, health.workers) == ("ok", False, ())
 
 
-async def test_health_names_a_queue_that_nobody_serves(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_health_names_a_queue_that_nobody_serves(jobs: JobRunner) -> None:
     @jobs.task
     async def work() -> None: ...
 
@@ -78,9 +74,8 @@ async def test_health_shows_the_workers_of_other_processes(tmp_db: Path) -> None
 
 
 async def test_C9_health_names_a_worker_whose_loop_does_not_turn(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    jobs: JobRunner, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db)
     async with jobs.running():
         worker = worker_of(jobs)
         frozen.tick(timedelta(seconds=31))

@@ -18,8 +18,7 @@ from tests.support.engine import FairLock, Heard, soon, worker_of
 from tests.support.processes import child
 
 
-async def test_on_dead_is_handed_the_letter_with_its_history(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_on_dead_is_handed_the_letter_with_its_history(jobs: JobRunner) -> None:
     heard = Heard(jobs)
 
     @jobs.task(max_attempts=2, wait=wait_none())
@@ -40,8 +39,7 @@ async def test_on_dead_is_handed_the_letter_with_its_history(tmp_db: Path) -> No
         assert [a.attempt for a in letter.history] == [1, 2]
 
 
-async def test_on_retry_is_handed_the_job_whose_history_holds_the_error(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_on_retry_is_handed_the_job_whose_history_holds_the_error(jobs: JobRunner) -> None:
     heard = Heard(jobs)
 
     @jobs.task(wait=wait_fixed(3600))
@@ -56,8 +54,7 @@ async def test_on_retry_is_handed_the_job_whose_history_holds_the_error(tmp_db: 
         assert told.history[-1].error == "not now"
 
 
-async def test_on_succeeded_is_handed_the_finished_job(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_on_succeeded_is_handed_the_finished_job(jobs: JobRunner) -> None:
     heard = Heard(jobs)
 
     @jobs.task
@@ -73,8 +70,7 @@ async def test_on_succeeded_is_handed_the_finished_job(tmp_db: Path) -> None:
     assert heard.retries.empty()
 
 
-async def test_hook_may_be_async_or_not_and_may_enqueue(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_hook_may_be_async_or_not_and_may_enqueue(jobs: JobRunner) -> None:
     order: list[str] = []
     alerted = asyncio.Event()
 
@@ -134,9 +130,8 @@ def bad_hooks() -> dict[str, Callable[..., Any]]:
 
 @pytest.mark.parametrize("name", bad_hooks())
 async def test_hook_that_fails_is_logged_and_harms_nothing(
-    tmp_db: Path, name: str, caplog: pytest.LogCaptureFixture
+    jobs: JobRunner, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = JobRunner(tmp_db)
     jobs.on_succeeded(bad_hooks()[name])
     heard = Heard(jobs)
 
@@ -157,10 +152,9 @@ async def test_hook_that_fails_is_logged_and_harms_nothing(
 
 
 async def test_hooks_that_are_too_slow_lose_events_and_say_so(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    jobs: JobRunner, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events_module, "MOST_WAITING", 5)
-    jobs = JobRunner(tmp_db)
     gate = FairLock()
 
     @jobs.on_succeeded
@@ -182,14 +176,12 @@ async def test_hooks_that_are_too_slow_lose_events_and_say_so(
     assert "hooks are too slow: 8 events have been dropped" in caplog.text
 
 
-async def test_hook_that_is_no_function_is_refused(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_hook_that_is_no_function_is_refused(jobs: JobRunner) -> None:
     with pytest.raises(ConfigurationError, match=r"on_dead\(\) takes a function, not 'mail me'"):
         jobs.on_dead("mail me")  # type: ignore[type-var]
 
 
-async def test_hook_is_called_in_a_runner_that_is_opened_again(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_hook_is_called_in_a_runner_that_is_opened_again(jobs: JobRunner) -> None:
     told: list[str] = []
     jobs.on_succeeded(lambda job: told.append(job.id))
 
@@ -239,8 +231,7 @@ async def test_on_dead_is_told_of_jobs_of_an_unknown_task(
     assert (letter.id, letter.reason) == (job.id, "unknown_task")
 
 
-async def test_result_is_told_though_a_hook_hangs(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_result_is_told_though_a_hook_hangs(jobs: JobRunner) -> None:
     gate = FairLock()
 
     @jobs.on_dead

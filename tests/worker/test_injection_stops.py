@@ -43,9 +43,8 @@ class Opened:
 
 
 async def test_cancel_while_a_dependency_is_made_ends_it_there(
-    tmp_db: Path, said: list[str]
+    jobs: JobRunner, said: list[str]
 ) -> None:
-    jobs = JobRunner(tmp_db)
     gate = FairLock()
 
     async def slow(_: Annotated[None, Depends(Opened(said))]) -> AsyncIterator[None]:
@@ -68,9 +67,8 @@ async def test_cancel_while_a_dependency_is_made_ends_it_there(
 
 @pytest.mark.parametrize("yields", [True, False])
 async def test_cancel_while_a_thread_makes_a_dependency_waits_for_it_and_ends(
-    tmp_db: Path, said: list[str], yields: bool
+    jobs: JobRunner, said: list[str], yields: bool
 ) -> None:
-    jobs = JobRunner(tmp_db)
     gate = ThreadGate()
 
     def slow(_: Annotated[None, Depends(Opened(said))]) -> None:
@@ -107,10 +105,8 @@ async def test_cancel_while_a_thread_makes_a_dependency_waits_for_it_and_ends(
 
 
 async def test_time_out_while_a_dependency_is_made_is_the_attempts(
-    tmp_db: Path, said: list[str]
+    jobs: JobRunner, said: list[str]
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     async def slow(_: Annotated[None, Depends(Opened(said))]) -> None:
         await asyncio.Event().wait()
 
@@ -127,9 +123,8 @@ async def test_time_out_while_a_dependency_is_made_is_the_attempts(
 
 
 async def test_C13_thread_that_opens_a_dependency_past_the_time_out_is_cleaned_up_after_it(
-    tmp_db: Path, said: list[str]
+    jobs: JobRunner, said: list[str]
 ) -> None:
-    jobs = JobRunner(tmp_db)
     gate = ThreadGate()
     heard = Heard(jobs)
 
@@ -183,9 +178,8 @@ async def test_C13_thread_of_the_function_past_the_time_out_keeps_its_dependenci
 
 
 async def test_def_task_that_sees_its_cancel_and_returns_is_no_success_for_its_dependencies(
-    tmp_db: Path, said: list[str]
+    jobs: JobRunner, said: list[str]
 ) -> None:
-    jobs = JobRunner(tmp_db)
     gate = ThreadGate()
 
     @jobs.task
@@ -203,8 +197,7 @@ async def test_def_task_that_sees_its_cancel_and_returns_is_no_success_for_its_d
     assert said == ["closed by CancelledError"]
 
 
-async def test_cancel_in_the_clean_up_comes_too_late(tmp_db: Path, said: list[str]) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_cancel_in_the_clean_up_comes_too_late(jobs: JobRunner, said: list[str]) -> None:
     gate = FairLock()
 
     async def slow() -> AsyncIterator[None]:
@@ -226,10 +219,8 @@ async def test_cancel_in_the_clean_up_comes_too_late(tmp_db: Path, said: list[st
 
 
 async def test_cancel_of_itself_with_no_await_behind_it_spares_the_clean_up(
-    tmp_db: Path, said: list[str]
+    jobs: JobRunner, said: list[str]
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     async def row_by_row() -> AsyncIterator[None]:
         yield
         await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop, at which a cancel would come
@@ -464,9 +455,8 @@ async def test_shutdown_leaves_a_hanging_thread_of_a_dependency_behind(
 
 
 async def test_cancel_that_a_dependency_swallows_still_ends_the_attempt(
-    tmp_db: Path, said: list[str]
+    jobs: JobRunner, said: list[str]
 ) -> None:
-    jobs = JobRunner(tmp_db)
     gate = FairLock()
 
     async def deaf() -> None:
@@ -489,9 +479,8 @@ async def test_cancel_that_a_dependency_swallows_still_ends_the_attempt(
 
 
 async def test_clean_up_of_a_cancelled_attempt_has_a_time_of_its_own(
-    tmp_db: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+    jobs: JobRunner, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = JobRunner(tmp_db)
     gates = [FairLock(), FairLock()]
 
     async def slow() -> AsyncIterator[None]:

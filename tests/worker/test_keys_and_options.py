@@ -26,9 +26,7 @@ NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001 - what is to be refused
 # -- key ---------------------------------------------------------------------------------------------------
 
 
-async def test_key_of_an_unfinished_job_returns_that_job(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_key_of_an_unfinished_job_returns_that_job(jobs: JobRunner) -> None:
     @jobs.task
     async def remind(email: str) -> str:
         return email
@@ -51,9 +49,7 @@ async def test_key_of_an_unfinished_job_returns_that_job(tmp_db: Path) -> None:
         assert (await stored(jobs, first.id)).args == '{"email":"first@example.com"}'
 
 
-async def test_key_twice_in_one_call_of_many_stores_one_job(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_key_twice_in_one_call_of_many_stores_one_job(jobs: JobRunner) -> None:
     @jobs.task
     async def remind(email: str) -> None: ...
 
@@ -106,8 +102,7 @@ async def test_key_is_free_again_after_the_end(
         assert again.id != job.id
 
 
-async def test_key_is_held_while_the_job_waits_for_its_retry(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_key_is_held_while_the_job_waits_for_its_retry(jobs: JobRunner) -> None:
     heard = Heard(jobs)
 
     @jobs.task(wait=wait_fixed(3600))
@@ -126,8 +121,7 @@ async def test_key_is_held_while_the_job_waits_for_its_retry(tmp_db: Path) -> No
         )
 
 
-async def test_key_of_a_dead_letter_that_is_taken_meanwhile_is_a_conflict(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_key_of_a_dead_letter_that_is_taken_meanwhile_is_a_conflict(jobs: JobRunner) -> None:
     heard = Heard(jobs)
 
     @jobs.task(max_attempts=1)
@@ -149,10 +143,8 @@ async def test_key_of_a_dead_letter_that_is_taken_meanwhile_is_a_conflict(tmp_db
 
 
 async def test_delay_and_run_at_set_when_it_is_due(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    jobs: JobRunner, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     @jobs.task
     async def work() -> None: ...
 
@@ -192,9 +184,8 @@ async def test_options_of_options_add_up_and_leave_the_task_alone(tmp_db: Path) 
 
 
 async def test_expires_keeps_a_late_job_from_running(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    jobs: JobRunner, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db)
     ran: list[str] = []
 
     @jobs.task(expires=60)
@@ -220,9 +211,8 @@ async def job_of(jobs: JobRunner, id: str) -> Any:
 
 
 async def test_expires_does_not_concern_a_job_that_has_begun(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    jobs: JobRunner, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db)
     gate = FairLock()
 
     @jobs.task(expires=60)
@@ -239,8 +229,7 @@ async def test_expires_does_not_concern_a_job_that_has_begun(
         assert await job.result(timeout=15) == "done"
 
 
-async def test_timeout_of_the_job_replaces_the_task_s(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_timeout_of_the_job_replaces_the_task_s(jobs: JobRunner) -> None:
     gate = FairLock()
 
     @jobs.task(max_attempts=1)
@@ -256,8 +245,7 @@ async def test_timeout_of_the_job_replaces_the_task_s(tmp_db: Path) -> None:
         assert await (await jobs.enqueue(work.options(timeout=None))).result(timeout=15) == "done"
 
 
-async def test_max_attempts_of_the_job_replaces_the_task_s(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_max_attempts_of_the_job_replaces_the_task_s(jobs: JobRunner) -> None:
     seen: list[int | None] = []
 
     @jobs.task(max_attempts=9, wait=wait_none())
@@ -312,10 +300,8 @@ BAD: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", BAD, ids=str)
 async def test_E7_bad_option_is_refused_at_the_call_and_nothing_is_stored(
-    tmp_db: Path, options: dict[str, Any]
+    jobs: JobRunner, options: dict[str, Any]
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     @jobs.task
     async def work() -> None: ...
 
@@ -324,8 +310,7 @@ async def test_E7_bad_option_is_refused_at_the_call_and_nothing_is_stored(
     assert any(word in str(refused.value) for word in options)
 
 
-async def test_E7_run_at_as_far_as_the_calendar_goes_is_stored_and_read(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_E7_run_at_as_far_as_the_calendar_goes_is_stored_and_read(jobs: JobRunner) -> None:
     far = datetime(9999, 12, 30, tzinfo=UTC)
 
     @jobs.task
@@ -339,9 +324,9 @@ async def test_E7_run_at_as_far_as_the_calendar_goes_is_stored_and_read(tmp_db: 
         assert (await jobs.health()).status == "ok"
 
 
-async def test_queue_that_the_runner_lacks_is_refused_with_the_line_to_paste(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_queue_that_the_runner_lacks_is_refused_with_the_line_to_paste(
+    jobs: JobRunner,
+) -> None:
     @jobs.task
     async def work() -> None: ...
 
@@ -352,9 +337,7 @@ async def test_queue_that_the_runner_lacks_is_refused_with_the_line_to_paste(tmp
         assert (await jobs.list()).items == []
 
 
-async def test_expires_before_it_is_due_is_refused(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_expires_before_it_is_due_is_refused(jobs: JobRunner) -> None:
     @jobs.task
     async def work() -> None: ...
 

@@ -35,8 +35,7 @@ async def test_pause_lets_nothing_start_until_resume(tmp_db: Path) -> None:
         assert await job.result(timeout=15) == "done"
 
 
-async def test_pause_lets_running_attempts_end(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_pause_lets_running_attempts_end(jobs: JobRunner) -> None:
     gate = FairLock()
 
     @jobs.task
@@ -68,8 +67,7 @@ async def test_pause_outlives_the_process_and_holds_in_all(tmp_db: Path) -> None
         assert await job.result(timeout=15) == "x"
 
 
-async def test_pause_of_a_queue_that_the_runner_lacks_is_refused(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_pause_of_a_queue_that_the_runner_lacks_is_refused(jobs: JobRunner) -> None:
     async with jobs.running(work=False):
         for verb in (jobs.queues.pause, jobs.queues.resume):
             with pytest.raises(UnknownQueue, match="no queue 'mail'"):

@@ -40,8 +40,7 @@ class Line:
     price: Decimal
 
 
-async def test_result_has_the_type_that_the_task_declares(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_result_has_the_type_that_the_task_declares(jobs: JobRunner) -> None:
     at = datetime(2026, 1, 2, tzinfo=UTC)
 
     @jobs.task
@@ -92,8 +91,9 @@ async def test_result_of_a_finished_job_is_given_at_once_also_after_a_restart(
         assert plain == {"number": 2, "at": "2026-01-02T00:00:00Z"}
 
 
-async def test_result_that_does_not_come_in_time_is_told_and_the_job_goes_on(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_result_that_does_not_come_in_time_is_told_and_the_job_goes_on(
+    jobs: JobRunner,
+) -> None:
     gate = FairLock()
 
     @jobs.task
@@ -116,9 +116,7 @@ async def test_result_that_does_not_come_in_time_is_told_and_the_job_goes_on(tmp
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), "soon"])
-async def test_result_with_a_bad_timeout_is_refused(tmp_db: Path, timeout: float) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_result_with_a_bad_timeout_is_refused(jobs: JobRunner, timeout: float) -> None:
     @jobs.task
     async def work() -> None: ...
 
@@ -128,9 +126,7 @@ async def test_result_with_a_bad_timeout_is_refused(tmp_db: Path, timeout: float
             await job.result(timeout=timeout)
 
 
-async def test_result_of_a_dead_job_says_why(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_result_of_a_dead_job_says_why(jobs: JobRunner) -> None:
     @jobs.task
     async def work() -> None:
         raise Bury("no such customer")
@@ -170,9 +166,7 @@ async def test_result_of_an_expired_job_says_so(
         assert ran == []
 
 
-async def test_F10_result_that_was_not_stored_is_told(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_F10_result_that_was_not_stored_is_told(jobs: JobRunner) -> None:
     @jobs.task
     async def huge() -> str:
         return "x" * MAX_RESULT_BYTES
@@ -184,9 +178,7 @@ async def test_F10_result_that_was_not_stored_is_told(tmp_db: Path) -> None:
         assert (await job.refresh()).state == "succeeded"
 
 
-async def test_result_of_a_job_past_its_retention_is_told(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_result_of_a_job_past_its_retention_is_told(jobs: JobRunner) -> None:
     @jobs.task
     async def work() -> None: ...
 
@@ -210,8 +202,7 @@ async def test_result_of_a_job_that_runs_in_another_process_comes(tmp_db: Path) 
         assert await job.result(timeout=15) == "far away"
 
 
-async def test_result_awaited_by_many_comes_to_all(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_result_awaited_by_many_comes_to_all(jobs: JobRunner) -> None:
     gate = FairLock()
 
     @jobs.task
@@ -229,9 +220,7 @@ async def test_result_awaited_by_many_comes_to_all(tmp_db: Path) -> None:
         assert await asyncio.gather(*waiting[1:]) == ["done"] * 49
 
 
-async def test_result_of_a_job_made_by_hand_has_nobody_to_ask(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_result_of_a_job_made_by_hand_has_nobody_to_ask(jobs: JobRunner) -> None:
     @jobs.task
     async def work() -> None: ...
 

@@ -21,9 +21,7 @@ from tests.support.clocks import MOMENT, freeze
 from tests.support.engine import PATIENCE_S, Heard, history, next_round, soon, stored, worker_of
 
 
-async def test_fails_then_succeeds_keeps_every_attempt(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_fails_then_succeeds_keeps_every_attempt(jobs: JobRunner) -> None:
     @jobs.task(wait=wait_none())
     async def work(job: JobContext) -> int:
         if job.attempt < 3:
@@ -45,8 +43,7 @@ async def test_fails_then_succeeds_keeps_every_attempt(tmp_db: Path) -> None:
         assert "LookupError: attempt 1" in attempts[0].traceback
 
 
-async def test_fails_until_attempts_are_used_up_is_a_dead_letter(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_fails_until_attempts_are_used_up_is_a_dead_letter(jobs: JobRunner) -> None:
     seen: list[tuple[int, int | None]] = []
 
     @jobs.task(wait=wait_none())
@@ -66,8 +63,9 @@ async def test_fails_until_attempts_are_used_up_is_a_dead_letter(tmp_db: Path) -
         assert (found.state, found.attempt) == ("dead", 5)
 
 
-async def test_fails_runs_again_when_wait_says(tmp_db: Path, frozen: FrozenDateTimeFactory) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_fails_runs_again_when_wait_says(
+    jobs: JobRunner, frozen: FrozenDateTimeFactory
+) -> None:
     heard = Heard(jobs)
 
     @jobs.task(wait=wait_fixed(90))
@@ -125,9 +123,7 @@ async def test_H1_restart_between_attempts_goes_on_from_the_row(tmp_db: Path) ->
     assert started == [MOMENT + timedelta(seconds=60 * n) for n in range(4)]
 
 
-async def test_raises_retry_overrides_wait_but_never_max_attempts(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_raises_retry_overrides_wait_but_never_max_attempts(jobs: JobRunner) -> None:
     @jobs.task(wait=wait_fixed(3600), max_attempts=3)
     async def insist() -> None:
         raise Retry(0)
@@ -139,8 +135,7 @@ async def test_raises_retry_overrides_wait_but_never_max_attempts(tmp_db: Path) 
         assert len(await history(jobs, job.id)) == 3
 
 
-async def test_raises_snooze_costs_no_attempt(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_raises_snooze_costs_no_attempt(jobs: JobRunner) -> None:
     seen: list[int] = []
 
     @jobs.task(max_attempts=1)
@@ -185,9 +180,7 @@ async def test_policy_changed_in_code_holds_from_the_next_failure(
         assert (letter.id, letter.reason, letter.attempt) == (job.id, "exhausted", 2)
 
 
-async def test_jobs_own_max_attempts_outlives_a_change_of_the_task(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_jobs_own_max_attempts_outlives_a_change_of_the_task(jobs: JobRunner) -> None:
     @jobs.task(max_attempts=9, wait=wait_none())
     async def fail() -> None:
         raise LookupError
@@ -199,8 +192,7 @@ async def test_jobs_own_max_attempts_outlives_a_change_of_the_task(tmp_db: Path)
         assert len(await history(jobs, job.id)) == 2
 
 
-async def test_stop_alone_lifts_max_attempts(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_stop_alone_lifts_max_attempts(jobs: JobRunner) -> None:
     limits: list[int | None] = []
 
     @jobs.task(stop=stop_after_attempt(7), wait=wait_none())
@@ -214,9 +206,7 @@ async def test_stop_alone_lifts_max_attempts(tmp_db: Path) -> None:
     assert limits == [None] * 7
 
 
-async def test_error_that_retry_refuses_is_a_dead_letter_at_once(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_error_that_retry_refuses_is_a_dead_letter_at_once(jobs: JobRunner) -> None:
     @jobs.task(retry=retry_if_exception_type(ConnectionError))
     async def fail() -> None:
         raise LookupError("for good")
@@ -249,8 +239,7 @@ async def test_retry_gives_its_slot_to_others_meanwhile(
         assert (await stored(jobs, job.id)).state == "scheduled"
 
 
-async def test_C16_error_that_is_hard_to_keep_is_kept_and_the_job_goes_on(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_C16_error_that_is_hard_to_keep_is_kept_and_the_job_goes_on(jobs: JobRunner) -> None:
     hard = [
         ValueError("caf\ud800é \0"),
         ExceptionGroup("two", [LookupError("x" * 100_000)] * 3),
@@ -301,10 +290,8 @@ async def test_C15_base_exception_leaves_the_worker_at_work(tmp_db: Path) -> Non
 
 
 async def test_H6_job_that_dies_after_each_replay_gets_fresh_attempts_and_keeps_its_lineage(
-    tmp_db: Path,
+    jobs: JobRunner,
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     @jobs.task(max_attempts=2, wait=wait_none())
     async def hopeless() -> None:
         raise ValueError("still no")

@@ -203,8 +203,7 @@ async def test_enqueues_in_its_last_breath_is_stored(tmp_db: Path) -> None:
     assert await states(tmp_db, *child) == [("queued", 0, [])]
 
 
-async def test_leaves_tells_the_hooks_what_the_last_attempts_did(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_leaves_tells_the_hooks_what_the_last_attempts_did(jobs: JobRunner) -> None:
     gate = FairLock()
     told: list[str] = []
 
@@ -245,9 +244,7 @@ async def test_leaves_while_a_hook_hangs_leaves_the_hook_behind(
     assert "hooks did not finish in 0.05 s and were left" in caplog.text
 
 
-async def test_waits_for_a_result_across_the_end_is_told(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_waits_for_a_result_across_the_end_is_told(jobs: JobRunner) -> None:
     @jobs.task
     async def work() -> None: ...
 
@@ -259,9 +256,7 @@ async def test_waits_for_a_result_across_the_end_is_told(tmp_db: Path) -> None:
         await soon(waiting)
 
 
-async def test_uses_after_the_end_is_told(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_uses_after_the_end_is_told(jobs: JobRunner) -> None:
     @jobs.task
     async def work() -> None: ...
 

@@ -122,10 +122,8 @@ async def test_job_with_one_attempt_left_is_a_suspect_after_its_first_death(tmp_
 
 
 async def test_D4_job_out_of_attempts_whose_process_died_is_a_dead_letter_lost(
-    tmp_db: Path,
+    jobs: JobRunner,
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     @jobs.task(max_attempts=2)
     async def work() -> None: ...
 
@@ -140,9 +138,7 @@ async def test_D4_job_out_of_attempts_whose_process_died_is_a_dead_letter_lost(
         assert [a.outcome for a in letter.history] == ["lost", "lost"]
 
 
-async def test_D4_job_without_limit_is_a_dead_letter_after_five_deaths(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_D4_job_without_limit_is_a_dead_letter_after_five_deaths(jobs: JobRunner) -> None:
     @jobs.task(stop=lambda _: False)
     async def work() -> None: ...
 

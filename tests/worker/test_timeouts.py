@@ -183,8 +183,7 @@ async def test_C13_stuck_thread_whose_job_runs_again_is_left_behind_after_the_gr
     await soon(asyncio.wait([task]))
 
 
-async def test_sees_time_out_in_a_thread_ends_as_timed_out(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_sees_time_out_in_a_thread_ends_as_timed_out(jobs: JobRunner) -> None:
     gate = ThreadGate()
 
     @jobs.task(timeout=0.05, max_attempts=1)

@@ -464,9 +464,9 @@ async def test_B5_injected_session_that_keeps_others_waiting_is_named_in_the_log
 # -- refused ----------------------------------------------------------------------------------------------------
 
 
-async def test_transaction_of_a_runner_without_a_session_says_what_to_write(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_transaction_of_a_runner_without_a_session_says_what_to_write(
+    jobs: JobRunner,
+) -> None:
     @jobs.task(max_attempts=1)
     async def work(job: JobContext) -> None:
         async with job.transaction():

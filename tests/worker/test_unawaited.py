@@ -155,8 +155,7 @@ async def test_returned_task_of_the_loop_is_a_failure_and_is_left_to_its_end(tmp
     await soon(started[0])
 
 
-async def test_returned_coroutine_is_a_failure_that_is_retried_as_others(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_returned_coroutine_is_a_failure_that_is_retried_as_others(jobs: JobRunner) -> None:
     heard = Heard(jobs)
 
     @jobs.task(max_attempts=2)
@@ -171,9 +170,7 @@ async def test_returned_coroutine_is_a_failure_that_is_retried_as_others(tmp_db:
 
 
 @pytest.mark.parametrize("value", [1, "x", [1, [2]], {"a": [1]}, None])
-async def test_returned_plain_value_is_success(tmp_db: Path, value: object) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_returned_plain_value_is_success(jobs: JobRunner, value: object) -> None:
     @jobs.task
     async def work() -> Any:
         return value
@@ -233,9 +230,10 @@ NAMES = (
 
 
 @pytest.mark.parametrize("verb", NAMES)
-async def test_verb_called_in_a_def_task_and_dropped_is_a_failure(tmp_db: Path, verb: str) -> None:
+async def test_verb_called_in_a_def_task_and_dropped_is_a_failure(
+    jobs: JobRunner, verb: str
+) -> None:
     seen.clear()
-    jobs = JobRunner(tmp_db)
     call, line = verbs_of(jobs)[verb]
 
     def fan_out() -> None:
@@ -251,9 +249,8 @@ async def test_verb_called_in_a_def_task_and_dropped_is_a_failure(tmp_db: Path, 
 
 @pytest.mark.parametrize("verb", [name for name in NAMES if name != "result"])
 async def test_verb_called_in_an_async_task_and_dropped_is_a_failure(
-    tmp_db: Path, verb: str
+    jobs: JobRunner, verb: str
 ) -> None:
-    jobs = JobRunner(tmp_db)
     call, _ = verbs_of(jobs)[verb]
 
     async def fan_out() -> None:
@@ -266,9 +263,7 @@ async def test_verb_called_in_an_async_task_and_dropped_is_a_failure(
     assert "did not await it: write `await " in letter.error
 
 
-async def test_verbs_dropped_are_counted_and_those_awaited_are_not(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_verbs_dropped_are_counted_and_those_awaited_are_not(jobs: JobRunner) -> None:
     @jobs.task
     async def mail(to: str) -> None: ...
 
@@ -282,9 +277,7 @@ async def test_verbs_dropped_are_counted_and_those_awaited_are_not(tmp_db: Path)
     assert letter.error.endswith("write `await mail.enqueue(...)` (3 such calls)")
 
 
-async def test_verb_that_was_refused_is_no_dropped_one(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_verb_that_was_refused_is_no_dropped_one(jobs: JobRunner) -> None:
     def look() -> str:
         try:
             asyncio.run(jobs.enqueue(jobs.tasks["task"]))
@@ -298,8 +291,7 @@ async def test_verb_that_was_refused_is_no_dropped_one(tmp_db: Path) -> None:
     assert "jobs.sync.enqueue(task, ...)" in said
 
 
-async def test_verbs_that_are_run_later_are_success(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_verbs_that_are_run_later_are_success(jobs: JobRunner) -> None:
     left: list[Awaitable[Job[None]]] = []
 
     @jobs.task
@@ -322,10 +314,8 @@ async def test_verbs_that_are_run_later_are_success(tmp_db: Path) -> None:
 
 
 async def test_verb_dropped_outside_attempts_is_an_error_in_the_log(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture
+    jobs: JobRunner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     @jobs.task
     async def mail(to: str) -> None: ...
 
@@ -343,10 +333,8 @@ async def test_verb_dropped_outside_attempts_is_an_error_in_the_log(
 
 
 async def test_verbs_of_many_tasks_that_are_dropped_are_each_in_the_log(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture
+    jobs: JobRunner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     def mail(number: int) -> Task[[str], None]:
         async def mail(to: str) -> None: ...
 
@@ -363,10 +351,8 @@ async def test_verbs_of_many_tasks_that_are_dropped_are_each_in_the_log(
 
 
 async def test_verb_that_the_collector_finds_is_blamed_on_no_attempt(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture
+    jobs: JobRunner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     @jobs.task
     async def mail(to: str) -> None: ...
 
@@ -389,9 +375,8 @@ async def test_verb_that_the_collector_finds_is_blamed_on_no_attempt(
 
 
 async def test_verb_dropped_by_what_outlives_its_attempt_is_an_error_in_the_log(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture
+    jobs: JobRunner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = JobRunner(tmp_db)
     gate = FairLock()
     left: list[asyncio.Task[None]] = []
 
@@ -461,9 +446,8 @@ def test_pythons_own_warning_is_the_same_and_names_the_same_line(depth: int) -> 
 
 
 async def test_verb_dropped_while_the_collector_is_at_work_elsewhere_is_a_failure(
-    tmp_db: Path,
+    jobs: JobRunner,
 ) -> None:
-    jobs = JobRunner(tmp_db)
     gate, collecting = threading.Event(), threading.Event()
 
     @jobs.task
@@ -494,9 +478,7 @@ async def test_verb_dropped_while_the_collector_is_at_work_elsewhere_is_a_failur
     assert letter.error_type == "NotAwaited"
 
 
-async def test_verb_dropped_before_a_failure_leaves_that_failure(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_verb_dropped_before_a_failure_leaves_that_failure(jobs: JobRunner) -> None:
     @jobs.task
     async def mail(to: str) -> None: ...
 
@@ -524,9 +506,8 @@ def test_every_public_class_with_coroutine_functions_has_verbs() -> None:
 # -- the program that showed it ------------------------------------------------------------------------
 
 
-async def test_forgotten_awaits_of_a_small_program_are_dead_letters(tmp_db: Path) -> None:
+async def test_forgotten_awaits_of_a_small_program_are_dead_letters(jobs: JobRunner) -> None:
     seen.clear()
-    jobs = JobRunner(tmp_db)
     heard = Heard(jobs)
 
     @jobs.task(max_attempts=1)

@@ -22,9 +22,7 @@ def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_enqueues_starts_the_job_at_once(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_enqueues_starts_the_job_at_once(jobs: JobRunner) -> None:
     @jobs.task
     async def work() -> str:
         return "done"
@@ -36,8 +34,7 @@ async def test_enqueues_starts_the_job_at_once(tmp_db: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_enqueues_is_claimed_in_its_own_round(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_enqueues_is_claimed_in_its_own_round(jobs: JobRunner) -> None:
     gate = FairLock()
 
     @jobs.task
@@ -54,8 +51,7 @@ async def test_enqueues_is_claimed_in_its_own_round(tmp_db: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_scheduled_job_starts_at_its_time_and_not_before(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_scheduled_job_starts_at_its_time_and_not_before(jobs: JobRunner) -> None:
     started: list[int] = []
 
     @jobs.task
@@ -72,10 +68,8 @@ async def test_scheduled_job_starts_at_its_time_and_not_before(tmp_db: Path) -> 
 
 @pytest.mark.usefixtures("no_poll")
 async def test_scheduled_job_that_comes_before_the_next_one_known_moves_the_timer(
-    tmp_db: Path,
+    jobs: JobRunner,
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     @jobs.task
     async def work() -> str:
         return "done"
@@ -85,9 +79,7 @@ async def test_scheduled_job_that_comes_before_the_next_one_known_moves_the_time
         assert await (await jobs.enqueue(work.options(delay=0.05))).result(timeout=15) == "done"
 
 
-async def test_run_at_in_the_past_means_now(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
+async def test_run_at_in_the_past_means_now(jobs: JobRunner) -> None:
     @jobs.task
     async def work() -> str:
         return "done"
@@ -99,10 +91,8 @@ async def test_run_at_in_the_past_means_now(tmp_db: Path) -> None:
 
 
 async def test_due_after_a_jump_of_the_clock_is_found_by_the_poll(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    jobs: JobRunner, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db)
-
     @jobs.task
     async def work() -> str:
         return "done"
@@ -116,9 +106,8 @@ async def test_due_after_a_jump_of_the_clock_is_found_by_the_poll(
 
 
 async def test_more_due_at_once_than_a_round_promotes_all_run(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    jobs: JobRunner, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db)
     ran: list[int] = []
     done = asyncio.Event()
 
@@ -166,12 +155,11 @@ async def test_enqueue_whose_bell_is_lost_is_found_by_the_poll(
 
 
 async def test_sleeps_when_there_is_nothing_to_do(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+    jobs: JobRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No round follows from a round: with the poll away, an idle worker writes nothing at all."""
     monkeypatch.setattr(maintenance, "POLL_S", 3600.0)
     monkeypatch.setattr(producer, "POLL_S", 3600.0)
-    jobs = JobRunner(tmp_db)
 
     @jobs.task
     async def work() -> None: ...
