@@ -1,4 +1,4 @@
-"""An open runner's place in its application: found by dependencies, and by a bare ``task.enqueue()`` in a request."""
+"""Places an open runner in an application, for dependencies and a bare ``task.enqueue()`` in a request."""
 
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ _Asgi = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 
 class App(Protocol):
-    """What is used of a Starlette or FastAPI application."""
+    """A Starlette or FastAPI application, as far as it is used."""
 
     @property
     def state(self) -> Any:

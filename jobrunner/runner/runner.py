@@ -1,4 +1,4 @@
-"""The runner: what a user declares tasks on and opens around the application. It composes, and decides nothing."""
+"""Offers ``JobRunner``: tasks are declared on it, and an application opens it. It composes, and decides nothing."""
 
 import asyncio
 import os
@@ -13,7 +13,6 @@ from collections.abc import (
 )
 from contextlib import (
     AbstractAsyncContextManager,
-    AsyncExitStack,
     asynccontextmanager,
     contextmanager,
 )
@@ -21,16 +20,11 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
-from jobrunner.core.errors import (
-    AlreadyRunning,
-    JobNotFound,
-    NotRunning,
-)
+from jobrunner.core.errors import AlreadyRunning, NotRunning
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation
 from jobrunner.core.hints import answers_foreign_words
 from jobrunner.core.job import CancelStatus, DeadLetter, Health, Job, Payload
-from jobrunner.core.shield import to_the_end
 from jobrunner.queue.background import DurableBackgroundTasks
 from jobrunner.queue.dead_letters import DeadLetters
 from jobrunner.queue.filters import DEFAULT_ROWS, JobFilter
@@ -40,14 +34,14 @@ from jobrunner.queue.queues import Queues
 from jobrunner.queue.schedules import Schedules
 from jobrunner.queue.sync import SyncQueue, SyncRunner
 from jobrunner.runner import shutdown
-from jobrunner.runner.asgi import App, placed
+from jobrunner.runner.asgi import App
 from jobrunner.runner.standalone import orders, work_until_signal
 from jobrunner.runner.startup import (
     StartupPlan,
-    open_parts,
     schedules_of,
     session_of_tasks,
     slots_of,
+    started,
 )
 from jobrunner.store.open import location_of
 from jobrunner.tasks import current_queue
@@ -56,13 +50,11 @@ from jobrunner.tasks.dependencies import supplied
 from jobrunner.tasks.options import check_options
 from jobrunner.tasks.router import TaskRouter
 from jobrunner.tasks.task import Task
-from jobrunner.worker import thread_pool
 from jobrunner.worker.around_attempt import H, read_around
 from jobrunner.worker.dependencies import AttemptScope
-from jobrunner.worker.events import EventName, Events, Hooks
+from jobrunner.worker.events import Hooks
 from jobrunner.worker.grace import Grace
 from jobrunner.worker.settings import RUNNER_OPTIONS, RunnerOptions, Settings
-from jobrunner.worker.unawaited import watched
 
 if TYPE_CHECKING:
     # FastAPI takes half a second to import, and a worker or a script needs nothing of it.
@@ -173,51 +165,25 @@ class JobRunner(TaskRouter):
                 from jobrunner.fastapi.route_checks import check_routes  # noqa: PLC0415 - see the top
 
                 check_routes(app)
-            async with AsyncExitStack() as stack:
-                if (ordered := orders.get()) is not None:
-                    work, queues = ordered
-                plan = StartupPlan(
-                    settings=self.settings,
-                    store=self.settings.store if store is None else store,
-                    work=self.settings.work if work is None else work,
-                    grace=Grace(0 if shutdown.is_reloading() else self.settings.grace_s),
-                    slots=slots_of(self.settings.queues, self.tasks, queues),
-                    specs={name: task.spec for name, task in self.tasks.items()},
-                    schedules=schedules_of(self.settings, self.tasks, self.declarations),
-                    session=session_of_tasks(self._session),
-                )
-                await self._start(stack, app, plan)
+            if (ordered := orders.get()) is not None:
+                work, queues = ordered
+            plan = StartupPlan(
+                settings=self.settings,
+                store=self.settings.store if store is None else store,
+                work=self.settings.work if work is None else work,
+                grace=Grace(0 if shutdown.is_reloading() else self.settings.grace_s),
+                slots=slots_of(self.settings.queues, self.tasks, queues),
+                specs={name: task.spec for name, task in self.tasks.items()},
+                schedules=schedules_of(self.settings, self.tasks, self.declarations),
+                session=session_of_tasks(self._session),
+                session_advice=self._session_advice,
+                hooks=self._hooks,
+                around=AttemptScope(self, app, self._hooks.around),
+            )
+            async with started(plan, app, self._named):
                 yield self
         finally:
             self._opened_in = None
-
-    async def _start(self, stack: AsyncExitStack, app: App | None, plan: StartupPlan) -> None:
-        events = Events(self._hooks, self._load)
-        heard: set[int] = set()
-        stack.callback(lambda: thread_pool.warn_of_those_at_work() if heard else None)
-        stack.enter_context(watched())
-        queue, worker = await open_parts(
-            stack, plan, events, AttemptScope(self, app, self._hooks.around)
-        )
-        # Until the worker has stopped: a second interrupt comes while that is waited for.
-        call = asyncio.get_running_loop().call_soon_threadsafe
-        stack.callback(
-            shutdown.chain(lambda: call(worker.begin_stop), lambda: call(plan.grace.cut), heard)
-        )
-        enqueuer_of(queue).parts.session_advice = self._session_advice
-        if app is not None:
-            stack.enter_context(placed(queue, app))
-        # Given up only after the worker has stopped: tasks that finish in the grace may still enqueue.
-        stack.enter_context(self._named(queue))
-        stack.push_async_callback(lambda: to_the_end(events.close(plan.grace)))
-        stack.push_async_callback(lambda: to_the_end(worker.stop()))
-        # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
-        token = current_queue.running.set(enqueuer_of(queue))
-        events.start()
-        try:
-            await worker.start()
-        finally:
-            current_queue.running.reset(token)
 
     @contextmanager
     def _named(self, queue: JobQueue) -> Iterator[None]:
@@ -230,17 +196,6 @@ class JobRunner(TaskRouter):
         finally:
             current_queue.opened.remove(enqueuer)
             self._open = None
-
-    async def _load(self, event: EventName, id: str) -> object | None:
-        """Read what a hook is handed; None if the job has moved on meanwhile."""
-        if self._open is None:
-            return None
-        try:
-            if event == "dead":
-                return await self._open.dead_letters.get(id)
-            return await self._open.get(id)
-        except JobNotFound:
-            return None
 
     def run(self, *, queues: Iterable[str] | Mapping[str, int | None] | None = None) -> None:
         """Run jobs in this process, without an application, until SIGINT or SIGTERM.

@@ -1,4 +1,4 @@
-"""Hearing a shutdown signal when it comes, and not only when the server has drained its connections."""
+"""Handles shutdown signals when they come, not only after the server has drained its connections."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ Ts = TypeVarTuple("Ts")
 
 
 def without_echo(handle: Callable[[int, Unpack[Ts]], None]) -> Callable[[int, Unpack[Ts]], None]:
-    """Return a handler of signals that hears each of them once.
+    """Return a handler of signals that ignores the echo of each.
 
     A single-file executable (PyInstaller) is two processes: a terminal's Ctrl-C reaches both, as does a supervisor's
     signal to all of them, and the one passes it on to the other, which would take that for the second one that ends it
@@ -30,12 +30,12 @@ def without_echo(handle: Callable[[int, Unpack[Ts]], None]) -> Callable[[int, Un
     """
     if not getattr(sys, "frozen", False):
         return handle
-    heard: dict[int, float] = {}
+    handled_s: dict[int, float] = {}
 
     def handle_once(number: int, *args: *Ts) -> None:
         at_s = now_s()
-        if at_s - heard.get(number, float("-inf")) >= ECHO_S:
-            heard[number] = at_s
+        if at_s - handled_s.get(number, float("-inf")) >= ECHO_S:
+            handled_s[number] = at_s
             handle(number, *args)
 
     return handle_once
@@ -94,9 +94,9 @@ os.register_at_fork(
 
 
 def chain(
-    begin: Callable[[], object], hurry: Callable[[], object], heard: set[int]
+    begin: Callable[[], object], hurry: Callable[[], object], signals: set[int]
 ) -> Callable[[], None]:
-    """Have the first shutdown signal begin the shutdown, and a SIGINT after it hurry it, before the handler there now.
+    """Let the first signal begin the shutdown and a later SIGINT hurry it, then call the present handler.
 
     Only in the main thread, and only over a handler that is a function (a server's, or Python's own): elsewhere the end
     of the lifespan is the signal.
@@ -104,7 +104,7 @@ def chain(
     Args:
         begin: called in the signal's handler.
         hurry: the same.
-        heard: gets the numbers of the signals that have come.
+        signals: gets the numbers of the signals that have come.
 
     Returns:
         A function that puts the old handlers back, where ours are still installed.
@@ -113,9 +113,9 @@ def chain(
         return _nothing
 
     def on_signal(number: int) -> None:
-        if heard and number == signal.SIGINT:
+        if signals and number == signal.SIGINT:
             hurry()
-        heard.add(number)
+        signals.add(number)
         begin()
 
     once = without_echo(on_signal)
@@ -148,7 +148,7 @@ def _chained(
 
 
 def is_reloading() -> bool:
-    """Return whether the server is uvicorn with ``reload``, which starts anew at each change of the code.
+    """Return whether the server is uvicorn with ``reload``.
 
     Known by the server's own handler of signals, which it installs before it opens the lifespan: neither the command
     line (``uvicorn.run(reload=True)``, ``fastapi dev``) nor the parent process tells.
@@ -159,4 +159,4 @@ def is_reloading() -> bool:
 
 
 def _nothing() -> None:
-    """There is nothing to put back."""
+    """Restore nothing: no handler was installed."""

@@ -1,4 +1,4 @@
-"""A process that does nothing but run jobs: open, work until a signal or a failure, close.
+"""Runs jobs in a process without an application's server, until a signal or a failure.
 
 The operator's ``RunOverrides`` go before what the application says of itself: ``jobrunner worker`` runs the jobs of
 an application whose own processes only enqueue.
@@ -19,7 +19,7 @@ from jobrunner.tasks import current_queue
 
 
 class RunOverrides(NamedTuple):
-    """What the command line asks of a runner that an application's lifespan opens."""
+    """Options of the command line for a runner that an application's lifespan opens."""
 
     work: bool
     queues: Mapping[str, int | None] | None
@@ -30,7 +30,9 @@ orders: Final[ContextVar[RunOverrides | None]] = ContextVar("jobrunner.orders", 
 
 
 async def work_until_signal(opened: AbstractAsyncContextManager[Any]) -> None:
-    """Be open until SIGINT or SIGTERM; attempts under way get their grace. A second SIGINT ends the process at once.
+    """Be open until SIGINT or SIGTERM; a second SIGINT ends the process at once.
+
+    Attempts under way get their grace.
 
     Args:
         opened: a runner's ``running()``, or the lifespan of an application that opens one.

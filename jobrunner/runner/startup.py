@@ -1,33 +1,39 @@
-"""Opening a runner: what its code declares is checked, and the parts that an open one consists of are put together."""
+"""Opens a runner: checks the declarations of its code, starts its parts in order, and stops them in reverse."""
 
+import asyncio
 import inspect
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-from jobrunner.core.errors import ConfigurationError, InvalidSchedule, InvalidTask
+from jobrunner.core.errors import ConfigurationError, InvalidSchedule, InvalidTask, JobNotFound
 from jobrunner.core.model import Definition
 from jobrunner.core.shield import to_the_end
 from jobrunner.queue.background import DurableBackgroundTasks
 from jobrunner.queue.queue import JobQueue, enqueuer_of, joined_by, open_queue
+from jobrunner.runner import shutdown
+from jobrunner.runner.asgi import App, placed
 from jobrunner.store.committer import Committer
 from jobrunner.store.open import open_store
+from jobrunner.tasks import current_queue
 from jobrunner.tasks.dependencies import Dependency, dependency_of
 from jobrunner.tasks.schedule_options import Declaration
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.tasks.task import Task
 from jobrunner.tasks.ticks import queues_of
+from jobrunner.worker import thread_pool
 from jobrunner.worker.dependencies import AttemptScope
-from jobrunner.worker.events import Events
+from jobrunner.worker.events import EventName, Events, Hooks
 from jobrunner.worker.grace import Grace
 from jobrunner.worker.settings import Settings, checked_queues, unknown_queue
+from jobrunner.worker.unawaited import watched
 from jobrunner.worker.worker import Worker
 
 
 class StartupPlan(NamedTuple):
-    """What an open runner is to do, settled and checked before anything is opened."""
+    """The options of an open runner, resolved and checked before anything is opened."""
 
     settings: Settings
     store: str | os.PathLike[str]
@@ -40,20 +46,68 @@ class StartupPlan(NamedTuple):
     schedules: Mapping[str, Definition]
     session: Dependency | InvalidTask | None
     """The application's session as tasks resolve it, or why they cannot."""
+    session_advice: str | None
+    """The error for a queue without the session, where the runner has one."""
+    hooks: Hooks
+    around: AttemptScope
 
 
-async def open_parts(
-    stack: AsyncExitStack, plan: StartupPlan, events: Events, around: AttemptScope
-) -> tuple[JobQueue, Worker]:
-    """Open the store, which the stack closes, and return what stands on it; nothing runs yet.
+@asynccontextmanager
+async def started(
+    plan: StartupPlan,
+    app: App | None,
+    named: Callable[[JobQueue], AbstractContextManager[None]],
+) -> AsyncIterator[None]:
+    """Open the store and let the worker work inside the block; afterwards it has stopped within the grace.
+
+    Args:
+        app: the application whose requests are to find the queue.
+        named: makes the queue the runner's inside its block.
 
     Raises:
         StoreError: the store cannot be used; the message says why.
     """
-    settings = plan.settings
+    signals: set[int] = set()
+    async with AsyncExitStack() as stack:
+        stack.callback(lambda: thread_pool.warn_of_those_at_work() if signals else None)
+        stack.enter_context(watched())
+        queue, worker, events = await _open_parts(stack, plan)
+        # Until the worker has stopped: a second interrupt comes while that is waited for.
+        call = asyncio.get_running_loop().call_soon_threadsafe
+        stack.callback(
+            shutdown.chain(lambda: call(worker.begin_stop), lambda: call(plan.grace.cut), signals)
+        )
+        if app is not None:
+            stack.enter_context(placed(queue, app))
+        # Given up only after the worker has stopped: tasks that finish in the grace may still enqueue.
+        stack.enter_context(named(queue))
+        stack.push_async_callback(lambda: to_the_end(events.close(plan.grace)))
+        stack.push_async_callback(lambda: to_the_end(worker.stop()))
+        # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
+        token = current_queue.running.set(enqueuer_of(queue))
+        events.start()
+        try:
+            await worker.start()
+        finally:
+            current_queue.running.reset(token)
+        yield
+
+
+async def _open_parts(stack: AsyncExitStack, plan: StartupPlan) -> tuple[JobQueue, Worker, Events]:
+    """Open the store, which the stack closes, and make the parts on it; nothing runs yet."""
+    settings, around = plan.settings, plan.around
     store = await open_store(plan.store, durability=settings.durability)
     stack.push_async_callback(lambda: to_the_end(store.close()))
     committer = Committer(store)
+
+    async def load(event: EventName, id: str) -> object | None:
+        """Read what a hook is handed; None if the job has moved on meanwhile."""
+        try:
+            return await (queue.dead_letters.get(id) if event == "dead" else queue.get(id))
+        except JobNotFound:
+            return None
+
+    events = Events(plan.hooks, load)
     worker = Worker(
         store,
         committer,
@@ -76,10 +130,11 @@ async def open_parts(
         worker=worker,
         timezone=settings.timezone,
     )
+    enqueuer_of(queue).parts.session_advice = plan.session_advice
     around.makers["queue"] = partial(_plain, queue)
     around.supplies["joined queue"] = partial(joined_by, queue)
     around.makers["background"] = lambda: DurableBackgroundTasks(enqueuer_of(queue).prepare)
-    return queue, worker
+    return queue, worker, events
 
 
 def slots_of(
@@ -153,7 +208,7 @@ def session_of_tasks(mark: object) -> Dependency | InvalidTask | None:
 
 
 def _plain(queue: JobQueue) -> JobQueue:
-    """Return the queue for a task that asks for it without a session, where there is none to be joined.
+    """Return the queue for a task that asks for it without a session.
 
     Raises:
         ConfigurationError: there is one.

@@ -1,4 +1,4 @@
-"""Hooks around every attempt: ``@jobs.around_attempt``, read once when they are registered."""
+"""Reads hooks around every attempt (``@jobs.around_attempt``) when they are registered."""
 
 import functools
 import inspect

@@ -1,6 +1,6 @@
-"""One claimed job on its way through its task's function, and how it is told to end.
+"""Keeps one claimed job's way through its task's function, and stops it.
 
-Whoever stops an attempt writes the reason into it first, so that the end is read and not guessed from the exception.
+The reason is written into an attempt before it is stopped, so that the end is read and not guessed from the exception.
 """
 
 import asyncio
@@ -73,14 +73,14 @@ class Attempt:
         self.timeout_us: int | None = spec.timeout if job.timeout is None else job.timeout or None
         self.context = JobContext(job, self.max_attempts)
         self.stopped: StopReason | None = None
-        """Who stopped it, if somebody did; the first one counts."""
+        """The reason why it was stopped; the first one counts."""
         self.stopped_at: float | None = None
-        """When it was told to end at once, in the loop's time."""
+        """When it was stopped, in the loop's time."""
         self.task: asyncio.Task[None] | None = None
         self.thread: asyncio.Future[Any] | None = None
         """The ``def`` function's thread, once there is one."""
         self.abandoned = False
-        """Its outcome has been settled without it: what it says later counts no more."""
+        """Its outcome has been settled without it, and its later outcome is ignored."""
         self.begun_at: float | None = None
         """When its task had its first step, in the loop's time; one that is cancelled before that would never run at
         all, nor settle anything."""
@@ -89,17 +89,17 @@ class Attempt:
         self.resolved: Resolved | None = None
         """Its dependencies, if it has any; they are open until the supervisor has cleaned up."""
         self.error: BaseException | None = None
-        """What ended it, for its dependencies."""
+        """The error that ended it, for its dependencies."""
         self.decided: Outcome | None = None
-        """What follows from it, once it is but for the clean-up of its dependencies."""
+        """The outcome, while only the clean-up of its dependencies is under way."""
         self.settled = False
         """Its outcome has been handed in."""
         self.transaction_ended: Ended | None = None
         """How the job was settled by a transaction of the attempt's own, if it was."""
         self.has_committed = False
-        """Its outcome was settled with what an injected session has written."""
+        """Its outcome was committed together with the rows of an injected session."""
         self.dropped: list[str] | None = None
-        """What to write in place of the async verbs that its code has called and not awaited."""
+        """The lines to write in place of async verbs that its code called and did not await."""
         self.waits: list[Wait] = []
         """The jobs whose results it waits for just now."""
         self._timer: asyncio.TimerHandle | None = None
@@ -133,7 +133,7 @@ class Attempt:
             self.task.cancel()
 
     def leave_behind(self) -> None:
-        """Wait for its code no more, and let nobody else wait for it: ``asyncio.run`` would, for ever."""
+        """Stop waiting for its code, and let ``asyncio.run`` not wait for it either."""
         self.abandoned = True
         self.take_added("this attempt was left behind, and stores nothing that it added")
         if self.task is not None:
@@ -155,12 +155,12 @@ class Attempt:
             self._timer = None
 
     def keep(self, error: BaseException) -> None:
-        """Keep what ended it, if a dependency is to be told."""
+        """Keep the error that ended it, if a dependency needs it."""
         if self.resolved is not None:
             self.error = error
 
     def take_added(self, over: str) -> Sequence[Enqueue]:
-        """Return the jobs that it has added to its ``Background``, which takes no more: see ``over``."""
+        """Return the jobs added to its ``Background``, and close that with the error ``over``."""
         background = None if self.resolved is None else self.resolved.own.get("background")
         if background is None:
             return ()
@@ -168,7 +168,7 @@ class Attempt:
         return jobs
 
     def outcome_of_stop(self, error: BaseException | None = None) -> Outcome:
-        """Return what follows from having been stopped; ``error`` tells where that met the function."""
+        """Return the outcome of a stopped attempt; ``error`` has the place where the stop met the function."""
         now = now_us()
         match self.stopped:
             case "cancel":

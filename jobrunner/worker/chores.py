@@ -50,7 +50,7 @@ class Chore:
 
 
 class ChoreRunner:
-    """Runs chores when they are due, each in a task of its own."""
+    """Runs chores when they are due, each in its own task."""
 
     def __init__(self, chores: Sequence[Chore], on_fatal: Callable[[StoreError], None]) -> None:
         self.by_name: Mapping[str, Chore] = {chore.name: chore for chore in chores}
@@ -62,7 +62,7 @@ class ChoreRunner:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Run what is due from now on, until ``stop``."""
+        """Run chores when they are due, until ``stop``."""
         self._task = asyncio.create_task(self._run(), name="jobrunner-chores")
 
     async def stop(self) -> None:

@@ -1,6 +1,6 @@
-"""The dependencies of one attempt: made before its function is called, cleaned up after it, in FastAPI's order.
+"""Resolves an attempt's dependencies before its function, and cleans up after it, in FastAPI's order.
 
-The values hold for one attempt.  What a ``yield`` dependency has open is closed in reverse order, the function-scoped
+The values hold for one attempt.  ``yield`` dependencies are closed in reverse order, the function-scoped
 ones first, whatever became of the attempt: its outcome is decided before, and a clean-up does not change it.
 """
 
@@ -21,15 +21,15 @@ from jobrunner.tasks.dependencies import Dependency, belongs_to, label, overridi
 from jobrunner.worker.around_attempt import Around
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Runs a function in a thread of the worker's and gives what it returns."""
+"""Runs a function in a thread of the worker's and returns its result."""
 
 
 class LeftBehind(BaseException):
-    """The process waits for the thread of this attempt no more; what is still open stays so."""
+    """The process stops waiting for the thread of an attempt; its open dependencies stay open."""
 
 
 class AttemptScope:
-    """What belongs to all attempts of one open runner, for dependencies to be handed.
+    """The values that all attempts of one open runner share, for their dependencies.
 
     Args:
         owner: the runner; a marked method of another one is called as it is.
@@ -43,9 +43,9 @@ class AttemptScope:
         self.owner = owner
         self.hooks = hooks
         self.supplies: dict[str, object] = {}
-        """What is given in place of a marked dependency, by the name in the mark."""
+        """Values in place of marked dependencies, by the name in the mark."""
         self.makers: dict[str, Callable[[], object]] = {}
-        """The same for what each attempt gets one of its own of."""
+        """Functions that make such a value for each attempt."""
         self._app = app
         self._limits: dict[int, tuple[object, asyncio.Semaphore]] = {}
 
@@ -55,7 +55,7 @@ class AttemptScope:
         return getattr(self._app, "dependency_overrides", None) or {}
 
     def limit_of(self, dependency: Dependency, limit: int) -> asyncio.Semaphore:
-        """Return what counts how many of a dependency are open; one count for each ``Depends(...)`` as written."""
+        """Return the semaphore of a limited dependency; one for each ``Depends(...)`` as written."""
         # With the mark, so that its id is not given to another one.
         mark = dependency.mark
         return self._limits.setdefault(id(mark), (mark, asyncio.Semaphore(limit)))[1]
@@ -82,7 +82,7 @@ class Resolved:
         self._needs = needs
         self._around = around
         self.own: dict[str, Any] = {}
-        """What was made for this attempt alone, by the name in the mark."""
+        """Values made for this attempt alone, by the name in the mark."""
         self._made: dict[Hashable, Any] = {}
         self._values: list[tuple[Callable[..., Any], Any]] = []
         self._of_function: list[_Open] = []
@@ -109,7 +109,7 @@ class Resolved:
             self._hooks.append(_OnLoop(f"the around_attempt hook {hook.name}", manager))
 
     async def open(self, in_thread: InThread) -> dict[str, Any]:
-        """Make what the task's parameters ask for; return it by their names.
+        """Make the values of the task's parameters; return them by name.
 
         Raises:
             InvalidTask: an override cannot be resolved outside a request.
@@ -118,11 +118,11 @@ class Resolved:
         return await self._solve_all(self._needs, in_thread)
 
     async def add(self, need: Dependency, in_thread: InThread) -> Any:
-        """Make one dependency more, or return what was made of it; raises as ``open``."""
+        """Make one more dependency, or return its value if there is one; raises as ``open``."""
         return await self._solve(need, in_thread)
 
     def value_of(self, call: Callable[..., Any]) -> Any:
-        """Return what a dependency gave to this attempt, under whatever override; None if nobody asked for it.
+        """Return a dependency's value in this attempt, overridden or not; None if it was not made.
 
         Several values of one dependency (``use_cache=False``, or two scopes) give the first.
         """
@@ -134,7 +134,7 @@ class Resolved:
         in_thread: InThread,
         report: Callable[[str, BaseException], None],
     ) -> None:
-        """Clean up what is open.
+        """Clean up the open dependencies.
 
         Args:
             error: what ended the attempt, thrown into each of them; None if it succeeded. One that swallows it hides it
@@ -248,7 +248,7 @@ class _OnLoop:
         self._manager = manager
 
     async def close(self, error: BaseException | None, _: InThread) -> None:
-        await self._manager.__aexit__(*_told(error))
+        await self._manager.__aexit__(*_exc_info(error))
 
 
 class _InThread:
@@ -266,7 +266,7 @@ class _InThread:
 
     async def close(self, error: BaseException | None, in_thread: InThread) -> None:
         if self._entered:
-            await in_thread(partial(self._manager.__exit__, *_told(error)))
+            await in_thread(partial(self._manager.__exit__, *_exc_info(error)))
 
 
 class _Limit:
@@ -280,5 +280,5 @@ class _Limit:
         self._limit.release()
 
 
-def _told(error: BaseException | None) -> tuple[Any, BaseException | None, Any]:
+def _exc_info(error: BaseException | None) -> tuple[Any, BaseException | None, Any]:
     return (None, None, None) if error is None else (type(error), error, error.__traceback__)

@@ -1,6 +1,6 @@
-"""One attempt: run the task's function to whatever end, and say as a value what follows from it.
+"""Runs one attempt of a task's function, and returns every end as a value.
 
-Nothing here touches the store, but for the transactions of the task's own (``transaction``).
+Nothing here touches the store, but for the task's transactions (``transactions``).
 """
 
 import asyncio
@@ -71,7 +71,7 @@ async def execute(
 
 
 def _broken_off(attempt: Attempt, error: BaseException) -> Outcome:
-    """Return what follows from an exception out of the function, or out of what it depends on."""
+    """Return the outcome of an exception from the function or a dependency."""
     attempt.keep(error)
     if attempt.transaction_ended is not None:
         return _settled_before(attempt, attempt.transaction_ended, error)
@@ -88,7 +88,7 @@ def _broken_off(attempt: Attempt, error: BaseException) -> Outcome:
 
 
 def _settled_before(attempt: Attempt, ended: Ended, error: BaseException) -> Outcome:
-    """Return what follows from an error behind the transaction that has settled the job."""
+    """Return the outcome of an error behind the transaction that has settled the job."""
     job = attempt.job
     if not attempt.stopped:
         logger.error(
@@ -106,11 +106,11 @@ def _settled_before(attempt: Attempt, ended: Ended, error: BaseException) -> Out
 async def _returned_with_rows(
     attempt: Attempt, value: Any, threads: Threads, transactions: Transactions
 ) -> Outcome:
-    """Return what follows from the function's having returned; commit what it has written along with the job's end."""
+    """Return the outcome of a return; commit the rows of its session with the job's end."""
     job = attempt.job
     if attempt.transaction_ended is not None:
         try:
-            await transactions.look_behind(attempt, threads)
+            await transactions.check_behind(attempt, threads)
         except asyncio.CancelledError as error:
             attempt.keep(error)
         success = _succeeded(attempt, value)
@@ -183,7 +183,7 @@ async def _forget_cancels() -> None:
 async def _inject(
     attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads, around: AttemptScope
 ) -> Mapping[str, Any]:
-    """Return the arguments with what the function is handed besides them."""
+    """Return the arguments together with the values of the dependencies."""
 
     async def in_thread(function: Callable[[], Any]) -> Any:
         attempt.thread = threads.run(function)
@@ -217,7 +217,7 @@ def _heed_stop(attempt: Attempt) -> None:
 
 
 async def _call(attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads) -> Any:
-    """Call the function, and refuse what it has left unfinished."""
+    """Call the function, and refuse awaitables that it left unfinished."""
     spec = attempt.spec
     if spec.is_async:
         value = await spec.call(attempt.context, kwargs)
@@ -233,13 +233,13 @@ async def _call(attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads) -
 
 
 def _returned(attempt: Attempt, value: Any) -> Outcome:
-    """Return what follows from the function's having returned.
+    """Return the outcome of a return.
 
     One that saw ``job.cancelled`` before has cut its work short: that is no success. One that never looked has done its
     work, and only a time-out still makes it a failure.
     """
-    told = attempt.context._told  # noqa: SLF001 - written there, read here
-    if attempt.stopped == "timeout" or (attempt.stopped and told):
+    saw_stop = attempt.context._told  # noqa: SLF001 - written there, read here
+    if attempt.stopped == "timeout" or (attempt.stopped and saw_stop):
         return attempt.outcome_of_stop()
     return _succeeded(attempt, value)
 

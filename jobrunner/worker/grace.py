@@ -1,4 +1,4 @@
-"""The time that what is under way gets when the process shuts down."""
+"""Limits how long a shutdown waits for attempts and hooks under way."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""How it stands: the health of a process, and the queues and workers of its store."""
+"""Reports the health of a process, and the queues and workers of its store."""
 
 from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
@@ -20,12 +20,12 @@ MOST_NAMED: Final = 10
 
 
 class HealthInputs(NamedTuple):
-    """What a process knows of itself, without a look into the store."""
+    """The state of a process, as far as it is known without the store."""
 
     failed: StoreError | None
-    """What stopped its worker for good."""
+    """The error that stopped its worker for good."""
     error: StoreError | None
-    """What kept its last round from being written."""
+    """The error of its last round, if that failed."""
     ready: bool
     works: bool
     """Whether it is there to run jobs."""

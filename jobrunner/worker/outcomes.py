@@ -1,4 +1,4 @@
-"""How an attempt has ended: what follows from an exception, and the words that are kept of it and logged."""
+"""Turns exceptions into outcomes, and keeps and logs their texts."""
 
 import contextlib
 import re
@@ -44,11 +44,11 @@ OUR_FILES: Final = {
     TaskSpec.call.__code__.co_filename,
     Threads.run.__code__.co_filename,
 }
-"""Whose frames nobody needs who looks for the fault in a task."""
+"""Files whose frames are left out of a task's traceback."""
 
 
 def failed(job: Claimed, spec: TaskSpec, error: BaseException, now: int) -> Outcome:
-    """Return what follows from an exception."""
+    """Return the outcome of an exception: a retry, a snooze or a dead letter."""
     outcome: Literal["failed", "timed_out"] = (
         "timed_out" if isinstance(error, TimedOut) else "failed"
     )
@@ -89,10 +89,10 @@ def _delay_us(steering: Snooze | Retry, now: int) -> int | None:
 def ended_by(error: BaseException, now: int, outcome: Literal["failed", "timed_out"]) -> Ended:
     # `raise Retry() from error`: the cause is what went wrong, the steering only what to do about it; unless, as with
     # `raise Bury("why") from error`, it has words of its own.
-    told = error.__cause__ if isinstance(error, Steering) and error.__cause__ else error
-    said = error if isinstance(error, Bury) and error.why else told
+    shown = error.__cause__ if isinstance(error, Steering) and error.__cause__ else error
+    said = error if isinstance(error, Bury) and error.why else shown
     trace = _traceback(error)
-    return Ended(outcome, now, _type_name(told), _text(said), trace, Raised(told, copy_context()))
+    return Ended(outcome, now, _type_name(shown), _text(said), trace, Raised(shown, copy_context()))
 
 
 def _type_name(error: BaseException) -> str:
@@ -141,7 +141,7 @@ def extra(job: Claimed) -> dict[str, object]:
 
 
 def _alike(outcome: RetryAt | Dead) -> Hashable:
-    """Return what failures with the same cause share: not the ids, ports and times in their texts."""
+    """Return a key that failures with the same cause share, without the numbers in their texts."""
     ended = outcome.ended
     return outcome.job.task, ended.error_type, _NUMBER.sub("0", (ended.error or "")[:200])
 

@@ -1,4 +1,4 @@
-"""Fills free slots in each round: claims jobs, hands them to the supervisor, and settles what has ended.
+"""Fills free slots in each round: claims jobs, hands them to the supervisor, and settles ended attempts.
 
 A producer writes nothing itself.  The committer asks it before each round which slots are free, and calls it with the
 result afterwards.

@@ -1,4 +1,4 @@
-"""Fires the schedules of one worker: sleeps until the next tick, plans what is due, hands it to the next round.
+"""Fires the schedules of one worker: sleeps until the next tick, and hands due fires to the next round.
 
 Each round returns when the next tick is: no query is made for schedules while none is due.
 Several workers may see one tick as due; the round of one of them writes it, and the others' are refused by the store.
@@ -24,7 +24,7 @@ logger = log_of("jobrunner")
 FIRES_PER_ROUND: Final = 100
 """Planning takes the loop some 50 µs each: ten thousand that tick at midnight must not hold it for half a second."""
 LONGEST_SLEEP_S: Final = 3600.0
-"""Timers beyond a day or so are not exact, and the poll looks at the clock anew long before."""
+"""Timers beyond a day or so are not exact, and the poll reads the clock anew long before."""
 
 
 class Scheduler:
@@ -46,17 +46,17 @@ class Scheduler:
 
     def start(self) -> None:
         """Begin to fire."""
-        self._task = asyncio.create_task(self._run(), name="jobrunner-ticker")
+        self._task = asyncio.create_task(self._run(), name="jobrunner-scheduler")
 
     def begin_stop(self) -> None:
-        """Fire nothing any more; what a round already carries is written."""
+        """Stop firing; fires that a round already carries are written."""
         self._stopping = True
         self._disarm()
         if self._task is not None:
             self._task.cancel()
 
     async def stop(self) -> None:
-        """Fire nothing any more, and wait until that is so."""
+        """Stop firing, and wait for the end of the task."""
         self.begin_stop()
         if self._task is not None:
             await asyncio.wait([self._task])
@@ -100,7 +100,7 @@ class Scheduler:
                     logger.info("schedules are fired again")
 
     async def fire_due(self) -> int:
-        """Fire one slice of what is due; return how many schedules made a step.
+        """Fire one slice of the due schedules; return how many made a step.
 
         If more is due, the round that carries the slice says so, and wakes us again.
         """
@@ -145,7 +145,7 @@ class Scheduler:
 
     @property
     def problems(self) -> list[str]:
-        """What keeps schedules from being fired, a sentence each."""
+        """A sentence for each schedule that cannot be fired."""
         return [f"schedule {id} cannot be fired: {why}" for id, (_, why) in self._stuck.items()]
 
 
@@ -165,7 +165,7 @@ async def declare_schedules(
     revision: int,
     elsewhere: frozenset[str],
 ) -> Sequence[ScheduleChange]:
-    """See to it that the store holds what the code declares; return what had to be changed for that.
+    """Store the schedules that the code declares; return the changes.
 
     Raises:
         StoreError: nothing was changed.

@@ -1,4 +1,4 @@
-"""What can be set on a runner, checked once and frozen."""
+"""Checks the settings of a runner once, and freezes them."""
 
 from collections.abc import Iterable, KeysView, Mapping
 from dataclasses import dataclass

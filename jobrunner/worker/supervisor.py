@@ -48,7 +48,7 @@ class Supervisor:
         self.specs = specs
         self.slots = dict(slots)
         self.attempts: dict[int, Attempt] = {}
-        """By ``seq``: what runs here and has not been settled."""
+        """By ``seq``: attempts that run here and have not been settled."""
         self.stuck: set[Attempt] = set()
         """Attempts whose thread goes on after they have failed; each holds its slot."""
         self.stopping = False
@@ -127,7 +127,7 @@ class Supervisor:
     async def _outlast(
         self, attempt: Attempt, outcome: Outcome, thread: asyncio.Future[object]
     ) -> None:
-        """Wait for the thread of a timed-out ``def`` task, which nobody can stop."""
+        """Wait for the thread of a timed-out ``def`` task, which cannot be stopped."""
         job = attempt.job
         logger.error(
             "%s %s timed out, and its thread goes on: its slot is taken until the thread ends. Check `job.cancelled` in"
@@ -155,7 +155,7 @@ class Supervisor:
             self._settle(attempt, outcome)
 
     async def _clean_up(self, attempt: Attempt, outcome: Outcome, resolved: Resolved) -> None:
-        """Clean up the dependencies of an attempt whose outcome is decided, and is not changed any more."""
+        """Clean up the dependencies of an attempt whose outcome is decided and final."""
         if attempt.thread is not None and not attempt.thread.done():
             return  # left behind in it by a process that goes down
         attempt.decided = outcome
@@ -278,7 +278,7 @@ class Supervisor:
         attempt.leave_behind()
 
     def _abandon_settled(self, attempt: Attempt) -> None:
-        """Wait for a thread no more if nothing is to be done once it has ended: that may take the whole grace."""
+        """Abandon an attempt if only its thread goes on: that may take the whole grace."""
         if attempt.settled and attempt.resolved is None:
             self.abandon(attempt)
 
@@ -295,7 +295,7 @@ class Supervisor:
             self._abandon_settled(attempt)
 
     async def stop_all(self, grace: Grace) -> None:
-        """Let attempts finish within the grace, then cancel them, then give back what is left."""
+        """Let attempts finish within the grace, then cancel them, then release the rest."""
         self.begin_stop()
         log_wait([attempt.job for attempt in self.attempts.values()], grace.seconds)
         if not await self._ended_within(grace):
@@ -325,7 +325,7 @@ class Supervisor:
         return True
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Close the thread pool."""
         self._threads.close()
 
 

@@ -1,4 +1,4 @@
-"""The threads that ``def`` tasks run in: as many as there are slots, and daemons.
+"""Runs ``def`` tasks in daemon threads, as many as there are slots.
 
 The standard library's pool joins its threads when the interpreter ends, and a task that hangs would keep the process
 alive for ever; a thread cannot be killed, so it must be one that the process may leave behind.

@@ -1,6 +1,6 @@
-"""The application's rows and the end of the job in one commit: ``job.transaction()``, and sessions that are injected.
+"""Commits an application's rows and the end of its job together: ``job.transaction()`` and injected sessions.
 
-What settles the job, with the fence before it, is written through the application's own session.  So its rows are there
+The job is settled, behind the fence, through the application's own session.  So its rows are there
 exactly if the job has succeeded, and an attempt whose job was taken away from it writes nothing.
 """
 
@@ -36,7 +36,7 @@ logger = log_of("jobrunner")
 
 
 class Transactions:
-    """What the attempts of one open runner need for transactions of their own.
+    """Settles attempts through sessions of the application.
 
     Args:
         store: where the jobs lie.
@@ -64,7 +64,7 @@ class Transactions:
         return None if source is None else self.store.session(source)
 
     async def settle(self, attempt: Attempt, success: Succeeded, threads: Threads) -> None:
-        """Commit what the attempt has written through the session it was injected, with the end of the job.
+        """Commit the rows of the attempt's injected session together with the end of the job.
 
         Sets ``attempt.has_committed`` if there was anything; if not, the job is settled as any other.
 
@@ -104,8 +104,8 @@ class Transactions:
         attempt.has_committed = True
         self.notify()
 
-    async def look_behind(self, attempt: Attempt, threads: Threads) -> None:
-        """Say so if an attempt has written more behind the transaction that has settled its job."""
+    async def check_behind(self, attempt: Attempt, threads: Threads) -> None:
+        """Log an error if an attempt has written more behind the transaction that settled its job."""
         with contextlib.suppress(Exception):  # of a session that it has closed, for one
             session = self.session_of(attempt)
             if session is None:
@@ -134,7 +134,7 @@ class Transactions:
         )
 
     def warn_once(self, attempt: Attempt, message: str) -> None:
-        """Log what a task does with its session, once per task; the message has room for its name."""
+        """Warn of a task's use of its session, once per task; the message has room for its name."""
         job = attempt.job
         if job.task not in self._warned:
             self._warned.add(job.task)
@@ -160,7 +160,7 @@ class Transaction:
         self._scope: TransactionScope | None = None
         self._ended: Ended | None = None
         self._had_committed = False
-        """Whether the session had been committed before, so that a commit inside the block cannot be told."""
+        """Whether the session had been committed before, so that a commit inside the block goes unnoticed."""
         self._write_lock: AbstractAsyncContextManager[None] | None = None
         self._blocking_write_lock: AbstractContextManager[None] | None = None
 
@@ -326,7 +326,7 @@ class Transaction:
         if error is None:
             added = self._attempt.take_added("the transaction of this attempt has settled the job")
             try:
-                await self._look_for_commit(session)
+                await self._warn_of_commit_inside(session)
                 if not await self._is_settled(session):
                     raise InvalidSession(
                         f"{self._holder}: the block has rolled its transaction back, and the end of the job with it:"
@@ -351,7 +351,7 @@ class Transaction:
                     self._attempt.transaction_ended = self._ended
                 await session.rollback()
 
-    async def _look_for_commit(self, session: Session) -> None:
+    async def _warn_of_commit_inside(self, session: Session) -> None:
         if self._had_committed or not await session.has_committed():
             return
         if await session.has_changes():

@@ -1,4 +1,4 @@
-"""What an attempt was to wait for and did not: awaitables that it returned, async verbs that it called and dropped.
+"""Refuses attempts that returned an awaitable, or called an async verb and did not await it.
 
 Neither has run, so that the attempt is no success.  A verb cannot be refused where it is called: a ``def`` task rightly
 makes the coroutine of ``jobs.sync.run(job.refresh())``.  That nobody will ever await it is known when its last holder
@@ -29,15 +29,15 @@ _PLAIN: Final = frozenset({str, int, float, bool, bytes, dict, list, tuple})
 _LAZY: Final = (GeneratorType, AsyncGeneratorType, map, filter)
 _UNFINISHED: Final = (Awaitable, concurrent.futures.Future, *_LAZY)
 
-MOST_LOOKED_AT: Final = 1_000
-"""As many values inside a result are looked at; one is as good as all."""
+MOST_SEARCHED: Final = 1_000
+"""So many values inside a result are searched; one is as good as all."""
 
 
 class Caller(Protocol):
     """An attempt, as far as its calls of verbs go."""
 
     dropped: list[str] | None
-    """What to write in place of the async verbs that it has called and not awaited."""
+    """The lines to write in place of async verbs that it called and did not await."""
     ended: bool
 
 
@@ -49,7 +49,7 @@ caller: Final[ContextVar[Caller | None]] = ContextVar("jobrunner.caller", defaul
 
 
 def refuse_unfinished(value: object, *, is_async: bool) -> None:
-    """Raise if a task returned what has yet to be awaited, or gone through; a coroutine is closed.
+    """Raise if a task returned an awaitable or a lazy iterator; a coroutine is closed.
 
     Raises:
         NotAwaited: it did; the message says what to write.
@@ -63,7 +63,7 @@ def refuse_unfinished(value: object, *, is_async: bool) -> None:
 
 
 def refuse_unfinished_inside(value: object, *, is_async: bool) -> None:
-    """Raise as ``refuse_unfinished`` for what lies in the lists and mappings of a result that could not be stored."""
+    """Raise as ``refuse_unfinished`` for values inside a result that could not be stored."""
     found = [one for one in _inside(value) if isinstance(one, _UNFINISHED)]
     if not found:
         return
@@ -87,7 +87,7 @@ def close(coroutine: Coroutine[Any, Any, Any]) -> None:
 
 def _inside(value: object) -> Iterator[object]:
     left: list[object] = [value]
-    for _ in range(MOST_LOOKED_AT):
+    for _ in range(MOST_SEARCHED):
         if not left:
             return
         one = left.pop()
@@ -148,7 +148,7 @@ _OF_PYTHON: Final = ("warnings", "_py_warnings")
 
 
 class _Watch:
-    """Hears of coroutines that are dropped, while a runner of this process is open."""
+    """Watches for dropped coroutines while a runner of this process is open."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -238,7 +238,7 @@ _watch: Final = _Watch()
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Have verbs that are dropped inside the block told to their attempt, or logged if they are no attempt's."""
+    """Note dropped verbs inside the block in their attempt; log those outside of attempts."""
     _watch.begin()
     try:
         yield
@@ -261,7 +261,7 @@ def _has_loop() -> bool:
 
 
 def _line_of_verb(coroutine: Any, *, is_async: bool) -> str:
-    """Return what to write in place of a call of a verb; nothing if the coroutine is of none."""
+    """Return the line to write in place of a call of a verb; empty if the coroutine is of none."""
     cls, _, verb = coroutine.__qualname__.rpartition(".")
     frame = coroutine.cr_frame
     # Without a frame it has run, and was awaited.

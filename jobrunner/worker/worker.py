@@ -57,7 +57,7 @@ class Worker:
     ) -> None:
         self.id = secrets.randbits(63)
         self.failed: StoreError | None = None
-        """What stopped this worker for good."""
+        """The error that stopped this worker for good."""
         self.has_failed = asyncio.Event()
         """Set together with ``failed``."""
         self._store = store
@@ -102,7 +102,7 @@ class Worker:
     # -- life --------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Take over what dead workers left, join, and begin to work."""
+        """Recover the jobs of dead workers, join, and begin to work."""
         with self._store.detached():
             await self._start()
 
@@ -136,7 +136,7 @@ class Worker:
         self.maintenance.chores.start()
 
     def begin_stop(self) -> None:
-        """Start no more attempts, and end those under way within the grace; enqueueing goes on."""
+        """Stop claiming, and end attempts within the grace; enqueueing goes on."""
         if self._stopping is None and self._producer is not None:
             self._scheduler.begin_stop()
             self._producer.begin_stop()
@@ -145,7 +145,7 @@ class Worker:
             )
 
     async def stop(self) -> None:
-        """End the attempts, write what is left to write, and leave the store."""
+        """End the attempts, write their outcomes, and leave the store."""
         self.begin_stop()
         if self._stopping is not None:
             await asyncio.wait([self._stopping])
@@ -195,9 +195,9 @@ class Worker:
     # -- health -------------------------------------------------------------------------------
 
     def is_ready(self) -> bool:
-        """Return whether what is promised to whoever sends work now can be kept.
+        """Return whether the promises to callers who send work now can be kept.
 
-        Not what the last look said, but what the last write did: a supervisor that stands still, or whose rounds do not
+        By the last write, not by the last check: a supervisor that stands still, or whose rounds do not
         reach the disk, is not ready, whatever else answers.
         """
         if self.failed is not None or self._committer.error is not None:
