@@ -192,6 +192,7 @@ def end_what_is_left(shop: Shop, directory: Path, ledger: Ledger) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.process
 def test_killed_while_it_takes_orders_the_shop_has_rows_and_jobs_together_and_effects_once(
     tmp_path: Path, seed: int
 ) -> None:

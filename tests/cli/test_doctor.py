@@ -139,8 +139,8 @@ async def test_doctor_with_warnings_alone_ends_with_0(stored: Stored) -> None:
 
 
 @pytest.mark.parametrize("version", FIXTURES)
-def test_doctor_reads_a_file_that_is_not_migrated_yet(tmp_db: Path, version: int) -> None:
-    findings = list(diagnose(written_by(version, tmp_db), now=lambda: NOW, deep=False))
+def test_doctor_reads_a_file_that_is_not_migrated_yet(new_db: Path, version: int) -> None:
+    findings = list(diagnose(written_by(version, new_db), now=lambda: NOW, deep=False))
     (tables,) = (one for one in findings if one.about == "tables")
     assert f"version {version}; the next start migrates them" in tables.what
     # All but how the file was written here.

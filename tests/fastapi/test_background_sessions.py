@@ -132,7 +132,7 @@ def test_function_for_routes_without_a_runner_at_hand_does_the_same(
 ) -> None:
     get_session = Depends(shop.get_session, scope="function")
 
-    class RunOverrides:
+    class Orders:
         def __init__(
             self,
             background: Annotated[DurableBackgroundTasks, Depends(job_background(get_session))],
@@ -142,7 +142,7 @@ def test_function_for_routes_without_a_runner_at_hand_does_the_same(
 
     @shop.app.post("/")
     async def order(
-        orders: Annotated[RunOverrides, Depends()],
+        orders: Annotated[Orders, Depends()],
         own: Annotated[DurableBackgroundTasks, Depends(shop.jobs.background)],
     ) -> None:
         assert orders.background is own

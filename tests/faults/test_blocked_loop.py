@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jobrunner import JobRunner
 from tests.support.children import block_loop, echo, hold, tasks
-from tests.support.engine import FairLock, history, next_round, worker_of
+from tests.support.engine import Gate, history, next_round, worker_of
 from tests.support.processes import child
 
 
@@ -56,7 +56,7 @@ async def test_D15_stale_settle_of_a_job_that_was_taken_away_changes_nothing(
     jobs: JobRunner,
 ) -> None:
     """The fence: should a worker be taken for dead after all, its late outcome is refused and said."""
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work() -> str:

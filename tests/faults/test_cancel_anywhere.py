@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobrunner import Job, JobRunner
-from tests.support.engine import FairLock, history, on_writer, soon, store_of
+from tests.support.engine import Gate, history, on_writer, soon, store_of
 
 MOST_STEPS = 400
 """More steps than anything here takes; the loops end as soon as one got through."""
@@ -128,7 +128,7 @@ async def test_C1_verb_cancelled_at_every_step_leaves_no_transaction_open(
 
 async def test_C2_enqueue_cancelled_while_it_is_committed_is_stored(jobs: JobRunner) -> None:
     """The caller never owns the outcome: once handed to the store the job is there, and runs."""
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work() -> str:

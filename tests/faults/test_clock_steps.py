@@ -12,7 +12,7 @@ from tenacity import wait_fixed
 from jobrunner import JobRunner
 from jobrunner.core.clock import utcnow
 from tests.support.engine import (
-    FairLock,
+    Gate,
     Heard,
     history,
     next_round,
@@ -24,9 +24,9 @@ from tests.support.engine import (
 HOUR = timedelta(hours=1)
 
 
-def a_runner(file: Path) -> tuple[JobRunner, FairLock]:
+def a_runner(file: Path) -> tuple[JobRunner, Gate]:
     jobs = JobRunner(file, queues={"default": 5})
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def wait(name: str) -> str:
@@ -121,7 +121,7 @@ async def test_E2_clock_set_back_during_an_attempt_retries_after_the_wait_from_n
     jobs: JobRunner, frozen: FrozenDateTimeFactory
 ) -> None:
     heard = Heard(jobs)
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task(wait=wait_fixed(30))
     async def fail_once() -> str:

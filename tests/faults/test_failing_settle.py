@@ -10,7 +10,7 @@ from jobrunner import JobRunner
 from jobrunner.core.errors import StoreError, StoreFailed, StoreFull, StoreOutcomeUnknown
 from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite.store import SqliteStore
-from tests.support.engine import FairLock, Heard, history, next_round, soon, store_of, worker_of
+from tests.support.engine import Gate, Heard, history, next_round, soon, store_of, worker_of
 
 
 class Failures:
@@ -112,7 +112,7 @@ async def test_H11_settle_that_never_works_is_rescued_as_if_its_process_had_died
     """The runner is closed while nothing can be written; the next one finds the job and runs it again."""
     jobs = JobRunner(tmp_db, grace=0.1)
     ran: list[int] = []
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work() -> str:
@@ -153,7 +153,7 @@ async def test_H11_store_that_must_be_looked_at_stops_the_worker_and_says_so(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = JobRunner(tmp_db, grace=0.1)
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work() -> None:
@@ -177,7 +177,7 @@ async def test_H11_store_that_must_be_looked_at_stops_the_worker_and_says_so(
 async def test_H11_row_that_breaks_a_constraint_harms_only_its_caller(tmp_db: Path) -> None:
     """The same id twice in one round: the one row is refused, the outcomes beside it are written."""
     jobs = JobRunner(tmp_db, queues={"default": 1})
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work(name: str) -> str:

@@ -12,7 +12,7 @@ from tenacity import wait_none
 from jobrunner import JobContext, JobRunner, Snooze
 from jobrunner.core.errors import StoreOutcomeUnknown
 from jobrunner.store.round import Round, Written
-from tests.support.engine import FairLock, history, producer_of, soon, store_of, supervisor_of
+from tests.support.engine import Gate, history, producer_of, soon, store_of, supervisor_of
 
 
 class Answers:
@@ -38,7 +38,7 @@ async def test_H11_job_claimed_in_a_round_whose_answer_is_lost_runs_in_the_same_
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 2})
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work(name: str) -> str:

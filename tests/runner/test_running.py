@@ -21,7 +21,8 @@ from jobrunner import (
     UnknownQueue,
     UnknownTask,
 )
-from tests.support.engine import FairLock, next_round, worker_of
+from jobrunner.queue.queue import enqueuer_of
+from tests.support.engine import Gate, next_round, worker_of
 
 
 def a_runner(file: Path) -> JobRunner:
@@ -237,7 +238,7 @@ async def test_enqueues_bare_in_an_attempt_means_the_runner_of_the_attempt(
     tmp_path: Path, kind: str
 ) -> None:
     router = TaskRouter()
-    gate = FairLock()
+    gate = Gate()
 
     @router.task
     async def child(who: str) -> str:
@@ -270,7 +271,7 @@ async def test_enqueues_bare_in_an_attempt_means_the_runner_of_the_attempt(
                 gate.let()
             else:
                 job = await jobs.enqueue(parent_in_thread)
-                assert await job.result(timeout=15) == str(id(await jobs.queue()))
+                assert await job.result(timeout=15) == str(id(enqueuer_of(await jobs.queue())))
 
 
 def test_enqueues_bare_in_a_request_means_the_app_s_runner(tmp_path: Path) -> None:

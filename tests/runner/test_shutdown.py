@@ -14,7 +14,7 @@ from jobrunner import JobRunner
 from jobrunner.runner.shutdown import chain, is_reloading
 from jobrunner.worker import thread_pool
 from jobrunner.worker.grace import Grace
-from tests.support.engine import FairLock, soon, worker_of
+from tests.support.engine import Gate, soon, worker_of
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_interrupt_after_a_first_signal_hurries(
 async def test_second_interrupt_ends_the_attempts_of_an_open_runner(
     tmp_db: Path, handlers: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs, gate = JobRunner(tmp_db, grace=3600), FairLock()
+    jobs, gate = JobRunner(tmp_db, grace=3600), Gate()
 
     @jobs.task
     async def hold() -> None:

@@ -16,7 +16,7 @@ from jobrunner.store.sqlite.connection import transact
 from jobrunner.store.sqlite.maintenance import migrate
 from tests.cli.commands import jobrunner
 from tests.support.children import echo, tasks
-from tests.support.engine import FairLock, history, soon, worker_of
+from tests.support.engine import Gate, history, soon, worker_of
 from tests.support.processes import child
 
 NEWEST = len(migrate.migrations())
@@ -247,7 +247,7 @@ async def test_job_that_gets_the_number_of_one_that_still_runs_keeps_its_own_end
     tmp_db: Path,
 ) -> None:
     """SQLite's counter goes with the rows, and both have the same lease and worker."""
-    jobs, gate = JobRunner(tmp_db, grace=1), FairLock()
+    jobs, gate = JobRunner(tmp_db, grace=1), Gate()
 
     @jobs.task
     async def hold(name: str) -> str:

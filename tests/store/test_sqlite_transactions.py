@@ -46,7 +46,7 @@ async def in_transaction(store: SqliteStore) -> bool:
     return await writer_of(store).run(lambda conn: conn.in_transaction)
 
 
-class FairLock:
+class Gate:
     """A piece of work for a connection's thread that goes on when the test says so."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ async def test_C2_cancel_while_the_commit_is_under_way_is_resolved_by_the_id(
     store: SqliteStore,
 ) -> None:
     job = new(key="key")
-    gate = FairLock()
+    gate = Gate()
     holding = asyncio.create_task(writer_of(store).run(gate))
     writing = asyncio.create_task(store.write(Round(NOW, enqueues=[job])))
     await asyncio.to_thread(gate.entered.wait, 20)
@@ -113,7 +113,7 @@ async def test_C2_cancel_while_the_commit_is_under_way_is_resolved_by_the_id(
 async def test_C3_cancel_of_a_write_that_has_not_begun_does_not_undo_it(
     store: SqliteStore,
 ) -> None:
-    gate = FairLock()
+    gate = Gate()
     holding = asyncio.create_task(writer_of(store).run(gate))
     await asyncio.to_thread(gate.entered.wait, 20)
     jobs = [new() for _ in range(3)]
@@ -259,7 +259,7 @@ def _store_and_fail(conn: sqlite3.Connection, id: str) -> None:
 
 async def test_reads_go_on_while_a_write_is_under_way(store: SqliteStore) -> None:
     (made,) = await enqueue(store, new())
-    gate = FairLock()
+    gate = Gate()
     writing = asyncio.create_task(store._access.write(gate))
     await asyncio.to_thread(gate.entered.wait, 20)
     assert (await row_of(store, made.id)).state == "queued"
@@ -291,7 +291,7 @@ async def test_close_waits_for_a_write_that_is_under_way(tmp_db: Path) -> None:
     store = SqliteStore(tmp_db)
     await store.open()
     job = new()
-    gate = FairLock()
+    gate = Gate()
     holding = asyncio.create_task(writer_of(store).run(gate))
     await asyncio.to_thread(gate.entered.wait, 20)
     writing = asyncio.create_task(store.write(Round(NOW, enqueues=[job])))
@@ -356,7 +356,7 @@ async def test_C7_aiosqlite_runs_a_function_on_its_thread_in_one_hop(tmp_path: P
 
 async def test_C7_aiosqlite_runs_a_function_whose_caller_was_cancelled(tmp_path: Path) -> None:
     async with aiosqlite.connect(tmp_path / "any.db") as connection:
-        gate, ran = FairLock(), threading.Event()
+        gate, ran = Gate(), threading.Event()
         first = asyncio.ensure_future(connection._execute(gate, None))  # type: ignore[no-untyped-call]
         second = asyncio.ensure_future(connection._execute(ran.set))  # type: ignore[no-untyped-call]
         await asyncio.to_thread(gate.entered.wait, 20)

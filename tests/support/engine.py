@@ -33,7 +33,7 @@ async def soon(what: Awaitable[T]) -> T:
 # -- tasks that wait ------------------------------------------------------------------------------------
 
 
-class FairLock:
+class Gate:
     """A place in ``async`` tasks where each says that it has come, and waits to be let on."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from jobrunner import (
     Retry,
     Snooze,
 )
-from tests.support.engine import FairLock, history, next_round, soon
+from tests.support.engine import Gate, history, next_round, soon
 
 tag: ContextVar[str] = ContextVar("tag", default="none")
 
@@ -280,7 +280,7 @@ async def test_time_of_a_hook_counts_within_the_timeout(jobs: JobRunner) -> None
 
 async def test_shutdown_reaches_an_attempt_that_waits_in_a_hook(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db, grace=0.05)
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.around_attempt
     async def waits(job: JobContext) -> AsyncIterator[None]:

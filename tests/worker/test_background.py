@@ -23,7 +23,7 @@ from jobrunner import (
     TaskRouter,
 )
 from jobrunner.fastapi import Background, DurableBackgroundTasks, job_background
-from tests.support.engine import FairLock, Heard, committer_of, soon
+from tests.support.engine import Gate, Heard, committer_of, soon
 
 tasks = TaskRouter()
 done: list[str] = []
@@ -47,14 +47,14 @@ async def notes_of(jobs: JobRunner) -> list[Job[Any]]:
     return (await jobs.list(task=note)).items[::-1]
 
 
-class RunOverrides:
+class Orders:
     """A service as routes and tasks share it."""
 
     def __init__(self, background: Background) -> None:
         self.background = background
 
 
-Service = Annotated[RunOverrides, Depends(RunOverrides)]
+Service = Annotated[Orders, Depends(Orders)]
 
 
 async def test_task_added_in_the_clean_up_of_a_failed_attempt_is_refused(jobs: JobRunner) -> None:
@@ -122,7 +122,7 @@ async def test_they_are_in_the_transaction_that_settles_the_job(
             raise AssertionError("stored in a transaction of its own")
 
         job = await order.enqueue()
-        monkeypatch.setattr(committer, "enqueue", never)
+        monkeypatch.setattr(committer, "submit", never)
         assert await job.result(timeout=15) == "ordered"
         # Whoever sees the success sees what follows from it.
         (row,) = await notes_of(jobs)
@@ -164,7 +164,7 @@ async def test_attempt_that_does_not_succeed_stores_nothing(jobs: JobRunner, how
 
 @pytest.mark.parametrize("how", ["cancel", "timeout"])
 async def test_attempt_that_is_stopped_stores_nothing(jobs: JobRunner, how: str) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task(max_attempts=1, timeout=0.2 if how == "timeout" else None)
     async def order(background: Background = Injected) -> None:
@@ -235,7 +235,7 @@ async def test_task_added_by_a_clean_up_is_refused_and_changes_nothing(jobs: Job
 
 
 async def test_two_attempts_at_once_have_one_each(jobs: JobRunner) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def order(what: str, background: Background = Injected) -> None:

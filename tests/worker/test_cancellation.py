@@ -20,7 +20,7 @@ from jobrunner.core.model import Claimed
 from jobrunner.worker.attempt import Attempt
 from tests.support.children import hold, tasks
 from tests.support.engine import (
-    FairLock,
+    Gate,
     Heard,
     ThreadGate,
     history,
@@ -41,7 +41,7 @@ def jobs(tmp_db: Path) -> JobRunner:
 
 @pytest.mark.parametrize("delay", [None, 3600])
 async def test_cancel_of_a_waiting_job_ends_it_at_once(jobs: JobRunner, delay: int | None) -> None:
-    gate = FairLock()
+    gate = Gate()
     ran: list[int] = []
 
     @jobs.task
@@ -70,7 +70,7 @@ async def test_cancel_of_a_waiting_job_ends_it_at_once(jobs: JobRunner, delay: i
 
 
 async def test_cancel_of_a_running_async_def_interrupts_it(jobs: JobRunner) -> None:
-    gate = FairLock()
+    gate = Gate()
     seen: list[str] = []
 
     @jobs.task
@@ -173,7 +173,7 @@ async def test_cancel_of_a_job_that_buries_itself_leaves_a_dead_letter(jobs: Job
 
 async def test_H10_cancel_in_the_moment_it_finishes_gives_one_end(jobs: JobRunner) -> None:
     """Many times, at a different distance from the end each time; whatever is told must be what is stored."""
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work(turns: int) -> str:
@@ -252,7 +252,7 @@ async def test_cancel_of_a_dead_job_changes_nothing(jobs: JobRunner) -> None:
 
 async def test_cancel_by_another_process_of_our_running_job_interrupts_it(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def wait() -> None:
@@ -281,7 +281,7 @@ async def test_cancel_of_another_process_s_running_job_interrupts_it(tmp_db: Pat
 
 
 async def test_cancel_whose_bell_was_lost_is_found_by_the_poll(jobs: JobRunner) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def wait() -> None:

@@ -20,7 +20,7 @@ from jobrunner import (
 )
 from jobrunner.worker import maintenance
 from tests.support.children import echo, tasks
-from tests.support.engine import FairLock, next_round, soon, worker_of
+from tests.support.engine import Gate, next_round, soon, worker_of
 from tests.support.processes import child
 
 
@@ -89,7 +89,7 @@ async def test_chain_tells_its_place_in_each_job(jobs: JobRunner) -> None:
 async def test_chain_goes_on_after_a_dead_letter_whose_replay_touches_nobody(
     jobs: JobRunner,
 ) -> None:
-    gate = FairLock()
+    gate = Gate()
     ran: list[str] = []
     broken = True
 
@@ -118,7 +118,7 @@ async def test_chain_goes_on_after_a_dead_letter_whose_replay_touches_nobody(
 
 
 async def test_cancel_of_a_blocked_job_cancels_those_behind_it(jobs: JobRunner) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def step(name: str) -> str:
@@ -140,7 +140,7 @@ async def test_cancel_of_a_blocked_job_cancels_those_behind_it(jobs: JobRunner) 
 
 
 async def test_cancel_of_the_running_job_cancels_the_rest(jobs: JobRunner) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def step(name: str) -> None:

@@ -27,7 +27,7 @@ from jobrunner.worker.attempt import Attempt
 from jobrunner.worker.deadlock import Deadlocks
 from tests.support.children import echo, tasks
 from tests.support.engine import (
-    FairLock,
+    Gate,
     Heard,
     claimed,
     history,
@@ -153,7 +153,7 @@ async def test_wait_for_itself_is_refused(jobs: JobRunner) -> None:
 
 async def test_wait_for_what_comes_behind_in_the_chain_is_refused(jobs: JobRunner) -> None:
     last: list[Job[None]] = []
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task(max_attempts=1)
     async def first() -> None:
@@ -175,7 +175,7 @@ async def test_wait_for_what_comes_behind_in_the_chain_is_refused(jobs: JobRunne
 async def test_wait_for_a_chain_behind_another_that_waits_back_is_refused(jobs: JobRunner) -> None:
     heard = Heard(jobs)
     others: dict[str, Job[None]] = {}
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task(max_attempts=1)
     async def one() -> None:
@@ -204,7 +204,7 @@ async def test_wait_for_a_chain_behind_another_that_waits_back_is_refused(jobs: 
 async def test_queues_that_wait_for_each_other_lose_one_attempt(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db, queues={"left": 1, "right": 1})
     heard = Heard(jobs)
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task(queue="left")
     async def in_left() -> None: ...
@@ -289,7 +289,7 @@ async def test_wait_while_a_slot_is_free_or_works_is_no_deadlock(
     tmp_db: Path, queues: dict[str, int]
 ) -> None:
     jobs = JobRunner(tmp_db, queues=queues)
-    gate = FairLock()
+    gate = Gate()
     queue = list(queues)[-1]
 
     @jobs.task(queue=queue)
@@ -344,7 +344,7 @@ async def test_wait_for_a_job_that_is_not_due_is_no_deadlock_while_a_slot_is_fre
 
 async def test_wait_that_is_over_is_no_longer_counted(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 1, "other": 1})
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task(queue="other")
     async def inner() -> None: ...
@@ -372,7 +372,7 @@ async def test_wait_that_an_attempt_left_behind_while_it_cleans_up_is_not_counte
     tmp_db: Path,
 ) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 2})
-    gate = FairLock()
+    gate = Gate()
     left: list[asyncio.Task[None]] = []
 
     async def slow() -> AsyncIterator[None]:

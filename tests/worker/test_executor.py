@@ -21,7 +21,7 @@ from jobrunner.worker.executor import execute
 from jobrunner.worker.outcomes import MAX_ERROR, MAX_TRACEBACK
 from jobrunner.worker.thread_pool import Threads
 from tests.support.clocks import MOMENT
-from tests.support.engine import FairLock, ThreadGate, claimed, soon
+from tests.support.engine import Gate, ThreadGate, claimed, soon
 
 tasks = TaskRouter(wait=wait_fixed(60), max_attempts=3)
 
@@ -529,7 +529,7 @@ async def test_exceeds_timeout_in_last_attempt_is_dead_letter(threads: Threads) 
 
 async def test_exceeds_no_timeout_where_the_job_has_none(threads: Threads) -> None:
     router = TaskRouter(timeout=0.000_001)
-    gate = FairLock()
+    gate = Gate()
 
     @router.task
     async def hang() -> None:
@@ -587,7 +587,7 @@ async def test_C13_exceeds_timeout_in_a_thread_is_a_time_out_though_it_goes_on(
 
 async def test_stopped_by_cancel_is_cancelled(threads: Threads) -> None:
     router = TaskRouter()
-    gate = FairLock()
+    gate = Gate()
 
     @router.task
     async def hang() -> None:
@@ -603,7 +603,7 @@ async def test_stopped_by_cancel_is_cancelled(threads: Threads) -> None:
 
 async def test_stopped_by_shutdown_is_released(threads: Threads) -> None:
     router = TaskRouter()
-    gate = FairLock()
+    gate = Gate()
 
     @router.task
     async def hang() -> None:
@@ -619,7 +619,7 @@ async def test_stopped_by_shutdown_is_released(threads: Threads) -> None:
 
 async def test_stopped_twice_obeys_the_first_reason(threads: Threads) -> None:
     router = TaskRouter()
-    gate = FairLock()
+    gate = Gate()
 
     @router.task
     async def hang() -> None:

@@ -11,7 +11,7 @@ from freezegun.api import FrozenDateTimeFactory
 
 import jobrunner
 from jobrunner import JobRunner
-from tests.support.engine import FairLock, make_all_due, worker_of
+from tests.support.engine import Gate, make_all_due, worker_of
 from tests.support.processes import child
 
 
@@ -32,7 +32,7 @@ async def test_health_of_an_idle_worker_is_ok(tmp_db: Path) -> None:
 
 
 async def test_health_counts_what_runs_here(jobs: JobRunner) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work(number: int) -> None:

@@ -14,7 +14,7 @@ from tenacity import wait_fixed, wait_none
 from jobrunner import ConfigurationError, DeadLetter, Job, JobDead, JobRunner
 from jobrunner.worker import events as events_module
 from tests.support.children import poison, tasks
-from tests.support.engine import FairLock, Heard, soon, worker_of
+from tests.support.engine import Gate, Heard, soon, worker_of
 from tests.support.processes import child
 
 
@@ -155,7 +155,7 @@ async def test_hooks_that_are_too_slow_lose_events_and_say_so(
     jobs: JobRunner, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events_module, "MOST_WAITING", 5)
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.on_succeeded
     async def slow(job: Job[Any]) -> None:
@@ -232,7 +232,7 @@ async def test_on_dead_is_told_of_jobs_of_an_unknown_task(
 
 
 async def test_result_is_told_though_a_hook_hangs(jobs: JobRunner) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.on_dead
     async def hang(_: DeadLetter) -> None:

@@ -16,7 +16,7 @@ from jobrunner import (
     WouldDeadlock,
 )
 from jobrunner.core.logs import WHOLE
-from tests.support.engine import FairLock, on_writer, producer_of, soon
+from tests.support.engine import Gate, on_writer, producer_of, soon
 from tests.support.scripts import run
 from tests.worker.site import Site, ended, until_idle
 
@@ -199,7 +199,7 @@ asyncio.run(main())
 async def test_B16_injected_session_of_an_attempt_whose_lease_was_taken_writes_nothing(
     site: Site,
 ) -> None:
-    gate = FairLock()
+    gate = Gate()
     session_dep = Annotated[Any, Depends(site.get_session)]
 
     @site.tasks.task

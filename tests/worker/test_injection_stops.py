@@ -12,7 +12,7 @@ from tenacity import wait_fixed
 from jobrunner import Injected, Job, JobCancelled, JobContext, JobDead, JobRunner
 from jobrunner.worker import maintenance, supervisor
 from tests.support.engine import (
-    FairLock,
+    Gate,
     Heard,
     ThreadGate,
     history,
@@ -45,7 +45,7 @@ class Opened:
 async def test_cancel_while_a_dependency_is_made_ends_it_there(
     jobs: JobRunner, said: list[str]
 ) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     async def slow(_: Annotated[None, Depends(Opened(said))]) -> AsyncIterator[None]:
         await gate.enter()
@@ -198,7 +198,7 @@ async def test_def_task_that_sees_its_cancel_and_returns_is_no_success_for_its_d
 
 
 async def test_cancel_in_the_clean_up_comes_too_late(jobs: JobRunner, said: list[str]) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     async def slow() -> AsyncIterator[None]:
         yield
@@ -253,7 +253,7 @@ async def test_clean_up_that_swallows_its_cancel_is_left_behind(
     monkeypatch.setattr(supervisor, "CLEAN_UP_S", 0.01)
     monkeypatch.setattr(supervisor, "OBEY_S", 0.01)
     jobs = JobRunner(tmp_db, queues={"default": 1})
-    gate, ended = FairLock(), asyncio.Event()
+    gate, ended = Gate(), asyncio.Event()
 
     async def deaf() -> AsyncIterator[None]:
         yield
@@ -330,7 +330,7 @@ async def test_shutdown_waits_for_a_clean_up_within_the_grace(
     tmp_db: Path, said: list[str]
 ) -> None:
     jobs = JobRunner(tmp_db)
-    gate = FairLock()
+    gate = Gate()
 
     async def slow() -> AsyncIterator[None]:
         yield
@@ -354,7 +354,7 @@ async def test_shutdown_that_ends_an_attempt_has_it_cleaned_up(
     tmp_db: Path, said: list[str]
 ) -> None:
     jobs = JobRunner(tmp_db, grace=0.02)
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work(_: Annotated[None, Depends(Opened(said))] = Injected) -> None:
@@ -372,7 +372,7 @@ async def test_shutdown_cancels_a_clean_up_that_outlasts_the_grace(
     tmp_db: Path, said: list[str], caplog: pytest.LogCaptureFixture, is_async: bool
 ) -> None:
     jobs = JobRunner(tmp_db, grace=0.02)
-    gate = FairLock()
+    gate = Gate()
 
     async def slow(_: Annotated[None, Depends(Opened(said))]) -> AsyncIterator[None]:
         yield
@@ -457,7 +457,7 @@ async def test_shutdown_leaves_a_hanging_thread_of_a_dependency_behind(
 async def test_cancel_that_a_dependency_swallows_still_ends_the_attempt(
     jobs: JobRunner, said: list[str]
 ) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     async def deaf() -> None:
         try:
@@ -481,7 +481,7 @@ async def test_cancel_that_a_dependency_swallows_still_ends_the_attempt(
 async def test_clean_up_of_a_cancelled_attempt_has_a_time_of_its_own(
     jobs: JobRunner, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gates = [FairLock(), FairLock()]
+    gates = [Gate(), Gate()]
 
     async def slow() -> AsyncIterator[None]:
         try:
@@ -514,7 +514,7 @@ class HangsAfterItsThread:
 
     def __init__(self, jobs: JobRunner) -> None:
         self.heard = Heard(jobs)
-        self.thread, self.clean_up = ThreadGate(), FairLock()
+        self.thread, self.clean_up = ThreadGate(), Gate()
         self.cancelled = 0
 
         async def deaf() -> AsyncIterator[None]:

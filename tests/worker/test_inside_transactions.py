@@ -8,7 +8,7 @@ from jobrunner import (
     JobContext,
     WouldDeadlock,
 )
-from tests.support.engine import FairLock, soon
+from tests.support.engine import Gate, soon
 from tests.worker.site import Site, ended
 
 
@@ -90,7 +90,7 @@ async def test_what_would_wait_for_the_transaction_is_refused_inside(site: Site)
 
 
 async def test_task_started_inside_is_outside_once_the_block_has_ended(site: Site) -> None:
-    gate = FairLock()
+    gate = Gate()
     later: list[asyncio.Task[str | None]] = []
 
     @site.tasks.task

@@ -18,7 +18,7 @@ from jobrunner import (
     UnknownQueue,
 )
 from jobrunner.core.clock import utcnow
-from tests.support.engine import FairLock, Heard, history, next_round, soon, stored
+from tests.support.engine import Gate, Heard, history, next_round, soon, stored
 
 NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001 - what is to be refused
 
@@ -66,7 +66,7 @@ async def test_key_is_free_again_after_the_end(
 ) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 1})
     heard = Heard(jobs)
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task(max_attempts=1)
     async def work() -> None:
@@ -213,7 +213,7 @@ async def job_of(jobs: JobRunner, id: str) -> Any:
 async def test_expires_does_not_concern_a_job_that_has_begun(
     jobs: JobRunner, frozen: FrozenDateTimeFactory
 ) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task(expires=60)
     async def work() -> str:
@@ -230,7 +230,7 @@ async def test_expires_does_not_concern_a_job_that_has_begun(
 
 
 async def test_timeout_of_the_job_replaces_the_task_s(jobs: JobRunner) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task(max_attempts=1)
     async def work() -> str:

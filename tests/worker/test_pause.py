@@ -6,7 +6,7 @@ import pytest
 
 from jobrunner import JobRunner, UnknownQueue
 from tests.support.children import echo, tasks
-from tests.support.engine import FairLock, next_round
+from tests.support.engine import Gate, next_round
 from tests.support.processes import child
 
 
@@ -36,7 +36,7 @@ async def test_pause_lets_nothing_start_until_resume(tmp_db: Path) -> None:
 
 
 async def test_pause_lets_running_attempts_end(jobs: JobRunner) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work() -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner import JobRunner
-from tests.support.engine import FairLock, next_round
+from tests.support.engine import Gate, next_round
 
 
 async def test_starts_higher_priority_first_then_the_older(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 1})
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work(name: str) -> None:
@@ -52,7 +52,7 @@ async def test_starts_what_became_due_earlier_first_whatever_its_age(
     tmp_db: Path, frozen: FrozenDateTimeFactory
 ) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 1})
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work(name: str) -> None:

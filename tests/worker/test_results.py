@@ -25,7 +25,7 @@ from jobrunner import (
 from jobrunner.queue.queue import enqueuer_of
 from jobrunner.tasks.codec import MAX_RESULT_BYTES
 from tests.support.children import echo, tasks
-from tests.support.engine import FairLock, next_round, store_of
+from tests.support.engine import Gate, next_round, store_of
 from tests.support.processes import child
 
 
@@ -94,7 +94,7 @@ async def test_result_of_a_finished_job_is_given_at_once_also_after_a_restart(
 async def test_result_that_does_not_come_in_time_is_told_and_the_job_goes_on(
     jobs: JobRunner,
 ) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work() -> str:
@@ -141,7 +141,7 @@ async def test_result_of_an_expired_job_says_so(
     tmp_db: Path, frozen: FrozenDateTimeFactory
 ) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 1})
-    gate = FairLock()
+    gate = Gate()
     ran: list[int] = []
 
     @jobs.task
@@ -203,7 +203,7 @@ async def test_result_of_a_job_that_runs_in_another_process_comes(tmp_db: Path) 
 
 
 async def test_result_awaited_by_many_comes_to_all(jobs: JobRunner) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work() -> str:

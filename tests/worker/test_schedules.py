@@ -32,7 +32,7 @@ from jobrunner.worker.scheduler import Scheduler
 from tests.support.children import tasks
 from tests.support.clocks import MOMENT, freeze
 from tests.support.engine import (
-    FairLock,
+    Gate,
     committer_of,
     next_round,
     soon,
@@ -213,7 +213,7 @@ async def test_G3_three_days_down_with_a_minute_cron_makes_one_job(tmp_db: Path)
 
 
 async def test_G4_overlap_skip_waits_for_the_slow_one(tmp_db: Path) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     def declare(jobs: JobRunner, seen: Seen) -> None:
         @jobs.every(60, overlap="skip")

@@ -9,7 +9,7 @@ import pytest
 from jobrunner import DeadLetter, JobContext, JobRunner, NotRunning, StoreUnavailable
 from jobrunner.core.model import Claim
 from tests.support.engine import (
-    FairLock,
+    Gate,
     Heard,
     ThreadGate,
     history,
@@ -31,7 +31,7 @@ async def states(file: Path, *ids: str) -> list[tuple[str, int, list[str | None]
 
 async def test_leaves_with_running_jobs_waits_until_they_have_ended(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
-    gate = FairLock()
+    gate = Gate()
     warned = asyncio.Event()
 
     @jobs.task
@@ -54,7 +54,7 @@ async def test_leaves_with_a_job_that_outlasts_the_grace_gives_it_back_for_nothi
     tmp_db: Path,
 ) -> None:
     jobs = JobRunner(tmp_db, grace=0.05)
-    gate = FairLock()
+    gate = Gate()
     seen: list[bool] = []
 
     @jobs.task
@@ -100,7 +100,7 @@ async def test_C11_leaves_with_code_that_never_ends_leaves_it_behind(
     tmp_db: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = JobRunner(tmp_db, grace=0.05)
-    gate, threads = FairLock(), ThreadGate()
+    gate, threads = Gate(), ThreadGate()
 
     @jobs.task
     async def disobey() -> None:
@@ -136,7 +136,7 @@ async def test_C11_leaves_with_code_that_never_ends_leaves_it_behind(
 
 async def test_stops_at_the_signal_claims_nothing_more_and_still_takes_jobs(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 5})
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work(number: int) -> None:
@@ -165,7 +165,7 @@ async def test_stops_at_the_signal_claims_nothing_more_and_still_takes_jobs(tmp_
 
 async def test_stops_at_the_signal_due_jobs_stay_where_they_are(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work(number: int) -> None:
@@ -184,7 +184,7 @@ async def test_stops_at_the_signal_due_jobs_stay_where_they_are(tmp_db: Path) ->
 
 async def test_enqueues_in_its_last_breath_is_stored(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db, grace=0.05)
-    gate = FairLock()
+    gate = Gate()
     child: list[str] = []
 
     @jobs.task
@@ -204,7 +204,7 @@ async def test_enqueues_in_its_last_breath_is_stored(tmp_db: Path) -> None:
 
 
 async def test_leaves_tells_the_hooks_what_the_last_attempts_did(jobs: JobRunner) -> None:
-    gate = FairLock()
+    gate = Gate()
     told: list[str] = []
 
     @jobs.on_dead
@@ -272,7 +272,7 @@ async def test_uses_after_the_end_is_told(jobs: JobRunner) -> None:
 
 async def test_D9_is_cancelled_while_it_stops_stops_to_the_end(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db, grace=10)
-    gate = FairLock()
+    gate = Gate()
     entered = asyncio.Event()
 
     @jobs.task
@@ -313,7 +313,7 @@ async def test_worker_row_and_lock_are_gone_after_the_end(tmp_db: Path) -> None:
 
 async def test_grace_of_zero_gives_everything_back_at_once(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db, grace=0, queues={"default": 10})
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work(number: int) -> None:
@@ -329,7 +329,7 @@ async def test_grace_of_zero_gives_everything_back_at_once(tmp_db: Path) -> None
 async def test_told_of_released_in_the_log(tmp_db: Path, caplog: pytest.LogCaptureFixture) -> None:
     jobs = JobRunner(tmp_db, grace=0.01)
     heard = Heard(jobs)
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work() -> None:

@@ -4,12 +4,12 @@ import asyncio
 from pathlib import Path
 
 from jobrunner import JobRunner
-from tests.support.engine import FairLock, ThreadGate, next_round, soon, supervisor_of
+from tests.support.engine import Gate, ThreadGate, next_round, soon, supervisor_of
 
 
 async def test_runs_never_more_than_slots_per_queue(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 3})
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def wait(number: int) -> int:
@@ -53,7 +53,7 @@ async def test_runs_threads_never_more_than_slots(tmp_db: Path) -> None:
 async def test_frees_a_slot_claims_the_next_job_at_once(tmp_db: Path) -> None:
     """In the very round that settles the first, without a look or a poll."""
     jobs = JobRunner(tmp_db, queues={"default": 1})
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def wait(number: int) -> None:
@@ -69,7 +69,7 @@ async def test_frees_a_slot_claims_the_next_job_at_once(tmp_db: Path) -> None:
 
 async def test_full_queue_holds_no_other_queue_up(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 1, "mail": 2})
-    slow, mail = FairLock(), FairLock()
+    slow, mail = Gate(), Gate()
 
     @jobs.task
     async def block(number: int) -> None:

@@ -7,7 +7,7 @@ from jobrunner import JobRunner
 from jobrunner.core.model import WorkerRow
 from jobrunner.store.sqlite.sql import workers
 from jobrunner.store.sqlite.store import SqliteStore
-from tests.support.engine import FairLock, history, next_round, store_of, supervisor_of, worker_of
+from tests.support.engine import Gate, history, next_round, store_of, supervisor_of, worker_of
 
 DEAD = 4711
 """A worker that exists only as a row."""
@@ -36,7 +36,7 @@ async def die_with(jobs: JobRunner, *ids: str) -> None:
 
 async def test_job_whose_process_died_once_runs_again_beside_others(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 5})
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work(number: int) -> None:
@@ -60,7 +60,7 @@ async def test_jobs_whose_process_died_twice_run_one_at_a_time_and_the_others_be
     tmp_db: Path,
 ) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 5})
-    suspects, others = FairLock(), FairLock()
+    suspects, others = Gate(), Gate()
 
     @jobs.task
     async def work(number: int) -> str:
@@ -100,7 +100,7 @@ async def test_jobs_whose_process_died_twice_run_one_at_a_time_and_the_others_be
 
 async def test_job_with_one_attempt_left_is_a_suspect_after_its_first_death(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db, queues={"default": 5})
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task(max_attempts=2)
     async def work(number: int) -> None:
@@ -156,7 +156,7 @@ async def test_suspect_that_was_released_at_shutdown_stays_one(
     tmp_db: Path,
 ) -> None:
     jobs = JobRunner(tmp_db, grace=0.01, queues={"default": 5})
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task(max_attempts=3)
     async def work() -> None:

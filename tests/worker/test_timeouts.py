@@ -9,7 +9,7 @@ from tenacity import wait_none
 
 from jobrunner import JobContext, JobDead, JobRunner
 from tests.support.engine import (
-    FairLock,
+    Gate,
     Heard,
     ThreadGate,
     history,
@@ -208,7 +208,7 @@ async def test_C11_swallows_every_cancel_loses_its_slot_and_its_say(
 ) -> None:
     monkeypatch.setattr("jobrunner.worker.supervisor.OBEY_S", 0.0)
     jobs = JobRunner(tmp_db, queues={"default": 1})
-    gate, swallowed = FairLock(), asyncio.Event()
+    gate, swallowed = Gate(), asyncio.Event()
 
     @jobs.task(timeout=0.02, max_attempts=1)
     async def disobey() -> str:

@@ -17,7 +17,7 @@ from jobrunner import (
     LeaseLost,
     ResultNotStored,
 )
-from tests.support.engine import FairLock, on_writer, producer_of, soon, supervisor_of
+from tests.support.engine import Gate, on_writer, producer_of, soon, supervisor_of
 from tests.worker.site import Site, ended, until_idle, until_logged
 
 
@@ -115,7 +115,7 @@ async def test_error_behind_the_block_leaves_the_job_succeeded(
 
 async def test_transaction_of_an_attempt_whose_lease_was_taken_writes_nothing(site: Site) -> None:
     """B16: it goes on after its job was given to another one."""
-    gate = FairLock()
+    gate = Gate()
 
     @site.tasks.task
     async def work(job: JobContext) -> None:
@@ -144,7 +144,7 @@ async def test_result_of_a_task_that_lingers_behind_its_transaction_is_given_up_
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The row is the same if the process died there."""
-    gate = FairLock()
+    gate = Gate()
 
     @site.tasks.task
     async def work(job: JobContext) -> str:
@@ -390,7 +390,7 @@ async def test_read_and_write_back_in_the_block_loses_no_update(site: Site) -> N
 async def test_attempt_that_is_stopped_inside_writes_nothing_and_lets_others_write(
     site: Site, how: str
 ) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @site.tasks.task(max_attempts=1, timeout=0.2 if how == "timeout" else None)
     async def work(job: JobContext) -> None:
@@ -419,7 +419,7 @@ async def test_attempt_that_is_stopped_inside_writes_nothing_and_lets_others_wri
 async def test_B5_transaction_that_lasts_is_named_in_the_log(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @site.tasks.task
     async def slow_work(job: JobContext) -> None:
@@ -439,7 +439,7 @@ async def test_B5_transaction_that_lasts_is_named_in_the_log(
 async def test_B5_injected_session_that_keeps_others_waiting_is_named_in_the_log(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate = FairLock()
+    gate = Gate()
     session_dep = Annotated[Any, Depends(site.get_session)]
 
     @site.tasks.task

@@ -20,7 +20,7 @@ from jobrunner import DeadLetter, Job, JobRunner, NotAwaited
 from jobrunner.core.logs import WHOLE
 from jobrunner.tasks.task import AsyncTask, CtxAsyncTask, Task
 from jobrunner.worker.unawaited import _WRITTEN, watched
-from tests.support.engine import FairLock, Heard, history, next_round, soon
+from tests.support.engine import Gate, Heard, history, next_round, soon
 
 seen: list[str] = []
 
@@ -139,7 +139,7 @@ async def test_returned_work_that_nobody_did_is_a_failure(
 
 
 async def test_returned_task_of_the_loop_is_a_failure_and_is_left_to_its_end(tmp_db: Path) -> None:
-    gate = FairLock()
+    gate = Gate()
     started: list[asyncio.Task[None]] = []
 
     async def begin() -> Any:
@@ -377,7 +377,7 @@ async def test_verb_that_the_collector_finds_is_blamed_on_no_attempt(
 async def test_verb_dropped_by_what_outlives_its_attempt_is_an_error_in_the_log(
     jobs: JobRunner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate = FairLock()
+    gate = Gate()
     left: list[asyncio.Task[None]] = []
 
     @jobs.task

@@ -11,7 +11,7 @@ from jobrunner import JobRunner
 from jobrunner.core.clock import now_us
 from jobrunner.worker import maintenance, producer
 from tests.support.children import echo, tasks
-from tests.support.engine import FairLock, next_round, soon, stored, supervisor_of, worker_of
+from tests.support.engine import Gate, next_round, soon, stored, supervisor_of, worker_of
 from tests.support.processes import child
 
 
@@ -35,7 +35,7 @@ async def test_enqueues_starts_the_job_at_once(jobs: JobRunner) -> None:
 
 @pytest.mark.usefixtures("no_poll")
 async def test_enqueues_is_claimed_in_its_own_round(jobs: JobRunner) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task
     async def work() -> None:

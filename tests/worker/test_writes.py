@@ -14,7 +14,7 @@ from tenacity import wait_none
 from jobrunner import Bury, InvalidWrite, Job, JobContext, JobDead, JobRunner, Snooze
 from jobrunner.store.sqlite.sql import task_writes
 from jobrunner.worker.grace import Grace
-from tests.support.engine import FairLock, on_writer, supervisor_of
+from tests.support.engine import Gate, on_writer, supervisor_of
 
 Write = Callable[..., object]
 
@@ -93,7 +93,7 @@ async def test_many_jobs_write_in_few_transactions(jobs: JobRunner) -> None:
 async def test_writes_of_an_attempt_that_does_not_succeed_are_not_done(
     jobs: JobRunner, end: str
 ) -> None:
-    gate = FairLock()
+    gate = Gate()
 
     @jobs.task(max_attempts=1)
     async def work(job: JobContext) -> None:
