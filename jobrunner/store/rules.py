@@ -148,7 +148,7 @@ def chain_ends(outcomes: Sequence[Outcome]) -> ChainEnds:
     )
 
 
-def let_go(*, run_at: int, created_at: int, now: int) -> tuple[State, int]:
+def unblock(*, run_at: int, created_at: int, now: int) -> tuple[State, int]:
     """Return the state and due time of a blocked job that is unblocked.
 
     The job is due now at the earliest, so that it does not overtake jobs that were queued before. The SQL statement

@@ -79,8 +79,8 @@ class SessionWriter:
             return
         logger.error(
             "%s: the session ended without a commit of the %d job(s) that had been enqueued through it (%s): they are"
-            " not stored. Commit after the last enqueue: `await session.commit()` (a bare connection that is closed"
-            " right after its rollback does not tell, and is named here as well)",
+            " not stored. Commit after the last enqueue: `await session.commit()` (this is also logged for a bare"
+            " connection that is closed right after its rollback, since the two cases cannot be distinguished)",
             "outside a request" if self._caller is None else self._caller.name,
             count,
             ", ".join(tasks),

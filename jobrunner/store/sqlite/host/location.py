@@ -113,7 +113,7 @@ def check_place(path: Path) -> None:
         _check_kind(path)
     except OSError as error:
         raise StoreUnavailable(
-            f"{path} cannot be looked at ({error.strerror}); check the owners and modes of the directories above it"
+            f"{path} cannot be accessed ({error.strerror}); check the owners and modes of the directories above it"
         ) from error
     if kind := network_file_system(path):
         raise StoreUnsupported(

@@ -239,7 +239,7 @@ class WriteLock:
         holder = self._lock.slow_holder()
         if holder is not None:
             logger.warning(
-                "%s has had the write transaction for more than %g ms, and nobody else can write: do what takes time"
+                "%s has held the write transaction for more than %g ms, and nobody else can write: do what takes time"
                 " before `job.transaction()`",
                 holder,
                 SLOW_S * 1000,

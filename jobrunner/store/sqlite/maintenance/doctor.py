@@ -163,9 +163,7 @@ def _open_in(path: Path) -> Iterator[Finding]:
 def _schema(conn: sqlite3.Connection) -> Iterator[Finding]:
     found, known = migrate.version(conn), len(migrate.migrations())
     if found == 0:
-        yield Finding(
-            "problem", "tables", "there are none of jobrunner", "check the name of the file"
-        )
+        yield Finding("problem", "tables", "the file has no tables of jobrunner", "check its name")
         return
     try:
         waits = migrate.check(conn)
@@ -341,7 +339,7 @@ def _chains(conn: sqlite3.Connection) -> Iterator[Finding]:
             "problem",
             "chains",
             f"job {stuck[0]} is blocked behind {stuck[1]}, which is no unfinished job: it would wait for ever",
-            f"report this; it must not be. jobrunner jobs cancel {stuck[0]} ends it",
+            f"report this: it is a bug. jobrunner jobs cancel {stuck[0]} ends it",
         )
 
 
@@ -402,4 +400,4 @@ def _try_to_write(path: Path) -> Finding:
         ours = as_ours(error, path)
         held = "look at the processes above: one that is no worker keeps a write transaction open"
         return Finding("problem", "locks", str(ours), held if isinstance(ours, StoreBusy) else None)
-    return Finding("ok", "locks", "the write lock is to be had")
+    return Finding("ok", "locks", "the write lock can be acquired")

@@ -58,7 +58,7 @@ def _look_at(engine: Any) -> Finding:
         return Finding(
             "warning",
             "engine",
-            f"{name} cannot be looked at: {error}",
+            f"{name} cannot be checked: {error}",
             "see that the application itself can connect with it",
         )
     wrong = ", ".join(

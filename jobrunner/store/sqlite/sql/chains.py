@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from jobrunner.core.model import State
-from jobrunner.store.sqlite.sql.statements import CANCEL_REST, LET_GO
+from jobrunner.store.sqlite.sql.statements import CANCEL_REST, UNBLOCK
 
 
 def follow(
@@ -30,4 +30,4 @@ def follow(
         conn.execute(CANCEL_REST, {"now": now, "ended": json.dumps(stopped)})
     if not done:
         return ()
-    return conn.execute(LET_GO, {"now": now, "ended": json.dumps(done)}).fetchall()
+    return conn.execute(UNBLOCK, {"now": now, "ended": json.dumps(done)}).fetchall()

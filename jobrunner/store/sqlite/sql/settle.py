@@ -150,7 +150,7 @@ class Settling:
             try:
                 self.write_with_success(success)
             except BaseException as error:
-                self.raise_disk_error(error)
+                self.raise_if_disk_error(error)
                 raise WriteFailed(success, error) from error
         self.follow(ended)
 
@@ -177,7 +177,7 @@ class Settling:
             self.write_with_success(success)
             conn.execute(RELEASE)
         except BaseException as error:
-            self.raise_disk_error(error)
+            self.raise_if_disk_error(error)
             if not conn.in_transaction:
                 raise WriteFailed(success, error) from error
             conn.execute(ROLLBACK_TO)
@@ -197,7 +197,7 @@ class Settling:
                 )
         self.effects.add_stored(success.enqueues, insert_all(conn, success.enqueues, self.now))
 
-    def raise_disk_error(self, error: BaseException) -> None:
+    def raise_if_disk_error(self, error: BaseException) -> None:
         """Raise a disk error that has rolled back the whole round: no task is at fault."""
         undone = not self.conn.in_transaction
         if undone and isinstance(error, sqlite3.Error) and _is_disk_error(error):

@@ -94,7 +94,7 @@ RETURNING id, chain"""
 
 # Unblocks the jobs behind these. They are due now at the earliest, so that they do not overtake jobs that were queued
 # before.
-LET_GO = """
+UNBLOCK = """
 UPDATE jobrunner_jobs SET
     state = iif(run_at <= max(:now, created_at), 'queued', 'scheduled'), run_at = max(run_at, :now)
 WHERE state = 'blocked' AND after IN (SELECT value FROM json_each(:ended))

@@ -72,7 +72,7 @@ class WriterConnection(sqlite3.Connection):
     def close(self) -> None:
         """Close the connection; raises ``InvalidWrite`` while it is lent."""
         if self._lent:
-            raise InvalidWrite("the connection that job.write() hands over is not to be closed")
+            raise InvalidWrite("the connection that job.write() lends must not be closed")
         super().close()
 
     def lend(self, writes: Sequence[Write]) -> None:
@@ -95,7 +95,7 @@ class WriterConnection(sqlite3.Connection):
                 if inspect.iscoroutine(answer) or inspect.isgenerator(answer):
                     answer.close()
                     raise InvalidWrite(
-                        f"job.write({name}): write a plain `def`; nobody awaits it here, or goes through what it yields"
+                        f"job.write({name}): write a plain `def`; a coroutine or a generator would not run here"
                     )
         except sqlite3.Error as error:
             if primary_code(error) == sqlite3.SQLITE_INTERRUPT:
