@@ -98,8 +98,9 @@ class JobStore(Protocol):
     async def list(self, where: Filter, *, before: int | None, limit: int) -> RowPage:
         """Return jobs with a ``seq`` below ``before``, newest first; dead letters are excluded.
 
-        Arguments and results are left out. If few rows match, a page ends after about 100 ms with the rows found so far
-        and is not ``complete``; following ``next`` reaches the end. A list never delays another method.
+        None begins at the newest job. Arguments and results are left out. If few rows match, a page ends after about
+        100 ms with the rows found so far and is not ``complete``; following ``next`` reaches the end. A list never
+        delays another method.
         """
         ...
 
@@ -463,7 +464,7 @@ class Store(Protocol):
         ...
 
     async def upkeep(self) -> None:
-        """Check the identity of the file and maintain its log; cheap if nothing has changed."""
+        """Check the store's files and locks and maintain its log; cheap if nothing has changed."""
         ...
 
 

@@ -44,7 +44,7 @@ class Session(Protocol):
         ...
 
     async def has_committed(self) -> bool:
-        """Return whether the application is known to have committed through this session."""
+        """Return whether the application has committed through this session, as far as known."""
         ...
 
     async def settle(self, outcome: Outcome, *, now: int) -> bool:

@@ -64,7 +64,7 @@ class Writer:
             self.write_lock.release()
 
     async def close(self) -> None:
-        """Close the connection under the write lock, if it is free.
+        """Close the connection, under the write lock unless waiting for it times out.
 
         SQLite moves the log into the file when the last connection closes.
         """
@@ -77,6 +77,6 @@ class Writer:
                 self.write_lock.close()
 
     def _acquire_if_free(self) -> None:
-        # Close without the lock if it is held: then other connections are open, and the last of them moves the log.
+        # On a timeout, close without the lock: then other connections are open, and the last of them moves the log.
         with contextlib.suppress(StoreBusy):
             self.write_lock.acquire()

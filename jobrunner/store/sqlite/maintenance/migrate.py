@@ -125,7 +125,7 @@ def check(conn: sqlite3.Connection) -> bool:
 
 
 def migrate_one(conn: sqlite3.Connection) -> bool:
-    """Apply the next migration inside the open transaction; return False if there is none.
+    """Apply the next migration inside the open transaction; return False if up to date.
 
     If the version row is lost, only the row is written again.
     """

@@ -29,7 +29,7 @@ ROW_ERRORS: Final = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, U
 
 
 def insert_all(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[Enqueued]:
-    """Store jobs and chains; return the unfinished holder of each key that is taken."""
+    """Store jobs and chains; for a taken key, return the unfinished job that holds it."""
     keyed = {job.chain for job in jobs if job.key is not None}
     keyed.discard(None)
     if not keyed:

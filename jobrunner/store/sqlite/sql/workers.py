@@ -46,7 +46,10 @@ def join(conn: sqlite3.Connection, worker: WorkerRow) -> None:
 
 
 def leave(conn: sqlite3.Connection, worker: int, now: int) -> None:
-    """Queue a worker's running jobs, give their attempts back, and delete its row."""
+    """Queue a worker's running jobs, give their attempts back, and delete its row.
+
+    Jobs that were asked to stop are cancelled instead of queued.
+    """
     conn.execute(
         """
         INSERT INTO jobrunner_attempts
