@@ -1,1 +1,1 @@
-"""The contract between the queue and a database, the values that both sides share, and a store for each database."""
+"""Defines the contract of a store and implements it for each database."""

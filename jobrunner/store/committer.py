@@ -1,8 +1,8 @@
-"""Commits enqueues, outcomes, ticks and claims in shared transactions, one round after another (group commit).
+"""Commits enqueues, outcomes, ticks and claims in shared rounds (group commit).
 
-Nobody writes alone.  While one round is being committed, enqueues and outcomes gather for the next, so that a thousand
-callers share a handful of commits and each keeps its promise.  The committer's own task runs the rounds: a caller that
-is cancelled while it waits has not undone its write.
+While one round is being committed, enqueues and outcomes gather for the next, so that a thousand callers share a few
+commits; each caller is answered after the commit that holds its rows.  The committer's own task runs the rounds, so
+cancelling a waiting caller does not undo its write.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ logger = log_of("jobrunner")
 
 ROWS_PER_ROUND: Final = 2_000
 BYTES_PER_ROUND: Final = 4 * 1024 * 1024
-"""Both bound how long one transaction holds the writer."""
+"""Both limits bound the time that one transaction blocks other writers."""
 ROWS_PER_CALL: Final = 10_000
-"""The most that one ``enqueue_many`` may store: it is one transaction, and that long nobody else writes."""
+"""Maximum number of jobs in one ``enqueue_many``: it is one transaction, which blocks other writers."""
 
 Several = Literal["enqueue_many", "enqueue_chain"]
 _INSTEAD: Final[Mapping[Several, str]] = {
@@ -39,23 +39,23 @@ _INSTEAD: Final[Mapping[Several, str]] = {
 }
 
 SLOW_S: Final = 0.25
-"""A round that takes longer has probably waited for somebody else's transaction."""
+"""A longer round has probably waited for somebody else's transaction."""
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 1.0
 
 
 class RoundParticipant(Protocol):
-    """A worker's part in every round: it claims jobs, and starts them after the commit."""
+    """A worker that claims jobs in every round and starts them after the commit."""
 
     tasks: frozenset[str]
-    """Every name that it can run."""
+    """Names of all tasks that the worker can run, including aliases."""
 
     def next_claim(self) -> Claim | None:
-        """Return the free slots to fill in the round that is about to be written."""
+        """Return the claim for the next round; None if the worker claims nothing."""
         ...
 
     def take_look_due(self) -> bool:
-        """Return whether the round should promote due jobs, and reset that."""
+        """Return whether the next round should promote due jobs, and reset the request."""
         ...
 
     def after_commit(self, request: Round, written: Written) -> None:
@@ -63,16 +63,16 @@ class RoundParticipant(Protocol):
         ...
 
     def warn_slow(self) -> None:
-        """Called while a round takes long: name the tasks whose sessions may hold it up."""
+        """Called while a round is slow: name the tasks whose sessions may block it."""
         ...
 
     def after_failure(self, request: Round, error: StoreError) -> None:
-        """Called after a round that failed: ask for the same again."""
+        """Called after a failed round: request the same work again."""
         ...
 
 
 class _Unit(NamedTuple):
-    """Jobs that are stored together or not at all, and the caller who waits for them."""
+    """Jobs of one call, stored all or none, and the future of their caller."""
 
     jobs: Sequence[Enqueue]
     size: int
@@ -80,14 +80,14 @@ class _Unit(NamedTuple):
 
 
 class _Fires(NamedTuple):
-    """Steps of schedules, and the scheduler that waits for them."""
+    """Steps of schedules and the future of the scheduler."""
 
     fires: Sequence[Fire]
     answer: asyncio.Future[Sequence[Fired | StoreError]]
 
 
 class Committer:
-    """Runs the rounds of one open store, one after another."""
+    """Runs the rounds of one open store, one at a time."""
 
     def __init__(self, store: Store, participant: RoundParticipant | None = None) -> None:
         self._store = store
@@ -103,35 +103,35 @@ class Committer:
         self._closing = False
         self._broken = False
         self.error: StoreError | None = None
-        """What kept the last round from being written; None while all is well."""
+        """The error of the last round; None if it was written."""
         self.on_fatal: Callable[[StoreError], None] | None = None
         self.written_at_s: float | None = None
-        """When the last round was written, by the loop's clock."""
+        """Time of the last written round, by the loop's clock."""
 
     def start(self) -> None:
-        """Begin to run rounds, on the running loop."""
+        """Start to run rounds on the running loop."""
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._run(), name="jobrunner-committer")
 
     async def close(self) -> None:
-        """Write what has been handed in and stop; what cannot be written is refused to its callers."""
+        """Write everything submitted and stop; callers whose jobs cannot be written get the error."""
         self._closing = True
         self.wake()
         if self._task is not None:
             await asyncio.wait([self._task])
         self._refuse(self.error or StoreUnavailable("the runner is closed"))
 
-    # -- what callers hand in ---------------------------------------------------
+    # -- the calls of others ----------------------------------------------------
 
     async def submit(self, jobs: Sequence[Enqueue]) -> list[Enqueued]:
-        """Store jobs in one transaction; return once they are durable, in the order given.
+        """Store jobs in one transaction; return their results, in order, once they are durable.
 
-        Each caller has one call under way, so that serving calls in order of arrival serves callers in turn.
+        A caller waits for one call at a time, so serving calls in order of arrival is fair to callers.
 
         Raises:
-            InvalidOptions: more than ``ROWS_PER_CALL`` at once.
-            WrongThread: called on another loop, which nobody would wake with the answer.
-            StoreError: they were not stored, or (``StoreOutcomeUnknown``) it cannot be told.
+            InvalidOptions: The call has more than ``ROWS_PER_CALL`` jobs.
+            WrongThread: The call runs on another loop, where nothing would set its result.
+            StoreError: The jobs were not stored; after ``StoreOutcomeUnknown`` they may have been.
         """
         if len(jobs) > ROWS_PER_CALL:
             raise too_many(len(jobs))
@@ -152,15 +152,15 @@ class Committer:
         return await answer
 
     def settle(self, outcome: Outcome) -> None:
-        """Hand in how an attempt ended; it is written in the next round, and tried again until it is."""
+        """Submit an outcome for the next round; failed rounds are tried again until it is written."""
         self._outcomes.append(outcome)
         self.wake()
 
     async def fire(self, fires: Sequence[Fire]) -> Sequence[Fired | StoreError]:
-        """Carry out steps of schedules in one round, all that are still as they were seen; see ``Store.write``.
+        """Carry out steps of schedules in one round; see ``Store.write``.
 
         Raises:
-            StoreError: nothing of them was stored, or (``StoreOutcomeUnknown``) it cannot be told.
+            StoreError: None of the steps was stored; after ``StoreOutcomeUnknown`` they may have been.
         """
         if self._closing or self._broken:
             raise self.error or StoreUnavailable("the runner is closed")
@@ -170,18 +170,18 @@ class Committer:
         return await step.answer
 
     def wake(self) -> None:
-        """See to it that a round runs soon."""
+        """Request a round as soon as possible."""
         self._idle.clear()
         self._wake.set()
 
     async def flushed(self) -> None:
-        """Wait until everything handed in so far has been written or refused."""
+        """Wait until everything submitted so far is written or refused."""
         await self._idle.wait()
 
     # -- the rounds -----------------------------------------------------------------
 
     def fail(self, error: StoreError) -> None:
-        """Take nothing more: the store must be looked at by a person."""
+        """Refuse everything from now on: the store needs an operator."""
         self.error = error
         self._broken = True
         self._refuse(error)
@@ -203,7 +203,7 @@ class Committer:
         pause_s = FIRST_PAUSE_S
         while True:
             await self._wake.wait()
-            # One turn of the loop: attempts that end together are settled together.
+            # One turn of the loop, so that attempts that end together are settled together.
             await asyncio.sleep(0)
             if self._broken:
                 break
@@ -226,7 +226,7 @@ class Committer:
                     break
 
     def _gather(self) -> tuple[list[_Unit], list[_Fires], Round]:
-        """Take the next round's share of what waits."""
+        """Take the waiting work that fits into the next round."""
         outcomes = self._outcomes[:ROWS_PER_ROUND]
         del self._outcomes[: len(outcomes)]
         rows = len(outcomes)
@@ -235,7 +235,7 @@ class Committer:
         while self._units:
             unit = self._units[0]
             if unit.answer.cancelled():
-                # Its caller has gone before it was handed to the store: the one case where nothing is stored.
+                # The caller was cancelled before its jobs reached the store: the only case where nothing is stored.
                 self._units.popleft()
                 continue
             full = rows + len(unit.jobs) > ROWS_PER_ROUND or size + unit.size > BYTES_PER_ROUND
@@ -248,7 +248,7 @@ class Committer:
         participant = self.participant
         claim = None if participant is None else participant.next_claim()
         if claim is not None and claim.held is not None:
-            # Attempts that have ended, and are still running as far as the store knows.
+            # These attempts have ended, but the store still has them as running.
             ended = ((one.job.seq, one.job.lease) for one in (*outcomes, *self._outcomes))
             claim = claim._replace(held=claim.held.union(ended))
         look_due = participant is not None and participant.take_look_due()
@@ -267,7 +267,7 @@ class Committer:
         self, units: list[_Unit], steps: list[_Fires], request: Round
     ) -> StoreError | None:
         loop = asyncio.get_running_loop()
-        # While it waits: afterwards the sessions that held it up may be closed.
+        # Called during the wait: afterwards the sessions that blocked the round may be closed.
         slow = (
             None
             if self.participant is None
@@ -279,7 +279,7 @@ class Committer:
             self._failed(units, steps, request, error)
             return error
         except Exception as bug:
-            # A bug of ours. To go on would be to look alive and write nothing.
+            # A bug of ours. Continuing would leave a worker that seems alive and writes nothing.
             logger.critical("a round broke; please report this", exc_info=True)
             broken = StoreFailed(f"a round broke: {bug!r}")
             self._failed(units, steps, request, broken)
@@ -303,7 +303,7 @@ class Committer:
         if self.participant is not None:
             self.participant.after_commit(request, written)
         elif written.left_queued:
-            # Nobody here runs them.
+            # No worker of this process runs them.
             self._store.workers.notify()
         return None
 
@@ -313,8 +313,8 @@ class Committer:
         if self.error is None or type(self.error) is not type(error):
             logger.error("a round could not be written: %s", error, like=type(error))
         self.error = error
-        # How attempts ended must not be lost while the process lives: it waits for the store to come back. The fence
-        # makes writing it twice harmless, should the failed commit turn out to have worked.
+        # Outcomes must not be lost while the process lives: they wait until the store works again. If the failed commit
+        # has worked after all, the fence makes writing them twice harmless.
         self._outcomes[:0] = request.outcomes
         for unit in units:
             if not unit.answer.done():
@@ -353,7 +353,7 @@ def _answer(unit: _Unit, stored: Sequence[Enqueued | StoreError]) -> None:
 
 
 def too_many(jobs: int, verb: Several = "enqueue_many") -> InvalidOptions:
-    """Return the error for more jobs in one call than one transaction may carry."""
+    """Return the error for a call with more than ``ROWS_PER_CALL`` jobs."""
     return InvalidOptions(
         f"{verb}() takes {ROWS_PER_CALL:,} jobs at most, not {jobs:,}: it is one transaction, and nobody else can write"
         f" meanwhile. {_INSTEAD[verb]}"

@@ -1,4 +1,4 @@
-"""The findings of a store's doctor, for every database."""
+"""Defines the findings of the doctor, for every database."""
 
 from typing import Literal, NamedTuple
 
@@ -12,4 +12,4 @@ class Finding(NamedTuple):
     about: str
     what: str
     do: str | None = None
-    """What to do, in the imperative; None if there is nothing."""
+    """The remedy, in the imperative; None if there is nothing to do."""

@@ -1,4 +1,7 @@
-"""Opens the store that a URL names; no other module above ``store.sqlite`` knows which databases there are."""
+"""Opens the store of a URL.
+
+No other module above ``store.sqlite`` knows the supported databases.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,13 +14,13 @@ from jobrunner.store.sqlite.store import SqliteStore
 
 
 def location_of(url: str | os.PathLike[str]) -> str:
-    """Return where the store of a URL or path lies, as messages name it.
+    """Return the location of a store, for messages.
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or a path.
 
     Raises:
-        ConfigurationError: it names no database that jobrunner can use.
+        ConfigurationError: The URL names no database that jobrunner supports.
     """
     return str(path_of(url))
 
@@ -29,12 +32,12 @@ async def open_store(
 
     Args:
         url: see ``location_of``.
-        durability: ``"full"`` syncs at each commit, ``"normal"`` may lose the last commits at a power cut.
-        must_exist: make no store and migrate none.
+        durability: ``"full"`` syncs at each commit; ``"normal"`` may lose the last commits at a power cut.
+        must_exist: raise if the store does not exist or needs a migration.
 
     Raises:
-        ConfigurationError: it names no database that jobrunner can use.
-        StoreError: the store cannot be used; the message says why.
+        ConfigurationError: The URL names no database that jobrunner supports.
+        StoreError: The store cannot be used; the message says why.
     """
     store = SqliteStore(url, durability=durability)
     if must_exist:
@@ -47,15 +50,15 @@ async def open_store(
 def diagnose(
     url: str | os.PathLike[str], *, now: Callable[[], int], deep: bool, engines: bool
 ) -> Sequence[Finding]:
-    """Check the store of a URL or path, in use or stopped, without changing it.
+    """Check a store without changing it; the store may be in use.
 
     Args:
         url: see ``location_of``.
-        now: returns the present, in µs.
+        now: returns the current time, in µs.
         deep: also read every page.
-        engines: also check the SQLAlchemy engines that this process has made on it.
+        engines: also check the SQLAlchemy engines that this process has created for the file.
     """
-    # Imported here: only commands ask, and it takes a tenth of the start of an application.
+    # Imported here: only commands need it, and the import takes a tenth of an application's start.
     from jobrunner.store.sqlite.maintenance import doctor, engine_check  # noqa: PLC0415
 
     path = path_of(url)

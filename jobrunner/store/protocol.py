@@ -1,12 +1,12 @@
-"""The contract between the queue and a database; each sentence below has a test in ``tests/conformance``.
+"""Specifies what every store does; each sentence has a test in ``tests/conformance``.
 
 Rules for every method:
 
-- ``now`` (µs) is handed in; a store never asks a clock.
-- A method that writes is one transaction: all of it is there afterwards, or nothing.
-- A caller that is cancelled while it waits has not undone the write.
-- Errors are ``StoreError`` and its children; nothing of a driver's own passes through.
-- What would wait for the transaction that it is called in raises ``WouldDeadlock``.
+- The caller passes ``now`` (µs); a store never reads a clock.
+- A method that writes is one transaction: it stores everything or nothing.
+- Cancelling a caller while it waits does not undo its write.
+- Errors are ``StoreError`` and its subclasses; a driver's own errors never reach the caller.
+- A call that would wait for the transaction it is made in raises ``WouldDeadlock``.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -37,9 +37,9 @@ class Replayed(NamedTuple):
 
     replayed: int
     conflicts: int
-    """Dead letters left where they are, because their key is taken."""
+    """Dead letters that were not replayed because their key is taken."""
     cursor: int | None
-    """Hand it to the next slice; None when there is no more."""
+    """The cursor for the next slice; None after the last one."""
 
 
 class Slice(NamedTuple):
@@ -47,65 +47,69 @@ class Slice(NamedTuple):
 
     deleted: int
     cursor: int | None
-    """Hand it to the next slice; None when there is no more."""
+    """The cursor for the next slice; None after the last one."""
 
 
 class Recovered(NamedTuple):
     """The result of one search for dead workers."""
 
     workers: Sequence[int]
-    """Workers that were found dead."""
+    """Ids of the workers that were found dead."""
     requeued: int
     buried: Sequence[str]
     """Ids of jobs that became dead letters (``lost``)."""
 
 
 class RowPage(NamedTuple):
-    """Rows, newest first, and the cursor of the page after (None at the end)."""
+    """A page of rows, newest first; ``next`` is the cursor of the next page, None at the end."""
 
     rows: Sequence[JobRow]
     next: int | None
     complete: bool = True
-    """False if the page ends before its limit, though there may be more: the next one goes on from there."""
+    """False if the page ended before its limit although more rows may follow on the next page."""
 
 
 class JobStore(Protocol):
-    """The jobs of a store, and the queues that they wait in."""
+    """The jobs of a store and their queues."""
 
     async def get(self, id: str) -> JobRow | None:
         """Return a job or dead letter by its id."""
         ...
 
     async def attempts(self, seq: int) -> Sequence[AttemptRow]:
-        """Return a job's attempts, oldest first, the running one last with no end."""
+        """Return a job's attempts, oldest first; a running one is last and has no end time."""
         ...
 
     async def cancel(self, id: str, *, now: int) -> JobRow | None:
-        """Cancel a waiting job at once, ask a running one to stop; return the row as it was before, None if unknown.
+        """Cancel a waiting job at once; ask a running one to stop.
 
-        A blocked job is one that waits: those behind it are cancelled with it, those before it go on. A finished or
-        dead job is left alone.
+        A blocked job counts as waiting: the jobs behind it in its chain are cancelled with it, and the jobs before it
+        continue. A finished or dead job does not change.
+
+        Returns:
+            The job as it was before; None if no job has this id.
         """
         ...
 
     async def cancel_requests(self, worker: int) -> Sequence[tuple[int, int]]:
-        """Return ``(seq, lease)`` of the worker's running jobs that are asked to stop."""
+        """Return ``(seq, lease)`` of the worker's running jobs that were asked to stop."""
         ...
 
     async def list(self, where: Filter, *, before: int | None, limit: int) -> RowPage:
-        """Return jobs (not dead letters), newest first by ``seq``, older than ``before``.
+        """Return jobs with a ``seq`` below ``before``, newest first; dead letters are excluded.
 
-        Their arguments and results are left out. Where few rows fit, a page ends after about 100 ms with those found,
-        not ``complete``; whoever follows ``next`` reaches the end. No list keeps another method waiting.
+        None begins at the newest job. Arguments and results are left out. If few rows match, a page ends after about
+        100 ms with the rows found so far and is not ``complete``; following ``next`` reaches the end. A list never
+        delays another method.
         """
         ...
 
     async def queues(self) -> Sequence[QueueStats]:
-        """Return every queue that holds unfinished jobs or is paused.
+        """Return every queue that has unfinished jobs or is paused.
 
-        Counting stops at 10,000 (of scheduled and blocked jobs over all queues), and earlier if it takes too long
-        for a list; then the queue is not ``complete``. One that holds only scheduled or blocked jobs is missing if
-        counting stopped before they were reached.
+        Each count stops at 10,000 (for scheduled and blocked jobs: 10,000 over all queues), or earlier if counting
+        takes too long for a list; then the queue is not ``complete``. A queue that has only scheduled or blocked jobs
+        is missing if counting stopped before reaching them.
         """
         ...
 
@@ -114,7 +118,7 @@ class JobStore(Protocol):
         ...
 
     async def pause(self, queue: str, *, now: int) -> None:
-        """Let no worker claim from the queue until ``resume``; running jobs go on."""
+        """Stop all claims from the queue until ``resume``; running jobs continue."""
         ...
 
     async def resume(self, queue: str) -> None:
@@ -130,16 +134,19 @@ class JobStore(Protocol):
         keep_finished: int,
         limit: int,
     ) -> int:
-        """Delete one slice of finished jobs and dead letters that are past their time; return how many.
+        """Delete one slice of the finished jobs and dead letters past their retention.
 
-        A job that waits, blocked ones too, is never deleted, however old.
+        A waiting job, also a blocked one, is never deleted, however old it is.
 
         Args:
-            finished_before: succeeded, cancelled and expired jobs older than this go.
-            by_task: the same, for tasks with a retention of their own.
-            died_before: dead letters older than this go.
-            keep_finished: of the finished, the newest that many stay at most.
-            limit: rows in this slice, at most.
+            finished_before: succeeded, cancelled and expired jobs that finished before this are deleted.
+            by_task: overrides ``finished_before`` for the tasks with their own retention.
+            died_before: dead letters that died before this are deleted.
+            keep_finished: finished jobs beyond the newest this many are deleted too.
+            limit: maximum number of rows in this slice.
+
+        Returns:
+            The number of deleted jobs and dead letters.
         """
         ...
 
@@ -148,30 +155,35 @@ class DeadLetterStore(Protocol):
     """The dead letters of a store."""
 
     async def list(self, where: Filter, *, before: int | None, limit: int) -> RowPage:
-        """Return dead letters not replayed with edited arguments, last died first; the cursor is opaque.
+        """Return dead letters, last died first.
 
-        A page ends, not ``complete``, as one of jobs does; also when its rows hold about four million letters.
+        Dead letters that were replayed with edited arguments are excluded. The cursor is opaque. A page may end before
+        it is ``complete``, as a page of jobs may, and also when its rows hold about four million characters.
         """
         ...
 
     async def count(self, where: Filter, *, cap: int) -> int:
-        """Count the dead letters that ``where`` means, at most ``cap``; keeps no other method waiting."""
+        """Count the dead letters that match ``where``, up to ``cap``; never delays another method."""
         ...
 
     async def replay(self, id: str, *, now: int) -> Enqueued:
-        """Put a dead letter back under its own id, with fresh attempts, due now; its history stays.
+        """Put a dead letter back under its own id, due now, with fresh attempts.
 
-        One of a chain keeps its place there, but those behind it were let go when it died, and do not wait again.
+        Its history stays. A job of a chain keeps its place in the chain, but the jobs behind it were unblocked when it
+        died and do not wait for it again.
 
         Raises:
-            JobNotFound: no dead letter has this id (it may have been replayed a moment ago).
-            KeyTaken: an unfinished job of the task holds its key.
-            AlreadyReplayed: it was replayed with edited arguments.
+            JobNotFound: No dead letter has this id (it may have been replayed a moment ago).
+            KeyTaken: An unfinished job of the task holds its key.
+            AlreadyReplayed: The dead letter was replayed with edited arguments.
         """
         ...
 
     async def replay_edited(self, id: str, job: Enqueue) -> Enqueued:
-        """Store ``job`` and mark the dead letter as replayed by it, in one transaction; raises as ``replay``."""
+        """Store ``job`` and mark the dead letter as replayed by it.
+
+        Both happen in one transaction. Raises the same errors as ``replay``.
+        """
         ...
 
     async def replay_all(
@@ -183,22 +195,26 @@ class DeadLetterStore(Protocol):
         limit: int,
         tasks: Collection[str] | None = None,
     ) -> Replayed:
-        """Replay one slice of the dead letters that ``where`` means, last died first.
+        """Replay one slice of the dead letters that match ``where``, last died first.
 
         Args:
-            before: the cursor of the slice before; None begins.
-            now: the present; the jobs are due at once.
-            limit: dead letters in this slice, at most.
-            tasks: those of other tasks are left where they are; None takes all.
+            where: the filter.
+            before: the cursor that the previous slice returned; None for the first slice.
+            now: the current time; the jobs are due at once.
+            limit: maximum number of dead letters in this slice.
+            tasks: replay dead letters of these tasks only; None for all tasks.
         """
         ...
 
     async def delete(self, id: str) -> bool:
-        """Delete a dead letter and its history; return whether it was there."""
+        """Delete a dead letter and its history; return False if no dead letter has this id."""
         ...
 
     async def delete_all(self, where: Filter, *, before: int | None, limit: int) -> Slice:
-        """Delete one slice of the dead letters that ``where`` means, last died first, with their histories."""
+        """Delete one slice of the dead letters that match ``where``, last died first.
+
+        Their histories are deleted with them.
+        """
         ...
 
     async def bury_waiting(
@@ -212,9 +228,9 @@ class DeadLetterStore(Protocol):
         now: int,
         limit: int,
     ) -> Sequence[str]:
-        """Make dead letters of queued jobs of the task that have been due since before ``due_before``.
+        """Bury the task's queued jobs that became due before ``due_before``; return their ids.
 
-        None if a worker that has joined knows the task: it may have come since the caller looked.
+        Buries none if a worker that has joined knows the task: it may have joined after the caller checked.
         """
         ...
 
@@ -229,33 +245,39 @@ class ScheduleStore(Protocol):
     async def list(
         self, *, task: str | None, after: str | None, limit: int
     ) -> Sequence[ScheduleRow]:
-        """Return schedules by id, of one task or of all, those whose id comes after ``after``."""
+        """Return the schedules with an id above ``after``, ordered by id.
+
+        ``task`` restricts the list to one task; None lists the schedules of all tasks.
+        """
         ...
 
     async def declared(self) -> Sequence[ScheduleRow]:
-        """Return every schedule that was declared in code, the disabled ones too."""
+        """Return every schedule that was declared in code, including disabled ones."""
         ...
 
     async def due(self, tasks: frozenset[str], *, now: int, limit: int) -> Sequence[ScheduleRow]:
-        """Return schedules of the tasks whose next tick is due, the longest overdue first."""
+        """Return the tasks' schedules whose next tick is due, the longest overdue first."""
         ...
 
     async def change(self, changes: Sequence[ScheduleChange]) -> bool:
-        """Write, replace and remove schedules, all or none; return False if one is not as it was seen.
+        """Write, replace and remove schedules, all or none.
 
-        A schedule that was written has the edition after the seen one's. One that is removed takes its ticks along;
-        its jobs stay.
+        A written schedule gets the edition of the seen one plus one. Removing a schedule removes its ticks; its jobs
+        stay.
+
+        Returns:
+            False if one of the schedules has changed since it was read; then nothing was written.
         """
         ...
 
     async def ticks(self, id: str, *, limit: int) -> Sequence[TickRow]:
-        """Return the ticks of a schedule that are on record, newest first."""
+        """Return the recorded ticks of a schedule, newest first."""
         ...
 
     async def prune_ticks(self, *, before: int, limit: int) -> int:
-        """Delete one slice of the ticks dealt with before ``before``; return how many.
+        """Delete one slice of the ticks handled before ``before``; return the number of deleted ticks.
 
-        The last tick of each schedule stays, however old.
+        The last tick of each schedule stays, however old it is.
         """
         ...
 
@@ -264,63 +286,69 @@ class WorkerStore(Protocol):
     """The workers on a store: each proves by a lock that it is alive."""
 
     async def join(self, worker: WorkerRow, on_notify: Callable[[], None]) -> None:
-        """Announce a worker: take its liveness lock, then store its row.
+        """Register a worker: take its liveness lock, then store its row.
 
         Args:
-            worker: its row; the store fills in ``doorbell``.
-            on_notify: called on the loop when another process says that there is work. A hint only: some get lost.
+            worker: the row; the store fills in ``doorbell``.
+            on_notify: called on the loop when another process announces work. This is only a hint: calls may get lost.
         """
         ...
 
     def notify(self) -> None:
-        """Notify the other workers that the last ``list`` returned; never waits, never fails."""
+        """Notify the other workers that the last ``list`` returned; never waits or raises."""
         ...
 
     async def leave(self, worker: int, *, now: int) -> None:
-        """Queue what the worker still holds (attempts given back), remove its row, release its lock."""
+        """Unregister a worker: queue the jobs it holds, remove its row and release its lock.
+
+        The jobs' running attempts are given back: they do not count.
+        """
         ...
 
     async def beat(self, worker: int, *, now: int) -> bool:
-        """Note that the worker's loop turns.
+        """Record that the worker's loop runs.
 
         Returns:
-            Whether its row had been deleted beneath it, and is stored anew. A worker that has been found dead, or whose
-            lock is lost, stays without a row.
+            True if the worker's row had been deleted and was stored again. A worker that was found dead, or that has
+            lost its lock, gets no new row.
         """
         ...
 
     async def recover(self, *, now: int, thorough: bool) -> Recovered:
-        """Take the jobs of dead workers away from them: queued again at once, or dead letters (``lost``).
+        """Queue the jobs of dead workers again, or bury them as ``lost``.
 
-        A job is lost for good when its attempts are used up (its own ``max_attempts``, else those of its task in the
-        dead worker's ``tasks``, else ``LOST_LIMIT`` deaths). One whose process died twice, or that has one attempt
-        left, becomes a suspect. A live worker's jobs are never touched, however slow it is.
+        A job is buried when its attempts are used up: its own ``max_attempts``, else its task's in the dead worker's
+        ``tasks``, else ``LOST_LIMIT`` deaths. A job whose process died twice, or that has one attempt left, becomes a
+        suspect. A live worker keeps its jobs, however slow it is.
 
         Args:
-            now: the present.
-            thorough: also try workers whose lock cannot be found by the cheap search, and, once a worker with tasks
-                has joined, take the jobs of those that claimed without having joined or after they were found dead.
+            now: the current time.
+            thorough: also check workers whose lock the cheap search cannot find and, once a worker with tasks has
+                joined, recover the jobs of workers that claimed them without joining or after they were found dead.
         """
         ...
 
     async def report_waits(
         self, worker: int, report: WaitReport, *, snapshot: Snapshot | None = None
     ) -> bool:
-        """Store in the worker's row which of its attempts wait for jobs, for the other workers to see.
+        """Store the report of the worker's attempts that wait for jobs.
+
+        The report lies in the worker's row, where the other workers read it.
 
         Args:
-            worker: whose row.
-            report: takes the place of the one before.
-            snapshot: store it only if this holds in the same transaction: the workers are these, they report these very
-                attempts, each of which runs and nobody has asked to stop it, and all jobs that they wait for wait.
+            worker: the worker that reports.
+            report: replaces the worker's previous report.
+            snapshot: store the report only if this holds in the same transaction: the store has exactly these workers,
+                they report these attempts, every attempt runs and was not asked to stop, and every job that they wait
+                for is waiting.
 
         Returns:
-            Whether it was stored; not if the worker has no row.
+            True if the report was stored; False also if the worker has no row.
         """
         ...
 
     async def list(self) -> Sequence[WorkerRow]:
-        """Return the workers that have joined and neither left nor been found dead."""
+        """Return the workers that have joined and have not left or been found dead."""
         ...
 
 
@@ -336,19 +364,19 @@ class Store(Protocol):
     @property
     def workers(self) -> WorkerStore: ...
 
-    # -- life ---------------------------------------------------------------
+    # -- open and close -----------------------------------------------------
 
     async def open(self) -> None:
-        """Open the store, making or migrating its tables; on any error everything is closed again.
+        """Open the store and create or migrate its tables; an error closes everything again.
 
         Raises:
-            AlreadyRunning: this process has the same store open.
-            NotADatabase, SchemaTooNew, StoreUnsupported, StoreUnavailable: see ``errors``.
+            AlreadyRunning: This process has the same store open.
+            NotADatabase, SchemaTooNew, StoreUnsupported, StoreUnavailable: The store cannot be used; see ``errors``.
         """
         ...
 
     async def close(self) -> None:
-        """Close every connection and give up what ``join`` took; safe to call twice."""
+        """Close every connection and release what ``join`` took; safe to call twice."""
         ...
 
     # -- the hot path ---------------------------------------------------------
@@ -356,94 +384,104 @@ class Store(Protocol):
     async def write(self, request: Round) -> Written:
         """Carry out a round in one durable transaction.
 
-        An outcome is written only while its ``(seq, lease, worker)`` still runs; otherwise it is reported as stale.
-        The writes of a success are done with it or not at all; of one whose write fails nothing is written.
-        A keyed enqueue whose key an unfinished job of the task holds stores nothing and returns that job with
-        ``created`` False. The jobs of a chain are stored together or not at all; an error concerns the whole chain. A
-        claim takes only tasks in ``claim.tasks``, only from queues that are not paused, never
-        more than the free slots, and nothing that has expired; it counts the attempt and raises the lease. Before that,
-        a claim with ``held`` returns, as they are, the jobs that run under its worker and are not among these: they
-        were claimed in a round whose answer was lost.
+        Outcomes: an outcome is written only while its ``(seq, lease, worker)`` still runs; otherwise it is reported as
+        stale. The writes of a success are stored with it or not at all; if one of them fails, nothing of that success
+        is written.
 
-        A fire is carried out only while the schedule's next tick, revision and edition are as they were seen and it
-        is neither paused nor disabled; otherwise nothing of it is written. The step to the next tick, the record of
-        each tick and its job are there together or not at all, and no tick of a schedule is ever recorded twice.
-        With ``overlap="skip"`` a tick makes no job while a job of the schedule is unfinished.
+        Enqueues: if an unfinished job of the task holds the key, the enqueue stores nothing and returns that job with
+        ``created`` False. The jobs of a chain are stored together or not at all; an error concerns the whole chain.
 
-        Of a chain, each job but the first is ``blocked`` until the one before it has succeeded or is dead; the same
-        transaction makes it scheduled if its ``run_at`` is still ahead, else queued and due now, so that the round that
-        ends a job claims the next one. A job that is cancelled or expires takes along all that wait behind it. In place
-        of one whose key is taken, the one after it follows the last one that was stored. This holds for every method
-        that ends a job.
+        The claim takes only tasks in ``claim.tasks``, only from queues that are not paused, at most as many jobs as
+        there are free slots, and no expired job. It counts the attempt and raises the lease. A claim with ``held``
+        first returns, unchanged, the jobs that run under its worker and are not in ``held``: they were claimed in a
+        round whose answer was lost.
+
+        Fires: a fire is carried out only if the schedule's next tick, revision and edition have not changed since they
+        were read and the schedule is neither paused nor disabled; otherwise nothing of it is written. The step to the
+        next tick, the record of each tick and its job are stored together or not at all, and no tick of a schedule is
+        recorded twice. With ``overlap="skip"`` a tick makes no job while a job of the schedule is unfinished.
+
+        Chains: each job but the first is ``blocked`` until the job before it has succeeded or is dead. The same
+        transaction makes it scheduled if its ``run_at`` is in the future, else queued and due now, so that the round
+        that ends a job claims the next one. A job that is cancelled or expires cancels all jobs behind it. If a job was
+        not stored because its key was taken, the next job follows the last stored one. This holds for every method that
+        ends a job.
 
         Raises:
-            StoreBusy, StoreFull, StoreUnavailable: nothing of the round was stored.
-            StoreOutcomeUnknown: all of it may have been.
-            StoreFailed: stop.
+            StoreBusy, StoreFull, StoreUnavailable: Nothing of the round was stored.
+            StoreOutcomeUnknown: The round was stored whole or not at all; the store cannot find out which.
+            StoreFailed: An operator must check the file; the worker stops.
         """
         ...
 
     # -- the application's own transactions ---------------------------------------
 
     def session(self, source: object) -> Session:
-        """Return a session of the application's as one that jobs can be stored through.
+        """Return a ``Session`` that stores jobs through a session of the application.
 
         Raises:
-            InvalidSession: it is of no kind that this store knows.
-            StoreUnavailable: the store is not open.
+            InvalidSession: This store does not support this type of session.
+            StoreUnavailable: The store is not open.
         """
         ...
 
     def refuse_wait(self, what: object) -> None:
-        """Raise if the calling code holds a transaction that keeps others from writing, as far as the store can know.
+        """Raise if the calling code holds a transaction that blocks other writers.
+
+        The store refuses only the transactions that it can detect.
 
         Args:
-            what: what is about to wait for a write, or the function that would do it; for the error.
+            what: name of the call that would wait for a write, or its function; used in the error.
 
         Raises:
-            WouldDeadlock: it would wait for itself.
+            WouldDeadlock: The call would wait for the caller's own transaction.
         """
         ...
 
     def detached(self) -> AbstractContextManager[None]:
-        """Start tasks inside the block that belong to no transaction of the calling code, and may wait for its end."""
+        """Detach the tasks started inside the block from the caller's transactions.
+
+        Such a task may wait for the end of these transactions.
+        """
         ...
 
     def write_lock(self, holder: str) -> AbstractAsyncContextManager[None]:
-        """Hold the write lock inside the block, for a transaction on a connection of the application's.
+        """Hold the write lock inside the block, for a transaction of the application.
+
+        The transaction runs on a connection of the application.
 
         Args:
-            holder: who writes, for the log and the errors of those who wait too long.
+            holder: name of the writer, for the log and for the errors of writers that wait too long.
 
         Raises:
-            WouldDeadlock: the caller's own transaction has the lock.
-            StoreBusy: others write for too long.
+            WouldDeadlock: The caller's own transaction holds the lock.
+            StoreBusy: Other writers hold the lock for too long.
         """
         ...
 
     def blocking_write_lock(self, holder: str) -> AbstractContextManager[None]:
-        """Do as ``write_lock``, and block the thread meanwhile."""
+        """Hold the write lock as ``write_lock`` does, but block the thread while waiting."""
         ...
 
     async def upkeep(self) -> None:
-        """Do the store's own chores (the file's identity, the log); cheap when there are none."""
+        """Check the store's files and locks and maintain its log; cheap if nothing has changed."""
         ...
 
 
 class FileStore(Store, Protocol):
-    """A store that is one file: ``backup`` and ``vacuum`` of the command line work on it."""
+    """A store in one file, which the commands ``backup`` and ``vacuum`` support."""
 
     path: Path
 
     async def backup(self, destination: Path, on_progress: Callable[[int, int], None]) -> None:
-        """Write a whole and consistent copy, while everybody goes on writing.
+        """Write a complete, consistent copy; other writers do not wait.
 
         Args:
-            destination: a file, which is replaced.
-            on_progress: called with the pages done and the pages in all.
+            destination: the file to write; an existing one is replaced.
+            on_progress: called with the number of copied pages and the total number of pages.
         """
         ...
 
     async def vacuum(self) -> None:
-        """Give back the room that deleted rows have left; other writers wait meanwhile."""
+        """Return the space of deleted rows to the file system; other writers wait meanwhile."""
         ...

@@ -1,7 +1,7 @@
-"""The transaction of a task that the present code runs inside of, so that it does not wait for itself.
+"""Tracks the task transaction that the current code runs in, to prevent deadlocks.
 
-While it is open nobody else writes to the store.  So jobs that are stored in it are stored through it, and a call that
-would wait for another write is refused at once.
+While this transaction is open, nobody else can write to the store.  So jobs are stored through it, and a call that
+would wait for another write raises at once.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from jobrunner.core.errors import WouldDeadlock
 
 
 class TransactionScope:
-    """One open transaction on a store, and the session of the application that holds it."""
+    """An open transaction on a store and the application's session that holds it."""
 
     __slots__ = ("_token", "closed", "source", "store")
 
@@ -20,15 +20,15 @@ class TransactionScope:
         self.store = store
         self.source = source
         self.closed = False
-        """Tasks that were made inside keep the context, and may outlive the block."""
+        """True after the block: tasks that were created inside keep the context and may outlive it."""
         self._token: Token[TransactionScope | None] | None = None
 
     def enter(self) -> None:
-        """Make it the transaction that the code of this context runs inside of."""
+        """Make this the current transaction of the running context."""
         self._token = _current.set(self)
 
     def leave(self) -> None:
-        """End that, for tasks that were started inside as well."""
+        """Reset the context; tasks started inside leave the transaction too."""
         self.closed = True
         if self._token is not None:
             _current.reset(self._token)
@@ -40,23 +40,24 @@ _current: ContextVar[TransactionScope | None] = ContextVar(
 
 
 in_write: Final[ContextVar[bool]] = ContextVar("jobrunner.in_write", default=False)
-"""Whether the present code is a function of ``job.write()``: the thread that runs it is the one that writes."""
+"""True while a function of ``job.write()`` runs: its thread is the only one that writes."""
 
 
 def inside_of(store: object) -> TransactionScope | None:
-    """Return the transaction on the store that the present code runs inside of."""
+    """Return the open transaction on the store that the current code runs in; None if there is none."""
     scope = _current.get()
     return scope if scope is not None and not scope.closed and scope.store is store else None
 
 
 def refuse_inside(store: object, what: object) -> None:
-    """Raise if the present code runs inside of a transaction on the store.
+    """Raise if the current code runs inside a transaction on the store.
 
     Args:
-        what: what would wait, or the function that would write.
+        store: the store that the call would wait for.
+        what: name of the call that would wait, or its function; used in the error.
 
     Raises:
-        WouldDeadlock: it does.
+        WouldDeadlock: The current code runs inside such a transaction.
     """
     if inside_of(store) is not None:
         raise WouldDeadlock(
@@ -66,5 +67,5 @@ def refuse_inside(store: object, what: object) -> None:
 
 
 def name_of(what: object) -> object:
-    """Return a function's name as messages write it; a name as it is."""
+    """Return the name of a function for messages; return a name unchanged."""
     return f"{what.__name__}()" if inspect.isfunction(what) else what

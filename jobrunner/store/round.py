@@ -1,4 +1,4 @@
-"""The content and the result of one transaction of the hot path."""
+"""Defines the content and the result of one round."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,47 +8,47 @@ from jobrunner.core.model import Claim, Claimed, Enqueue, Enqueued, Fire, Fired,
 
 
 class Round(NamedTuple):
-    """Everything that one transaction carries, done in the order of the fields.
+    """The content of one transaction, processed in the order of the fields.
 
-    Each part may make jobs claimable, and the claim, which is last, takes them. Outcomes are first: the end of a job
-    frees its key, and lets go the job behind it in its chain.
+    Each part may make jobs claimable, so the claim is last. Outcomes are first: the end of a job frees its key and
+    unblocks the job behind it in its chain.
     """
 
     now: int
     outcomes: Sequence[Outcome] = ()
     look_due: bool = False
-    """Whether to promote and expire what has become due."""
+    """True to promote and expire jobs that have become due."""
     fires: Sequence[Fire] = ()
-    """Before the claim, so that the job of a tick is claimed with it."""
+    """Steps of schedules; before the claim, so that the same round claims their jobs."""
     enqueues: Sequence[Enqueue] = ()
     claim: Claim | None = None
     ticks_of: frozenset[str] | None = None
-    """Tasks whose schedules' next tick ``Written.next_tick`` tells; None for not asked."""
+    """Tasks for ``Written.next_tick``; None leaves it out."""
 
 
 class Written(NamedTuple):
     """The result of a round."""
 
     stale: Sequence[Outcome]
-    """Outcomes that the fence refused: the attempt was no longer this worker's. They changed nothing."""
+    """Outcomes that the fence refused, since the attempt is no longer this worker's; they changed nothing."""
     cancelled: frozenset[int]
-    """``seq`` of jobs whose outcome would have run them again, but a cancel had been requested: cancelled instead."""
+    """``seq`` of jobs that were cancelled on request instead of running again."""
     enqueued: Sequence[Enqueued | StoreError]
-    """One per enqueue, in order; an error concerns that row alone, or all of its chain."""
+    """One result per enqueue, in order; an error concerns that job or its whole chain."""
     claimed: Sequence[Claimed]
-    """In claim order: priority (high first), then due time, then age."""
+    """Jobs in claim order: priority (high first), then due time, then age."""
     next_due: int | None
-    """The next instant at which a stored job becomes due or expires; None if there is none.
+    """The next time at which a stored job becomes due or expires; None if there is none.
 
-    Of a round that did not look, the earliest among the rows that it wrote itself.
+    Without ``Round.look_due`` it covers only the rows that the round wrote.
     """
     more_due: bool
-    """Whether more was due than one round promotes: look again at once."""
+    """True if more jobs were due than one round promotes: the next round must promote again."""
     left_queued: bool
-    """Whether the round made more jobs claimable than it claimed: the doorbell's hint to other workers."""
+    """True if the round made more jobs claimable than it claimed, so that other workers are notified."""
     refused: Sequence[tuple[Succeeded, BaseException]] = ()
-    """Successes of which a write failed, with its error: nothing of them was written, and the jobs still run."""
+    """Successes with a failed write, and its error: nothing of them was written, and the jobs still run."""
     fired: Sequence[Fired | StoreError] = ()
-    """One per fire, in order; an error concerns that schedule alone."""
+    """One result per fire, in order; an error concerns that schedule only."""
     next_tick: int | None = None
-    """The next tick of the schedules that were asked for, in the past if it is overdue; None if there is none."""
+    """The next tick of the schedules of ``Round.ticks_of``, in the past if overdue; None if there is none."""

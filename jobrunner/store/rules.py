@@ -1,8 +1,8 @@
-"""Decides each next state of a job from plain values; a store's statements carry it out.
+"""Decides the next state of a job from plain values; a store's statements apply it.
 
-No I/O, and ``now`` is an argument.  Where a statement decides for itself, because reading the rows first would cost
-more, the rule stands here as well, and ``tests/store/test_rules.py`` compares the two.  A pass over a round goes in the
-order of ``Round``'s fields.
+No I/O; ``now`` is an argument.  Some SQL statements contain a rule themselves, because reading the rows first would
+cost more.  Such a rule is also written here, and ``tests/store/test_rules.py`` compares the two.  A round is processed
+in the order of ``Round``'s fields.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -27,7 +27,7 @@ from jobrunner.core.model import (
 )
 
 SUSPECT_DEATHS: Final = 2
-"""A job whose process died this often under it runs with no other suspect beside it."""
+"""A job whose process died this many times runs only while no other suspect runs."""
 
 # -- new jobs ------------------------------------------------------------------------------------------
 
@@ -40,23 +40,25 @@ def first_state(job: Enqueue, now: int) -> State:
 
 
 def _unblocked(run_at: int, created_at: int, now: int) -> State:
-    # A job that is due from the start stays so when the clock steps back before its round.
+    # A job that was due when it was created stays due even if the clock steps back before its round.
     return "queued" if run_at <= max(now, created_at) else "scheduled"
 
 
 def link(job: Enqueue, *, first: str | None, before: str | None) -> Enqueue:
-    """Return a job of a chain behind the jobs that were stored, without those whose key was taken.
+    """Return a job of a chain, linked to the last stored job before it.
+
+    Jobs that were not stored because their key was taken are skipped.
 
     Args:
-        job: a job of the chain.
-        first: the first job of the chain that was stored; None if none was.
-        before: the last one that was.
+        job: the next job of the chain.
+        first: id of the first stored job of the chain; None if none was stored yet.
+        before: id of the last stored job; None if none was stored yet.
     """
     return job._replace(chain=first or job.id, after=before)
 
 
 def units(jobs: Sequence[Enqueue]) -> Iterator[Sequence[Enqueue]]:
-    """Return the parts that are stored or refused whole: each job that is in no chain, and each chain."""
+    """Yield the units that are stored all or none: each chain, and each other job alone."""
     for chain, group in groupby(jobs, attrgetter("chain")):
         if chain is None:
             yield from ([job] for job in group)
@@ -68,7 +70,7 @@ def units(jobs: Sequence[Enqueue]) -> Iterator[Sequence[Enqueue]]:
 
 
 class RunAgain(NamedTuple):
-    """The state in which a job waits for its next attempt."""
+    """State and due time of a job that waits for its next attempt."""
 
     state: State
     run_at: int
@@ -77,9 +79,10 @@ class RunAgain(NamedTuple):
 
 
 def run_again(outcome: RetryAt | Snoozed | Released) -> RunAgain:
-    """Decide how a job goes on after an attempt that did not end it.
+    """Decide the state of a job after an attempt that did not end it.
 
-    Its process has survived a failure and a snooze, so that it is no suspect after them; a shutdown shows nothing.
+    After a failure or a snooze the job is no longer a suspect, because its process survived the attempt. A release at
+    shutdown proves nothing, so a suspect stays one.
     """
     if isinstance(outcome, RetryAt):
         return RunAgain("scheduled", outcome.run_at, 0, stays_suspect=False)
@@ -91,14 +94,14 @@ def run_again(outcome: RetryAt | Snoozed | Released) -> RunAgain:
 def obey_cancels(
     outcomes: Sequence[Outcome], requested: Collection[tuple[int, int]]
 ) -> tuple[Sequence[Outcome], frozenset[int]]:
-    """Turn outcomes that would run a job again into a cancel where one was requested meanwhile.
+    """Replace outcomes that would run a cancelled job again by ``Cancelled``.
 
     Args:
-        outcomes: how attempts ended.
-        requested: ``(seq, lease)`` of the attempts that are asked to stop.
+        outcomes: the outcomes of a round.
+        requested: ``(seq, lease)`` of the attempts that were asked to stop.
 
     Returns:
-        The outcomes, in their order, and ``seq`` of the jobs that are cancelled instead.
+        The outcomes in the same order, and ``seq`` of the jobs that are cancelled.
     """
     if not requested:
         return outcomes, frozenset()
@@ -116,7 +119,7 @@ def obey_cancels(
 
 
 def on_cancel(state: State) -> Literal["cancelled", "requested"] | None:
-    """Decide the effect of a cancel on a job in this state; None if it has ended."""
+    """Decide the effect of a cancel on a job in this state; None if the job has ended."""
     if state in ("scheduled", "queued", "blocked"):
         return "cancelled"
     return "requested" if state == "running" else None
@@ -126,16 +129,16 @@ def on_cancel(state: State) -> Literal["cancelled", "requested"] | None:
 
 
 class ChainEnds(NamedTuple):
-    """The jobs of chains that have ended, by their effect on the jobs behind them."""
+    """Jobs of chains that have ended, grouped by their effect on the chain."""
 
     done: Sequence[str] = ()
-    """Ids of jobs that succeeded or are dead: the job behind each is let go."""
+    """Ids of jobs that succeeded or died: the job behind each is unblocked."""
     stopped: Sequence[str] = ()
-    """Ids of jobs that were cancelled or have expired: all jobs behind each are cancelled."""
+    """Ids of jobs that were cancelled or expired: all jobs behind each are cancelled."""
 
 
 def chain_ends(outcomes: Sequence[Outcome]) -> ChainEnds:
-    """Return the outcomes that mean something for a job behind theirs."""
+    """Return the jobs whose outcome unblocks or cancels jobs behind them."""
     chained = [outcome for outcome in outcomes if outcome.job.chain is not None]
     if not chained:
         return ChainEnds()
@@ -145,10 +148,11 @@ def chain_ends(outcomes: Sequence[Outcome]) -> ChainEnds:
     )
 
 
-def let_go(*, run_at: int, created_at: int, now: int) -> tuple[State, int]:
-    """Return state and due time of a blocked job whose turn has come.
+def unblock(*, run_at: int, created_at: int, now: int) -> tuple[State, int]:
+    """Return the state and due time of a blocked job that is unblocked.
 
-    It is due from now on at the earliest: it must not overtake the jobs that have waited. Statements decide so.
+    The job is due now at the earliest, so that it does not overtake jobs that were queued before. The SQL statement
+    contains the same rule.
     """
     return _unblocked(run_at, created_at, now), max(run_at, now)
 
@@ -161,17 +165,17 @@ AfterCrash = Literal["cancelled", "buried", "suspect", "queued"]
 def after_crash(
     *, attempt: int, max_attempts: int | None, deaths: int, cancel_requested: bool
 ) -> AfterCrash:
-    """Decide how a job goes on whose process died.
+    """Decide the state of a job whose process died.
 
-    One death says little: a deploy or a power cut takes all running jobs along. From the second on, or when the next
-    one would be its last, the job runs with no other suspect beside it, so that the innocent are not buried with the
-    one that kills its process.
+    One death proves little: a deploy or a power cut kills all running jobs. From the second death on, or if the next
+    death would bury the job, it becomes a suspect and runs only while no other suspect runs. So harmless jobs are not
+    buried together with a job that kills its process.
 
     Args:
-        attempt: the one that was running.
-        max_attempts: the job's own, else its task's; without a limit the deaths count alone.
-        deaths: how often its process has died, this time too.
-        cancel_requested: whether the attempt was asked to stop.
+        attempt: number of the attempt that was running.
+        max_attempts: the job's own limit, else its task's; None to count only the deaths.
+        deaths: number of times the job's process has died, including this one.
+        cancel_requested: True if the attempt was asked to stop.
     """
     if cancel_requested:
         return "cancelled"
@@ -184,19 +188,22 @@ def after_crash(
 # -- claims --------------------------------------------------------------------------------------------
 
 Rank = tuple[int, int, int]
-"""Priority (negated), due time, seq."""
+"""``(-priority, due time, seq)``."""
 
 
 def claim_order(job: Claimed | JobRow) -> Rank:
-    """Return a key that sorts jobs in claim order: priority (high first), due time, age.
+    """Return the sort key of claim order: priority (high first), due time, age.
 
-    Statements read a queue in this order.
+    The claim statements read a queue in this order.
     """
     return (-job.priority, job.run_at, job.seq)
 
 
 def may_claim(job: JobRow, claim: Claim, now: int) -> bool:
-    """Return whether a worker may start a waiting job, if its queue is not paused; statements decide so."""
+    """Return whether a claim may start this job, assuming its queue is not paused.
+
+    The claim statements contain the same rule.
+    """
     return (
         job.state == "queued"
         and job.task in claim.tasks

@@ -1,4 +1,4 @@
-"""Stores jobs in the application's own transaction, and wakes the worker after its commit."""
+"""Stores jobs in the application's own transaction and wakes the worker after its commit."""
 
 import asyncio
 import contextlib
@@ -20,9 +20,9 @@ class Caller:
     """The request that a session belongs to."""
 
     name: str
-    """As ``POST /register``."""
+    """For example ``POST /register``."""
     has_raised: bool = False
-    """Whether it ended with an error, so that nobody expects its rows to be kept."""
+    """True if the request ended with an error, so that a missing commit is expected."""
 
 
 class SessionWriter:
@@ -36,7 +36,14 @@ class SessionWriter:
         notify: Callable[[], None],
         caller: Caller | None,
     ) -> None:
-        """``notify`` is called on any thread once others can see the jobs; see ``call_on``."""
+        """Bind to a session.
+
+        Args:
+            session: stores the jobs.
+            loop: the loop that the runner is open on.
+            notify: called on any thread after the commit, once others can see the jobs; see ``call_on``.
+            caller: the request that the session belongs to; None outside a request.
+        """
         self.session = session
         self._loop = loop
         self._notify = notify
@@ -46,7 +53,7 @@ class SessionWriter:
         """Insert jobs in the session's transaction; see ``Session.enqueue``.
 
         Raises:
-            WrongThread: the session lives on a loop, and this is another one.
+            WrongThread: The session belongs to another event loop than the running one.
         """
         if not jobs:
             return []
@@ -60,7 +67,7 @@ class SessionWriter:
         try:
             stored = await session.enqueue(jobs, now=now)
         except asyncio.CancelledError:
-            # It may be in the transaction all the same, and the caller may yet commit it.
+            # The rows may be in the transaction all the same, and the caller may still commit it.
             session.watch(self._notify, lost)
             raise
         if any(job.created for job in stored):
@@ -72,8 +79,8 @@ class SessionWriter:
             return
         logger.error(
             "%s: the session ended without a commit of the %d job(s) that had been enqueued through it (%s): they are"
-            " not stored. Commit after the last enqueue: `await session.commit()` (a bare connection that is closed"
-            " right after its rollback does not tell, and is named here as well)",
+            " not stored. Commit after the last enqueue: `await session.commit()` (this is also logged for a bare"
+            " connection that is closed right after its rollback, since the two cases cannot be distinguished)",
             "outside a request" if self._caller is None else self._caller.name,
             count,
             ", ".join(tasks),
@@ -81,13 +88,13 @@ class SessionWriter:
 
 
 def call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> Callable[[], None]:
-    """Return a function for any thread that has ``function`` called on the loop."""
+    """Return a thread-safe function that calls ``function`` on the loop."""
 
     def call() -> None:
         if asyncio._get_running_loop() is loop:  # noqa: SLF001 - as get_running_loop(), without an error to catch
             function()
             return
-        # A loop that is closed has no worker to be woken.
+        # A closed loop has no worker to wake.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(function)
 

@@ -262,7 +262,7 @@ async def test_stale_outcome_lets_nothing_go(store: Store) -> None:
     assert await states(store, jobs) == ["succeeded", "queued", "blocked"]
 
 
-async def test_ends_of_many_chains_in_one_round_let_go_the_next_of_each(store: Store) -> None:
+async def test_ends_of_many_chains_in_one_round_unblock_the_next_of_each(store: Store) -> None:
     chains = [await a_chain(store) for _ in range(12)]
     ends = [(succeeded, dead, cancelled)[n % 3] for n in range(12)]
     running = {job.id: job for job in await claim(store)}
@@ -353,7 +353,7 @@ async def test_expiry_cancels_the_rest(store: Store) -> None:
     assert (await row_of(store, jobs[2].id)).finished_at == NOW + HOUR
 
 
-async def test_blocked_job_past_its_time_expires_once_it_is_let_go_and_never_runs(
+async def test_blocked_job_past_its_time_expires_once_it_is_unblocked_and_never_runs(
     store: Store,
 ) -> None:
     jobs = await a_chain(store, new(), new(expires_at=NOW + MINUTE), new())

@@ -125,7 +125,7 @@ class StoreMachine(RuleBasedStateMachine):
         return any(job.state in states for job in self.jobs.values())
 
     def ended(self, job: Job) -> None:
-        """Let go, or cancel, what waits behind a job that has come to its end."""
+        """Unblock, or cancel, the jobs behind a job that has ended."""
         for behind in self.jobs.values():
             if behind.state != "blocked" or behind.after != job.enqueue.id:
                 continue

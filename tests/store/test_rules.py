@@ -190,12 +190,12 @@ def test_chain_ends_are_the_jobs_of_chains_that_run_no_more() -> None:
 
 @pytest.mark.parametrize("now", [NOW, NOW - HOUR], ids=["later", "the clock was set back"])
 @pytest.mark.parametrize("run_at", [NOW - HOUR, NOW, NOW + 1, NOW + HOUR])
-def test_let_go_as_the_statement_does(conn: sqlite3.Connection, run_at: int, now: int) -> None:
+def test_unblock_as_the_statement_does(conn: sqlite3.Connection, run_at: int, now: int) -> None:
     first, second = chained([new(run_at=NOW - HOUR), new(run_at=run_at)])
     (job,) = write(conn, Round(NOW, enqueues=[first, second], claim=claim_of())).claimed
     write(conn, Round(now, outcomes=[succeeded(job)]))
     row = row_of(conn, second.id)
-    assert (row.state, row.run_at) == rules.let_go(run_at=run_at, created_at=NOW, now=now)
+    assert (row.state, row.run_at) == rules.unblock(run_at=run_at, created_at=NOW, now=now)
 
 
 # -- after a crash -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The SQLite store."""
+"""Implements the store in one SQLite file."""
 
 from jobrunner.store.sqlite.store import SqliteStore
 

@@ -1,4 +1,4 @@
-"""The open connections of one store, as each part of it uses them."""
+"""Gives the parts of one store access to its open connections."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class Access:
-    """Runs functions on the writer or the readers while the store is open in this process."""
+    """Runs functions on the writer or the readers of an open store."""
 
     def __init__(self, path: Path, refuse_wait: Callable[[object], None]) -> None:
-        """``refuse_wait`` raises if the calling code's own transaction keeps others from writing."""
+        """``refuse_wait`` raises if the calling code's own transaction blocks other writers."""
         self._path = path
         self._refuse_wait = refuse_wait
         self._opened_in = generation()
@@ -24,7 +24,7 @@ class Access:
         self._readers: Readers | None = None
 
     def bind(self) -> None:
-        """Bind to this process, which opens the store."""
+        """Record this process as the one that opens the store."""
         self._opened_in = generation()
 
     def use_writer(self, writer: Writer) -> None:
@@ -36,14 +36,14 @@ class Access:
         self._readers = readers
 
     def holds_turnstile(self) -> bool:
-        """Return whether other processes still find the turnstile that this one goes through; True if it is closed."""
+        """Return whether other processes still use the same turnstile; True if the store is closed."""
         return self._writer is None or self._writer.write_lock.in_place()
 
     def check_process(self) -> None:
-        """Refuse a process that was forked after the store was opened.
+        """Raise in a process that was forked after the store was opened.
 
         Raises:
-            NotRunning: this process is such a one.
+            NotRunning: This process was forked after the store was opened.
         """
         refuse_forked(self._opened_in)
 
@@ -52,7 +52,8 @@ class Access:
         """The connection that writes.
 
         Raises:
-            StoreUnavailable: the store is not open.
+            StoreUnavailable: The store is not open.
+            NotRunning: See ``check_process``.
         """
         self.check_process()
         if self._writer is None:
@@ -61,7 +62,7 @@ class Access:
 
     @property
     def readers(self) -> Readers:
-        """The connections that read; raises as ``writer``."""
+        """The connections that read; raises the same errors as ``writer``."""
         self.check_process()
         if self._readers is None:
             raise StoreUnavailable(f"{self._path} is not open")
@@ -71,21 +72,21 @@ class Access:
         """Run ``function(connection, *args)`` in one transaction; it is durable when this returns.
 
         Raises:
-            WouldDeadlock: the calling code's own transaction keeps others from writing.
+            WouldDeadlock: The calling code's own transaction blocks other writers.
         """
         self._refuse_wait(function)
         return await self.writer.write(function, *args)
 
     async def read(self, function: Callable[..., T], *args: Any) -> T:
-        """Run ``function(connection, *args)``, which must take some milliseconds at most."""
+        """Run ``function(connection, *args)``, which must end within a few milliseconds."""
         return await self.readers.read(function, *args)
 
     async def read_list(self, function: Callable[..., T], *args: Any) -> T:
-        """Run ``function(connection, *args)`` behind the steps of lists that are under way."""
+        """Run ``function(connection, *args)`` on the connection for lists, after their queued steps."""
         return await self.readers.read_list(function, *args)
 
     async def close(self) -> None:
-        """Close the connections, the readers first; reads that are under way are cut short."""
+        """Close the connections, readers first; running reads are interrupted."""
         if self._readers is not None:
             readers, self._readers = self._readers, None
             await readers.close()

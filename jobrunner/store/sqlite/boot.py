@@ -1,8 +1,9 @@
-"""Keeps a file to one running system, whose kernel's locks prove that workers live and that one process writes.
+"""Prevents two running systems from using one file at the same time.
 
-Two machines, virtual or not, that see one directory do not see each other's locks.  Each would take the other's workers
-for dead, run their jobs a second time, and damage the file.  So the file notes the boot of the system that opened it
-last; another system may follow it (after a restart, a move), but not work beside it.
+File locks prove that workers live and that one process writes, but a lock is only visible within one kernel.  Two
+machines, virtual or not, that share a directory do not see each other's locks: each would take the other's workers for
+dead, run their jobs a second time, and damage the file.  So the file stores the boot id of the system that opened it
+last.  Another system may open the file after it (after a restart or a move), but not at the same time.
 """
 
 import asyncio
@@ -16,12 +17,12 @@ from jobrunner.store.sqlite.host import locks
 from jobrunner.store.sqlite.writer import Writer
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-"""The same in all containers of a system, new at each boot.  Source: random(4)."""
+"""The boot id: the same in all containers of a system, new at each boot.  Source: random(4)."""
 
 FRESH_US: Final = 30 * SECOND_US
-"""A worker that has not said anything for longer is gone, or stands still and will be fenced."""
+"""Maximum age of a live worker's beat; an older worker is gone, or hangs and will be fenced."""
 WATCH_S: Final = 12.0
-"""A little longer than from one beat of a worker to the next."""
+"""Time to watch for beats; a little longer than the interval between two beats of a worker."""
 LOOK_S: Final = 0.25
 
 _NOTE = """
@@ -29,19 +30,19 @@ INSERT INTO jobrunner_meta (name, value) VALUES ('boot_id', ?)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value"""
 
 
-async def make_sure_of_one(writer: Writer, path: Path, folder: Path) -> None:
-    """Note that this system has the file open.
+async def require_one_system(writer: Writer, path: Path, folder: Path) -> None:
+    """Store this system's boot id in the file, if no other system uses it.
 
-    If another one had it until a moment ago, first wait whether its workers still beat: right after a reboot they do
-    not. A worker whose lock is seen to be held is one of this system, whatever the note says, or if it is lost.
+    If another system had the file open moments ago, first watch whether its workers still beat: after a reboot they do
+    not. A worker whose lock is held belongs to this system, even if the stored boot id differs or is missing.
 
     Args:
-        writer: of the store.
+        writer: the writer of the store.
         path: the database file, for the error.
-        folder: where the locks lie.
+        folder: the folder of the locks.
 
     Raises:
-        StoreUnsupported: they do. Nothing was changed.
+        StoreUnsupported: Workers of another system still beat. Nothing was changed.
     """
     boot = _boot_id()
     if boot is None:
@@ -83,7 +84,7 @@ def _beats(conn: sqlite3.Connection, since: int) -> dict[int, tuple[str, int]]:
 
 
 async def _beats_elsewhere(writer: Writer, folder: Path, since: int) -> dict[int, tuple[str, int]]:
-    """Return the beats of workers whose lock nobody on this system holds."""
+    """Return host and last beat of each worker whose lock is free here."""
     beats = await writer.read(_beats, since)
     return {
         worker: beat
@@ -93,6 +94,6 @@ async def _beats_elsewhere(writer: Writer, folder: Path, since: int) -> dict[int
 
 
 def note(conn: sqlite3.Connection) -> None:
-    """Note the boot of this system as the one that has the file open."""
+    """Store the boot id of this system in the file."""
     if (boot := _boot_id()) is not None:
         conn.execute(_NOTE, (boot,))

@@ -1,7 +1,8 @@
-"""One SQLite connection on a separate thread, where a transaction is one callable in one hop.
+"""Runs callables on the thread of one SQLite connection.
 
-A hop per statement would let a cancelled ``await`` leave a transaction open, which the next user of the connection then
-commits; a callable runs to its end whatever becomes of the task that waits for it.
+A whole transaction is one callable, in one hop to the thread.  With a hop per statement, a cancelled ``await`` could
+leave a transaction open, and the next user of the connection would commit it.  A callable runs to its end even if the
+task that waits for it is cancelled.
 """
 
 import contextlib
@@ -23,10 +24,10 @@ from jobrunner.store.sqlite.sql.task_writes import WriterConnection
 T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 5.0
-"""A backstop for writers that do not know the turnstile (a shell, the application's own engine)."""
+"""A backstop for writers that do not use the turnstile (a shell, the application's own engine)."""
 
 LOG_BYTES = 8 * 1024 * 1024
-"""About what the log holds between two checkpoints; see ``checkpoint.PAGES_PER_CHECKPOINT``."""
+"""Approximate size of the log between two checkpoints; see ``checkpoint.PAGES_PER_CHECKPOINT``."""
 
 _BARRIER = """
 INSERT INTO jobrunner_meta (name, value) VALUES ('barrier', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"""
@@ -49,13 +50,13 @@ class Connection:
         read_only: bool = False,
         cache_kib: int = 8_192,
     ) -> "Connection":
-        """Open the file with the pragmas that keep the store's promises; on an error nothing stays open.
+        """Open the file and set the pragmas that the store relies on; an error closes it again.
 
         Args:
             path: the database file.
             durability: ``"full"`` syncs at each commit; ``"normal"`` may lose the last commits at a power cut.
             read_only: refuse every write.
-            cache_kib: pages that it keeps in memory.
+            cache_kib: size of the page cache, in KiB.
         """
         connection = aiosqlite.connect(
             path,
@@ -64,8 +65,8 @@ class Connection:
             timeout=BUSY_TIMEOUT_S,
             factory=sqlite3.Connection if read_only else WriterConnection,
         )
-        # An open connection's thread would keep a process alive whose shutdown was cut short.
-        connection._thread.daemon = True  # noqa: SLF001 - aiosqlite has no public word for it
+        # Otherwise the thread of an open connection would keep the process alive after an interrupted shutdown.
+        connection._thread.daemon = True  # noqa: SLF001 - aiosqlite has no public option for it
         self = cls(connection, path, read_only=read_only)
         try:
             await connection
@@ -81,7 +82,7 @@ class Connection:
         """Run ``function(connection, *args)`` on the thread, in one hop.
 
         Raises:
-            StoreError: in place of the driver's error.
+            StoreError: The driver raised an error.
         """
         try:
             # The one place that uses aiosqlite's private hop: it has no public call that takes a function.
@@ -98,7 +99,7 @@ class Connection:
         return function(self._connection._conn, *args)  # noqa: SLF001 - as above
 
     async def close(self) -> None:
-        """Close the connection; a read that is under way is cut short, a write is waited for."""
+        """Close the connection: interrupt a running read, wait for a running write."""
         raw = self._connection._connection  # noqa: SLF001 - None once closed, where `_conn` would raise
         if raw is not None and self._read_only:
             raw.interrupt()
@@ -108,12 +109,12 @@ class Connection:
 def _set_pragmas(
     conn: sqlite3.Connection, durability: str, read_only: bool, cache_kib: int
 ) -> None:
-    # Reading the schema first: a file that is not SQLite must be refused before anything is written to it.
+    # The schema is read first: a file that is not an SQLite database must be refused before anything is written to it.
     conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     for pragma in (
         f"synchronous = {'FULL' if durability == 'full' else 'NORMAL'}",
-        # SQLite before 3.51.3 can corrupt a file when two connections reset the log at once: the log is moved by one
-        # elected process, under the write lock, and never by the way of a commit.
+        # SQLite before 3.51.3 can corrupt a file when two connections reset the log at once. So one elected process
+        # checkpoints, under the write lock, and commits never do.
         "wal_autocheckpoint = 0",
         "mmap_size = 0",
         "journal_size_limit = 16777216",
@@ -128,9 +129,9 @@ def _set_pragmas(
 
 
 def keep_log(conn: sqlite3.Connection) -> None:
-    """Switch the file to a write-ahead log, if it has none yet; behind the turnstile.
+    """Switch the file to WAL mode; the caller holds the write lock.
 
-    Of several processes that switch at once SQLite fails some with "database is locked", whatever the timeout.
+    If several processes switch at once, SQLite fails some with "database is locked", whatever the timeout.
     """
     (mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
@@ -138,10 +139,10 @@ def keep_log(conn: sqlite3.Connection) -> None:
 
 
 def make_room_in_log(conn: sqlite3.Connection, log: Path) -> None:
-    """Make a new log as large at once as it is going to be; behind the turnstile.
+    """Grow a new log to its final size at once; the caller holds the write lock.
 
-    A commit that lets the file grow has to sync its size as well, which takes about twice as long as to write over the
-    frames of the log's last lap. What is written here is never committed, so nobody reads it.
+    A commit that grows the file must also sync the file's size, which takes about twice as long as overwriting old
+    frames of the log. The frames written here are never committed, so nobody reads them.
     """
     (cache_size,) = conn.execute("PRAGMA cache_size").fetchone()
     conn.execute(BEGIN)
@@ -151,7 +152,7 @@ def make_room_in_log(conn: sqlite3.Connection, log: Path) -> None:
             conn.execute("CREATE TABLE jobrunner_room (bytes BLOB)")
             with contextlib.suppress(
                 sqlite3.OperationalError
-            ):  # no room: the commit that needs it will say so
+            ):  # disk full: the commit that needs the space will raise
                 conn.execute("INSERT INTO jobrunner_room VALUES (zeroblob(?))", (LOG_BYTES,))
     finally:
         if conn.in_transaction:
@@ -160,7 +161,7 @@ def make_room_in_log(conn: sqlite3.Connection, log: Path) -> None:
 
 
 def look(conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:
-    """Run ``function(conn, *args)`` in one read transaction: all that it asks is answered of one moment."""
+    """Run ``function(conn, *args)`` in one read transaction, so that it reads one snapshot."""
     conn.execute(BEGIN_TO_READ)
     try:
         return function(conn, *args)
@@ -170,16 +171,16 @@ def look(conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:
 
 
 def transact(conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:
-    """Run ``function(conn, *args)`` in one write transaction; on return it is durable.
+    """Run ``function(conn, *args)`` in one write transaction; it is durable on return.
 
     Raises:
-        StoreOutcomeUnknown: the commit failed and could not be sealed off.
+        StoreOutcomeUnknown: The commit failed, and so did the commit that should keep it undone.
     """
     conn.execute(BEGIN)
     try:
         result = function(conn, *args)
     except BaseException:
-        # SQLite has rolled back by itself after some errors (disk full, I/O).
+        # After some errors (disk full, I/O) SQLite has already rolled back.
         if conn.in_transaction:
             conn.execute(ROLLBACK)
         raise
@@ -195,9 +196,10 @@ def transact(conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -
 
 
 def _seal(conn: sqlite3.Connection, error: sqlite3.Error) -> None:
-    """Make sure that a commit that failed at the disk stays undone.
+    """Commit a barrier, so that a commit with an I/O error stays undone.
 
-    Its frames may lie in the log and would come back at the next recovery; one good commit overwrites them.
+    The failed commit's frames may be in the log, and SQLite's next recovery would apply them; a successful commit
+    overwrites them.
     """
     try:
         conn.execute(BEGIN)

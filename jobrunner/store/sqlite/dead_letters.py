@@ -1,4 +1,4 @@
-"""The dead letters of a SQLite store; see ``DeadLetterStore``."""
+"""Implements ``DeadLetterStore`` on SQLite."""
 
 from collections.abc import Collection, Sequence
 
@@ -9,7 +9,7 @@ from jobrunner.store.sqlite.sql import dead_letters, queries
 
 
 class SqliteDeadLetters:
-    """A ``DeadLetterStore``."""
+    """The ``DeadLetterStore`` of a SQLite store."""
 
     def __init__(self, access: Access) -> None:
         self._access = access

@@ -1,4 +1,4 @@
-"""Translates SQLite's errors into those of the store."""
+"""Translates SQLite's errors into ``StoreError``."""
 
 import sqlite3
 from pathlib import Path
@@ -19,14 +19,14 @@ _OUR_TABLE: Final = "no such table: jobrunner_"
 
 
 def raise_as_ours(error: sqlite3.Error, path: Path) -> NoReturn:
-    """Raise the ``StoreError`` that says what a driver's error means for the store at ``path``."""
+    """Raise a driver's error as a ``StoreError`` of the store at ``path``."""
     raise as_ours(error, path) from error
 
 
 def as_ours(  # noqa: PLR0911 - a table
     error: sqlite3.Error, path: Path
 ) -> StoreError:
-    """Return the ``StoreError`` that says what a driver's error means for the store at ``path``."""
+    """Return a driver's error as a ``StoreError`` of the store at ``path``."""
     match primary_code(error):
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreBusy(
@@ -34,7 +34,7 @@ def as_ours(  # noqa: PLR0911 - a table
                 " and is not committed"
             )
         case sqlite3.SQLITE_INTERRUPT:
-            # By our own close: see ``Connection.close``.
+            # Interrupted by ``Connection.close``.
             return StoreUnavailable(f"{path} is not open any more")
         case sqlite3.SQLITE_FULL:
             return StoreFull(f"no room left for {path}; free some space, waiting jobs are safe")

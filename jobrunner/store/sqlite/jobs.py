@@ -1,4 +1,4 @@
-"""The jobs of a SQLite store, and the queues that they wait in; see ``JobStore``."""
+"""Implements ``JobStore`` on SQLite."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from jobrunner.store.sqlite.sql import control, queries, retention
 
 
 class SqliteJobs:
-    """A ``JobStore``."""
+    """The ``JobStore`` of a SQLite store."""
 
     def __init__(self, access: Access) -> None:
         self._access = access

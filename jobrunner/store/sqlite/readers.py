@@ -1,7 +1,7 @@
-"""The connections of this process that only read: one for single rows, one for lists, and one for each backup.
+"""Owns this process's read connections: single rows, lists, and one per backup.
 
-What is asked on one connection waits for what was asked before.  So nothing that keeps a promise (recovery, cancels,
-health, a job by its id) shares a connection with a list, and a list gives way to the next one after each step.
+Reads on one connection wait for each other.  So the reads that must be quick (recovery, cancels, health, a job by its
+id) never share a connection with a list, and a list lets the next one run after each of its steps.
 """
 
 import asyncio
@@ -17,31 +17,31 @@ from jobrunner.store.sqlite.sql.walks import EVERYTHING, Position, Step
 T = TypeVar("T")
 
 PAGE_S: Final = 0.1
-"""After so long a page ends with the rows found, and says where the next one begins."""
+"""After this time a page ends with the rows found so far and the cursor of the next page."""
 LISTS_CACHE_KIB: Final = 2_048
-"""A list reads most pages once; what it reads again and again are the few upper ones of the tree."""
+"""Small, since a list reads most database pages once; only the few upper pages of the tree are read again."""
 
 
 class Found(NamedTuple):
     """One page of a walk."""
 
     rows: list[tuple[Any, ...]]
-    """Each with its key in front."""
+    """Rows, each preceded by its key."""
     next: int | None
-    """The key before which the next page begins; None at the end."""
+    """The cursor: the next page has the rows with a smaller key; None at the end."""
     complete: bool
-    """Whether the page is full, or the last."""
+    """True if the page is full or is the last one."""
 
 
 class Readers:
-    """The open connections; each callable runs in one read transaction."""
+    """The open read connections; each callable runs in one read transaction."""
 
     def __init__(self, path: Path, single: Connection, lists: Connection) -> None:
         self._path = path
         self._single = single
         self._lists = lists
         self._backups: dict[threading.Event, asyncio.Event] = {}
-        """Of each that is under way: what breaks it off, and what tells its end."""
+        """Running backups: the event that cancels each, and the event set at its end."""
 
     @classmethod
     async def open(cls, path: Path) -> Self:
@@ -55,21 +55,21 @@ class Readers:
         return cls(path, single, lists)
 
     async def close(self) -> None:
-        """Close the connections; a read that is under way is cut short."""
+        """Close the connections; running reads and backups are interrupted."""
         backups = dict(self._backups)
         for broken_off in backups:
             broken_off.set()
-        # Together: each is cut short at once, and waited for afterwards.
+        # Concurrently: all are interrupted at once before any is awaited.
         await asyncio.gather(
             self._lists.close(), self._single.close(), *(ended.wait() for ended in backups.values())
         )
 
     async def read(self, function: Callable[..., T], *args: Any) -> T:
-        """Run ``function(connection, *args)``, which must take some milliseconds at most."""
+        """Run ``function(connection, *args)``, which must end within a few milliseconds."""
         return await self._single.run(look, function, *args)
 
     async def read_list(self, function: Callable[..., T], *args: Any) -> T:
-        """Run ``function(connection, *args)`` behind the steps of lists that are under way."""
+        """Run ``function(connection, *args)`` on the connection for lists, after their queued steps."""
         return await self._lists.run(look, function, *args)
 
     async def page(
@@ -80,21 +80,21 @@ class Readers:
         limit: int,
         room: int = EVERYTHING,
     ) -> Found:
-        """Walk until a page is full, its time is up, or the rows end.
+        """Walk until the page is full, its time is up, or the rows end.
 
         Args:
-            step: ``step(connection, *args, position, limit, room)`` walks on for a step.
-            args: what it means.
-            before: the key that a page before stopped at; None begins at the newest row.
-            limit: rows on the page, at most.
-            room: letters of text on the page; at most one row more than fit.
+            step: ``step(connection, *args, position, limit, room)`` runs one step of the walk.
+            args: arguments of ``step``, such as the filter.
+            before: the cursor of the previous page; None begins at the newest row.
+            limit: maximum number of rows on the page.
+            room: characters of text on the page; the row that exceeds it is the last.
         """
         loop = asyncio.get_running_loop()
         end_s = loop.time() + PAGE_S
         position = None if before is None else Position(before)
         found: list[tuple[Any, ...]] = []
         while True:
-            # One more than wanted tells whether there is a page after.
+            # One row more than the limit shows that there is a next page.
             done = await self.read_list(step, *args, position, limit + 1 - len(found), room)
             found += done.rows
             room -= done.size
@@ -109,7 +109,7 @@ class Readers:
     async def count(
         self, step: Callable[..., tuple[int, Position | None]], *args: Any, cap: int
     ) -> int:
-        """Count to the end, or to ``cap``, step by step."""
+        """Count in steps, up to ``cap``."""
         number, position = 0, None
         while True:
             more, position = await self.read_list(step, *args, position, cap - number)
@@ -120,11 +120,11 @@ class Readers:
     async def backup(self, destination: Path, on_progress: Callable[[int, int], None]) -> None:
         """Write a copy on a separate connection; see ``backup.backup``.
 
-        Cancelling it ends it on its thread too, after the step that it is at; so does ``close``.
+        A cancel, or ``close``, also stops the copy on its thread, after its current step.
         """
         broken_off, ended = threading.Event(), asyncio.Event()
 
-        def tell(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             if broken_off.is_set():
                 raise InterruptedError("the copy was broken off")
             on_progress(done, total)
@@ -132,7 +132,7 @@ class Readers:
         connection = await Connection.open(self._path, read_only=True)
         self._backups[broken_off] = ended
         try:
-            await connection.run(backup.backup, self._path, destination, tell)
+            await connection.run(backup.backup, self._path, destination, report)
         except asyncio.CancelledError:
             broken_off.set()
             raise

@@ -1,4 +1,4 @@
-"""The schedules of a SQLite store, and the record of their ticks; see ``ScheduleStore``."""
+"""Implements ``ScheduleStore`` on SQLite."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from jobrunner.store.sqlite.sql import schedules
 
 
 class SqliteSchedules:
-    """A ``ScheduleStore``."""
+    """The ``ScheduleStore`` of a SQLite store."""
 
     def __init__(self, access: Access) -> None:
         self._access = access

@@ -1,7 +1,7 @@
-"""The SQLite store: a writer behind the write lock, readers, and the workers' locks.
+"""Composes the SQLite store of a writer, readers, sessions and the workers' locks.
 
 Only SQLite ever opens the database file, its ``-wal`` or its ``-shm``: closing any descriptor of them would drop
-SQLite's own locks.  What this module opens lies in the folder beside it.
+SQLite's own locks.  The lock files lie in a folder beside the database.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ class SqliteStore:
         self._sessions: StoreHandle | None = None
         self._heads = Heads()
 
-    # -- life -------------------------------------------------------------------
+    # -- open and close ---------------------------------------------------------
 
     async def open(self) -> None:
         """See ``Store.open``."""
@@ -77,7 +77,7 @@ class SqliteStore:
             writer = await migrate.writer_of(self.path, self._folder, self.durability)
             self._access.use_writer(writer)
             await writer.write(migrate.try_to_write)
-            await boot.make_sure_of_one(writer, self.path, self._folder)
+            await boot.require_one_system(writer, self.path, self._folder)
             self._claim.pin()
             self._access.use_readers(await Readers.open(self.path))
             self._checkpointer = Checkpointer(
@@ -172,7 +172,7 @@ class SqliteStore:
     async def vacuum(self) -> None:
         """See ``FileStore.vacuum``.
 
-        Cancelling it ends it on its thread too, as soon as SQLite asks; ``close`` waits for that.
+        A cancel also stops SQLite on the writer's thread, at its next progress callback; ``close`` waits for that.
         """
         broken_off = threading.Event()
         try:

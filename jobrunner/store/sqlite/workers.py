@@ -1,4 +1,4 @@
-"""The workers on a SQLite store: rows name them, locks prove that they live; see ``WorkerStore``."""
+"""Implements ``WorkerStore``: rows describe the workers, locks prove that they live."""
 
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ logger = log_of("jobrunner")
 
 
 class SqliteWorkers:
-    """A ``WorkerStore``."""
+    """The ``WorkerStore`` of a SQLite store."""
 
     def __init__(self, access: Access, folder: Path) -> None:
         self._access = access
@@ -29,9 +29,9 @@ class SqliteWorkers:
         self._locks: dict[int, locks.WorkerLock] = {}
         self._doorbells: dict[int, Doorbell | None] = {}
         self._rows: dict[int, WorkerRow] = {}
-        """As they were stored when the workers of this process joined."""
+        """Rows of this process's workers, as stored when they joined."""
         self._addresses: Sequence[str] = ()
-        """The doorbells of the workers of other processes."""
+        """Doorbell addresses of the workers of other processes."""
         self._recovery = Recovery(folder, self._locks, read=access.read, write=access.write)
 
     async def join(self, worker: WorkerRow, on_notify: Callable[[], None]) -> None:
@@ -86,22 +86,25 @@ class SqliteWorkers:
         return await self._recovery.look(now=now, thorough=thorough)
 
     def check_locks(self) -> None:
-        """Make sure that other processes still find the locks of this one's workers.
+        """Check that other processes still find the locks of this process's workers.
 
         Raises:
-            StoreReplaced: somebody has removed or replaced them.
+            StoreReplaced: Lock files were removed or replaced.
         """
         if any(not lock.still_ours() for lock in self._locks.values()):
             raise locks_lost(self._folder)
 
     def close(self) -> None:
-        """Close the doorbells, and abandon the locks of workers that have not left, as a kill would."""
+        """Close the doorbells and abandon the locks of workers that have not left.
+
+        To other processes those workers are dead, as after a kill.
+        """
         for bell in self._doorbells.values():
             if bell is not None:
                 bell.close()
         self._doorbells.clear()
         for lock in self._locks.values():
-            # Their jobs are found by the file.
+            # The file stays, so that other processes find the jobs.
             lock.abandon()
         self._locks.clear()
 
@@ -115,9 +118,12 @@ def locks_lost(folder: Path) -> StoreReplaced:
 
 
 def _restore(conn: sqlite3.Connection, row: WorkerRow) -> bool:
-    """Store anew what a process needs to find of itself in a file whose tables were emptied; False if it is there."""
+    """Restore the rows of a live worker's process after the tables were emptied.
+
+    These are the worker's row, the boot id and the schema version. Return False if the worker's row exists.
+    """
     if workers.beat(conn, row.worker, row.beat_at):
-        # Two chores have missed it at once.
+        # Two calls of ``beat`` missed the row at the same time, and the other one has stored it.
         return False
     workers.join(conn, row)
     boot.note(conn)

@@ -1,4 +1,4 @@
-"""The one connection of this process that writes, one turn after another."""
+"""Owns the one connection of this process that writes."""
 
 import contextlib
 import sqlite3
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Writer:
-    """Runs each function in one durable write transaction, in turn with the other processes on the file."""
+    """Runs functions on the write connection, under the write lock of the file."""
 
     def __init__(self, connection: Connection, write_lock: WriteLock) -> None:
         self._connection = connection
@@ -26,7 +26,7 @@ class Writer:
 
         Args:
             path: the database file.
-            folder: where the processes take turns.
+            folder: the folder of the locks.
             durability: see ``Connection.open``.
         """
         write_lock = WriteLock(folder)
@@ -53,7 +53,7 @@ class Writer:
         return await self._connection.run(self._locked, transact, function, *args)
 
     async def exclusive(self, function: Callable[..., T], *args: Any) -> T:
-        """Run ``function(connection, *args)`` in turn, for what SQLite refuses to do inside a transaction."""
+        """Run ``function(connection, *args)`` under the write lock, outside any transaction."""
         return await self._connection.run(self._locked, function, *args)
 
     def _locked(self, conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:
@@ -64,7 +64,10 @@ class Writer:
             self.write_lock.release()
 
     async def close(self) -> None:
-        """Close the connection in turn: SQLite moves the log into the file when the last one closes."""
+        """Close the connection, under the write lock unless waiting for it times out.
+
+        SQLite moves the log into the file when the last connection closes.
+        """
         try:
             await self._connection.run(lambda _: self._acquire_if_free())
         finally:
@@ -74,6 +77,6 @@ class Writer:
                 self.write_lock.close()
 
     def _acquire_if_free(self) -> None:
-        # Without it, if it cannot be had: others go on, and the last of them moves the log.
+        # On a timeout, close without the lock: then other connections are open, and the last of them moves the log.
         with contextlib.suppress(StoreBusy):
             self.write_lock.acquire()

@@ -1,1 +1,1 @@
-"""Files, locks and sockets of the operating system; no SQL."""
+"""Uses files, locks and sockets of the operating system; contains no SQL."""

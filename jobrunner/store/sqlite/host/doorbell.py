@@ -1,7 +1,6 @@
-"""A socket for each worker, on which other processes of this machine announce work.
+"""Gives each worker a socket on which other processes of this machine announce work.
 
-A ring is only ever a hint.  What goes wrong with it is no error, what it says is not looked at, and the poll finds
-whatever it was about.
+A ring is only a hint.  A ring that fails is not an error, its content is ignored, and the poll finds the work anyway.
 """
 
 import asyncio
@@ -30,7 +29,7 @@ _LONGEST_ADDRESS: Final = 107 if sys.platform == "linux" else 103
 _BELL_FILE: Final = re.compile(r"/jobrunner-\d+/[0-9a-f]{16}\.bell\Z")
 
 _DRAIN: Final = 32
-"""More than a socket's queue holds (11 on Linux), and an end even while somebody floods it."""
+"""Datagrams to read per wake-up: more than a socket's queue holds (11 on Linux), but bounded under a flood."""
 
 
 _SHORT_DIRECTORY: Final = Path("/tmp")  # noqa: S108 - private_directory checks what it finds there
@@ -44,14 +43,16 @@ def _runtime_directories() -> Iterator[Path]:
 
 
 def private_directory(path: Path) -> None:
-    """Make the directory with mode 0700, or check that it is a real one, ours, and closed to everybody else.
+    """Create the directory with mode 0700, or check that an existing one is private.
+
+    A private directory is a real directory of this user that nobody else can use.
 
     Raises:
-        OSError: it cannot be made, or it is not to be trusted.
+        OSError: The directory cannot be created, or is not private.
     """
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    # lstat: in a directory that everybody may write to, a stranger's symlink would lead us elsewhere.
+    # lstat: in a directory that everybody may write to, another user's symlink could redirect us.
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "not a directory of its own", str(path))
@@ -60,7 +61,7 @@ def private_directory(path: Path) -> None:
 
 
 class Doorbell:
-    """A worker's doorbell, hung on the event loop that it wakes."""
+    """A worker's doorbell: a socket that wakes the worker's event loop."""
 
     __slots__ = ("_loop", "_on_ring", "_pid", "_socket", "address")
 
@@ -74,10 +75,13 @@ class Doorbell:
 
     @classmethod
     def open(cls, on_ring: Callable[[], None]) -> Self | None:
-        """Hang a doorbell on the running loop; ``on_ring`` is called there, once for each burst of rings.
+        """Open a doorbell on the running loop.
+
+        Args:
+            on_ring: called on the loop, once per burst of rings.
 
         Returns:
-            None where no socket can be had (no private directory with a short enough path): the poll has to do.
+            None if no private directory has a short enough path for a socket; then only the poll finds work.
         """
         for directory in _runtime_directories():
             address = str(directory / f"{secrets.token_hex(8)}.bell")
@@ -85,7 +89,7 @@ class Doorbell:
                 continue
             try:
                 private_directory(directory)
-                _take_down_dead_bells(directory)
+                _remove_dead_bells(directory)
                 listening = _bound(address)
             except OSError as error:
                 logger.debug("no doorbell in %s: %s", directory, error)
@@ -101,11 +105,11 @@ class Doorbell:
         self._on_ring()
 
     def close(self) -> None:
-        """Take the bell down; safe to call twice."""
+        """Close the socket and remove its file; safe to call twice."""
         if self._socket.fileno() < 0:
             return
         if self._pid == os.getpid():
-            # Not in a forked child: it shares the parent's epoll and would deafen the parent.
+            # Not in a forked child: it shares the parent's epoll, so the parent would get no more rings.
             self._loop.remove_reader(self._socket.fileno())
             with contextlib.suppress(OSError):
                 os.unlink(self.address)
@@ -116,8 +120,8 @@ def _bound(address: str) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         listening.setblocking(False)
-        # Under another name first: for an instant between its making and its binding the socket's file refuses as a
-        # dead one's does, and somebody may be taking those down.
+        # Bound under another name first: for a moment a new socket file refuses connections as a dead one does, and
+        # another process may be removing dead ones.
         newborn = f"{address.removesuffix('.bell')}.new"
         listening.bind(newborn)
         os.rename(newborn, address)
@@ -127,8 +131,11 @@ def _bound(address: str) -> socket.socket:
     return listening
 
 
-def _take_down_dead_bells(directory: Path) -> None:
-    """Remove the sockets that killed processes left; connecting sends nothing, so that a living worker is not woken."""
+def _remove_dead_bells(directory: Path) -> None:
+    """Remove the sockets that killed processes left.
+
+    The check only connects, which sends nothing, so it does not wake live workers.
+    """
     with os.scandir(directory) as entries:
         for entry in entries:
             if not _BELL_FILE.search(entry.path):
@@ -140,7 +147,7 @@ def _take_down_dead_bells(directory: Path) -> None:
                 try:
                     probe.connect(entry.path)
                 except ConnectionRefusedError:
-                    # For good: a name is bound once, by the socket that made it, and that one is closed.
+                    # The refusal is final: a name is bound only once, and the socket that bound it is closed.
                     os.unlink(entry.path)
 
 
@@ -153,12 +160,12 @@ def _ringing_socket() -> socket.socket:
 
 
 def ring(address: str) -> bool:
-    """Ring another process's doorbell without ever waiting.
+    """Ring another process's doorbell; never waits.
 
     Returns:
-        Whether the bell took it; False if nobody lives there (any more) or it has not been answered for long.
+        False if the socket is gone or closed, or its queue is full.
     """
-    # The address comes out of the database: nobody who can write there gets a byte sent to another kind of socket.
+    # The address comes from the database: a writer there must not make us send to another kind of socket.
     if not _BELL_FILE.search(address):
         return False
     try:

@@ -1,7 +1,7 @@
-"""A FIFO lock between the writer thread and the tasks that hold transactions on other connections.
+"""A FIFO lock between the writer thread and tasks that hold their own transaction.
 
-Without it a transaction on the application's own connection would have to win SQLite's lock against a committer that
-comes back at once, and the committer against four such tasks: the longest waits were eight times as long.
+Without it, a transaction on the application's connection competes for SQLite's lock with a committer that tries again
+at once, and the committer with several such tasks: with four tasks the longest waits were eight times as long.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Final
 from jobrunner.core.clock import now_s
 
 SLOW_S: Final = 0.25
-"""A task that holds the lock for longer is named in the log: nobody else writes meanwhile."""
+"""A task that holds the lock for longer is logged by name, since it blocks all other writers."""
 
 
 class FairLock:
@@ -26,16 +26,17 @@ class FairLock:
         self._waiting: deque[Future[None]] = deque()
         self._taken = False
         self.holder: str | None = None
-        """The task that holds it; None if it is nobody's, or the writer's."""
+        """The task that holds the lock; None if it is free or held by the writer thread."""
         self._since_s = 0.0
 
     def acquire_blocking(
         self, timeout_s: float, on_slow: Callable[[], None] = lambda: None
     ) -> bool:
-        """Acquire the lock, or return False after ``timeout_s``; blocks the thread.
+        """Acquire the lock and block the thread meanwhile; return False after ``timeout_s``.
 
         Args:
-            on_slow: called after each ``SLOW_S`` of waiting: its holder may have just got it.
+            timeout_s: maximum time to wait.
+            on_slow: called after each ``SLOW_S`` of waiting; repeated, since the holder may change meanwhile.
         """
         waiter = self._queue()
         if waiter is None:
@@ -49,12 +50,12 @@ class FairLock:
         try:
             waiter.result(timeout_s)
         except TimeoutError:
-            # If it cannot be cancelled any more, the lock has just been handed over.
+            # A waiter that cannot be cancelled has just got the lock.
             return not waiter.cancel()
         return True
 
     async def acquire(self) -> None:
-        """Acquire the lock; the loop goes on meanwhile."""
+        """Acquire the lock without blocking the loop."""
         waiter = self._queue()
         if waiter is None:
             return
@@ -75,7 +76,7 @@ class FairLock:
             return waiter
 
     def release(self) -> None:
-        """Hand the lock over to the waiter that came first."""
+        """Release the lock to the first waiter."""
         with self._mutex:
             self.holder = None
             while self._waiting:
@@ -85,14 +86,14 @@ class FairLock:
                     return
             self._taken = False
 
-    # -- who is slow --------------------------------------------------------------------
+    # -- slow holders -------------------------------------------------------------------
 
     def name_holder(self, holder: str) -> None:
-        """Note the holder by the name that its user knows."""
+        """Record the name of the task that holds the lock, and the time."""
         self.holder, self._since_s = holder, now_s()
 
     def slow_holder(self) -> str | None:
-        """Return the task that has held the lock for too long, once per holding."""
+        """Return the holder's name once it has held the lock for ``SLOW_S``; only once per hold."""
         holder = self.holder
         if holder is None or now_s() - self._since_s < SLOW_S:
             return None

@@ -1,6 +1,6 @@
-"""Identifies a store's file: one claim per process, the same file as at the start, on a local disk.
+"""Identifies a store's file: one claim per process, an unchanged file, a local disk.
 
-Only ``os.stat`` is asked.  No code but SQLite ever opens a database, its ``-wal`` or its ``-shm``: closing the
+This module only calls ``os.stat``.  Only SQLite ever opens a database, its ``-wal`` or its ``-shm``: closing any other
 descriptor would drop SQLite's own locks on the file.
 """
 
@@ -30,7 +30,7 @@ _claims: "list[StoreClaim]" = []
 
 
 def _start_anew_in_child() -> None:
-    # Another thread may have held the mutex at the fork, and is not there to free it.
+    # A thread that held the mutex at the fork does not exist in the child.
     global _mutex  # noqa: PLW0603 - one per process
     _mutex = threading.Lock()
 
@@ -39,7 +39,7 @@ os.register_at_fork(after_in_child=_start_anew_in_child)
 
 
 class StoreClaim:
-    """A claim of this process to a store: while it lasts, nothing else here may open the same file."""
+    """A claim of this process to a store: no second runner here may open it."""
 
     __slots__ = ("_pid", "names", "path")
 
@@ -51,41 +51,41 @@ class StoreClaim:
         place = _find(directory)
         if place is None:
             raise StoreUnavailable(f"{directory}: there is no such directory; make it first")
-        # Two names for one thing. The place says it before the file exists and after it was replaced; the inode says it
-        # under any other name. A claim that shares either is a claim to the same store.
+        # Two identities. Directory and name identify the store before the file exists and after it was replaced; the
+        # inode identifies it under any other name. Claims that share either are to the same store.
         self.names.add((inode_of(place), name))
         self.pin()
 
     def pin(self) -> None:
-        """Note the file's inode, as soon as it exists: later, other names of the file are known too."""
+        """Record the file's inode once the file exists, to recognize its other names."""
         if found := _find(str(self.path)):
             self.names.add(inode_of(found))
 
     def collides(self, other: "StoreClaim") -> bool:
-        """Return whether both mean the same store."""
+        """Return whether both claims are to the same store."""
         self.pin()
         return not self.names.isdisjoint(other.names)
 
     def inherited(self) -> bool:
-        """Return whether it was made by a parent of this forked process."""
+        """Return whether a parent of this forked process made the claim."""
         return self._pid != os.getpid()
 
     def release(self) -> None:
-        """Give the store up; safe to call twice. A forked child cannot give up what its parent holds."""
+        """Release the claim; safe to call twice, without effect in a forked child."""
         with _mutex:
             if not self.inherited() and self in _claims:
                 _claims.remove(self)
 
 
 def claim_store(path: Path) -> StoreClaim:
-    """Claim a store for one runner of this process, before any of its files is opened.
+    """Claim a store for one runner of this process; call before opening its files.
 
-    A second one could not be told from the first by the kernel: it would get every lock that the first holds, and drop
-    all of them at its close.  The file need not exist yet; call ``pin`` when it does.
+    The kernel cannot distinguish a second runner of the process from the first: it would get every lock that the first
+    holds, and drop all of them at its close.  The file need not exist yet; call ``pin`` once it does.
 
     Raises:
-        AlreadyRunning: this process has it open, or was forked from one that had.
-        StoreUnavailable: its directory does not exist or cannot be looked at.
+        AlreadyRunning: This process has the store open, or was forked from one that had.
+        StoreUnavailable: The directory does not exist or is not accessible.
     """
     claim = StoreClaim(Path(os.path.realpath(path)))
     with _mutex:
@@ -93,8 +93,8 @@ def claim_store(path: Path) -> StoreClaim:
             if not held.collides(claim):
                 continue
             if held.inherited():
-                # Seen in /proc/locks: SQLite's tables in memory say that the parent's locks are this process's too, so
-                # it reads and writes here without taking any, and another process may truncate the log beneath it.
+                # Seen in /proc/locks: SQLite's in-memory tables say that this process has the parent's locks, so SQLite
+                # reads and writes here without any lock, and another process may truncate the log meanwhile.
                 raise AlreadyRunning(
                     f"this process was forked while {path} was open, and SQLite cannot be used on both sides of a fork;"
                     " start it with multiprocessing.get_context('spawn'), or open the runner after the fork"
@@ -111,10 +111,10 @@ def claim_store(path: Path) -> StoreClaim:
 
 
 class FileIdentity:
-    """The files of an open database as they were found at first.
+    """The inodes of an open database's files, to detect that one was replaced.
 
-    Three calls of ``stat`` a look.  While SQLite has the files open their inodes cannot be given out anew, so an equal
-    inode is the same file.  What a look finds has happened already: it bounds the loss, it does not prevent it.
+    A check costs three calls of ``stat``.  While SQLite has the files open their inodes cannot be reused, so an equal
+    inode is the same file.  A check finds a replacement only afterwards: it limits the loss but does not prevent it.
     """
 
     __slots__ = ("_beside", "_inode", "path")
@@ -131,11 +131,13 @@ class FileIdentity:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Note the identity of the database's files; to be called while a connection is open that has read from it.
+        """Record the identity of the database's files.
+
+        Call it while a connection is open that has read from the database.
 
         Raises:
-            StoreReplaced: the file is not there (any more).
-            StoreUnsupported: it has a second name (hard link), so two processes could miss each other's ``-wal``.
+            StoreReplaced: The file does not exist (any more).
+            StoreUnsupported: The file has a second name (hard link), so two processes could miss each other's ``-wal``.
         """
         real = Path(os.path.realpath(path))
         found = _find(str(real))
@@ -150,15 +152,15 @@ class FileIdentity:
         return identity
 
     def check(self) -> None:
-        """Make sure that the files are still the ones that are open.
+        """Check that the files at the paths are still the open ones.
 
         Raises:
-            StoreReplaced: one was moved, deleted, replaced, or has got a second name.
-            StoreUnavailable: the system does not say.
+            StoreReplaced: A file was moved, deleted or replaced, or got a second name.
+            StoreUnavailable: ``stat`` failed.
         """
         self._compare(str(self.path), self._inode)
         for ending in ("-wal", "-shm"):
-            # SQLite makes them at its first look at the data, and keeps them until the last connection is closed.
+            # SQLite creates them at its first read of the data, and keeps them until the last connection closes.
             path = f"{self.path}{ending}"
             known = self._beside.get(ending)
             if known is not None:
@@ -188,7 +190,7 @@ _NETWORK: Final = re.compile(
     r"|fuse\.(sshfs|ceph|ceph-fuse|glusterfs|davfs2|rclone|s3fs|goofys|gcsfuse|blobfuse2?|juicefs|mfs|moosefs"
     r"|seaweedfs|smbnetfs|curlftpfs)"
 )
-"""Where another machine may write to the same file.  By name: rootless containers run on FUSE, and it is fine."""
+"""Types on which another machine may write to the same file; not all of FUSE, which rootless containers run on."""
 
 _MOUNT: Final = re.compile(r"^\d+ \d+ \S+ \S+ (?P<point>\S+) .*? - (?P<kind>\S+) ", re.MULTILINE)
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
@@ -198,7 +200,11 @@ _MOUNTINFO: Final = Path("/proc/self/mountinfo")
 
 
 def file_system(path: str, mountinfo: str) -> str | None:
-    """Return the type of the file system that holds an absolute path, by the text of ``/proc/self/mountinfo``.
+    """Return the type of the file system at an absolute path; None if unknown.
+
+    Args:
+        path: an absolute path without symbolic links.
+        mountinfo: the text of ``/proc/self/mountinfo``.
 
     Source: proc_pid_mountinfo(5).
     """
@@ -206,29 +212,29 @@ def file_system(path: str, mountinfo: str) -> str | None:
     for mount in _MOUNT.finditer(mountinfo):
         point = _ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), mount["point"])
         inside = path == point or path.startswith(point.rstrip("/") + "/")
-        # >=: of two mounted at one point the later one is seen.
+        # >=: of two mounts at one point the later one is visible.
         if inside and len(point) >= longest:
             longest, answer = len(point), mount["kind"]
     return answer
 
 
 def network_file_system(path: Path) -> str | None:
-    """Return the name of the network file system that holds the path; None if it is a local one, or nobody knows."""
+    """Return the type of the network file system at the path; None if local or unknown."""
     return _kind_if(_NETWORK, path)
 
 
 _LAYER: Final = re.compile(r"overlay|aufs|unionfs|fuse\.(fuse-)?overlayfs|fuse\.unionfs")
-"""What a container's root consists of: read-only layers of the image below, and one that goes with the container."""
+"""Types of a container's root: read-only layers of the image, and one layer that is deleted with the container."""
 
 
 def container_layer(path: Path) -> str | None:
-    """Return the name of the layered file system that holds the path; None if another one does, or nobody knows."""
+    """Return the type of the layered file system at the path; None if another or unknown."""
     return _kind_if(_LAYER, path)
 
 
 def _kind_if(kinds: re.Pattern[str], path: Path) -> str | None:
     try:
-        # Bytes that are no UTF-8 may stand in a path: os.fsdecode keeps them comparable.
+        # A path may have bytes that are not UTF-8; os.fsdecode keeps them comparable.
         mountinfo = os.fsdecode(_MOUNTINFO.read_bytes())
     except OSError:
         return None

@@ -1,4 +1,4 @@
-"""Checks the place of a store: its URL, the SQLite library, the file system and the rights."""
+"""Resolves the URL of a store and checks its path, file system and permissions."""
 
 import contextlib
 import errno
@@ -19,7 +19,7 @@ from jobrunner.store.sqlite.host.record_locks import give_away
 logger = log_of("jobrunner")
 
 MINIMUM_SQLITE: Final = (3, 37, 0)
-"""STRICT tables."""
+"""The first version with STRICT tables."""
 
 ON_CONTAINER_LAYER: Final = (
     "lies on a container's own layer (%s) and goes with the container: mount a volume there"
@@ -27,21 +27,21 @@ ON_CONTAINER_LAYER: Final = (
 
 
 _SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite")
-"""SQLAlchemy's names for drivers of the same file, so that an application can keep one URL for both."""
+"""Includes SQLAlchemy's driver names, so that an application can use one URL for both."""
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][\w.+-]*)://|(?P<short>sqlite(?:\+\w+)?):")
 
 
 def path_of(store: str | os.PathLike[str]) -> Path:
-    """Return the absolute path of the file that a store's URL or path names, through symbolic links.
+    """Return the absolute path of a store's file, with symbolic links resolved.
 
-    SQLite keeps its log beside the file that a link leads to, and so must the locks lie there: two processes that come
-    by two names would not see each other.
+    SQLite keeps its log beside the link's target, and the locks must lie there too: otherwise two processes that use
+    different names would not see each other's locks.
 
     Args:
         store: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, or a path.
 
     Raises:
-        ConfigurationError: another database, or none at all.
+        ConfigurationError: The URL names another kind of database, or no file.
     """
     text = os.fspath(store) if isinstance(store, (str, os.PathLike)) else None
     if not isinstance(text, str):
@@ -56,7 +56,7 @@ def path_of(store: str | os.PathLike[str]) -> Path:
 
 
 def _named_by_url(text: str, url: re.Match[str]) -> str:
-    """Return the path in a URL, or the name of a database in memory."""
+    """Return the path in a URL; empty or ``:memory:`` for a database in memory."""
     scheme, rest = url["scheme"] or url["short"], text[url.end() :]
     if scheme not in _SCHEMES:
         raise ConfigurationError(
@@ -81,7 +81,7 @@ def _named_by_url(text: str, url: re.Match[str]) -> str:
 
 
 def _not_a_file(text: str) -> str:
-    """Return the fault of a URI of SQLite, or of a database in memory."""
+    """Return the error message for a SQLite URI or a database in memory."""
     uri = urlsplit(text)
     name = unquote(uri.path)
     if name in {"", ":memory:"} or "mode=memory" in uri.query:
@@ -97,12 +97,12 @@ def _line(path: str) -> str:
 
 
 def check_place(path: Path) -> None:
-    """Make sure that a store can lie at the path.
+    """Check that a store can lie at the path.
 
     Raises:
-        StoreUnavailable: there is no such directory, the path is one, a device or a link to itself, or nobody may look
-            there.
-        StoreUnsupported: it lies on a network file system, or this Python's SQLite is too old.
+        StoreUnavailable: The directory does not exist or is not accessible, or the path is a directory, a device or a
+            link to itself.
+        StoreUnsupported: The path is on a network file system, or this Python's SQLite is too old.
     """
     if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
         wanted = ".".join(map(str, MINIMUM_SQLITE))
@@ -113,7 +113,7 @@ def check_place(path: Path) -> None:
         _check_kind(path)
     except OSError as error:
         raise StoreUnavailable(
-            f"{path} cannot be looked at ({error.strerror}); check the owners and modes of the directories above it"
+            f"{path} cannot be accessed ({error.strerror}); check the owners and modes of the directories above it"
         ) from error
     if kind := network_file_system(path):
         raise StoreUnsupported(
@@ -124,7 +124,7 @@ def check_place(path: Path) -> None:
 
 def _check_kind(path: Path) -> None:
     if os.path.islink(path):
-        # What ``path_of`` cannot follow to its end.
+        # ``path_of`` has resolved all other links.
         raise StoreUnavailable(f"{path} is a link that leads back to itself; name a file")
     if not path.parent.is_dir():
         raise StoreUnavailable(
@@ -133,18 +133,18 @@ def _check_kind(path: Path) -> None:
     if path.is_dir():
         raise StoreUnavailable(f"{path} is a directory; name a file in it")
     if path.exists() and not path.is_file():
-        # SQLite would wait for ever for the other end of a pipe.
+        # For example a pipe: SQLite would wait for its other end for ever.
         raise StoreUnavailable(f"{path} is no ordinary file; name another")
 
 
 def create(path: Path) -> None:
-    """Create an empty database for this user alone, if there is no file; SQLite gives its log the same mode.
+    """Create an empty file with mode 0600 if there is none; SQLite gives its log the same mode.
 
     Raises:
-        OSError: it cannot be.
+        OSError: The file cannot be created.
     """
-    # Not by the umask, which is the whole process's; and not by open(), if it can be had: closing any descriptor of the
-    # file drops SQLite's locks on it, and an engine of this process may be quick.
+    # Not by the umask, which belongs to the whole process. And not by open() where mknod() works: closing any
+    # descriptor of the file drops SQLite's locks on it, and an engine of this process may already use the file.
     try:
         os.mknod(path, stat.S_IFREG | 0o600)
     except FileExistsError:
@@ -152,7 +152,7 @@ def create(path: Path) -> None:
     except PermissionError as error:
         if error.errno != errno.EPERM:
             raise
-        # For the superuser alone on this system (macOS).
+        # On this system (macOS) only root may call mknod.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
@@ -163,11 +163,11 @@ def folder_of(path: Path) -> Path:
 
 
 def make_folder(path: Path) -> Path:
-    """Return the folder of a database's locks, made for this user alone if there is none.
+    """Create the folder of a database's locks with mode 0700 if needed; return it.
 
     Raises:
-        OSError: it cannot be made.
-        StoreUnavailable: see ``check_folder``.
+        OSError: The folder cannot be created.
+        StoreUnavailable: See ``check_folder``.
     """
     folder = folder_of(path)
     with contextlib.suppress(FileExistsError):
@@ -180,7 +180,7 @@ def make_folder(path: Path) -> Path:
 def _give_to_owner(folder: Path, path: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        # There may be no database yet: then it will be of whoever runs this.
+        # If there is no database yet, this user will create it and keeps the folder.
         with contextlib.suppress(FileNotFoundError):
             give_away(fd, path)
     finally:
@@ -188,13 +188,13 @@ def _give_to_owner(folder: Path, path: Path) -> None:
 
 
 def check_folder(folder: Path, path: Path) -> None:
-    """Make sure that only this user and the database's can put files into the folder of its locks.
+    """Check that only this user and the database's owner can write to the folder.
 
-    Whoever can might take a live worker's jobs, or keep everybody from writing.
+    Another user could take a live worker's jobs or block all writers.
 
     Raises:
-        OSError: it cannot be looked at.
-        StoreUnavailable: others can; the message says what to write.
+        OSError: The folder cannot be read.
+        StoreUnavailable: The path is not a folder, or other users can write to it; the message names the remedy.
     """
     found = os.lstat(folder)
     if not stat.S_ISDIR(found.st_mode):
@@ -218,6 +218,6 @@ def check_folder(folder: Path, path: Path) -> None:
 
 
 def warn_of_layer(path: Path) -> None:
-    """Warn if the store lies where it will not last."""
+    """Log a warning if the store lies on a container's own layer."""
     if kind := container_layer(path):
         logger.warning("%s %s", path, ON_CONTAINER_LAYER % kind)

@@ -1,4 +1,4 @@
-"""The locks that prove that workers live: a file for each, locked by its process as long as it runs."""
+"""Proves that workers live: each worker's process keeps a lock file locked."""
 
 import os
 import re
@@ -20,18 +20,18 @@ from jobrunner.store.sqlite.host.record_locks import (
 )
 
 _NEW_FILE_PATIENCE_S: Final = 5.0
-"""How long a new worker waits for a recoverer that is just looking into its new lock file."""
+"""Time that a new worker waits for a recoverer that checks its new lock file."""
 
 _WORKER_FILE: Final = re.compile(r"worker-([0-7][0-9a-f]{15})\.lock")
 
 _mutex = threading.Lock()
 _in_hand: set[Inode] = set()
-"""Files whose lock this process has.  None of them may be opened again here: the close would drop the lock.  Kept by
-inode, so that no other spelling of the path gets round it; an inode in hand is open, so it cannot be given out anew."""
+"""Inodes of the files whose lock this process holds.  None of them may be opened again here: closing it would drop the
+lock.  Inodes, since a path has several spellings; the inode of an open file cannot be reused."""
 
 
 def _forget_in_child() -> None:
-    # The child has none of the locks; another thread may have held the mutex at the fork, and is not there to free it.
+    # The child has none of the locks. A thread that held the mutex at the fork does not exist in the child.
     global _mutex  # noqa: PLW0603 - one per process
     _mutex = threading.Lock()
     _in_hand.clear()
@@ -41,8 +41,8 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def _make(path: Path) -> tuple[int, os.stat_result]:
-    """Return the descriptor of a new file that is in hand, but not yet locked; the caller holds the mutex."""
-    # O_EXCL: an existing file may be one that this process holds, and even a failed attempt would have to close it.
+    """Create a file and add it to ``_in_hand``, not yet locked; the caller holds the mutex."""
+    # ``create`` uses O_EXCL: this process may hold an existing file, and even a failed attempt would have to close it.
     fd = create(path)
     found = os.fstat(fd)
     _in_hand.add(inode_of(found))
@@ -61,16 +61,16 @@ class _HeldFile:
         self._pid = os.getpid()
 
     def _drop(self, *, unlink: bool) -> None:
-        # One step for the other threads: between the close and the forgetting (either way round) one of them could lock
-        # the same file, and lose that lock to our close.
+        # Atomic for other threads: between the close and the discard, in either order, another thread could lock the
+        # same file and lose that lock by our close.
         with _mutex:
             fd, self._fd = self._fd, -1
             if fd < 0:
                 return
             try:
-                # Unlinked while still locked: whoever opened it before finds the path gone once it gets the lock, and
-                # whoever comes later finds nothing. The other way round it would be taken for a dead worker's file.
-                # In a forked child file and lock are the parent's: its close costs the parent nothing, an unlink would.
+                # Unlinked while still locked: a process that opened the file before finds the path gone once it gets
+                # the lock, and a later one finds no file. In the other order it would look like a dead worker's file.
+                # A forked child must not unlink the parent's file; its close does not affect the parent's lock.
                 if unlink and self._pid == os.getpid() and is_at(self.path, self._inode):
                     os.unlink(self.path)
             finally:
@@ -79,17 +79,17 @@ class _HeldFile:
 
 
 class WorkerLock(_HeldFile):
-    """The proof that this process's worker lives: a lock on its file, freed by the kernel at death."""
+    """The lock that proves that this process's worker lives; the kernel frees it at death."""
 
     __slots__ = ()
 
     @classmethod
     def hold(cls, path: Path) -> Self:
-        """Create the file and hold its lock; only then may the worker's row be stored.
+        """Create the file and lock it; only then may the worker's row be stored.
 
         Raises:
-            StoreBusy: a recoverer looked into the new file for seconds on end.
-            StoreUnavailable, StoreFull: the file cannot be made, or exists (worker ids are random, none comes twice).
+            StoreBusy: A recoverer kept the new file locked for seconds.
+            StoreUnavailable, StoreFull: The file cannot be created, or exists (worker ids are random and never repeat).
         """
         deadline_s = now_s() + _NEW_FILE_PATIENCE_S
         with store_errors(path):
@@ -102,12 +102,12 @@ class WorkerLock(_HeldFile):
         with _mutex:
             held = cls(path, *_make(path))
         try:
-            # Somebody who cleans up may have got hold of the file between its creation and this line: ...
+            # A recoverer may have locked the file between its creation and this line ...
             while not try_lock(held._fd):
                 if now_s() > deadline_s:
                     raise StoreBusy(f"another process keeps {path} locked")
                 time.sleep(0.001)
-            # ... and have removed it. Then the lock is on a file that nobody will ever find.
+            # ... and removed it. Then the lock is on a file that no process can find.
             if is_at(path, held._inode):
                 return held
         except BaseException:
@@ -118,12 +118,15 @@ class WorkerLock(_HeldFile):
 
     @classmethod
     def try_hold(cls, path: Path) -> Self | None:
-        """Hold the lock of a file that several processes compete for; None if another one has it or just takes it.
+        """Take the lock of a file that several processes compete for.
 
-        A file left by a process that died with the lock is taken over.
+        The file of a process that died while holding the lock is taken over.
+
+        Returns:
+            None if another process holds or is just taking the lock.
 
         Raises:
-            StoreUnavailable, StoreFull: the file cannot be opened or made.
+            StoreUnavailable, StoreFull: The file cannot be opened or created.
         """
         with store_errors(path), _mutex:
             found = _take(path)
@@ -142,10 +145,10 @@ class WorkerLock(_HeldFile):
         return None
 
     def still_ours(self) -> bool:
-        """Return whether other processes still find our lock at the path; if not, the worker must stop.
+        """Return whether other processes still find our lock at the path.
 
-        Asked of the kernel anew: a lock that we have is granted again, and one that was dropped (some code in this
-        process opened and closed the file) is taken back, unless a recoverer has been quicker.
+        If not, the worker must stop. The lock is requested again: the kernel grants a lock that we hold, and one that
+        was dropped (some code in this process opened and closed the file) is taken back, unless a recoverer has it.
         """
         with store_errors(self.path), _mutex:
             if self._fd < 0 or self._pid != os.getpid():
@@ -153,34 +156,40 @@ class WorkerLock(_HeldFile):
             return try_lock(self._fd) and is_at(self.path, self._inode)
 
     def release(self) -> None:
-        """Remove the file and give up the lock; safe to call twice. A forked child leaves both to its parent."""
+        """Remove the file and release the lock; safe to call twice.
+
+        A forked child leaves both to its parent.
+        """
         with store_errors(self.path):
             self._drop(unlink=True)
 
     def abandon(self) -> None:
-        """Give up the lock and leave the file, as a death does: its finder takes the worker's jobs over."""
+        """Release the lock and leave the file, as a death does.
+
+        The process that finds the file recovers the worker's jobs.
+        """
         self._drop(unlink=False)
 
 
 class TakenLock(_HeldFile):
-    """The lock of a dead worker's file, taken by a recoverer: no other one recovers that worker meanwhile."""
+    """The lock of a dead worker's file; held by a recoverer, it excludes other recoverers."""
 
     __slots__ = ("changed_at",)
 
     changed_at: int
-    """When the file was made (µs): one without a row in the store may belong to a worker that is just starting."""
+    """Creation time of the file (µs); a young file without a row may belong to a worker that starts."""
 
     def __init__(self, path: Path, fd: int, found: os.stat_result) -> None:
         super().__init__(path, fd, found)
         self.changed_at = found.st_mtime_ns // 1000
 
     def remove(self) -> None:
-        """Remove the file, the worker's jobs being safe, and give up the lock."""
+        """Remove the file and release the lock, once the worker's jobs are recovered."""
         with store_errors(self.path):
             self._drop(unlink=True)
 
     def close(self) -> None:
-        """Give up the lock and leave the file for another recoverer; nothing happens after ``remove``."""
+        """Release the lock and leave the file for another recoverer; a no-op after ``remove``."""
         self._drop(unlink=False)
 
     def __enter__(self) -> Self:
@@ -196,10 +205,10 @@ def worker_file(directory: Path, worker: int) -> Path:
 
 
 def worker_files(directory: Path) -> dict[int, Path]:
-    """Return the lock files in the directory by worker.
+    """Return the lock files in the directory, by worker id.
 
     Raises:
-        StoreUnavailable: the directory cannot be read. It is not "no files": every worker would look dead.
+        StoreUnavailable: The directory cannot be read. An empty result would make every worker seem dead.
     """
     with store_errors(directory), os.scandir(directory) as entries:
         return {
@@ -210,12 +219,12 @@ def worker_files(directory: Path) -> dict[int, Path]:
 
 
 def take_if_dead(path: Path) -> TakenLock | Literal["alive", "missing"]:
-    """Take the lock of a worker's file if no process holds it; never blocks, never creates the file.
+    """Take the lock of a worker's file if no process holds it.
 
-    A file whose lock this process holds itself is "alive", whoever asks.
+    Never blocks and never creates the file. A file that this process itself has locked is ``"alive"``.
 
     Raises:
-        StoreUnavailable: the file is there and cannot be looked at.
+        StoreUnavailable: The file exists and cannot be opened.
     """
     with store_errors(path), _mutex:
         found = _take(path)
@@ -225,7 +234,10 @@ def take_if_dead(path: Path) -> TakenLock | Literal["alive", "missing"]:
 
 
 def lives(path: Path) -> bool:
-    """Return whether a process of this system holds the lock of a worker's file; raises as ``take_if_dead``."""
+    """Return whether a process of this system holds the lock of a worker's file.
+
+    Raises the same errors as ``take_if_dead``.
+    """
     found = take_if_dead(path)
     if isinstance(found, str):
         return found == "alive"
@@ -234,10 +246,10 @@ def lives(path: Path) -> bool:
 
 
 def _take(path: Path) -> tuple[int, os.stat_result] | Literal["alive", "missing"]:
-    """Return the descriptor of a file that is now locked and in hand; the caller holds the mutex."""
+    """Lock an existing file and add it to ``_in_hand``; the caller holds the mutex."""
     while True:
         try:
-            # Looked up before it is opened: one of our own must not even be opened.
+            # lstat before open: a file that this process has locked must not even be opened.
             found = os.lstat(path)
             if not stat.S_ISREG(found.st_mode):
                 return "missing"
@@ -250,8 +262,8 @@ def _take(path: Path) -> tuple[int, os.stat_result] | Literal["alive", "missing"
         try:
             if not try_lock(fd):
                 return "alive"
-            # Between open and lock its holder may have left, or another recoverer have been through: then the lock is
-            # on an unlinked file, and another look at the path says what is true now.
+            # Between open and lock the holder may have left, or another recoverer may have removed the file. Then the
+            # lock is on an unlinked file, and the loop checks the path again.
             found = os.fstat(fd)
             taken = is_at(path, inode_of(found))
             if taken:

@@ -1,4 +1,4 @@
-"""Finds the processes of this machine that have a file open, by the links in ``/proc``."""
+"""Finds the processes that have a file open, by the links in ``/proc``."""
 
 import contextlib
 import os
@@ -16,12 +16,15 @@ class Holder(NamedTuple):
     command: str
 
     def __str__(self) -> str:
-        """Return it in words for a list."""
+        """Return ``pid 1 (command)``."""
         return f"pid {self.pid} ({self.command})"
 
 
 def that_have_open(path: Path) -> Sequence[Holder]:
-    """Return the processes, but for this one; those of other users cannot be seen without their rights."""
+    """Return the other processes that have the file open.
+
+    Processes of other users are only visible with the right to inspect them.
+    """
     wanted = os.path.realpath(path)
     try:
         pids = [int(name) for name in os.listdir(_PROC) if name.isdigit()]
@@ -35,7 +38,7 @@ def that_have_open(path: Path) -> Sequence[Holder]:
 
 
 def _has(process: str, wanted: str) -> bool:
-    # A process may end, or close the file, between any two of these lines.
+    # A process may end or close the file between any two of these calls.
     with contextlib.suppress(OSError):
         for descriptor in os.listdir(f"{process}/fd"):
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The write lock of a store: fair between the writers of one process, and between the processes on the file."""
+"""The write lock of a store, fair between the writers of all its processes."""
 
 import asyncio
 import fcntl
@@ -33,19 +33,20 @@ class _Pauses(NamedTuple):
     last_s: float
 
 
-# Whoever queues at A is woken by nobody and wins by asking at the right moment; so the longer one waits, the more often
-# one asks. With pauses that grow, newcomers overtake: a light writer beside four heavy ones (2 ms each) then waited
-# 105 ms (p50) and 272 (p99), so 7 and 21. Only one process at a time waits for B, and gets it in any case.
+# No process wakes the ones that wait for A: the next one to poll a free lock gets it. So a process polls more often the
+# longer it waits. With growing pauses newcomers overtake: a light writer beside four heavy ones (2 ms each) waited
+# 105 ms (p50) and 272 ms (p99); with shrinking pauses 7 and 21 ms. Only one process at a time waits for B, so it always
+# gets B.
 _QUEUEING: Final = _Pauses(0.001, 0.7, 0.0001)
 _NEXT: Final = _Pauses(0.000_02, 1.1, 0.001)
 
 _STUCK_AFTER_S: Final = 0.25
 _STUCK_PAUSE_S: Final = 0.001
-"""Behind a holder that stands still, a crowd must not eat the processor."""
+"""Pause behind a holder that hangs, so that many waiting processes do not use up the CPU."""
 
 
 def _poll(fd: int, deadline_s: float, pauses: _Pauses) -> bool:
-    # Polled: a blocking lockf has no time-out, and behind a stopped holder the thread would never come back.
+    # Polled: a blocking lockf has no timeout, so the thread would wait for ever behind a stopped holder.
     pause_s, change, last_s = pauses
     started_s = at_s = now_s()
     while at_s < deadline_s:
@@ -61,20 +62,23 @@ def _poll(fd: int, deadline_s: float, pauses: _Pauses) -> bool:
 
 
 class Turnstile:
-    """The write lock of a store, fair between processes.
+    """A write lock that is fair between processes.
 
-    Two files: whoever holds A is next; the holder of B writes.  A writer that comes back at once finds A taken and
-    waits like everybody else, while SQLite's own busy handler lets it win again and again.  SQLite's lock beneath stays
-    the real exclusion.  Used from the writer thread alone: to the kernel, two threads are one owner.
+    It consists of two files: the process that holds A is next, and the process that holds B writes.  A writer that
+    tries again at once finds A taken and waits like all others, while SQLite's own busy handler would let it win again
+    and again.  SQLite's own lock still guarantees the exclusion.  Use it from the writer thread only: to the kernel,
+    all threads of a process are one owner.
     """
 
     __slots__ = ("_a", "_b", "_held", "_paths")
 
     def __init__(self, directory: Path) -> None:
-        """Open ``turnstile.a`` and ``turnstile.b`` in the directory, making them if need be; they are never unlinked.
+        """Open ``turnstile.a`` and ``turnstile.b`` in the directory.
+
+        Creates the files if needed; they are never unlinked.
 
         Raises:
-            StoreUnavailable, StoreFull: they cannot be opened.
+            StoreUnavailable, StoreFull: The files cannot be opened.
         """
         self._paths = (directory / "turnstile.a", directory / "turnstile.b")
         self._held = False
@@ -87,17 +91,17 @@ class Turnstile:
             raise translated(error, self._paths[1]) from error
 
     def acquire(self, timeout_s: float) -> None:
-        """Hold the write lock afterwards; block for ``timeout_s`` at most (0 tries once).
+        """Acquire the write lock; block for at most ``timeout_s`` (0 tries once).
 
         Raises:
-            StoreBusy: others held it all the time.
-            StoreUnavailable: the system refuses to lock.
+            StoreBusy: Other processes held the lock all the time.
+            StoreUnavailable: The operating system refuses to lock.
         """
         if not self.try_acquire(timeout_s):
             raise StoreBusy(f"other processes held the write lock for {timeout_s:g} s")
 
     def try_acquire(self, timeout_s: float) -> bool:
-        """Do as ``acquire``, but return False in place of raising ``StoreBusy``."""
+        """Acquire the write lock as ``acquire``, but return False instead of raising ``StoreBusy``."""
         if self._held:
             raise RuntimeError("the turnstile is held already: one thread, once at a time")
         deadline_s = now_s() + timeout_s
@@ -106,21 +110,21 @@ class Turnstile:
                 try:
                     self._held = try_lock(self._b) or _poll(self._b, deadline_s, _NEXT)
                 finally:
-                    # In every case: a place at the head that nobody stands in would stop everybody.
+                    # In every case: if A stayed locked, no other process could ever be next.
                     fcntl.lockf(self._a, fcntl.LOCK_UN)
         except OSError as error:
             raise translated(error, self._paths[0]) from error
         return self._held
 
     def release(self) -> None:
-        """Let the next one in; nothing happens if the lock is not held."""
+        """Release the lock; does nothing if it is not held."""
         if self._held:
             self._held = False
             fcntl.lockf(self._b, fcntl.LOCK_UN)
 
     @contextmanager
     def held(self, timeout_s: float) -> Iterator[None]:
-        """Hold the write lock inside the block; raises as ``acquire``."""
+        """Hold the write lock inside the block; raises the same errors as ``acquire``."""
         self.acquire(timeout_s)
         try:
             yield
@@ -130,7 +134,7 @@ class Turnstile:
     def in_place(self) -> bool:
         """Return whether other processes still find the two files at their paths.
 
-        If not, newcomers queue at other files, and nothing but SQLite's own lock stands between them and us.
+        If not, new processes wait at other files, and only SQLite's own lock excludes them.
         """
         with store_errors(self._paths[0].parent):
             return all(
@@ -148,18 +152,21 @@ class Turnstile:
 
 
 class WriteLock:
-    """Lets one writer through at a time: the store's connection, a task's transaction, or another process."""
+    """Admits one writer at a time.
+
+    A writer is the store's own connection, a task's transaction, or another process.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Raises as ``Turnstile``."""
+        """Open the turnstile in the folder; raises the same errors as ``Turnstile``."""
         self._turnstile = Turnstile(folder)
         self._lock = FairLock()
 
     def acquire(self) -> None:
-        """Acquire the lock; blocks the thread until it has it.
+        """Acquire the lock; blocks the thread.
 
         Raises:
-            StoreBusy: others have held it for a long time.
+            StoreBusy: Other writers have held the lock for ``TIMEOUT_S``.
         """
         if not self._lock.acquire_blocking(TIMEOUT_S, self._name_slow_holder):
             raise StoreBusy(
@@ -172,7 +179,7 @@ class WriteLock:
             raise
 
     def release(self) -> None:
-        """Let the next one in."""
+        """Release the lock to the next writer."""
         self._name_slow_holder()
         try:
             self._turnstile.release()
@@ -181,13 +188,13 @@ class WriteLock:
 
     @asynccontextmanager
     async def held_by_task(self, holder: str) -> AsyncIterator[None]:
-        """Keep this process's writer and other processes from writing inside the block.
+        """Hold the lock inside the block, without blocking the loop.
 
         Args:
-            holder: who writes, for the log.
+            holder: name of the task, for the log.
 
         Raises:
-            StoreBusy: other processes have held it for a long time.
+            StoreBusy: Other processes have held the lock for ``TIMEOUT_S``.
         """
         await self._lock.acquire()
         try:
@@ -204,7 +211,7 @@ class WriteLock:
     async def _acquire_turnstile(self) -> None:
         if self._turnstile.try_acquire(0):
             return
-        # It polls, so in a thread; and whoever is cancelled waits for it, or nobody would give the lock back.
+        # It polls, so it runs in a thread. A cancelled caller still waits for the thread, to release the lock.
         acquiring = asyncio.get_running_loop().run_in_executor(
             None, self._turnstile.acquire, TIMEOUT_S
         )
@@ -220,7 +227,7 @@ class WriteLock:
 
     @contextmanager
     def held_by_thread(self, holder: str) -> Iterator[None]:
-        """Do as ``held_by_task``, and block the thread meanwhile."""
+        """Hold the lock as ``held_by_task`` does, but block the thread while waiting."""
         self.acquire()
         self._lock.name_holder(holder)
         try:
@@ -232,16 +239,16 @@ class WriteLock:
         holder = self._lock.slow_holder()
         if holder is not None:
             logger.warning(
-                "%s has had the write transaction for more than %g ms, and nobody else can write: do what takes time"
+                "%s has held the write transaction for more than %g ms, and nobody else can write: do what takes time"
                 " before `job.transaction()`",
                 holder,
                 SLOW_S * 1000,
             )
 
     def in_place(self) -> bool:
-        """Return whether other processes still queue at the same turnstile."""
+        """Return whether other processes still use the same turnstile."""
         return self._turnstile.in_place()
 
     def close(self) -> None:
-        """Release it for good; safe to call twice."""
+        """Release the lock and close its files; safe to call twice."""
         self._turnstile.close()

@@ -1,1 +1,1 @@
-"""Migrations, recovery, checkpoints, backups and the doctor."""
+"""Contains migrations, recovery, checkpoints, backups and the doctor."""

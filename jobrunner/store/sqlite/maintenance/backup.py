@@ -1,7 +1,7 @@
-"""Copies of the whole file by SQLite itself: a backup, and the file written anew without its empty pages.
+"""Backs up and vacuums the file, both by SQLite's own means.
 
-Never by copying files: what was committed last lies in the log beside the database, and a copy of the database file
-alone taken from a running service was found to have no tables at all.
+It never copies files: the latest commits are in the log beside the database, and a copy of only the database file of a
+running service was found to have no tables at all.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from typing import Final
 from jobrunner.core.errors import StoreCorrupt, StoreUnavailable
 
 PAGES_PER_STEP: Final = 2_000
-"""Of 4 KiB: a step is some ten milliseconds, after which the progress is told."""
+"""Pages (4 KiB) per step: about ten milliseconds between two progress reports."""
 OPCODES_PER_LOOK: Final = 10_000
-"""Of SQLite's machine: some milliseconds, after which it is asked whether to go on."""
+"""SQLite virtual-machine instructions, a few milliseconds, between two checks for a cancel."""
 
 
 def backup(
@@ -28,20 +28,20 @@ def backup(
     destination: Path,
     on_progress: Callable[[int, int], None],
 ) -> None:
-    """Write the database as it is at this moment to ``destination``, which is there whole or not at all.
+    """Write a snapshot of the database to ``destination``, completely or not at all.
 
     Args:
-        conn: a connection for reading; it holds its view of the file until the end, and nobody waits for it.
-        source: the database's file; the copy gets its mode, since it tells as much.
-        destination: must not exist, or is replaced.
-        on_progress: hears how many pages are done, and how many there are, and goes on hearing while the copy is
-            checked; an ``OSError`` of it ends the copy.
+        conn: a read connection; it keeps its snapshot until the end, and no writer waits for it.
+        source: the database file; the copy gets the same mode, since it has the same content.
+        destination: the file to write; an existing one is replaced.
+        on_progress: called with the number of copied pages and the total number of pages, also while the copy is
+            checked; an ``OSError`` that it raises ends the copy.
 
     Raises:
-        StoreUnavailable: the destination cannot be written, or another backup is being written beside it.
-        StoreCorrupt: the copy does not pass SQLite's own check, so the original would not either.
+        StoreUnavailable: The destination cannot be written, or another backup is being written beside it.
+        StoreCorrupt: The copy does not pass SQLite's own check, so the original would not either.
     """
-    # Not named after the destination: what a killed backup has left is found, and used, by the next one.
+    # Not named after the destination, so that the next backup finds and reuses the file that a killed one has left.
     part = destination.with_name(f".{source.name}.part")
     try:
         with _in_hand(part, stat.S_IMODE(source.stat().st_mode)):
@@ -64,7 +64,7 @@ def backup(
 
 @contextlib.contextmanager
 def _in_hand(part: Path, mode: int) -> Iterator[None]:
-    """Have the unfinished copy, empty, to ourselves."""
+    """Hold the lock of the unfinished copy, and empty it."""
     fd = _open_alone(part)
     try:
         os.ftruncate(fd, 0)
@@ -77,12 +77,16 @@ def _in_hand(part: Path, mode: int) -> Iterator[None]:
 
 
 def _open_alone(part: Path) -> int:
-    """Return a descriptor of the unfinished copy that holds its lock (``flock``, which SQLite does not use)."""
+    """Open and lock the unfinished copy (``flock``, which SQLite does not use).
+
+    Returns:
+        The descriptor that holds the lock.
+    """
     while True:
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The one before us may have given it its name between our two lines: then it is a finished backup.
+            # Another backup may have renamed the file between these two calls: then it is a finished backup.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(fd), os.stat(part)):
                     return fd
@@ -98,7 +102,7 @@ def _open_alone(part: Path) -> int:
 
 
 def _copy(conn: sqlite3.Connection, part: Path, on_progress: Callable[[int, int], None]) -> None:
-    # A read transaction of our own: without it the copy would begin anew each time that another process writes.
+    # In one read transaction: without it the copy would start again each time another process writes.
     conn.execute("BEGIN")
     try:
         conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -109,10 +113,10 @@ def _copy(conn: sqlite3.Connection, part: Path, on_progress: Callable[[int, int]
                 pages=PAGES_PER_STEP,
                 progress=lambda _, left, total: on_progress(total - left, total),
             )
-            # The check reads every page once more, and hears of a break-off in the same way.
+            # The check reads every page again; ``on_progress`` can also end it.
             copy.set_progress_handler(partial(on_progress, 1, 1), OPCODES_PER_LOOK)
             (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
-            # The log is moved into the copy and deleted by the close; a copy is one file.
+            # Closing moves the log into the copy and deletes it, so that the copy is one file.
     finally:
         conn.execute("ROLLBACK")
     if verdict != "ok":
@@ -123,15 +127,15 @@ def _copy(conn: sqlite3.Connection, part: Path, on_progress: Callable[[int, int]
 
 
 def vacuum(conn: sqlite3.Connection, broken_off: Callable[[], bool]) -> None:
-    """Write the database anew without its empty pages, and give the room back; outside any transaction.
+    """Rewrite the database without its empty pages and shrink the file.
 
     Args:
-        conn: a connection that may write.
-        broken_off: asked again and again while the new file is made; the first yes ends that, and nothing has changed.
-            While the new pages are put in place of the old ones SQLite asks nobody.
+        conn: the write connection, outside any transaction.
+        broken_off: called repeatedly while SQLite builds the new file; True ends the vacuum, and nothing has changed.
+            It is not called while SQLite replaces the old pages.
     """
     (temp_store,) = conn.execute("PRAGMA temp_store").fetchone()
-    # The new file is a temporary one at first: in memory it would take as much of that as it is large.
+    # SQLite builds a temporary file first; with temp_store = MEMORY it would take as much memory as the database.
     conn.execute("PRAGMA temp_store = FILE")
     conn.set_progress_handler(broken_off, OPCODES_PER_LOOK)
     try:
@@ -139,7 +143,7 @@ def vacuum(conn: sqlite3.Connection, broken_off: Callable[[], bool]) -> None:
     finally:
         conn.set_progress_handler(None, 0)
         conn.execute(f"PRAGMA temp_store = {temp_store}")
-    # The new pages lie in the log: only moving them shortens the file, and only TRUNCATE shortens the log.
+    # The new pages are in the log: only a checkpoint shrinks the file, and only TRUNCATE shrinks the log.
     with contextlib.closing(conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")) as cursor:
         cursor.fetchall()
 

@@ -1,6 +1,6 @@
-"""Checks a store from outside, in use or stopped, without changing it; names each fault and its remedy.
+"""Checks a store without changing it, and names each fault and its remedy.
 
-The locks are tried, never kept.
+The store may be in use.  The doctor tries the locks and releases them at once.
 """
 
 import contextlib
@@ -38,21 +38,22 @@ MUCH_EMPTY: Final = 64 * 1024 * 1024
 STALLED_US: Final = 30 * SECOND_US
 CLOCK_STEP_US: Final = 2 * SECOND_US
 WAL_RESET_FIXED: Final = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
-"""From the last on two connections that reset the log at once do no harm; the others are releases of older lines.
+"""Releases with the fix: two connections that reset the log at once do no harm.  The last one is the first release of
+the current line; the others are releases of older lines.
 
 Source: sqlite.org/wal.html, "The WAL-Reset Bug".
 """
 _CHAINS_SINCE: Final = 3
-"""The version of the tables from which on jobs can be blocked."""
+"""The first schema version with chains."""
 MEBIBYTE: Final = 1024 * 1024
 
 
 def diagnose(path: Path, *, now: Callable[[], int], deep: bool) -> Iterator[Finding]:
-    """Check a store for everything that can be wrong with it.
+    """Run all checks on a store.
 
     Args:
-        path: where it lies, or should.
-        now: returns the present in µs; asked when it matters, since reading every page takes its time.
+        path: the database file; it may be missing.
+        now: returns the current time in µs; called by each check that needs it, since reading every page takes long.
         deep: also have SQLite read every page.
     """
     yield _library()
@@ -60,7 +61,7 @@ def diagnose(path: Path, *, now: Callable[[], int], deep: bool) -> Iterator[Find
         check_place(path)
     except StoreError as error:
         yield Finding("problem", "place", str(error))
-        # On a network file system there is more to be seen.
+        # A file on a network file system can still be checked.
         if not os.path.isfile(path):
             return
     if not path.exists():
@@ -73,13 +74,13 @@ def diagnose(path: Path, *, now: Callable[[], int], deep: bool) -> Iterator[Find
         return
     yield from _place(path)
     yield from _open_in(path)
-    # Before we open it: SQLite makes an empty log when somebody looks.
+    # Before the file is opened: SQLite creates an empty log at the first read.
     log = _log(path)
     try:
         with open_read_only(path) as conn:
             yield from _schema(conn)
             if not migrate.version(conn):
-                # Of a file that is not ours nothing else is wrong, and its lock is not ours to try.
+                # The file is not a store: the other checks do not apply, and its lock must not be tried.
                 return
             yield from _file(conn)
             yield log
@@ -89,7 +90,7 @@ def diagnose(path: Path, *, now: Callable[[], int], deep: bool) -> Iterator[Find
             yield from _clock(conn, now)
             if deep:
                 yield _pages(conn)
-            # Inside: the connection that tries the lock could write, and would move the log if it closed as the last.
+            # Inside the block: the connection that tries the lock can write, and would move the log if it closed last.
             yield from _locks(path)
     except StoreError as error:
         yield Finding("problem", "file", str(error))
@@ -130,7 +131,7 @@ def _place(path: Path) -> Iterator[Finding]:
         yield Finding(
             "problem", "file", f"it has {names} names (hard links)", "remove all of them but one"
         )
-    # The log beside it can have another owner or mode, by whoever has opened the file first.
+    # The log can have another owner or mode than the file, depending on the user that opened the file first.
     beside = [one for ending in ("-wal", "-shm") if (one := Path(f"{path}{ending}")).exists()]
     for needed in (path, path.parent, *beside):
         if not os.access(needed, os.R_OK | os.W_OK):
@@ -162,9 +163,7 @@ def _open_in(path: Path) -> Iterator[Finding]:
 def _schema(conn: sqlite3.Connection) -> Iterator[Finding]:
     found, known = migrate.version(conn), len(migrate.migrations())
     if found == 0:
-        yield Finding(
-            "problem", "tables", "there are none of jobrunner", "check the name of the file"
-        )
+        yield Finding("problem", "tables", "the file has no tables of jobrunner", "check its name")
         return
     try:
         waits = migrate.check(conn)
@@ -236,12 +235,12 @@ def _log(path: Path) -> Finding:
     return Finding("ok", "log", what)
 
 
-# -- who works on it -----------------------------------------------------------------------------------
+# -- workers and jobs ----------------------------------------------------------------------------------
 
 
 def _workers(conn: sqlite3.Connection, path: Path, now: Callable[[], int]) -> Iterator[Finding]:
     folder = folder_of(path)
-    # Both as of one moment: a worker that has come since may have claimed jobs.
+    # Both in one snapshot: a worker that joins in between may claim jobs.
     conn.execute("BEGIN")
     rows = workers.rows(conn)
     running = dict(
@@ -257,7 +256,7 @@ def _workers(conn: sqlite3.Connection, path: Path, now: Callable[[], int]) -> It
     lives = {row.worker: locks.lives(locks.worker_file(folder, row.worker)) for row in rows}
     for worker in lives:
         lock_files.pop(worker, None)
-    # One that was just leaving took its row along, and a dead one's is taken by whoever recovers its jobs.
+    # Read again: the row of a worker that has just left or was just recovered is gone by now.
     there = {row.worker for row in workers.rows(conn)}
     for row in rows:
         name = f"pid {row.pid} on {row.host}"
@@ -340,7 +339,7 @@ def _chains(conn: sqlite3.Connection) -> Iterator[Finding]:
             "problem",
             "chains",
             f"job {stuck[0]} is blocked behind {stuck[1]}, which is no unfinished job: it would wait for ever",
-            f"report this; it must not be. jobrunner jobs cancel {stuck[0]} ends it",
+            f"report this: it is a bug. jobrunner jobs cancel {stuck[0]} ends it",
         )
 
 
@@ -365,7 +364,7 @@ def _clock(conn: sqlite3.Connection, ask: Callable[[], int]) -> Iterator[Finding
 
 
 def _locks(path: Path) -> Iterator[Finding]:
-    """Try the write lock as a writer does: the turnstile first, then SQLite's own."""
+    """Try the write lock as a writer does: first the turnstile, then SQLite's own lock."""
     folder = folder_of(path)
     if not os.path.lexists(folder):
         yield Finding("ok", "locks", "none: no process has worked on the file here")
@@ -401,4 +400,4 @@ def _try_to_write(path: Path) -> Finding:
         ours = as_ours(error, path)
         held = "look at the processes above: one that is no worker keeps a write transaction open"
         return Finding("problem", "locks", str(ours), held if isinstance(ours, StoreBusy) else None)
-    return Finding("ok", "locks", "the write lock is to be had")
+    return Finding("ok", "locks", "the write lock can be acquired")

@@ -1,6 +1,6 @@
-"""Checks that the application's SQLAlchemy engines on the store's file are attached and keep its rules.
+"""Checks that the application's SQLAlchemy engines on the store's file are attached.
 
-An engine that moves the log by itself does so outside the write lock, where SQLite before 3.51.3 can damage the file.
+An engine that checkpoints by itself does so outside the write lock, where SQLite before 3.51.3 can damage the file.
 """
 
 import gc
@@ -16,25 +16,25 @@ from jobrunner.store.findings import Finding
 from jobrunner.store.sqlite.maintenance.read_only import open_read_only
 
 RULES: Final = {"wal_autocheckpoint": 0, "mmap_size": 0}
-"""What every connection to the file has to have set."""
+"""Pragmas that every connection to the file must have."""
 
 
 def findings(path: Path) -> Iterator[Finding]:
-    """Check the engines of the application that this process has loaded."""
+    """Check the engines on the file that the loaded application has created."""
     if "sqlalchemy" not in sys.modules or not path.exists():
-        # Without a file a look would make one.
+        # Connecting would create a missing file.
         return
     from sqlalchemy.engine import Engine  # noqa: PLC0415 - SQLAlchemy is optional
 
     found = [one for one in gc.get_objects() if isinstance(one, Engine) and _is_on(one, path)]
     try:
-        # An engine's connection could write, and would move the log if it closed as the last.
+        # An engine's connection can write, and would move the log if it were the last to close.
         with open_read_only(path):
-            # An engine with other execution options is another object on the same connections.
+            # Copies of an engine with other execution options share its pool.
             for engine in {id(one.pool): one for one in found}.values():
                 yield _look_at(engine)
     except StoreError:
-        return  # which the look at the file itself has told
+        return  # ``doctor.diagnose`` reports the same error
 
 
 def _is_on(engine: Any, path: Path) -> bool:
@@ -58,7 +58,7 @@ def _look_at(engine: Any) -> Finding:
         return Finding(
             "warning",
             "engine",
-            f"{name} cannot be looked at: {error}",
+            f"{name} cannot be checked: {error}",
             "see that the application itself can connect with it",
         )
     wrong = ", ".join(

@@ -1,7 +1,7 @@
-"""The numbered migrations and the schema version, kept in a table of ours: the file's pragmas are the application's.
+"""Applies the numbered migrations and keeps the schema version.
 
-The version is a row, and a row can be lost: a test fixture that empties all tables takes it along.  The tables
-themselves then tell which version they are.
+The version is a row in our own table, since the file's pragmas belong to the application.  The row can be lost, for
+example by a test fixture that empties all tables.  Then the version is detected from the tables themselves.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ logger = log_of("jobrunner")
 
 META = "CREATE TABLE IF NOT EXISTS jobrunner_meta (name TEXT PRIMARY KEY, value ANY) STRICT"
 MANY_ROWS: Final = 100_000
-"""From here on a migration takes long enough to be noticed."""
+"""With more rows than this a migration takes a noticeable time."""
 PATIENCE_S: Final = 120.0
-"""So long a start waits for the process that migrates: it takes some seconds per million rows."""
+"""Time that a start waits for another process to migrate, which takes some seconds per million rows."""
 
 
 def migrations() -> list[str]:
@@ -38,7 +38,7 @@ def version(conn: sqlite3.Connection) -> int:
     """Return the version of the tables in the file, 0 if there are none.
 
     Raises:
-        StoreCorrupt: no number says so, and the tables are those of no version that this build knows.
+        StoreCorrupt: The file has no version row, and its tables match no version that this build knows.
     """
     noted = noted_version(conn)
     if is_version(noted):
@@ -56,7 +56,7 @@ def version(conn: sqlite3.Connection) -> int:
 
 
 def noted_version(conn: sqlite3.Connection) -> object:
-    """Return the version that the file notes, right or wrong; None if it notes none."""
+    """Return the value of the version row, valid or not; None if there is no row."""
     known = conn.execute(
         "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'jobrunner_meta'"
     )
@@ -67,21 +67,21 @@ def noted_version(conn: sqlite3.Connection) -> object:
 
 
 def is_version(noted: object) -> TypeGuard[int]:
-    """Return whether the noted version is one that exists."""
+    """Return whether the value of the version row is a valid version."""
     return isinstance(noted, int) and noted > 0
 
 
 def say_noted(noted: object) -> str:
-    """Return the fault of the noted version, in words."""
+    """Return the text that describes a missing or invalid version row."""
     if noted is None:
         return "the row schema_version of jobrunner_meta, which names their version, is missing"
     return f"the row schema_version of jobrunner_meta, which names their version, says {noted!r}"
 
 
 def _shape(conn: sqlite3.Connection) -> set[tuple[Any, ...]]:
-    """Return the columns of our tables and the text of our indexes.
+    """Return the columns of our tables and the SQL text of our indexes.
 
-    Not the text of the tables: SQLite makes that of an altered one itself.
+    The text of the tables is not compared, since SQLite rewrites it when a table is altered.
     """
     found = conn.execute(
         "SELECT type, name, sql FROM sqlite_schema"
@@ -109,11 +109,11 @@ def _known_shapes() -> Iterator[set[tuple[Any, ...]]]:
 
 
 def check(conn: sqlite3.Connection) -> bool:
-    """Return whether the file lacks migrations that this build knows, or the row that says which it has.
+    """Return whether the file lacks migrations of this build, or a valid version row.
 
     Raises:
-        SchemaTooNew: it has more than this build knows.
-        StoreCorrupt: see ``version``.
+        SchemaTooNew: The file has migrations that this build does not know.
+        StoreCorrupt: See ``version``.
     """
     found, known = version(conn), len(migrations())
     if found > known:
@@ -125,9 +125,9 @@ def check(conn: sqlite3.Connection) -> bool:
 
 
 def migrate_one(conn: sqlite3.Connection) -> bool:
-    """Apply the next migration inside the open transaction; return whether anything was to be done.
+    """Apply the next migration inside the open transaction; return False if up to date.
 
-    Where the row is lost that says which was the last, that alone is done.
+    If the version row is lost, only the row is written again.
     """
     conn.execute(META)
     if not check(conn):
@@ -149,7 +149,7 @@ def migrate_one(conn: sqlite3.Connection) -> bool:
 
 
 def note(conn: sqlite3.Connection, done: int) -> None:
-    """Write which version the tables are."""
+    """Write the version row."""
     conn.execute(
         "INSERT INTO jobrunner_meta (name, value) VALUES ('schema_version', ?)"
         " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
@@ -158,20 +158,22 @@ def note(conn: sqlite3.Connection, done: int) -> None:
 
 
 async def writer_of(path: Path, folder: Path, durability: str) -> Writer:
-    """Return a writer of a file whose tables are up to date; another process may be at that, and is waited for.
+    """Open the writer of a file, and bring its tables up to date.
+
+    If another process is migrating the tables, wait for it.
 
     Args:
         path: the database file.
-        folder: where the processes take turns.
+        folder: the folder of the locks.
         durability: see ``Writer.open``.
 
     Raises:
-        SchemaTooNew, StoreCorrupt: see ``check``.
-        StoreBusy: somebody else keeps everybody from writing.
+        SchemaTooNew, StoreCorrupt: See ``check``.
+        StoreBusy: Another program holds the write lock for too long.
     """
     loop = asyncio.get_running_loop()
     end_s = loop.time() + PATIENCE_S
-    told = False
+    warned = False
     while True:
         writer: Writer | None = None
         try:
@@ -183,15 +185,15 @@ async def writer_of(path: Path, folder: Path, durability: str) -> Writer:
             waits = isinstance(error, StoreBusy) and loop.time() < end_s
             if not waits or not await _is_due(path):
                 raise
-            if not told:
-                told = True
+            if not warned:
+                warned = True
                 logger.warning("%s: waiting for another process to migrate the tables", path)
         else:
             return writer
 
 
 async def _is_due(path: Path) -> bool:
-    """Return whether there are tables that lack migrations; a reader never waits."""
+    """Return whether the file has tables that lack migrations; never waits for a lock."""
     connection = await Connection.open(path, read_only=True)
     try:
         return await connection.run(lambda conn: version(conn) > 0 and check(conn))
@@ -200,16 +202,16 @@ async def _is_due(path: Path) -> bool:
 
 
 async def _bring_up_to_date(writer: Writer, path: Path) -> None:
-    """Apply the migrations that the file lacks, each in one transaction, and say so before."""
+    """Apply the missing migrations, each in one transaction, and log each before it starts."""
     loop = asyncio.get_running_loop()
     while await writer.read(check):
         found, rows = await writer.read(_size)
         if rows == 0 or found == len(migrations()):
-            # A new file, or one where only the row of the version is missing: neither takes any time.
+            # A new file, or one that only lacks the version row: both take no time.
             await writer.write(migrate_one)
             continue
         level = logging.WARNING if rows > MANY_ROWS else logging.INFO
-        # A new index over two million rows was seen to take from one to five seconds.
+        # Measured: a new index over two million rows takes from one to five seconds.
         logger.log(
             level,
             "%s: its tables go from version %d to %d, with %d rows at most; meanwhile nobody can write, which takes"
@@ -225,11 +227,11 @@ async def _bring_up_to_date(writer: Writer, path: Path) -> None:
 
 
 def _size(conn: sqlite3.Connection) -> tuple[int, int]:
-    """Return the version, and how many rows there are at most."""
+    """Return the version and an upper bound of the number of rows."""
     found = version(conn)
     if found == 0:
         return 0, 0
-    # Of the numbers, since counting would read every row.
+    # From the highest keys, since counting would read every row.
     highest = conn.execute(
         "SELECT coalesce(max(seq), 0) FROM jobrunner_jobs"
         " UNION ALL SELECT coalesce(max(letter), 0) FROM jobrunner_dead_letters"
@@ -238,12 +240,15 @@ def _size(conn: sqlite3.Connection) -> tuple[int, int]:
 
 
 def try_to_write(conn: sqlite3.Connection) -> None:
-    """Fail now if the file is read-only: SQLite opens it all the same, and says so at the first change of a row."""
+    """Raise if the file is read-only.
+
+    SQLite opens such a file without an error, and raises only at the first change of a row.
+    """
     conn.execute("DELETE FROM jobrunner_meta WHERE name = ''")
 
 
 def _statements(script: str) -> list[str]:
-    """Split a script, since ``executescript`` would commit the transaction that it should be part of."""
+    """Split a script into statements, since ``executescript`` would commit the transaction."""
     statements, lines = [], []
     for line in script.splitlines():
         lines.append(line)

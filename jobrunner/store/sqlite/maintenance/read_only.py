@@ -1,6 +1,6 @@
-"""Reads a store from outside, in use or stopped, through a connection that changes nothing.
+"""Opens a store, also one in use, on a connection that changes nothing.
 
-It cannot write, and leaves the log alone when it closes.
+The connection cannot write, and does not move the log when it closes.
 """
 
 import contextlib
@@ -17,18 +17,18 @@ from jobrunner.store.sqlite.host.location import check_place
 from jobrunner.store.sqlite.maintenance import migrate
 
 PATIENCE_S: Final = 1.0
-"""How long a lock is waited for."""
+"""Maximum time to wait for a lock."""
 
 
 @contextlib.contextmanager
 def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a database for reading alone.
+    """Open a database read-only.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: The database cannot be read.
     """
     try:
-        # mode=ro and not query_only: a connection that could write would move the log when it closes as the last one.
+        # mode=ro and not query_only: a connection that can write would move the log if it were the last to close.
         conn = sqlite3.connect(
             f"file:{quote(os.fsencode(path))}?mode=ro",
             uri=True,
@@ -45,11 +45,11 @@ def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def require_store(path: Path) -> None:
-    """Make sure that there is a store which this build can work on as it is, without making or migrating anything.
+    """Check that the store exists and needs no migration, without changing anything.
 
     Raises:
-        StoreUnavailable: there is none, or it has still to be migrated.
-        NotADatabase, SchemaTooNew, StoreUnsupported: see ``errors``.
+        StoreUnavailable: The file does not exist, or its tables must be migrated first.
+        NotADatabase, SchemaTooNew, StoreUnsupported: The file cannot be used; see ``errors``.
     """
     check_place(path)
     if not path.exists():

@@ -1,4 +1,7 @@
-"""Finds workers that have died by their locks, which the kernel frees however they died."""
+"""Finds dead workers by their locks and recovers their jobs.
+
+The kernel frees the lock of a worker's process, however it dies.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,17 +16,17 @@ MISSING_FILE_IS_DEAD_US: Final = 5 * SECOND_US
 ORPHAN_FILE_AGE_US: Final = 60 * SECOND_US
 
 Do = Callable[..., Awaitable[Any]]
-"""Runs ``function(connection, *args)``."""
+"""Runs ``function(connection, *args)`` in a transaction."""
 
 
 class Recovery:
-    """Searches for dead workers, for one open store.
+    """Searches for dead workers of one open store.
 
     Args:
-        folder: where the locks of all workers lie.
-        own: the locks that this process holds, which are not to be tried: that would give them up.
-        read: for looking.
-        write: for taking jobs away, each time in a transaction of its own.
+        folder: the folder of all workers' locks.
+        own: the locks that this process holds; they are skipped, since trying one would drop it.
+        read: runs a function in a read transaction.
+        write: runs a function in a write transaction.
     """
 
     def __init__(
@@ -36,10 +39,10 @@ class Recovery:
         self._missing_since: dict[int, int] = {}
 
     async def look(self, *, now: int, thorough: bool) -> Recovered:
-        """See ``Store.recover``.
+        """Search once; see ``WorkerStore.recover``.
 
-        The cheap look is one listing of the folder and a try at each lock in it; the thorough one also asks for
-        rows whose file is gone, and for jobs whose worker has no row.
+        The cheap search lists the folder once and tries each lock in it. The thorough search also finds rows whose lock
+        file is missing and jobs whose worker has no row.
         """
         lock_files = locks.worker_files(self._folder)
         found: dict[int, workers.Taken] = {}
@@ -54,7 +57,7 @@ class Recovery:
                 if jobs is not None:
                     found[worker] = jobs
                 elif now - taken.changed_at < ORPHAN_FILE_AGE_US:
-                    # A worker that has its lock but not yet its row, killed in between; or one about to lock.
+                    # A worker that died between lock and row, or one that is about to lock: too young to remove.
                     continue
                 taken.remove()
             finally:
@@ -64,7 +67,7 @@ class Recovery:
                 jobs = await self._write(workers.take_jobs, worker, now)
                 if jobs is not None:
                     found[worker] = jobs
-            # One that lives has only lost its row: somebody has emptied the table, and it will store it anew.
+            # A live worker without a row is skipped: the table was emptied, and the next beat restores the row.
             dead = [
                 worker
                 for worker in await self._read(workers.orphaned)
@@ -80,7 +83,10 @@ class Recovery:
         )
 
     async def _missing_for_long(self, files: set[int], now: int) -> Sequence[int]:
-        """Return workers whose row has had no lock file for long enough: they cannot prove that they live."""
+        """Return the workers whose lock file has been missing for ``MISSING_FILE_IS_DEAD_US``.
+
+        They cannot prove that they live.
+        """
         gone = {row.worker for row in await self._read(workers.rows)} - files - set(self._own)
         self._missing_since = {worker: self._missing_since.get(worker, now) for worker in gone}
         return [

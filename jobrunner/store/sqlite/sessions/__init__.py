@@ -1,1 +1,1 @@
-"""The application's own transactions, which jobs can be part of."""
+"""Stores jobs in the application's own transactions."""

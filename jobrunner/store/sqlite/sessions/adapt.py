@@ -1,4 +1,4 @@
-"""Picks the adapter for a session of the application by its type."""
+"""Chooses the adapter for a session of the application by its type."""
 
 import sqlite3
 import sys
@@ -11,14 +11,14 @@ from jobrunner.store.sqlite.sessions.driver import DriverSession, StoreHandle
 
 
 def session_of(store: StoreHandle, source: object) -> Session:
-    """Return a session of the application as a ``Session``.
+    """Return the ``Session`` for a session of the application.
 
     Raises:
-        InvalidSession: it is of no known kind.
+        InvalidSession: The type of the session is not supported.
     """
     if isinstance(source, (aiosqlite.Connection, sqlite3.Connection)):
         return DriverSession(store, source)
-    # Code that has such a session has imported it; other code is not to pay for it.
+    # Code that has such a session has imported SQLAlchemy; other code must not pay for the import.
     if "sqlalchemy" in sys.modules:
         from jobrunner.store.sqlite.sessions.sqlalchemy import sqlalchemy_session_of  # noqa: PLC0415 - see above
 

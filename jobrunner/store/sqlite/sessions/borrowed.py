@@ -1,7 +1,7 @@
-"""Jobs and outcomes inside a transaction of the application's own: plain functions over its connection.
+"""Writes jobs and outcomes in a transaction on the application's own connection.
 
-The connection is not ours: how it hands out rows, when it begins a transaction and what else is in that transaction are
-the application's business, and are as before afterwards.
+The connection is not ours: the functions leave its row factory, its transaction mode and the other content of the
+transaction as they were.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ from jobrunner.store.sqlite.sql.insert import ROW_ERRORS, insert_all
 from jobrunner.store.sqlite.sql.settle import Effects, Settling
 
 _TAKE_WRITE_LOCK = "DELETE FROM jobrunner_meta WHERE 0"
-"""Changes nothing, and makes of an open transaction one that writes."""
+"""Deletes nothing, but makes an open transaction take the write lock."""
 
 
 def insert(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[Enqueued]:
-    """Insert jobs, all or none, in the connection's transaction; begin one if there is none."""
+    """Insert jobs, all or none, in the connection's transaction, which begins if needed."""
     begin_if_none(conn)
     try:
         if len(jobs) == 1 and jobs[0].key is None:
-            # One INSERT is all or nothing by itself, and reads no row.
+            # One INSERT is atomic by itself and reads no rows, so it needs neither a savepoint nor tuples.
             return insert_all(conn, jobs, now)
         with _rows_as_tuples(conn), _all_or_none(conn):
             return insert_all(conn, jobs, now)
@@ -32,7 +32,7 @@ def insert(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[
 
 
 def settle(conn: sqlite3.Connection, outcome: Outcome, now: int) -> bool:
-    """Write how an attempt ended, in the connection's transaction; return False if the fence refuses it."""
+    """Write an outcome in the connection's transaction; return False if the fence refuses it."""
     with _rows_as_tuples(conn):
         begin_if_none(conn)
         with _all_or_none(conn):
@@ -42,15 +42,18 @@ def settle(conn: sqlite3.Connection, outcome: Outcome, now: int) -> bool:
 
 
 def begin(conn: sqlite3.Connection) -> None:
-    """Make sure of a transaction that holds the write lock; one that is open must not have read anything yet."""
+    """Begin a transaction that holds the write lock.
+
+    A transaction that is already open takes the lock; it must not have read anything yet.
+    """
     conn.execute(_TAKE_WRITE_LOCK if conn.in_transaction else "BEGIN IMMEDIATE")
 
 
 def begin_if_none(conn: sqlite3.Connection) -> None:
-    """Begin a transaction where the driver would begin one before the next INSERT.
+    """Begin a transaction if the driver would begin one before the next INSERT.
 
     Raises:
-        InvalidSession: it would not, and commit each statement by itself.
+        InvalidSession: The connection is in autocommit mode, so that each statement would commit by itself.
     """
     if conn.in_transaction:
         return
@@ -60,7 +63,7 @@ def begin_if_none(conn: sqlite3.Connection) -> None:
             ' write connection.execute("BEGIN IMMEDIATE") (of aiosqlite: await it) before the first enqueue, or open it'
             " without isolation_level=None, autocommit=True or isolation_level='AUTOCOMMIT'"
         )
-    # Not left to the driver: a SAVEPOINT would be the transaction then, and its RELEASE the commit.
+    # The driver would begin none before a SAVEPOINT: the savepoint would be the transaction and its RELEASE the commit.
     conn.execute(f"BEGIN {conn.isolation_level}")
 
 
@@ -80,7 +83,7 @@ def _all_or_none(conn: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # After some errors (disk full, I/O) SQLite has rolled everything back by itself.
+        # After some errors (disk full, I/O) SQLite has already rolled everything back.
         if conn.in_transaction:
             conn.execute("ROLLBACK TO jobrunner")
             conn.execute("RELEASE jobrunner")
@@ -92,10 +95,10 @@ def _all_or_none(conn: sqlite3.Connection) -> Iterator[None]:
 
 
 def keep_promises(conn: sqlite3.Connection, durability: str) -> None:
-    """Set a new connection so that what it commits is as safe as what the store itself commits."""
+    """Make the commits of a new connection as durable as the store's."""
     autocommit = getattr(conn, "autocommit", -1)
     if autocommit is False:
-        # From the start in a transaction, in which `synchronous` cannot be changed.
+        # Such a connection is always in a transaction, where `synchronous` cannot be changed.
         conn.autocommit = True  # type: ignore[attr-defined]
     try:
         conn.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
@@ -106,16 +109,16 @@ def keep_promises(conn: sqlite3.Connection, durability: str) -> None:
 
 
 def _leave_log_alone(conn: sqlite3.Connection) -> None:
-    # Moving the log is for the one process that is elected to, under the write lock: see ``checkpoint``.
+    # Only the elected process may checkpoint, under the write lock: see ``checkpoint``.
     conn.execute("PRAGMA wal_autocheckpoint = 0")
     conn.execute("PRAGMA mmap_size = 0")
 
 
 def prepare(conn: sqlite3.Connection, file: FileIdentity, durability: str) -> None:
-    """Make sure that the connection is one to the store's file, and commits as safely as the store.
+    """Check that the connection is to the store's file, and make it as durable.
 
     Raises:
-        InvalidSession: it is not, or cannot be made to just now.
+        InvalidSession: The connection is to another file, or is in a transaction, where its durability cannot change.
     """
     with _rows_as_tuples(conn):
         path = _main_database(conn)

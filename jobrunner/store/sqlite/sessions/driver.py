@@ -1,7 +1,8 @@
-"""The adapter that makes a ``Session`` of each kind of session, and the kind of bare connections.
+"""Defines the base of all session adapters, and the adapter of bare connections.
 
-Kinds of sessions differ in how they reach the driver's connection and in how they end; the rest is one function per
-operation.  It is called in one hop, so that a cancelled ``await`` never leaves half of it in the transaction.
+Adapters differ in how they reach the driver's connection and in how they end a transaction.  Each operation is one
+function, called in one hop to the connection's thread, so that a cancelled ``await`` never leaves half of it in the
+transaction.
 """
 
 import sqlite3
@@ -39,7 +40,7 @@ class StoreHandle(NamedTuple):
 
 
 def raise_as_a_session_error(error: sqlite3.Error, store: StoreHandle) -> Any:
-    """Raise an error of the driver as the code that used the session is to see it."""
+    """Raise a driver's error as the error that the session's user sees."""
     if isinstance(error, sqlite3.ProgrammingError):
         text = str(error)
         if "thread" in text:
@@ -58,7 +59,7 @@ def raise_as_a_session_error(error: sqlite3.Error, store: StoreHandle) -> Any:
 
 
 class SessionAdapter(ABC):
-    """A session of the application as ``Session``; see there for the methods without a docstring."""
+    """Base of the ``Session`` adapters; see ``Session`` for methods without a docstring."""
 
     def __init__(self, store: StoreHandle, source: Any, *, blocking: bool) -> None:
         self.store = store
@@ -67,34 +68,40 @@ class SessionAdapter(ABC):
         self.driver: Any = None
         """The driver's connection that was used last."""
         self.last_id: str | None = None
-        """Of the job that this session has stored last."""
+        """Id of the last job that was stored through this session."""
 
-    # -- where the kinds differ ---------------------------------------------------------
+    # -- implemented by each adapter ----------------------------------------------------
 
     @abstractmethod
     async def reach(self) -> Any:
-        """Return the driver's connection that the present transaction uses."""
+        """Return the driver's connection of the current transaction."""
 
     @abstractmethod
     def prepare(self, conn: sqlite3.Connection) -> None:
-        """Make sure that the connection is one to the store's file, and commits as safely as the store."""
+        """Check that the connection is to the store's file, and make it as durable."""
 
     @abstractmethod
     async def end(self, verb: Verb) -> None:
-        """Commit or roll back as the application does."""
+        """Commit or roll back through the application's session."""
 
     def may_be_in_transaction(self) -> bool:
-        """Return False if the session is in no transaction, though its connection may be once it is reached."""
+        """Return False if the session is in no transaction before ``reach``.
+
+        ``reach`` may begin one on the connection.
+        """
         return True
 
     def is_closed(self) -> bool:
-        """Return whether the session cannot be committed any more, whatever its connection is used for next."""
+        """Return True if the session can no longer be committed.
+
+        Its connection may already serve another user.
+        """
         return False
 
-    # -- the same for all ---------------------------------------------------------------
+    # -- shared by all adapters ---------------------------------------------------------
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:
-        """Call ``function(connection, *args)`` on the thread that the driver's connection is used on."""
+        """Call ``function(connection, *args)`` on the thread of the driver's connection."""
         driver = self.driver = await self.reach()
         try:
             if self.blocking:
@@ -114,7 +121,7 @@ class SessionAdapter(ABC):
         return await self.call(_in_transaction)
 
     async def has_committed(self) -> bool:
-        # Or rolled back; a connection does not tell, and nothing at all while it is in another transaction.
+        # True also after a rollback, which a connection does not distinguish; False while it is in another transaction.
         return await self.call(_has_changed_and_ended)
 
     async def begin(self) -> None:
@@ -137,7 +144,7 @@ class SessionAdapter(ABC):
             self.follow(on_commit, on_lost)
 
     def follow(self, on_commit: Callable[[], None], on_lost: Callable[[], None]) -> None:
-        """Have the end of the connection's transaction watched, which is not announced."""
+        """Watch for the end of the connection's transaction, which has no event."""
         driver, id_ = self.driver, self.last_id
         if id_ is None or driver is None:
             return
@@ -145,7 +152,7 @@ class SessionAdapter(ABC):
         def raw() -> sqlite3.Connection | None:
             if self.is_closed():
                 return None
-            # Of aiosqlite None once it is closed, where `_conn` would raise.
+            # aiosqlite's `_connection` is None once it is closed, where `_conn` would raise.
             found: sqlite3.Connection | None = driver if self.blocking else driver._connection  # noqa: SLF001
             return found
 
@@ -158,7 +165,7 @@ class SessionAdapter(ABC):
 
     def _begin(self, conn: sqlite3.Connection, may_be_in_transaction: bool) -> None:
         self.prepare(conn)
-        # One that is always in a transaction has no way to tell whether something is in it.
+        # With autocommit=False the connection is always in a transaction, and does not show whether it is empty.
         is_silent = getattr(conn, "autocommit", -1) is False
         if may_be_in_transaction and conn.in_transaction and not is_silent:
             raise InvalidSession(IN_TRANSACTION)
@@ -169,7 +176,7 @@ class SessionAdapter(ABC):
     ) -> list[Enqueued]:
         self.prepare(conn)
         stored = borrowed.insert(conn, jobs, now)
-        # Noted here: a caller that is cancelled meanwhile may yet commit them.
+        # Stored here, on the connection's thread: a caller that is cancelled meanwhile may still commit the jobs.
         self.last_id = next((job.id for job in reversed(stored) if job.created), self.last_id)
         return stored
 
@@ -179,7 +186,10 @@ class SessionAdapter(ABC):
 
 
 class DriverSession(SessionAdapter):
-    """An ``aiosqlite.Connection``, or a ``sqlite3.Connection``, where all is done in the calling thread."""
+    """Adapts an ``aiosqlite.Connection`` or a ``sqlite3.Connection``.
+
+    With the latter everything runs in the calling thread.
+    """
 
     def __init__(
         self, store: StoreHandle, source: aiosqlite.Connection | sqlite3.Connection
@@ -191,7 +201,7 @@ class DriverSession(SessionAdapter):
         return self.source
 
     def prepare(self, conn: sqlite3.Connection) -> None:
-        """Prepare it each time: the application may have set it otherwise meanwhile."""
+        """Check the connection on each call, since the application may have changed its pragmas."""
         borrowed.prepare(conn, self.store.file, self.store.durability)
 
     async def end(self, verb: Verb) -> None:

@@ -1,4 +1,4 @@
-"""SQLAlchemy engines prepared for the jobs' file: every connection that they open keeps its promises."""
+"""Attaches SQLAlchemy engines: prepares each connection that they open to the jobs' file."""
 
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ from jobrunner.store.sqlite.sessions.open_transactions import OpenTransaction, n
 Durability = Literal["full", "normal"]
 
 ATTACHED: Final = "jobrunner.attached"
-"""In ``info`` of each connection that was opened by an attached engine."""
+"""Key in the ``info`` of a connection that an attached engine has opened; holds its ``Attachment``."""
 
 ATTACH: Final = (
     "write attach(engine), with attach of jobrunner.sqlalchemy, where the engine is made and before it is first"
@@ -29,20 +29,20 @@ ATTACH: Final = (
 
 
 class Attachment:
-    """Notes on one connection of an attached engine."""
+    """The state of one connection of an attached engine."""
 
     def __init__(self, durability: str, database: str) -> None:
         self.durability = durability
         self.database = database
-        """The file as its engine names it."""
+        """The file, as the engine's URL names it."""
         self.file: FileIdentity | None = None
-        """The store's file, once the connection was found to be one to it."""
+        """The store's file, once the connection was checked to be to this file."""
         self.transaction: OpenTransaction | None = None
-        """The transaction that it has begun last."""
+        """The connection's latest transaction."""
 
 
 engines: "WeakKeyDictionary[Dialect, str]" = WeakKeyDictionary()
-"""The attached engines with their durability; a dialect is one engine's, whatever options are set on the engine."""
+"""Durability of each attached engine, by its dialect, which an engine shares with its ``execution_options`` copies."""
 
 
 def attach(engine: AsyncEngine | Engine, durability: Durability) -> None:
@@ -92,10 +92,10 @@ def _note_begin(connection: Connection) -> None:
 
 
 def _refuse_if_used(engine: Engine, *, is_async: bool) -> None:
-    """Refuse an engine that has connections already; those that only wait in a sync engine's pool are closed."""
+    """Raise if the engine has open connections; close the idle ones of a sync engine instead."""
     pool: Any = engine.pool
     if not hasattr(pool, "checkedout"):
-        return  # keeps none
+        return  # such a pool keeps no connections
     if not is_async and pool.checkedout() == 0:
         engine.dispose()
     elif pool.checkedout() or pool.checkedin():
@@ -106,7 +106,7 @@ def _refuse_if_used(engine: Engine, *, is_async: bool) -> None:
 
 
 class _Prepare:
-    """Sets each new connection of an engine."""
+    """Sets the pragmas of each new connection of an engine."""
 
     def __init__(self, durability: str, database: str) -> None:
         self._durability = durability
@@ -129,7 +129,10 @@ class _Prepare:
 def _forget_transaction(
     connection: DBAPIConnection, entry: ConnectionPoolEntry, state: PoolResetState | None = None
 ) -> None:
-    """Note the end of the connection's transaction: its next user may write without SQLAlchemy's BEGIN."""
+    """Mark the connection's transaction as over.
+
+    The connection's next user may write without SQLAlchemy's begin event.
+    """
     attachment: Attachment | None = entry.info.get(ATTACHED)
     if attachment is not None and attachment.transaction is not None:
         attachment.transaction.is_over = True
@@ -138,9 +141,10 @@ def _forget_transaction(
 def _end_transaction(
     connection: DBAPIConnection, entry: ConnectionPoolEntry, state: PoolResetState
 ) -> None:
-    """Roll back what a COMMIT that failed has left open on a connection that goes back to its pool.
+    """Roll back a transaction left open on a connection that returns to the pool.
 
-    SQLAlchemy takes the transaction for ended then, and the connection would keep the write lock until its next use.
+    After a failed COMMIT, SQLAlchemy considers the transaction ended, but the connection would keep the write lock
+    until its next use.
     """
     if not state.transaction_was_reset or state.terminate_only or not state.asyncio_safe:
         return

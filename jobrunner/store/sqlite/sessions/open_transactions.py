@@ -1,7 +1,7 @@
-"""The open transactions that attached engines have begun in the present context, where no code may wait for them.
+"""Tracks the open transactions that attached engines have begun in the current context.
 
-SQLite has one writer, and a session that has written and is not committed is the one.  A write of the store's own that
-is asked for by the code which holds the session would wait until its time is out, and everybody else with it.
+SQLite has one writer, and that is a session with uncommitted writes.  If the code that holds such a session called a
+write of the store, the write would wait for the session until its timeout, and all other writers with it.
 """
 
 import sqlite3
@@ -22,12 +22,12 @@ class OpenTransaction:
         self.driver = driver
         self.database = database
         self.changes: int = driver.total_changes
-        """Rows that the connection had changed when it began: one that has read alone has no more."""
+        """The connection's ``total_changes`` at the start; it stays the same while the transaction only reads."""
         self.is_over = False
-        """Its connection, which is used again and again, is back in its pool, closed, or has begun another one."""
+        """True once the connection went back to its pool, was closed, or began another transaction."""
 
     def has_changed(self) -> bool:
-        """Return whether it is open and has changed rows, so that it holds SQLite's write lock."""
+        """Return whether it is open and has changed rows: it holds the write lock."""
         return bool(self.driver.in_transaction and self.driver.total_changes != self.changes)
 
     def writes_to(self, file: FileIdentity) -> bool:
@@ -37,7 +37,7 @@ class OpenTransaction:
         try:
             return self.has_changed() and file.is_at(self.database)
         except (sqlite3.ProgrammingError, ValueError):
-            return False  # closed by its holder
+            return False  # the application has closed the connection
 
 
 _noted: ContextVar[tuple[OpenTransaction, ...]] = ContextVar(
@@ -46,13 +46,16 @@ _noted: ContextVar[tuple[OpenTransaction, ...]] = ContextVar(
 
 
 def note(transaction: OpenTransaction) -> None:
-    """Keep a transaction that this context has begun, beside those on other connections."""
+    """Add a transaction that this context has begun."""
     _noted.set((*(one for one in _noted.get() if not one.is_over), transaction))
 
 
 @contextmanager
 def left_behind() -> Iterator[None]:
-    """Start tasks inside the block that belong to none of these transactions, and may wait for their end."""
+    """Detach the tasks started inside the block from these transactions.
+
+    Such a task may wait for their end.
+    """
     token = _noted.set(())
     try:
         yield
@@ -61,5 +64,5 @@ def left_behind() -> Iterator[None]:
 
 
 def writes_to(file: FileIdentity) -> bool:
-    """Return whether this context has begun a transaction that has written to the file, and not ended it."""
+    """Return whether this context has an open transaction that has written to the file."""
     return any(one.writes_to(file) for one in _noted.get())

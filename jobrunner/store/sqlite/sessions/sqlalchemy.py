@@ -1,7 +1,7 @@
-"""SQLAlchemy's sessions as ``Session``; imported only where SQLAlchemy is in use.
+"""Adapts SQLAlchemy's sessions to ``Session``; imported only if SQLAlchemy is in use.
 
-``Session`` and ``AsyncSession`` say when a transaction has ended; the commit event of an ``AsyncConnection`` comes
-before its rows can be seen, so that its end is asked for as that of a bare connection.
+``Session`` and ``AsyncSession`` have events for the end of a transaction.  The commit event of an ``AsyncConnection``
+comes before its rows are visible, so its transaction is watched like that of a bare connection.
 """
 
 import sqlite3
@@ -30,13 +30,13 @@ from jobrunner.store.sqlite.sessions.driver import (
 from jobrunner.store.sqlite.sessions.engine import ATTACH, ATTACHED, Attachment, engines
 
 _COMMITTED: Final = "jobrunner.committed"
-"""In ``info`` of a session that has been committed."""
+"""Key in the ``info`` of a session that has been committed."""
 _WATCHED: Final = "jobrunner.watched"
-"""In ``info`` of a session that has jobs whose commit is to be reported."""
+"""Key in the ``info`` of a session; holds the jobs whose commit must be reported."""
 
 
 def sqlalchemy_session_of(store: StoreHandle, source: Any) -> "SqlalchemySession | None":
-    """Return one of SQLAlchemy's sessions as a ``Session``; None if it is something else."""
+    """Return the ``Session`` for a session of SQLAlchemy; None for other objects."""
     if isinstance(source, (scoped_session, async_scoped_session)):
         source = source()
     if isinstance(source, (Session, AsyncSession, AsyncConnection)):
@@ -45,7 +45,10 @@ def sqlalchemy_session_of(store: StoreHandle, source: Any) -> "SqlalchemySession
 
 
 class SqlalchemySession(SessionAdapter):
-    """An ``AsyncSession``, an ``AsyncConnection``, or a ``Session``, where all is done in the calling thread."""
+    """Adapts an ``AsyncSession``, an ``AsyncConnection`` or a ``Session``.
+
+    With the last everything runs in the calling thread.
+    """
 
     attachment: Attachment
 
@@ -54,22 +57,23 @@ class SqlalchemySession(SessionAdapter):
     ) -> None:
         super().__init__(store, source, blocking=isinstance(source, Session))
         self.session: Session | None = None
-        """It announces the end of its transactions; None for a connection, which does not."""
+        """The session whose events report the end of its transactions; None for a connection."""
         if not isinstance(source, AsyncConnection):
             self.session = source.sync_session if isinstance(source, AsyncSession) else source
 
     async def reach(self) -> Any:
-        """Return the connection of the session's transaction, which begins if there is none.
+        """Return the connection of the session's transaction, which begins if needed.
 
         Raises:
-            InvalidSession: SQLAlchemy gives none, or the engine is not attached, or less durable than the store.
+            InvalidSession: SQLAlchemy gives no connection, or the engine is not attached or less durable than the
+                store.
         """
         session = self.session
         try:
             if session is not None and (self.blocking or _has_connection(session)):
-                driver, self.attachment = _grip(session, self.store)
+                driver, self.attachment = _driver_connection(session, self.store)
             else:
-                driver, self.attachment = await self.source.run_sync(_grip, self.store)
+                driver, self.attachment = await self.source.run_sync(_driver_connection, self.store)
         except SQLAlchemyError as error:
             _raise_refused(error, self.store)
         if self.blocking and not isinstance(driver, sqlite3.Connection):
@@ -79,19 +83,19 @@ class SqlalchemySession(SessionAdapter):
         return driver
 
     def prepare(self, conn: sqlite3.Connection) -> None:
-        """Check the connection once in its life: its engine has prepared it."""
+        """Check the connection once: its engine has set the pragmas."""
         if self.attachment.file is not self.store.file:
             borrowed.prepare(conn, self.store.file, self.store.durability)
             self.attachment.file = self.store.file
 
     async def end(self, verb: Verb) -> None:
-        """End the transaction by the method of SQLAlchemy."""
+        """Commit or roll back by the session's own method."""
         ending = getattr(self.source, verb)()
         if not self.blocking:
             await ending
 
     def may_be_in_transaction(self) -> bool:
-        """Return whether SQLAlchemy has begun one: reaching the connection does so."""
+        """Return whether SQLAlchemy has begun a transaction; ``reach`` begins one."""
         return bool(self.source.in_transaction())
 
     def is_closed(self) -> bool:
@@ -99,7 +103,7 @@ class SqlalchemySession(SessionAdapter):
         return self.session is None and bool(self.source.closed)
 
     async def has_changes(self) -> bool:
-        """Return whether rows have changed: a transaction that only reads has nothing to be committed."""
+        """Return whether rows have changed; a transaction that only reads has no changes."""
         session = self.session
         if session is not None and (session.new or session.dirty or session.deleted):
             return True  # not flushed
@@ -110,11 +114,14 @@ class SqlalchemySession(SessionAdapter):
         return transaction is not None and transaction.has_changed()
 
     async def has_committed(self) -> bool:
-        """Return whether the session has; a connection is pooled, and used for other transactions too."""
+        """Return whether the session has committed; always False for a connection.
+
+        A pooled connection also serves other transactions, so its state proves nothing.
+        """
         return self.session is not None and _COMMITTED in self.session.info
 
     def watch(self, on_commit: Callable[[], None], on_lost: Callable[[], None]) -> None:
-        """Report a session's end by its events, and ask for that of a connection."""
+        """Use the events of a session; follow the transaction of a connection."""
         if self.session is None:
             super().watch(on_commit, on_lost)
         elif self.last_id is not None:
@@ -127,25 +134,25 @@ class SqlalchemySession(SessionAdapter):
 
 
 def _has_connection(session: Session) -> bool:
-    """Return whether the session's one connection is there already, so that asking for it waits for nothing.
+    """Return whether the session already has its connection, so that ``_driver_connection`` does not wait.
 
-    SQLAlchemy has no public word for it; without its private one, run_sync() is the way, at twice the price.
+    SQLAlchemy has no public attribute for this. The alternative to the private one is run_sync(), at twice the cost.
     """
     if session.in_nested_transaction():
-        return False  # its first use says SAVEPOINT
+        return False  # its first use emits SAVEPOINT
     connections: Any = getattr(session.get_transaction(), "_connections", ())
     return session.bind in connections
 
 
-def _grip(source: Session | Connection, store: StoreHandle) -> tuple[Any, Attachment]:
-    """Return the driver's connection, in the transaction of SQLAlchemy's one, and the notes on it.
+def _driver_connection(source: Session | Connection, store: StoreHandle) -> tuple[Any, Attachment]:
+    """Return the driver's connection, in a transaction of SQLAlchemy, and its attachment.
 
     Raises:
-        InvalidSession: its engine is not attached, or less durable than the store.
+        InvalidSession: The engine is not attached or is less durable than the store.
     """
     connection = source.connection() if isinstance(source, Session) else source
     if not connection.in_transaction():
-        # As with its first statement; else its commit() would have nothing to commit.
+        # As its first statement would; otherwise its commit() would do nothing.
         connection.begin()
     proxied: PoolProxiedConnection = connection.connection
     attachment: Attachment | None = proxied.info.get(ATTACHED)
@@ -171,7 +178,7 @@ def _not_attached(connection: Connection) -> str:
 
 
 def _raise_refused(error: SQLAlchemyError, store: StoreHandle) -> NoReturn:
-    """Raise SQLAlchemy's refusal of its connection as the caller is to see it."""
+    """Raise an error of SQLAlchemy as the error that the session's user sees."""
     if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
         raise_as_a_session_error(error.orig, store)
     raise InvalidSession(
@@ -183,10 +190,10 @@ def _raise_refused(error: SQLAlchemyError, store: StoreHandle) -> NoReturn:
 
 
 class _Watched(NamedTuple):
-    """Jobs of one call whose commit is still to be reported."""
+    """Jobs of one call whose commit must still be reported."""
 
     nested: SessionTransaction | None
-    """The innermost SAVEPOINT that they were stored in; None for the transaction itself."""
+    """The innermost savepoint that contains the jobs; None for the transaction itself."""
     on_commit: Callable[[], None]
     on_lost: Callable[[], None]
     by: SqlalchemySession
@@ -200,7 +207,7 @@ def _after_commit(session: Session) -> None:
         return
     nested = session.get_nested_transaction()
     if nested is not None:
-        # A SAVEPOINT was released: what was in it is in what lies around it.
+        # A savepoint was released: its jobs now belong to the enclosing savepoint or transaction.
         around = nested.parent if nested.parent is not None and nested.parent.nested else None
         watched[:] = [
             one._replace(nested=around) if one.nested is nested else one for one in watched
@@ -209,7 +216,7 @@ def _after_commit(session: Session) -> None:
     del session.info[_WATCHED]
     for one in {one.on_commit: one for one in watched}.values():
         if one.by.driver.in_transaction:
-            # A session inside a transaction that somebody else has begun, and ends.
+            # The session joined a transaction that other code began and will end.
             one.by.follow(one.on_commit, one.on_lost)
         else:
             one.on_commit()
@@ -232,7 +239,7 @@ def _after_end(session: Session, transaction: SessionTransaction) -> None:
             one.on_lost()
 
 
-# On the class: once for every session there is, which is cheaper than anew for each one that carries jobs.
+# Listens on the class, once for all sessions: cheaper than listening on each session that stores jobs.
 event.listen(Session, "after_commit", _after_commit)
 event.listen(Session, "after_rollback", _after_rollback)
 event.listen(Session, "after_transaction_end", _after_end)

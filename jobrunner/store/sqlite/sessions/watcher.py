@@ -1,8 +1,9 @@
-"""Notices the end of transactions that no event announces: of bare connections and ``AsyncConnection``.
+"""Detects the end of transactions that have no event.
 
-``in_transaction`` turns false when the COMMIT begins, not when it is done; so the row itself is asked for, by a
-connection of the store's own.  A transaction that takes very long is left to the supervisor's poll, which starts a job
-566 ms after its commit (p50) where the watcher does so after 7, and which knows nothing of jobs that were lost.
+These are the transactions of bare connections and of ``AsyncConnection``.  ``in_transaction`` becomes false when the
+COMMIT begins, not when it is done; so the watcher reads the job's row on a connection of the store.  A transaction that
+is still open after ``WATCH_S`` is left to the supervisor's poll: the poll starts a job 566 ms after its commit (p50),
+the watcher after 7 ms, and only the watcher reports lost jobs.
 """
 
 import asyncio
@@ -17,18 +18,18 @@ FIRST_PAUSE_S: Final = 0.002
 LONGEST_PAUSE_S: Final = 0.1
 WATCH_S: Final = 30.0
 LAST_LOOKS: Final = 8
-"""How often a row that is not there yet is asked for after the transaction has ended."""
+"""Number of reads after the end of the transaction before a missing row counts as rolled back."""
 
 Find = Callable[[str], Awaitable[object | None]]
-"""Returns the job of an id as others see it, None if they see none."""
+"""Returns the committed job with an id; None if there is none."""
 
 
 _State = Literal["open", "ended", "closed", "silent"]
-"""``silent``: always in a transaction (``autocommit=False``), so that only the row tells of an end."""
+"""``silent``: always in a transaction (``autocommit=False``), so that only the row shows a commit."""
 
 
 class Watched:
-    """One connection, the last job that was stored through it, and the calls for its end."""
+    """A connection, the last job stored through it, and the callbacks for its end."""
 
     def __init__(self, raw: Callable[[], sqlite3.Connection | None]) -> None:
         self.raw = raw
@@ -37,7 +38,7 @@ class Watched:
         self.on_lost: list[Callable[[], None]] = []
 
     def state(self) -> "_State":
-        """Return how the transaction stands, as far as the connection tells."""
+        """Return the state of the transaction, as far as the connection shows it."""
         conn = self.raw()
         try:
             if conn is None:
@@ -50,18 +51,18 @@ class Watched:
 
 
 def _has_no_end(conn: sqlite3.Connection) -> bool:
-    """Return whether the connection is always in a transaction, as far as it may be asked."""
+    """Return whether the connection is always in a transaction; False if unknown."""
     try:
         return getattr(conn, "autocommit", -1) is False
     except sqlite3.ProgrammingError as error:
-        # Unlike `in_transaction`, this is answered on the connection's own thread alone; aiosqlite's is another.
+        # Unlike `in_transaction`, `autocommit` can only be read on the connection's thread, and aiosqlite has its own.
         if "thread" in str(error):
             return False
         raise
 
 
 class Watch:
-    """The connections of one open store that have jobs whose commit is still to be reported."""
+    """The connections of one open store with jobs whose commit must still be reported."""
 
     def __init__(self, find: Find) -> None:
         self._find = find
@@ -78,16 +79,16 @@ class Watch:
         on_commit: Callable[[], None],
         on_lost: Callable[[], None],
     ) -> None:
-        """Follow the present transaction of a connection; may be called on any thread.
+        """Follow the current transaction of a connection; may be called on any thread.
 
         Args:
-            raw: returns the connection, None once it is closed.
-            key: of the connection among those that are watched.
-            id: of the job that was stored last.
+            raw: returns the connection; None once it is closed.
+            key: identifies the connection.
+            id: id of the last job that was stored through the connection.
             on_commit: see ``Session.watch``.
-            on_lost: the same.
+            on_lost: see ``Session.watch``.
         """
-        # A loop that is closed has no worker to wake.
+        # A closed loop has no worker to wake.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._add, raw, key, id, on_commit, on_lost)
 
@@ -120,7 +121,7 @@ class Watch:
             answer()
 
     async def _end_of(self, watched: Watched) -> list[Callable[[], None]]:
-        """Wait for the end of the transaction; return the calls that report it."""
+        """Wait for the end of the transaction; return the callbacks to call."""
         pause_s, looks = FIRST_PAUSE_S, 0
         deadline_s = self._loop.time() + WATCH_S
         while self._loop.time() < deadline_s:

@@ -1,1 +1,1 @@
-"""The SQL statements, run inside an open transaction."""
+"""Holds the SQL statements and the functions that run them in an open transaction."""

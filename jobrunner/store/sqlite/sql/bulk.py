@@ -1,7 +1,7 @@
-"""A statement for many rows at once.
+"""Runs one statement for many rows at once.
 
-To run a statement costs as much as to write a small row, so it takes as many rows as it can.  And each value that is
-bound has its price, ``None`` three times that of a number: what is NULL in nearly all rows is left out of the text.
+Running a statement costs as much as writing a small row, so a statement takes as many rows as possible.  Binding a
+value also costs time, ``None`` three times as much as a number, so columns that are nearly always NULL are left out.
 """
 
 import sqlite3
@@ -10,16 +10,16 @@ from itertools import chain
 from typing import Any, Final
 
 _SIZES: Final = (64, 16, 4, 1)
-"""Rows per run. Few texts, since the driver keeps compiled statements by them; SQLite takes 32,766 values in one."""
+"""Rows per run; few sizes, as the driver caches statements by text. SQLite binds at most 32,766 values."""
 
 
 class Many:
-    """A statement around ``VALUES``, for any number of rows.
+    """A statement with ``VALUES`` for any number of rows.
 
     Args:
-        before: up to ``VALUES``.
+        before: the text before ``VALUES``.
         row: the values of one row, such as ``(?, ?, 'queued')``.
-        after: what follows the last row.
+        after: the text after the last row.
     """
 
     def __init__(self, before: str, row: str, after: str = "") -> None:
@@ -28,7 +28,7 @@ class Many:
         }
 
     def run(self, conn: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> int:
-        """Run it for the rows, in their order; return how many rows of the table it has changed."""
+        """Run the statement for the rows, in order; return the number of changed table rows."""
         changed = at = 0
         for size, text in self._texts.items():
             while len(rows) - at >= size:

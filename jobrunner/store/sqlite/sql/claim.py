@@ -1,8 +1,8 @@
-"""Finds the waiting jobs that a worker may run, and starts them, inside an open write transaction.
+"""Finds the queued jobs that a worker may run, and starts them.
 
-A claim reads the first rows of each queue in claim order and starts those that it may run, so that what it costs
-depends neither on the number of tasks nor on the rows behind.  Where too many rows at the head are of tasks that the
-worker does not know, it asks for the first rows of each task that waits.
+Runs inside an open write transaction.  A claim reads the first rows of each queue in claim order and starts those that
+the worker knows, so its cost depends neither on the number of tasks nor on the rows behind.  If too many of the first
+rows have tasks that the worker does not know, the claim reads the first rows of each waiting task instead.
 """
 
 import sqlite3
@@ -28,9 +28,9 @@ from jobrunner.store.sqlite.sql.statements import (
 )
 
 PASSED_OVER: Final = 64
-"""So many rows that cannot run are read before the tasks are asked one by one: 50 µs, and 4 µs for each task."""
+"""Rows of unknown tasks to read before searching task by task, which costs 50 µs and 4 µs per task."""
 CHARACTERS_PER_ROW: Final = 4096
-"""Arguments are read with their row; so long ones count as one row more."""
+"""Arguments are read with their row; each this many characters count as one more row."""
 
 _BEHIND_ALL: Final[Rank] = (2**63 - 1, 2**63 - 1, 2**63 - 1)
 
@@ -39,11 +39,11 @@ _ARGS: Final = Claimed._fields.index("args")
 
 
 class Heads:
-    """The places of the first rows that a worker can run, in queues with many before them that it cannot.
+    """Caches the position of the first runnable job per queue.
 
-    To find that place costs a seek for each task that waits.  It is kept from round to round while nothing has been
-    written but what this sees, so that it is forgotten by whatever might put a job before it: another connection's
-    commit, anything else on this one, such as the worker's own beat, and a round that promotes or releases.
+    Only queues with many other jobs before that position have one.  Finding it costs one seek per waiting task.  It is
+    kept from round to round and dropped by any write that could put a job before it: a commit of another connection,
+    any other write on this connection (such as the worker's own beat), and a round that promotes or releases jobs.
     """
 
     def __init__(self) -> None:
@@ -52,38 +52,38 @@ class Heads:
         self._written: tuple[int, int] | None = None
 
     def check(self, conn: sqlite3.Connection) -> None:
-        """Forget all if anything has been written since ``keep``; before a round writes."""
+        """Drop all positions if anything was written since ``keep``; call before a round writes."""
         if self.ranks and self._written != _written(conn):
             self.ranks.clear()
 
     def added(self, jobs: Iterable[Enqueue]) -> None:
-        """Forget the queues in which one of these jobs comes first."""
+        """Drop the positions that one of these jobs comes before."""
         for job in jobs if self.ranks else ():
             rank = self.ranks.get(job.queue)
             if rank is not None and (-job.priority, job.run_at) < rank[:2]:
                 del self.ranks[job.queue]
 
     def of(self, tasks: frozenset[str]) -> dict[str, Rank]:
-        """Return the places for a worker with these tasks, by queue."""
+        """Return the positions for a worker with these tasks, by queue."""
         if self._tasks != tasks:
             self.ranks.clear()
             self._tasks = tasks
         return self.ranks
 
     def keep(self, conn: sqlite3.Connection) -> None:
-        """Note the present state of the file; at the end of a round."""
+        """Record the current state of the file; call at the end of a round."""
         if self.ranks:
             self._written = _written(conn)
 
 
 def _written(conn: sqlite3.Connection) -> tuple[int, int]:
-    """Return a mark that changes with each commit of another connection and each row of this one."""
+    """Return a value that changes with each commit elsewhere and each row changed here."""
     (others,) = conn.execute("PRAGMA data_version").fetchone()
     return others, conn.total_changes
 
 
 def claim(conn: sqlite3.Connection, claim: Claim, now: int, heads: Heads) -> list[Claimed]:
-    """Start as many jobs as the worker has free slots; return them in claim order."""
+    """Start at most as many jobs as the worker has free slots; return them in claim order."""
     search = _Search(conn, claim.worker, claim.tasks, now, heads.of(claim.tasks))
     slots, suspects = claim.slots, claim.suspects
     held: list[Claimed] = []
@@ -109,20 +109,20 @@ def claim(conn: sqlite3.Connection, claim: Claim, now: int, heads: Heads) -> lis
         conn.execute(START, (claim.worker, now, now, started))
     if held:
         found.append(held)
-    # Each queue's are in order.
+    # The jobs of each queue are already in claim order.
     return found[0] if len(found) == 1 else sorted(chain.from_iterable(found), key=claim_order)
 
 
 def _claimed_before(
     conn: sqlite3.Connection, worker: int, held: frozenset[tuple[int, int]]
 ) -> list[Claimed]:
-    """Return the jobs that the worker has claimed in rounds whose answer was lost."""
+    """Return the jobs that the worker claimed in rounds whose answer was lost."""
     running = map(Claimed._make, conn.execute(RUNNING, (worker,)))
     return sorted((job for job in running if (job.seq, job.lease) not in held), key=claim_order)
 
 
 class _Search(NamedTuple):
-    """Finds jobs that one worker may run, and returns them as they will be once they are started."""
+    """Finds jobs that one worker may run; returns them as they will be once started."""
 
     conn: sqlite3.Connection
     worker: int
@@ -131,7 +131,7 @@ class _Search(NamedTuple):
     heads: dict[str, Rank]
 
     def in_order(self, queue: str) -> Generator[tuple[Any, ...], None, None]:
-        """Return the rows of a queue in claim order, without those before the place that is known."""
+        """Yield the rows of a queue in claim order, from the cached position on."""
         values = (self.worker, self.now, self.now, self.now, queue)
         head = self.heads.get(queue)
         if head is None:
@@ -142,10 +142,10 @@ class _Search(NamedTuple):
             yield from self.conn.execute(LOWER_PRIORITIES, (*values, priority))
 
     def first(self, queue: str, free: int) -> list[Claimed]:
-        """Return the first jobs of a queue in claim order."""
+        """Return the first ``free`` runnable jobs of a queue in claim order."""
         found: list[Claimed] = []
         passed_over = 0
-        # Row by row: nothing is read behind the last free slot.
+        # Row by row, so that nothing is read after the last free slot is filled.
         with closing(self.in_order(queue)) as rows:
             for row in rows:
                 if row[_TASK] in self.tasks:
@@ -159,11 +159,11 @@ class _Search(NamedTuple):
         return found
 
     def first_of_tasks(self, queue: str, free: int) -> list[Claimed]:
-        """Return the same from the first jobs of each task, whatever stands before them."""
+        """Return the same jobs as ``first``, but search the first jobs of each task."""
         values = {"queue": queue, "now": self.now, "limit": free}
         waiting = self.conn.execute(FIRST_OF_TASKS, values)
         firsts = nsmallest(free, (first for first in waiting if first[-1] in self.tasks))
-        # None that comes later is among the first: each of these tasks has one that comes before it.
+        # No job after the last of ``firsts`` can be needed: each of the ``free`` tasks has a job before it.
         last = firsts[-1][:-1] if len(firsts) == free else None
         ranks: list[Rank] = []
         for *_, task in firsts:
@@ -176,14 +176,14 @@ class _Search(NamedTuple):
         return self.listed([seq for _, _, seq in first])
 
     def first_suspect(self, queue: str) -> list[Claimed]:
-        """Return the first suspect of a queue, if there is one."""
+        """Return the first runnable suspect of a queue as a list; empty if there is none."""
         for seq, task in self.conn.execute(SUSPECTS, (queue, self.now)):
             if task in self.tasks:
                 return self.listed([seq])
         return []
 
     def listed(self, seqs: Sequence[int]) -> list[Claimed]:
-        """Return jobs by their numbers, in that order."""
+        """Return jobs by ``seq``, in the given order."""
         rows = self.conn.execute(LISTED, (self.worker, self.now, self.now, _json_ints(seqs)))
         by_seq = {row[0]: Claimed._make(row) for row in rows}
         return [by_seq[seq] for seq in seqs]

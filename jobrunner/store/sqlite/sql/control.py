@@ -1,4 +1,4 @@
-"""Cancels jobs, pauses queues and resumes them, inside an open write transaction."""
+"""Cancels jobs, and pauses and resumes queues, inside an open write transaction."""
 
 import sqlite3
 from collections.abc import Sequence

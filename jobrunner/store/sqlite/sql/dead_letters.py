@@ -1,4 +1,4 @@
-"""The dead-letter table: replays, with and without other arguments, and deletion; inside an open write transaction."""
+"""Replays, deletes and buries dead letters inside an open write transaction."""
 
 import json
 import sqlite3
@@ -13,8 +13,8 @@ from jobrunner.store.sqlite.sql.insert import insert_queued
 from jobrunner.store.sqlite.sql.statements import BURY_WAITING, FIND_BY_KEY, KEY_IS_TAKEN
 from jobrunner.store.sqlite.sql.walks import Position, Rows
 
-# The lease travels along and never goes back, so that an outcome from an earlier life stays fenced out; the row keeps
-# its seq, under which its history lies.
+# The lease is kept and never decreases, so that the fence still refuses outcomes from before the death. The row keeps
+# its seq, which the attempt rows refer to.
 _PUT_BACK = f"""
 INSERT INTO jobrunner_jobs (
     seq, id, task, queue, state, args, priority, created_at, run_at, attempt, lease, key, tag, max_attempts, timeout,
@@ -29,7 +29,7 @@ _KNOWN = "SELECT 1 FROM jobrunner_workers, json_each(tasks) WHERE key = ? LIMIT 
 
 
 def replay(conn: sqlite3.Connection, id: str, now: int) -> Enqueued:
-    """Put one dead letter back under its own id."""
+    """Put one dead letter back; see ``DeadLetterStore.replay``."""
     letter = _find(conn, id)
     made = _put_back(conn, [letter], now)
     if not made:
@@ -52,7 +52,10 @@ def _find(conn: sqlite3.Connection, id: str) -> int:
 
 
 def _put_back(conn: sqlite3.Connection, letters: Sequence[int], now: int) -> list[Enqueued]:
-    """Make jobs of dead letters; those whose key is taken, also by one that died later, stay where they are."""
+    """Put dead letters back, except those whose key is taken.
+
+    The key may be taken by another of these dead letters: the one that died later is put back first.
+    """
     rows = conn.execute(_PUT_BACK, (now, json.dumps(letters))).fetchall()
     gone = json.dumps([seq for seq, *_ in rows])
     conn.execute(
@@ -77,7 +80,7 @@ def _key_error(conn: sqlite3.Connection, task: str, key: str) -> KeyTaken:
 
 
 def replay_edited(conn: sqlite3.Connection, id: str, job: Enqueue) -> Enqueued:
-    """Store ``job`` in place of a dead letter, which stays and points to it."""
+    """Store ``job`` and mark the dead letter as replayed by it."""
     letter = _find(conn, id)
     made = insert_queued(conn, job)
     if not made.created:
@@ -96,7 +99,7 @@ def replay_all(
     limit: int,
     tasks: Collection[str] | None,
 ) -> Replayed:
-    """Replay one slice of the dead letters that ``where`` means."""
+    """Replay one slice of the dead letters that match ``where``."""
     rows = queries.letters(where)
     if tasks is not None:
         rows = rows._replace(
@@ -110,19 +113,19 @@ def replay_all(
 
 class _Slice(NamedTuple):
     rows: list[tuple[int, int]]
-    """Letter and seq."""
+    """``(letter, seq)`` of each dead letter."""
     cursor: int | None
 
 
 def _slice(conn: sqlite3.Connection, rows: Rows, before: int | None, limit: int) -> _Slice:
-    """Find one slice in a single step: other writers wait meanwhile."""
+    """Find one slice in a single short step, since other writers wait meanwhile."""
     position = None if before is None else Position(before)
     found = walks.step(conn, rows, "seq", position, limit=limit)
     return _Slice(found.rows, found.position.before if found.position is not None else None)
 
 
 def delete(conn: sqlite3.Connection, id: str) -> bool:
-    """Delete a dead letter and its history."""
+    """Delete a dead letter and its history; return False if there is none."""
     rows = conn.execute(
         "DELETE FROM jobrunner_dead_letters WHERE id = ? RETURNING seq", (id,)
     ).fetchall()
@@ -131,7 +134,7 @@ def delete(conn: sqlite3.Connection, id: str) -> bool:
 
 
 def delete_all(conn: sqlite3.Connection, where: Filter, before: int | None, limit: int) -> Slice:
-    """Delete one slice of the dead letters that ``where`` means."""
+    """Delete one slice of the dead letters that match ``where``, with their histories."""
     found = _slice(conn, queries.letters(where), before, limit)
     conn.executemany(
         "DELETE FROM jobrunner_dead_letters WHERE letter = ?",
@@ -153,11 +156,11 @@ def bury_waiting(
     now: int,
     limit: int,
 ) -> Sequence[str]:
-    """Make dead letters of jobs that have waited too long for a worker that knows their task; none if one is there."""
+    """Bury queued jobs due before ``due_before`` if no worker knows their task; return their ids."""
     if conn.execute(_KNOWN, (task,)).fetchone() is not None:
         return []
     seqs: list[tuple[int]] = []
-    # Each of the two has a partial index of its own.
+    # Each of the two conditions has its own partial index.
     for suspect in ("suspect = 0", "suspect = 1"):
         seqs += conn.execute(
             f"""

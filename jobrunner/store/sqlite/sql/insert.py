@@ -1,6 +1,6 @@
-"""Inserts jobs, one or many, in the order given, which is their age, inside an open transaction on any connection.
+"""Inserts jobs inside an open transaction on any connection.
 
-None of them undoes anything: after an error the caller rolls back, all of it or to a savepoint.
+The order of the jobs is their age.  After an error the caller rolls back, wholly or to a savepoint.
 """
 
 import sqlite3
@@ -16,20 +16,20 @@ from jobrunner.store.sqlite.sql.bulk import Many
 from jobrunner.store.sqlite.sql.statements import FIND_BY_KEY, KEY_IS_TAKEN, NEWEST
 
 _ALWAYS: Final = 7
-"""How many fields every job has; the others are its options, and None in nearly all."""
+"""Number of leading fields that every job sets; the others are options, nearly always None."""
 _OPTIONS: Final = Enqueue._fields[_ALWAYS:]
 _NO_OPTIONS: Final = (None,) * len(_OPTIONS)
 _KEY: Final = 1 << _OPTIONS.index("key")
 
 _SPARE_NULLS: Final = 12
-"""To bind so many NULLs costs what another run of a statement does (3 µs)."""
+"""Binding this many NULLs costs as much as another run of a statement (3 µs)."""
 
-# A constraint broken, and what no column can hold: too long, too large a number, half of a surrogate pair.
+# A broken constraint, or a value that no column can hold: too long, too large a number, half of a surrogate pair.
 ROW_ERRORS: Final = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeEncodeError)
 
 
 def insert_all(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[Enqueued]:
-    """Store jobs, chains among them; find the unfinished ones that hold their keys."""
+    """Store jobs and chains; for a taken key, return the unfinished job that holds it."""
     keyed = {job.chain for job in jobs if job.key is not None}
     keyed.discard(None)
     if not keyed:
@@ -43,7 +43,10 @@ def insert_all(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> l
 def _insert_keyed_chain(
     conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int
 ) -> list[Enqueued]:
-    """Store a chain row by row: a call whose key is taken stores nothing, and the one after it waits for another."""
+    """Store a chain row by row, skipping jobs whose key is taken.
+
+    The job after a skipped one waits for the last stored job.
+    """
     made: list[Enqueued] = []
     first = before = None
     for job in jobs:
@@ -54,7 +57,7 @@ def _insert_keyed_chain(
 
 
 def insert_queued(conn: sqlite3.Connection, job: Enqueue) -> Enqueued:
-    """Store a job as queued, whatever its place in a chain."""
+    """Store a job as queued, even if it follows another job of a chain."""
     (made,) = _insert(conn, [job], job.run_at, state="queued")
     return made
 
@@ -71,7 +74,7 @@ def _insert(
         if stored == len(group):
             made += map(_made, group, states)
             continue
-        # Those that are missing found their keys taken, by stored jobs or by one of these.
+        # The key of each missing job was taken, by a stored job or by an earlier one of this group.
         newest = {id for (id,) in conn.execute(NEWEST, (stored,))}
         made += (
             _made(job, first) if job.id in newest else _holder(conn, job)
@@ -81,10 +84,10 @@ def _insert(
 
 
 def _groups(jobs: Sequence[Enqueue]) -> Iterator[tuple[int, list[Enqueue]]]:
-    """Return runs of jobs with the options that any of them has, one bit each.
+    """Group consecutive jobs; yield each group with its options, one bit per option.
 
-    A value that is bound has its price, a statement too: neighbours with other options join a run while the NULLs that
-    this takes are the cheaper.
+    Each bound value costs time, and each statement too. So neighbours with different options share a statement while
+    the extra NULLs are cheaper than another run.
     """
     columns, group = 0, list[Enqueue]()
     for options, run in groupby(jobs, _options):
@@ -109,7 +112,7 @@ def _options(job: Enqueue) -> int:
 
 @lru_cache(maxsize=128)
 def _statement(options: int) -> tuple[Many, Callable[[Enqueue], tuple[Any, ...]]]:
-    """Return the statement that stores jobs with these options, and a getter of a job's values for it."""
+    """Return the INSERT for jobs with these options, and a getter of their values."""
     places = [place for place, _ in enumerate(_OPTIONS) if options & 1 << place]
     columns = [*Enqueue._fields[:_ALWAYS], *(_OPTIONS[place] for place in places), "state"]
     statement = Many(

@@ -1,4 +1,4 @@
-"""Reads jobs, dead letters and queues, inside one read transaction; no query holds a cursor open."""
+"""Reads jobs, dead letters and queues inside a read transaction; leaves no cursor open."""
 
 import json
 import sqlite3
@@ -13,17 +13,17 @@ from jobrunner.store.sqlite.sql.statements import WAITING_TASKS
 from jobrunner.store.sqlite.sql.walks import EVERYTHING, MAX_INTEGER, Position, Rows, Step
 
 COUNT_CAP: Final = 10_000
-"""Counting stops here: a page must not cost more the longer the queue is."""
+"""Counting stops at this number, so that a long queue does not make a page slower."""
 COUNT_S: Final = 0.01
-"""Counting stops after so long, however many queues there are."""
+"""Counting stops after this time, however many queues there are."""
 _CAPS: Final = (100, 1_000, COUNT_CAP)
-"""Every queue is counted to the first; only the time that is left goes to longer ones."""
+"""Every queue is counted up to the first cap; then, as long as there is time, up to the next ones."""
 FEW: Final = 2_000
-"""Of so few jobs in a state a list reads all; of more it walks through all jobs, where it meets them soon."""
+"""If a state has at most this many jobs, a list reads them all; else it walks all jobs, and soon finds enough."""
 PAGE_ROOM: Final = 4_000_000
-"""Letters of arguments, errors and tracebacks on a page."""
+"""Maximum characters of arguments, errors and tracebacks on a page."""
 LARGEST_WINDOW: Final = 2_000
-"""Keys. What a filter asks of a job lies behind its arguments, which are read along: up to a megabyte each."""
+"""Maximum keys in a window of jobs: the filtered columns follow the arguments (up to 1 MiB), which are read too."""
 
 _JOB = """
     seq, id, task, queue, state, args, created_at, run_at, attempt, priority, key, tag, expires_at, max_attempts,
@@ -31,7 +31,7 @@ _JOB = """
     replay_of, schedule, scheduled_for, chain, after"""
 
 _LISTED_JOB = _JOB.replace(" args,", " '',").replace(" result,", " NULL,").partition(",")[2]
-"""What follows the key: a list shows neither arguments nor results, which may be a megabyte each."""
+"""The columns after the key; without arguments and results, which may have a megabyte each."""
 
 _LETTER = """
     seq, id, task, queue, 'dead', args, created_at, run_at, attempt, priority, key, tag, expires_at, max_attempts,
@@ -39,7 +39,7 @@ _LETTER = """
     replay_of, schedule, scheduled_for, chain, after, reason, error_type, error, traceback, replayed_as"""
 
 _BY_STATE: Final[Mapping[State | None, str]] = {
-    # Each by the index that holds such rows alone.
+    # Each uses the partial index of its state.
     "queued": "SELECT seq FROM jobrunner_jobs WHERE state = 'queued' AND suspect = 0"
     " UNION ALL SELECT seq FROM jobrunner_jobs WHERE state = 'queued' AND suspect = 1",
     "scheduled": "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_scheduled WHERE state = 'scheduled'",
@@ -87,7 +87,7 @@ def attempts(conn: sqlite3.Connection, seq: int) -> Sequence[AttemptRow]:
 def jobs(
     conn: sqlite3.Connection, where: Filter, position: Position | None, limit: int, room: int
 ) -> Step:
-    """Walk on through jobs, newest first, without their arguments and results."""
+    """Run one step of a walk through jobs, newest first, without arguments and results."""
     test, values = _test(where, since="created_at")
     rows = Rows("jobrunner_jobs", "NOT INDEXED", "seq", test, values, largest=LARGEST_WINDOW)
     if where.key is not None:
@@ -109,19 +109,19 @@ def jobs(
 def dead_letters(
     conn: sqlite3.Connection, where: Filter, position: Position | None, limit: int, room: int
 ) -> Step:
-    """Walk on through dead letters, last died first."""
+    """Run one step of a walk through dead letters, last died first."""
     return walks.step(conn, letters(where), _LETTER, position, limit=limit, room=room)
 
 
 def count_dead_letters(
     conn: sqlite3.Connection, where: Filter, position: Position | None, cap: int
 ) -> tuple[int, Position | None]:
-    """Count on through the dead letters."""
+    """Run one step of counting dead letters."""
     return walks.count(conn, letters(where), position, cap=cap)
 
 
 def letters(where: Filter) -> Rows:
-    """Return the dead letters that ``where`` means and that were not replayed."""
+    """Return the rows to walk: dead letters that match ``where`` and were not replayed."""
     test, values = _test(where, since="died_at")
     return Rows(
         "jobrunner_dead_letters",
@@ -148,7 +148,7 @@ def _test(where: Filter, *, since: str) -> tuple[str, tuple[str | int, ...]]:
 
 
 def queues(conn: sqlite3.Connection) -> Sequence[QueueStats]:
-    """Return the queues that hold waiting or running jobs, or are paused."""
+    """Return the queues that have unfinished jobs or are paused."""
     paused = {name for (name,) in conn.execute("SELECT queue FROM jobrunner_paused_queues")}
     running = dict(
         conn.execute(
@@ -182,7 +182,7 @@ def queues(conn: sqlite3.Connection) -> Sequence[QueueStats]:
 
 
 class _Count:
-    """Rows by queue, counted up to a cap."""
+    """Counts rows by queue, up to a cap."""
 
     def __init__(self, select: str, *values: str) -> None:
         self.by_queue: Mapping[str, int] = {}
@@ -196,7 +196,7 @@ class _Count:
 
 
 def _count(conn: sqlite3.Connection, counts: Sequence[_Count]) -> None:
-    """Count to a small cap each, and then to larger ones as long as there is time."""
+    """Count up to the smallest cap, then to larger ones while there is time."""
     first, *larger = _CAPS
     for count in counts:
         count.up_to(conn, first)
@@ -208,7 +208,7 @@ def _count(conn: sqlite3.Connection, counts: Sequence[_Count]) -> None:
                 if not count.complete:
                     count.up_to(conn, cap)
     except sqlite3.OperationalError as error:
-        # Not by us: then it is ``Connection.close``.
+        # An interrupt before the time is up comes from ``Connection.close``.
         if primary_code(error) != sqlite3.SQLITE_INTERRUPT or now_s() <= end_s:
             raise
     finally:
@@ -253,9 +253,9 @@ def waiting_tasks(conn: sqlite3.Connection) -> Sequence[tuple[str, str, int]]:
 
 
 def _oldest_due(conn: sqlite3.Connection, queue: str, task: str) -> int:
-    """Return when the longest-waiting job of the task became due; one seek for each priority that occurs.
+    """Return the earliest due time of the task's queued jobs; one seek per priority.
 
-    The first in claim order would not do: what starves behind it is just what is to be seen.
+    The first job in claim order is not enough: a job of lower priority that starves behind it must be found.
     """
     firsts: list[int] = []
     priority = MAX_INTEGER

@@ -1,6 +1,7 @@
-"""Deletes jobs and dead letters that are past their time, in slices so short that no claim waits for them.
+"""Deletes jobs and dead letters past their retention, in short slices.
 
-What is to go is found by a reader, since rows that stay may have to be stepped over; the write lock is held to delete.
+A read connection finds the rows, since many rows that stay may lie between them; the write lock is held only for the
+deletion, so that claims do not wait.
 """
 
 import sqlite3
@@ -15,29 +16,29 @@ ROWS_PER_LOOK: Final = 1_000
 
 
 class End(NamedTuple):
-    """A place among the finished jobs: those that ended at one instant are in order of age."""
+    """A position among the finished jobs, ordered by ``(finished_at, seq)``."""
 
     finished_at: int
     seq: int
 
 
 OLDEST: Final = End(-(2**63), 0)
-"""Before all of them."""
+"""The position before all finished jobs."""
 
 
 class Due(NamedTuple):
-    """The ages from which on finished jobs are past their time."""
+    """The limits that make a finished job due for deletion."""
 
     before: int
-    """Those that ended earlier."""
+    """Jobs that finished before this time are due."""
     by_task: Mapping[str, int]
-    """The same, for tasks with a retention of their own."""
+    """Overrides ``before`` for tasks with their own retention."""
     surplus: End | None
-    """Those up to here, since there are too many."""
+    """Jobs up to this position are due too, since there are too many."""
 
 
 def surplus(conn: sqlite3.Connection, keep: int) -> End | None:
-    """Return the place up to which finished jobs are more than ``keep``, None if they are not."""
+    """Return the newest finished job beyond the ``keep`` newest; None if there is none."""
     lowest, highest = conn.execute(
         "SELECT (SELECT min(seq) FROM jobrunner_jobs), (SELECT max(seq) FROM jobrunner_jobs)"
     ).fetchone()
@@ -56,10 +57,10 @@ def surplus(conn: sqlite3.Connection, keep: int) -> End | None:
 def finished(
     conn: sqlite3.Connection, due: Due, after: End, limit: int
 ) -> tuple[list[int], End | None]:
-    """Find finished jobs that are past their time, the oldest first, until the step's time is up.
+    """Find finished jobs that are due, oldest first, until the step's time is up.
 
     Returns:
-        Their numbers, ``limit`` at most, and where the next step begins; None at the end.
+        ``seq`` of at most ``limit`` jobs, and the start of the next step (None at the end).
     """
     latest = max(
         due.before, *due.by_task.values(), due.surplus.finished_at + 1 if due.surplus else 0
@@ -89,7 +90,7 @@ def finished(
 
 
 def dead_letters(conn: sqlite3.Connection, before: int, limit: int) -> Sequence[int]:
-    """Return dead letters that died before an instant, the oldest first."""
+    """Return the dead letters that died before a time, oldest first."""
     rows = conn.execute(
         "SELECT letter FROM jobrunner_dead_letters WHERE died_at < ? ORDER BY died_at LIMIT ?",
         (before, limit),
@@ -98,8 +99,8 @@ def dead_letters(conn: sqlite3.Connection, before: int, limit: int) -> Sequence[
 
 
 def delete(conn: sqlite3.Connection, jobs: Sequence[int], letters: Sequence[int]) -> int:
-    """Delete finished jobs and dead letters with their attempts; return how many were there still."""
-    # A finished job stays so, but a dead letter may have been put back meanwhile, under the same number.
+    """Delete jobs and dead letters with their attempts; return the number of deleted rows."""
+    # A finished job stays finished, but a dead letter may have been replayed since it was found, under the same seq.
     gone = [
         conn.execute(
             "DELETE FROM jobrunner_dead_letters WHERE letter = ? RETURNING seq", (letter,)

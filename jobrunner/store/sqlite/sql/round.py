@@ -1,8 +1,8 @@
-"""One round against SQLite: outcomes, promotions, ticks, enqueues and the claim, inside an open write transaction.
+"""Writes one round to SQLite inside an open write transaction.
 
-Two passes write the same rows.  The bulk pass takes whole groups in one statement and is right nearly always; when the
-fence refuses an outcome or a row breaks a constraint, the round is rolled back and written again row by row, so that an
-error reaches the culprit alone.
+A round is written in bulk first, with whole groups in one statement, which nearly always works.  If the fence refuses
+an outcome or a row breaks a constraint, the round is rolled back and written again row by row, so that only the caller
+of the bad row gets the error.
 """
 
 import sqlite3
@@ -35,14 +35,16 @@ from jobrunner.store.sqlite.sql.statements import (
 )
 
 PROMOTED_PER_ROUND = 500
-"""Ten thousand jobs due at one instant must not hold the writer for long."""
+"""Maximum number of jobs promoted in a round, so that 10,000 due at once do not block other writers for long."""
 
 
 def write_round(conn: sqlite3.Connection, request: Round, heads: Heads | None = None) -> Written:
-    """Carry out a round inside the open transaction; on return it is ready to commit.
+    """Carry out a round inside the open transaction; it is ready to commit on return.
 
     Args:
-        heads: what the claims of earlier rounds on the connection have found.
+        conn: the write connection.
+        request: the round.
+        heads: the claim positions that earlier rounds on the connection found.
     """
     heads = Heads() if heads is None else heads
     left_out: list[tuple[Succeeded, BaseException]] = []
@@ -51,7 +53,7 @@ def write_round(conn: sqlite3.Connection, request: Round, heads: Heads | None = 
         try:
             return _Pass(conn, request, heads, row_by_row=row_by_row, refused=left_out).run()
         except WriteFailed as culprit:
-            # With a savepoint each from here on: the functions of others are called once more, not at each failure.
+            # From here on each success has a savepoint, so that another failure does not repeat the other functions.
             row_by_row = True
             left_out.append((culprit.success, culprit.error))
             request = request._replace(
@@ -102,7 +104,7 @@ class _Pass:
         claimed = claim.claim(self.conn, request.claim, self.now, heads) if request.claim else []
         heads.keep(self.conn)
         if request.look_due:
-            # In place of what was noted on the way: by now that may have been promoted or claimed.
+            # Replaces the value collected during the pass: those jobs may have been promoted or claimed by now.
             (effects.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
         return Written(
             stale=settling.stale,
@@ -122,7 +124,7 @@ class _Pass:
     # -- what has become due -----------------------------------------------------
 
     def look_due(self) -> bool:
-        """Expire and promote; return whether there is more than one round's share."""
+        """Expire and promote due jobs; return whether more are due than one round handles."""
         limit = PROMOTED_PER_ROUND
         expired = self.conn.execute(EXPIRE, (self.now, self.now, limit)).fetchall()
         stopped = [id for id, chain in expired if chain is not None]
@@ -144,7 +146,7 @@ class _Pass:
         return stored
 
     def insert_row_by_row(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
-        """Store a job, or a chain, which is refused whole if one of its rows is."""
+        """Store a job or a whole chain; an error in one row refuses the whole chain."""
         try:
             with self.savepoint():
                 stored = insert_all(self.conn, jobs, self.now)
@@ -158,7 +160,7 @@ class _Pass:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Undo what the block did if it raises, and nothing else of the round."""
+        """Undo only the block's own writes if it raises a row error."""
         self.conn.execute(SAVEPOINT)
         try:
             yield
@@ -166,13 +168,13 @@ class _Pass:
             self.conn.execute(ROLLBACK_TO)
             self.conn.execute(RELEASE)
             raise
-        # Not after other errors: a full disk has rolled all back, the savepoint too.
+        # Other errors, such as a full disk, have rolled back everything, including the savepoint.
         self.conn.execute(RELEASE)
 
     # -- ticks ---------------------------------------------------------------------
 
     def fire(self, fire: Fire) -> Fired | StoreError:
-        """Carry out one schedule's step; row by row, its row errors concern it alone."""
+        """Carry out one step of a schedule; in a row-by-row pass, return its row errors."""
         if not self.row_by_row:
             return schedules.fire(self.conn, fire, self.now, self.insert)
         try:

@@ -1,4 +1,4 @@
-"""Reads and writes schedules and the record of their ticks; writes are inside an open write transaction."""
+"""Reads and writes schedules and their ticks inside an open transaction."""
 
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -28,13 +28,13 @@ _PUT = (
     f" VALUES ({', '.join('?' for _ in _COLUMNS.split(','))})"
 )
 
-# As the partial index words it.
+# Written as in the partial index.
 _ACTIVE = "next IS NOT NULL AND paused = 0 AND disabled = 0"
 
 _DUE = f"""
 {_SELECT} WHERE {_ACTIVE} AND task = ? AND next <= ? ORDER BY next LIMIT ?"""
 
-# One seek for each task that has schedules, whatever their number; compare WAITING_TASKS.
+# One seek per task that has schedules, however many schedules it has; compare WAITING_TASKS.
 _NEXT_BY_TASK = f"""
 WITH RECURSIVE scheduled (task) AS (
     SELECT min(task) FROM jobrunner_schedules WHERE {_ACTIVE}
@@ -70,7 +70,7 @@ DELETE FROM jobrunner_schedule_ticks WHERE (schedule, instant) IN (
 )"""
 
 
-# -- looking ---------------------------------------------------------------------------------
+# -- reads -----------------------------------------------------------------------------------
 
 
 def get(conn: sqlite3.Connection, id: str) -> ScheduleRow | None:
@@ -81,7 +81,7 @@ def get(conn: sqlite3.Connection, id: str) -> ScheduleRow | None:
 def rows(
     conn: sqlite3.Connection, task: str | None, after: str | None, limit: int
 ) -> Sequence[ScheduleRow]:
-    """Return schedules by id."""
+    """Return the schedules with an id above ``after``, ordered by id."""
     of_task, values = ("", ()) if task is None else ("task = ? AND", (task,))
     found = conn.execute(
         f"{_SELECT} WHERE {of_task} id > ? ORDER BY id LIMIT ?", (*values, after or "", limit)
@@ -97,7 +97,7 @@ def declared(conn: sqlite3.Connection) -> Sequence[ScheduleRow]:
 def due(
     conn: sqlite3.Connection, tasks: frozenset[str], now: int, limit: int
 ) -> Sequence[ScheduleRow]:
-    """Return the schedules of the tasks that are due, the longest overdue first."""
+    """Return the tasks' due schedules, the longest overdue first."""
     found: list[ScheduleRow] = []
     for task, first in conn.execute(_NEXT_BY_TASK).fetchall():
         if task in tasks and first <= now:
@@ -107,7 +107,7 @@ def due(
 
 
 def next_tick(conn: sqlite3.Connection, tasks: frozenset[str]) -> int | None:
-    """Return the next tick of the tasks' schedules, in the past if it is overdue."""
+    """Return the next tick of the tasks' schedules; an overdue one is in the past."""
     return min((due for task, due in conn.execute(_NEXT_BY_TASK) if task in tasks), default=None)
 
 
@@ -133,11 +133,11 @@ def _row(row: Sequence[Any]) -> ScheduleRow:
     )
 
 
-# -- changing --------------------------------------------------------------------------------
+# -- changes ---------------------------------------------------------------------------------
 
 
 def change(conn: sqlite3.Connection, changes: Sequence[ScheduleChange]) -> bool:
-    """Write, replace and remove schedules, if each is as it was seen; otherwise change none."""
+    """Write, replace and remove schedules; change none if one has changed since it was read."""
     for seen, row in changes:
         wanted = seen or row
         if wanted is not None and not _is_as_seen(conn, wanted.id, seen):
@@ -166,7 +166,7 @@ def _put(conn: sqlite3.Connection, row: ScheduleRow) -> None:
     conn.execute(_PUT, (id, source, task, args, *timing, *policy, *rest))
 
 
-# -- firing ----------------------------------------------------------------------------------
+# -- ticks -----------------------------------------------------------------------------------
 
 
 def fire(
@@ -175,11 +175,13 @@ def fire(
     now: int,
     insert: Callable[[Sequence[Enqueue]], Sequence[Enqueued]],
 ) -> Fired:
-    """Take a schedule from the tick that was seen to the next, with the record of its ticks and their jobs.
+    """Advance a schedule from the seen tick to the next one; record ticks and store their jobs.
 
     Args:
-        now: when the ticks are dealt with.
-        insert: stores jobs; returns in place of each the one that holds its key if there is one.
+        conn: the write connection.
+        fire: the step of the schedule.
+        now: the current time, recorded with the ticks.
+        insert: stores jobs; returns the holder of the key for a job whose key is taken.
     """
     seen = fire.seen
     last = max(tick.until or tick.instant for tick in fire.ticks)
@@ -197,7 +199,7 @@ def fire(
             outcome, job = "overlap", None  # noqa: PLW2901 - the tick makes no job
         values = (seen.id, instant, until or instant, number, outcome, job.id if job else None, now)
         if conn.execute(_RECORD, values).rowcount == 0:
-            # Fired once and for all: the record is what counts, whatever brought the schedule back here.
+            # A recorded tick never fires again, even if the schedule was set back to it.
             continue
         if job is not None:
             (stored,) = insert([job])
@@ -223,5 +225,5 @@ def _overlaps(conn: sqlite3.Connection, row: ScheduleRow) -> bool:
 
 
 def prune_ticks(conn: sqlite3.Connection, before: int, limit: int) -> int:
-    """Delete one slice of old ticks, but never the last of a schedule."""
+    """Delete one slice of old ticks; the last tick of each schedule stays."""
     return conn.execute(_PRUNE, (before, limit)).rowcount

@@ -1,9 +1,9 @@
-"""The SQL that changes jobs, a statement per transition."""
+"""Holds the SQL that changes jobs, one statement per transition."""
 
 from jobrunner.store.sqlite.sql.bulk import Many
 
-# With words of our own: the driver keeps compiled statements by their text, and a task that writes "COMMIT" on the
-# connection that it is lent must not be handed ours, which the authorizer has let pass.
+# The comments make the texts ours: the driver caches compiled statements by text, and a task that executes "COMMIT" on
+# the lent connection must not get our compiled statement, which the authorizer has allowed.
 BEGIN = "BEGIN IMMEDIATE -- jobrunner"
 BEGIN_TO_READ = "BEGIN -- jobrunner"
 COMMIT = "COMMIT -- jobrunner"
@@ -12,14 +12,14 @@ SAVEPOINT = "SAVEPOINT jobrunner_item"
 RELEASE = "RELEASE jobrunner_item"
 ROLLBACK_TO = "ROLLBACK TO jobrunner_item"
 
-# As the partial indexes word them: SQLite takes an index only where the query's condition is the index's own.
+# Written as in the partial indexes: SQLite uses a partial index only if the query contains the index's condition.
 UNFINISHED = "(state = 'scheduled' OR state = 'queued' OR state = 'running' OR state = 'blocked')"
 FINISHED = "(state = 'succeeded' OR state = 'cancelled' OR state = 'expired')"
 WAITING = "(state = 'queued' OR state = 'scheduled')"
 
 FENCE = "WHERE seq = ? AND lease = ? AND worker = ?"
 
-# One row looks up the job of each value, behind the fence as everywhere.
+# Each row of VALUES finds its job, behind the fence.
 SUCCEED = Many(
     """
 UPDATE jobrunner_jobs SET state = 'succeeded', worker = NULL, suspect = 0, finished_at = column4 FROM (""",
@@ -35,7 +35,7 @@ UPDATE jobrunner_jobs SET state = 'succeeded', worker = NULL, suspect = 0, finis
     ") WHERE seq = column1 AND lease = column2 AND worker = column3",
 )
 
-# Settled, it belongs to no worker any more; the lease still tells the attempt.
+# No FENCE: a settled job has no worker. The lease still identifies the attempt.
 KEEP_RESULT = """
 UPDATE jobrunner_jobs SET result = ?, result_omitted = ?
 WHERE seq = ? AND lease = ? AND state = 'succeeded' AND result_omitted = ?"""
@@ -92,8 +92,9 @@ UPDATE jobrunner_jobs SET state = 'expired', finished_at = ? WHERE seq IN (
 )
 RETURNING id, chain"""
 
-# What waits behind these. It is due from now on: a job must not overtake the ones that have waited.
-LET_GO = """
+# Unblocks the jobs behind these. They are due now at the earliest, so that they do not overtake jobs that were queued
+# before.
+UNBLOCK = """
 UPDATE jobrunner_jobs SET
     state = iif(run_at <= max(:now, created_at), 'queued', 'scheduled'), run_at = max(run_at, :now)
 WHERE state = 'blocked' AND after IN (SELECT value FROM json_each(:ended))
@@ -116,8 +117,8 @@ SELECT min(due) FROM (
     WHERE expires_at IS NOT NULL AND {WAITING}
 )"""
 
-# Each step of the recursion is one seek in the index to the next task: the price is that of the tasks that have waiting
-# jobs, whatever their number, and a task that nobody here knows costs one seek instead of a walk over its rows.
+# Each step of the recursion is one index seek to the next task. So the cost grows with the number of waiting tasks, not
+# of waiting jobs, and a task that no worker here knows costs one seek instead of a scan of its rows.
 WAITING_TASKS = """
 WITH RECURSIVE waiting (task) AS (
     SELECT min(task) FROM jobrunner_jobs WHERE state = 'queued' AND suspect = 0 AND queue = :queue
@@ -138,21 +139,21 @@ _CLAIMED = """
 
 RUNNING = f"SELECT {_CLAIMED} FROM jobrunner_jobs WHERE state = 'running' AND worker = ?"
 
-# The attempt is counted here, before any code of the task runs, so that a job that kills its process is counted too.
+# The attempt is counted here, before any code of the task runs, so that it also counts if the job kills its process.
 START = """
 UPDATE jobrunner_jobs SET state = 'running', worker = ?, attempt = attempt + 1, lease = lease + 1, started_at = ?,
     first_started_at = coalesce(first_started_at, ?)
 WHERE seq IN (SELECT value FROM json_each(?))"""
 
-# What a row will be once START has been at it: to read it first is cheaper than a RETURNING.
+# A row as it will be after START: reading it before is cheaper than RETURNING.
 _AS_STARTED = """
     seq, lease + 1, ?, id, {}, queue, args, attempt + 1, ?, coalesce(first_started_at, ?), created_at, run_at,
     priority, max_attempts, timeout, suspect, scheduled_for, chain"""
 
 LISTED = f"SELECT {_AS_STARTED.format('task')} FROM jobrunner_jobs WHERE seq IN (SELECT value FROM json_each(?))"
 
-# The indexes are named: with the other one each of the next three would be right, and slow. What has expired is shown
-# without its task, so that it is told from the others by one look.
+# INDEXED BY, since with the other index each of the next three statements would be correct but slow. An expired job has
+# no task here, so that one comparison in Python excludes it.
 _IN_ORDER = f"""
 SELECT {_AS_STARTED.format("iif(expires_at <= ?, NULL, task)")}
 FROM jobrunner_jobs INDEXED BY jobrunner_jobs_claim
@@ -168,7 +169,7 @@ _FIRST_OF_TASK = f"""
     SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_queued
     WHERE {_RUNNABLE} {{}} ORDER BY task, priority DESC, run_at, seq LIMIT 1"""
 
-# As above, a seek for each task that waits; this one lands on the task's first row.
+# One seek per waiting task, as WAITING_TASKS, to the task's first row.
 FIRST_OF_TASKS = f"""
 WITH RECURSIVE first (seq, task, priority, run_at) AS (
     SELECT seq, task, priority, run_at FROM jobrunner_jobs WHERE seq = ({_FIRST_OF_TASK.format("")})

@@ -1,8 +1,8 @@
 """Runs the functions of ``job.write(fn)`` inside the round that settles the job.
 
-The function is handed the store's own connection, and may do to the application's tables what a statement can do.
-SQLite's authorizer, which is asked whenever a statement is compiled, refuses what would end or split the round's
-transaction, and the queue's own tables.
+A function gets the store's own connection and may run any statement on the application's tables.  SQLite calls the
+authorizer whenever it compiles a statement; the authorizer denies statements that would end or split the round's
+transaction, and access to the queue's own tables.
 """
 
 import inspect
@@ -17,9 +17,9 @@ from jobrunner.store.reentrancy import in_write
 from jobrunner.store.sqlite.driver_errors import primary_code
 
 BUDGET_S: Final = 0.25
-"""How long the writes of one job may take: so long nobody else writes."""
+"""Time limit for the writes of one job; other writers wait meanwhile."""
 OPCODES_PER_LOOK: Final = 10_000
-"""How often a statement is asked whether its time is up."""
+"""SQLite virtual-machine instructions between two checks of the time limit."""
 
 _PREFIX: Final = "jobrunner_"
 _REFUSED: Final = {
@@ -31,11 +31,11 @@ _REFUSED: Final = {
 }
 _OPENERS: Final = ("cursor", "execute", "executemany", "executescript", "blobopen")
 _NAME_A_COLUMN: Final = frozenset({sqlite3.SQLITE_READ, sqlite3.SQLITE_UPDATE})
-"""Actions whose second word is a column's name; that of the others may be a table's."""
+"""Actions whose second argument is a column name; in other actions it may be a table name."""
 
 
 class WriterConnection(sqlite3.Connection):
-    """The connection that writes; while a task's function has it, it refuses statements that would harm the round."""
+    """The write connection; refuses harmful statements while lent to a task's function."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -43,7 +43,7 @@ class WriterConnection(sqlite3.Connection):
         self._refused: str | None = None
         self.set_authorizer(self._authorize)
         self._kept: list[sqlite3.Cursor | sqlite3.Blob] = []
-        # In place of the class's methods while the connection is lent: our own calls must not pay for it.
+        # They replace the class's methods only while the connection is lent, so that our own calls do not pay for it.
         self._keeping = {name: self._keep(getattr(self, name)) for name in _OPENERS}
 
     def _keep(self, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,18 +70,18 @@ class WriterConnection(sqlite3.Connection):
         return sqlite3.SQLITE_DENY
 
     def close(self) -> None:
-        """Close the connection; not for those to whom it is lent."""
+        """Close the connection; raises ``InvalidWrite`` while it is lent."""
         if self._lent:
-            raise InvalidWrite("the connection that job.write() hands over is not to be closed")
+            raise InvalidWrite("the connection that job.write() lends must not be closed")
         super().close()
 
     def lend(self, writes: Sequence[Write]) -> None:
-        """Call the functions, one after another, within the budget.
+        """Call the functions in order, within ``BUDGET_S``.
 
         Raises:
-            InvalidWrite: one of them did what would harm the round.
-            TimedOut: they took too long.
-            Exception: whatever they raise.
+            InvalidWrite: A function ran a refused statement or is not a plain function.
+            TimedOut: The functions took longer than ``BUDGET_S``.
+            Exception: A function raised this error.
         """
         deadline_s = now_s() + BUDGET_S
         self._lent, self._refused = True, None
@@ -95,7 +95,7 @@ class WriterConnection(sqlite3.Connection):
                 if inspect.iscoroutine(answer) or inspect.isgenerator(answer):
                     answer.close()
                     raise InvalidWrite(
-                        f"job.write({name}): write a plain `def`; nobody awaits it here, or goes through what it yields"
+                        f"job.write({name}): write a plain `def`; a coroutine or a generator would not run here"
                     )
         except sqlite3.Error as error:
             if primary_code(error) == sqlite3.SQLITE_INTERRUPT:
@@ -107,7 +107,7 @@ class WriterConnection(sqlite3.Connection):
             for method in self._keeping:
                 del self.__dict__[method]
             while self._kept:
-                # A statement that is left half-way (a RETURNING that nobody reads) would stop every commit to come.
+                # An unfinished statement (such as an unread RETURNING) would make every later commit fail.
                 self._kept.pop().close()
             self.set_progress_handler(None, 0)
             self.row_factory, self.text_factory = None, str
@@ -123,7 +123,7 @@ class WriterConnection(sqlite3.Connection):
 def _call(
     function: Callable[..., object], conn: sqlite3.Connection, args: Sequence[object]
 ) -> object:
-    in_write.set(True)  # in the context of this write alone
+    in_write.set(True)  # only in the context of this write
     return function(conn, *args)
 
 
@@ -140,6 +140,6 @@ def _name_of(function: Any) -> str:
 
 
 def run(conn: sqlite3.Connection, writes: Sequence[Write]) -> None:
-    """Call the functions that a task handed to ``job.write()``; raises as ``WriterConnection.lend``."""
+    """Call the functions that a task passed to ``job.write()``; see ``WriterConnection.lend``."""
     assert isinstance(conn, WriterConnection)  # noqa: S101 - rounds are written by the writer alone
     conn.lend(writes)

@@ -1,7 +1,7 @@
-"""Walks through the rows that a filter means, newest first, in steps of some milliseconds each.
+"""Walks through the rows that match a filter, newest first, in short steps.
 
-A filter that few rows meet makes SQLite read on and on.  A walk reads one window of the table's key after another, asks
-the clock between them, and knows where it stands even if nothing was found.
+If few rows match, one SELECT would read the whole table.  A walk reads the table in windows of its key, checks the
+clock after each, and knows its position even if no row matched.
 """
 
 import sqlite3
@@ -12,47 +12,50 @@ from typing import Any, Final, NamedTuple
 from jobrunner.core.clock import now_s
 
 STEP_S: Final = 0.01
-"""How long a step takes: so long other reads on the connection wait, and other writers if it holds the write lock."""
+"""Duration of a step; other reads on the connection wait for it, and other writers if it holds the write lock."""
 FIRST_WINDOW: Final = 250
-"""Keys in the first window: some ten milliseconds where each row is a megabyte."""
+"""Keys in the first window; about ten milliseconds if each row has a megabyte."""
 MAX_INTEGER: Final = 2**63 - 1
-"""The largest that SQLite knows."""
+"""The largest integer of SQLite."""
 EVERYTHING: Final = 2**62
 """A window that holds every key."""
 
 
 class Rows(NamedTuple):
-    """Rows to walk through: the parts of a SELECT."""
+    """The rows of a walk, as the parts of a SELECT."""
 
     table: str
     how: str
-    """``INDEXED BY`` or ``NOT INDEXED``: by the planner's own choice it might sort the whole table."""
+    """``INDEXED BY ...`` or ``NOT INDEXED``; otherwise the planner might sort the whole table."""
     key: str
-    """An integer that grows with each new row."""
+    """The key column: an integer that grows with each new row."""
     test: str
+    """The condition of the WHERE clause."""
     values: tuple[str | int, ...]
+    """The values of ``test``."""
     window: int = FIRST_WINDOW
     """Keys in the first window."""
     largest: int = EVERYTHING
-    """Keys in a window, at most: behind many short rows, which let it grow, there may be long ones."""
+    """Maximum keys in a window: short rows make it grow, and long rows may follow them."""
 
 
 class Position(NamedTuple):
-    """Marks how far a walk has come: all rows from ``before`` on have been seen."""
+    """The progress of a walk: all rows with a key of ``before`` or more are done."""
 
     before: int
     window: int | None = None
-    """How large the next window is; None for the first one."""
+    """Keys in the next window; None for ``Rows.window``."""
 
 
 class Step(NamedTuple):
-    """Rows that a step found, each with its key in front."""
+    """The result of one step."""
 
     rows: list[tuple[Any, ...]]
+    """The rows found, each preceded by its key."""
     size: int
-    """Letters of text in them."""
+    """Characters of text in the rows."""
     position: Position | None
-    """Where the next step begins; None at the end."""
+    """The start of the next step; None at the end."""
 
 
 def step(
@@ -64,15 +67,15 @@ def step(
     limit: int,
     room: int = EVERYTHING,
 ) -> Step:
-    """Walk on until the step's time is up, but through one window at least.
+    """Walk through windows until the step's time is up; reads at least one.
 
     Args:
-        conn: in a transaction.
-        rows: what is walked through.
-        columns: what is returned of each.
-        position: where the step before stopped; None begins at the newest row.
-        limit: rows to return, at most.
-        room: letters of text to return; at most one row more than fit.
+        conn: a connection in a transaction.
+        rows: the rows to walk.
+        columns: the columns to return.
+        position: ``Step.position`` of the previous step; None begins at the newest row.
+        limit: maximum number of rows to return.
+        room: characters of text to return; the row that exceeds it is the last.
     """
     select = (
         f"SELECT {rows.key}, {columns} FROM {rows.table} {rows.how}"
@@ -83,7 +86,7 @@ def step(
     walk = _Walk(conn, rows, position)
     for before, after in walk:
         values = (before, after, *rows.values, limit - len(found))
-        # Row by row: a page of long rows must not lie in memory whole before they are counted.
+        # Row by row: a page of long rows must not be in memory as a whole before its size is checked.
         with closing(conn.execute(select, values)) as cursor:
             for row in cursor:
                 found.append(row)
@@ -96,7 +99,11 @@ def step(
 def count(
     conn: sqlite3.Connection, rows: Rows, position: Position | None, *, cap: int
 ) -> tuple[int, Position | None]:
-    """Count on until the step's time is up; return how many, ``cap`` at most, and where the next step begins."""
+    """Count rows until the step's time is up.
+
+    Returns:
+        The number of rows, up to ``cap``, and the start of the next step (None at the end).
+    """
     select = f"SELECT count(*) FROM {rows.table} {rows.how} WHERE {rows.key} < ? AND {rows.key} >= ? AND {rows.test}"
     number = 0
     walk = _Walk(conn, rows, position)
@@ -108,7 +115,7 @@ def count(
 
 
 class _Walk:
-    """The windows of one step; each is larger than the one before while that keeps the step short."""
+    """Yields the windows of one step; their size adapts to the time that they take."""
 
     def __init__(self, conn: sqlite3.Connection, rows: Rows, position: Position | None) -> None:
         self._conn = conn
@@ -118,7 +125,7 @@ class _Walk:
         self.window = (position.window if position is not None else None) or rows.window
 
     def _next(self, before: int) -> int | None:
-        """Return where the next window begins, whatever lies between; None at the end."""
+        """Return the start of the next window, skipping gaps in the keys; None at the end."""
         row = self._conn.execute(self._highest, (before,)).fetchone()
         return None if row is None else int(row[0]) + 1
 
@@ -138,5 +145,5 @@ class _Walk:
                 return
 
     def position(self) -> Position | None:
-        """Return where the next step begins."""
+        """Return the start of the next step; None at the end."""
         return None if self._before is None else Position(self._before, self.window)

@@ -1,4 +1,7 @@
-"""Stores and deletes workers' rows, and takes the jobs of dead workers, inside an open write transaction."""
+"""Stores workers' rows and recovers the jobs of dead workers.
+
+Runs inside an open transaction.
+"""
 
 import json
 import sqlite3
@@ -18,7 +21,7 @@ UPDATE jobrunner_jobs SET state = 'queued', worker = NULL, crashes = ?, suspect 
 
 
 class Taken(NamedTuple):
-    """The jobs of one dead worker, by their way on."""
+    """The result of recovering the jobs of one dead worker."""
 
     requeued: int
     buried: Sequence[str]
@@ -43,7 +46,10 @@ def join(conn: sqlite3.Connection, worker: WorkerRow) -> None:
 
 
 def leave(conn: sqlite3.Connection, worker: int, now: int) -> None:
-    """Give back what a worker still holds, without costing it an attempt, and delete its row."""
+    """Queue a worker's running jobs, give their attempts back, and delete its row.
+
+    Jobs that were asked to stop are cancelled instead of queued.
+    """
     conn.execute(
         """
         INSERT INTO jobrunner_attempts
@@ -67,7 +73,7 @@ def leave(conn: sqlite3.Connection, worker: int, now: int) -> None:
 
 
 def beat(conn: sqlite3.Connection, worker: int, now: int) -> bool:
-    """Note that a worker's loop turns; return False if it has no row."""
+    """Store the time of a worker's beat; return False if the worker has no row."""
     changed = conn.execute(
         "UPDATE jobrunner_workers SET beat_at = ? WHERE worker = ?", (now, worker)
     )
@@ -75,7 +81,10 @@ def beat(conn: sqlite3.Connection, worker: int, now: int) -> bool:
 
 
 def rows(conn: sqlite3.Connection) -> Sequence[WorkerRow]:
-    """Return the workers' rows, oldest first, but for their wait reports; also of a file that is not migrated yet."""
+    """Return the workers' rows, oldest first, without wait reports.
+
+    Also works on a file that is not migrated yet.
+    """
     return _rows(conn, "NULL")
 
 
@@ -115,7 +124,7 @@ def _wait_report(worker: int, waits: Mapping[str, Any]) -> WaitReport:
 def report_waits(
     conn: sqlite3.Connection, worker: int, report: WaitReport, snapshot: Snapshot | None
 ) -> bool:
-    """Store a worker's report, if ``snapshot`` still holds; return whether it was stored."""
+    """Store a worker's wait report if ``snapshot`` still holds; return whether it was stored."""
     if snapshot is not None and not _holds(conn, snapshot):
         return False
     waits = {"look": report.number, "held": [one[1:] for one in report.attempts]}
@@ -126,7 +135,7 @@ def report_waits(
 
 
 def _holds(conn: sqlite3.Connection, snapshot: Snapshot) -> bool:
-    """Return whether all of it holds in this transaction, while other writers wait."""
+    """Return whether the snapshot holds in this transaction, while other writers wait."""
     found = workers(conn)
     reported = {one for row in found for one in row.wait_report.attempts}
     if snapshot.workers != {row.worker for row in found} or not reported.issuperset(
@@ -150,26 +159,29 @@ def _holds(conn: sqlite3.Connection, snapshot: Snapshot) -> bool:
 
 
 def take_jobs(conn: sqlite3.Connection, worker: int, now: int) -> Taken | None:
-    """Take a dead worker's jobs away and delete its row; None if another process was first.
+    """Recover a dead worker's jobs and delete its row; None if it has no row.
 
-    The row is deleted first: of two that saw the worker die, one finds it gone.
+    The row is deleted first: if two processes found the worker dead, only one of them finds the row.
     """
     deleted = conn.execute(
         "DELETE FROM jobrunner_workers WHERE worker = ? RETURNING tasks", (worker,)
     ).fetchall()
     if not deleted:
         return None
-    # What the dead one knew of its tasks: the process that finds it may have no code of them, or a later one.
+    # The dead worker's own task limits: the recovering process may have no code for them, or newer code.
     return _take(conn, worker, json.loads(deleted[0][0]), now)
 
 
 def take_orphans(
     conn: sqlite3.Connection, workers: Collection[int], now: int
 ) -> Mapping[int, Taken]:
-    """Take away the jobs of some of the workers that have no row, by worker.
+    """Recover the jobs of those given workers that have no row.
 
-    Such a worker was taken for dead while it lived, and claimed jobs until it noticed: nobody else would look for them.
-    How often they may run is asked of the workers that are there.
+    Such a worker was found dead while it lived, and claimed jobs until it noticed; no other search finds these jobs.
+    The task limits come from the workers that have rows.
+
+    Returns:
+        The result of each worker, by its id.
     """
     max_attempts: dict[str, int | None] = {}
     for row in rows(conn):
@@ -182,7 +194,10 @@ def take_orphans(
 
 
 def orphaned(conn: sqlite3.Connection) -> Sequence[int]:
-    """Return the workers that hold jobs and have no row; none while no worker with tasks is there."""
+    """Return the workers that hold jobs and have no row.
+
+    Returns none while no worker with tasks has a row.
+    """
     found = conn.execute(
         "SELECT DISTINCT worker FROM jobrunner_jobs"
         " WHERE state = 'running' AND worker NOT IN (SELECT worker FROM jobrunner_workers)"
