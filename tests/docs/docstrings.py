@@ -29,14 +29,22 @@ class Docstrings(griffe.Extension):
 
 
 def fenced(docstring: str) -> str:
-    """Return a docstring with its examples, which ``::`` begins, as fenced blocks of Python."""
+    """Return a docstring with its examples, which ``::`` begins, as fenced blocks."""
     return _EXAMPLE.sub(_fence, docstring)
 
 
 def _fence(example: re.Match[str]) -> str:
     code = textwrap.dedent(example["code"]).strip("\n")
     text = f"{example['text']}:\n\n" if example["text"].strip() else ""
-    return f"{text}```python\n{code}\n```\n\n"
+    return f"{text}```{_language(code)}\n{code}\n```\n\n"
+
+
+def _language(code: str) -> str:
+    try:
+        ast.parse(code)
+    except SyntaxError:
+        return "text"
+    return "python"
 
 
 def description(value: str) -> str | None:

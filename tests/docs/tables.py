@@ -163,8 +163,9 @@ def _exit_codes() -> str:
 def _decisions() -> str:
     lines = []
     for page in sorted((DOCS / "decisions").glob("[0-9]*.md")):
-        title = page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        lines.append(f"- [{title}]({page.name})")
+        heading = page.read_text(encoding="utf-8").partition("\n")[0]
+        title = re.sub(r"^# (?:\d+[.:] )?", "", heading)
+        lines.append(f"- {page.name[:4]}: [{title}]({page.name})")
     return "\n".join(lines)
 
 

@@ -123,6 +123,7 @@ def test_examples_of_docstrings_become_fenced_blocks() -> None:
         "A queue.\n\nWrite:\n\n```python\nx = 1\n\ny = {\n    2\n}\n```\n\nMore.\n"
     )
     assert fenced("::\n\n    x") == "```python\nx\n```\n\n"
+    assert fenced("::\n\n    a\n    └── b\n") == "```text\na\n└── b\n```\n\n"
     assert fenced("Args:\n    a: b\n") == "Args:\n    a: b\n"
 
 
