@@ -8,7 +8,7 @@ from typing import Final
 
 from tests.support.processes import CHECKOUT
 
-NOT_YET: Final = frozenset({"README.md"})
+NOT_YET: Final[frozenset[str]] = frozenset({"README.md"})
 """Pages whose blocks are not checked."""
 
 _FENCE: Final = re.compile(r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^`]*)$")
