@@ -74,6 +74,14 @@ binary: setup
     @.venv/bin/python -m PyInstaller --noconfirm --log-level WARN --distpath dist --workpath build app/shop.spec
     @ls -l dist/shop
 
+# build dist/*.whl and the sdist that it is built from
+wheel: setup
+    @.venv/bin/python -m build --outdir dist .
+
+# install the wheel in a new environment and run the README's first file; CI does it in a step of its own
+test-wheel *ARGS: setup
+    @.venv/bin/python -m pytest -m wheel tests/test_wheel.py "$@"
+
 # how fast it is, beside raw sqlite3: just bench --only drain --runs 5; or beside an older one: just bench --against REV
 bench *ARGS: setup
     @.venv/bin/python -m tests.benchmarks "$@"

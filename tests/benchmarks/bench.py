@@ -34,7 +34,7 @@ class Bench:
 
     def machine(self) -> dict[str, str]:
         """Return what the figures depend on."""
-        names = ("jobrunner", "aiosqlite", "fastapi", "pydantic", "uvicorn")
+        names = ("fastapi-jobrunner", "aiosqlite", "fastapi", "pydantic", "uvicorn")
         return {
             "cpu": f"{_cpu()}, {_cores()} cores",
             "system": f"{platform.system()} {platform.release()}",
