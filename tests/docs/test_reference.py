@@ -3,6 +3,7 @@
 import ast
 import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from jobrunner.tasks.schedule_options import ScheduleOptions
 from jobrunner.worker.settings import RunnerOptions
 from tests.docs.docstrings import description, fenced
 from tests.docs.tables import DOCS, MADE, exit_codes, operations, public_errors, written
+from tests.docs.test_links import PAGES
 from tests.support.processes import CHECKOUT
 
 REFERENCE: Final = {
@@ -73,6 +75,27 @@ def test_errors_routes_and_exit_codes_are_on_the_reference_pages() -> None:
     assert len(routes) > 20
     assert [route for route in routes if route not in REFERENCE["http"]] == []
     assert [code for code in exit_codes() if f"| {code} |" not in REFERENCE["cli"]] == []
+
+
+_PATH: Final = re.compile(r"(?<![\w.-])/(?:jobs|health)(?:/[\w{}$:-]+)+")
+
+
+def routes() -> Iterator[re.Pattern[str]]:
+    """Yield a pattern of each route's path; an id stands on a page as ``{id}``, ``$id`` or a UUID."""
+    for _, path, _ in operations():
+        any_name = path.startswith(("/jobs/queues/", "/jobs/schedules/"))
+        name = r"[^/]+" if any_name else r"(?:\{\w+\}|\$\w+|[0-9a-f-]{36})"
+        yield re.compile(
+            "".join(name if part[:1] == "{" else part for part in re.split(r"(\{\w+\})", path))
+        )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_routes_on_the_page_exist(page: Path) -> None:
+    patterns = list(routes())
+    found = _PATH.findall(page.read_text(encoding="utf-8"))
+
+    assert [path for path in found if not any(one.fullmatch(path) for one in patterns)] == []
 
 
 OPTIONS: Final = [
