@@ -19,9 +19,9 @@ setup:
     echo "setting up .venv (once; again when the dependencies change)" >&2
     [ -x .venv/bin/python ] || '{{python}}' -m venv .venv
     if command -v uv >/dev/null; then
-        uv pip install -q --python .venv/bin/python -c constraints.txt -e '.[app,dev]'
+        uv pip install -q --python .venv/bin/python -c constraints.txt -e '.[app,dev,docs]'
     else
-        .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[app,dev]'
+        .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[app,dev,docs]'
     fi
     echo "$want" > .venv/.setup-stamp
 
@@ -57,6 +57,18 @@ fmt: setup
     .venv/bin/ruff format .
     .venv/bin/ruff check --fix .
 
+# build the documentation into site/, strict about links; or show it while you write: just docs serve
+docs command="build" *ARGS: setup
+    #!/usr/bin/env bash
+    set -euo pipefail
+    [ "$1" = build ] || exec .venv/bin/python -m zensical "$@"
+    status=0
+    said=$(.venv/bin/python -m zensical build --strict --clean "${@:2}" 2>&1) || status=$?
+    echo "$said"
+    # Warnings about docstrings are no part of what `--strict` counts.
+    if grep -q '^griffe:' <<< "$said"; then exit 1; fi
+    exit "$status"
+
 # build dist/shop: the shop and the commands in one file that needs no Python (PyInstaller)
 binary: setup
     @.venv/bin/python -m PyInstaller --noconfirm --log-level WARN --distpath dist --workpath build app/shop.spec
@@ -81,4 +93,4 @@ soak *ARGS: setup
 # resolve the dependencies anew into constraints.txt (needs uv)
 lock:
     uv pip compile -q --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --universal --python-version 3.11 \
-        --extra app --extra fast --extra dev pyproject.toml -o constraints.txt
+        --extra app --extra fast --extra dev --extra docs pyproject.toml -o constraints.txt

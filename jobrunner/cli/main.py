@@ -90,7 +90,8 @@ def main(
     """Run the command of the command line, and exit.
 
     Args:
-        app, factory: see ``command_group``.
+        app: see ``command_group``.
+        factory: see ``command_group``.
         own: more commands; one with a name of ours takes its place.
     """
     pyinstaller.settle()

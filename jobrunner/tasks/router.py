@@ -157,7 +157,9 @@ class TaskRouter:
 
         Args:
             interval: seconds or a timedelta, in place of the three words.
-            hours, minutes, seconds: added together.
+            hours: added to the other two.
+            minutes: the same.
+            seconds: the same.
             id: as in ``cron``.
             **words: as in ``cron``.
 

@@ -26,7 +26,7 @@ from jobrunner.store.sqlite.driver_errors import REFLECT
 from jobrunner.store.sqlite.maintenance import migrate
 
 DOCS = Path(__file__).parents[2] / "docs" / "alembic.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+BLOCKS = re.findall(r"```python[^\n]*\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
 ENV, HOOK, REFLECTED = BLOCKS
 
 MODELS = """\
