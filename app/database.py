@@ -152,29 +152,27 @@ class Database:
         return self._writing.begin()
 
 
-async def take_from_stock(
-    session: AsyncSession, item: str, quantity: int, *, at_first: int
-) -> bool:
+async def take_from_stock(session: AsyncSession, item: str, quantity: int, *, initial: int) -> bool:
     """Lower the stock of an item; return False, with nothing changed, if there is not enough of it.
 
     Args:
-        at_first: how much there is of an item that nobody has asked for before.
+        initial: how much there is of an item that nobody has asked for before.
     """
-    await session.execute(_known(item, at_first))
+    await session.execute(_known(item, initial))
     where = (Stock.item == item, Stock.available >= quantity)
     lower = update(Stock).where(*where).values(available=Stock.available - quantity)
     return await session.scalar(lower.returning(Stock.item)) is not None
 
 
-async def add_to_stock(session: AsyncSession, item: str, quantity: int, *, at_first: int) -> Stock:
+async def add_to_stock(session: AsyncSession, item: str, quantity: int, *, initial: int) -> Stock:
     """Raise the stock of an item; return how much there is of it now."""
-    await session.execute(_known(item, at_first))
+    await session.execute(_known(item, initial))
     more = update(Stock).where(Stock.item == item).values(available=Stock.available + quantity)
     return (await session.scalars(more.returning(Stock))).one()
 
 
-def _known(item: str, at_first: int) -> Insert:
-    return insert(Stock).values(item=item, available=at_first, sent=0).on_conflict_do_nothing()
+def _known(item: str, initial: int) -> Insert:
+    return insert(Stock).values(item=item, available=initial, sent=0).on_conflict_do_nothing()
 
 
 async def delete_old_tokens(session: AsyncSession, *, now: datetime) -> int:

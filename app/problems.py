@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from jobrunner import StoreError
 
 
-def answer_in_place_of_500(app: FastAPI) -> None:
+def add_exception_handlers(app: FastAPI) -> None:
     """Tell a client in words what it can do something about."""
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(StoreError, _store_error)
