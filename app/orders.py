@@ -19,7 +19,7 @@ class OrderService:
         self._initial_stock = settings.stock
 
     async def place(self, wanted: OrderCreate, *, user_id: int) -> Order:
-        """Place an order, followed by its confirmation, its audit entry and the mail to the warehouse.
+        """Place an order, and add the jobs that confirm, audit and ship it.
 
         Each step waits for the one before it. A confirmation that becomes a dead letter does not stop the others.
 

@@ -1,7 +1,7 @@
-"""The shop over HTTP.
+"""The shop's routes.
 
-A route writes its rows and its jobs in one transaction, which is committed before the answer: neither is there without
-the other, whenever the process dies.
+A route writes its rows and its jobs in one transaction, committed before the response: whenever the process dies, both
+are stored or neither.
 """
 
 from datetime import timedelta
@@ -40,7 +40,7 @@ from app.tasks.mail import send_reminder, send_welcome_email
 from app.tasks.tokens import hash_of, send_token
 
 Caller = Annotated[int, Header(alias="X-User-Id", ge=1, le=2**63 - 1)]
-"""Who is asking, for the audit entries.  A shop with a login would take it from there."""
+"""The user who calls, for the audit entries; a real shop would take it from the login."""
 
 router = APIRouter(tags=["shop"])
 
@@ -62,7 +62,7 @@ async def register(user: UserCreate, session: SessionDep, queue: Queue) -> Regis
 
 @router.post("/subscribe", status_code=202)
 async def subscribe(subscription: Subscribe, queue: Queue, settings: SettingsDep) -> Subscribed:
-    """Remind somebody after a while; once, however often it is asked for before that."""
+    """Send a reminder after a while; asking again before that adds no second one."""
     remind = send_reminder.options(
         delay=timedelta(seconds=settings.reminder_delay),
         key=f"reminder:{subscription.email}",
@@ -73,36 +73,34 @@ async def subscribe(subscription: Subscribe, queue: Queue, settings: SettingsDep
 
 @router.post("/confirmations", status_code=202)
 async def ask_for_confirmation(confirm: Confirm, queue: Queue) -> ConfirmationSent:
-    """Send a token to an address; who has it can confirm that the address is theirs."""
+    """Send a token to an address; its owner confirms the address with it."""
     job = await queue.enqueue(send_token, confirm.email)
     return ConfirmationSent(job_id=job.id)
 
 
 @router.post(
     "/confirmations/{token}",
-    responses={404: {"description": "The token is not, or no more, good."}},
+    responses={404: {"description": "The token is wrong or has expired."}},
 )
 async def confirm(token: Annotated[str, Path(max_length=100)], session: SessionDep) -> Confirmed:
-    """Confirm an address by the token that was sent there; it is good once."""
+    """Confirm an address with the token that was sent there; a token works once."""
     email = await session.scalar(
         delete(Token)
         .where(Token.hash == hash_of(token), Token.expires_at > utcnow())
         .returning(Token.email)
     )
     if email is None:
-        raise HTTPException(404, "the token is not, or no more, good")
+        raise HTTPException(404, "the token is wrong or has expired")
     return Confirmed(email=email)
 
 
-@router.post(
-    "/orders", status_code=201, responses={409: {"description": "There is not as much of it."}}
-)
+@router.post("/orders", status_code=201, responses={409: {"description": "The stock is too low."}})
 async def create_order(
     order: OrderCreate, orders: Annotated[OrderService, Depends()], caller: Caller = 1
 ) -> OrderPlaced:
-    """Place an order; confirmation, audit entry and word to the warehouse follow in that order.
+    """Place an order; the confirmation, the audit entry and the mail to the warehouse follow in this order.
 
-    Each waits for the one before, but not for ever: a confirmation that is a dead letter holds up nothing.
+    Each step waits for the one before it, until that has succeeded or is a dead letter.
     """
     try:
         placed = await orders.place(order, user_id=caller)
@@ -113,7 +111,7 @@ async def create_order(
 
 @router.get("/orders/{order_id}", responses={404: {"description": "There is no such order."}})
 async def get_order(order_id: RowId, database: DatabaseDep) -> OrderOut:
-    """Return an order and how far it has come."""
+    """Return an order and its status."""
     async with database.reading() as session:
         order = await session.get(Order, order_id)
     if order is None:
@@ -121,9 +119,9 @@ async def get_order(order_id: RowId, database: DatabaseDep) -> OrderOut:
     return OrderOut.model_validate(order)
 
 
-@router.get("/stock", responses={404: {"description": "Nobody has asked for the item yet."}})
+@router.get("/stock", responses={404: {"description": "The item was never ordered or delivered."}})
 async def get_stock(item: Annotated[Item, Query()], database: DatabaseDep) -> StockOut:
-    """Return how much there is of an item."""
+    """Return the stock of an item."""
     async with database.reading() as session:
         stock = await session.get(Stock, item)
     if stock is None:
@@ -133,14 +131,14 @@ async def get_stock(item: Annotated[Item, Query()], database: DatabaseDep) -> St
 
 @router.post("/stock", status_code=201)
 async def deliver(delivery: Delivery, session: SessionDep, settings: SettingsDep) -> StockOut:
-    """Put more of an item in stock."""
+    """Add to the stock of an item."""
     stock = await add_to_stock(session, delivery.item, delivery.quantity, initial=settings.stock)
     return StockOut.model_validate(stock)
 
 
 @router.delete("/invoices/{invoice_id}")
 async def delete_invoice(invoice_id: RowId, queue: Queue, caller: Caller = 1) -> Deleted:
-    """Delete an invoice; an audit line follows."""
+    """Delete an invoice; a job writes the audit entry to the file."""
     entry = AuditEntry(user_id=caller, action="DELETE", resource=f"invoice:{invoice_id}")
     job = await queue.enqueue(write_audit_log, entry)
     return Deleted(deleted=invoice_id, job_id=job.id)
@@ -150,7 +148,7 @@ async def delete_invoice(invoice_id: RowId, queue: Queue, caller: Caller = 1) ->
 async def delete_user(
     user_id: RowId, session: SessionDep, queue: Queue, caller: Caller = 1
 ) -> Deleted:
-    """Delete a user, if there still is one; an audit row follows."""
+    """Delete a user, if it exists; a job writes the audit entry to the table."""
     entry = AuditEntry(user_id=caller, action="DELETE", resource=f"user:{user_id}")
     await session.execute(delete(User).where(User.id == user_id))
     job = await queue.enqueue(write_audit_row, entry)
@@ -159,7 +157,7 @@ async def delete_user(
 
 @router.get("/outbox", responses={404: {"description": "Mail goes over SMTP: there is no outbox."}})
 async def outbox(mailer: MailerDep) -> list[OutboxMail]:
-    """Return what lies in the embedded outbox, newest first."""
+    """Return the mails in the outbox, newest first."""
     if not isinstance(mailer, Outbox):
         raise HTTPException(404, "mail goes over SMTP (SHOP_SMTP_HOST): there is no outbox")
     return list(await mailer.list())

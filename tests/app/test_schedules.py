@@ -1,4 +1,4 @@
-"""What comes round in the shop: the daily report, and the clean-up of tokens."""
+"""The schedules of the shop: the daily report, and the clean-up of tokens."""
 
 from datetime import UTC, datetime, timedelta
 
