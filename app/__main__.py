@@ -1,4 +1,4 @@
-"""``python -m app``, and the single-file executable: serve the shop, look at its jobs and steer them."""
+"""Runs ``python -m app`` and the single-file executable: serves the shop and manages its jobs."""
 
 import os
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ APP = "app.main:create_app"
 )
 def serve(*, workers: int, **options: str | None) -> None:
     """Serve the shop and run its jobs; everything else is set by SHOP_ variables."""
-    # Said by variables, since other processes may have to hear it too.
+    # In the environment, since reloaded and additional processes read it there.
     os.environ |= {f"SHOP_{name.upper()}": value for name, value in options.items() if value}
     # Here and not above: `--help` answers without the application.
     from pydantic import ValidationError  # noqa: PLC0415

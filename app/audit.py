@@ -1,4 +1,4 @@
-"""Audit entries: what they hold, and the JSON-lines file."""
+"""Audit entries and the JSON-lines file that stores them."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from app.files import append_line_once
 
 
 class AuditEntry(BaseModel):
-    """Who did what to which thing; ``at`` is the moment of the deed, not that of the writing."""
+    """An action of a user on a resource; ``at`` is the time of the action, not of the entry."""
 
     user_id: int
     action: str
@@ -21,17 +21,17 @@ class AuditEntry(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class AuditLog:
-    """The audit entries in a JSON-lines file."""
+    """Appends audit entries to a JSON-lines file."""
 
     path: Path
 
     def append(self, entry: AuditEntry, *, job_id: str) -> bool:
-        """Write the entry, on disk when this returns, unless the same job wrote it before.
+        """Append the entry, unless the same job did before; it is on disk when this returns.
 
         Returns:
-            Whether it was written by this call.
+            True if this call wrote it.
         """
-        # The job's id comes last: it is the mark by which a second attempt knows the line of the first.
+        # The job's id comes last: by this mark a second attempt recognizes the line of the first.
         fields = entry.model_dump(mode="json") | {"job_id": job_id}
         mark = f'"job_id": {json.dumps(job_id)}}}'
         return append_line_once(self.path, json.dumps(fields).encode(), mark=mark.encode())

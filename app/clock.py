@@ -1,4 +1,4 @@
-"""The wall clock: the one module of the application that asks the time of day."""
+"""The wall clock; no other module of the application reads it."""
 
 from datetime import UTC, datetime
 

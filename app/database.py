@@ -1,6 +1,9 @@
-"""The shop's own tables, in the same SQLite file as its jobs, so that one transaction can hold rows and jobs.
+"""The shop's own tables, in the same SQLite file as its jobs.
 
-Writes are short and begin IMMEDIATE: a transaction that reads first and writes later can be refused half-way.
+One transaction can therefore hold rows and jobs.
+
+Write transactions are short and begin with ``BEGIN IMMEDIATE``: a transaction that reads first and writes
+later can fail at its first write.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -59,7 +62,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """Somebody who registered."""
+    """A registered user."""
 
     __tablename__ = "users"
 
@@ -70,7 +73,7 @@ class User(Base):
 
 
 class Order(Base):
-    """Something that somebody bought."""
+    """An order of one item."""
 
     __tablename__ = "orders"
 
@@ -84,20 +87,20 @@ class Order(Base):
 
 
 class Stock(Base):
-    """How much there is of an item."""
+    """The stock of an item."""
 
     __tablename__ = "stock"
     __table_args__ = (CheckConstraint("available >= 0"),)
 
     item: Mapped[str] = mapped_column(primary_key=True)
     available: Mapped[int]
-    """What can still be ordered: an order lowers it, in the transaction that places the order."""
+    """The number that can still be ordered; placing an order lowers it in the same transaction."""
     sent: Mapped[int] = mapped_column(default=0)
-    """What the warehouse was told to send, in the transaction that settles the job which told it."""
+    """The number sent to customers; raised in the transaction that settles the job which notifies the warehouse."""
 
 
 class Token(Base):
-    """What somebody has to show who says that an address is theirs; kept as a hash, so that a copy opens nothing."""
+    """The hash of a token that confirms an address; a copy of the table is of no use to a thief."""
 
     __tablename__ = "tokens"
 
@@ -120,18 +123,18 @@ class AuditRow(Base):
 
 
 class Database:
-    """Sessions on the shop's tables."""
+    """Opens sessions on the shop's tables."""
 
     def __init__(self, path: Path) -> None:
         self._reader = _engine(path, "BEGIN")
-        # One connection: whoever wants to write waits for it in the order of coming.  Those who wait for SQLite's own
-        # lock look again now and then, and the unlucky ones among them wait for seconds.
+        # One connection: writers queue for it in order of arrival. SQLite's own lock is polled, and some waiters would
+        # starve for seconds.
         self._writer = _engine(path, "BEGIN IMMEDIATE", pool_size=1, max_overflow=0)
         self._reading = async_sessionmaker(self._reader, expire_on_commit=False)
         self._writing = async_sessionmaker(self._writer, expire_on_commit=False)
 
     async def create_tables(self) -> None:
-        """Make the tables that are missing."""
+        """Create the missing tables."""
         async with self._writer.begin() as connection:
             await connection.run_sync(Base.metadata.create_all)
 
@@ -141,44 +144,42 @@ class Database:
         await self._writer.dispose()
 
     def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
-        """Return a session that sees one state of the database and writes nothing."""
+        """Return a session for reading, in one snapshot of the database."""
         return self._reading()
 
     def writing(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Return a session in a write transaction: committed at the end, rolled back on an error.
 
-        It holds up all other writers from its first statement on.
+        From its first statement on, all other writers wait.
         """
         return self._writing.begin()
 
 
-async def take_from_stock(
-    session: AsyncSession, item: str, quantity: int, *, at_first: int
-) -> bool:
-    """Lower the stock of an item; return False, with nothing changed, if there is not enough of it.
+async def take_from_stock(session: AsyncSession, item: str, quantity: int, *, initial: int) -> bool:
+    """Lower the stock of an item; return False and change nothing if there is too little.
 
     Args:
-        at_first: how much there is of an item that nobody has asked for before.
+        initial: the stock of an item that has no row yet.
     """
-    await session.execute(_known(item, at_first))
+    await session.execute(_known(item, initial))
     where = (Stock.item == item, Stock.available >= quantity)
     lower = update(Stock).where(*where).values(available=Stock.available - quantity)
     return await session.scalar(lower.returning(Stock.item)) is not None
 
 
-async def add_to_stock(session: AsyncSession, item: str, quantity: int, *, at_first: int) -> Stock:
-    """Raise the stock of an item; return how much there is of it now."""
-    await session.execute(_known(item, at_first))
+async def add_to_stock(session: AsyncSession, item: str, quantity: int, *, initial: int) -> Stock:
+    """Raise the stock of an item; return the new stock."""
+    await session.execute(_known(item, initial))
     more = update(Stock).where(Stock.item == item).values(available=Stock.available + quantity)
     return (await session.scalars(more.returning(Stock))).one()
 
 
-def _known(item: str, at_first: int) -> Insert:
-    return insert(Stock).values(item=item, available=at_first, sent=0).on_conflict_do_nothing()
+def _known(item: str, initial: int) -> Insert:
+    return insert(Stock).values(item=item, available=initial, sent=0).on_conflict_do_nothing()
 
 
 async def delete_old_tokens(session: AsyncSession, *, now: datetime) -> int:
-    """Delete the tokens that are good no more; return how many."""
+    """Delete the expired tokens; return their number."""
     gone = await session.scalars(delete(Token).where(Token.expires_at <= now).returning(Token.hash))
     return len(gone.all())
 
@@ -186,7 +187,7 @@ async def delete_old_tokens(session: AsyncSession, *, now: datetime) -> int:
 async def count_since(
     session: AsyncSession, table: type[User] | type[Order], since: datetime, until: datetime
 ) -> int:
-    """Count the rows that were made at ``since`` or later, and before ``until``."""
+    """Count the rows created at ``since`` or later, and before ``until``."""
     rows = select(func.count()).where(table.created_at >= since, table.created_at < until)
     return await session.scalar(rows) or 0
 
@@ -197,7 +198,7 @@ def _engine(path: Path, begin: str, **pool: int) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-        # SQLAlchemy says BEGIN, not the driver (its own documented recipe).
+        # SQLAlchemy sends BEGIN, not the driver: the recipe of its documentation.
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute("PRAGMA busy_timeout = 10000")

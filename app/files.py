@@ -1,4 +1,4 @@
-"""Small files that survive a power cut; every call blocks, so it belongs in a thread."""
+"""Writes small files that survive a power cut; every call blocks, so call it in a thread."""
 
 import mmap
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Put a file there, whole or not at all, in place of what was there before."""
+    """Replace a file with new content, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -23,14 +23,14 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def append_line_once(path: Path, line: bytes, *, mark: bytes) -> bool:
-    """Append one line, unless one with the same mark is there already.
+    """Append a line, unless the file has one with the same mark.
 
     Args:
         line: without its line end.
-        mark: how the line ends and no other does; at the end, so that half a line does not count.
+        mark: the end of this line and of no other; at the end, so that half a line does not count.
 
     Returns:
-        Whether the line was written by this call.
+        True if this call wrote the line.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)

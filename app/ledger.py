@@ -1,6 +1,6 @@
-"""What the steps of an order write in the very transaction that settles them, and so exactly once.
+"""Writes the progress of orders in the transaction that settles each step.
 
-Each function is handed to ``job.write()``, which calls it with its own connection; see there for what it may do.
+Tasks pass these functions to ``job.write()``, which calls them with its connection and says what they may do.
 """
 
 import sqlite3
@@ -12,12 +12,12 @@ _STEPS: tuple[OrderStatus, ...] = get_args(OrderStatus)
 
 
 def order_confirmed(connection: sqlite3.Connection, order_id: int) -> None:
-    """Write down that the customer has the confirmation."""
+    """Record that the confirmation was sent."""
     _advance(connection, order_id, "confirmed")
 
 
 def order_audited(connection: sqlite3.Connection, order_id: int, *, job_id: str) -> None:
-    """Write the order's audit entry."""
+    """Insert the order's audit entry."""
     connection.execute(
         "INSERT INTO audit_rows (job_id, user_id, action, resource, at)"
         " SELECT ?, user_id, 'CREATE', 'order:' || id, created_at FROM orders WHERE id = ?",
@@ -27,7 +27,7 @@ def order_audited(connection: sqlite3.Connection, order_id: int, *, job_id: str)
 
 
 def order_at_warehouse(connection: sqlite3.Connection, order_id: int) -> None:
-    """Write down that the warehouse was told what to send."""
+    """Record that the warehouse was notified."""
     connection.execute(
         "UPDATE stock SET sent = sent + orders.quantity FROM orders"
         " WHERE orders.id = ? AND stock.item = orders.item",
@@ -37,7 +37,7 @@ def order_at_warehouse(connection: sqlite3.Connection, order_id: int) -> None:
 
 
 def _advance(connection: sqlite3.Connection, order_id: int, after: OrderStatus) -> None:
-    """Move the order on to a status; one that is past it already (its dead letter was replayed) stays there."""
+    """Move the order to a status; an order that is past it (a dead letter was replayed) keeps its own."""
     before = _STEPS[: _STEPS.index(after)]
     marks = ", ".join("?" * len(before))
     connection.execute(

@@ -1,6 +1,6 @@
-"""The application's log: one line per event on standard error, as text or JSON, with the job that it belongs to.
+"""Configures the application's log: a line per event on standard error, as text or JSON.
 
-The library configures no logging; this module is the application's own choice, made once, when it is created.
+Each line names the job that it belongs to. The library configures no logging: that is up to the application.
 """
 
 import json
@@ -15,7 +15,7 @@ _JOB_FIELDS = ("job_id", "task", "attempt")
 
 
 def configure(log_format: LogFormat, level: str) -> None:
-    """Send the log of the whole process to standard error, in place of what an earlier call did."""
+    """Send the log of the process to standard error; replaces an earlier configuration."""
     root = logging.getLogger()
     for handler in root.handlers[:]:
         if isinstance(handler, _Stderr):
@@ -32,7 +32,7 @@ def configure(log_format: LogFormat, level: str) -> None:
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to what ``sys.stderr`` is at that moment, so that a replaced stream is never written to."""
+    """Writes to the present ``sys.stderr``, also after it was replaced."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -57,7 +57,7 @@ _CONTROLS = dict.fromkeys(
 
 
 class TextFormatter(logging.Formatter):
-    """One line for people, whatever stands in it; a traceback follows on indented lines of its own."""
+    """Formats a record as one line for people; a traceback follows on indented lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
@@ -71,7 +71,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line for machines, the traceback inside."""
+    """Formats a record as one JSON object per line, with its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as JSON."""

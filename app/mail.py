@@ -1,7 +1,7 @@
-"""Mail over SMTP, or into a directory of files; says which failures are worth another attempt.
+"""Sends mail over SMTP or into a directory.
 
-Sending is at least once: a time-out after the last byte may hide a delivery.  So a mail's ``Message-ID`` is made from
-the id of its job, the same for every attempt, and mail systems show the second copy as the first.
+A mail is sent at least once: a timeout after the last byte can hide a delivery. The ``Message-ID`` is made from
+the id of the job, the same in every attempt, so that mail systems recognize the second copy.
 """
 
 import asyncio
@@ -35,34 +35,34 @@ class Mail:
 
 
 class MailDelayed(Exception):
-    """The mail was not sent, as far as one knows; a later attempt may succeed."""
+    """The mail was probably not sent; a later attempt may succeed."""
 
 
 class Mailer(Protocol):
-    """Takes mail."""
+    """Sends mail."""
 
     async def send(self, mail: Mail, *, id: str) -> None:
-        """Hand the mail over; it is safe with somebody else when this returns.
+        """Send a mail; somebody else is responsible for it when this returns.
 
         Args:
-            id: names the mail for good: the same for every attempt to send it.
+            id: identifies the mail: the same in every attempt to send it.
 
         Raises:
-            Bury: it would be refused again, however often it is tried.
-            MailDelayed: it may go better later.
+            Bury: The mail would be refused again in every attempt.
+            MailDelayed: A later attempt may succeed.
         """
         ...
 
 
 def mailer(settings: Settings) -> "SmtpMailer | Outbox":
-    """Return what the settings ask for: SMTP if they name a server, else the embedded outbox."""
+    """Return an SMTP client if the settings name a server, else the outbox."""
     if settings.smtp_host is None:
         return Outbox(settings.outbox_dir, settings.mail_from)
     return SmtpMailer(settings, settings.smtp_host)
 
 
 def compose(mail: Mail, *, sender: str, id: str) -> EmailMessage:
-    """Return the mail in the form that goes over the wire."""
+    """Return the mail as a MIME message."""
     message = EmailMessage(policy=SMTP)
     message["From"] = Address(addr_spec=sender)
     message["To"] = Address(addr_spec=mail.to)
@@ -74,7 +74,7 @@ def compose(mail: Mail, *, sender: str, id: str) -> EmailMessage:
 
 
 class SmtpMailer:
-    """Sends each mail over a connection of its own."""
+    """Sends each mail over a new connection."""
 
     def __init__(self, settings: Settings, host: str) -> None:
         password = settings.smtp_password
@@ -91,7 +91,7 @@ class SmtpMailer:
         )
 
     async def send(self, mail: Mail, *, id: str) -> None:
-        """Hand the mail to the server; see ``Mailer``."""
+        """Send a mail to the server; see ``Mailer``."""
         message = compose(mail, sender=self._sender, id=id)
         try:
             await aiosmtplib.send(
@@ -107,12 +107,12 @@ class SmtpMailer:
                 timeout=self._timeout,
             )
         except (aiosmtplib.SMTPException, OSError) as error:
-            raise self._told(error) from error
+            raise self._classified(error) from error
 
-    def _told(self, error: Exception) -> Bury | MailDelayed:
-        """Return what follows from an error, in words for people.
+    def _classified(self, error: Exception) -> Bury | MailDelayed:
+        """Return the error for the attempt: final, or worth another attempt.
 
-        A server that cannot be reached, is slow, hangs up or answers 4xx may do better later.
+        A server that is unreachable or slow, hangs up or answers 4xx may work later.
         """
         match error:
             case ssl.SSLCertVerificationError():
@@ -126,7 +126,7 @@ class SmtpMailer:
                     f"{self._host}:{self._port}: {str(error) or type(error).__name__}"
                 )
             case _:
-                # Nobody refused anything: the server does not offer STARTTLS, or no way to log in.
+                # The server offers no STARTTLS, or no way to log in.
                 return Bury(str(error))
         what = "login" if isinstance(answer, aiosmtplib.SMTPAuthenticationError) else "mail"
         said = f"{answer.code} {answer.message}"
@@ -136,23 +136,23 @@ class SmtpMailer:
 
 
 _FOR_GOOD = range(500, 600)
-"""The answers by which a server says that trying again is of no use (RFC 5321, 4.2.1)."""
+"""Permanent errors, after which another attempt is of no use (RFC 5321, 4.2.1)."""
 
 
 class Outbox:
-    """Keeps mail as ``.eml`` files, one per id: a shop without a mail server works all the same."""
+    """Stores mail as ``.eml`` files, one per id, in place of a mail server."""
 
     def __init__(self, directory: Path, sender: str) -> None:
         self._directory = directory
         self._sender = sender
 
     async def send(self, mail: Mail, *, id: str) -> None:
-        """Keep the mail; a second attempt replaces the file of the first."""
+        """Store a mail; a second attempt replaces the file of the first."""
         message = compose(mail, sender=self._sender, id=id)
         await asyncio.to_thread(write_whole, self._directory / f"{id}.eml", message.as_bytes())
 
     async def list(self) -> Sequence[OutboxMail]:
-        """Return the mails that lie there, newest first."""
+        """Return the stored mails, newest first."""
         return await asyncio.to_thread(self._read)
 
     def _read(self) -> Sequence[OutboxMail]:

@@ -1,4 +1,4 @@
-"""Answers for what would otherwise be a bare 500."""
+"""Exception handlers for errors that would otherwise be a bare 500."""
 
 import json
 
@@ -8,14 +8,14 @@ from fastapi.exceptions import RequestValidationError
 from jobrunner import StoreError
 
 
-def answer_in_place_of_500(app: FastAPI) -> None:
-    """Tell a client in words what it can do something about."""
+def add_exception_handlers(app: FastAPI) -> None:
+    """Answer invalid requests with 422 and a failing store with 503."""
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(StoreError, _store_error)
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
-    # FastAPI's own answer repeats the input, which may be what JSON has no form for: NaN, half a surrogate pair.
+    # FastAPI's own answer repeats the input, which JSON cannot always represent: NaN, half a surrogate pair.
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
     faults = [{name: fault[name] for name in ("type", "loc", "msg")} for fault in error.errors()]
     return Response(json.dumps({"detail": faults}), 422, media_type="application/json")

@@ -1,7 +1,7 @@
-"""The shop over HTTP.
+"""The shop's routes.
 
-A route writes its rows and its jobs in one transaction, which is committed before the answer: neither is there without
-the other, whenever the process dies.
+A route writes its rows and its jobs in one transaction, committed before the response: whenever the process dies, both
+are stored or neither.
 """
 
 from datetime import timedelta
@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from app.audit import AuditEntry
 from app.clock import utcnow
 from app.database import Order, Stock, Token, User, add_to_stock
+from app.dependencies import DatabaseDep, MailerDep, Queue, SessionDep, SettingsDep
 from app.mail import Outbox
 from app.orders import OrderService, OutOfStock
 from app.schemas import (
@@ -34,11 +35,12 @@ from app.schemas import (
     Subscribed,
     UserCreate,
 )
-from app.services import Queue, ServicesDep, SessionDep
-from app.tasks import TasksDep, hash_of
+from app.tasks.audit import write_audit_log, write_audit_row
+from app.tasks.mail import send_reminder, send_welcome_email
+from app.tasks.tokens import hash_of, send_token
 
 Caller = Annotated[int, Header(alias="X-User-Id", ge=1, le=2**63 - 1)]
-"""Who is asking, for the audit entries.  A shop with a login would take it from there."""
+"""The user who calls, for the audit entries; a real shop would take it from the login."""
 
 router = APIRouter(tags=["shop"])
 
@@ -46,9 +48,7 @@ router = APIRouter(tags=["shop"])
 @router.post(
     "/register", status_code=201, responses={409: {"description": "The address is taken."}}
 )
-async def register(
-    user: UserCreate, session: SessionDep, queue: Queue, tasks: TasksDep
-) -> Registered:
+async def register(user: UserCreate, session: SessionDep, queue: Queue) -> Registered:
     """Register a user; the welcome mail follows."""
     row = User(username=user.username, email=user.email)
     session.add(row)
@@ -56,17 +56,15 @@ async def register(
         await session.flush()
     except IntegrityError:
         raise HTTPException(409, f"{user.email} is registered already") from None
-    job = await queue.enqueue(tasks.mail.send_welcome_email, user.email, user.username)
+    job = await queue.enqueue(send_welcome_email, user.email, user.username)
     return Registered(user_id=row.id, job_id=job.id)
 
 
 @router.post("/subscribe", status_code=202)
-async def subscribe(
-    subscription: Subscribe, queue: Queue, tasks: TasksDep, services: ServicesDep
-) -> Subscribed:
-    """Remind somebody after a while; once, however often it is asked for before that."""
-    remind = tasks.mail.send_reminder.options(
-        delay=timedelta(seconds=services.settings.reminder_delay),
+async def subscribe(subscription: Subscribe, queue: Queue, settings: SettingsDep) -> Subscribed:
+    """Send a reminder after a while; asking again before that adds no second one."""
+    remind = send_reminder.options(
+        delay=timedelta(seconds=settings.reminder_delay),
         key=f"reminder:{subscription.email}",
     )
     job = await queue.enqueue(remind, subscription.email)
@@ -74,37 +72,35 @@ async def subscribe(
 
 
 @router.post("/confirmations", status_code=202)
-async def ask_for_confirmation(confirm: Confirm, queue: Queue, tasks: TasksDep) -> ConfirmationSent:
-    """Send a token to an address; who has it can confirm that the address is theirs."""
-    job = await queue.enqueue(tasks.tokens.send_token, confirm.email)
+async def ask_for_confirmation(confirm: Confirm, queue: Queue) -> ConfirmationSent:
+    """Send a token to an address; its owner confirms the address with it."""
+    job = await queue.enqueue(send_token, confirm.email)
     return ConfirmationSent(job_id=job.id)
 
 
 @router.post(
     "/confirmations/{token}",
-    responses={404: {"description": "The token is not, or no more, good."}},
+    responses={404: {"description": "The token is wrong or has expired."}},
 )
 async def confirm(token: Annotated[str, Path(max_length=100)], session: SessionDep) -> Confirmed:
-    """Confirm an address by the token that was sent there; it is good once."""
+    """Confirm an address with the token that was sent there; a token works once."""
     email = await session.scalar(
         delete(Token)
         .where(Token.hash == hash_of(token), Token.expires_at > utcnow())
         .returning(Token.email)
     )
     if email is None:
-        raise HTTPException(404, "the token is not, or no more, good")
+        raise HTTPException(404, "the token is wrong or has expired")
     return Confirmed(email=email)
 
 
-@router.post(
-    "/orders", status_code=201, responses={409: {"description": "There is not as much of it."}}
-)
+@router.post("/orders", status_code=201, responses={409: {"description": "The stock is too low."}})
 async def create_order(
     order: OrderCreate, orders: Annotated[OrderService, Depends()], caller: Caller = 1
 ) -> OrderPlaced:
-    """Place an order; confirmation, audit entry and word to the warehouse follow in that order.
+    """Place an order; the confirmation, the audit entry and the mail to the warehouse follow in this order.
 
-    Each waits for the one before, but not for ever: a confirmation that is a dead letter holds up nothing.
+    Each step waits for the one before it, until that has succeeded or is a dead letter.
     """
     try:
         placed = await orders.place(order, user_id=caller)
@@ -114,19 +110,19 @@ async def create_order(
 
 
 @router.get("/orders/{order_id}", responses={404: {"description": "There is no such order."}})
-async def get_order(order_id: RowId, services: ServicesDep) -> OrderOut:
-    """Return an order and how far it has come."""
-    async with services.database.reading() as session:
+async def get_order(order_id: RowId, database: DatabaseDep) -> OrderOut:
+    """Return an order and its status."""
+    async with database.reading() as session:
         order = await session.get(Order, order_id)
     if order is None:
         raise HTTPException(404, f"there is no order {order_id}")
     return OrderOut.model_validate(order)
 
 
-@router.get("/stock", responses={404: {"description": "Nobody has asked for the item yet."}})
-async def get_stock(item: Annotated[Item, Query()], services: ServicesDep) -> StockOut:
-    """Return how much there is of an item."""
-    async with services.database.reading() as session:
+@router.get("/stock", responses={404: {"description": "The item was never ordered or delivered."}})
+async def get_stock(item: Annotated[Item, Query()], database: DatabaseDep) -> StockOut:
+    """Return the stock of an item."""
+    async with database.reading() as session:
         stock = await session.get(Stock, item)
     if stock is None:
         raise HTTPException(404, f"nobody has asked for {item} yet")
@@ -134,38 +130,34 @@ async def get_stock(item: Annotated[Item, Query()], services: ServicesDep) -> St
 
 
 @router.post("/stock", status_code=201)
-async def deliver(delivery: Delivery, session: SessionDep, services: ServicesDep) -> StockOut:
-    """Put more of an item in stock."""
-    stock = await add_to_stock(
-        session, delivery.item, delivery.quantity, at_first=services.settings.stock
-    )
+async def deliver(delivery: Delivery, session: SessionDep, settings: SettingsDep) -> StockOut:
+    """Add to the stock of an item."""
+    stock = await add_to_stock(session, delivery.item, delivery.quantity, initial=settings.stock)
     return StockOut.model_validate(stock)
 
 
 @router.delete("/invoices/{invoice_id}")
-async def delete_invoice(
-    invoice_id: RowId, queue: Queue, tasks: TasksDep, caller: Caller = 1
-) -> Deleted:
-    """Delete an invoice; an audit line follows."""
+async def delete_invoice(invoice_id: RowId, queue: Queue, caller: Caller = 1) -> Deleted:
+    """Delete an invoice; a job writes the audit entry to the file."""
     entry = AuditEntry(user_id=caller, action="DELETE", resource=f"invoice:{invoice_id}")
-    job = await queue.enqueue(tasks.audit.write_audit_log, entry)
+    job = await queue.enqueue(write_audit_log, entry)
     return Deleted(deleted=invoice_id, job_id=job.id)
 
 
 @router.delete("/users/{user_id}")
 async def delete_user(
-    user_id: RowId, session: SessionDep, queue: Queue, tasks: TasksDep, caller: Caller = 1
+    user_id: RowId, session: SessionDep, queue: Queue, caller: Caller = 1
 ) -> Deleted:
-    """Delete a user, if there still is one; an audit row follows."""
+    """Delete a user, if it exists; a job writes the audit entry to the table."""
     entry = AuditEntry(user_id=caller, action="DELETE", resource=f"user:{user_id}")
     await session.execute(delete(User).where(User.id == user_id))
-    job = await queue.enqueue(tasks.audit.write_audit_row, entry)
+    job = await queue.enqueue(write_audit_row, entry)
     return Deleted(deleted=user_id, job_id=job.id)
 
 
 @router.get("/outbox", responses={404: {"description": "Mail goes over SMTP: there is no outbox."}})
-async def outbox(services: ServicesDep) -> list[OutboxMail]:
-    """Return what lies in the embedded outbox, newest first."""
-    if not isinstance(services.mailer, Outbox):
+async def outbox(mailer: MailerDep) -> list[OutboxMail]:
+    """Return the mails in the outbox, newest first."""
+    if not isinstance(mailer, Outbox):
         raise HTTPException(404, "mail goes over SMTP (SHOP_SMTP_HOST): there is no outbox")
-    return list(await services.mailer.list())
+    return list(await mailer.list())

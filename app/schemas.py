@@ -1,4 +1,4 @@
-"""What goes in and out of the shop over HTTP; limits stand here, so that nothing later on has to ask again."""
+"""The shop's requests and responses; limits are checked here and nowhere else."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -16,8 +16,7 @@ Email = Annotated[
     ),
     Field(examples=["ada@example.com"]),
 ]
-"""An address that every mail server takes: dot-atom, ASCII, nothing to quote or escape; in lower case, so that one
-person has one."""
+"""An address that every mail server accepts: ASCII dot-atom, nothing to quote or escape, in lower case."""
 
 Line = Annotated[
     str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
@@ -25,13 +24,13 @@ Line = Annotated[
 """One line of text for people."""
 
 Item = Annotated[Line, Field(examples=["analytical engine"])]
-"""What the shop sells."""
+"""The name of an item."""
 
 RowId = Annotated[int, Path(ge=1, le=2**63 - 1)]
-"""What SQLite can hold as a key."""
+"""A key that SQLite can store."""
 
 OrderStatus = Literal["placed", "confirmed", "audited", "at_warehouse"]
-"""In this order; an order may skip a step that became a dead letter."""
+"""The steps of an order, in sequence; a step that became a dead letter is skipped."""
 
 Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -55,22 +54,22 @@ class Registered(BaseModel):
 
 
 class Subscribe(_Request):
-    """A wish to be reminded."""
+    """A request for a reminder."""
 
     email: Email
 
 
 class Subscribed(BaseModel):
-    """When the reminder goes out."""
+    """The reminder's job and its time."""
 
     job_id: str
     scheduled_for: datetime
     created: bool
-    """False if a reminder for this address was waiting already."""
+    """False if a reminder for this address was already waiting."""
 
 
 class Confirm(_Request):
-    """A wish to confirm an address."""
+    """A request to confirm an address."""
 
     email: Email
 
@@ -82,13 +81,13 @@ class ConfirmationSent(BaseModel):
 
 
 class Confirmed(BaseModel):
-    """The address is its owner's."""
+    """The confirmed address."""
 
     email: str
 
 
 class OrderCreate(_Request):
-    """What somebody wants to buy."""
+    """A new order."""
 
     email: Email
     item: Item
@@ -102,7 +101,7 @@ class OrderPlaced(BaseModel):
 
 
 class OrderOut(BaseModel):
-    """An order, and how far its jobs have brought it."""
+    """An order and its status."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -115,14 +114,14 @@ class OrderOut(BaseModel):
 
 
 class Delivery(_Request):
-    """More of an item."""
+    """A delivery of an item to the shop."""
 
     item: Item
     quantity: Quantity
 
 
 class StockOut(BaseModel):
-    """How much there is of an item, and how much of it has gone to customers."""
+    """The stock of an item, and the number sent to customers."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -132,14 +131,14 @@ class StockOut(BaseModel):
 
 
 class Deleted(BaseModel):
-    """What is gone, and the job that writes the audit entry."""
+    """The deleted id, and the job that writes the audit entry."""
 
     deleted: int
     job_id: str
 
 
 class OutboxMail(BaseModel):
-    """A mail in the embedded outbox."""
+    """A mail in the outbox."""
 
     file: str
     message_id: str

@@ -1,6 +1,6 @@
-"""Everything that can be set from outside, by environment variables that begin with ``SHOP_``.
+"""The shop's settings, read from environment variables that begin with ``SHOP_``.
 
-Nothing is read at import: ``create_app`` makes one ``Settings``, and that is when the environment is looked at.
+Nothing is read at import: ``create_app`` makes a ``Settings``, which reads the environment.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Settings(BaseSettings):
-    """The shop's settings; an empty variable counts as one that is not set."""
+    """The shop's settings; an empty variable counts as not set."""
 
     model_config = SettingsConfigDict(
         env_prefix="SHOP_", env_ignore_empty=True, extra="forbid", frozen=True
@@ -61,14 +61,14 @@ class Settings(BaseSettings):
         default=1_000_000,
         ge=0,
         le=2**53,
-        description="How much there is of each item before anybody has asked for it.",
+        description="The initial stock of each item.",
     )
     mail_from: Email = "shop@localhost"
     warehouse_email: Email = "warehouse@localhost"
     owner_email: Email = Field(default="owner@localhost", description="Gets the daily report.")
     timezone: str = Field(
         default="Europe/Berlin",
-        description="Where the shop is: the daily report goes out at 8:00 there.",
+        description="The time zone of the shop: the daily report is sent at 8:00 there.",
     )
     mail_slots: int = Field(default=20, ge=1, description="Mails under way at the same time.")
     mail_attempts: int = Field(default=8, ge=1, le=32_767)
@@ -112,7 +112,7 @@ class Settings(BaseSettings):
 
     @property
     def outbox_dir(self) -> Path:
-        """Where mail lies when there is no mail server."""
+        """The directory for mail when there is no mail server."""
         return self.data_dir.absolute() / "outbox"
 
     @property

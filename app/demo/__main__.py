@@ -26,7 +26,7 @@ UNLUCKY = "grace"
 TASK = "send_welcome_email"
 ATTEMPTS = 5
 CROWD = 40
-"""How many more people have to be registered before the process is killed, while still more do."""
+"""The number of registrations that the process must accept before it is killed."""
 SETTINGS = {
     "SMTP_HOST": "127.0.0.1",
     "SMTP_STARTTLS": "false",
@@ -44,10 +44,10 @@ class Story:
         self._mail = mail
         self._shop = shop
         self._ledger: dict[str, str] = {}
-        """Who registered, by the id of the welcome mail's job: what the shop has answered 201 to."""
+        """The registered addresses, by the id of the welcome mail's job; the shop answered 201 to each."""
 
     def tell(self) -> None:
-        """Tell all of it.
+        """Run all chapters.
 
         Raises:
             Broken: a promise was not kept.
@@ -99,7 +99,7 @@ class Story:
         self._check(not dead, "a mail server that fails for a while costs no mail")
 
     def kill_in_mid_job(self) -> None:
-        """Let the mails get stuck half-way, and kill the process."""
+        """Block the mails half-way, and kill the process."""
         say = self._terminal
         self._mail.mood = "stuck"
         say.chapter(
@@ -188,7 +188,7 @@ class Story:
         )
 
     def replay_over_http(self) -> None:
-        """Make room in the mailbox and send the dead letter again."""
+        """Make room in the mailbox and replay the dead letter."""
         say = self._terminal
         say.chapter("Repair, and replay over HTTP", "The mailbox has room again. One request:")
         self._mail.full_mailboxes = frozenset()
@@ -209,7 +209,7 @@ class Story:
         )
 
     def the_end(self) -> None:
-        """Stop the shop politely and draw the balance."""
+        """Stop the shop and check that every mail arrived."""
         say = self._terminal
         say.chapter("The balance", "SIGTERM, and a last look at the ledger.")
         states = wait_for("all jobs are done", 15, self._all_succeeded)
@@ -290,7 +290,7 @@ def _short(run: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Show it; leave no process and no file behind."""
+    """Run the demo; leave no process and no file behind."""
     ArgumentParser(prog="python -m app.demo", description=__doc__).parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
@@ -310,7 +310,7 @@ def main() -> int:
 
 
 def show(terminal: Terminal) -> None:
-    """Tell the story on a stage that is cleared afterwards, however it ends."""
+    """Run the demo, and clean up however it ends."""
     with ExitStack() as stage:
         directory = Path(stage.enter_context(tempfile.TemporaryDirectory(prefix="jobrunner-demo-")))
         mail = MailServer()

@@ -1,4 +1,4 @@
-"""A real SMTP server on a free loopback port that behaves as badly as it is told to."""
+"""A real SMTP server on a free loopback port, which fails on request."""
 
 import asyncio
 import email
@@ -16,7 +16,7 @@ Mood = Literal["down", "stuck", "up"]
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A mail that the server took responsibility for."""
+    """A mail that the server accepted."""
 
     to: str
     message_id: str
@@ -24,7 +24,7 @@ class Received:
 
 
 class MailServer:
-    """The server, in a thread of its own from ``start`` to ``stop``."""
+    """The server; it runs in a thread from ``start`` to ``stop``."""
 
     def __init__(self) -> None:
         self.mood: Mood = "down"
@@ -34,7 +34,7 @@ class MailServer:
         self.port = self._controller.port
 
     def start(self) -> None:
-        """Listen; returns when it does."""
+        """Start to listen."""
         self._controller.start()
 
     def stop(self) -> None:
@@ -69,7 +69,7 @@ class MailServer:
 
 
 class _OnFreePort(Controller):
-    """Takes any free port; aiosmtpd itself wants to be told one."""
+    """Listens on any free port; aiosmtpd itself needs a number."""
 
     def __init__(self, handler: MailServer) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""The shop as somebody outside sees it: a process that can be killed, and its HTTP interface."""
+"""The shop as a process that can be killed, and its HTTP interface."""
 
 import os
 import socket
@@ -19,17 +19,17 @@ TOKEN = "demo-token"  # noqa: S105 - it guards a shop that lives for half a minu
 
 
 class Broken(Exception):
-    """The demo saw something that must not be."""
+    """A promise does not hold."""
 
 
-def wait_for(what: str, seconds: float, look: Callable[[], T | None]) -> T:
-    """Look again and again until there is something to return.
+def wait_for(what: str, seconds: float, poll: Callable[[], T | None]) -> T:
+    """Poll until there is something to return.
 
     Raises:
-        Broken: there was nothing in all that time.
+        Broken: There was nothing within the time limit.
     """
     deadline = time.perf_counter() + seconds
-    while (found := look()) is None:
+    while (found := poll()) is None:
         if time.perf_counter() > deadline:
             raise Broken(f"{what}: not within {seconds:.0f} s")
         time.sleep(0.05)
@@ -37,7 +37,7 @@ def wait_for(what: str, seconds: float, look: Callable[[], T | None]) -> T:
 
 
 class Shop:
-    """``python -m app`` in a process of its own, on a directory that outlives it."""
+    """``python -m app`` as a child process, on a directory that outlives it."""
 
     def __init__(self, directory: Path, settings: Mapping[str, object]) -> None:
         self._log = directory / "shop.log"
@@ -62,7 +62,7 @@ class Shop:
         )
 
     def start(self) -> float:
-        """Start the process, for the first time or again; return after how many seconds it answered."""
+        """Start the process; return the seconds until it answered."""
         started = time.perf_counter()
         with self._log.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - nothing from outside in it
@@ -80,16 +80,16 @@ class Shop:
 
     @property
     def pid(self) -> int:
-        """Of the process that runs, or ran last."""
+        """The id of the process that runs, or ran last."""
         return self._processes[-1].pid
 
     def kill(self) -> None:
-        """End the process as a crash would: at once, with no chance to tidy up."""
+        """Kill the process, as a crash would."""
         self._processes[-1].kill()
         self._processes[-1].wait(10)
 
     def stop(self) -> int:
-        """Ask the process to end; return its exit status."""
+        """Terminate the process; return its exit status."""
         self._processes[-1].terminate()
         try:
             return self._processes[-1].wait(25)
@@ -97,7 +97,7 @@ class Shop:
             raise Broken("the shop did not end within 25 s of SIGTERM") from None
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Kill what still runs, and close the client."""
         for process in self._processes:
             process.kill()
             process.wait(10)

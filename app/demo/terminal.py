@@ -1,4 +1,4 @@
-"""What the demo prints: chapters, lines, marks; in colour where somebody looks at it."""
+"""Prints the demo: chapters, lines and marks, in colour on a terminal."""
 
 import os
 import sys
@@ -8,11 +8,11 @@ import time
 WIDTH = 92
 
 READING_S = 2.5
-"""A pause after the introduction of a chapter, if somebody looks."""
+"""Seconds of pause after the introduction of a chapter, on a terminal."""
 
 
 class Terminal:
-    """Writes the story to standard output, each line with the seconds since the start of its chapter."""
+    """Writes to standard output, each line with the seconds since its chapter began."""
 
     def __init__(self) -> None:
         self._watched = sys.stdout.isatty()
@@ -22,7 +22,7 @@ class Terminal:
         self._chapter_started = self.started
 
     def chapter(self, title: str, about: str, *, pause: bool = True) -> None:
-        """Begin a chapter, and give people the time to read what it is about."""
+        """Begin a chapter; pause for reading."""
         self._chapter += 1
         self._print(f"\n {self._paint('1;36', f'{self._chapter}')}  {self._paint('1', title)}")
         for line in textwrap.wrap(about, WIDTH - 4):

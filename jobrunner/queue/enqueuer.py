@@ -122,7 +122,8 @@ class Enqueuer:
         if not isinstance(call, Call):
             raise InvalidOptions(f"{call!r} is not a call: write {verb}([task.call(...), ...])")
         spec = call.spec
-        if self.parts.tasks.get(spec.name) is not spec:
+        known = self.parts.tasks.get(spec.name)
+        if known is not spec and not spec.is_same(known):
             raise UnknownTask(
                 f"{spec.name} ({spec.where}) is not registered with this runner; write jobs.include(router) before it"
                 " is opened, or decorate the function with @jobs.task"

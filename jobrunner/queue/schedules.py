@@ -262,7 +262,7 @@ class Schedules:
         if not isinstance(task, Task):
             raise UnknownTask(f"{task!r} is not a task; decorate the function with @jobs.task")
         spec, options = task.spec, task._options  # noqa: SLF001 - of our own class
-        if self._tasks.get(spec.name) is not spec:
+        if not spec.is_same(self._tasks.get(spec.name)):
             raise UnknownTask(
                 f"{spec.name} ({spec.where}) is not registered with this runner; write jobs.include(router) before it"
                 " is opened, or decorate the function with @jobs.task"

@@ -167,14 +167,15 @@ class JobRunner(TaskRouter):
                 check_routes(app)
             if (ordered := orders.get()) is not None:
                 work, queues = ordered
+            tasks = self._resolved_tasks()
             plan = StartupPlan(
                 settings=self.settings,
                 store=self.settings.store if store is None else store,
                 work=self.settings.work if work is None else work,
                 grace=Grace(0 if shutdown.is_reloading() else self.settings.grace_s),
-                slots=slots_of(self.settings.queues, self.tasks, queues),
-                specs={name: task.spec for name, task in self.tasks.items()},
-                schedules=schedules_of(self.settings, self.tasks, self.declarations),
+                slots=slots_of(self.settings.queues, tasks, queues),
+                specs={name: task.spec for name, task in tasks.items()},
+                schedules=schedules_of(self.settings, tasks, self.declarations),
                 session=session_of_tasks(self._session),
                 session_advice=self._session_advice,
                 hooks=self._hooks,

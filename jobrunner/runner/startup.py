@@ -180,7 +180,7 @@ def schedules_of(
     defined: dict[str, Definition] = {}
     for id, declaration in declarations.items():
         spec = declaration.spec
-        if tasks.get(spec.name) is None or tasks[spec.name].spec is not spec:
+        if spec.name not in tasks or not spec.is_same(tasks[spec.name].spec):
             raise InvalidSchedule(
                 f"the schedule {id!r} stands above {spec.name} ({spec.where}), which this runner does not have;"
                 " write jobs.include(router)"

@@ -9,16 +9,12 @@ from jobrunner.core.units import Seconds
 from jobrunner.tasks.retry import RetryIf, Stop, Wait
 
 
-class TaskDefaults(TypedDict, total=False):
-    """The options of a task that its router may set for all of its tasks.
+class AttemptOptions(TypedDict, total=False):
+    """The options that say how attempts run; ``include`` sets them for all tasks of a router.
 
     None takes the router's, except where None has a meaning.
     """
 
-    queue: str | None
-    """The queue of its jobs; ``"default"`` if nothing says otherwise."""
-    priority: int | None
-    """Higher runs first; 0 if nothing says otherwise."""
     max_attempts: int | None
     """Runs in total; 5 if nothing says otherwise."""
     wait: Wait | None
@@ -29,6 +25,15 @@ class TaskDefaults(TypedDict, total=False):
     """Which errors are worth another attempt, a strategy of tenacity; any ``Exception`` by default."""
     timeout: Seconds | None
     """Seconds or a timedelta per attempt, None for none; 300 if nothing says otherwise."""
+
+
+class TaskDefaults(AttemptOptions, total=False):
+    """The options of a task that its router may set for all of its tasks."""
+
+    queue: str | None
+    """The queue of its jobs; ``"default"`` if nothing says otherwise."""
+    priority: int | None
+    """Higher runs first; 0 if nothing says otherwise."""
     expires: Seconds | None
     """Seconds or a timedelta after a job became due: not started by then, it never runs. None for never."""
     retention: Seconds | None
@@ -78,6 +83,7 @@ class JobOptions(TypedDict, total=False):
     """
 
 
+ATTEMPT_OPTIONS: Final[KeysView[str]] = AttemptOptions.__annotations__.keys()
 TASK_DEFAULTS: Final[KeysView[str]] = TaskDefaults.__annotations__.keys()
 TASK_OPTIONS: Final[KeysView[str]] = TaskOptions.__annotations__.keys()
 JOB_OPTIONS: Final[KeysView[str]] = JobOptions.__annotations__.keys()

@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, cast, overload
 from weakref import WeakSet
 
 from jobrunner.core.errors import DuplicateTask, InvalidOptions, InvalidSchedule, InvalidTask
@@ -14,8 +15,10 @@ from jobrunner.tasks.annotations import wraps_line
 from jobrunner.tasks.context import JobContext
 from jobrunner.tasks.defaults import overlaid, settled
 from jobrunner.tasks.options import (
+    ATTEMPT_OPTIONS,
     TASK_DEFAULTS,
     TASK_OPTIONS,
+    AttemptOptions,
     TaskDefaults,
     TaskOptions,
     check_options,
@@ -53,6 +56,8 @@ class TaskRouter:
         except InvalidOptions as error:
             raise InvalidTask(f"{type(self).__name__}: {error}") from None
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._own: list[tuple[Task[..., Any], TaskOptions]] = []
+        self._included: list[tuple[TaskRouter, TaskDefaults]] = []
         self._schedules: dict[str, Declaration] = {}
         # Weak: a module's router outlives the runners that tests and factories include it in.
         self._includers: WeakSet[TaskRouter] = WeakSet()
@@ -214,14 +219,30 @@ class TaskRouter:
         for router in reach:
             router._schedules[declaration.id] = declaration  # noqa: SLF001 - of our own class
 
-    def include(self, *routers: "TaskRouter") -> None:
+    def include(self, *routers: "TaskRouter", **options: Unpack[AttemptOptions]) -> None:
         """Add the tasks of other routers with their schedules, also those that are declared later.
 
+        ::
+
+            jobs.include(mail.tasks, max_attempts=settings.mail_attempts, timeout=settings.mail_timeout)
+
+        Args:
+            *routers: the routers; several runners may include the same ones.
+            **options: how attempts run under this runner, in place of the routers' own defaults; what a task's
+                decorator says stands.
+
         Raises:
-            DuplicateTask: two tasks have the same stored name; the message tells both places.
+            DuplicateTask: two tasks have the same stored name; the message names both places.
             InvalidSchedule: two schedules have the same id.
-            InvalidTask: the routers would include each other in a ring.
+            InvalidTask: the routers would include each other in a ring, or an option has a value that cannot be.
+            TypeError: a word that is no such option.
         """
+        check_options("include", options.keys(), ATTEMPT_OPTIONS)
+        set_here = cast("TaskDefaults", options)
+        try:
+            settled(set_here)
+        except InvalidOptions as error:
+            raise InvalidTask(f"include(): {error}") from None
         for router in routers:
             if not isinstance(router, TaskRouter):
                 raise TypeError(f"include() takes task routers, not {router!r}")
@@ -232,6 +253,27 @@ class TaskRouter:
             for declaration in router._schedules.values():  # noqa: SLF001 - of our own class
                 self._schedule(declaration)
             router._includers.add(self)  # noqa: SLF001 - of our own class
+            self._included.append((router, set_here))
+
+    def _resolved_tasks(self) -> Mapping[str, Task[..., Any]]:
+        """Return ``tasks`` with the options that each ``include`` on the way has set.
+
+        Of a router that is included twice, the first time counts; of nested ones, the outer.
+        """
+        found: dict[str, Task[..., Any]] = {}
+        self._resolve({}, found)
+        return found
+
+    def _resolve(self, options: TaskDefaults, found: dict[str, Task[..., Any]]) -> None:
+        for task, own in self._own:
+            resolved = task
+            if options:
+                defaults = overlaid(overlaid(self._defaults, options), own)
+                resolved = task_of(replace(task.spec, **settled(defaults)))
+            for name in (task.spec.name, *task.spec.aliases):
+                found.setdefault(name, resolved)
+        for router, inner in self._included:
+            router._resolve(overlaid(inner, options), found)  # noqa: SLF001 - of our own class
 
     def _made(self, fn: Any, namespace: Mapping[str, Any], options: TaskOptions) -> Task[..., Any]:
         if isinstance(fn, Task):
@@ -254,6 +296,7 @@ class TaskRouter:
             raise InvalidTask(f"{getattr(fn, '__name__', fn)}: {error}") from None
         task = task_of(spec)
         self._register(task)
+        self._own.append((task, options))
         return task
 
     def _register(self, task: Task[..., Any]) -> None:

@@ -17,7 +17,7 @@ from jobrunner.tasks.retry import RetryPolicy
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskSpec:
-    """A task: its function, what it takes and gives, and its defaults.  Two are the same if they are one object."""
+    """A task: its function, what it takes and gives, and its defaults."""
 
     name: str
     """As stored: with the router's prefix, never with the module."""
@@ -43,6 +43,10 @@ class TaskSpec:
     """Name and default of the parameters that cannot be given by name."""
     injected: tuple[Dependency, ...] = ()
     """What each attempt is handed besides its arguments."""
+
+    def is_same(self, other: "TaskSpec | None") -> bool:
+        """Return whether both were made by one declaration; ``include`` may have changed the options of one."""
+        return other is not None and self.args is other.args
 
     def check_injected(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Refuse a direct call that leaves to the function what only an attempt resolves.

@@ -53,7 +53,7 @@ class ShopClient(TestClient):
         self.portal.call(wait)
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """Return a job with its history, as HTTP tells it."""
+        """Return a job with its history, from the HTTP API."""
         answer = self.get(f"/jobs/{job_id}")
         assert answer.is_success, answer.text
         found: dict[str, Any] = answer.json()
@@ -65,7 +65,7 @@ class ShopClient(TestClient):
         return items[::-1]
 
     def dead_letter(self, job_id: str) -> dict[str, Any]:
-        """Return a dead letter with its history, as HTTP tells it."""
+        """Return a dead letter with its history, from the HTTP API."""
         answer = self.get(f"/jobs/dead-letters/{job_id}")
         assert answer.is_success, answer.text
         found: dict[str, Any] = answer.json()

@@ -1,4 +1,4 @@
-"""A real SMTP server in a thread, which answers as a test tells it to and keeps what it is sent."""
+"""A real SMTP server in a thread, which answers as a test asks and keeps the mails."""
 
 import email
 import socket

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @contextmanager
 def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run the demo with a directory for temporary files of its own."""
+    """Run the demo with a separate directory for temporary files."""
     env = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "SHOP_PORT": "none"}
     with subprocess.Popen(
         [sys.executable, "-m", "app.demo"],
@@ -46,7 +46,7 @@ def said(running: subprocess.Popen[str], pattern: str) -> re.Match[str]:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether no process has this id."""
+    """Return whether no process has this id."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

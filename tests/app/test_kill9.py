@@ -25,7 +25,7 @@ STOCK = 100_000
 
 @dataclass
 class Ledger:
-    """What the shop has answered 201 to."""
+    """The requests that the shop answered with 201."""
 
     orders: dict[int, tuple[str, int]] = field(default_factory=dict)
     users: dict[int, str] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Ledger:
 
 
 class Crowd:
-    """Clients who register, order and leave as fast as the shop answers, until it does no more."""
+    """Clients that register, order and leave as fast as the shop answers, until it stops answering."""
 
     def __init__(self, shop: Shop, ledger: Ledger, dice: random.Random) -> None:
         self._shop = shop

@@ -11,6 +11,7 @@ from freezegun.api import FrozenDateTimeFactory
 
 from app.audit import AuditEntry
 from app.settings import Settings
+from app.tasks.audit import write_audit_log
 from jobrunner import JobContext
 from jobrunner.core.model import Claimed
 from tests.app.shop import ShopClient, eventually, make_settings
@@ -395,11 +396,11 @@ def test_delete_user_again_is_audited_again(shop: ShopClient, settings: Settings
 def test_audit_job_that_runs_again_writes_no_second_line(
     shop: ShopClient, settings: Settings
 ) -> None:
-    tasks = shop.shop.state.shop.tasks.audit
+    audit_log = shop.shop.state.services.audit_log
     entry = AuditEntry(user_id=1, action="DELETE", resource="invoice:1")
     # As after a crash between the work and its settling: the same job, called once more.
     for attempt in (1, 2):
-        tasks.write_audit_log(attempt_of("job-1", attempt), entry)
+        write_audit_log(attempt_of("job-1", attempt), entry, audit_log)
 
     assert len(settings.audit_file.read_text().splitlines()) == 1
 

@@ -1,4 +1,4 @@
-"""What comes round in the shop: the daily report, and the clean-up of tokens."""
+"""The schedules of the shop: the daily report, and the clean-up of tokens."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,7 +6,7 @@ import pytest
 
 from app.database import Token
 from app.settings import Settings
-from app.tasks import hash_of
+from app.tasks.tokens import hash_of
 from jobrunner import Cron, InvalidSchedule
 from tests.app.shop import ShopClient, make_settings
 
@@ -36,14 +36,16 @@ def test_daily_report_counts_the_last_day_up_to_its_tick(shop: ShopClient) -> No
     shop.post("/orders", json={"email": "ada@example.com", "item": "engine"}).raise_for_status()
     run(shop, "send_daily_report")
     (report,) = [mail for mail in shop.outbox() if mail["to"] == "owner@localhost"]
-    text = (shop.shop.state.shop.settings.outbox_dir / report["file"]).read_text(encoding="utf-8")
+    text = (shop.shop.state.services.settings.outbox_dir / report["file"]).read_text(
+        encoding="utf-8"
+    )
     assert "1 new users, 1 orders." in text
 
 
 def test_token_confirms_its_address_once(shop: ShopClient) -> None:
     shop.finish(shop.post_job("/confirmations", {"email": "ada@example.com"}))
     (mail,) = shop.outbox()
-    text = (shop.shop.state.shop.settings.outbox_dir / mail["file"]).read_text(encoding="utf-8")
+    text = (shop.shop.state.services.settings.outbox_dir / mail["file"]).read_text(encoding="utf-8")
     token = text.split()[-1]
     assert shop.post("/confirmations/wrong").status_code == 404
     assert shop.post(f"/confirmations/{token}").json() == {"email": "ada@example.com"}
@@ -55,7 +57,7 @@ def test_clean_up_deletes_the_tokens_whose_time_is_over_and_no_others(
 ) -> None:
     with ShopClient(settings) as shop:
         now = datetime.now(UTC)  # noqa: TID251 - as the shop does
-        database = shop.shop.state.shop.services.database
+        database = shop.shop.state.services.database
 
         async def add(name: str, expires_at: datetime) -> None:
             async with database.writing() as session:

@@ -110,5 +110,5 @@ def test_settings_are_read_by_the_factory_not_at_import(
 
     app = create_app()
 
-    assert app.state.shop.settings.data_dir == tmp_path / "later"
+    assert app.state.services.settings.data_dir == tmp_path / "later"
     assert not (tmp_path / "later").exists(), "the factory opens nothing"
