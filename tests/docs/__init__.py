@@ -16,6 +16,7 @@ type-checked by mypy and executed, under these rules:
 - A block with a title, ``python title="shop/mail/tasks.py"``, belongs to a module of that name, and the other blocks of
   the page import from it. A second block with the same title continues the module. A comment may have a title as well:
   ``<!-- python title="shop/models.py"``. So a stand-in for a library that is not installed is a module, too.
+- ``<!-- python file="tests/docs/stand_ins/readme.txt" -->`` takes the hidden code from a file, to keep a page short.
 - ``<!-- python: new page -->`` starts over: no block after it sees a name or a module from before it.
 - ``await`` may stand outside a function. From the first statement that awaits to the end of its block, the code is
   type-checked inside an ``async def`` and not executed, and so is a later statement that uses a name assigned there.

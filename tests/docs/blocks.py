@@ -10,6 +10,7 @@ from tests.support.processes import CHECKOUT
 
 _FENCE: Final = re.compile(r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^`]*)$")
 _COMMENT: Final = re.compile(r'^<!-- python(?: title="(?P<title>[^"]+)")?$')
+_FILE: Final = re.compile(r'^<!-- python file="(?P<file>[^"]+)" -->$')
 _NEW_PAGE: Final = "<!-- python: new page -->"
 _INFO: Final = re.compile(
     r"^python(?: title=\"(?P<title>[^\"]+)\"| \{(?P<classes>(?: ?\.[\w-]+)+)(?: title=\"(?P<other>[^\"]+)\")?\})?"
@@ -67,6 +68,8 @@ def read(page: str, text: str) -> list[list[Block]]:
         where = f"{page}:{at}"
         if line.strip() == _NEW_PAGE:
             parts.append([])
+        elif (hidden := _FILE.match(line.rstrip())) is not None:
+            parts[-1].append(Block(at, (CHECKOUT / hidden["file"]).read_text(encoding="utf-8")))
         elif line.startswith("<!-- python"):
             begun = _COMMENT.match(line.rstrip())
             if begun is None:
