@@ -33,7 +33,7 @@ _UNTYPEABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
-class Options:
+class ResolvedJobOptions:
     """The options of one job, checked and in microseconds; what is not set is the task's."""
 
     delay: int | None = None
@@ -52,7 +52,7 @@ class Options:
     """The application's own, whose transaction the job is to be part of."""
 
     @classmethod
-    def make(cls, call: str, **options: Unpack[JobOptions]) -> "Options":
+    def make(cls, call: str, **options: Unpack[JobOptions]) -> "ResolvedJobOptions":
         """Check the options as a caller wrote them.
 
         Args:
@@ -81,7 +81,7 @@ class Options:
         _check_order(made)
         return made
 
-    def merge(self, later: "Options") -> "Options":
+    def merge(self, later: "ResolvedJobOptions") -> "ResolvedJobOptions":
         """Return these options with those set that ``later`` sets; its delay drops a run_at, and the reverse."""
         if self is NO_OPTIONS:
             return later
@@ -98,12 +98,12 @@ class Options:
             values["expires"] = None
         if later.timeout is None:
             values["timeout"] = None
-        merged = Options(**values)
+        merged = ResolvedJobOptions(**values)
         _check_order(merged)
         return merged
 
 
-NO_OPTIONS: Final = Options()
+NO_OPTIONS: Final = ResolvedJobOptions()
 
 
 @exported
@@ -112,7 +112,7 @@ class Call(Generic[R_co]):
 
     __slots__ = ("args", "options", "spec")
 
-    def __init__(self, spec: TaskSpec, args: str, options: Options = NO_OPTIONS) -> None:
+    def __init__(self, spec: TaskSpec, args: str, options: ResolvedJobOptions = NO_OPTIONS) -> None:
         self.spec = spec
         self.args = args
         self.options = options
@@ -162,7 +162,7 @@ class Call(Generic[R_co]):
         return f"<Call {self.spec.name}>"  # never the arguments: they may be secrets
 
 
-def _check_order(options: Options) -> None:
+def _check_order(options: ResolvedJobOptions) -> None:
     if (
         options.run_at is not None
         and options.expires_at is not None

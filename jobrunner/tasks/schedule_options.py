@@ -25,7 +25,7 @@ from jobrunner.core.model import (
     Timing,
 )
 from jobrunner.core.units import Seconds, checked_schedule_id, duration_us, instant_us
-from jobrunner.tasks.call import NO_OPTIONS, Options
+from jobrunner.tasks.call import NO_OPTIONS, ResolvedJobOptions
 from jobrunner.tasks.recurrence import Cron, Every, Once, Recurrence
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.tasks.ticks import MOST_CAP, dump_options, first_tick
@@ -102,7 +102,11 @@ def check_words(call: str, words: Iterable[str]) -> None:
 
 
 def define(
-    spec: TaskSpec, options: Options, recurrence: Recurrence, words: ScheduleOptions, call: str
+    spec: TaskSpec,
+    options: ResolvedJobOptions,
+    recurrence: Recurrence,
+    words: ScheduleOptions,
+    call: str,
 ) -> Definition:
     """Return what a schedule does.
 
@@ -147,7 +151,7 @@ def define(
 def declare(
     id: str | None,
     spec: TaskSpec,
-    options: Options,
+    options: ResolvedJobOptions,
     recurrence: Recurrence,
     words: ScheduleOptions,
     *,
@@ -173,7 +177,7 @@ def declare(
     return Declaration(name, spec, definition, zoned)
 
 
-def _check_options(options: Options, call: str) -> None:
+def _check_options(options: ResolvedJobOptions, call: str) -> None:
     if options is NO_OPTIONS:
         return
     if options.delay is not None or options.run_at is not None or options.expires_at is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, Unpack
 from jobrunner.core.exports import exported
 from jobrunner.core.hints import answers_foreign_words
 from jobrunner.core.job import Job
-from jobrunner.tasks.call import NO_OPTIONS, Call, Options
+from jobrunner.tasks.call import NO_OPTIONS, Call, ResolvedJobOptions
 from jobrunner.tasks.context import JobContext
 from jobrunner.tasks.current_queue import resolve
 from jobrunner.tasks.options import JobOptions
@@ -26,7 +26,7 @@ class Task(Generic[P, R]):
     """
 
     spec: TaskSpec
-    _options: Options
+    _options: ResolvedJobOptions
 
     def __init__(self, spec: TaskSpec) -> None:
         # First, so that an attribute of the function never hides one of ours.
@@ -71,7 +71,7 @@ class Task(Generic[P, R]):
             InvalidOptions: a value that cannot be.
             TypeError: a word that is no option.
         """
-        made = Options.make(f"{self.__name__}.options", **options)
+        made = ResolvedJobOptions.make(f"{self.__name__}.options", **options)
         task = object.__new__(type(self))
         # Not through __init__: options are set per enqueue, and update_wrapper costs more than all the rest.
         task.__dict__.update(self.__dict__)

@@ -14,7 +14,7 @@ from jobrunner.core.clock import MAX_US, from_us, to_us
 from jobrunner.core.errors import InvalidSchedule
 from jobrunner.core.ids import new_id
 from jobrunner.core.model import Definition, Enqueue, Fire, ScheduleRow, Tick, TickOutcome, Timing
-from jobrunner.tasks.call import NO_OPTIONS, Call, Options
+from jobrunner.tasks.call import NO_OPTIONS, Call, ResolvedJobOptions
 from jobrunner.tasks.recurrence import Cron, Every, Once, Recurrence
 from jobrunner.tasks.spec import TaskSpec
 
@@ -212,7 +212,7 @@ def job_of(row: ScheduleRow, spec: TaskSpec, instant: int, now: int) -> Enqueue:
     """Return the job that a schedule makes for an instant, by the way that every enqueue goes."""
     definition = row.definition
     due = instant + jitter_us(row.id, instant, definition.jitter)
-    options = load_options(definition.options).merge(Options(run_at=due))
+    options = load_options(definition.options).merge(ResolvedJobOptions(run_at=due))
     job = Call(spec, definition.args, options).to_enqueue(id=new_id(now), now=now)
     return job._replace(schedule=row.id, scheduled_for=instant)
 
@@ -225,17 +225,17 @@ def jitter_us(id: str, instant: int, most: int) -> int:
     return int.from_bytes(digest, "big") % (most + 1)
 
 
-def dump_options(options: Options) -> str:
+def dump_options(options: ResolvedJobOptions) -> str:
     """Return options as JSON, those alone that are set."""
-    unset = {field.name: getattr(NO_OPTIONS, field.name) for field in fields(Options)}
+    unset = {field.name: getattr(NO_OPTIONS, field.name) for field in fields(ResolvedJobOptions)}
     values = {name: getattr(options, name) for name in unset}
     given = {name: value for name, value in values.items() if value is not unset[name]}
     return json.dumps(given, sort_keys=True)
 
 
-def load_options(text: str) -> Options:
+def load_options(text: str) -> ResolvedJobOptions:
     """Return the options that ``dump_options`` wrote."""
-    return Options(**json.loads(text))
+    return ResolvedJobOptions(**json.loads(text))
 
 
 def queues_of(rows: Mapping[str, Definition]) -> Mapping[str, str]:
