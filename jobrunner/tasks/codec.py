@@ -146,7 +146,7 @@ class ArgsCodec:
         wrapper: The source location of the function's wrapper; None if it has none.
 
     Raises:
-        InvalidTask: pydantic has no schema for an annotation, or its values cannot be stored.
+        InvalidTask: Pydantic has no schema for an annotation, or its values cannot be stored.
     """
 
     __slots__ = (

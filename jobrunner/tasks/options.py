@@ -12,8 +12,8 @@ from jobrunner.tasks.retry import RetryIf, Stop, Wait
 class AttemptOptions(TypedDict, total=False):
     """The options of attempts, which ``include`` can set for all tasks of a router.
 
-    An option that is left out takes the router's value, then the default below. None does the same, except for
-    ``timeout``, ``expires`` and ``retention``, where None has a meaning.
+    An option that a task leaves out takes the value of ``include``, then the router's, then the default below. None
+    does the same, except for ``timeout``, where it means no limit.
     """
 
     max_attempts: int | None
@@ -32,7 +32,11 @@ class AttemptOptions(TypedDict, total=False):
 
 
 class TaskDefaults(AttemptOptions, total=False):
-    """The options of a task that a router can set for all its tasks."""
+    """The options of a task that a router can set for all its tasks.
+
+    An option that a task leaves out takes the router's value, then the default below. None does the same, except for
+    ``timeout``, ``expires`` and ``retention``, where it has a meaning.
+    """
 
     queue: str | None
     """The queue of the task's jobs. Default: ``"default"``."""

@@ -291,9 +291,9 @@ class TaskRouter:
             self._included.append((router, set_here))
 
     def _resolved_tasks(self) -> Mapping[str, Task[..., Any]]:
-        """Return ``tasks`` with the options that each ``include`` on the way has set.
+        """Return ``tasks`` with the options set by each ``include``.
 
-        Of a router that is included twice, the first time counts; of nested ones, the outer.
+        If a router is included twice, the first ``include`` counts; if includes are nested, the outer one.
         """
         found: dict[str, Task[..., Any]] = {}
         self._resolve({}, found)
