@@ -1,1 +1,4 @@
-"""Values, errors, the clock, ids and units; imports no other part of jobrunner and does no I/O."""
+"""Values, errors, the clock, ids and units.
+
+Imports no other part of jobrunner and does no I/O.
+"""

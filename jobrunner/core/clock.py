@@ -1,7 +1,8 @@
-"""The wall clock: the one module that asks the time of day, and the µs form in which times are stored.
+"""Reads the wall clock and converts times to stored microseconds.
 
-Everything else is handed ``now``; durations come from the event loop's clock, and on threads from ``now_s``.  So a
-frozen clock freezes the library, but no wait.
+No other module reads the time of day: everything else takes ``now`` as an argument.  Durations use the event loop's
+clock, and ``now_s`` on threads.  Freezing the wall clock in a test therefore freezes the library's time, and no wait
+hangs.
 """
 
 import time
@@ -13,22 +14,22 @@ SECOND_US = 1_000_000
 
 MIN_US = (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
 MAX_US = (datetime(9999, 12, 31, tzinfo=UTC) - EPOCH) // MICROSECOND
-"""The first and the last instant that can be named: beyond them ``datetime`` has no word for the day."""
+"""The first and the last instant that are accepted: ``datetime`` ends at the years 1 and 9999."""
 
 
 def now_us() -> int:
-    """Return the present as whole microseconds since 1970 in UTC, the form in which times are stored."""
+    """Return the current time in whole microseconds since 1970 (UTC), as stored."""
     return time.time_ns() // 1000
 
 
 def now_s() -> float:
-    """Return a clock for durations, on any thread."""
-    # clock_gettime: freezegun stops the others.
+    """Return monotonic seconds for measuring durations, on any thread."""
+    # clock_gettime, because freezegun freezes time.monotonic and its siblings.
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 def utcnow() -> datetime:
-    """Return the present as an aware datetime in UTC."""
+    """Return the current time as an aware datetime in UTC."""
     return from_us(now_us())
 
 

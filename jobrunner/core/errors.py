@@ -1,53 +1,55 @@
-"""Every exception that jobrunner raises, and the three that a task raises to steer its own job.
+"""The exceptions that jobrunner raises, and the three that a task raises.
+
+``Retry``, ``Snooze`` and ``Bury`` are raised by a task to decide what happens to its own job.
 
 ::
 
     JobRunnerError
     ├── ConfigurationError          refused when a task is declared or a runner is opened
-    │   ├── InvalidTask             the function cannot be a task as it stands
+    │   ├── InvalidTask             the function cannot be used as a task (also a TypeError)
     │   ├── DuplicateTask           the name is taken
     │   ├── UnknownQueue            a task names a queue that the runner does not have
-    │   └── InvalidSchedule         the expression, zone, policy or task of a schedule cannot be (also a ValueError)
-    ├── NotRunning                  no open runner to talk to
-    ├── AmbiguousRunner             several open runners, and nothing says which
+    │   └── InvalidSchedule         the expression, zone, policy or task of a schedule is invalid (also a ValueError)
+    ├── NotRunning                  no runner is open
+    ├── AmbiguousRunner             several runners are open and the call names none
     ├── AlreadyRunning              the runner, or another one on the same file, is open in this process
     ├── WrongThread                 a blocking call on an event loop's thread, or an awaited one on another loop
     ├── UnknownTask                 the task is not registered with this runner
-    ├── InvalidSession              the application's session cannot carry jobs as it stands
+    ├── InvalidSession              jobs cannot be stored through the application's session
     ├── InvalidArguments            the arguments do not fit the task (also a ValueError)
-    ├── InvalidOptions              an option has a value that cannot be (also a ValueError)
-    ├── InvalidCursor               a page cursor that no page gave out (also a ValueError)
-    ├── InvalidWrite                a function of job.write() would harm the transaction that it runs in
-    ├── WouldDeadlock               a call that would wait for the transaction that it is made in
+    ├── InvalidOptions              an option has an invalid value (also a ValueError)
+    ├── InvalidCursor               the cursor is not from a page of this list (also a ValueError)
+    ├── InvalidWrite                a function of job.write() did something that its transaction does not allow
+    ├── WouldDeadlock               the call would wait for the transaction in which it is made
     ├── LeaseLost                   the attempt is no longer this worker's: its transaction is rolled back
     ├── JobNotFound                 no job or dead letter has this id (also a LookupError)
     ├── ScheduleNotFound            no schedule has this id (also a LookupError)
     ├── Conflict
     │   ├── KeyTaken                another unfinished job holds the key
     │   ├── AlreadyReplayed         the dead letter has been replayed with edited arguments
-    │   └── DeclaredInCode          the schedule stands in the code, and is changed there
-    ├── ResultError                 there is no result to give
+    │   └── DeclaredInCode          the schedule is declared in code and can only be changed there
+    ├── ResultError                 the job has no result
     │   ├── JobDead                 the job is a dead letter
     │   ├── JobCancelled            the job was cancelled
-    │   ├── JobExpired              the job's time ran out before it started
-    │   ├── NotCommitted            the transaction that it was stored in has not been committed
-    │   ├── Deadlock                the caller is an attempt, and all that could end the wait waits as well
-    │   ├── ResultTimeout           not finished in time (also a TimeoutError)
-    │   └── ResultNotStored         the job succeeded, its result could not be kept
-    ├── NotAwaited                  an attempt left something un-awaited, so that it did not run (stored likewise)
+    │   ├── JobExpired              the job expired before it started
+    │   ├── NotCommitted            the transaction that stores the job has not been committed
+    │   ├── Deadlock                the caller is an attempt, and its wait could never end
+    │   ├── ResultTimeout           the job did not finish in time (also a TimeoutError)
+    │   └── ResultNotStored         the job succeeded, but its result was not stored
+    ├── NotAwaited                  an attempt forgot an ``await`` (stored as the attempt's error)
     ├── TimedOut                    an attempt took longer than its timeout (stored as the attempt's error)
     ├── ProcessLost                 an attempt's process died (stored as the attempt's error)
     └── StoreError
         ├── StoreBusy               another process held the write lock for too long; nothing was stored
         ├── StoreFull               no room on the disk; nothing was stored
-        ├── StoreUnavailable        the file cannot be read or written just now; nothing was stored
-        ├── StoreOutcomeUnknown     the commit failed half-way: the write may or may not be there
-        └── StoreFailed             the worker stops: the file must be looked at
+        ├── StoreUnavailable        the file cannot be read or written at present; nothing was stored
+        ├── StoreOutcomeUnknown     the commit failed: the write may or may not be stored
+        └── StoreFailed             the worker stops: a person must check the file
             ├── NotADatabase        the file is not SQLite
             ├── StoreCorrupt        the file is damaged
             ├── StoreReplaced       the file was moved, deleted or replaced while open, or its tables dropped
             ├── SchemaTooNew        the file was written by a later jobrunner
-            └── StoreUnsupported    the file system or the SQLite library cannot keep the promises
+            └── StoreUnsupported    the file system or the SQLite library is not supported
 
     Steering (not errors): Retry, Snooze, Bury
 """
@@ -60,17 +62,26 @@ from jobrunner.core.hints import answer_to
 
 @exported
 class JobRunnerError(Exception):
-    """The root of everything that jobrunner raises."""
+    """The base class of all errors that jobrunner raises.
+
+    ``Retry``, ``Snooze`` and ``Bury`` are not errors and do not inherit from it.
+    """
 
 
 @exported
 class ConfigurationError(JobRunnerError):
-    """A declaration or setting that cannot work; raised before any job runs."""
+    """A declaration or a setting cannot work.
+
+    Raised before any job runs: when a task is declared, or when a runner is made or opened.
+    """
 
 
 @exported
 class InvalidTask(ConfigurationError, TypeError):
-    """The decorated function cannot be a task as it stands; the message says what to change."""
+    """The decorated function cannot be used as a task.
+
+    The message says what to change.
+    """
 
 
 @exported
@@ -80,34 +91,46 @@ class DuplicateTask(ConfigurationError):
 
 @exported
 class UnknownQueue(ConfigurationError):
-    """A task or an option names a queue that the runner does not have."""
+    """A task or an option names a queue that the runner does not have.
+
+    The message contains the line that adds the queue.
+    """
 
 
 @exported
 class InvalidSchedule(ConfigurationError, ValueError):
-    """The expression, zone, policy or task of a schedule cannot be; the message says what to change."""
+    """The expression, time zone, policy or task of a schedule is invalid.
+
+    The message says what to change.
+    """
 
 
 @exported
 class NotRunning(JobRunnerError):
-    """There is no open runner to talk to; the message says which line opens one."""
+    """The call needs an open runner, and there is none.
+
+    The message contains the line that opens one.
+    """
 
 
 @exported
 class AmbiguousRunner(JobRunnerError):
-    """Several runners are open and nothing in the context says which one is meant."""
+    """Several runners are open, and the call does not name one of them.
+
+    Name it, as in ``await jobs.enqueue(task, ...)``.
+    """
 
 
 @exported
 class AlreadyRunning(JobRunnerError):
-    """The runner is open already, or another one on the same file is, in this process."""
+    """This process already has an open runner on the file."""
 
 
 @exported
 class WrongThread(JobRunnerError):
-    """A blocking call was made on an event loop's own thread, or an awaited one on another loop than the runner's.
+    """The call was made on a thread where it would wait for ever.
 
-    Either would wait for ever.
+    Either a blocking call was made on the thread of an event loop, or an ``await`` on a loop other than the runner's.
     """
 
 
@@ -118,7 +141,10 @@ class UnknownTask(JobRunnerError):
 
 @exported
 class InvalidSession(JobRunnerError):
-    """The application's session cannot carry jobs as it stands; nothing was stored, the message says what to write."""
+    """Jobs cannot be stored through the application's session.
+
+    Nothing was stored. The message says what to write.
+    """
 
 
 @exported
@@ -128,32 +154,42 @@ class InvalidArguments(JobRunnerError, ValueError):
 
 @exported
 class InvalidOptions(JobRunnerError, ValueError):
-    """An option has a value that cannot be; nothing was stored."""
+    """An option has an invalid value; nothing was stored."""
 
 
 @exported
 class InvalidCursor(JobRunnerError, ValueError):
-    """A page cursor that no page gave out."""
+    """The cursor does not come from a page of this list."""
 
 
 @exported
 class InvalidWrite(JobRunnerError):
-    """A function of ``job.write()`` did what would harm the transaction that it runs in; nothing of it was written."""
+    """A function passed to ``job.write()`` did something that is not allowed.
+
+    Such a function may not commit, roll back, run PRAGMAs, change jobrunner's own tables or enqueue. Nothing of what it
+    wrote was kept.
+    """
 
 
 @exported
 class WouldDeadlock(JobRunnerError):
-    """A call that would wait for the transaction that it is made in; make it before or after, or through it."""
+    """The call would wait for the transaction in which it is made.
+
+    Make it before or after the transaction, or through its session.
+    """
 
 
 @exported
 class LeaseLost(JobRunnerError):
-    """The job was taken away from this worker, and another attempt may run: this one's transaction is rolled back."""
+    """The job was taken away from this worker, and another attempt may run.
+
+    The transaction of this attempt is rolled back.
+    """
 
 
 @exported
 class JobNotFound(JobRunnerError, LookupError):
-    """No job, or no dead letter, has this id."""
+    """No job or dead letter has this id."""
 
 
 @exported
@@ -163,32 +199,38 @@ class ScheduleNotFound(JobRunnerError, LookupError):
 
 @exported
 class Conflict(JobRunnerError):
-    """The store's present state does not allow the change; nothing was changed."""
+    """The current state of the store does not allow the change.
+
+    Nothing was changed. Over HTTP this is a 409.
+    """
 
 
 @exported
 class KeyTaken(Conflict):
-    """Another unfinished job of the task holds the key."""
+    """Another unfinished job of the task has the same key."""
 
 
 @exported
 class AlreadyReplayed(Conflict):
-    """The dead letter has been replayed with edited arguments; the message names the new job."""
+    """The dead letter has already been replayed with edited arguments.
+
+    The message names the new job.
+    """
 
 
 @exported
 class DeclaredInCode(Conflict):
-    """The schedule stands in the code, and is changed there."""
+    """The schedule is declared in code and can only be changed there."""
 
 
 @exported
 class ResultError(JobRunnerError):
-    """There is no result to give."""
+    """The job has no result; the base class of what ``job.result()`` raises."""
 
 
 @exported
 class JobDead(ResultError):
-    """The job is a dead letter; the message holds its reason and last error."""
+    """The job is a dead letter; the message holds the reason and the last error."""
 
 
 @exported
@@ -198,37 +240,51 @@ class JobCancelled(ResultError):
 
 @exported
 class JobExpired(ResultError):
-    """The job's time ran out before it could start."""
+    """The job expired before it could start."""
 
 
 @exported
 class NotCommitted(ResultError):
-    """The transaction that the job was stored in has not been committed, or was rolled back."""
+    """The transaction that stores the job is not committed, or was rolled back."""
 
 
 @exported
 class Deadlock(ResultError):
-    """An attempt waits for a job that cannot start, since all slots are held by attempts that wait like it."""
+    """An attempt waits for a job that can never start.
+
+    All slots that the job could use are held by attempts that wait in the same way.
+    """
 
 
 @exported
 class ResultTimeout(ResultError, TimeoutError):
-    """The job did not finish in the time that the caller was ready to wait; it goes on."""
+    """The job did not finish within the ``timeout`` of the wait.
+
+    The job itself goes on.
+    """
 
 
 @exported
 class ResultNotStored(ResultError):
-    """The job succeeded, but what it returned was too large or not JSON, and was not kept."""
+    """The job succeeded, but its result was not stored.
+
+    The returned value was too large or cannot be written as JSON, or the process died between the commit of
+    ``job.transaction()`` and the return of the task.
+    """
 
 
 @exported
 class TimedOut(JobRunnerError, TimeoutError):
-    """An attempt took longer than its timeout; stored as the attempt's error."""
+    """An attempt ran longer than its timeout; stored as the attempt's error."""
 
 
 @exported
 class NotAwaited(JobRunnerError):
-    """An attempt returned an awaitable or a generator, or called an async verb without ``await``: no success."""
+    """An attempt forgot an ``await``, so it does not count as a success.
+
+    It returned an awaitable or a generator, or called an async method of jobrunner without ``await``. Stored as the
+    attempt's error.
+    """
 
 
 @exported
@@ -238,7 +294,10 @@ class ProcessLost(JobRunnerError):
 
 @exported
 class StoreError(JobRunnerError):
-    """The store could not do what was asked."""
+    """The store could not complete the call.
+
+    The subclass says whether something was stored.
+    """
 
 
 @exported
@@ -248,22 +307,25 @@ class StoreBusy(StoreError):
 
 @exported
 class StoreFull(StoreError):
-    """There is no room left on the disk; nothing was stored."""
+    """The disk is full; nothing was stored."""
 
 
 @exported
 class StoreUnavailable(StoreError):
-    """The file cannot be read or written just now; nothing was stored."""
+    """The file cannot be read or written at present; nothing was stored."""
 
 
 @exported
 class StoreOutcomeUnknown(StoreError):
-    """The commit failed half-way: the write may or may not be there. Look the job up by its id."""
+    """The commit failed: the write may or may not be stored.
+
+    Read the job by its id to find out.
+    """
 
 
 @exported
 class StoreFailed(StoreError):
-    """The file must be looked at by a person; the worker stops."""
+    """The worker stops, because a person must check the file."""
 
 
 @exported
@@ -278,7 +340,10 @@ class StoreCorrupt(StoreFailed):
 
 @exported
 class StoreReplaced(StoreFailed):
-    """The file was moved, deleted or replaced while it was open, or jobrunner's tables in it were dropped."""
+    """The file was moved, deleted or replaced while it was open.
+
+    Also raised if jobrunner's tables in it were dropped.
+    """
 
 
 @exported
@@ -288,14 +353,17 @@ class SchemaTooNew(StoreFailed):
 
 @exported
 class StoreUnsupported(StoreFailed):
-    """The file system or the SQLite library cannot keep the promises."""
+    """jobrunner cannot keep its promises on this file system or SQLite library."""
 
 
 _MOST_SHOWN = 200
 
 
 def shown(value: object) -> str:
-    """Return a value as an error shows it: its ``repr``, and of a long one the beginning and the length."""
+    """Return the ``repr`` of a value for an error message, shortened if long.
+
+    Of more than 200 characters it keeps the first 200 and adds the length.
+    """
     text = repr(value)
     return (
         text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text):,} characters)"
@@ -303,7 +371,7 @@ def shown(value: object) -> str:
 
 
 def _refuse_foreign_words(call: str, words: dict[str, object]) -> None:
-    """Answer the words of other job queues with ours."""
+    """Raise TypeError for an unknown keyword, with our word if one is known."""
     for word in words:
         line = answer_to("steering option", word, call)
         hint = f"; write {line}" if line else ""
@@ -311,7 +379,7 @@ def _refuse_foreign_words(call: str, words: dict[str, object]) -> None:
 
 
 class Steering(Exception):
-    """What a task raises to say what its job does next."""
+    """The base class of ``Retry``, ``Snooze`` and ``Bury``, which a task raises."""
 
 
 class _Postponed(Steering):
@@ -332,23 +400,41 @@ class _Postponed(Steering):
 
 @exported
 class Retry(_Postponed):
-    """End the attempt as failed and run the job again at a time of the task's choosing.
+    """Raised by a task: end the attempt as failed and run the job again.
 
-    The time overrides the task's ``wait``; ``max_attempts`` still holds.
+    The given time overrides the task's ``wait``. ``max_attempts`` still applies: after the last attempt the job becomes
+    a dead letter. Without a time the task's ``wait`` decides.
+
+    ::
+
+        response = await client.post(url)
+        if response.status_code == 429:
+            raise Retry(float(response.headers["Retry-After"]))
 
     Args:
-        delay: seconds, or a timedelta, from now.
-        run_at: an aware datetime, in place of ``delay``.
+        delay: Seconds, or a timedelta, from now.
+        run_at: An aware datetime, instead of ``delay``.
+
+    Raises:
+        TypeError: Both a delay and a ``run_at`` are given, or an unknown option.
     """
 
 
 @exported
 class Snooze(_Postponed):
-    """End the attempt and run the job again later, without costing it an attempt.
+    """Raised by a task: run the job again later, without using an attempt.
+
+    ::
+
+        if not await report_is_ready(report_id):
+            raise Snooze(60)
 
     Args:
-        delay: seconds, or a timedelta, from now.
-        run_at: an aware datetime, in place of ``delay``.
+        delay: Seconds, or a timedelta, from now.
+        run_at: An aware datetime, instead of ``delay``.
+
+    Raises:
+        TypeError: Neither or both of the two are given, or an unknown option.
     """
 
     def __init__(
@@ -365,10 +451,17 @@ class Snooze(_Postponed):
 
 @exported
 class Bury(Steering):
-    """End the attempt and make the job a dead letter now, whatever attempts are left.
+    """Raised by a task: make the job a dead letter now.
+
+    Attempts that are left are not used.
+
+    ::
+
+        if payment.is_refused:
+            raise Bury("the card was refused")
 
     Args:
-        why: kept as the dead letter's error.
+        why: Stored as the error of the dead letter.
     """
 
     def __init__(self, why: str = "") -> None:

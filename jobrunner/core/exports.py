@@ -1,4 +1,4 @@
-"""Marks public classes with the module that users import them from."""
+"""Sets the module name of public classes to the one that users import from."""
 
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ T = TypeVar("T")
 def exported(cls: type[T]) -> type[T]:
     """Set a public class's ``__module__`` to ``jobrunner``, for tracebacks and pickles.
 
-    Both then hold when the class moves to another module.
+    Neither changes when the class moves to another module.
     """
     cls.__module__ = "jobrunner"
     return cls

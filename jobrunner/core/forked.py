@@ -1,7 +1,7 @@
-"""Refuses calls to a runner in a process that was forked while the runner was open.
+"""Refuses calls to a runner that was opened before a fork.
 
-Nothing that an open runner stands on is in the child: its threads and its event loop do not run there, the kernel's
-locks stay with the parent, and SQLite's connections must not be used on both sides of a fork.
+An open runner cannot work in the child: its threads and its event loop do not run there, the kernel's locks stay with
+the parent, and an SQLite connection must not be used on both sides of a fork.
 """
 
 import os
@@ -9,9 +9,9 @@ import os
 from jobrunner.core.errors import NotRunning
 
 _generation = 0
-"""How often this process and its parents were forked.
+"""The number of forks between the first process and this one.
 
-Not ``os.getpid()``: that is a call of the kernel (0.4 µs, 1 % of an enqueue), and this is checked at each.
+Not ``os.getpid()``: that is a system call (0.4 µs, 1 % of an enqueue), and each enqueue checks this.
 """
 
 
@@ -24,27 +24,27 @@ os.register_at_fork(after_in_child=_count)
 
 
 def generation() -> int:
-    """Return a number that differs between a process and the children that are forked from it."""
+    """Return a number that differs between a process and its forked children."""
     return _generation
 
 
 def is_forked(opened_in: int) -> bool:
-    """Return whether this process was forked since.
+    """Return whether this process was forked after the runner was opened.
 
     Args:
-        opened_in: the ``generation()`` of the process that opened the runner.
+        opened_in: The ``generation()`` of the process that opened the runner.
     """
     return _generation != opened_in
 
 
 def refuse_forked(opened_in: int) -> None:
-    """Raise if this process was forked since.
+    """Raise if this process was forked after the runner was opened.
 
     Args:
-        opened_in: the ``generation()`` of the process that opened the runner.
+        opened_in: The ``generation()`` of the process that opened the runner.
 
     Raises:
-        NotRunning: it was.
+        NotRunning: The process was forked since.
     """
     if _generation != opened_in:
         raise NotRunning(

@@ -1,6 +1,6 @@
-"""The words of other job queues, and ours for them: nobody should have to guess twice.
+"""Maps the words of other job queues to ours, for error messages.
 
-Half of all users come from Celery, ARQ, RQ, Dramatiq, Huey, Taskiq or Procrastinate, with their words in the fingers.
+Half of all users come from Celery, ARQ, RQ, Dramatiq, Huey, Taskiq or Procrastinate and type the words that they know.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,18 +19,18 @@ Place = Literal[
     "job",
     "context",
 ]
-"""Where a foreign word stands: a keyword of a task or job, of another call, or an attribute of an object."""
+"""The place of a foreign word: a keyword of a task or job, of another call, or an attribute of an object."""
 
 
 class ForeignWords(NamedTuple):
-    """Words of other job queues that mean the same, and what to write for them."""
+    """Words of other job queues with one meaning, and what to write instead."""
 
     theirs: tuple[str, ...]
     ours: str
-    """``{name}`` stands for the object or call as its user writes it, ``{word}`` for the foreign word."""
+    """The text to write, with ``{name}`` for the user's object or call and ``{word}`` for the foreign word."""
 
     def line(self, name: str, word: str) -> str:
-        """Return what to write for one of the words."""
+        """Return what to write instead of one of the words."""
         return self.ours.replace("{name}", name).replace("{word}", word)
 
 
@@ -220,7 +220,7 @@ FOREIGN_WORDS: Final[Mapping[Place, tuple[ForeignWords, ...]]] = {
         _row("retry", "raise Retry(60)"),
         _row("defer", "raise Snooze(60), which costs no attempt"),
     ),}  # fmt: skip
-"""Every foreign word that has an answer, by where it stands; each stands there once."""
+"""Every foreign word that has an answer, by its place; a word occurs once per place."""
 
 _ROWS: Final[Mapping[Place, Mapping[str, ForeignWords]]] = {
     place: {word: row for row in rows for word in row.theirs}
@@ -229,12 +229,12 @@ _ROWS: Final[Mapping[Place, Mapping[str, ForeignWords]]] = {
 
 
 def answer_to(place: Place, word: str, name: str = "") -> str | None:
-    """Return what to write for a foreign word; None if it is not known.
+    """Return what to write instead of a foreign word; None if the word is not known.
 
     Args:
-        place: where it stands.
-        word: the keyword or the attribute.
-        name: the object or the call, as its user writes it.
+        place: The place of the word.
+        word: The keyword or the attribute.
+        name: The object or the call, as its user writes it.
     """
     row = _ROWS[place].get(word)
     return None if row is None else row.line(name, word)
@@ -243,12 +243,12 @@ def answer_to(place: Place, word: str, name: str = "") -> str | None:
 def answers_foreign_words(*places: Place, name: str | None = None) -> Callable[[type[T]], type[T]]:
     """Return a class decorator that answers the attributes of other job queues.
 
-    The answer is an AttributeError with the line to write. A decorator, so that type checkers see no ``__getattr__``:
-    they would take any attribute for one that exists.
+    The answer is an AttributeError with the line to write. It is a decorator so that type checkers see no
+    ``__getattr__``: with one they would accept any attribute.
 
     Args:
-        places: whose words are answered, the first place that knows a word wins.
-        name: how users call an instance; by default its own ``__name__``, as a task has its function's.
+        places: The places whose words are answered. The first place that knows a word wins.
+        name: The name of an instance in messages. By default its ``__name__``, which a task takes from its function.
     """
 
     def answer(self: Any, attribute: str) -> NoReturn:

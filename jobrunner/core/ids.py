@@ -1,24 +1,27 @@
-"""Public ids: UUIDs of version 7, made by the client before anything is stored.
+"""Makes public ids: UUIDs of version 7, before anything is stored.
 
-Source: RFC 9562, section 5.7.  Made here because the standard library has them from Python 3.14 on only.
+Source: RFC 9562, section 5.7.  The standard library has ``uuid7`` only from Python 3.14 on.
 """
 
 import os
 from typing import Final
 
 _AT_ONCE: Final = 256
-"""For how many ids chance is fetched in one go: asking the kernel costs as much as the rest of an id."""
+"""Ids per call of ``os.urandom``: the system call costs as much as the rest of an id."""
 _DIGITS: Final = 20
 
 _chances: Final[list[str]] = []
-"""Hexadecimal digits, each used once."""
+"""Random hexadecimal digits for the next ids; each entry is used once."""
 
-# A forked child would make the ids of its parent.
+# Otherwise a forked child would make the same ids as its parent.
 os.register_at_fork(after_in_child=_chances.clear)
 
 
 def new_id(now: int) -> str:
-    """Return a UUIDv7 whose time is ``now`` (µs) to the millisecond; its other 74 bits are random."""
+    """Return a UUIDv7 of the time ``now`` (µs).
+
+    It holds the time to the millisecond; the other 74 bits are random.
+    """
     try:
         chance = _chances.pop()
     except IndexError:

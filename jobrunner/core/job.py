@@ -1,4 +1,4 @@
-"""What the library hands to its users: jobs, their attempts, dead letters, and the state of the whole."""
+"""The values that users read: jobs, attempts, dead letters, queues, workers and health."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -20,13 +20,13 @@ from jobrunner.core.response_models import ResponseModel, doc
 R_co = TypeVar("R_co", covariant=True)
 
 ID = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
-"""A job's id, as examples have it."""
+"""The job id in the examples of the OpenAPI document."""
 CancelStatus = Literal["cancelled", "requested"]
-"""``cancelled``: the job waited, and will not run. ``requested``: it runs, and has been asked to stop."""
+"""``cancelled``: the job was waiting and will not run. ``requested``: the job runs and was asked to stop."""
 
 
 class JobSource(Protocol):
-    """Where a job came from, asked again when its holder wants to know more."""
+    """The runner that a job was read from, as the job uses it."""
 
     async def result_of(self, job: "Job[Any]", timeout: float | timedelta | None) -> Any:
         """Wait for a job's result."""
@@ -37,14 +37,17 @@ class JobSource(Protocol):
         ...
 
     def arguments_of(self, job: "Job[Any]", stored: str) -> dict[str, Any]:
-        """Return a job's arguments from their stored form."""
+        """Decode a job's stored arguments."""
         ...
 
 
 @exported
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run of a job; the last one may still be running and then has no end."""
+    """One run of a job, as an entry of ``job.history``.
+
+    While it runs, ``finished_at`` and ``outcome`` are None.
+    """
 
     attempt: int = field(metadata=doc("1 for the first run; a replay begins again at 1.", 1))
     started_at: datetime
@@ -52,8 +55,8 @@ class Attempt:
     outcome: AttemptOutcome | None = field(metadata=doc("How it ended; null while it runs."))
     error_type: str | None = field(metadata=doc(example="smtplib.SMTPServerDisconnected"))
     error: str | None = field(metadata=doc(example="Connection unexpectedly closed"))
-    traceback: str | None = field(metadata=doc("Cut where it is very long."))
-    worker: int = field(metadata=doc("The process that ran it."))
+    traceback: str | None = field(metadata=doc("Shortened if it is very long."))
+    worker: int = field(metadata=doc("The id of the worker that ran it."))
 
 
 def history_of(attempts: Iterable[AttemptRow]) -> tuple[Attempt, ...]:
@@ -77,10 +80,19 @@ def history_of(attempts: Iterable[AttemptRow]) -> tuple[Attempt, ...]:
 @answers_foreign_words("job", name="job")
 @dataclass(frozen=True, eq=False)
 class Job(Generic[R_co]):
-    """One stored call of a task, as it was when it was read.
+    """One stored call of a task: a snapshot of the moment when it was read.
 
-    May be returned from a FastAPI route: from one that says so (``-> Job[None]``) the response holds the fields of
-    ``JobBody``, from one without an annotation all the fields below.
+    ``R`` in ``Job[R]`` is the type that the task returns. A job does not change; ``refresh()`` reads it again.
+
+    ::
+
+        job = await queue.enqueue(send_welcome_email, "ada@example.org")
+        job.state                               # "queued"
+        await job.result(timeout=10)            # waits until the task has returned
+        (await job.refresh()).state             # "succeeded"
+
+    A FastAPI route may return a job. With the annotation ``-> Job[None]`` the response has the fields of ``JobBody``,
+    which never include the arguments; without an annotation it has all the fields below.
     """
 
     id: str = field(
@@ -93,12 +105,12 @@ class Job(Generic[R_co]):
     created_at: datetime
     attempt: int = field(metadata=doc("Runs so far, the present one included; 0 before the first."))
     created: bool | None = None
-    """Whether this call made it; None if the job was looked up.
+    """True if this call created the job; None if the job was only read.
 
-    False if an unfinished job held the key, or a dead letter was put back under its own id.
+    False if an unfinished job already had the key, or if a dead letter was replayed under its own id.
     """
     history: tuple[Attempt, ...] = ()
-    """The attempts, oldest first; loaded by ``get`` and ``refresh`` only."""
+    """The attempts, oldest first. Only ``get`` and ``refresh`` load them."""
     key: str | None = field(
         default=None,
         metadata=doc("While the job is unfinished, no other of its task has this key."),
@@ -120,24 +132,24 @@ class Job(Generic[R_co]):
     after: str | None = field(
         default=None,
         metadata=doc(
-            "The job before it in the chain: while it is `blocked` it waits for that one, later it followed it."
+            "The id of the job before it in the chain. While this job is `blocked`, it waits for that one."
         ),
     )
     _origin: ClassVar[JobSource | None] = None
-    """Where it was read from; set on the object, and no field of it: a copy must not take the store along."""
+    """The runner that the job was read from. Not a dataclass field, so that a copy does not take the store along."""
     _stored_args: ClassVar[str | None] = None
-    """Its arguments, where they were read; no field either: what shows a job's fields must not show them."""
+    """The arguments, if they were read. Not a dataclass field, so that a dump of the fields does not show them."""
 
     @property
     def args(self) -> dict[str, Any]:
-        """Its arguments by parameter name, as they were given: of the types that the task declares.
+        """The arguments by parameter name, in the types that the task declares.
 
-        Read by ``get`` and ``refresh`` alone. Defaults that the caller left to the function are not among them. Where
-        the runner does not have the task they are plain JSON values.
+        Only ``get`` and ``refresh`` load them. A parameter that the caller did not pass is not included, even if the
+        function has a default for it. If the runner does not have the task, the values are plain JSON.
 
         Raises:
-            InvalidArguments: the task's signature has changed so that they no longer fit.
-            JobRunnerError: this job was not read by ``get`` or ``refresh``.
+            InvalidArguments: The task's signature has changed, and the stored arguments no longer fit.
+            JobRunnerError: The job was not read by ``get`` or ``refresh``.
         """
         if self._stored_args is None:
             raise JobRunnerError(
@@ -147,28 +159,38 @@ class Job(Generic[R_co]):
         return self._home().arguments_of(self, self._stored_args)
 
     async def result(self, timeout: float | timedelta | None = None) -> R_co:
-        """Wait until the job has succeeded and return what it returned.
+        """Wait until the job has succeeded, and return its result.
 
         Args:
-            timeout: seconds or a timedelta to wait at most; None waits for ever.
+            timeout: The longest wait, in seconds or as a timedelta. None waits for ever.
+
+        Returns:
+            The value that the task returned, in the type of its return annotation.
 
         Raises:
-            JobDead, JobCancelled, JobExpired: it will not succeed by itself.
-            Deadlock: the caller is an attempt, and the job cannot start while all slots are held by such attempts.
-            ResultTimeout: it is not finished yet; it goes on.
-            ResultNotStored: it succeeded, but what it returned could not be kept; or ``job.transaction()`` has settled
-                it, and its process died, or it goes on for more than 5 s, before the task returned.
-            JobNotFound: it is past its retention.
+            JobDead: The job became a dead letter.
+            JobCancelled: The job was cancelled.
+            JobExpired: The job expired before it started.
+            NotCommitted: The transaction that stores the job is not committed, or was rolled back.
+            Deadlock: The caller is an attempt, and the job cannot start because attempts like it hold all slots.
+            ResultTimeout: The job did not finish within ``timeout``. It goes on.
+            ResultNotStored: The job succeeded, but its result could not be stored. Or ``job.transaction()`` settled the
+                job, and before the task returned its process died or 5 s passed.
+            JobNotFound: The job was deleted after its retention.
         """
         value: R_co = await self._home().result_of(self, timeout)
         return value
 
     async def refresh(self) -> "Job[R_co]":
-        """Return the job as it is now, with its history."""
+        """Read the job again, with its history and its arguments.
+
+        Raises:
+            JobNotFound: The job was deleted after its retention.
+        """
         return await self._home().refreshed(self)
 
     def _home(self) -> JobSource:
-        # A copy, or one that was pickled, has no origin at all.
+        # A copied or unpickled job has no origin.
         origin: JobSource | None = getattr(self, "_origin", None)
         if origin is None:
             raise NotRunning(
@@ -187,8 +209,8 @@ class Job(Generic[R_co]):
         return hash(self.id)
 
     if not TYPE_CHECKING:
-        # What a job returns is for type checkers alone. Pydantic takes a dataclass with parameters apart by its fields,
-        # past the schema below, so Job[str] is Job itself at run time.
+        # The type parameter is for type checkers only. Pydantic would build the schema of a parametrised dataclass from
+        # its fields and ignore the schema below, so Job[str] is Job itself at run time.
         def __class_getitem__(cls, result: object) -> "type[Job]":
             return cls
 
@@ -207,11 +229,11 @@ class JobFields(
     of=Job,
     shows=("id", "task", "queue", "state", "run_at", "created_at", "attempt"),
 ):
-    """The fields that every response about a job has: never its arguments."""
+    """The fields of every response about a job; never its arguments."""
 
 
 class JobBody(JobFields):
-    """A job as it is told over HTTP where it has been stored: never its arguments."""
+    """The response body of a route that stores a job; never its arguments."""
 
     model_config = ConfigDict(
         title="Job",
@@ -242,10 +264,10 @@ class JobBody(JobFields):
 def fresh_job(
     stored: Enqueued, source: JobSource, *, key: str | None = None, tag: str | None = None
 ) -> Job[Any]:
-    """Return a job as it has just been stored.
+    """Return the public form of a job that was just stored.
 
-    Not by the constructor, which takes a call for each field of a frozen class, and so a tenth of an enqueue's time.
-    What is left out has its default, which the class holds.
+    Does not use the constructor: on a frozen class it makes a call per field, which is a tenth of an enqueue's time.
+    Fields that are not set here fall back to the default on the class.
     """
     created_at = from_us(stored.created_at)
     due_at_once = stored.run_at == stored.created_at
@@ -271,7 +293,14 @@ def fresh_job(
 def job_of(
     row: JobRow, attempts: Sequence[AttemptRow], source: JobSource, *, args: str | None = None
 ) -> Job[Any]:
-    """Return a stored job as its users see it, with the attempts and the arguments that were read."""
+    """Return the public form of a stored job.
+
+    Args:
+        row: The job's row.
+        attempts: Its attempts, oldest first; empty if they were not read.
+        source: The runner that the job was read from.
+        args: Its stored arguments, as JSON; None if they were not read.
+    """
     job: Job[Any] = Job(
         id=row.id,
         task=row.task,
@@ -298,7 +327,7 @@ def job_of(
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What a job was given and what it returned, as plain JSON values."""
+    """A job's arguments and result, as plain JSON values."""
 
     id: str = field(metadata=doc(example=ID))
     task: str = field(metadata=doc(example="send_welcome_email"))
@@ -315,7 +344,7 @@ class Payload:
 
 
 def payload_of(row: JobRow) -> Payload:
-    """Return what a row holds of a job's arguments and result."""
+    """Return the arguments and the result of a stored job."""
     return Payload(
         id=row.id,
         task=row.task,
@@ -328,7 +357,10 @@ def payload_of(row: JobRow) -> Payload:
 @exported
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A job that will not run again by itself, kept whole."""
+    """A job that will not run again by itself, kept with its error.
+
+    ``jobs.dead_letters.replay(id)`` puts it back into its queue.
+    """
 
     id: str = field(metadata=doc("The job's id.", ID))
     task: str = field(metadata=doc(example="send_welcome_email"))
@@ -336,56 +368,56 @@ class DeadLetter:
     reason: DeadReason = field(metadata=doc("Why it will not run again by itself."))
     error_type: str | None = field(metadata=doc(example="smtplib.SMTPRecipientsRefused"))
     error: str | None = field(metadata=doc(example="550 no such user"))
-    traceback: str | None = field(metadata=doc("Of its last attempt; cut where it is very long."))
+    traceback: str | None = field(
+        metadata=doc("The traceback of the last attempt; shortened if it is very long.")
+    )
     args: dict[str, Any] = field(
         metadata=doc(
             "The arguments by parameter name.", {"email": "ada@example.org", "username": "ada"}
         )
     )
-    """As they are stored: plain JSON values."""
-    attempt: int = field(metadata=doc("Runs in its last life.", 5))
+    """The stored arguments, as plain JSON values."""
+    attempt: int = field(metadata=doc("Runs since it was enqueued or last replayed.", 5))
     created_at: datetime
     died_at: datetime
     key: str | None
     tag: str | None
-    replays: int = field(metadata=doc("How often it was put back before.", 0))
+    replays: int = field(metadata=doc("How often it was replayed before.", 0))
     replay_of: str | None = field(
         metadata=doc("The dead letter that it replayed with other arguments.")
     )
     replayed_as: str | None = field(metadata=doc("The job that replays it with other arguments."))
     chain: str | None = field(
         metadata=doc(
-            "The id of the first job of its chain; null if it is in none. What waited behind it was let go when"
-            " it died."
+            "The id of the first job of its chain; null if it is in none. The job after it was unblocked when"
+            " this one died."
         )
     )
-    after: str | None = field(metadata=doc("The job before it in the chain."))
+    after: str | None = field(metadata=doc("The id of the job before it in the chain."))
     history: tuple[Attempt, ...] = ()
-    """The attempts, oldest first; loaded by ``get`` only."""
+    """The attempts, oldest first. Only ``get`` loads them."""
 
 
 @exported
 @dataclass(frozen=True, slots=True)
 class QueueInfo:
-    """One queue, over all workers of the store."""
+    """The state of one queue, summed over all workers of the store."""
 
     name: str = field(metadata=doc(example="mail"))
-    slots: int = field(
-        metadata=doc("Slots of the workers that are alive; 0 if none serves the queue.", 50)
-    )
+    slots: int = field(metadata=doc("Slots of all live workers; 0 if none serves the queue.", 50))
     paused: bool = field(metadata=doc(example=False))
     queued: int = field(metadata=doc("Jobs that could start now.", 3))
     scheduled: int = field(metadata=doc("Jobs that wait for their time.", 120))
     blocked: int = field(metadata=doc("Jobs that wait for the one before them in a chain.", 4))
     running: int = field(metadata=doc(example=2))
     oldest_due_at: datetime | None = field(
-        metadata=doc("Since when the longest-waiting queued job is due.")
+        metadata=doc("When the queued job that has waited longest became due.")
     )
     complete: bool = field(
         default=True,
         metadata=doc(
-            "False if counting stopped, at 10,000 or when it took too long: there are at least so many"
-            " `queued`, `scheduled` and `blocked`.",
+            "False if counting stopped at 10,000 or because it took too long. Then `queued`, `scheduled` and"
+            " `blocked` are lower bounds.",
             True,
         ),
     )
@@ -400,36 +432,39 @@ class WorkerInfo:
     pid: int
     host: str
     started_at: datetime
-    beat_at: datetime = field(metadata=doc("When its loop was last seen to turn."))
-    stalled: bool = field(metadata=doc("Alive, but its loop has not turned for half a minute."))
-    """It is blocked, or stopped."""
+    beat_at: datetime = field(metadata=doc("When its event loop last reported."))
+    stalled: bool = field(
+        metadata=doc("Alive, but its event loop has not reported for half a minute.")
+    )
+    """The loop is blocked, or the process is stopped (SIGSTOP)."""
     queues: dict[str, int] = field(metadata=doc("Its slots by queue.", {"default": 20}))
 
 
 @exported
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether the promises are being kept just now, and what stands in the way."""
+    """The health of a runner and its store, with the problems found."""
 
     status: Literal["ok", "degraded", "stopping", "failed"] = field(
         metadata=doc(
-            "`degraded`: jobs are safe, but something needs a look. `failed`: this worker has stopped."
+            "`degraded`: jobs are safe, but something needs attention. `failed`: this worker has stopped."
         )
     )
     problems: tuple[str, ...] = field(metadata=doc("One sentence each."))
     ready: bool = field(
         metadata=doc(
-            "Whether this process should be sent work: not stopping, not failed, and its rounds get written."
+            "Whether this process should receive work: it is not stopping, has not failed, and can write to the store."
         )
     )
     working: bool = field(metadata=doc("Whether this process runs jobs."))
-    running: int = field(metadata=doc("Attempts under way in this process."))
+    running: int = field(metadata=doc("Running attempts of this process."))
     stuck_threads: tuple[str, ...] = field(
         metadata=doc("Timed-out `def` attempts whose thread has not ended, as `task job-id`.")
     )
     unknown_tasks: dict[str, datetime] = field(
         metadata=doc(
-            "Tasks with waiting jobs that no live worker knows, and since when the oldest is due."
+            "Tasks that no live worker knows and that have waiting jobs, each with the time at which its oldest"
+            " job became due."
         )
     )
     workers: tuple[WorkerInfo, ...]

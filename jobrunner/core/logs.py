@@ -1,7 +1,7 @@
-"""The library's own log lines: one line each whatever their values hold, and summed up when too many are alike.
+"""Writes the library's log lines: always one line each, and summed up when many are alike.
 
-Values are escaped where they enter a record, so that no handler or formatter of the application has to know of it, and
-the message's template stays as it is for those that group by it.
+Values are escaped when the record is made, so that handlers and formatters of the application need not do it. The
+template of the message is unchanged, because error trackers group by it.
 """
 
 import logging
@@ -16,20 +16,20 @@ from jobrunner.core.clock import SECOND_US, now_us
 from jobrunner.core.escape import escaped
 
 WHOLE: Final = 10
-"""Lines alike that are written whole in a window; more are a flood."""
+"""Lines alike that are written in one window; the others are counted, and the series floods."""
 WINDOW_US: Final = 30 * SECOND_US
 MOST_KINDS: Final = 1_000
-"""Kinds of lines that are counted at once; the oldest gives way."""
+"""Kinds of lines that are counted at the same time; a new one replaces the oldest."""
 MAX_TRACEBACK: Final = 32 * 1024
 
 _AS_THEY_ARE: Final = (int, float, type(None))
 
 
 class Log(logging.LoggerAdapter[logging.Logger]):
-    """A logger of the standard library for our own lines; its ``%s`` may hold what others chose.
+    """A logger adapter for the library's own lines, which escapes their values.
 
-    Besides the words of ``logging`` a call takes ``like``, what the line has in common with others of its template (all
-    of them by default), and ``trace``, the text of ``exc_info`` where there is one already.
+    A call takes two keywords more than ``logging``: ``like``, a key that separates the lines of one template into kinds
+    (by default they are one kind), and ``trace``, the text of ``exc_info`` if it has been formatted already.
     """
 
     def log(  # type: ignore[override] # **kwargs of the parent are the words that stand here
@@ -43,13 +43,13 @@ class Log(logging.LoggerAdapter[logging.Logger]):
         like: Hashable = None,
         trace: str | None = None,
     ) -> None:
-        """Write a line, unless it is one of a flood."""
+        """Write a line, unless too many like it were written in this window."""
         if not self.isEnabledFor(level):
             return
         if level > logging.DEBUG and not repeats.admit(self, level, msg, args, like):
             return
         error = sys.exception() if exc_info is True else exc_info or None
-        # Our own frame, then the caller's; those of `logging` between them do not count.
+        # One more, for this method's own frame; findCaller does not count those of `logging` between the two.
         file, line, function, _ = self.logger.findCaller(stacklevel=stacklevel + 1)
         record = self.logger.makeRecord(
             self.logger.name,
@@ -63,20 +63,20 @@ class Log(logging.LoggerAdapter[logging.Logger]):
             extra,
         )
         if error is not None:
-            # What the standard formatter prints: an error's own text could look like the next line of the log.
+            # The standard formatter prints exc_text. Unescaped, an error's text could imitate another line of the log.
             record.exc_text = _indented(_trace_of(error) if trace is None else trace)
         self.logger.handle(record)
 
 
 class LineFormatter(logging.Formatter):
-    """Writes any logger's record as one line; only a traceback follows, indented."""
+    """Formats the records of any logger as one line; a traceback follows indented."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the parent's name
-        """Return the line."""
+        """Return the record as one escaped line."""
         return escaped(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - as above
-        """Return the traceback."""
+        """Return the traceback, escaped and indented."""
         return _indented(escaped(super().formatException(ei), lines=True))
 
 
@@ -85,7 +85,7 @@ def _shown(value: object) -> object:
         return value
     try:
         return escaped(str(value))
-    except Exception as wrong:  # noqa: BLE001 - the __str__ of somebody else's error may raise anything
+    except Exception as wrong:  # noqa: BLE001 - the application's __str__ may raise anything
         return f"<{type(value).__name__}, which cannot be shown: {type(wrong).__name__}>"
 
 
@@ -102,7 +102,7 @@ def _indented(trace: str) -> str:
 
 
 class _Series:
-    """Lines alike, in the present window."""
+    """Counts lines alike in the current window."""
 
     __slots__ = ("args", "began", "count", "floods", "hidden", "last", "log", "total", "window")
 
@@ -111,34 +111,34 @@ class _Series:
         self.began = self.last = self.window = now
         self.total = self.count = self.hidden = 0
         self.floods = False
-        """Whether the window before had too many, so that this one shows none whole."""
+        """True if the previous window had too many lines: then none of this window is written."""
         self.args: tuple[object, ...] = ()
-        """Of the last line that was not written, as they are shown: an error itself would keep its frames alive."""
+        """The values of the last line that was not written, as text: an error object would keep its frames alive."""
 
 
 _Kind = tuple[int, str, Hashable]
-"""What lines alike share: level, template, ``like``."""
+"""Level, template and ``like``: the same for all lines alike."""
 _Line = tuple[Log, int, str, tuple[object, ...]]
 
 
 class Repeats:
-    """Counts lines alike; those past the first of a window are summed up in one."""
+    """Counts lines alike and sums up the surplus of each window in one line."""
 
     def __init__(self) -> None:
         self._series: dict[_Kind, _Series] = {}
         self._oldest = 0
-        """When the window began that ends next."""
-        # Reentrant: a collection in the midst of it may destroy what logs when it goes.
+        """The start (µs) of the window that ends next."""
+        # Reentrant: a garbage collection inside the lock may run a finaliser that logs.
         self._lock = threading.RLock()
 
     def let_go(self) -> None:
-        """Take a new lock: in a forked child the old one may be that of a thread which is not there."""
+        """Take a new lock; in a forked child a thread that is gone may hold the old one."""
         self._lock = threading.RLock()
 
     def admit(
         self, log: Log, level: int, msg: str, args: tuple[object, ...], like: Hashable
     ) -> bool:
-        """Count a line; return whether it is to be written whole."""
+        """Count a line and return whether to write it."""
         now = now_us()
         self.look(now)
         kind = (level, msg, like)
@@ -155,7 +155,7 @@ class Repeats:
             series.last = now
             if not series.floods and series.count <= WHOLE:
                 return True
-        # Not inside: the __str__ of somebody else's error may take its time.
+        # Outside the lock: the application's __str__ may be slow.
         shown = tuple(map(_shown, args))
         with self._lock:
             series.hidden += 1
@@ -163,8 +163,8 @@ class Repeats:
         return False
 
     def look(self, now: int) -> None:
-        """Sum up the lines of each window that is over; say so where a flood is."""
-        # A clock that was set back must not silence a line for hours.
+        """Write the summaries of windows that are over and of floods that have ended."""
+        # The 0 <=: after the clock was set back a line must not stay silent for hours.
         if not self._series or 0 <= now - self._oldest < WINDOW_US:
             return
         with self._lock:
@@ -178,14 +178,14 @@ class Repeats:
         _write(lines)
 
     def end(self) -> None:
-        """Sum up everything, and begin anew."""
+        """Write all open summaries and forget all counts."""
         with self._lock:
             lines = [_summary(kind, one) for kind, one in list(self._series.items()) if one.hidden]
             self._series.clear()
         _write(lines)
 
     def _roll(self, kind: _Kind, one: _Series, now: int) -> list[_Line]:
-        """Begin the next window of a series, or end it; return what is to be said."""
+        """Begin the next window of a series, or end the series; return the lines to write."""
         lines = [_summary(kind, one)] if one.hidden else []
         if one.count <= WHOLE:
             self._series.pop(kind, None)
@@ -205,7 +205,7 @@ class Repeats:
 def _summary(kind: _Kind, one: _Series) -> _Line:
     level, msg, _ = kind
     past_s = (one.last - one.window) / SECOND_US
-    # The template stays part of it: trackers group by it.
+    # The template stays part of the text: trackers group by it.
     text = f"%d more like this in the last %.0f s: {msg}"
     return one.log, level, text, (one.hidden, past_s, *one.args)
 
@@ -217,10 +217,10 @@ def _write(lines: Iterable[_Line]) -> None:
 
 
 repeats: Final = Repeats()
-"""Those of this process, as its log is one."""
+"""The counts of this process."""
 os.register_at_fork(after_in_child=repeats.let_go)
 
 
 def log_of(name: str) -> Log:
-    """Return the way of our lines into a logger of the standard library."""
+    """Return the adapter for a logger of the standard library."""
     return Log(logging.getLogger(name), None)

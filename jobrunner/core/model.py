@@ -1,7 +1,7 @@
-"""What a job is and what can happen to it: plain values, no I/O.
+"""Defines jobs, their transitions and schedules as plain values, without I/O.
 
-Times are microseconds since 1970 in UTC, durations microseconds, arguments and results JSON text.  The values that pass
-through every round are named tuples: twenty thousand of them are made each second, at a fifth of a dataclass's price.
+Times are microseconds since 1970 in UTC, durations microseconds, arguments and results JSON text.  The values of a
+round are named tuples: a worker makes twenty thousand of them a second, and they cost a fifth of a dataclass.
 
 The life of a job (each arrow is one value below)::
 
@@ -13,7 +13,7 @@ The life of a job (each arrow is one value below)::
                                         └────── dead letter ◀────────┘
 
 In a chain, each job but the first is ``blocked`` until the one before it has succeeded or is dead; then it is scheduled
-or queued as a new one would be.  One that is cancelled or expires takes along those that wait behind it.
+or queued like a new job.  If a job is cancelled or expires, the jobs that wait behind it are cancelled.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ from jobrunner.core.wait_graph import WaitReport
 State = Literal[
     "scheduled", "queued", "running", "blocked", "succeeded", "cancelled", "expired", "dead"
 ]
-"""``dead`` is the state of a row of the dead-letter table; the others are states of a row of the jobs table."""
+"""The state of a job.  ``dead`` rows are in the dead-letter table, all others in the jobs table."""
 
 UNFINISHED: Final = frozenset({"scheduled", "queued", "running", "blocked"})
 FINISHED: Final = frozenset({"succeeded", "cancelled", "expired", "dead"})
@@ -37,7 +37,7 @@ AttemptOutcome = Literal[
 DeadReason = Literal["exhausted", "buried", "not_retryable", "lost", "unknown_task", "invalid_args"]
 
 LOST_LIMIT: Final = 5
-"""A job without ``max_attempts`` whose process died this often under it is a dead letter."""
+"""Process deaths after which a job without ``max_attempts`` becomes a dead letter."""
 
 
 class Enqueue(NamedTuple):
@@ -53,24 +53,26 @@ class Enqueue(NamedTuple):
     key: str | None = None
     expires_at: int | None = None
     max_attempts: int | None = None
-    """Set by the caller for this job alone; None takes the task's at each failure."""
+    """The limit of this job alone; None uses the task's limit at each failure."""
     timeout: int | None = None
-    """Set by the caller for this job alone, in microseconds; 0 means none, None takes the task's."""
+    """The timeout of this job alone, in microseconds; 0 means no timeout, None uses the task's."""
     tag: str | None = None
     replay_of: str | None = None
     schedule: str | None = None
-    """The schedule that makes the job."""
+    """The id of the schedule that makes the job."""
     scheduled_for: int | None = None
-    """The tick that it is made for, without jitter."""
+    """The tick that the job is made for, without jitter."""
     chain: str | None = None
-    """The id of the first job of its chain. Those that follow one another and have the same are stored together or not
-    at all, in this order."""
+    """The id of the first job of its chain.
+
+    Consecutive values with the same ``chain`` are stored together or not at all, in this order.
+    """
     after: str | None = None
     """The id of the job before it in the chain, for which it waits."""
 
 
 def chained(jobs: Sequence[Enqueue]) -> Sequence[Enqueue]:
-    """Return jobs, in one round, as a chain; one alone is none."""
+    """Return the jobs of one round linked as a chain; a single job is returned unchanged."""
     if len(jobs) < 2:  # noqa: PLR2004 - a chain has two ends
         return jobs
     chain = jobs[0].id
@@ -79,7 +81,7 @@ def chained(jobs: Sequence[Enqueue]) -> Sequence[Enqueue]:
 
 
 class Enqueued(NamedTuple):
-    """What became of an ``Enqueue``: its own row, or the unfinished one that holds its key."""
+    """The answer to an ``Enqueue``: the new job, or the unfinished one with its key."""
 
     id: str
     created: bool
@@ -94,7 +96,7 @@ class Enqueued(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """One attempt that this worker may make: the row as the claim left it."""
+    """One attempt that this worker has claimed: the job's row after the claim."""
 
     seq: int
     lease: int
@@ -107,28 +109,28 @@ class Claimed(NamedTuple):
     """1 for the first run."""
     started_at: int
     first_started_at: int
-    """When the first attempt of this life (a replay begins a new one) started."""
+    """The start of the first attempt since the job was enqueued or last replayed."""
     created_at: int
     run_at: int
     priority: int
     max_attempts: int | None
     timeout: int | None
     suspect: bool
-    """Its process died under it before: it runs with no other suspect beside it."""
+    """True if the job may have killed its process in earlier attempts: a worker runs one suspect at a time."""
     scheduled_for: int | None = None
     chain: str | None = None
-    """Set if another job may wait for its end."""
+    """Set if another job may wait for this one."""
 
 
 class Raised(NamedTuple):
-    """What ended an attempt and the context variables of that moment, for the log: never stored."""
+    """The error that ended an attempt, with its context variables; logged, never stored."""
 
     error: BaseException
     context: Context
 
 
 class Ended(NamedTuple):
-    """How an attempt ended, as it is kept in the attempts table."""
+    """The end of an attempt, as the attempts table keeps it."""
 
     outcome: AttemptOutcome
     at: int
@@ -139,37 +141,43 @@ class Ended(NamedTuple):
 
 
 class Write(NamedTuple):
-    """A function of ``job.write()``: called with the store's connection, in the transaction that settles the job."""
+    """A function passed to ``job.write()``.
+
+    The store calls it with its connection, in the transaction that settles the job.
+    """
 
     function: Callable[..., object]
     args: tuple[object, ...]
     context: Context
-    """In which it is called: a copy of the task's."""
+    """The context in which it is called: a copy of the task's."""
 
 
 class Succeeded(NamedTuple):
-    """The job is done. ``result`` is JSON, or None for a result of None."""
+    """The job has succeeded. ``result`` is JSON text, or None for a result of None."""
 
     job: Claimed
     ended: Ended
     result: str | None
     result_omitted: str | None = None
-    """Why the result could not be kept, if it could not."""
+    """The reason why the result is not stored; None if it is."""
     writes: Sequence[Write] = ()
-    """What the task has asked to be written along; if one fails, so does the attempt."""
+    """Functions to call in the same transaction; if one of them fails, the attempt fails."""
     enqueues: Sequence[Enqueue] = ()
-    """Jobs to be stored along."""
+    """Jobs to store in the same transaction."""
 
 
 RESULT_PENDING: Final = (
     "the job's own transaction has settled it, and its task has not returned since: it still runs,"
     " or its process has ended"
 )
-"""``result_omitted`` of a job that its own transaction has settled, until the task has returned."""
+"""The ``result_omitted`` of a job between the commit of ``job.transaction()`` and the return of its task."""
 
 
 class Returned(NamedTuple):
-    """The task of a job that its own transaction has settled has returned; only the result is still to be written."""
+    """The task returned after its own transaction had settled the job.
+
+    Only the result is still to be written.
+    """
 
     job: Claimed
     ended: Ended
@@ -178,7 +186,7 @@ class Returned(NamedTuple):
 
 
 class RetryAt(NamedTuple):
-    """The attempt failed, the job runs again at ``run_at``."""
+    """The attempt failed; the job runs again at ``run_at``."""
 
     job: Claimed
     ended: Ended
@@ -201,14 +209,14 @@ class Released(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """The running job obeyed a cancel."""
+    """The attempt ended because its job was cancelled."""
 
     job: Claimed
     ended: Ended
 
 
 class Dead(NamedTuple):
-    """The job will not run again by itself: it moves whole to the dead letters."""
+    """The job will not run again by itself: it moves to the dead letters."""
 
     job: Claimed
     ended: Ended
@@ -216,7 +224,7 @@ class Dead(NamedTuple):
 
 
 Outcome = Succeeded | Returned | RetryAt | Snoozed | Released | Cancelled | Dead
-"""What the executor says of an attempt and the store writes down."""
+"""The outcome of an attempt: the executor returns it and the store writes it."""
 
 
 class Claim(NamedTuple):
@@ -228,13 +236,13 @@ class Claim(NamedTuple):
     tasks: frozenset[str]
     """Every name that this worker can run."""
     suspects: bool
-    """Whether one suspect may be claimed: only while none is running here."""
+    """True if one suspect may be claimed: no suspect is running on this worker."""
     held: frozenset[tuple[int, int]] | None = None
-    """Set where the answer to an earlier claim was lost: ``(seq, lease)`` of every attempt that the worker knows of."""
+    """The ``(seq, lease)`` of every attempt that the worker knows; set if the answer to an earlier claim was lost."""
 
 
 class JobRow(NamedTuple):
-    """A job as it lies in the store; ``dead`` ones carry the four last fields."""
+    """A job as stored; the last five fields are set for dead letters only."""
 
     seq: int
     id: str
@@ -273,7 +281,7 @@ class JobRow(NamedTuple):
 
 
 class AttemptRow(NamedTuple):
-    """One attempt of a job; the running one has no end yet."""
+    """One attempt of a job as stored; while it runs, the fields about its end are None."""
 
     attempt: int
     lease: int
@@ -287,7 +295,7 @@ class AttemptRow(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """Which jobs or dead letters a list or a bulk verb means; None means any."""
+    """Selects the jobs or dead letters of a list or a bulk call; None matches any."""
 
     task: str | None = None
     queue: str | None = None
@@ -296,13 +304,13 @@ class Filter(NamedTuple):
     tag: str | None = None
     key: str | None = None
     since: int | None = None
-    """Created (a job) or died (a dead letter) at this instant or later."""
+    """The earliest time at which a job was created or a dead letter died."""
     until: int | None = None
-    """Created or died before this instant."""
+    """The time before which a job was created or a dead letter died."""
 
 
 class QueueStats(NamedTuple):
-    """One queue as the store sees it, over all workers."""
+    """The stored state of one queue, summed over all workers."""
 
     name: str
     paused: bool
@@ -311,13 +319,13 @@ class QueueStats(NamedTuple):
     blocked: int
     running: int
     oldest_due_at: int | None
-    """When the longest-waiting queued job became due."""
+    """The time at which the queued job that has waited longest became due."""
     complete: bool = True
-    """False if counting stopped, so that there may be more than the counts say."""
+    """False if counting stopped early: then the counts are lower bounds."""
 
 
 class WorkerRow(NamedTuple):
-    """A process that runs jobs on this store."""
+    """A process that runs jobs of this store, as stored."""
 
     worker: int
     pid: int
@@ -327,10 +335,9 @@ class WorkerRow(NamedTuple):
     doorbell: str | None
     queues: Mapping[str, int]
     tasks: Mapping[str, int | None]
-    """Every name that it can run, with the attempts of a job that has no ``max_attempts`` of its own; None for those
-    that ``stop=`` alone decides of."""
+    """Every task name that it can run, with the task's ``max_attempts``; None if ``stop=`` alone decides."""
     wait_report: WaitReport = WaitReport()
-    """Its attempts that wait for jobs, for the other workers to see."""
+    """Its attempts that wait for jobs; the other workers read them."""
 
 
 # -- schedules -----------------------------------------------------------------------------------------
@@ -339,104 +346,114 @@ Misfire = Literal["latest", "all", "skip"]
 Overlap = Literal["allow", "skip"]
 ScheduleSource = Literal["code", "stored"]
 TickOutcome = Literal["fired", "missed", "late", "overlap", "key"]
-"""``fired`` made a job.  The others made none: a later tick stands for it (``missed``), its grace was over (``late``),
-a job of the schedule was still unfinished (``overlap``), or an unfinished job held the schedule's key (``key``)."""
+"""The result of a tick.
+
+``fired`` made a job.  The others made none: a later tick was used instead (``missed``), its grace was over (``late``),
+a job of the schedule was still unfinished (``overlap``), or an unfinished job had the schedule's key (``key``).
+"""
 
 
 class Timing(NamedTuple):
-    """When a schedule ticks; exactly one of ``cron``, ``every`` and ``run_at`` is set."""
+    """The timing of a schedule: exactly one of ``cron``, ``every`` and ``run_at``."""
 
     cron: str | None = None
     timezone: str | None = None
     every: int | None = None
     run_at: int | None = None
     start: int | None = None
-    """No tick before it; the first one of an interval."""
+    """The earliest time of a tick, and the first tick of an interval."""
     end: int | None = None
-    """No tick after it."""
+    """The latest time of a tick."""
 
 
 class Definition(NamedTuple):
-    """What a schedule does, as it is declared or stored: two that are equal here are the same schedule."""
+    """The task, timing and policies of a schedule, as declared or stored.
+
+    A declared schedule equals a stored one if their definitions are equal.
+    """
 
     task: str
     args: str
     timing: Timing
     options: str = "{}"
-    """JSON: the options of its jobs that differ from the task's."""
+    """The options of its jobs that differ from the task's, as JSON."""
     misfire: Misfire = "latest"
     grace: int | None = None
-    """How late a tick may still make a job; None for however late."""
+    """The delay up to which a late tick still makes a job; None for no limit."""
     cap: int = 1
-    """How many ticks that were missed make a job each, at most."""
+    """The most missed ticks that make a job each."""
     overlap: Overlap = "allow"
     jitter: int = 0
 
 
 class ScheduleRow(NamedTuple):
-    """A schedule as it lies in the store."""
+    """A schedule as stored."""
 
     id: str
     source: ScheduleSource
     definition: Definition
     revision: int
-    """The application's, of which the declaration is; 0 for stored ones."""
+    """The application's revision that declared it; 0 if it was made at run time."""
     edition: int
-    """One more with each change, but not with a tick."""
+    """Grows by one with each change, but not with a tick."""
     paused: bool
     disabled: bool
-    """Declared in code once, and no more."""
+    """True if the code declared it earlier and does not any longer."""
     created_at: int
     next: int | None
-    """The next tick; None if there is none to come."""
+    """The next tick; None if no tick is left."""
     last: int | None = None
-    """The last tick that was dealt with, whether it made a job or not."""
+    """The last tick that was processed, with or without a job."""
     last_fired: int | None = None
     last_job: str | None = None
     fired: int = 0
+    """The number of ticks that made a job."""
     skipped: int = 0
-    """How many ticks made a job, and how many made none."""
+    """The number of ticks that made no job."""
 
 
 class ScheduleChange(NamedTuple):
-    """A row to write, in place of the one that was seen; None for one that is not there."""
+    """Replaces the schedule row ``seen`` by ``row``.
+
+    ``seen`` is None for a new schedule, ``row`` is None to remove it.
+    """
 
     seen: ScheduleRow | None
     row: ScheduleRow | None
 
 
 class Tick(NamedTuple):
-    """What was decided about one tick, or about a run of ticks that make no job."""
+    """The decision about one tick, or about consecutive ticks without a job."""
 
     instant: int
     outcome: TickOutcome
     job: Enqueue | None = None
     until: int | None = None
-    """The last of a run; None for one alone."""
+    """The last of several consecutive ticks; None for a single tick."""
     number: int = 1
-    """How many."""
+    """The number of ticks."""
 
 
 class Fire(NamedTuple):
-    """The step of a schedule from the tick that was seen to the next one to come."""
+    """Advances a schedule to its next tick, with the jobs of due ticks."""
 
     seen: ScheduleRow
     next: int | None
     ticks: Sequence[Tick]
-    """Oldest first."""
+    """The decided ticks, oldest first."""
 
 
 class Fired(NamedTuple):
-    """What became of a ``Fire``."""
+    """The answer to a ``Fire``."""
 
     advanced: bool
-    """False if the schedule was no more as it was seen: nothing was written."""
+    """False if the schedule had changed since it was read: then nothing was written."""
     jobs: Sequence[Enqueued] = ()
     skipped: Mapping[TickOutcome, int] = {}
 
 
 class TickRow(NamedTuple):
-    """One tick, or a run of them, as it is kept."""
+    """One tick, or several consecutive ones without a job, as stored."""
 
     instant: int
     until: int
@@ -444,4 +461,4 @@ class TickRow(NamedTuple):
     outcome: TickOutcome
     job: str | None
     at: int
-    """When it was dealt with."""
+    """The time at which it was processed."""

@@ -1,4 +1,4 @@
-"""Response models that are derived from public dataclasses, so that a field is spelled once."""
+"""Derives response models from public dataclasses, so that a field is declared once."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -9,25 +9,25 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 def doc(description: str | None = None, example: object = None) -> dict[str, Any]:
-    """Return a dataclass field's metadata, in the form that pydantic reads.
+    """Return metadata of a dataclass field, in the form that pydantic reads.
 
     Args:
-        description: for the field's JSON schema, so None is "null" there.
-        example: one value, as JSON has it.
+        description: The description in the JSON schema, so it says "null" instead of None.
+        example: One example, as a JSON value.
     """
     found = {"description": description, "examples": None if example is None else [example]}
     return {name: value for name, value in found.items() if value is not None}
 
 
 class ResponseModel(BaseModel):
-    """A response body that shows the listed fields of a public dataclass, and no others.
+    """A response body with only the listed fields of a public dataclass.
 
     ::
 
         class QueueBody(ResponseModel, of=QueueInfo, shows=("name", "slots")): ...
 
-    A field that the dataclass gains later stays hidden until it is listed.  Types, descriptions and examples are the
-    dataclass's, but for fields that the body spells because JSON needs another type.
+    A field that is added to the dataclass later stays hidden until it is listed.  Types, descriptions and examples come
+    from the dataclass, except for fields that the body declares itself because JSON needs another type.
     """
 
     model_config = ConfigDict(from_attributes=True)
@@ -36,7 +36,7 @@ class ResponseModel(BaseModel):
         super().__init_subclass__()
         if of is not None:
             known = {field.name: field for field in fields(of)}
-            # Before pydantic reads them; what the body spells keeps its place in the list.
+            # Set before pydantic reads the annotations. A field that the body declares keeps its place in `shows`.
             cls.__annotations__ = {
                 name: Annotated[known[name].type, Field(**known[name].metadata)] for name in shows
             } | get_annotations(cls)

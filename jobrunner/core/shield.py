@@ -1,4 +1,4 @@
-"""Work that is done to its end, whatever becomes of the one who waits for it."""
+"""Runs work to its end even if the caller is cancelled."""
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
@@ -8,7 +8,10 @@ T = TypeVar("T")
 
 
 async def to_the_end(work: Awaitable[T]) -> T:
-    """Wait for something to its end, also when the one who waits is cancelled meanwhile, who hears of it then."""
+    """Wait until the work is done, even if the caller is cancelled meanwhile.
+
+    The ``CancelledError`` is raised once the work has ended.
+    """
     running = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not running.done():
@@ -16,7 +19,7 @@ async def to_the_end(work: Awaitable[T]) -> T:
             await asyncio.shield(running)
         except asyncio.CancelledError as error:
             cancelled = error
-        except BaseException:  # noqa: BLE001, S110 - raised below, by the result
+        except BaseException:  # noqa: BLE001, S110 - raised below, by result()
             pass
     result = running.result()
     if cancelled is not None:
@@ -25,7 +28,7 @@ async def to_the_end(work: Awaitable[T]) -> T:
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never waits to its end, in this thread."""
+    """Run a coroutine that never suspends, in this thread, and return its result."""
     try:
         work.send(None)
     except StopIteration as end:

@@ -1,4 +1,4 @@
-"""Durations, instants, names and limits from callers, checked and in the stored form."""
+"""Checks durations, instants, names and limits from callers and returns their stored form."""
 
 import re
 from datetime import datetime, timedelta
@@ -9,19 +9,19 @@ from jobrunner.core.clock import MAX_US, MICROSECOND, MIN_US, SECOND_US, to_us
 from jobrunner.core.errors import InvalidOptions, shown
 
 Seconds = float | timedelta
-"""A duration: a plain number is seconds."""
+"""A duration: a number of seconds, or a timedelta."""
 
 MAX_DURATION_US: Final = 36_525 * 24 * 3600 * SECOND_US
-"""A hundred years; with it, no sum of an instant and a duration leaves the calendar."""
+"""A hundred years: with this limit an instant plus a duration stays within the calendar."""
 MAX_PRIORITY: Final = 32_767
 
 _SCHEDULE_ID: Final = re.compile(r"\w[\w.:@+-]{0,199}", re.ASCII)
-"""Nothing that would have to be escaped in a URL's path."""
+"""Only characters that need no escape in the path of a URL."""
 _NAME: Final = re.compile(r"[A-Za-z_][\w.:-]{0,199}", re.ASCII)
 
 
 class Unset(Enum):
-    """The type of ``UNSET``, where None means something of its own."""
+    """The type of ``UNSET``, the default of options for which None has a meaning."""
 
     UNSET = "unset"
 
@@ -33,16 +33,16 @@ def duration_us(value: Seconds, what: str) -> int:
     """Return a duration in whole microseconds.
 
     Args:
-        value: seconds or a timedelta, from 0 to a hundred years.
-        what: the option's name, for the error.
+        value: Seconds or a timedelta, from 0 to a hundred years.
+        what: The option's name, for the error.
 
     Raises:
-        InvalidOptions: it is not a duration, negative, not finite or too long.
+        InvalidOptions: The value is not a duration, is negative, not finite or too long.
     """
     if isinstance(value, timedelta):
         us = value // MICROSECOND
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        # Compared as it is: NaN and infinities fail here too, before a product could overflow.
+        # Compared before it is multiplied: NaN and infinities fail here too, and no product can overflow.
         us = round(value * SECOND_US) if 0 <= value <= MAX_DURATION_US // SECOND_US else -1
     else:
         raise InvalidOptions(f"{what} takes seconds or a timedelta, not {value!r}")
@@ -52,7 +52,15 @@ def duration_us(value: Seconds, what: str) -> int:
 
 
 def positive_us(value: Seconds, what: str) -> int:
-    """Return a duration in whole microseconds, at least one; see ``duration_us``."""
+    """Return a duration in whole microseconds, at least one.
+
+    Args:
+        value: Seconds or a timedelta, more than 0 and up to a hundred years.
+        what: The option's name, for the error.
+
+    Raises:
+        InvalidOptions: The value is not such a duration.
+    """
     us = duration_us(value, what)
     if us == 0:
         raise InvalidOptions(f"{what}={value!r} must be more than 0; None means none")
@@ -63,11 +71,11 @@ def instant_us(value: datetime, what: str) -> int:
     """Return an instant as microseconds since 1970 in UTC.
 
     Args:
-        value: an aware datetime.
-        what: the option's name, for the error.
+        value: An aware datetime.
+        what: The option's name, for the error.
 
     Raises:
-        InvalidOptions: it is not a datetime, has no time zone or lies beyond the calendar.
+        InvalidOptions: The value is not a datetime, has no time zone or lies beyond the calendar.
     """
     if not isinstance(value, datetime):
         raise InvalidOptions(f"{what} takes a datetime, not {value!r}")
@@ -82,10 +90,10 @@ def instant_us(value: datetime, what: str) -> int:
 
 
 def checked_name(value: str, what: str) -> str:
-    """Return a name of a task or a queue as it is.
+    """Return the name of a task or a queue, if it is valid.
 
     Raises:
-        InvalidOptions: it has characters that a name has not, or more than 200.
+        InvalidOptions: The name has a character that is not allowed, or more than 200 characters.
     """
     if not isinstance(value, str) or _NAME.fullmatch(value) is None:
         raise InvalidOptions(
@@ -95,10 +103,10 @@ def checked_name(value: str, what: str) -> str:
 
 
 def checked_schedule_id(value: str) -> str:
-    """Return a schedule's id as it is.
+    """Return the id of a schedule, if it is valid.
 
     Raises:
-        InvalidOptions: it has characters that an id has not, or more than 200.
+        InvalidOptions: The id has a character that is not allowed, or more than 200 characters.
     """
     if not isinstance(value, str) or _SCHEDULE_ID.fullmatch(value) is None:
         raise InvalidOptions(
@@ -108,10 +116,10 @@ def checked_schedule_id(value: str) -> str:
 
 
 def checked_priority(value: int) -> int:
-    """Return a priority as it is.
+    """Return a priority, if it is valid.
 
     Raises:
-        InvalidOptions: it is not a whole number of 16 bits.
+        InvalidOptions: The priority is not a whole number from -32,767 to 32,767.
     """
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or not -MAX_PRIORITY <= value <= MAX_PRIORITY:
@@ -122,10 +130,10 @@ def checked_priority(value: int) -> int:
 
 
 def checked_attempts(value: int) -> int:
-    """Return a number of attempts as it is.
+    """Return a number of attempts, if it is valid.
 
     Raises:
-        InvalidOptions: it is not a whole number, or less than one.
+        InvalidOptions: The number is not a whole number from 1 to 32,767.
     """
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or not 1 <= value <= MAX_PRIORITY:

@@ -1,6 +1,7 @@
-"""Finds deadlocks among attempts that wait for jobs which only move if one of these attempts does.
+"""Finds deadlocks among attempts that wait for the results of other jobs.
 
-Plain values, no I/O: attempts of this process and those that other workers report are computed alike.
+Such attempts are in a deadlock if each of them can only go on after another one of them.  Pure functions, no I/O: the
+attempts of this process and those that other workers report are treated alike.
 """
 
 from collections import Counter
@@ -17,38 +18,38 @@ class WaitingAttempt(NamedTuple):
     lease: int
     queue: str
     jobs: tuple[int, ...]
-    """What it waits for, and what must run before that, by ``seq``, but for what is running."""
+    """The ``seq`` of each job that it waits for or that must run before that, except the running ones."""
     queues: tuple[str, ...]
-    """Where the jobs that must move first wait for a slot."""
+    """The queues in which the jobs that must run first wait for a slot."""
     running: tuple[int, ...]
-    """Those of the jobs that must move first which are running, by ``seq``."""
+    """The ``seq`` of each job that must finish first and is running."""
     since: int = 0
-    """The report of its worker since which it has waited for just these, without an end in between."""
+    """The number of the worker's report since which the attempt has waited, without a break, for just these jobs."""
 
 
 class WaitReport(NamedTuple):
-    """A worker's attempts that wait for jobs, as the other workers see them."""
+    """The waiting attempts of one worker, as it reports them to the others."""
 
     number: int = 0
-    """Grows by one: a worker reports again only after the one before has been stored."""
+    """Grows by one with each report: a worker makes the next one only after the last one is stored."""
     attempts: Sequence[WaitingAttempt] = ()
 
 
 class Snapshot(NamedTuple):
-    """A deadlock as it was found, which must still hold when a wait is refused."""
+    """A deadlock as it was found; checked again before a wait is refused."""
 
     workers: AbstractSet[int]
-    """The workers that have joined."""
+    """The ids of the registered workers."""
     attempts: Collection[WaitingAttempt]
-    """Attempts that their workers report, and that run; no job that they wait for has started or ended."""
+    """Running attempts that their workers report; no job that they wait for has started or ended."""
 
 
 Slots = Mapping[int, Mapping[str, int]]
-"""By worker and queue."""
+"""Number of slots by worker and queue."""
 
 
 def full_queues(attempts: Iterable[WaitingAttempt], slots: Slots) -> set[str]:
-    """Return the queues in which no worker can start anything while these attempts hold their slots."""
+    """Return the queues whose slots are all held by these attempts, on every worker."""
     count = Counter((one.worker, one.queue) for one in attempts)
     served = {queue for queues in slots.values() for queue in queues}
     return {
@@ -59,7 +60,7 @@ def full_queues(attempts: Iterable[WaitingAttempt], slots: Slots) -> set[str]:
 
 
 def deadlocked(attempts: Iterable[WaitingAttempt], slots: Slots) -> set[WaitingAttempt]:
-    """Return the largest set of attempts that can only go on if another one of the set does."""
+    """Return the largest set of attempts that all wait for others of the set."""
     found = set(attempts)
     while True:
         seqs = {one.seq for one in found}
@@ -75,16 +76,16 @@ def deadlocked(attempts: Iterable[WaitingAttempt], slots: Slots) -> set[WaitingA
 
 
 def victim_of(found: Collection[WaitingAttempt]) -> WaitingAttempt:
-    """Return the attempt of a deadlock to refuse; every worker finds the same one.
+    """Return the attempt of a deadlock whose wait to refuse; every worker finds the same one.
 
-    The youngest of a circle in which each waits for the others alone.  One that merely waits for such a circle would go
-    on when that is broken, and its own end would let nobody go on.
+    It is the youngest attempt of a circle, in which each waits only for others of the circle.  An attempt outside that
+    waits for the circle goes on once the circle is broken; refusing its wait would free nobody.
     """
     leads: dict[str | int, set[str | int]] = {}
     for one in found:
         for place in (one.queue, one.seq):
             leads.setdefault(place, set()).update(one.queues, one.running)
-    # What can be reached from a place in such a circle is the circle; from elsewhere it is more than one.
+    # From inside a circle exactly the circle can be reached; from outside, the circle and more.
     places = set[str | int]().union(*leads.values())
     reached = [_reached(leads, place) for place in places]
     smallest = min(map(len, reached))

@@ -32,7 +32,7 @@ from jobrunner.core.units import Seconds, checked_schedule_id
 from jobrunner.queue.filters import DEFAULT_ROWS, checked_limit, no_cursor
 from jobrunner.queue.page import Page
 from jobrunner.store.protocol import Store
-from jobrunner.tasks.call import NO_OPTIONS, Options
+from jobrunner.tasks.call import NO_OPTIONS, ResolvedJobOptions
 from jobrunner.tasks.recurrence import Cron, Every, Once, Recurrence
 from jobrunner.tasks.schedule_options import ScheduleOptions, define
 from jobrunner.tasks.spec import TaskSpec
@@ -253,7 +253,7 @@ class Schedules:
             raise InvalidSchedule("timezone= goes with cron=; intervals and dates know none")
         return Every(every) if every is not None else Once(given[0])  # type: ignore[arg-type]  # the one that is left
 
-    def _checked(self, task: Task[..., Any] | str) -> tuple[TaskSpec, Options]:
+    def _checked(self, task: Task[..., Any] | str) -> tuple[TaskSpec, ResolvedJobOptions]:
         if isinstance(task, str):
             found = self._tasks.get(task)
             if found is None:

@@ -1,1 +1,1 @@
-"""What applications declare: tasks with their options, retries, schedules, arguments and dependencies."""
+"""Tasks and schedules as applications declare them: options, retries, arguments, dependencies."""

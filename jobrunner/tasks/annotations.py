@@ -1,6 +1,6 @@
-"""Signatures with their annotations resolved, and what FastAPI's marks in them say.
+"""Reads signatures with resolved annotations, and FastAPI's markers in them.
 
-The core does not import FastAPI: its public classes are known by their names.
+The core does not import FastAPI: it recognises FastAPI's public classes by their names.
 """
 
 import functools
@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 
 def place_of(fn: object) -> str:
-    """Return where a function was written, as ``file.py:12``."""
+    """Return the source location of a function, as ``file.py:12``."""
     code = getattr(inspect.unwrap(fn) if callable(fn) else fn, "__code__", None)
     if code is None:
         return f"module {getattr(fn, '__module__', None) or type(fn).__module__}"
@@ -21,7 +21,7 @@ def place_of(fn: object) -> str:
 
 
 def wrapper_of(fn: Callable[..., Any]) -> str | None:
-    """Return where what stands around a function was written, as ``file.py:12``; None if nothing does."""
+    """Return the source location of a function's wrapper; None if it has no wrapper."""
     code = getattr(fn, "__code__", None)
     if code is None or not hasattr(fn, "__wrapped__"):
         return None
@@ -29,7 +29,10 @@ def wrapper_of(fn: Callable[..., Any]) -> str | None:
 
 
 def own_signature(fn: Callable[..., Any]) -> inspect.Signature | None:
-    """Return what a function itself takes, if ``functools.wraps`` or ``__signature__`` may show another thing."""
+    """Return the signature of the wrapper itself; None if it cannot differ from the shown one.
+
+    ``inspect.signature`` shows another one where ``functools.wraps`` or ``__signature__`` was used.
+    """
     inner = fn.__func__ if inspect.ismethod(fn) else fn
     if not inspect.isfunction(inner):
         return None
@@ -43,7 +46,7 @@ def own_signature(fn: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def wraps_line(fn: Callable[..., Any]) -> str | None:
-    """Return the line that a wrapper without ``functools.wraps`` lacks; None if the function is none."""
+    """Return the ``functools.wraps`` line that a wrapper lacks; None if it lacks none."""
     inner = fn.__func__ if inspect.ismethod(fn) else fn
     if not inspect.isfunction(inner) or hasattr(inner, "__wrapped__"):
         return None
@@ -52,28 +55,28 @@ def wraps_line(fn: Callable[..., Any]) -> str | None:
             held = cell.cell_contents
         except ValueError:
             continue  # not bound yet
-        # Not isroutine: a function may hold a task as well, and calls it by enqueuing.
+        # Not isroutine, which is also true of a task: a function that enqueues a task is not its wrapper.
         if inspect.isfunction(held) or inspect.ismethod(held) or inspect.isbuiltin(held):
             return f"`@functools.wraps({name})` above `{def_of(inner)} {inner.__name__}`"
     return None
 
 
 def def_of(fn: object) -> str:
-    """Return the word that a function begins with."""
+    """Return the keyword of a function: ``async def`` or ``def``."""
     return "async def" if inspect.iscoroutinefunction(fn) else "def"
 
 
 def hints_of(fn: Callable[..., Any], namespace: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a function's annotations by name, text resolved.
+    """Return a function's annotations by name, with text resolved.
 
     Args:
-        fn: what has the annotations.
-        namespace: the names around it, for text that names something local.
+        fn: The annotated function.
+        namespace: The local names around it, to which an annotation that is text may refer.
 
     Raises:
-        NameError: one names what is nowhere.
+        NameError: An annotation refers to a name that does not exist.
     """
-    # Not inspect's eval_str: it leaves the text inside list["Order"] as it is.
+    # Not inspect's eval_str: it leaves the text inside list["Order"] unresolved.
     try:
         return get_type_hints(fn, include_extras=True)
     except NameError:
@@ -83,19 +86,25 @@ def hints_of(fn: Callable[..., Any], namespace: Mapping[str, Any] | None) -> dic
 def parameters_of(
     call: Callable[..., Any], namespace: Mapping[str, Any] | None
 ) -> list[inspect.Parameter]:
-    """Return what a dependency is called with: a function, a class, an object that can be called, a partial.
+    """Return the parameters of a dependency, with resolved annotations.
 
-    An annotation that names what is nowhere stays text: FastAPI takes such a dependency, as long as nobody needs it.
+    An annotation with an unknown name stays text. FastAPI accepts such a dependency too, as long as the annotation is
+    not needed.
+
+    Args:
+        call: A function, a class, a callable object or a partial.
+        namespace: The local names around it, to which an annotation that is text may refer.
 
     Raises:
-        TypeError, ValueError: it has no signature.
+        TypeError: The object has no signature.
+        ValueError: The object has no signature.
     """
     parameters = inspect.signature(call).parameters.values()
     source = _annotated_part(call)
     try:
         hints = hints_of(source, namespace)
     except NameError:
-        # One by one: mostly it is the return annotation, imported under TYPE_CHECKING, that cannot be resolved.
+        # One by one, since usually only the return annotation, imported under TYPE_CHECKING, cannot be resolved.
         hints = _hints_one_by_one(source, namespace)
     return [p.replace(annotation=hints.get(p.name, p.annotation)) for p in parameters]
 
@@ -124,13 +133,13 @@ def _hints_one_by_one(
 
 
 def bare(annotation: Any) -> Any:
-    """Return an annotation without what ``Annotated`` and a ``type`` statement put around it."""
+    """Return an annotation without ``Annotated`` and ``type`` aliases around it."""
     annotation = _unaliased(annotation)
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def metadata(annotation: Any) -> tuple[Any, ...]:
-    """Return what ``Annotated`` adds to a type."""
+    """Return the metadata of an ``Annotated`` type; empty for other types."""
     annotation = _unaliased(annotation)
     return get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
 
@@ -142,24 +151,30 @@ def _unaliased(annotation: Any) -> Any:
 
 
 def union_parts(annotation: Any) -> tuple[Any, ...]:
-    """Return the types of a union; an annotation that is none is its only part."""
+    """Return the types of a union; for another annotation, the annotation alone."""
     inner = bare(annotation)
     return get_args(inner) if get_origin(inner) in (Union, types.UnionType) else (inner,)
 
 
 def marker_of(annotation: Any) -> Any:
-    """Return the ``Depends`` in an annotation; None if there is none, or another mark of FastAPI's comes after it."""
+    """Return the ``Depends`` in an annotation.
+
+    None if there is none, or if another marker of FastAPI comes after it.
+    """
     marks = [m for m in metadata(annotation) if is_depends(m) or _is_param(m)]
     return marks[-1] if marks and is_depends(marks[-1]) else None
 
 
 def is_depends(value: object) -> bool:
-    """Return whether a value is FastAPI's ``Depends``, or its child ``Security``."""
+    """Return whether a value is FastAPI's ``Depends``, or its subclass ``Security``."""
     return is_of(type(value), "Depends")
 
 
 def is_of(kind: Any, *names: str) -> bool:
-    """Return whether a class is, or is a child of, one of FastAPI's or Starlette's public classes of that name."""
+    """Return whether a class is a FastAPI or Starlette class of that name.
+
+    Subclasses count.
+    """
     return inspect.isclass(kind) and any(
         base.__name__ in names and base.__module__.partition(".")[0] in ("fastapi", "starlette")
         for base in kind.__mro__
@@ -167,7 +182,10 @@ def is_of(kind: Any, *names: str) -> bool:
 
 
 def field_of(parameter: inspect.Parameter) -> FieldInfo | None:
-    """Return the ``Query``, ``Header``, ``Body`` or the like that is a parameter's default or in its annotation."""
+    """Return a parameter's ``Query``, ``Header``, ``Body`` or the like; None if it has none.
+
+    It is the parameter's default or stands in its annotation.
+    """
     if isinstance(parameter.default, FieldInfo):
         return parameter.default
     found = [m for m in metadata(parameter.annotation) if _is_param(m)]

@@ -1,4 +1,4 @@
-"""One call of a task that is not yet stored: its arguments as JSON, and the options of the job."""
+"""Holds one call of a task before it is stored: arguments as JSON, and job options."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -29,12 +29,12 @@ MAX_KEY_CHARS: Final = 500
 MAX_TAG_CHARS: Final = 200
 
 _UNTYPEABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters, and the halves of characters that UTF-8 does not know."""
+"""Control characters, and lone surrogates, which UTF-8 cannot encode."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """The options of one job, checked and in microseconds; what is not set is the task's."""
+class ResolvedJobOptions:
+    """The options of one job, checked and in microseconds; unset ones are the task's."""
 
     delay: int | None = None
     run_at: int | None = None
@@ -42,26 +42,26 @@ class Options:
     key: str | None = None
     queue: str | None = None
     expires: int | Unset | None = UNSET
-    """After it became due; None for never."""
+    """The time after the job became due, in microseconds; None for never."""
     expires_at: int | None = None
     max_attempts: int | None = None
     timeout: int | Unset | None = UNSET
-    """Per attempt; None for none."""
+    """The limit per attempt, in microseconds; None for no limit."""
     tag: str | None = None
     session: object = field(default=None, repr=False, compare=False)
-    """The application's own, whose transaction the job is to be part of."""
+    """The application's session, in whose transaction the job is stored."""
 
     @classmethod
-    def make(cls, call: str, **options: Unpack[JobOptions]) -> "Options":
-        """Check the options as a caller wrote them.
+    def make(cls, call: str, **options: Unpack[JobOptions]) -> "ResolvedJobOptions":
+        """Check the options that a caller passed, and convert them.
 
         Args:
-            call: how the caller wrote it, for the errors.
-            **options: as they were written.
+            call: The call as its user writes it, for the errors.
+            **options: The options as passed.
 
         Raises:
-            InvalidOptions: a value that cannot be.
-            TypeError: a word that is no option of a job.
+            InvalidOptions: An option has an invalid value.
+            TypeError: A keyword is not an option of a job.
         """
         check_options(call, options.keys(), JOB_OPTIONS)
         if options.get("delay") is not None and options.get("run_at") is not None:
@@ -75,14 +75,17 @@ class Options:
                 checked["expires_at"] = instant_us(value, "expires")
             else:
                 checked[word] = _CHECKS[word](value)
-        # Not by the constructor, which takes a call for each field of a frozen class: options are set per enqueue.
+        # Not by the constructor, which makes a call per field of a frozen class: this runs once per enqueue.
         made = object.__new__(cls)
         made.__dict__.update(checked)
         _check_order(made)
         return made
 
-    def merge(self, later: "Options") -> "Options":
-        """Return these options with those set that ``later`` sets; its delay drops a run_at, and the reverse."""
+    def merge(self, later: "ResolvedJobOptions") -> "ResolvedJobOptions":
+        """Return these options overridden by the ones that ``later`` sets.
+
+        A later ``delay`` also removes an earlier ``run_at``, and the reverse.
+        """
         if self is NO_OPTIONS:
             return later
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -98,21 +101,29 @@ class Options:
             values["expires"] = None
         if later.timeout is None:
             values["timeout"] = None
-        merged = Options(**values)
+        merged = ResolvedJobOptions(**values)
         _check_order(merged)
         return merged
 
 
-NO_OPTIONS: Final = Options()
+NO_OPTIONS: Final = ResolvedJobOptions()
 
 
 @exported
 class Call(Generic[R_co]):
-    """One call of a task, ready to be stored; made by ``task.call(...)``, handed to ``enqueue_many``."""
+    """One call of a task with its arguments, ready to be stored.
+
+    Made by ``task.call(...)`` and passed to ``enqueue_many`` or ``enqueue_chain``. The arguments were validated and
+    written as JSON when it was made.
+
+    ::
+
+        await queue.enqueue_many([send_reminder.call(email) for email in emails])
+    """
 
     __slots__ = ("args", "options", "spec")
 
-    def __init__(self, spec: TaskSpec, args: str, options: Options = NO_OPTIONS) -> None:
+    def __init__(self, spec: TaskSpec, args: str, options: ResolvedJobOptions = NO_OPTIONS) -> None:
         self.spec = spec
         self.args = args
         self.options = options
@@ -121,11 +132,11 @@ class Call(Generic[R_co]):
         """Return the row to store.
 
         Args:
-            id: the new job's.
-            now: the present, in microseconds.
+            id: The id of the new job.
+            now: The current time, in microseconds.
 
         Raises:
-            InvalidOptions: the job would expire before it is due.
+            InvalidOptions: The job would expire before it is due.
         """
         spec, options = self.spec, self.options
         if options is NO_OPTIONS and spec.expires is None:
@@ -134,7 +145,7 @@ class Call(Generic[R_co]):
         if options.delay is not None:
             run_at = now + options.delay
         elif options.run_at is not None:
-            # An instant that is past means now: a job must not overtake the ones that have waited.
+            # A time in the past means now: the job must not overtake jobs that already wait.
             run_at = max(now, options.run_at)
         expires_at = options.expires_at
         if expires_at is None:
@@ -162,7 +173,7 @@ class Call(Generic[R_co]):
         return f"<Call {self.spec.name}>"  # never the arguments: they may be secrets
 
 
-def _check_order(options: Options) -> None:
+def _check_order(options: ResolvedJobOptions) -> None:
     if (
         options.run_at is not None
         and options.expires_at is not None
@@ -193,4 +204,4 @@ _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     "tag": partial(_checked_text, what="tag", limit=MAX_TAG_CHARS),
     "session": lambda session: session,
 }
-"""The check of each option, which returns the value in the stored unit."""
+"""A function per option that checks a value and returns it in the stored unit."""

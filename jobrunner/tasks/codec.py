@@ -1,7 +1,7 @@
-"""Arguments and results as JSON text: what a task takes and returns is validated, written, read back and compared.
+"""Encodes arguments and results as JSON text: validates, writes, reads back and compares them.
 
 A value that would come back as another one (a tuple as a list, an int key as text, a subclass without its own fields)
-is refused while the caller still has it, not found out by the attempt.  Field names, not aliases, are stored.
+is refused at the call, not later by the attempt.  JSON is stored with field names, not aliases.
 """
 
 import inspect
@@ -30,24 +30,25 @@ MAX_ARGS_BYTES: Final = 1 << 20
 MAX_RESULT_BYTES: Final = 1 << 20
 
 _STORED = ConfigDict(extra="forbid", allow_inf_nan=False, val_json_bytes="base64")
-# A TypedDict's own config reaches the validator but not the serialiser of a TypeAdapter (2.14): it is handed over here.
+# The config of a TypedDict reaches the validator of a TypeAdapter but not its serialiser (2.14): it is passed here.
 _WRITTEN = CoreConfig(ser_json_bytes="base64", ser_json_inf_nan="strings")
 
 
 class _Refused(Exception):
-    """A value cannot be kept as it is; never leaves this module, its text becomes the real error's.
+    """A value cannot be stored unchanged; the public methods replace it by a public error.
 
-    Its cause goes along, but never a ValidationError: that one shows the values, which may be secrets.
+    That error takes its text and its cause. The cause is never a ValidationError: it shows the values, which may be
+    secrets.
     """
 
 
 class _Shape:
-    """One pydantic type, and the way from a value of it to JSON text and back."""
+    """Converts values of one pydantic type to JSON text and back."""
 
     __slots__ = ("_compared", "_dump", "_load", "_models", "_validate")
 
     def __init__(self, adapter: TypeAdapter[Any]) -> None:
-        # The adapter's own methods wrap these ones, at a microsecond a call.
+        # The adapter's methods wrap these, which costs a microsecond per call.
         self._validate = adapter.validator.validate_python
         self._load = adapter.validator.validate_json
         self._dump = SchemaSerializer(adapter.core_schema, _WRITTEN).to_json
@@ -56,7 +57,11 @@ class _Shape:
         self._models = found if found.parts else None
 
     def write(self, value: object, limit: int) -> str:
-        """Return the value as JSON text that reads back as the same value; raise _Refused."""
+        """Return the value as JSON text that reads back as the same value.
+
+        Raises:
+            _Refused: There is no such text, or it is longer than ``limit`` bytes.
+        """
         try:
             value = self._validate(value)
         except ValidationError as error:
@@ -68,7 +73,7 @@ class _Shape:
             try:
                 return self._written(value, limit, leave_out)
             except _Refused:
-                pass  # its class does not set by itself what is left out: then all of it is written
+                pass  # the class does not restore the left-out fields: everything is written
         return self._written(value, limit)
 
     def _written(self, value: object, limit: int, leave_out: Omitted | None = None) -> str:
@@ -91,7 +96,7 @@ class _Shape:
             raise _Refused(f"it would not come back from JSON: {error!r}; {AGAIN}") from error
         try:
             same = self._compared and bool(back == value)
-        except Exception:  # noqa: BLE001 - the caller's own __eq__ may raise anything; that of arrays does
+        except Exception:  # noqa: BLE001 - the application's __eq__ may raise anything; that of arrays does
             same = False
         if not same:
             fault = difference(value, back)
@@ -101,21 +106,24 @@ class _Shape:
         return data.decode()
 
     def _changes(self, back: object, data: bytes, leave_out: Omitted | None) -> bool:
-        """Return whether reading what was written changed it: no serializer has lost it, but a validator."""
+        """Return whether a validator changed the value on reading, and no serialiser lost it."""
         try:
             again = self._dump(
                 back, by_alias=False, round_trip=True, warnings=False, exclude=leave_out
             )
-        except Exception:  # noqa: BLE001 - asked for the message alone
+        except Exception:  # noqa: BLE001 - this only selects the message
             return False
         return bool(again != data)
 
     def read(self, text: str, *, by_alias: bool = False) -> Any:
-        """Return the value that the text holds; raise _Refused.
+        """Return the value that the text holds.
 
         Args:
-            text: JSON, with the names of fields, as ``write`` has them.
-            by_alias: whether their aliases will do too: for text that others wrote.
+            text: JSON with field names, as ``write`` returns it.
+            by_alias: Accept aliases too, for text that someone else wrote.
+
+        Raises:
+            _Refused: The text does not fit the type.
         """
         try:
             return self._load(text, by_alias=by_alias, by_name=True)
@@ -126,19 +134,19 @@ class _Shape:
 
 
 class ArgsCodec:
-    """The arguments of one task, as a JSON object by parameter name.
+    """Encodes the arguments of one task as a JSON object by parameter name.
 
-    Only what the caller gave is stored: a default stays in the function, and changes with it.
+    Only the arguments that the caller passed are stored. Defaults stay in the function and change with it.
 
     Args:
-        task: the task's name, for the errors.
-        parameters: all but the job context, with resolved annotations.
-        injected: the names of those that no caller fills; they keep their places in a call.
-        written: the task as a caller writes it; its name may be another.
-        wrapper: where what stands around the function was written; None if nothing does.
+        task: The task's name, for the errors.
+        parameters: All parameters except the job context, with resolved annotations.
+        injected: The names of the parameters that no caller fills. They keep their positions in a call.
+        written: The task as a caller writes it, if not its name.
+        wrapper: The source location of the function's wrapper; None if it has none.
 
     Raises:
-        InvalidTask: pydantic has no schema for an annotation, or its values cannot be stored.
+        InvalidTask: Pydantic has no schema for an annotation, or its values cannot be stored.
     """
 
     __slots__ = (
@@ -174,10 +182,12 @@ class ArgsCodec:
         self._shape = _shape_of_parameters(task, filled)
 
     def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
-        """Return the stored form of a call's arguments, made now: later changes to them do not reach it.
+        """Return the stored form of a call's arguments.
+
+        It is a copy: changing an argument later has no effect on it.
 
         Raises:
-            InvalidArguments: they do not fit the task, or would not come back from JSON as they are.
+            InvalidArguments: The arguments do not fit the task, or would not come back from JSON unchanged.
         """
         given = dict(zip(self._positional, args, strict=False))
         if len(args) > len(self._positional):
@@ -196,10 +206,10 @@ class ArgsCodec:
             self._refuse_call(args, kwargs, fault)
 
     def decode(self, payload: str) -> dict[str, Any]:
-        """Return the keyword arguments that a stored payload holds.
+        """Return the keyword arguments of a stored payload.
 
         Raises:
-            InvalidArguments: the function's signature has changed so that they no longer fit.
+            InvalidArguments: The function's signature has changed, and the payload no longer fits.
         """
         try:
             given: dict[str, Any] = self._shape.read(payload)
@@ -213,15 +223,15 @@ class ArgsCodec:
     def merge(self, payload: str, changes: Mapping[str, object]) -> str:
         """Return a stored payload with some parameters changed.
 
-        What the payload holds for parameters that the function no longer has is left out: an edit is how such
-        arguments are brought up to date.
+        Values for parameters that the function no longer has are dropped, so that an edit can bring old arguments up to
+        date.
 
         Args:
-            payload: stored arguments; they need not fit any longer, the result must.
-            changes: new values by parameter name, as Python objects or as plain JSON (bytes as base64 text).
+            payload: The stored arguments. They may no longer fit the task; the result must.
+            changes: New values by parameter name, as Python objects or as plain JSON (bytes as base64 text).
 
         Raises:
-            InvalidArguments: the result does not fit the task, or a name is not a parameter.
+            InvalidArguments: The result does not fit the task, or a name is not a parameter.
         """
         if not self._injected.isdisjoint(changes):
             self._refuse_injected(changes)
@@ -260,7 +270,7 @@ class ArgsCodec:
     def _refuse_call(
         self, args: tuple[object, ...], kwargs: Mapping[str, object], fault: _Refused | None = None
     ) -> NoReturn:
-        """Raise InvalidArguments in Python's own words if the call is wrong as a call, else with the fault."""
+        """Raise InvalidArguments, with Python's own text if the call does not bind."""
         try:
             self._call.bind(*args, **kwargs)
         except TypeError as error:
@@ -291,20 +301,20 @@ class ArgsCodec:
         )
 
     def _call_text(self) -> str:
-        """Return the parameters as a caller sees them: their names, and ``=...`` behind the optional ones."""
+        """Return the parameters as a caller sees them, such as ``(email, name=...)``."""
         optional = (n if n in self._required else f"{n}=..." for n in self._call.parameters)
         return f"({', '.join(optional)})"
 
 
 class ResultCodec:
-    """What one task returns, as JSON.
+    """Encodes the results of one task as JSON.
 
     Args:
-        task: the task's name, for the errors.
-        annotation: the function's return annotation; ``inspect.Signature.empty`` stands for anything.
+        task: The task's name, for the errors.
+        annotation: The function's return annotation; ``inspect.Signature.empty`` stands for any type.
 
     Raises:
-        InvalidTask: a validator of it asks the clock, so that reading it would fail one day.
+        InvalidTask: A validator of the type reads the clock, so that reading a stored result would fail one day.
     """
 
     __slots__ = ("_shape", "_task", "_unfit")
@@ -317,7 +327,7 @@ class ResultCodec:
             annotation = Any
         try:
             adapter = _adapter_of(annotation)
-        except Exception as error:  # noqa: BLE001 - not refused: what it returns may be for direct callers only
+        except Exception as error:  # noqa: BLE001 - not refused: the result may be for direct callers only
             self._unfit = f"pydantic has no schema for it ({_first_line(error)})"
         else:
             fault = clock_fault(adapter.core_schema)
@@ -329,7 +339,7 @@ class ResultCodec:
         """Return the stored form of a result; None for None.
 
         Raises:
-            ResultNotStored: it is too large, or would not come back from JSON as it is.
+            ResultNotStored: The result is too large, or would not come back from JSON unchanged.
         """
         if value is None:
             return None
@@ -341,10 +351,10 @@ class ResultCodec:
             raise ResultNotStored(f"the result of {self._task}: {fault}") from fault.__cause__
 
     def decode(self, stored: str | None) -> Any:
-        """Return the result that a stored text holds.
+        """Return the result of a stored text.
 
         Raises:
-            ResultNotStored: the function's return annotation has changed so that it no longer fits.
+            ResultNotStored: The function's return annotation has changed, and the text no longer fits.
         """
         if stored is None:
             return None
@@ -357,15 +367,15 @@ class ResultCodec:
 
 
 def _shape_of_parameters(task: str, parameters: Sequence[inspect.Parameter]) -> _Shape:
-    # Nothing is Required for pydantic: a merge validates part of the arguments, and we name what is missing ourselves.
+    # All fields are NotRequired: a merge validates a part of the arguments, and we word missing ones ourselves.
     fields = {p.name: NotRequired[p.annotation] for p in parameters}
     try:
-        make: Any = TypedDict  # a type checker follows the functional form with literal fields only
+        make: Any = TypedDict  # type checkers accept only literal fields in the functional form
         shape = make("Arguments", fields)
         shape.__pydantic_config__ = _STORED
         adapter: TypeAdapter[Any] = TypeAdapter(shape)
         schema = adapter.core_schema
-        fault = clock_fault(schema) or storing_fault(schema)  # raise if a name is nowhere
+        fault = clock_fault(schema) or storing_fault(schema)  # they raise if a name does not exist
     except Exception as error:
         raise InvalidTask(_unfit_parameter(task, parameters, error)) from error
     if fault is not None:
@@ -379,7 +389,7 @@ def _unfit_parameter(task: str, parameters: Iterable[inspect.Parameter], error: 
     for parameter in parameters:
         try:
             _ = TypeAdapter(parameter.annotation).core_schema["type"]
-        except Exception as found:  # noqa: BLE001 - it is this one, whatever pydantic says of it
+        except Exception as found:  # noqa: BLE001 - whatever it raises, this is the parameter at fault
             kind = getattr(parameter.annotation, "__name__", str(parameter.annotation))
             return (
                 f"{task}: parameter {parameter.name!r}: pydantic has no schema for {kind}, so it cannot be stored "
@@ -395,11 +405,13 @@ def _adapter_of(annotation: Any) -> TypeAdapter[Any]:
     except PydanticUserError as error:
         if error.code != "type-adapter-config-unused":
             raise
-        return TypeAdapter(annotation)  # a model, a dataclass, a TypedDict: its own config holds
+        return TypeAdapter(
+            annotation
+        )  # a model, a dataclass or a TypedDict, which has its own config
 
 
 def _is_plain_json(value: object, depth: int = 0) -> bool:
-    if depth > 200:  # noqa: PLR2004 - deeper than the JSON parser goes; refused further down
+    if depth > 200:  # noqa: PLR2004 - deeper than the JSON parser goes; refused later
         return True
     if isinstance(value, Mapping):
         return all(isinstance(k, str) and _is_plain_json(v, depth + 1) for k, v in value.items())

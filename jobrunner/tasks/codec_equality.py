@@ -1,4 +1,4 @@
-"""Compares a value with what comes back from its JSON, or from its class's default."""
+"""Compares a value with its copy from JSON or with a default."""
 
 import dataclasses
 from collections import deque
@@ -22,38 +22,39 @@ from jobrunner.tasks.codec_errors import (
 )
 
 PLAIN: Final = frozenset((type(None), bool, int, float, str, bytes, Decimal, UUID, date, timedelta))
-"""Types without parts, whose values ``==`` compares completely."""
+"""Types without parts whose values ``==`` compares completely."""
 
 _SECRETS: Final = (SecretStr, SecretBytes, Secret)
 _MINUTE: Final = timedelta(minutes=1)
 
 
 class Difference(NamedTuple):
-    """Where a value would come back as another one, and why, as far as that can be seen there."""
+    """The place where a value would come back changed, and the reason if known."""
 
     path: str
     text: str
     plain: bool = False
-    """Whether it is a value of the same type, so that a validator may have changed it again."""
+    """True if the type is the same, so that a validator may have changed the value on reading."""
 
     def __str__(self) -> str:
         return at(self.path, self.text)
 
     def inside(self, step: str) -> "Difference":
-        """Return the same as seen from one level up."""
+        """Return the difference with the path from one level further out."""
         return self._replace(path=joined(step, self.path) if self.path else step)
 
 
 def difference(sent: object, back: object) -> Difference | None:
-    """Say where two values differ; None if they hold the same, whatever ``==`` says.
+    """Return the first difference of two values; None if their contents are equal.
 
-    Aware datetimes are compared by their instant, models also by which fields were set: more may be.
+    The result of ``==`` does not count. Aware datetimes are compared by their instant. Models are also compared by
+    which fields were set: ``back`` may have more.
     """
     return _differ(sent, back, strict=False)
 
 
 def identical(value: object, default: object) -> bool:
-    """Return whether two values hold the same, types and set fields included: 1 is not True."""
+    """Return whether two values are equal in content, types and set fields: 1 is not True."""
     if type(value) in PLAIN:
         return type(value) is type(default) and value == default
     return value is default or _differ(value, default, strict=True) is None
@@ -67,7 +68,7 @@ def _differ(sent: Any, back: Any, *, strict: bool) -> Difference | None:
         for kinds, differ in _WITH_PARTS:
             if isinstance(sent, kinds):
                 return differ(sent, back, strict=strict)
-    is_data = dataclasses.is_dataclass(sent)  # whose fields may be left out of ``==``
+    is_data = dataclasses.is_dataclass(sent)  # a dataclass may leave fields out of ``==``
     if _same(sent, back) and not (is_data and kind is type(back)):
         return None
     if kind is type(back):
@@ -161,7 +162,10 @@ def _times_differ(sent: datetime | time, back: object, *, strict: bool) -> Diffe
 
 
 def _offset_fault(moment: object) -> Difference | None:
-    """Say why JSON does not keep the offset of a time; None if it does, or if it is no time."""
+    """Return the reason why JSON loses the offset of a time; None if it keeps it.
+
+    None too for a value that is not a time.
+    """
     if not isinstance(moment, (datetime, time)) or moment.tzinfo is None:
         return None
     offset = moment.utcoffset()
@@ -240,7 +244,10 @@ def _changed(sent: object, back: object) -> Difference:
 
 
 def _normal(value: Any) -> Any:
-    """Return what a value is found by: an aware datetime by its instant, which ``==`` does not always see."""
+    """Return a key that is equal for equal values.
+
+    For an aware datetime it is the instant, which ``==`` does not always compare.
+    """
     if isinstance(value, (datetime, time)):
         wall, offset = value.replace(tzinfo=None, fold=0), value.utcoffset()
         if offset is None or isinstance(wall, time):
@@ -252,12 +259,12 @@ def _normal(value: Any) -> Any:
 
 
 def _class_of(model: BaseModel) -> Any:
-    """Return a model's class; of a generic one without its parameters, as pydantic compares them."""
+    """Return a model's class; a generic one without its parameters, as pydantic compares."""
     return model.__pydantic_generic_metadata__["origin"] or type(model)
 
 
 def _same(a: object, b: object) -> bool:
     try:
         return bool(a == b)
-    except Exception:  # noqa: BLE001 - the caller's own __eq__ may raise anything; that of arrays does
+    except Exception:  # noqa: BLE001 - the application's __eq__ may raise anything; that of arrays does
         return False

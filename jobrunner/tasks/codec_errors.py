@@ -1,4 +1,4 @@
-"""Words why a value cannot be kept as JSON, and where in it."""
+"""Words the errors of values that cannot be stored as JSON."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -8,10 +8,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, to_json
 
 MISSING: Final = object()
-"""In place of a part that is not there."""
+"""Stands for a part that does not exist."""
 
 MAX_PATHS: Final = 64
-"""How deep a path is followed; JSON that nests deeper is refused as a whole."""
+"""The depth to which a path is followed; JSON that nests deeper is refused as a whole."""
 
 STARRED: Final = (
     "a secret is written as stars, so the job would not get it; pass the name under which the task finds it, or, if it"
@@ -33,13 +33,16 @@ AGAIN: Final = (
 
 
 def fault_of_validation(error: ValidationError) -> str:
-    """Word what pydantic found, without the values: they may be secrets, and errors end up in logs."""
+    """Word pydantic's findings without the values.
+
+    The values may be secrets, and errors end up in logs.
+    """
     found = error.errors(include_url=False, include_context=False, include_input=False)
     return "; ".join(_worded(detail) for detail in found)
 
 
 def fault_of_dump(value: object, error: Exception) -> str:
-    """Say where the value is that could not be written as JSON."""
+    """Word an error of writing JSON, with the place of the value at fault."""
     if "depth exceeded" in str(error) or isinstance(error, RecursionError):
         return "nested too deep to be stored as JSON"
     if "Circular reference" in str(error):
@@ -57,7 +60,7 @@ def fault_of_dump(value: object, error: Exception) -> str:
 
 
 def fault_of_load(error: ValidationError) -> str:
-    """Say what of the JSON would not be taken back."""
+    """Word an error of reading the written JSON back."""
     worded = fault_of_validation(error)
     if "recursion limit exceeded" in worded:
         return "nested too deep to be stored as JSON"
@@ -75,11 +78,14 @@ def fault_of_load(error: ValidationError) -> str:
 
 
 def parts_of(value: object) -> Mapping[str, object] | None:
-    """Return what a value is made of, if its equality is only that of identity or of its parts."""
+    """Return the parts of a value by name; None if it has another ``==``.
+
+    Only a model, a dataclass, or an object that is compared by identity has parts here.
+    """
     if isinstance(value, BaseModel):
         return {**value.__dict__, **(value.__pydantic_extra__ or {})}
     if dataclasses.is_dataclass(value):
-        # What is neither passed nor compared is the class's own matter, as a model's private attributes are.
+        # Fields that are neither passed nor compared are private to the class, like a model's private attributes.
         return {
             f.name: getattr(value, f.name, MISSING)
             for f in dataclasses.fields(value)
@@ -93,8 +99,8 @@ def parts_of(value: object) -> Mapping[str, object] | None:
 def _culprit(
     value: object, path: str, *, in_model: bool = False, depth: int = 0
 ) -> tuple[str, object]:
-    """Follow the parts of a value down to the one that JSON refuses."""
-    in_model = in_model or isinstance(value, BaseModel)  # which writes bytes in its own way
+    """Return the path and the value of the innermost part that JSON refuses."""
+    in_model = in_model or isinstance(value, BaseModel)  # a model writes bytes as its config says
     for name, part in _children(value) if depth < MAX_PATHS else ():
         try:
             to_json(part, bytes_mode="utf8" if in_model else "base64", inf_nan_mode="strings")

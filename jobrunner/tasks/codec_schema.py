@@ -1,4 +1,4 @@
-"""Reads pydantic's core schemas: what the values of a type hold, and which of them cannot be stored."""
+"""Reads pydantic's core schemas: the contents of a type, and the reasons why it cannot be stored."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ _ONE_WAY: Final = {
     "generator": "an iterator can be read only once; annotate it as list[...]",
     "is-subclass": "a class cannot be stored; pass its name and look it up in the task",
 }
-"""Core schemas that validate but whose values JSON has no word for."""
+"""Core schemas that validate, but whose values cannot be written as JSON."""
 
 _COMPARED: Final = frozenset((
     "any", "none", "bool", "int", "float", "decimal", "str", "bytes", "date", "datetime", "timedelta", "literal",
@@ -21,7 +21,7 @@ _COMPARED: Final = frozenset((
     "union", "tagged-union", "typed-dict", "model", "model-fields", "dataclass", "dataclass-args", "function-after",
     "lax-or-strict", "json-or-python",
 ))  # fmt: skip
-"""Core schemas whose values ``==`` compares completely, if their classes leave it as it is."""
+"""Core schemas whose values ``==`` compares completely, if their classes do not override it."""
 
 _OBJECTS: Final = frozenset(("model", "model-fields", "dataclass", "dataclass-args"))
 _NOT_SCHEMAS: Final = frozenset(
@@ -31,32 +31,32 @@ _REWRITES: Final = frozenset(("function-before", "function-wrap", "function-plai
 
 
 class Parts(NamedTuple):
-    """What is to be known of a model or a dataclass to find its unset fields."""
+    """The fields of a model or a dataclass, as needed to find unset ones."""
 
     is_root: bool
     names: frozenset[str]
-    """Its fields with a default that is a constant and may be left out."""
+    """The fields with a constant default, which may be left out."""
     defaults: tuple[tuple[str, object], ...]
-    """The same, each with its default."""
+    """The same fields, each with its default."""
     deep: tuple[str, ...]
-    """Its fields that may hold such objects."""
+    """The fields that may hold models or dataclasses."""
     extra: bool
-    """Whether its extra fields may."""
+    """True if the extra fields may hold models or dataclasses."""
 
 
 class Holds(NamedTuple):
-    """What the values of a type hold, as far as comparing and writing them goes."""
+    """The contents of a type's values, as needed to compare and write them."""
 
     compared: bool
-    """Whether ``==`` compares them completely."""
+    """True if ``==`` compares them completely."""
     parts: dict[type, Parts]
-    """By class; empty if no field of any has a default that may be left out."""
+    """The fields by class; empty if no class has a field that may be left out."""
     keys: tuple[str, ...] | None
-    """Of a TypedDict, as arguments are one: the keys whose values may hold such objects."""
+    """For a TypedDict, such as arguments: the keys whose values may hold models or dataclasses."""
 
 
 class Fault(NamedTuple):
-    """What of a type cannot be stored, and what to write instead."""
+    """A part of a type that cannot be stored, and what to write instead."""
 
     path: str
     text: str
@@ -66,12 +66,12 @@ class _Node(NamedTuple):
     schema: Mapping[str, Any]
     path: str
     certain: bool
-    """Whether each value of the type has it, written in the type's own way."""
+    """True if every value of the type has this part, and pydantic writes it in the standard way."""
     in_union: bool
 
 
 def holds(schema: Any) -> Holds:
-    """Return what the values of a core schema hold."""
+    """Return the contents of the values of a core schema."""
     nodes = list(_nodes(schema))
     written = _discriminators(nodes)
     parts: dict[type, Parts] = {}
@@ -90,7 +90,7 @@ def holds(schema: Any) -> Holds:
 def _parts_of(schema: Mapping[str, Any], written: frozenset[str]) -> Parts:
     inner = schema["schema"]
     while inner["type"] not in _OBJECTS and "schema" in inner:
-        inner = inner["schema"]  # a validator of the whole
+        inner = inner["schema"]  # skip a validator around the whole model
     fields = dict(_fields(inner))
     defaults: list[tuple[str, object]] = []
     if schema["type"] == "model":
@@ -115,7 +115,7 @@ def _may_hold_objects(schema: Mapping[str, Any]) -> bool:
 
 
 def _discriminators(nodes: Iterable[_Node]) -> frozenset[str]:
-    """Return the fields, by name, by which one model of a union is told from the others."""
+    """Return the names of the fields that distinguish the models of a union."""
     keys = {
         key
         for node in nodes
@@ -136,10 +136,12 @@ def _discriminators(nodes: Iterable[_Node]) -> frozenset[str]:
 
 
 def _is_compared(schema: Mapping[str, Any]) -> bool:
-    """Return whether ``==`` compares what a schema adds; what it does not know, it takes for not compared."""
+    """Return whether ``==`` compares the parts that a schema adds; False for unknown schemas."""
     kind = schema["type"]
     if kind == "function-before":
-        return not _may_hold_objects(schema["schema"])  # of which it may drop what was set
+        return not _may_hold_objects(
+            schema["schema"]
+        )  # the validator may drop set fields of an object
     if kind == "is-instance":
         return schema["cls"].__module__.partition(".")[0] in ("pathlib", "ipaddress")
     if kind not in _COMPARED:
@@ -148,7 +150,7 @@ def _is_compared(schema: Mapping[str, Any]) -> bool:
         own_way = "serialization" in schema or schema.get("custom_init")
         return schema["cls"].__eq__ is BaseModel.__eq__ and not own_way
     if kind == "dataclass":
-        # One that was written by the decorator has no file.
+        # An __eq__ that the decorator generated has no file.
         code = getattr(schema["cls"].__eq__, "__code__", None)
         fields = dataclasses.fields(schema["cls"])
         return getattr(code, "co_filename", "") == "<string>" and all(
@@ -161,7 +163,7 @@ def _is_compared(schema: Mapping[str, Any]) -> bool:
 
 
 def clock_fault(schema: Any) -> Fault | None:
-    """Return which validator of a type asks the clock; None if none does."""
+    """Return the validator of a type that reads the clock; None if none does."""
     for node in _nodes(schema):
         op = node.schema.get("now_op")
         if op is not None:
@@ -176,7 +178,7 @@ def clock_fault(schema: Any) -> Fault | None:
 
 
 def storing_fault(schema: Any) -> Fault | None:
-    """Return why no arguments of these types can be stored; None if some can."""
+    """Return the reason why no value of the type can be stored; None if some can."""
     for node in _nodes(schema):
         if not node.certain:
             continue
@@ -192,7 +194,10 @@ def storing_fault(schema: Any) -> Fault | None:
 
 
 def _nodes(schema: Any) -> Iterator[_Node]:
-    """Return a schema and all that it is made of; a definition once for each way in which it is held."""
+    """Yield a schema and all schemas inside it.
+
+    A definition comes once per combination of ``certain`` and ``in_union``.
+    """
     definitions: dict[str, Any] = {}
     seen: set[tuple[str, bool, bool]] = set()
     todo = [_Node(schema, "", certain=True, in_union=False)]
@@ -216,12 +221,12 @@ def _nodes(schema: Any) -> Iterator[_Node]:
 def _children(node: _Node) -> Iterator[_Node]:
     schema, kind = node.schema, node.schema["type"]
     union = kind in ("union", "tagged-union")
-    # What is written in a way of its own, may be missing, or is one of several, need not be what a value has.
+    # A part with a custom serialiser, with a default, or in a union need not be in every value.
     certain = node.certain and not (
         union or kind == "default" or kind in _REWRITES or "serialization" in schema
     )
     for name, field in _fields(schema):
-        # The whole is a call's arguments, each of which is there in some call.
+        # At the top are a call's arguments: NotRequired, but each of them is passed in some call.
         there = certain and (field.get("required", True) or not node.path)
         yield _Node(field["schema"], joined(node.path, name), there, in_union=node.in_union)
     step = "[]" if kind in ("list", "set", "frozenset", "tuple", "dict") else ""
@@ -252,7 +257,10 @@ def _schemas(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_secret(schema: Mapping[str, Any]) -> bool:
-    """Return whether it is written by pydantic's own function for secrets; unknown ones are refused at the call."""
+    """Return whether pydantic's own function for secrets writes the value.
+
+    A secret type with another function is refused at the call instead.
+    """
     written = schema.get("serialization", {}).get("function")
     name = getattr(written, "__qualname__", "")
     return getattr(written, "__module__", "") == "pydantic.types" and name.startswith(

@@ -1,4 +1,4 @@
-"""What a running task may know of its job."""
+"""Gives a running task its job: id, attempt, logger, cancellation, transaction."""
 
 import functools
 import inspect
@@ -21,7 +21,10 @@ _logger = logging.getLogger("jobrunner.task")
 
 
 class JobTransaction(Protocol):
-    """What ``job.transaction()`` returns; it gives the application's session."""
+    """A context manager that yields the application's session, as ``job.transaction()`` returns it.
+
+    Use ``async with`` in an ``async def`` task and ``with`` in a ``def`` task.
+    """
 
     async def __aenter__(self) -> Any: ...
     async def __aexit__(
@@ -42,7 +45,7 @@ class JobTransaction(Protocol):
 
 
 class JobLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose records carry the job; what the caller hands over as ``extra`` is kept beside it."""
+    """A logger that adds the job to each record, beside the caller's ``extra``."""
 
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
@@ -55,15 +58,24 @@ class JobLogger(logging.LoggerAdapter[logging.Logger]):
 @exported
 @answers_foreign_words("context", name="job")
 class JobContext:
-    """The job that is running; a task that takes it as its first parameter is handed it.
+    """The running job, passed to a task whose first parameter is a ``JobContext``.
+
+    Callers do not pass it: it is not a parameter of ``enqueue``.
+
+    ::
+
+        @jobs.task
+        async def charge(job: JobContext, order_id: int) -> None:
+            job.logger.info("charging order %s, attempt %d", order_id, job.attempt)
+            await payments.capture(order_id, idempotency_key=job.id)
 
     Attributes:
-        id: the job's id, the same at every attempt: the idempotency key for the world outside.
-        attempt: 1 for the first run.
-        max_attempts: runs in total; None if the task's ``stop=`` alone decides.
-        task: the stored name it was enqueued under.
-        queue: the queue it came from.
-        scheduled_for: the tick that a schedule made the job for; None for a job that was enqueued.
+        id: The job's id, a UUIDv7. It is the same in every attempt: use it as the idempotency key of outside effects.
+        attempt: The number of this run; 1 for the first.
+        max_attempts: Runs in total; None if the task's ``stop=`` alone decides.
+        task: The stored name under which the job was enqueued.
+        queue: The name of the job's queue.
+        scheduled_for: The tick for which a schedule made the job, in UTC; None for a job that was enqueued.
     """
 
     __slots__ = (
@@ -97,33 +109,48 @@ class JobContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the attempt should end: its job was cancelled, its time is out, or the process shuts down.
+        """True if the attempt should end: cancelled, timed out, or the process shuts down.
 
-        An ``async`` task is cancelled by itself at the latest when the shutdown's grace is over; a ``def`` task runs
-        in a thread and has to look. A task that has been told so and then returns has cut its work short: its attempt
-        counts as cancelled, timed out or given back, and not as a success.
+        An ``async def`` task need not check it: it is cancelled, at a shutdown at the latest when the grace is over. A
+        ``def`` task runs in a thread, which cannot be cancelled, so a long one should check it now and then::
+
+            for row in rows:
+                if job.cancelled:
+                    return
+                export(row)
+
+        A task that has read True and then returns has ended early: its attempt counts as cancelled, timed out or given
+        back, not as a success.
         """
         if self._cancelled:
             self._told = True
         return self._cancelled
 
     def transaction(self) -> "JobTransaction":
-        """Open the application's session in a write transaction whose commit settles the job.
+        """Open the application's session in a write transaction that settles the job.
 
-        ``async with job.transaction() as tx:``, in a ``def`` task ``with job.transaction() as tx:``. What is written
-        through ``tx`` is there exactly if the job has succeeded; jobs that are enqueued inside are part of it. An error
-        in the block rolls it back; a ``rollback()`` inside takes the end of the job along, and fails the attempt;
-        a ``commit()`` inside settles the job with what was written so far.
+        Rows that are written through the session exist if and only if the job has succeeded. Jobs that are enqueued in
+        the block are part of the transaction. In a ``def`` task write ``with`` instead of ``async with``::
 
-        Nobody else writes to the database meanwhile: do what takes time before it. What is read inside stays as it was
-        read, so that a value may be read, changed and written back.
+            async with job.transaction() as tx:
+                account = await tx.get(Account, account_id)
+                account.balance += amount
 
-        What the task returns is stored after it, and is lost if the process dies in between: ``result()`` then raises
-        ``ResultNotStored``. What must not be lost is a row to be written in the block.
+        An error in the block rolls everything back. A ``rollback()`` in the block also undoes the end of the job and
+        fails the attempt. A ``commit()`` in the block settles the job with the rows written so far.
+
+        Nobody else can write to the database during the block, so do slow work before it. For the same reason a value
+        can safely be read, changed and written back.
+
+        The result of the task is stored after the transaction. It is lost if the process dies in between:
+        ``job.result()`` then raises ``ResultNotStored``. Write data that must not be lost as a row in the block.
+
+        Returns:
+            A context manager that yields the session.
 
         Raises:
-            ConfigurationError: the runner has no ``session=``.
-            LeaseLost: the job was taken away from this worker, or a transaction has settled it already.
+            ConfigurationError: The runner has no ``session=``.
+            LeaseLost: The job was taken away from this worker, or a transaction has already settled it.
         """
         if self._transact is None:
             raise NotRunning("job.transaction() is for the task that runs the job")
@@ -132,21 +159,29 @@ class JobContext:
     def write(
         self, function: Callable[Concatenate[Any, P], object], *args: P.args, **kwargs: P.kwargs
     ) -> None:
-        """Have ``function(connection, *args)`` write rows in the transaction that settles the job.
+        """Write rows in the transaction that settles the job.
 
-        It is called once the task has returned, and what it writes is there exactly if the job has succeeded: exactly
-        once, however often the task ran. An attempt that fails, snoozes or is cancelled writes nothing. Many jobs share
-        a transaction: there is no faster way.
+        ``function(connection, *args, **kwargs)`` is called after the task has returned. Its rows exist if and only if
+        the job has succeeded, so they are written exactly once, however often the task ran. If the attempt fails,
+        snoozes or is cancelled, the function is not called. This is the fastest way to write rows, since many jobs
+        share one transaction.
+
+        ::
+
+            def add_total(conn: sqlite3.Connection, day: str, total: int) -> None:
+                conn.execute("INSERT INTO totals VALUES (?, ?)", (day, total))
+
+            job.write(add_total, "2026-11-22", 17)
 
         Args:
-            function: a ``def`` that takes a ``sqlite3.Connection`` first. It runs in another thread, within 250 ms,
-                leaves commit, rollback, PRAGMAs and jobrunner's own tables alone, enqueues nothing, and is called again
-                if the transaction was rolled back.
-            *args: its other arguments.
-            **kwargs: the same by name.
+            function: A ``def`` whose first parameter is a ``sqlite3.Connection``. It runs in another thread and must
+                return within 250 ms. It may not commit, roll back, run PRAGMAs, change jobrunner's own tables or
+                enqueue. It is called again if the transaction was rolled back.
+            *args: Its further arguments.
+            **kwargs: Its further arguments by name.
 
         Raises:
-            InvalidWrite: it is no such function.
+            InvalidWrite: ``function`` is not callable or is an ``async def``.
         """
         if not callable(function) or inspect.iscoroutinefunction(function):
             raise InvalidWrite(f"job.write() takes a `def` with its arguments, not {function!r}")
@@ -155,7 +190,7 @@ class JobContext:
 
     @property
     def logger(self) -> JobLogger:
-        """A logger named ``jobrunner.task`` whose records carry ``job_id``, ``task`` and ``attempt``."""
+        """The logger ``jobrunner.task``; its records carry ``job_id``, ``task`` and ``attempt``."""
         if self._logger is None:
             extra = {"job_id": self.id, "task": self.task, "attempt": self.attempt}
             self._logger = JobLogger(_logger, extra)

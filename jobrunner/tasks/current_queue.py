@@ -1,4 +1,4 @@
-"""Which open queue is meant where none is named, as in a bare ``await task.enqueue(...)``."""
+"""Finds the open queue for a call that names none, such as ``await task.enqueue(...)``."""
 
 from contextvars import ContextVar
 from typing import Final, Protocol, TypeVar
@@ -11,7 +11,7 @@ R = TypeVar("R")
 
 
 class Enqueuer(Protocol):
-    """Something that stores calls: the queue of an open runner."""
+    """The queue of an open runner, which stores calls."""
 
     async def enqueue_call(self, call: Call[R]) -> Job[R]:
         """Store a call as a job; it is on disk when this returns."""
@@ -19,21 +19,21 @@ class Enqueuer(Protocol):
 
 
 running: Final[ContextVar[Enqueuer | None]] = ContextVar("jobrunner.running", default=None)
-"""The queue of the runner whose attempt, or whose application's request, runs in this context."""
+"""The queue of the runner to which the attempt or the request of this context belongs."""
 
 opened: Final[list[Enqueuer]] = []
 """The queues of this process's open runners."""
 
 
 def resolve(what: str) -> Enqueuer:
-    """Return the queue that is meant here: the context's, else the only open one.
+    """Return the queue of the context, else the only open one.
 
     Args:
-        what: the line that the caller wrote, e.g. ``send_mail.enqueue(...)``, for the error.
+        what: The line that the caller wrote, such as ``send_mail.enqueue(...)``, for the error.
 
     Raises:
-        NotRunning: no runner is open.
-        AmbiguousRunner: several are, and the context names none.
+        NotRunning: No runner is open.
+        AmbiguousRunner: Several runners are open, and the context names none.
     """
     here = running.get()
     if here is not None:

@@ -1,4 +1,4 @@
-"""The defaults of a task: laid over those of its router, checked, and in microseconds."""
+"""Merges a task's defaults with its router's, checks them and converts them to microseconds."""
 
 from typing import Final, TypedDict, cast
 
@@ -17,7 +17,7 @@ from jobrunner.tasks.retry import DEFAULT_RETRY, DEFAULT_WAIT, RetryPolicy
 DEFAULT_TIMEOUT_US: Final = 300 * SECOND_US
 
 _NONE_HAS_A_MEANING: Final = ("timeout", "expires", "retention")
-"""None lifts these; of the other options it takes the router's."""
+"""The options for which None has a meaning; for the others None takes the router's value."""
 
 
 class ResolvedOptions(TypedDict):
@@ -32,16 +32,17 @@ class ResolvedOptions(TypedDict):
 
 
 def overlaid(router: TaskDefaults, task: TaskDefaults) -> TaskDefaults:
-    """Return the router's defaults with the task's own over them."""
+    """Return the router's defaults, overridden by the task's own."""
     own = {w: v for w, v in task.items() if v is not None or w in _NONE_HAS_A_MEANING}
     return cast("TaskDefaults", {**router, **own})
 
 
 def settled(declared: TaskDefaults) -> ResolvedOptions:
-    """Check the defaults of a task.
+    """Check the defaults of a task, and fill in the missing ones.
 
     Raises:
-        InvalidOptions, InvalidTask: a value that cannot be.
+        InvalidOptions: A default has an invalid value.
+        InvalidTask: A retry strategy is invalid.
     """
     queue, priority = declared.get("queue"), declared.get("priority")
     wait, retry = declared.get("wait"), declared.get("retry")

@@ -1,7 +1,7 @@
-"""What a task's parameters depend on: read once, when the task is registered, by FastAPI's rules.
+"""Reads the dependencies of a task's parameters when it is registered, by FastAPI's rules.
 
-Built on FastAPI's public mark, ``fastapi.params.Depends``, and not on its solver.  A task runs outside any request, so
-a dependency that needs one is refused here, by name, and not found out by the attempt.
+Uses FastAPI's public marker, ``fastapi.params.Depends``, but not its solver.  A task runs outside any request, so a
+dependency that needs one is refused here with its name, and not only when an attempt runs.
 """
 
 import asyncio
@@ -41,24 +41,32 @@ class _Injected:
         return "Injected"
 
     def __reduce__(self) -> str:
-        return "Injected"  # the same object when it is copied or unpickled
+        return "Injected"  # copying or unpickling returns the same object
 
 
 Injected: Final[Any] = _Injected()
-"""The default of a task's parameter whose annotation names a dependency.
+"""The default of a task's parameter that is filled by a dependency, not by the caller.
 
-``session: Annotated[AsyncSession, Depends(get_session)] = Injected``: each attempt is handed what FastAPI would hand a
-route, and who enqueues the task does not fill it.
+Each attempt resolves the dependency of the annotation, as FastAPI does for a route. Callers of ``enqueue`` leave the
+parameter out::
+
+    @jobs.task
+    async def send_invoice(
+        order_id: int,
+        session: Annotated[AsyncSession, Depends(get_session)] = Injected,
+    ) -> None: ...
+
+    await queue.enqueue(send_invoice, order_id)
 """
 
 
 def supplied(what: str, owner: object = None, session: object = None) -> Callable[[F], F]:
-    """Mark a dependency, or a method, in whose place a task is handed what belongs to its attempt.
+    """Mark a dependency that is replaced by an object of the attempt inside tasks.
 
     Args:
-        what: the name under which the attempt's surroundings have it.
-        owner: the runner that it means, if only one and it is no method of it.
-        session: the ``Depends`` of a session that what is handed over is to join.
+        what: The name of that object among those that the attempt supplies.
+        owner: The only runner to which the mark applies; not needed for a method of the runner.
+        session: The ``Depends`` of the session that the supplied object joins.
     """
 
     def mark(call: F) -> F:
@@ -73,27 +81,27 @@ def supplied(what: str, owner: object = None, session: object = None) -> Callabl
 
 
 class Dependency(NamedTuple):
-    """A dependency as one parameter asks for it."""
+    """One parameter's dependency."""
 
     name: str
-    """The parameter's."""
+    """The name of the parameter."""
     call: Callable[..., Any]
     kind: Kind
     supply: str | None
-    """What of the attempt's surroundings is given in its place."""
+    """The name of the attempt's object that replaces it; None if it is called."""
     use_cache: bool
     scope: Scope | None
-    """As it was written."""
+    """The scope as written."""
     limit: int | None
-    """How many of it may be open at once, as ``max_concurrency`` says."""
+    """The ``max_concurrency`` of its mark: how many may be open at the same time."""
     mark: Any
-    """The ``Depends`` itself, which a limit belongs to."""
+    """The ``Depends`` itself, to which the limit belongs."""
     key: Hashable
-    """What is resolved once for all who ask for the same."""
+    """The cache key: dependencies with the same key are resolved once per attempt."""
     needs: tuple["Dependency", ...]
-    """What its own parameters ask for."""
+    """The dependencies of the parameters of ``call``."""
     given: Mapping[str, Callable[[], Any]]
-    """The parameters that are handed a default: one that Python would share among calls, or FastAPI's mark hides."""
+    """Functions that make the default of a parameter: a mutable one, or one inside a marker of FastAPI."""
 
 
 def dependency_of(
@@ -102,28 +110,29 @@ def dependency_of(
     mark: Any,
     namespace: Mapping[str, Any] | None = None,
 ) -> Dependency:
-    """Read what a task's parameter depends on, down to the last one.
+    """Read the dependency of a task's parameter, and all that it depends on.
 
     Args:
-        task: its name and place, for the errors.
-        mark: the ``Depends``.
-        namespace: the names around the task, for annotations that are text and name something local.
+        task: The task's name and source location, for the errors.
+        parameter: The parameter.
+        mark: Its ``Depends``.
+        namespace: The local names around the task, to which an annotation that is text may refer.
 
     Raises:
-        InvalidTask: it cannot be resolved outside a request; the message says which parameter of which dependency.
+        InvalidTask: A dependency cannot be resolved outside a request; the message names its parameter.
     """
     return _Reader(task, namespace).read(parameter, mark, ())
 
 
 def check_sessions(task: str, needs: Sequence[Dependency]) -> None:
-    """Make sure that a queue which joins a session joins the one that the task holds.
+    """Check that a task's queue joins the same session that the task holds.
 
     Raises:
-        InvalidTask: the task asks for another one of the same function; the message says what to write.
+        InvalidTask: The two are different sessions of one function; the message says what to write.
     """
     every = list(_all_of(needs))
     for joining in every:
-        # Of what is supplied only that has needs.
+        # Among supplied dependencies only a queue that joins a session has needs.
         for session in joining.needs if joining.supply is not None else ():
             for one in every:
                 if one.call == session.call and (one.key != session.key or not one.use_cache):
@@ -147,12 +156,13 @@ def _written(dependency: Dependency) -> str:
 
 
 def overriding(task: str, dependency: Dependency, call: Callable[..., Any]) -> Dependency:
-    """Return a dependency with another function in its place, whose own parameters are read now, as FastAPI does.
+    """Return a dependency with another function, whose parameters are read now.
 
-    The same function once more is called itself: so is a marked one that means another runner than the attempt's.
+    FastAPI does the same. If ``call`` is the dependency's own function, the function itself is called instead of being
+    replaced by the attempt's object. That is used for a marked function that belongs to another runner.
 
     Raises:
-        InvalidTask: as ``dependency_of``.
+        InvalidTask: The function cannot be resolved outside a request.
     """
     supply = supply_of(call) if call != dependency.call else None
     reader = _Reader(task, None)
@@ -216,7 +226,11 @@ class _Reader:
         path: tuple[Callable[..., Any], ...],
         supply: str | None,
     ) -> tuple[tuple[Dependency, ...], Mapping[str, Callable[[], Any]]]:
-        """Read the parameters of a dependency: what they depend on, and the defaults that are handed to them."""
+        """Read the parameters of a dependency.
+
+        Returns:
+            The dependencies of the parameters, and the functions that make defaults by parameter name.
+        """
         if supply is not None:
             session = getattr(call, _SESSION, None)
             if session is None:
@@ -267,7 +281,7 @@ class _Reader:
         path: tuple[Callable[..., Any], ...],
         given: dict[str, Callable[[], Any]],
     ) -> None:
-        """Refuse a parameter that only a request could fill; note a default that is to be handed over."""
+        """Refuse a parameter that only a request could fill; note a default to pass."""
         name, default, kind = parameter.name, parameter.default, bare(parameter.annotation)
         advice = f"{_OUTSIDE}: hand what it needs to the task as an argument, or give it another dependency"
         if is_of(kind, *_OF_A_REQUEST):
@@ -286,7 +300,7 @@ class _Reader:
                 f"has no default, so FastAPI would read it from the request, {advice}, or a default",
             )
         if isinstance(default, (list, dict, set)):
-            # As in FastAPI, which hands each call a copy.
+            # As FastAPI does, each call gets its own copy.
             given[name] = functools.partial(type(default), default)
 
     def _unfit(self, path: Sequence[Callable[..., Any]], name: str, fault: str) -> InvalidTask:
@@ -295,19 +309,22 @@ class _Reader:
 
 
 def supply_of(call: object) -> str | None:
-    """Return the name in a dependency's mark; None if it has none."""
+    """Return the name in a dependency's mark; None if it is not marked."""
     what = getattr(call, _MARK, None)
     return what if isinstance(what, str) else None
 
 
 def belongs_to(call: object, owner: object) -> bool:
-    """Return whether a marked dependency means this runner: a plain function, or one of its own."""
+    """Return whether the mark of a dependency applies to this runner.
+
+    It applies to every runner, except for a method of another runner or a mark with another ``owner``.
+    """
     of = getattr(call, "__self__", getattr(call, _OWNER, None))
     return of is None or of is owner
 
 
 def label(call: object) -> str:
-    """Return what a dependency is called in messages."""
+    """Return the name of a dependency in messages."""
     while isinstance(call, functools.partial):
         call = call.func
     name = getattr(call, "__qualname__", None) or type(call).__qualname__
@@ -315,7 +332,10 @@ def label(call: object) -> str:
 
 
 def kind_of(call: Callable[..., Any]) -> Kind:
-    """Return how a dependency is called, told from it or from what it wraps, as FastAPI does."""
+    """Return the kind of a dependency: function, coroutine, generator or async generator.
+
+    Like FastAPI it also inspects the wrapped function and the ``__call__`` of an object.
+    """
     forms = _forms(call)
     if not inspect.isclass(forms[-1]):
         forms += [part for form in forms for part in _forms(getattr(form, "__call__", form))]  # noqa: B004
@@ -332,7 +352,7 @@ def _forms(call: Callable[..., Any]) -> list[Callable[..., Any]]:
     return [call, inspect.unwrap(call)]
 
 
-# What marks itself as one without being an `async def`: inspect knows of that since 3.12.
+# A callable may mark itself as a coroutine function without being an `async def`; inspect supports that since 3.12.
 _is_coroutine: Final[Callable[[object], bool]] = (
     asyncio if sys.version_info < (3, 12) else inspect
 ).iscoroutinefunction

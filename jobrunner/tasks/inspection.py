@@ -1,4 +1,4 @@
-"""Reads a function that is to be a task: what its callers fill, what it is handed, and why it cannot be one."""
+"""Reads and checks a function that is to become a task."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -24,31 +24,31 @@ from jobrunner.tasks.dependencies import Dependency, Injected, check_sessions, d
 
 
 class Function(NamedTuple):
-    """A function as a task sees it."""
+    """The signature of a task's function, as the task needs it."""
 
     parameters: tuple[inspect.Parameter, ...]
-    """All but the job context, with resolved annotations: those that a caller fills, and those that are injected."""
+    """All parameters except the job context, injected ones included, with resolved annotations."""
     injected: tuple[Dependency, ...]
-    """What the parameters that are injected depend on."""
+    """The dependencies of the injected parameters."""
     returns: Any
     """The resolved return annotation; ``inspect.Signature.empty`` if there is none."""
     is_async: bool
     wants_context: bool
     where: str
-    """``file.py:12``, for the errors."""
+    """The source location, as ``file.py:12``, for the errors."""
     wrapper: str | None
-    """Where what wraps the function was written; None if nothing does."""
+    """The source location of the function's wrapper; None if it has none."""
 
 
 def read_function(fn: Callable[..., Any], namespace: Mapping[str, Any] | None = None) -> Function:
-    """Read a function that is to be a task.
+    """Read and check a function that is to become a task.
 
     Args:
-        fn: a function or a bound method.
-        namespace: the names around the decorator, for annotations that are text and name something local.
+        fn: A function or a bound method.
+        namespace: The local names around the decorator, to which an annotation that is text may refer.
 
     Raises:
-        InvalidTask: it cannot be a task as it stands; the message says what to write.
+        InvalidTask: The function cannot be used as a task; the message says what to write.
     """
     where = place_of(fn)
     _check_kind(fn, where)
@@ -88,7 +88,7 @@ def _check_own_signature(
     *,
     wants_context: bool,
 ) -> None:
-    """Refuse a wrapper that does not take what it shows: every attempt would fail."""
+    """Refuse a wrapper that does not accept the parameters it shows: every attempt would fail."""
     own = own_signature(fn)
     if own is None:
         return

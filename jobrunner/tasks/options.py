@@ -1,4 +1,4 @@
-"""The options of tasks and of jobs, each spelled once, and the answer to words that are none of them."""
+"""Declares the options of tasks and jobs, and refuses keywords that are not options."""
 
 from collections.abc import Iterable, KeysView
 from datetime import datetime
@@ -10,76 +10,88 @@ from jobrunner.tasks.retry import RetryIf, Stop, Wait
 
 
 class AttemptOptions(TypedDict, total=False):
-    """The options that say how attempts run; ``include`` sets them for all tasks of a router.
+    """The options of attempts, which ``include`` can set for all tasks of a router.
 
-    None takes the router's, except where None has a meaning.
+    An option that a task leaves out takes the value of ``include``, then the router's, then the default below. None
+    does the same, except for ``timeout``, where it means no limit.
     """
 
     max_attempts: int | None
-    """Runs in total; 5 if nothing says otherwise."""
+    """Runs in total, the first one included; 1 means no retry. Default: 5."""
     wait: Wait | None
-    """How long until the next attempt, a strategy of tenacity; by default about 2, 12, 72, 432 seconds."""
+    """A strategy of tenacity: the time until the next attempt. Default: about 2, 12, 72, 432 seconds."""
     stop: Stop | None
-    """When to give up, a strategy of tenacity; alone it lifts ``max_attempts``, with it the first holds."""
+    """A strategy of tenacity: when to give up.
+
+    Without ``max_attempts`` it decides alone; with it, the first of the two ends the retries. Default: none.
+    """
     retry: RetryIf | None
-    """Which errors are worth another attempt, a strategy of tenacity; any ``Exception`` by default."""
+    """A strategy of tenacity: the errors to retry. Default: any ``Exception``."""
     timeout: Seconds | None
-    """Seconds or a timedelta per attempt, None for none; 300 if nothing says otherwise."""
+    """The time limit per attempt, in seconds or as a timedelta; None for no limit. Default: 300."""
 
 
 class TaskDefaults(AttemptOptions, total=False):
-    """The options of a task that its router may set for all of its tasks."""
+    """The options of a task that a router can set for all its tasks.
+
+    An option that a task leaves out takes the router's value, then the default below. None does the same, except for
+    ``timeout``, ``expires`` and ``retention``, where it has a meaning.
+    """
 
     queue: str | None
-    """The queue of its jobs; ``"default"`` if nothing says otherwise."""
+    """The queue of the task's jobs. Default: ``"default"``."""
     priority: int | None
-    """Higher runs first; 0 if nothing says otherwise."""
+    """The priority of its jobs, from -32,767 to 32,767; higher runs first. Default: 0."""
     expires: Seconds | None
-    """Seconds or a timedelta after a job became due: not started by then, it never runs. None for never."""
+    """The time after which a due job that has not started never runs; seconds or a timedelta. Default: None, never."""
     retention: Seconds | None
-    """Seconds or a timedelta for which finished jobs are kept; None for the runner's."""
+    """The time for which finished jobs are kept; seconds or a timedelta. Default: None, the runner's."""
 
 
 class TaskOptions(TaskDefaults, total=False):
-    """The options of a task, as ``@task(...)`` takes them; what is left out is the router's."""
+    """The options of ``@task(...)``; those left out take the router's values."""
 
     name: str | None
-    """The stored name, without the router's prefix; the function's own if left out.
+    """The stored name, without the router's prefix. Default: the name of the function.
 
-    Never the module's: moving a function must not orphan its jobs.
+    The module is never part of it, so that moving a function does not orphan its jobs.
     """
     aliases: Iterable[str]
-    """Older stored names, prefix and all, whose jobs it runs too."""
+    """Older stored names, with their prefixes, whose jobs the task runs too."""
 
 
 class JobOptions(TypedDict, total=False):
-    """The options of one job, as ``task.options(...)`` takes them; what is left out is the task's."""
+    """The options of ``task.options(...)``, for one job; those left out are the task's."""
 
     delay: Seconds | None
-    """Seconds or a timedelta until it is due."""
+    """The time until the job is due, in seconds or as a timedelta."""
     run_at: datetime | None
-    """An aware datetime at which it is due, in place of ``delay``; the past means now."""
+    """The time at which the job is due, an aware datetime, instead of ``delay``; the past means now."""
     priority: int | None
-    """Higher runs first."""
+    """The job's priority, from -32,767 to 32,767; higher runs first."""
     key: str | None
-    """At most one unfinished job of the task has it; enqueuing another one returns that job."""
-    queue: str | None
-    """In place of the task's."""
-    expires: Seconds | datetime | None
-    """Seconds or a timedelta after it became due, or an aware datetime: not started by then, it never runs.
+    """A unique key of 1 to 500 characters.
 
-    None for never, whatever the task says.
+    At most one unfinished job of the task has it. Enqueuing a second one stores nothing and returns the first.
+    """
+    queue: str | None
+    """The job's queue, instead of the task's."""
+    expires: Seconds | datetime | None
+    """The time after which a job that has not started never runs.
+
+    An aware datetime, or seconds or a timedelta from the moment at which the job is due. None for never, even if the
+    task has a value.
     """
     max_attempts: int | None
-    """Runs in total, in place of the task's."""
+    """Runs in total, instead of the task's."""
     timeout: Seconds | None
-    """Seconds or a timedelta per attempt, in place of the task's; None for none."""
+    """The time limit per attempt, in seconds or as a timedelta, instead of the task's; None for no limit."""
     tag: str | None
-    """A text to find it by."""
+    """A text of 1 to 200 characters by which to find the job."""
     session: object
-    """The application's own (of SQLAlchemy, an ``aiosqlite.Connection`` or a ``sqlite3.Connection``).
+    """The application's session, whose transaction stores the job: both commit or roll back together.
 
-    The job is committed or rolled back with its rows.
+    A session of SQLAlchemy, an ``aiosqlite.Connection`` or a ``sqlite3.Connection``.
     """
 
 
@@ -90,16 +102,16 @@ JOB_OPTIONS: Final[KeysView[str]] = JobOptions.__annotations__.keys()
 
 
 def check_options(call: str, given: KeysView[str], taken: KeysView[str], *named: str) -> None:
-    """Refuse keywords that are no options of a call, with what to write in their place.
+    """Refuse keywords that are not options of a call.
 
     Args:
-        call: as the caller wrote it, e.g. ``@task`` or ``send_mail.options``.
-        given: the keywords of the call.
-        taken: the options that it has.
-        *named: those that are parameters, for the message.
+        call: The call as its user writes it, such as ``@task`` or ``send_mail.options``.
+        given: The keywords of the call.
+        taken: The options of the call.
+        *named: Its other parameters, for the message.
 
     Raises:
-        TypeError: one of them is no option of it.
+        TypeError: A keyword is not an option of the call; the message says what to write.
     """
     if not given <= taken:
         unknown = (word for word in given if word not in taken)
@@ -107,7 +119,7 @@ def check_options(call: str, given: KeysView[str], taken: KeysView[str], *named:
 
 
 def option_for(word: str) -> str | None:
-    """Return our option of one job that a word means, be it ours or another queue's; None if it means none."""
+    """Return the job option that a word means, ours or another queue's; None if unknown."""
     if word in JOB_OPTIONS:
         return word
     ours = (answer_to("option", word) or "").partition("=")[0]

@@ -1,12 +1,13 @@
-"""When a schedule ticks: cron expressions, intervals and single dates, as pure functions of an instant.
+"""Computes the ticks of cron expressions, intervals and single dates.
 
-The rules at a change of the clocks, for cron in a zone of its own:
+The rules for cron expressions in a time zone whose clocks change:
 
-- A time of day (``30 2 * * *``) ticks once per local day: at the end of the gap if the clocks jump over it, at the
-  first of the two if it comes twice.  A day that the calendar of the zone leaves out has no tick.
-- What begins with ``*`` in the minute or the hour (``*/30 * * * *``) follows real time: both of two equal hours.
+- A time of day (``30 2 * * *``) ticks once per local day: at the end of the gap if the clocks skip it, at the first of
+  the two if it comes twice.  A day that the calendar of the zone leaves out has no tick.
+- An expression whose minute or hour begins with ``*`` (``*/30 * * * *``) follows real time: an hour that comes twice
+  has its ticks twice.
 
-Intervals know no zones: they follow real time always.
+Intervals have no time zone and always follow real time.  All functions are pure: they take the instant to start from.
 """
 
 import functools
@@ -32,32 +33,36 @@ _ALIASES: Final = {
     "@hourly": "0 * * * *",
 }
 MAX_CRON_CHARS: Final = 500
-"""Room for each value of each field, written out (420); an expression of 200,000 took 6.8 s to be read."""
+"""Enough to list each value of each field (420 characters); parsing 200,000 characters took 6.8 s."""
 MAX_ZONE_CHARS: Final = 100
 _FIELDS: Final = "minute, hour, day of month, month, day of week"
 _FIELD_COUNT: Final = 5
 _CHANGE: Final = timedelta(hours=4)
-"""More than the clocks have ever been put back at once."""
+"""More than clocks have ever been set back at once."""
 _UNITS: Final = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
 @exported
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """Ticks by a cron expression of five fields, read in a time zone.
+    """A recurrence by a cron expression of five fields, in a time zone.
 
     ::
 
-        Cron("0 8 * * 1-5", "Europe/Berlin").next_after(utcnow())
+        Cron("0 8 * * 1-5", "Europe/Berlin").next_after(datetime.now(UTC))  # the next working day, 8:00 in Berlin
+
+    When the clocks change, a time of day that is skipped ticks at the end of the gap, and one that comes twice ticks
+    the first time only. Expressions whose minute or hour begins with ``*`` follow real time.
 
     Args:
-        expression: minute, hour, day of month, month, day of week, with names (``MON``, ``JAN``), lists, ranges, steps,
-            ``L``, ``LW`` and ``5#2``; or ``@hourly``, ``@daily``, ``@weekly``, ``@monthly``, ``@yearly``.  If both days
-            are given, either is enough, as in Debian's cron.  At most 500 characters.
-        timezone: a name of the time zone database.
+        expression: Minute, hour, day of month, month, day of week, with names (``MON``, ``JAN``), lists, ranges, steps,
+            ``L``, ``LW`` and ``5#2``; or ``@hourly``, ``@daily``, ``@weekly``, ``@monthly``, ``@yearly``.  If both a
+            day of the month and a day of the week are given, either is enough, as in Debian's cron.  At most 500
+            characters.
+        timezone: A name of the time zone database, such as ``"Europe/Berlin"``.
 
     Raises:
-        InvalidSchedule: the expression cannot be read or never comes true, or the zone is not known.
+        InvalidSchedule: The expression cannot be read or never matches, or the time zone is not known.
     """
 
     expression: str
@@ -80,10 +85,13 @@ class Cron:
             ) from None
 
     def next_after(self, instant: datetime) -> datetime:
-        """Return the first tick after an aware instant, in UTC.
+        """Return the first tick after an instant, in UTC.
+
+        Args:
+            instant: An aware datetime.
 
         Raises:
-            InvalidSchedule: the instant has no time zone, or no tick is left before the calendar ends.
+            InvalidSchedule: The instant has no time zone, or no tick is left before the calendar ends.
         """
         _check_aware(instant)
         fields, zone = _fields_of(self.expression), zone_of(self.timezone)
@@ -97,7 +105,7 @@ class Cron:
             raise InvalidSchedule(f"{self.expression!r} has no tick after {instant}") from None
 
     def describe(self) -> str:
-        """Return the expression in English."""
+        """Return the expression in English, with the time zone."""
         text = CronSim(_fields_of(self.expression), EPOCH).explain()
         return f"{text} ({self.timezone})"
 
@@ -105,13 +113,17 @@ class Cron:
 @exported
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Ticks again and again after the same time.
+    """A recurrence at a fixed interval, in real time.
+
+    ::
+
+        Every(timedelta(minutes=5))
 
     Args:
-        interval: seconds or a timedelta, at least one second.
+        interval: Seconds or a timedelta, at least one second.
 
     Raises:
-        InvalidSchedule: the interval is none.
+        InvalidSchedule: The interval is not valid.
     """
 
     interval: Seconds
@@ -125,7 +137,7 @@ class Every:
             raise InvalidSchedule(
                 f"interval={self.interval!r} is less than a second: for a quicker rhythm write a task that loops"
             )
-        # One form for one interval, so that equal ones are equal: 300, 300.0, timedelta(minutes=5).
+        # One form per interval, so that 300, 300.0 and timedelta(minutes=5) make equal objects.
         object.__setattr__(self, "interval", timedelta(microseconds=us))
 
     @property
@@ -136,8 +148,11 @@ class Every:
     def next_after(self, instant: datetime) -> datetime:
         """Return the instant one interval later, in UTC.
 
+        Args:
+            instant: An aware datetime.
+
         Raises:
-            InvalidSchedule: the instant has no time zone, or the calendar ends before.
+            InvalidSchedule: The instant has no time zone, or the calendar ends before the next tick.
         """
         _check_aware(instant)
         us = to_us(instant) + self.interval_us
@@ -160,13 +175,13 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class Once:
-    """Ticks a single time.
+    """A single tick.
 
     Args:
-        at: an aware datetime.
+        at: An aware datetime.
 
     Raises:
-        InvalidSchedule: it names no instant.
+        InvalidSchedule: The datetime has no time zone, or lies beyond the calendar.
     """
 
     at: datetime
@@ -178,7 +193,7 @@ class Once:
             raise InvalidSchedule(str(error)) from None
 
     def next_after(self, instant: datetime) -> datetime | None:
-        """Return the tick if it is still to come."""
+        """Return the tick if it is after the instant, else None."""
         _check_aware(instant)
         return self.at if self.at > instant else None
 
@@ -194,9 +209,9 @@ Recurrence = Cron | Every | Once
 
 
 def _next_time_of_day(fields: str, instant: datetime, zone: tzinfo) -> datetime:
-    """Return the first tick after an instant in UTC, where each local day has its own."""
+    """Return the first tick after an instant in UTC, by time of day."""
     for tick in CronSim(fields, instant.astimezone(zone)):
-        # cronsim looks for it on the wall clock: from the second of two equal hours, that may lead back into the first.
+        # cronsim searches by wall time: in the second of two equal hours it may return a tick of the first.
         found = tick.astimezone(UTC)
         if found > instant and not _is_of_no_day(tick, fields, zone):
             return found
@@ -204,7 +219,10 @@ def _next_time_of_day(fields: str, instant: datetime, zone: tzinfo) -> datetime:
 
 
 def _is_of_no_day(tick: datetime, fields: str, zone: tzinfo) -> bool:
-    """Return whether a tick was moved here from a day that the zone has left out (Apia, 30 December 2011)."""
+    """Return whether a tick belongs to a day that the zone left out.
+
+    cronsim moves such a tick to another day. Apia, for example, left out 30 December 2011.
+    """
     wall = tick.replace(tzinfo=None, fold=0)
     noon_before = datetime.combine(wall.date(), time()) - timedelta(hours=12)
     if _on_the_clock(noon_before, zone, fold=0) is not None:
@@ -213,14 +231,17 @@ def _is_of_no_day(tick: datetime, fields: str, zone: tzinfo) -> bool:
 
 
 def _next_by_real_time(fields: str, instant: datetime, zone: tzinfo) -> datetime:
-    """Return the first instant after one in UTC at which the clocks of a zone show a time that fits."""
+    """Return the first instant after another one at which the local time matches.
+
+    Both are in UTC.
+    """
     wall = instant.astimezone(zone).replace(tzinfo=None, fold=0)
     match = next(CronSim(fields, wall))
     found = _on_the_clock(match, zone, fold=0)
     if found is not None and _is_calm(instant, zone) and _is_calm(found, zone):
         return found
-    # The clocks change near by: what they show runs back, or leaves times out. So all that fits is looked at, from a
-    # little earlier to a little later. (cronsim's own way loses ticks where they change by half an hour.)
+    # The clocks change nearby, so local time repeats or skips. Compare all matches in a window around the instant.
+    # (cronsim's own handling loses ticks where the clocks change by half an hour.)
     first: datetime | None = None
     for match in CronSim(fields, wall - _CHANGE):
         if first is not None and match > first.astimezone(zone).replace(tzinfo=None) + _CHANGE:
@@ -233,13 +254,16 @@ def _next_by_real_time(fields: str, instant: datetime, zone: tzinfo) -> datetime
 
 
 def _on_the_clock(wall: datetime, zone: tzinfo, *, fold: Literal[0, 1]) -> datetime | None:
-    """Return when, in UTC, a zone's clocks show that date and time, for the first or second time; None for never."""
+    """Return the UTC instant at which a zone shows a local time; None if it never does.
+
+    ``fold`` selects the first or the second time.
+    """
     found = wall.replace(tzinfo=zone, fold=fold).astimezone(UTC)
     return found if found.astimezone(zone).replace(tzinfo=None, fold=0) == wall else None
 
 
 def _is_calm(instant: datetime, zone: tzinfo) -> bool:
-    """Return whether the clocks of a zone do not change some hours before and after an instant."""
+    """Return whether a zone's clocks do not change within four hours of an instant."""
     offsets = {
         moment.astimezone(zone).utcoffset()
         for moment in (instant - _CHANGE, instant, instant + _CHANGE)
@@ -251,7 +275,7 @@ def zone_of(name: str) -> tzinfo:
     """Return a time zone by its name.
 
     Raises:
-        InvalidSchedule: the time zone database does not know it, or is not there.
+        InvalidSchedule: The time zone database does not have the name, or is not installed.
     """
     if not isinstance(name, str):
         raise InvalidSchedule(
@@ -268,7 +292,7 @@ def zone_of(name: str) -> tzinfo:
 @functools.lru_cache(maxsize=1024)
 def _zone_of(name: str) -> tzinfo:
     if name == "UTC":
-        # Not ZoneInfo("UTC"): for this one there is a short way, since it never changes.
+        # Not ZoneInfo("UTC"): datetime has a fast path for this object.
         return UTC
     try:
         return ZoneInfo(name)
@@ -299,7 +323,7 @@ def _check_expression(expression: str) -> None:
 
 @functools.lru_cache(maxsize=1024)
 def _fields_of(expression: str) -> str:
-    """Return the five fields that an expression means, spelt in one way."""
+    """Return the five fields of an expression, with aliases and spaces normalised."""
     text = expression.strip()
     if text.startswith("@"):
         known = _ALIASES.get(text.lower())

@@ -1,7 +1,7 @@
-"""Whether and when a failed job runs again: tenacity's strategies, asked once per failure and never left to sleep.
+"""Decides with tenacity's strategies whether and when a failed job runs again.
 
-Everything is decided from stored numbers (attempt, first start, now), so a restart changes nothing; a changed policy
-holds from the next failure on.
+A strategy is called once per failure and never sleeps.  The decision depends only on stored numbers (attempt, first
+start, now), so a restart changes nothing.  A changed policy applies from the next failure on.
 """
 
 import inspect
@@ -27,15 +27,15 @@ Stop = stop_base | Callable[[RetryCallState], bool]
 RetryIf = retry_base | Callable[[RetryCallState], bool]
 
 Verdict = int | Literal["exhausted", "not_retryable"]
-"""When the job runs again (µs), or why it does not."""
+"""The time (µs) at which the job runs again, or the reason why it does not."""
 
 DEFAULT_MAX_ATTEMPTS: Final = 5
-# wait_exponential_jitter in two parts: its first parameter changed its name between the releases of tenacity.
+# The two parts of wait_exponential_jitter, whose first parameter was renamed between releases of tenacity.
 DEFAULT_WAIT: Final[Wait] = wait_exponential(multiplier=2, exp_base=6, max=3600) + wait_random(0, 1)
 DEFAULT_RETRY: Final[RetryIf] = retry_if_exception_type(Exception)
 
 MAX_DELAY_US: Final = 7 * 24 * 3600 * SECOND_US
-"""The longest wait between two attempts: an exponential without ``max=`` passes the age of the universe."""
+"""The longest wait between two attempts: an exponential wait without ``max=`` grows without limit."""
 
 _BASES: Final[dict[str, type]] = {"wait": wait_base, "stop": stop_base, "retry": retry_base}
 _EXAMPLES: Final = {
@@ -44,21 +44,21 @@ _EXAMPLES: Final = {
     "retry": "retry=retry_if_exception_type(ConnectionError)",
 }
 _INSIDE: Final = ("predicate", "retries", "strategies", "wait_funcs", "stops")
-"""Where tenacity's composite strategies keep the ones that they are made of."""
+"""The attributes in which tenacity's composite strategies keep their parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When a task's failures are retried.
+    """The retry policy of a task.
 
     Args:
-        wait: how long until the next attempt; asked once, its answer becomes the job's ``run_at``.
-        stop: asked after ``wait``; says that the failed attempt was the last one.
-        retry: which errors are worth another attempt at all.
-        max_attempts: runs in total; None leaves it to ``stop``, or to the default of 5 if there is no ``stop``.
+        wait: Returns the seconds until the next attempt. Called once per failure; the answer becomes ``run_at``.
+        stop: Called after ``wait``; returns True if the failed attempt was the last one.
+        retry: Returns True for the errors to retry.
+        max_attempts: Runs in total. None leaves it to ``stop``, or means 5 if there is no ``stop``.
 
     Raises:
-        InvalidTask: one of them is not a strategy that can be asked so.
+        InvalidTask: An argument is not a strategy that can be called in this way.
     """
 
     wait: Wait = DEFAULT_WAIT
@@ -84,20 +84,22 @@ class RetryPolicy:
         max_attempts: int | None,
         delay_us: int | None = None,
     ) -> Verdict:
-        """Say what becomes of a job whose attempt has just failed.
+        """Decide whether and when a job runs again after a failed attempt.
+
+        The order is that of tenacity: ``retry``, ``wait``, ``stop``.
 
         Args:
-            error: what the attempt failed with; a ``Retry`` is retried whatever the predicate says.
-            attempt: its number, 1 for the first.
-            first_started_at: when the first attempt started (µs).
-            now: when this one ended (µs).
-            max_attempts: the job's own limit, in place of the policy's; None if it has none.
-            delay_us: the wait that the task asked for with ``raise Retry``: neither ``retry`` nor ``wait`` is
-                asked then, ``stop`` and ``max_attempts`` still hold.
+            error: The error of the attempt. A ``Retry`` is retried even if ``retry`` returns False for it.
+            attempt: The number of the attempt, 1 for the first.
+            first_started_at: The time at which the first attempt started (µs).
+            now: The time at which this attempt ended (µs).
+            max_attempts: The limit of this job, instead of the policy's; None if the job has none.
+            delay_us: The delay that the task set with ``raise Retry``. Then ``retry`` and ``wait`` are not called;
+                ``stop`` and ``max_attempts`` still apply.
 
         Returns:
-            The instant of the next attempt, at most a week away; or ``not_retryable`` if ``retry`` says no;
-            or ``exhausted`` if ``stop`` or the number of attempts does.
+            The time of the next attempt (µs), at most a week away. Or ``not_retryable`` if ``retry`` returned False. Or
+            ``exhausted`` if ``stop`` returned True or the attempts are used up.
         """
         state = self._state(error, attempt, max(0, now - first_started_at))
         if delay_us is None:
@@ -108,14 +110,14 @@ class RetryPolicy:
         limit = self.max_attempts if max_attempts is None else max_attempts
         if limit is not None and attempt >= limit:
             return "exhausted"
-        # After wait, as tenacity has it: stop_before_delay looks at the sleep that is coming.
+        # After wait, as in tenacity: stop_before_delay reads upcoming_sleep.
         state.upcoming_sleep = delay_us / SECOND_US
         if self._wants_stop(state):
             return "exhausted"
         return now + delay_us
 
     def _state(self, error: BaseException, attempt: int, elapsed_us: int) -> RetryCallState:
-        # The object that strategies may look at, as tenacity would have made it; its clock begins at 0.
+        # The state as tenacity would pass it to a strategy; its clock begins at 0.
         retrying = Retrying(sleep=_never_sleep, wait=self.wait, retry=self.retry)
         state = RetryCallState(retrying, None, (), {})
         state.attempt_number = attempt
@@ -144,7 +146,7 @@ class RetryPolicy:
         try:
             return _said(self.stop(state))
         except Exception:
-            # Not "go on": a stop that is broken for good would make the job immortal.
+            # Not False: with a stop that always raises the job would be retried for ever.
             logger.exception("stop=%s failed; the default number of attempts is used", self.stop)
             return state.attempt_number >= DEFAULT_MAX_ATTEMPTS
 
@@ -163,7 +165,7 @@ def _said(answer: object) -> bool:
 
 
 def _refuse_awaitable(answer: object) -> None:
-    """Raise TypeError for an answer that would have to be awaited; an unawaited coroutine counts as true."""
+    """Raise TypeError for an awaitable answer, whose ``bool()`` would be True."""
     if isinstance(answer, Awaitable):
         if inspect.iscoroutine(answer):
             answer.close()
@@ -177,7 +179,7 @@ def _never_sleep(seconds: float) -> NoReturn:
 
 
 def _check_strategy(role: str, strategy: object) -> None:
-    """Raise InvalidTask for what tenacity would accept late, or never, in this role."""
+    """Raise InvalidTask for an object that tenacity would reject late or never."""
     fault = _fault_of(role, strategy)
     if fault is not None:
         raise InvalidTask(
@@ -206,7 +208,7 @@ def _fault_of_signature(strategy: Callable[..., object]) -> str | None:
     except TypeError:
         return "it is called with one argument, tenacity's RetryCallState"
     except ValueError:
-        return None  # a builtin that hides its signature
+        return None  # a builtin without a signature
     return None
 
 

@@ -1,4 +1,4 @@
-"""Collects tasks and the schedules above them, by decorators whose types keep a function's signature."""
+"""Collects tasks and schedules with decorators that keep a function's signature."""
 
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -35,15 +35,30 @@ T = TypeVar("T", bound=Task[..., Any])
 
 @exported
 class TaskRouter:
-    """Collects tasks, as an ``APIRouter`` collects routes; a ``JobRunner`` is one, and includes others.
+    """Collects tasks in a module, as an ``APIRouter`` collects routes.
+
+    A ``JobRunner`` is a router too, and includes others.
+
+    ::
+
+        # shop/mail/tasks.py
+        tasks = TaskRouter(prefix="mail.", queue="mail", max_attempts=8)
+
+        @tasks.task
+        async def send_welcome_email(email: str) -> None: ...
+
+        # shop/main.py
+        from shop.mail.tasks import tasks as mail_tasks
+
+        jobs.include(mail_tasks)
 
     Args:
-        prefix: put before the stored name of each task, such as ``mail.``.
-        **defaults: the options of its tasks that do not say otherwise, see ``jobrunner.tasks.options.TaskDefaults``.
+        prefix: Text before the stored name of each task, such as ``mail.``. Default: none.
+        **defaults: Default options for its tasks; see ``jobrunner.tasks.options.TaskDefaults``.
 
     Raises:
-        InvalidTask: a default has a value that cannot be.
-        TypeError: a word that is no option.
+        InvalidTask: The prefix or a default has an invalid value.
+        TypeError: A keyword is not an option.
     """
 
     def __init__(self, *, prefix: str = "", **defaults: Unpack[TaskDefaults]) -> None:
@@ -59,17 +74,17 @@ class TaskRouter:
         self._own: list[tuple[Task[..., Any], TaskOptions]] = []
         self._included: list[tuple[TaskRouter, TaskDefaults]] = []
         self._schedules: dict[str, Declaration] = {}
-        # Weak: a module's router outlives the runners that tests and factories include it in.
+        # Weak: a router in a module outlives the runners of tests and factories that include it.
         self._includers: WeakSet[TaskRouter] = WeakSet()
 
     @property
     def tasks(self) -> Mapping[str, Task[..., Any]]:
-        """Every task of this router and of the routers that it includes, by stored name and by alias."""
+        """All tasks by stored name and by alias, those of included routers too."""
         return MappingProxyType(self._tasks)
 
     @property
     def declarations(self) -> Mapping[str, Declaration]:
-        """Every schedule that stands above a task of this router and of the routers that it includes, by id."""
+        """All schedules declared above tasks by id, those of included routers too."""
         return MappingProxyType(self._schedules)
 
     @overload
@@ -87,21 +102,30 @@ class TaskRouter:
     def task(
         self, fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptions]
     ) -> "Task[..., Any] | TaskDecorator":
-        """Make a task of a function: ``@router.task``, or ``@router.task(queue="mail", timeout=30)``.
+        """Make a function a task, with or without options.
 
-        An ``async def`` will run on the event loop, a ``def`` in a thread.  What is left out is the router's.
+        ::
+
+            @router.task
+            async def send_welcome_email(email: str) -> None: ...
+
+            @router.task(queue="reports", timeout=600)
+            def render_report(job: JobContext, report_id: int) -> str: ...
+
+        An ``async def`` runs on the event loop, a ``def`` in a thread. The function can still be called directly. Each
+        parameter needs an annotation, since arguments are checked and stored with it.
 
         Args:
-            fn: the function, if the decorator is written without parentheses.
-            **options: see ``jobrunner.tasks.options.TaskOptions``; other queues' words are answered with ours.
+            fn: The function, if the decorator is written without parentheses.
+            **options: See ``jobrunner.tasks.options.TaskOptions``. Options that are left out take the router's values.
 
         Raises:
-            InvalidTask: the function cannot be a task as it stands, or an option has a value that cannot be.
-            DuplicateTask: the name is taken.
-            TypeError: a word that is no option.
+            InvalidTask: The function cannot be used as a task, or an option has an invalid value.
+            DuplicateTask: Another task has the same stored name.
+            TypeError: A keyword is not an option of a task; the message says what to write.
         """
         check_options("@task", options.keys(), TASK_OPTIONS)
-        # The names around the decorator, in case annotations are text and name something of an enclosing function.
+        # The local names around the decorator: an annotation that is text may refer to one of them.
         namespace = sys._getframe(1).f_locals  # noqa: SLF001
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
@@ -118,7 +142,7 @@ class TaskRouter:
         id: str | None = None,
         **words: Unpack[ScheduleOptions],
     ) -> "ScheduleDecorator":
-        """Run the task, or the function, below at the times of a cron expression.
+        """Run the task below at the times of a cron expression.
 
         ::
 
@@ -126,21 +150,23 @@ class TaskRouter:
             @jobs.task(timeout=60)
             async def daily_report(job: JobContext) -> None: ...
 
-        A function becomes a task with the router's defaults.  What its jobs differ in from the task's others goes with
-        ``cron(...)(task.options(...))``.
+        Each tick makes one job, however many processes run. A plain function below becomes a task with the router's
+        defaults. To give the scheduled jobs other options, write ``jobs.cron(...)(task.options(...))``.
 
         Args:
-            expression: minute, hour, day of month, month, day of week; or ``@daily`` and its kin.
-            timezone: such as ``"Europe/Berlin"``; the runner's if not given.
-            id: the schedule's, the task's name if not given; needed where a task has two.
-            **words: ``args``, ``misfire``, ``grace``, ``cap``, ``overlap``, ``jitter``, ``start`` and
-                ``end``.
+            expression: Minute, hour, day of month, month, day of week; or ``@hourly``, ``@daily`` and the like. See
+                ``Cron``.
+            timezone: A time zone such as ``"Europe/Berlin"``. Default: the runner's.
+            id: The id of the schedule. Default: the task's name. Needed if a task has two schedules.
+            **words: The options ``args``, ``misfire``, ``grace``, ``cap``, ``overlap``, ``jitter``, ``start`` and
+                ``end``; see ``jobrunner.tasks.schedule_options.ScheduleOptions``.
 
         Raises:
-            InvalidSchedule: the expression, the zone or a word cannot be, or the task needs arguments.
-            InvalidTask: the function cannot be a task.
+            InvalidSchedule: The expression, the time zone or an option is invalid, or the task needs arguments.
+            InvalidTask: The function cannot be used as a task.
+            TypeError: A keyword is not an option of a schedule.
         """
-        # Checked here and not at the function below, so that the traceback ends at the line that is wrong.
+        # Checked here and not when the function below is decorated, so that the traceback ends at this line.
         check_words("@cron", words)
         recurrence = Cron(expression, "UTC" if timezone is None else timezone)
         return self._scheduling("@cron", recurrence, id, words, zoned=timezone is not None)
@@ -156,21 +182,28 @@ class TaskRouter:
         id: str | None = None,
         **words: Unpack[ScheduleOptions],
     ) -> "ScheduleDecorator":
-        """Run the task, or the function, below again and again: ``@jobs.every(minutes=5)``.
+        """Run the task below at a fixed interval.
 
-        The first time is one interval after the schedule was first seen, whatever is restarted meanwhile.
+        ::
+
+            @jobs.every(minutes=5)
+            async def sync_stock() -> None: ...
+
+        The first tick comes one interval after a runner with this schedule was first opened. Restarts do not move the
+        ticks.
 
         Args:
-            interval: seconds or a timedelta, in place of the three words.
-            hours: added to the other two.
-            minutes: the same.
-            seconds: the same.
-            id: as in ``cron``.
-            **words: as in ``cron``.
+            interval: Seconds or a timedelta, instead of the next three.
+            hours: Part of the interval.
+            minutes: Part of the interval.
+            seconds: Part of the interval.
+            id: The id of the schedule. Default: the task's name. Needed if a task has two schedules.
+            **words: The same options as for ``cron``.
 
         Raises:
-            InvalidSchedule: the interval or a word cannot be, or the task needs arguments.
-            InvalidTask: the function cannot be a task.
+            InvalidSchedule: The interval or an option is invalid, or the task needs arguments.
+            InvalidTask: The function cannot be used as a task.
+            TypeError: A keyword is not an option of a schedule.
         """
         check_words("@every", words)
         try:
@@ -220,22 +253,24 @@ class TaskRouter:
             router._schedules[declaration.id] = declaration  # noqa: SLF001 - of our own class
 
     def include(self, *routers: "TaskRouter", **options: Unpack[AttemptOptions]) -> None:
-        """Add the tasks of other routers with their schedules, also those that are declared later.
+        """Add the tasks and schedules of other routers.
+
+        Tasks and schedules that are declared on those routers later are added too.
 
         ::
 
             jobs.include(mail.tasks, max_attempts=settings.mail_attempts, timeout=settings.mail_timeout)
 
         Args:
-            *routers: the routers; several runners may include the same ones.
-            **options: how attempts run under this runner, in place of the routers' own defaults; what a task's
-                decorator says stands.
+            *routers: The routers. Several runners may include the same ones.
+            **options: Options of attempts under this runner, instead of the routers' own defaults; see
+                ``jobrunner.tasks.options.AttemptOptions``. Options that a task sets itself are not changed.
 
         Raises:
-            DuplicateTask: two tasks have the same stored name; the message names both places.
-            InvalidSchedule: two schedules have the same id.
-            InvalidTask: the routers would include each other in a ring, or an option has a value that cannot be.
-            TypeError: a word that is no such option.
+            DuplicateTask: Two tasks have the same stored name; the message names both places.
+            InvalidSchedule: Two schedules have the same id.
+            InvalidTask: The routers would include each other in a ring, or an option has an invalid value.
+            TypeError: An argument is not a task router, or a keyword is not an option of attempts.
         """
         check_options("include", options.keys(), ATTEMPT_OPTIONS)
         set_here = cast("TaskDefaults", options)
@@ -256,9 +291,9 @@ class TaskRouter:
             self._included.append((router, set_here))
 
     def _resolved_tasks(self) -> Mapping[str, Task[..., Any]]:
-        """Return ``tasks`` with the options that each ``include`` on the way has set.
+        """Return ``tasks`` with the options set by each ``include``.
 
-        Of a router that is included twice, the first time counts; of nested ones, the outer.
+        If a router is included twice, the first ``include`` counts; if includes are nested, the outer one.
         """
         found: dict[str, Task[..., Any]] = {}
         self._resolve({}, found)
@@ -309,7 +344,7 @@ class TaskRouter:
             router._tasks.update(dict.fromkeys(names, task))  # noqa: SLF001 - of our own class
 
     def _reach(self) -> "set[TaskRouter]":
-        """Return this router and all that include it, over any number of steps."""
+        """Return this router and all routers that include it, directly or not."""
         found: set[TaskRouter] = set()
         open_: list[TaskRouter] = [self]
         while open_:
@@ -321,7 +356,7 @@ class TaskRouter:
 
 
 class TaskDecorator:
-    """Makes a task of the function below it: ``@router.task(...)``."""
+    """The decorator that ``router.task(...)`` returns; it makes a function a task."""
 
     def __init__(self, decorate: Callable[[Callable[..., Any]], Task[..., Any]]) -> None:
         self._decorate = decorate
@@ -337,12 +372,12 @@ class TaskDecorator:
     @overload
     def __call__(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
     def __call__(self, fn: Callable[..., Any], /) -> Task[..., Any]:
-        """Make a task of the function."""
+        """Make the function a task."""
         return self._decorate(fn)
 
 
 class ScheduleDecorator:
-    """Schedules the task, or the function, below it: ``@router.cron(...)``, ``@router.every(...)``."""
+    """The decorator that ``router.cron(...)`` and ``router.every(...)`` return."""
 
     def __init__(self, decorate: Callable[[Any], Task[..., Any]]) -> None:
         self._decorate = decorate
@@ -360,7 +395,7 @@ class ScheduleDecorator:
     @overload
     def __call__(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
     def __call__(self, task: Task[..., Any] | Callable[..., Any], /) -> Task[..., Any]:
-        """Schedule a task and return it; make one of a function first."""
+        """Schedule a task and return it; a function is made a task first."""
         return self._decorate(task)
 
 

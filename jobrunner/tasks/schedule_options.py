@@ -1,12 +1,13 @@
-"""Schedules as they are written: the words of ``cron`` and ``every`` checked, and held against what is stored.
+"""Checks the options of schedules and compares the declared ones with the stored ones.
 
-Rules for what stands in the code, so that deploys may roll and processes start in any order:
+The rules for schedules in code, so that rolling deploys work and processes may start in any order:
 
-- A schedule that is declared as it was keeps its next tick: to compute it anew at each start would skip the tick that
-  falls on the start.
+- A schedule whose declaration has not changed keeps its next tick: computing it again at each start would skip a tick
+  that falls on the start.
 - A declaration never overwrites one of a later revision of the application.
-- What is declared no more is disabled, not forgotten: at once if an earlier revision declared it; if this very revision
-  did, only where no other live worker knows its task, which may be another application's on the same store.
+- A schedule that is not declared any longer is disabled, not deleted.  If an earlier revision declared it, it is
+  disabled at once.  If this revision declared it, only if no other live worker knows its task: the task may belong to
+  another application on the same store.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,58 +26,61 @@ from jobrunner.core.model import (
     Timing,
 )
 from jobrunner.core.units import Seconds, checked_schedule_id, duration_us, instant_us
-from jobrunner.tasks.call import NO_OPTIONS, Options
+from jobrunner.tasks.call import NO_OPTIONS, ResolvedJobOptions
 from jobrunner.tasks.recurrence import Cron, Every, Once, Recurrence
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.tasks.ticks import MOST_CAP, dump_options, first_tick
 
 DEFAULT_CAP: Final = 100
 SKIP_GRACE_US: Final = 60_000_000
-"""What ``misfire="skip"`` calls on time, if nothing else is said."""
+"""The default ``grace`` of ``misfire="skip"``."""
 
 Args = Sequence[object] | Mapping[str, object]
 
 
 class ScheduleOptions(TypedDict, total=False):
-    """The options of a schedule, in code and at run time."""
+    """The options of a schedule, for ``@cron``, ``@every`` and ``jobs.schedules.upsert``."""
 
     args: Args
-    """The arguments of each call of the task, in order or by name."""
+    """The arguments of each call of the task, as a list or as a mapping by name. Default: none."""
     misfire: Misfire
-    """What becomes of ticks that were missed: no worker was there, or the clock jumped.
+    """The rule for ticks that were missed because no worker was running or the clock jumped. Default: ``"latest"``.
 
-    ``"latest"``, the default, makes one job for the last of them; ``"all"`` one for each, the newest ``cap`` at most;
-    ``"skip"`` as ``"latest"``, but none for a tick later than ``grace``, here 60 seconds if not given.
+    ``"latest"`` makes one job, for the last of them. ``"all"`` makes one job for each, for the newest ``cap`` at most.
+    ``"skip"`` is like ``"latest"``, but makes no job if the tick is later than ``grace``.
     """
     grace: Seconds | None
-    """Seconds or a timedelta after which a tick is too late to make a job; None for never."""
-    cap: int
-    """1 to 400; 100 if left out."""
-    overlap: Overlap
-    """``"allow"``, or ``"skip"`` for no job while one of the schedule's is unfinished."""
-    jitter: Seconds
-    """Seconds or a timedelta within which the job starts after its tick.
+    """The delay after which a tick makes no job; seconds or a timedelta.
 
-    By chance, but always the same for one tick; ``job.scheduled_for`` is the tick itself.
+    Default: None, no limit; with ``misfire="skip"`` 60 seconds.
+    """
+    cap: int
+    """The most missed ticks for which ``misfire="all"`` makes a job, from 1 to 400. Default: 100."""
+    overlap: Overlap
+    """``"skip"`` makes no job while one of the schedule's jobs is unfinished. Default: ``"allow"``."""
+    jitter: Seconds
+    """A random delay of the job after its tick, up to these seconds or this timedelta. Default: 0.
+
+    A tick always has the same delay. ``job.scheduled_for`` is the tick itself.
     """
     start: datetime | None
-    """An aware datetime before which no tick lies; an interval ticks at its start first."""
+    """An aware datetime: the earliest tick. An interval has its first tick there. Default: none."""
     end: datetime | None
-    """An aware datetime after which no tick lies."""
+    """An aware datetime: the latest tick. Default: none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Declaration:
-    """A schedule that stands in the code."""
+    """A schedule that is declared in code."""
 
     id: str
     spec: TaskSpec
     definition: Definition
     zoned: bool
-    """Whether it names its time zone itself; otherwise it is the runner's."""
+    """True if the declaration names a time zone; otherwise the runner's is used."""
 
     def defined(self, timezone: str) -> Definition:
-        """Return what it does under a runner with that time zone."""
+        """Return its definition under a runner with that time zone."""
         timing = self.definition.timing
         if self.zoned or timing.cron is None:
             return self.definition
@@ -84,10 +88,10 @@ class Declaration:
 
 
 def check_words(call: str, words: Iterable[str]) -> None:
-    """Refuse a keyword that no schedule has.
+    """Refuse keywords that are not options of a schedule.
 
     Raises:
-        TypeError: there is one.
+        TypeError: A keyword is not an option of a schedule; the message says what to write.
     """
     for word in words:
         if word not in ScheduleOptions.__annotations__:
@@ -102,19 +106,25 @@ def check_words(call: str, words: Iterable[str]) -> None:
 
 
 def define(
-    spec: TaskSpec, options: Options, recurrence: Recurrence, words: ScheduleOptions, call: str
+    spec: TaskSpec,
+    options: ResolvedJobOptions,
+    recurrence: Recurrence,
+    words: ScheduleOptions,
+    call: str,
 ) -> Definition:
-    """Return what a schedule does.
+    """Check the options of a schedule and return its definition.
 
     Args:
-        options: those that its jobs have besides the task's.
-        words: as they were written.
-        call: how the caller wrote it, for the errors.
+        spec: The task.
+        options: The options of its jobs that differ from the task's.
+        recurrence: The recurrence of its ticks.
+        words: The options of the schedule, as passed.
+        call: The call as its user writes it, for the errors.
 
     Raises:
-        InvalidSchedule: a word has a value that cannot be.
+        InvalidSchedule: An option has an invalid value.
         InvalidArguments: ``args`` do not fit the task.
-        TypeError: a word that is no option of a schedule.
+        TypeError: A keyword is not an option of a schedule.
     """
     check_words(call, words)
     _check_options(options, call)
@@ -147,18 +157,18 @@ def define(
 def declare(
     id: str | None,
     spec: TaskSpec,
-    options: Options,
+    options: ResolvedJobOptions,
     recurrence: Recurrence,
     words: ScheduleOptions,
     *,
     call: str,
     zoned: bool,
 ) -> Declaration:
-    """Return the declaration that stands above a task.
+    """Return the declaration of a schedule above a task.
 
     Raises:
-        InvalidSchedule: it cannot be; the message says where it stands.
-        TypeError: a word that is no option of a schedule.
+        InvalidSchedule: The declaration is invalid; the message names its source location.
+        TypeError: A keyword is not an option of a schedule.
     """
     try:
         name = checked_schedule_id(spec.name if id is None else id)
@@ -173,7 +183,7 @@ def declare(
     return Declaration(name, spec, definition, zoned)
 
 
-def _check_options(options: Options, call: str) -> None:
+def _check_options(options: ResolvedJobOptions, call: str) -> None:
     if options is NO_OPTIONS:
         return
     if options.delay is not None or options.run_at is not None or options.expires_at is not None:
@@ -223,7 +233,7 @@ def _encoded(spec: TaskSpec, args: Args) -> str:
     raise InvalidSchedule(f"args={args!r} is neither a list of arguments nor a mapping by name")
 
 
-# -- held against what is stored ----------------------------------------------------------------
+# -- compared with the stored schedules ---------------------------------------------------------
 
 
 def reconcile(
@@ -234,13 +244,14 @@ def reconcile(
     now: int,
     elsewhere: frozenset[str],
 ) -> list[ScheduleChange]:
-    """Return what is to be changed so that the store holds what the code declares.
+    """Return the changes that make the stored schedules match the declared ones.
 
     Args:
-        declared: by id.
-        rows: everything that was ever declared, and whatever else has one of the ids.
-        revision: of the application that declares.
-        elsewhere: tasks that only other live workers know.
+        declared: The declared schedules by id.
+        rows: All stored schedules that were ever declared in code, and all others with one of the ids.
+        revision: The revision of the declaring application.
+        now: The current time (µs).
+        elsewhere: The tasks that only other live workers know.
     """
     stored = {row.id: row for row in rows}
     changes: list[ScheduleChange] = []

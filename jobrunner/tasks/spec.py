@@ -1,4 +1,4 @@
-"""A task as the runner knows it: its function, what it takes and gives, and its defaults."""
+"""Describes a task for the runner: its function, its codecs and its defaults."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -17,10 +17,10 @@ from jobrunner.tasks.retry import RetryPolicy
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskSpec:
-    """A task: its function, what it takes and gives, and its defaults."""
+    """The function, codecs and defaults of a task; compared by identity."""
 
     name: str
-    """As stored: with the router's prefix, never with the module."""
+    """The stored name: with the router's prefix, never with the module."""
     fn: Callable[..., Any]
     is_async: bool
     wants_context: bool
@@ -30,34 +30,37 @@ class TaskSpec:
     priority: int
     policy: RetryPolicy
     timeout: int | None
-    """Per attempt, in microseconds; None for none."""
+    """The limit per attempt, in microseconds; None for no limit."""
     expires: int | None
-    """Microseconds after it became due; None for never."""
+    """Microseconds after a job became due; None for never."""
     retention: int | None
-    """Microseconds after it finished; None for the runner's."""
+    """Microseconds after a job finished; None for the runner's."""
     aliases: tuple[str, ...]
-    """Older stored names that it still answers to, prefix and all."""
+    """Older stored names, with their prefixes, whose jobs it runs too."""
     where: str
-    """``file.py:12``."""
+    """The source location, as ``file.py:12``."""
     positional_only: tuple[tuple[str, Any], ...] = ()
-    """Name and default of the parameters that cannot be given by name."""
+    """Name and default of each positional-only parameter."""
     injected: tuple[Dependency, ...] = ()
-    """What each attempt is handed besides its arguments."""
+    """The dependencies that each attempt resolves and passes besides the arguments."""
 
     def is_same(self, other: "TaskSpec | None") -> bool:
-        """Return whether both were made by one declaration; ``include`` may have changed the options of one."""
+        """Return whether both come from the same declaration.
+
+        Their options may differ, because ``include`` can set them.
+        """
         return other is not None and self.args is other.args
 
     def check_injected(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
-        """Refuse a direct call that leaves to the function what only an attempt resolves.
+        """Refuse a direct call without the injected parameters, which only an attempt fills.
 
         Raises:
-            TypeError: a parameter that is injected is not given.
+            TypeError: An injected parameter is not passed.
         """
         try:
             given = inspect.signature(self.fn).bind_partial(*args, **kwargs).arguments
         except TypeError:
-            return  # Python's own words for a wrong call are the right ones
+            return  # the call itself will raise Python's own error
         missing = [need.name for need in self.injected if need.name not in given]
         if missing:
             called = self.fn.__name__
@@ -67,7 +70,7 @@ class TaskSpec:
             )
 
     def call(self, ctx: JobContext, kwargs: Mapping[str, Any]) -> Any:
-        """Call the function with decoded arguments; an ``async`` one returns its coroutine."""
+        """Call the function with decoded arguments; an ``async def`` returns its coroutine."""
         if self.positional_only:
             named = dict(kwargs)
             first = [named.pop(name, default) for name, default in self.positional_only]
@@ -84,19 +87,19 @@ def make_spec(
     namespace: Mapping[str, Any] | None,
     **options: Unpack[ResolvedOptions],
 ) -> TaskSpec:
-    """Make a task of a function.
+    """Make the specification of a task from its function.
 
     Args:
-        fn: the decorated function.
-        prefix: the router's, put before the name.
-        name: in place of the function's own; None for that.
-        aliases: whole stored names, prefix included.
-        namespace: the names around the decorator, see ``read_function``.
-        **options: its defaults.
+        fn: The decorated function.
+        prefix: The router's prefix, put before the name.
+        name: The name of the task; None for the function's.
+        aliases: Whole stored names, with their prefixes.
+        namespace: The local names around the decorator; see ``read_function``.
+        **options: The task's defaults.
 
     Raises:
-        InvalidTask: the function cannot be a task as it stands.
-        InvalidOptions: a name is none.
+        InvalidTask: The function cannot be used as a task.
+        InvalidOptions: The name or an alias is invalid.
     """
     function = read_function(fn, namespace)
     bare = fn.__name__ if name is None else name

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, Unpack
 from jobrunner.core.exports import exported
 from jobrunner.core.hints import answers_foreign_words
 from jobrunner.core.job import Job
-from jobrunner.tasks.call import NO_OPTIONS, Call, Options
+from jobrunner.tasks.call import NO_OPTIONS, Call, ResolvedJobOptions
 from jobrunner.tasks.context import JobContext
 from jobrunner.tasks.current_queue import resolve
 from jobrunner.tasks.options import JobOptions
@@ -20,16 +20,23 @@ R = TypeVar("R")
 @exported
 @answers_foreign_words("task")
 class Task(Generic[P, R]):
-    """A registered function with its defaults, as ``@jobs.task`` makes it.
+    """A registered function with its defaults, as ``@jobs.task`` returns it.
 
-    ``P`` is what a caller fills: the job context is not in it.  Called directly, a task is its function.
+    ``Task[P, R]``: ``P`` are the parameters of ``enqueue``, without the job context; ``R`` is the type of the result.
+    A task can be called like its function, which then runs at once and without a job.
+
+    ::
+
+        await send_welcome_email.enqueue("ada@example.org")
+        await send_welcome_email.options(delay=3600).enqueue("ada@example.org")
+        await send_welcome_email("ada@example.org")     # a plain call
     """
 
     spec: TaskSpec
-    _options: Options
+    _options: ResolvedJobOptions
 
     def __init__(self, spec: TaskSpec) -> None:
-        # First, so that an attribute of the function never hides one of ours.
+        # Before our attributes, so that an attribute of the function never replaces one of them.
         wrapper: Any = self
         functools.update_wrapper(wrapper, spec.fn)
         self.spec = spec
@@ -37,43 +44,55 @@ class Task(Generic[P, R]):
 
     @property
     def name(self) -> str:
-        """The name that its jobs are stored under."""
+        """The stored name of the task."""
         return self.spec.name
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
-        """Return a call with these arguments, validated and written as JSON now; nothing is stored yet.
+        """Return a call with these arguments, for ``enqueue_many`` or ``enqueue_chain``.
+
+        The arguments are validated and written as JSON at once. Nothing is stored yet.
 
         Raises:
-            InvalidArguments: they do not fit the function, or cannot be stored as they are.
+            InvalidArguments: The arguments do not fit the function, or cannot be stored unchanged.
         """
         return Call(self.spec, self.spec.args.encode(args, kwargs), self._options)
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
-        """Store a job that calls the function with these arguments; it is on disk when this returns.
+        """Store a job that calls the function with these arguments.
 
-        The queue is that of the running attempt, else of the request's application, else of the only open runner.
+        The job is on disk when this returns. It is stored by the runner of the running attempt, else by that of the
+        request's application, else by the only open runner.
+
+        Returns:
+            The stored job. If an unfinished job of the task has the same ``key``, that job, with ``created`` False.
 
         Raises:
-            InvalidArguments, InvalidOptions: nothing was stored.
-            NotRunning, AmbiguousRunner: it is not clear where to.
-            StoreError: see its children for what was stored.
+            InvalidArguments: The arguments do not fit the function, or cannot be stored unchanged.
+            InvalidOptions: The job would expire before it is due.
+            NotRunning: No runner is open.
+            AmbiguousRunner: Several runners are open, and the context names none.
+            StoreError: The store could not complete the call; the subclass says whether the job was stored.
         """
         call = self.call(*args, **kwargs)
         return await resolve(f"{self.__name__}.enqueue(...)").enqueue_call(call)
 
     def options(self, **options: Unpack[JobOptions]) -> Self:
-        """Return the task with options for the jobs that are enqueued through it; the task itself stays as it is.
+        """Return a copy of the task with options for the jobs enqueued through it.
+
+        ::
+
+            await queue.enqueue(remind.options(delay=timedelta(hours=24), key=f"remind-{user.id}"), user.email)
 
         Args:
-            **options: see ``jobrunner.tasks.options.JobOptions``; other queues' words are answered with ours.
+            **options: See ``jobrunner.tasks.options.JobOptions``.
 
         Raises:
-            InvalidOptions: a value that cannot be.
-            TypeError: a word that is no option.
+            InvalidOptions: An option has an invalid value.
+            TypeError: A keyword is not an option of a job; the message says what to write.
         """
-        made = Options.make(f"{self.__name__}.options", **options)
+        made = ResolvedJobOptions.make(f"{self.__name__}.options", **options)
         task = object.__new__(type(self))
-        # Not through __init__: options are set per enqueue, and update_wrapper costs more than all the rest.
+        # Without __init__: this runs once per enqueue, and update_wrapper costs more than everything else here.
         task.__dict__.update(self.__dict__)
         task._options = self._options.merge(made)
         return task
@@ -87,16 +106,16 @@ class Task(Generic[P, R]):
     else:
 
         def __get__(self, instance: object, owner: type | None = None) -> Self:
-            # Never bound. It makes `inspect.isroutine` true, so that help(task) and documentation show the function's
-            # signature and docstring, in place of this class. Type checkers need not know.
+            # A task is never bound. With __get__, `inspect.isroutine` is true, so help(task) and documentation show the
+            # function's signature and docstring instead of this class. Hidden from type checkers.
             return self
 
 
 class AsyncTask(Task[P, R]):
-    """A task of an ``async def``; it runs on the event loop."""
+    """A task of an ``async def``, which runs on the event loop."""
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function here and now, as if it were no task."""
+        """Call the function directly, without a job."""
         if self.spec.injected:
             self.spec.check_injected(args, kwargs)
         result: R = await self.spec.fn(*args, **kwargs)
@@ -104,10 +123,10 @@ class AsyncTask(Task[P, R]):
 
 
 class SyncTask(Task[P, R]):
-    """A task of a ``def``; it runs in a thread."""
+    """A task of a ``def``, which runs in a thread."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function here and now, as if it were no task."""
+        """Call the function directly, without a job."""
         if self.spec.injected:
             self.spec.check_injected(args, kwargs)
         result: R = self.spec.fn(*args, **kwargs)
@@ -115,10 +134,10 @@ class SyncTask(Task[P, R]):
 
 
 class CtxAsyncTask(Task[P, R]):
-    """A task of an ``async def`` that is handed its job."""
+    """A task of an ``async def`` whose first parameter is a ``JobContext``."""
 
     async def __call__(self, job: JobContext, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function here and now, as if it were no task."""
+        """Call the function directly, without a stored job."""
         if self.spec.injected:
             self.spec.check_injected((job, *args), kwargs)
         result: R = await self.spec.fn(job, *args, **kwargs)
@@ -126,10 +145,10 @@ class CtxAsyncTask(Task[P, R]):
 
 
 class CtxSyncTask(Task[P, R]):
-    """A task of a ``def`` that is handed its job."""
+    """A task of a ``def`` whose first parameter is a ``JobContext``."""
 
     def __call__(self, job: JobContext, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function here and now, as if it were no task."""
+        """Call the function directly, without a stored job."""
         if self.spec.injected:
             self.spec.check_injected((job, *args), kwargs)
         result: R = self.spec.fn(job, *args, **kwargs)
@@ -137,12 +156,12 @@ class CtxSyncTask(Task[P, R]):
 
 
 def task_of(spec: TaskSpec) -> Task[..., Any]:
-    """Return the task of a function, of the kind that is called as the function is."""
+    """Return a task of the class that matches the signature of the function."""
     if spec.is_async:
         return CtxAsyncTask(spec) if spec.wants_context else AsyncTask(spec)
     return CtxSyncTask(spec) if spec.wants_context else SyncTask(spec)
 
 
 def session_of(task: object) -> object:
-    """Return the session that jobs which are enqueued through the task are stored through; None for none."""
+    """Return the ``session`` option of a task; None if it has none."""
     return task._options.session if isinstance(task, Task) else None  # noqa: SLF001 - its own module

@@ -1,7 +1,7 @@
-"""What a schedule does when its time has come: which ticks make a job, which are skipped, and when it ticks next.
+"""Decides which due ticks of a schedule make jobs, and computes its next tick.
 
-Pure: a plan is made of a row and the present.  It is never long: after a long absence ticks are counted off a stretch
-at a time, each plan going a step nearer to the present, and what would be too many to count is estimated and jumped.
+Pure functions of a schedule row and the current time.  A plan never takes long: after a long absence each plan walks
+one stretch of ticks and comes nearer to the present; if the ticks are too many to count, their number is estimated.
 """
 
 import hashlib
@@ -14,27 +14,27 @@ from jobrunner.core.clock import MAX_US, from_us, to_us
 from jobrunner.core.errors import InvalidSchedule
 from jobrunner.core.ids import new_id
 from jobrunner.core.model import Definition, Enqueue, Fire, ScheduleRow, Tick, TickOutcome, Timing
-from jobrunner.tasks.call import NO_OPTIONS, Call, Options
+from jobrunner.tasks.call import NO_OPTIONS, Call, ResolvedJobOptions
 from jobrunner.tasks.recurrence import Cron, Every, Once, Recurrence
 from jobrunner.tasks.spec import TaskSpec
 
 STRETCH: Final = 500
-"""How many ticks are walked at once: some milliseconds of the loop's time."""
+"""Ticks that one plan walks: a few milliseconds of the event loop's time."""
 MOST_COUNTED: Final = 20_000
-"""About two weeks of a tick each minute.  Beyond, the number of those that were missed is an estimate."""
+"""About two weeks of a tick per minute.  Beyond that the number of missed ticks is an estimate."""
 MOST_CAP: Final = 400
-"""More jobs from one absence than this are a flood; and the walk must be longer."""
+"""The largest ``cap``: more jobs after one absence would be a flood.  Must be smaller than ``STRETCH``."""
 FIRST_WINDOW_US: Final = 120_000_000
 
 
-# -- when it ticks ----------------------------------------------------------------------------
+# -- its ticks --------------------------------------------------------------------------------
 
 
 def recurrence_of(timing: Timing) -> Recurrence:
-    """Return what a stored timing means.
+    """Return the recurrence of a stored timing.
 
     Raises:
-        InvalidSchedule: this process cannot read it: its zone is not known here, say.
+        InvalidSchedule: This process cannot read the timing, for example because it does not know the time zone.
     """
     if timing.cron is not None:
         return Cron(timing.cron, timing.timezone or "UTC")
@@ -46,7 +46,10 @@ def recurrence_of(timing: Timing) -> Recurrence:
 
 
 def tick_after(timing: Timing, instant: int) -> int | None:
-    """Return the tick that follows the tick (or, for a cron expression, any instant) ``instant``."""
+    """Return the tick after ``instant``; None if there is none.
+
+    ``instant`` is a tick. For a cron expression it may be any time.
+    """
     recurrence = recurrence_of(timing)
     if timing.start is not None and instant < timing.start:
         if timing.every is not None:
@@ -60,11 +63,12 @@ def tick_after(timing: Timing, instant: int) -> int | None:
 
 
 def first_tick(timing: Timing, now: int, *, last: int | None = None) -> int | None:
-    """Return the first tick of a schedule that is new, or whose timing is.
+    """Return the first tick of a schedule with a new timing.
 
     Args:
-        now: when it is first seen; an interval ticks first one interval later, a date however long it is past.
-        last: the last tick under its old timing: a clock that has stepped back must not bring it again.
+        timing: The timing.
+        now: The current time (µs). An interval ticks first one interval later; a date ticks even if it is past.
+        last: The last tick under the old timing: it must not come again if the clock was set back.
     """
     if timing.run_at is not None:
         return _unless_over(timing, timing.run_at)
@@ -75,7 +79,10 @@ def first_tick(timing: Timing, now: int, *, last: int | None = None) -> int | No
 
 
 def resumed_tick(row: ScheduleRow, now: int) -> int | None:
-    """Return the first tick after a pause: none that fell into it, and an interval keeps its beat."""
+    """Return the first tick after a pause.
+
+    Ticks during the pause are dropped. An interval goes on in its old rhythm.
+    """
     timing = row.definition.timing
     after = now if row.last is None else max(now, row.last)
     if row.next is None or row.next > after or timing.run_at is not None:
@@ -86,7 +93,7 @@ def resumed_tick(row: ScheduleRow, now: int) -> int | None:
 
 
 def _step(beat: int, every: int, after: int) -> int:
-    """Return the first multiple of an interval from a beat of it that lies after an instant."""
+    """Return an interval's first tick after an instant, counted from the tick ``beat``."""
     return min(beat + ((after - beat) // every + 1) * every, MAX_US)
 
 
@@ -94,11 +101,11 @@ def _unless_over(timing: Timing, tick: int) -> int | None:
     return None if tick > MAX_US or (timing.end is not None and tick > timing.end) else tick
 
 
-# -- what it does -----------------------------------------------------------------------------
+# -- the decision -----------------------------------------------------------------------------
 
 
 class TickPlan(NamedTuple):
-    """One step of a schedule; ``jobs`` are instants that make a job."""
+    """One step of a schedule: ``jobs`` are the ticks (µs) that make a job."""
 
     jobs: Sequence[int]
     skipped: Sequence[Tick]
@@ -106,16 +113,16 @@ class TickPlan(NamedTuple):
 
 
 def plan(row: ScheduleRow, now: int) -> TickPlan:
-    """Return what a schedule whose next tick is due does now.
+    """Decide about the due ticks of a schedule.
 
     Raises:
-        InvalidSchedule: this process cannot read it.
+        InvalidSchedule: This process cannot read the schedule.
     """
     definition = row.definition
     keep = definition.cap if definition.misfire == "all" else 1
     due, following, before = _walk(row, now, keep)
     if following is not None and following <= now:
-        # A stretch of a long absence: those at its end may be among the ones that count, which the next plan sees.
+        # Part of a long absence. The ticks at its end may be among the newest ones, so the next plan decides on them.
         missed, following = due[:-keep], due[-keep]
         return TickPlan((), _run(before, missed, "missed"), following)
     candidates = due[-keep:]
@@ -135,7 +142,11 @@ class _Before(NamedTuple):
 
 
 def _walk(row: ScheduleRow, now: int, keep: int) -> tuple[list[int], int | None, _Before | None]:
-    """Return a stretch of due ticks from the next one on, the tick that follows, and those that were jumped before."""
+    """Walk up to ``STRETCH`` due ticks of a schedule.
+
+    Returns:
+        The walked ticks, the tick that follows them, and the earlier ticks that were counted without a walk.
+    """
     timing = row.definition.timing
     first = row.next
     if first is None or first > now:
@@ -161,7 +172,7 @@ def _walk(row: ScheduleRow, now: int, keep: int) -> tuple[list[int], int | None,
 
 
 def _jump_beats(timing: Timing, first: int, now: int, keep: int) -> _Before | None:
-    """Return the due beats of an interval that need no walk: their number is known without one."""
+    """Return an interval's due ticks that can be counted without a walk."""
     every = timing.every or 1
     until = now if timing.end is None else min(now, timing.end)
     beats = (until - first) // every + 1
@@ -171,7 +182,7 @@ def _jump_beats(timing: Timing, first: int, now: int, keep: int) -> _Before | No
 
 
 def _nearest(timing: Timing, first: int, now: int, keep: int) -> list[int]:
-    """Return the last due ticks, at least one and at most ``keep``, of many since ``first``."""
+    """Return the newest due ticks since ``first``: at least one, at most ``keep``."""
     until = now if timing.end is None else min(now, timing.end)
     window = FIRST_WINDOW_US
     while True:
@@ -187,7 +198,7 @@ def _nearest(timing: Timing, first: int, now: int, keep: int) -> list[int]:
 
 
 def _run(before: _Before | None, ticks: Sequence[int], outcome: TickOutcome) -> list[Tick]:
-    """Return the record of ticks that make no job: one row, however many."""
+    """Return one record for all of these ticks, which make no job."""
     if before is not None:
         last = ticks[-1] if ticks else before.last
         return [Tick(before.first, outcome, None, last, before.number + len(ticks))]
@@ -198,10 +209,10 @@ def _run(before: _Before | None, ticks: Sequence[int], outcome: TickOutcome) -> 
 
 
 def fire_of(row: ScheduleRow, spec: TaskSpec, now: int) -> Fire:
-    """Return the step of a schedule that is due, with the jobs that it makes.
+    """Return the step of a due schedule, with the jobs to store.
 
     Raises:
-        InvalidSchedule: this process cannot read it.
+        InvalidSchedule: This process cannot read the schedule.
     """
     jobs, skipped, following = plan(row, now)
     fired = [Tick(instant, "fired", job_of(row, spec, instant, now)) for instant in jobs]
@@ -209,36 +220,36 @@ def fire_of(row: ScheduleRow, spec: TaskSpec, now: int) -> Fire:
 
 
 def job_of(row: ScheduleRow, spec: TaskSpec, instant: int, now: int) -> Enqueue:
-    """Return the job that a schedule makes for an instant, by the way that every enqueue goes."""
+    """Return the job of a schedule for one tick, made like any enqueued job."""
     definition = row.definition
     due = instant + jitter_us(row.id, instant, definition.jitter)
-    options = load_options(definition.options).merge(Options(run_at=due))
+    options = load_options(definition.options).merge(ResolvedJobOptions(run_at=due))
     job = Call(spec, definition.args, options).to_enqueue(id=new_id(now), now=now)
     return job._replace(schedule=row.id, scheduled_for=instant)
 
 
 def jitter_us(id: str, instant: int, most: int) -> int:
-    """Return how much later than its tick a job is due: always the same for the same tick, whoever asks."""
+    """Return the jitter of a job in µs: the same for the same tick in every process."""
     if not most:
         return 0
     digest = hashlib.blake2b(f"{id}@{instant}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % (most + 1)
 
 
-def dump_options(options: Options) -> str:
-    """Return options as JSON, those alone that are set."""
-    unset = {field.name: getattr(NO_OPTIONS, field.name) for field in fields(Options)}
+def dump_options(options: ResolvedJobOptions) -> str:
+    """Return the set options as JSON."""
+    unset = {field.name: getattr(NO_OPTIONS, field.name) for field in fields(ResolvedJobOptions)}
     values = {name: getattr(options, name) for name in unset}
     given = {name: value for name, value in values.items() if value is not unset[name]}
     return json.dumps(given, sort_keys=True)
 
 
-def load_options(text: str) -> Options:
+def load_options(text: str) -> ResolvedJobOptions:
     """Return the options that ``dump_options`` wrote."""
-    return Options(**json.loads(text))
+    return ResolvedJobOptions(**json.loads(text))
 
 
 def queues_of(rows: Mapping[str, Definition]) -> Mapping[str, str]:
-    """Return the queue that each definition names itself, by id."""
+    """Return the queue option of each definition that has one, by schedule id."""
     named = {id: load_options(definition.options).queue for id, definition in rows.items()}
     return {id: queue for id, queue in named.items() if queue is not None}

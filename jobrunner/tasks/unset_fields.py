@@ -1,4 +1,4 @@
-"""Finds the fields of models that nobody has set, and that are the same again if they are not written."""
+"""Finds unset model fields that can be left out of the JSON without loss."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -11,22 +11,23 @@ from jobrunner.tasks.codec_errors import MISSING
 from jobrunner.tasks.codec_schema import Holds, Parts
 
 MAX_DEPTH: Final = 200
-"""JSON that nests deeper does not come back; so a value that holds itself ends here too."""
+"""JSON that nests deeper cannot be read back; the limit also ends the walk of a value that contains itself."""
 
 Omitted = dict[Any, Any]
-"""What pydantic's ``exclude`` takes: by field, index or key, True or the same for what is there."""
+"""An argument for pydantic's ``exclude``: by field, index or key, either True or a nested mapping of this kind."""
 
 
 def omitted(value: Any, holds: Holds) -> Omitted | None:
-    """Return what is left out of the JSON so that it comes back as not set; None for nothing.
+    """Return the unset fields to leave out of the JSON; None if there are none.
 
-    That is an unset field whose default is a constant that the field still has. One with a ``default_factory`` is
-    written: made again it may be another id or another time. What is of no known class is written too.
+    Left out, they are still unset after reading. Only fields that still have their constant default qualify. A field
+    with a ``default_factory`` is written, because the factory may return another id or time on reading. Fields of
+    unknown classes are written too.
     """
     try:
         if holds.keys is None:
             return _omitted(value, holds.parts, 0)
-        # A mebibyte of plain data beside a model is not looked through.
+        # Only the keys that may hold models: a mebibyte of plain data beside a model is not walked.
         found: Omitted = {}
         for key in holds.keys:
             inner = _omitted(value.get(key), holds.parts, 0)
@@ -34,7 +35,7 @@ def omitted(value: Any, holds: Holds) -> Omitted | None:
                 found[key] = inner
         return found or None
     except (RecursionError, AttributeError):
-        return None  # it holds itself, or was never made whole: the serialiser says so
+        return None  # it contains itself or is incomplete, which the serialiser reports
 
 
 def _omitted(value: Any, known: Mapping[type, Parts], depth: int) -> Omitted | None:
@@ -61,7 +62,7 @@ def _omitted(value: Any, known: Mapping[type, Parts], depth: int) -> Omitted | N
             if inner is not None:
                 found = found or {}
                 found[name] = inner
-    # pydantic takes this key for all the others too.
+    # For pydantic this key stands for all keys.
     return None if found and "__all__" in found else found
 
 
@@ -80,6 +81,6 @@ def _items(value: object) -> Iterable[tuple[Any, object]]:
     if isinstance(value, dict):
         return value.items()
     if isinstance(value, (list, tuple, deque)):
-        # A list of a hundred thousand numbers is looked through in C.
+        # issuperset checks a list of a hundred thousand numbers in C.
         return () if PLAIN.issuperset(map(type, value)) else enumerate(value)
     return ()

@@ -1,1 +1,1 @@
-"""One process at work: it claims jobs, runs and settles them, fires schedules and maintains the store."""
+"""Runs the jobs of one process: claims and settles them, fires schedules, maintains the store."""

@@ -1,4 +1,4 @@
-"""Reads hooks around every attempt (``@jobs.around_attempt``) when they are registered."""
+"""Checks the hooks around each attempt (``@jobs.around_attempt``) when they are registered."""
 
 import functools
 import inspect
@@ -10,25 +10,25 @@ from jobrunner.core.errors import ConfigurationError
 from jobrunner.tasks.context import JobContext
 
 AroundAttempt = Callable[[JobContext], AsyncIterator[None] | AbstractAsyncContextManager[Any]]
-"""An ``async def`` with one ``yield``, or a function that gives an async context manager."""
+"""An ``async def`` with one ``yield``, or a function that returns an async context manager."""
 H = TypeVar("H", bound=AroundAttempt)
 
 
 class Around(NamedTuple):
-    """A hook around attempts."""
+    """A hook around each attempt."""
 
     name: str
-    """For messages: ``track (shop.py:12)``."""
+    """The name in messages, such as ``track (shop.py:12)``."""
     open: Callable[[JobContext], AbstractAsyncContextManager[Any]]
 
 
 def read_around(hook: AroundAttempt) -> Around:
-    """Return a hook as attempts use it.
+    """Check a hook and return it in the form that attempts use.
 
     Raises:
-        ConfigurationError: it is no such function.
+        ConfigurationError: The object is not an ``async def`` with one ``yield``.
     """
-    forms = [hook, getattr(hook, "__call__", None)]  # noqa: B004 - an object may be one, as FastAPI has it
+    forms = [hook, getattr(hook, "__call__", None)]  # noqa: B004 - as in FastAPI, a hook may be a callable object
     if any(map(inspect.isasyncgenfunction, forms)):
         return Around(_name_of(hook), asynccontextmanager(hook))  # type: ignore[arg-type]
     unfit = any(

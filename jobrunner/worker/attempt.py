@@ -1,6 +1,7 @@
-"""Keeps one claimed job's way through its task's function, and stops it.
+"""Holds the state of one running attempt, and stops it.
 
-The reason is written into an attempt before it is stopped, so that the end is read and not guessed from the exception.
+The reason of a stop is stored in the attempt first.  Its outcome is then taken from that reason, not guessed from the
+exception.
 """
 
 import asyncio
@@ -26,19 +27,19 @@ class Wait:
     def __init__(self, id: str, timed: bool) -> None:
         self.id = id
         self.timed = timed
-        """Whether the wait ends by itself."""
+        """True if the wait has a time limit."""
         self.front: JobRow | None = None
-        """The job that must move first, as it was last read: itself, or one before it in its chain."""
+        """The job that must run first, as last read: the job itself, or an earlier one of its chain."""
         self.trail: list[str] = []
-        """The way there, by id."""
+        """The ids from the job back to ``front``."""
         self.seq = 0
-        """Of the job itself, once it has been read."""
+        """The ``seq`` of the job, once it has been read."""
         self.refused: str | None = None
-        """Why it is to end, if it was chosen to, so that all other attempts can go on."""
+        """The message of the ``Deadlock`` error to raise, if this wait is refused to break a deadlock."""
 
 
 class Attempt:
-    """One claimed job on its way through its task's function."""
+    """One running attempt of a claimed job."""
 
     __slots__ = (
         "_timer",
@@ -73,48 +74,50 @@ class Attempt:
         self.timeout_us: int | None = spec.timeout if job.timeout is None else job.timeout or None
         self.context = JobContext(job, self.max_attempts)
         self.stopped: StopReason | None = None
-        """The reason why it was stopped; the first one counts."""
+        """The reason of the stop; the first one counts."""
         self.stopped_at: float | None = None
-        """When it was stopped, in the loop's time."""
+        """The time of the stop, by the loop's clock."""
         self.task: asyncio.Task[None] | None = None
         self.thread: asyncio.Future[Any] | None = None
-        """The ``def`` function's thread, once there is one."""
+        """The thread of the ``def`` function, once it runs."""
         self.abandoned = False
-        """Its outcome has been settled without it, and its later outcome is ignored."""
+        """True once the job was settled without waiting for the code; its later outcome is ignored."""
         self.begun_at: float | None = None
-        """When its task had its first step, in the loop's time; one that is cancelled before that would never run at
-        all, nor settle anything."""
+        """The time of its task's first step, by the loop's clock.
+
+        A task that is cancelled before its first step never runs, so it would never settle the job.
+        """
         self.ended = False
-        """The function has come to its end."""
+        """True once the function has ended."""
         self.resolved: Resolved | None = None
-        """Its dependencies, if it has any; they are open until the supervisor has cleaned up."""
+        """Its dependencies, if it has any; open until the supervisor has cleaned up."""
         self.error: BaseException | None = None
-        """The error that ended it, for its dependencies."""
+        """The error that ended it, to raise inside its dependencies."""
         self.decided: Outcome | None = None
-        """The outcome, while only the clean-up of its dependencies is under way."""
+        """The outcome, set while only the clean-up of its dependencies is still running."""
         self.settled = False
-        """Its outcome has been handed in."""
+        """True once its outcome was passed to the committer."""
         self.transaction_ended: Ended | None = None
-        """How the job was settled by a transaction of the attempt's own, if it was."""
+        """The end of the attempt as its ``job.transaction()`` settled it; None without one."""
         self.has_committed = False
-        """Its outcome was committed together with the rows of an injected session."""
+        """True once its outcome was committed together with the rows of an injected session."""
         self.dropped: list[str] | None = None
-        """The lines to write in place of async verbs that its code called and did not await."""
+        """The lines to write instead of async methods that its code called and did not await."""
         self.waits: list[Wait] = []
-        """The jobs whose results it waits for just now."""
+        """Its current waits for the results of other jobs."""
         self._timer: asyncio.TimerHandle | None = None
 
     def warn(self, reason: StopReason) -> None:
-        """Let the function know that it should end: ``job.cancelled`` turns true."""
+        """Set ``job.cancelled``, so that the function can end by itself."""
         if self.stopped is None:
             self.stopped = reason
             self.context._cancelled = True  # noqa: SLF001 - written here, read by the task
 
     def stop(self, reason: StopReason) -> None:
-        """Make the function end: ``job.cancelled`` turns true, and an ``async def`` is cancelled.
+        """Set ``job.cancelled``, and cancel the function if it is an ``async def``.
 
-        A thread cannot be interrupted. It is waited for, except after a time-out, when the attempt has failed.
-        A clean-up is let to its end, unless the process goes down.
+        A thread cannot be interrupted: the attempt waits for it, except after a timeout, when the attempt fails at
+        once. A clean-up is not interrupted, unless the process shuts down.
         """
         if self.decided is not None and reason != "shutdown":
             return
@@ -126,41 +129,44 @@ class Attempt:
             self.task.cancel()
 
     def end_clean_up(self) -> None:
-        """Cancel the clean-up of its dependencies, which is on the loop."""
+        """Cancel the clean-up of its dependencies, which runs on the event loop."""
         if self.stopped_at is None:
             self.stopped_at = asyncio.get_running_loop().time()
         if self.task is not None:
             self.task.cancel()
 
     def leave_behind(self) -> None:
-        """Stop waiting for its code, and let ``asyncio.run`` not wait for it either."""
+        """Stop waiting for its code; ``asyncio.run`` will not wait for it either."""
         self.abandoned = True
         self.take_added("this attempt was left behind, and stores nothing that it added")
         if self.task is not None:
             self.task.cancel()
             if self.thread is None:
-                asyncio._unregister_task(self.task)  # noqa: SLF001 - documented, for those who make tasks
+                asyncio._unregister_task(self.task)  # noqa: SLF001 - documented, for custom implementations of tasks
 
     def start_timer(self) -> None:
-        """Have it stopped when its timeout is over, if it has begun and not ended: most need no timer at all."""
+        """Start the timer of its timeout, if its task has begun and not ended.
+
+        Most attempts end in their first step and need no timer.
+        """
         if self.timeout_us is not None and self.begun_at is not None and not self.ended:
             at_s = self.begun_at + self.timeout_us / SECOND_US
             self._timer = asyncio.get_running_loop().call_at(at_s, self.stop, "timeout")
 
     def end(self) -> None:
-        """Measure its time no longer."""
+        """Note the end of the function, and cancel its timer."""
         self.ended = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def keep(self, error: BaseException) -> None:
-        """Keep the error that ended it, if a dependency needs it."""
+        """Keep the error that ended it, if it has dependencies to clean up."""
         if self.resolved is not None:
             self.error = error
 
     def take_added(self, over: str) -> Sequence[Enqueue]:
-        """Return the jobs added to its ``Background``, and close that with the error ``over``."""
+        """Return the jobs added to its ``Background``; later additions raise the error ``over``."""
         background = None if self.resolved is None else self.resolved.own.get("background")
         if background is None:
             return ()
@@ -168,7 +174,11 @@ class Attempt:
         return jobs
 
     def outcome_of_stop(self, error: BaseException | None = None) -> Outcome:
-        """Return the outcome of a stopped attempt; ``error`` has the place where the stop met the function."""
+        """Return the outcome of a stopped attempt.
+
+        Args:
+            error: The error by which the function ended; its traceback shows where the function was stopped.
+        """
         now = now_us()
         match self.stopped:
             case "cancel":

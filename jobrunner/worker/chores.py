@@ -1,4 +1,4 @@
-"""Runs periodic chores when they are due, side by side: one that waits or is long delays no other."""
+"""Runs periodic chores when they are due, concurrently: a slow one delays no other."""
 
 import asyncio
 import math
@@ -13,27 +13,27 @@ from jobrunner.core.logs import log_of
 logger = log_of("jobrunner")
 
 TICK_S: Final = 0.2
-"""How often chores are started: a dead process's jobs wait that long."""
+"""Seconds between two checks for due chores: the jobs of a dead process wait that long."""
 
 
 class Period:
-    """A time that comes once in so many seconds, and at once the first time."""
+    """A period of some seconds; the first one begins at once."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._begun_s = -math.inf
 
     def begin(self) -> bool:
-        """Begin the next period if the present one is over; return whether it was."""
+        """Begin the next period if the current one is over; return whether it was."""
         now_s = asyncio.get_running_loop().time()
-        # A twentieth early rather than a whole tick late.
+        # Rather a twentieth of the period early than a whole tick late.
         if now_s - self._begun_s < self._seconds * 0.95:
             return False
         self._begun_s = now_s
         return True
 
     def end(self) -> None:
-        """End the present period now."""
+        """End the current period now."""
         self._begun_s = -math.inf
 
 
@@ -42,11 +42,11 @@ class Chore:
     """A function that is called once in each period."""
 
     name: str
-    """For the log, and for health while it fails."""
+    """The name in the log and, while it fails, in health."""
     period: Period
     run: Callable[[], Awaitable[object]]
     on_ring: bool = False
-    """Whether the doorbell makes it due at once."""
+    """True if a ring of the doorbell makes it due at once."""
 
 
 class ChoreRunner:
@@ -55,7 +55,7 @@ class ChoreRunner:
     def __init__(self, chores: Sequence[Chore], on_fatal: Callable[[StoreError], None]) -> None:
         self.by_name: Mapping[str, Chore] = {chore.name: chore for chore in chores}
         self.under_way: dict[str, asyncio.Task[None]] = {}
-        """By name."""
+        """The running chores by name."""
         self.failing: set[str] = set()
         self._on_fatal = on_fatal
         self._rung = asyncio.Event()
@@ -66,7 +66,7 @@ class ChoreRunner:
         self._task = asyncio.create_task(self._run(), name="jobrunner-chores")
 
     async def stop(self) -> None:
-        """Cancel the chores under way, and wait for their ends."""
+        """Cancel the running chores and wait until they have ended."""
         if self._task is not None:
             tasks = [self._task, *self.under_way.values()]
             for task in tasks:
@@ -74,17 +74,17 @@ class ChoreRunner:
             await asyncio.wait(tasks)
 
     def ring(self) -> None:
-        """Run the chores that are for the doorbell at once."""
+        """Run the chores with ``on_ring`` at once."""
         self._rung.set()
 
     async def run_due(self) -> None:
-        """Run the chores that are due, and return when all of them have ended."""
+        """Run the due chores, and return when all of them have ended."""
         await self.all_ended()
         self._begin_due()
         await self.all_ended()
 
     async def all_ended(self) -> None:
-        """Wait until no chore is under way."""
+        """Wait until no chore is running."""
         if self.under_way:
             await asyncio.wait(self.under_way.values())
 
@@ -104,7 +104,7 @@ class ChoreRunner:
 
     def _begin_due(self) -> None:
         for name, chore in self.by_name.items():
-            # One that is still under way begins anew when it has ended.
+            # A chore that is still running starts again after it has ended.
             if name not in self.under_way and chore.period.begin():
                 task = asyncio.create_task(self._try(chore), name=f"jobrunner-{name}")
                 self.under_way[name] = task

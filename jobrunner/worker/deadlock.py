@@ -1,19 +1,20 @@
-"""Finds and breaks deadlocks: attempts that wait for jobs whose slots are all held by attempts that wait so.
+"""Finds and breaks deadlocks among attempts that wait for the results of jobs.
 
-An attempt stands still if each job that it waits for does: one that runs in an attempt that stands still, one that is
-queued for slots which are all held by such attempts, and one of a chain behind such a job.  The largest set of attempts
-of which this holds (``deadlocked``) is a deadlock: none of them can end unless a time limit or a person ends it.
+An attempt cannot go on while none of the jobs that it waits for can.  That is so for a job which runs in such an
+attempt, a queued job if such attempts hold all slots of its queue, and a job behind such a job in a chain.  The largest
+set of such attempts (``deadlocked``) is a deadlock: none of them can end unless a time limit or a person ends it.
 
-Within one process that is seen at once, and the attempt whose wait closes the circle is refused (``check``).  Among
-several, each reports to the others in its row its attempts that stand still if theirs do, and one of them refuses one
-attempt (``detect``) when
+Within one process a deadlock is found at once, and the attempt whose wait closes the circle is refused (``check``).
+Among several processes, each worker reports in its row the attempts that cannot go on if those of the others cannot.
+One worker refuses one attempt (``detect``) if
 
-- all of the set have been reported twice more since it was first seen, so that they waited all at one instant, and
-- nothing that they wait for has started since, which is checked in the transaction that takes the refused attempt out
-  of the report: of two workers that decide at once, the second finds it gone.
+- every attempt of the set has been reported twice more since the set was first seen, so that all of them waited at the
+  same instant, and
+- no job that they wait for has started since.  This is checked in the transaction that removes the refused attempt from
+  the report: if two workers decide at the same time, the second one finds the attempt removed.
 
-An attempt that could go on is never counted: a wait with a timeout, a job that expires, a slot whose worker reports
-nothing.
+An attempt that might go on is never counted: one whose wait has a timeout, one that waits for a job that expires, or
+one that waits for a slot of a worker that reports nothing.
 """
 
 import asyncio
@@ -37,21 +38,22 @@ from jobrunner.store.protocol import Store
 from jobrunner.worker.attempt import Attempt, Wait
 
 REPORTS_AGAIN: Final = 2
-"""So often every worker must report the same once more: its first report may be from before the deadlock was seen."""
+"""The number of further equal reports per worker: the first one may have begun before the deadlock was seen."""
 
 STEPS_PER_READ: Final = 100
-"""How many jobs of a chain are read at a time; the next read goes on from there."""
+"""The most jobs of a chain read by one check; the next check goes on from there."""
 
 
 class Deadlocks:
-    """Keeps the waits of one worker's attempts, and refuses one that closes a deadlock.
+    """Tracks the waits of one worker's attempts, and refuses one to break a deadlock.
 
     Args:
-        worker: its id.
-        slots: by queue.
-        holders: returns the attempts that hold a slot.
-        peers: returns the other workers that were last seen.
-        refresh_peers: reads them anew.
+        store: The store.
+        worker: The worker's id.
+        slots: The worker's slots by queue.
+        holders: Returns the attempts that hold a slot.
+        peers: Returns the other workers, as last read.
+        refresh_peers: Reads the other workers again.
     """
 
     def __init__(
@@ -73,18 +75,18 @@ class Deadlocks:
         self._lock = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._waiting: Counter[str] = Counter()
-        """How many attempts wait, by queue; also such as have ended, and left a wait in a task of their own."""
+        """The number of waiting attempts by queue, including ended ones that left a wait in a subtask."""
         self._report = WaitReport()
-        """The last one that was stored."""
+        """The last stored report."""
         self._since: dict[Attempt, tuple[tuple[Wait, ...], int]] = {}
-        """The waits of the attempts in the last report, and the report since which they have lasted."""
+        """The waits of each attempt in the last report, and the number of the report in which they began."""
         self._seen: Mapping[int, int] = {}
-        """The reports, by worker, when the deadlock among all workers was first seen."""
+        """The report numbers by worker at the time when the deadlock among all workers was first seen."""
         self._circle: Collection[Attempt] = ()
-        """Those of this worker that were part of a deadlock among all workers when it last looked."""
+        """This worker's attempts in the deadlock among all workers that the last check found."""
 
     def concern(self, caller: object) -> TypeGuard[Attempt]:
-        """Return whether the caller is an attempt of this worker that is under way."""
+        """Return whether the caller is a running attempt of this worker."""
         return (
             isinstance(caller, Attempt)
             and not caller.ended
@@ -94,10 +96,12 @@ class Deadlocks:
 
     @contextmanager
     def waiting(self, attempt: Attempt, id: str, *, timed: bool) -> Iterator[Wait]:
-        """Count the attempt as one that waits for a job, inside the block.
+        """Count the attempt as waiting for a job inside the block.
 
         Args:
-            timed: whether the wait ends by itself.
+            attempt: The waiting attempt.
+            id: The id of the job that it waits for.
+            timed: True if the wait has a time limit.
         """
         wait, queue = Wait(id, timed), attempt.job.queue
         if not attempt.waits:
@@ -111,13 +115,15 @@ class Deadlocks:
                 self._waiting[queue] -= 1
 
     async def check(self, attempt: Attempt, wait: Wait, row: JobRow) -> None:
-        """Make sure that a job which an attempt waits for can still come to its end.
+        """Check that the job for which an attempt waits can still end.
 
         Args:
-            row: the job as it has just been read.
+            attempt: The waiting attempt.
+            wait: Its wait.
+            row: The job, just read.
 
         Raises:
-            Deadlock: it cannot.
+            Deadlock: The wait closes a deadlock, or was chosen to break one.
         """
         if wait.refused is not None:
             raise Deadlock(wait.refused)
@@ -125,15 +131,15 @@ class Deadlocks:
         wait.front, wait.trail = await self._front(wait.trail, row)
         if not self._may_be_deadlocked(wait):
             return
-        # One at a time: when the first has been refused, the others may go on.
+        # One check at a time: after the first refusal the other attempts may go on.
         async with self._lock:
             if not self._may_be_deadlocked(wait):
                 return
             found = self._deadlocked_here(self._peers())
             if attempt not in found:
                 return
-            # What was read a while ago may have moved meanwhile. Attempts that stand still hold their slots all along,
-            # so that no job which was seen to wait can have started before the last one was seen.
+            # Jobs that were read earlier may have moved, so read all of them again. Deadlocked attempts hold their
+            # slots throughout, so no job that was seen waiting can have started before the last one was read.
             read = [one for other in found for one in other.waits]
             for one in read:
                 await self._read(one)
@@ -143,7 +149,7 @@ class Deadlocks:
                 raise Deadlock(_message(attempt, wait, self._slots))
 
     def problems(self) -> list[str]:
-        """Return a sentence for each queue whose slots all wait for jobs that cannot start in this process."""
+        """Return a sentence for each queue whose slots are all in a deadlock."""
         elsewhere = self._served_elsewhere()
         circle = {other for other in self._circle if self._waiting_attempt(other) is not None}
         found = self._deadlocked_here((), timed=True) | circle
@@ -167,9 +173,9 @@ class Deadlocks:
         return sentences
 
     def _may_be_deadlocked(self, wait: Wait) -> bool:
-        """Return whether a search for a deadlock here is worth its time; mostly it is not.
+        """Return whether to search for a deadlock in this process; usually False.
 
-        An attempt may wait for a thousand jobs, and each of these waits asks twice a second.
+        Saves time: an attempt may wait for a thousand jobs, and each wait is checked twice a second.
         """
         front = wait.front
         if front is None:
@@ -186,7 +192,7 @@ class Deadlocks:
     # -- among all workers -----------------------------------------------------------------
 
     def _may_be_deadlocked_among_all(self) -> bool:
-        """Return whether the reports of the others are worth reading; mostly they are not."""
+        """Return whether to read the reports of the other workers; usually False."""
         peers = self._peers()
         return bool(peers) and (
             any(self._waiting[queue] >= slots for queue, slots in self._slots.items())
@@ -196,7 +202,7 @@ class Deadlocks:
     async def detect(self) -> None:
         """Report this worker's attempts that may be deadlocked; refuse one if it is the victim.
 
-        Nothing is reported unless all slots of a queue wait, here or with another worker.
+        Nothing is reported unless all slots of a queue wait, on this worker or on another one.
         """
         if not self._report.attempts and not self._may_be_deadlocked_among_all():
             self._circle = ()
@@ -205,7 +211,7 @@ class Deadlocks:
         own = rows.pop(self._worker, None)
         if own is None:
             return
-        # A write that failed may be there all the same.
+        # A report whose write failed may have been stored all the same.
         if own.wait_report.number > self._report.number:
             self._report = own.wait_report
         mine = self._deadlocked_if_others_are(rows.values())
@@ -232,14 +238,14 @@ class Deadlocks:
     def _deadlocked_if_others_are(
         self, peers: Collection[WorkerRow]
     ) -> dict[WaitingAttempt, Attempt]:
-        """Return the attempts of this worker that stand still if all slots of the others do."""
+        """Return this worker's attempts that are deadlocked if the slots of the others are."""
         elsewhere = frozenset[str]().union(*(peer.queues for peer in peers)) - self._slots.keys()
         here = {attempt.job.seq for attempt in self._holders()}
         found: dict[WaitingAttempt, Attempt] = {}
         if_others_do: dict[WaitingAttempt, WaitingAttempt] = {}
         for attempt in self._holders() if peers else ():
             waiting = self._waiting_attempt(attempt)
-            # One that was stopped, or has ended, will free its slot.
+            # A stopped or ended attempt will free its slot.
             if waiting is None or attempt.stopped is not None or attempt.ended:
                 continue
             waits, since = self._since.get(attempt, ((), 0))
@@ -256,7 +262,7 @@ class Deadlocks:
     def _is_worth_reporting(
         self, mine: Iterable[WaitingAttempt], peers: Iterable[WorkerRow]
     ) -> bool:
-        """Return whether all slots of a queue wait, with this worker or with another one."""
+        """Return whether all slots of a queue wait, on this worker or on another."""
         return bool(full_queues(mine, {self._worker: self._slots})) or any(
             peer.wait_report.attempts
             and full_queues(peer.wait_report.attempts, {peer.worker: peer.queues})
@@ -266,10 +272,10 @@ class Deadlocks:
     def _waited_all_along(
         self, found: Iterable[WaitingAttempt], numbers: Mapping[int, int]
     ) -> bool:
-        """Return whether all of these attempts waited at one instant: when ``_seen`` was read.
+        """Return whether all of these attempts waited at the instant when ``_seen`` was read.
 
-        A worker begins a report when the one before has been stored. So the second report after those that were seen
-        began afterwards, and each of these waits has lasted from before that instant until after it.
+        A worker begins a report only after the previous one is stored. So the second report after the one in ``_seen``
+        began after that instant, and a wait in both has lasted from before the instant until after it.
         """
         seen = self._seen
         if any(one.since > seen.get(one.worker, 0) for one in found):
@@ -284,7 +290,11 @@ class Deadlocks:
         snapshot: Snapshot,
         slots: Slots,
     ) -> bool:
-        """Refuse a wait of an attempt at its next check, if the snapshot still holds; return whether it does."""
+        """Let an attempt's wait fail at its next check, if the snapshot still holds.
+
+        Returns:
+            Whether the snapshot still holds.
+        """
         attempt = mine[refused]
         wait = attempt.waits[0]
         total = Counter[str]()
@@ -320,20 +330,20 @@ class Deadlocks:
         *,
         timed: bool = False,
     ) -> set[Attempt]:
-        """Return the attempts that stand still, whatever other workers report.
+        """Return the attempts that are deadlocked even without the reports of other workers.
 
         Args:
-            peers: the workers that may start what waits here.
-            among: only these, of those that hold a slot now.
-            read: only those that wait for nothing else.
-            timed: count also waits that end by themselves in time.
+            peers: The other workers, which may start the jobs that attempts here wait for.
+            among: Consider only these attempts; None considers all that hold a slot.
+            read: Consider only attempts all of whose waits are among these; None considers all.
+            timed: Count waits with a time limit too.
         """
         attempts = {
             waiting: attempt
             for attempt in self._holders()
             if (among is None or attempt in among)
             and (read is None or all(one in read for one in attempt.waits))
-            # One that was stopped, or has ended, will free its slot; a thread will not.
+            # A stopped or ended attempt will free its slot, but not while its thread runs.
             and (
                 (attempt.stopped_at is None and not attempt.ended)
                 or (attempt.thread is not None and not attempt.thread.done())
@@ -344,10 +354,11 @@ class Deadlocks:
         return {attempts[waiting] for waiting in deadlocked(attempts, slots)}
 
     def _waiting_attempt(self, attempt: Attempt, *, timed: bool = False) -> WaitingAttempt | None:
-        """Return an attempt with the jobs it waits for; None if it does not wait, or may go on by itself.
+        """Return an attempt with its waits; None if it does not wait or may go on by itself.
 
         Args:
-            timed: count also waits that end by themselves in time.
+            attempt: The attempt.
+            timed: Count waits with a time limit too.
         """
         job = attempt.job
         jobs, queues, running = set[int](), set[str](), set[int]()
@@ -374,17 +385,20 @@ class Deadlocks:
     def _served_elsewhere(self) -> frozenset[str]:
         return frozenset[str]().union(*(peer.queues for peer in self._peers()))
 
-    # -- what must move first -----------------------------------------------------------------
+    # -- the job that must run first ----------------------------------------------------------
 
     async def _read(self, wait: Wait) -> None:
         row = await self._store.jobs.get(wait.id)
         wait.front, wait.trail = (None, []) if row is None else await self._front(wait.trail, row)
 
     async def _front(self, trail: Sequence[str], row: JobRow) -> tuple[JobRow | None, list[str]]:
-        """Return the job that must move first so that ``row`` can, and the way there; None if one just has.
+        """Return the job that must run before ``row`` can, and the trail to it.
+
+        The job is None if the state has just changed.
 
         Args:
-            trail: the way that was found before: ids, from the job itself to the one that all of them wait for.
+            trail: The trail found by the last check: the ids from the job itself back to the one that must run first.
+            row: The job, just read.
         """
         if row.state != "blocked":
             return (None if row.state in FINISHED else row), []

@@ -1,7 +1,7 @@
-"""Resolves an attempt's dependencies before its function, and cleans up after it, in FastAPI's order.
+"""Resolves an attempt's dependencies and cleans them up, in FastAPI's order.
 
-The values hold for one attempt.  ``yield`` dependencies are closed in reverse order, the function-scoped
-ones first, whatever became of the attempt: its outcome is decided before, and a clean-up does not change it.
+Each attempt gets its own values.  ``yield`` dependencies are closed in reverse order, the function-scoped ones first.
+The outcome of the attempt is decided before that, and a clean-up does not change it.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ from jobrunner.tasks.dependencies import Dependency, belongs_to, label, overridi
 from jobrunner.worker.around_attempt import Around
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Runs a function in a thread of the worker's and returns its result."""
+"""Runs a function in a thread of the worker and returns its result."""
 
 
 class LeftBehind(BaseException):
-    """The process stops waiting for the thread of an attempt; its open dependencies stay open."""
+    """The process stops waiting for an attempt's thread, and its dependencies stay open."""
 
 
 class AttemptScope:
-    """The values that all attempts of one open runner share, for their dependencies.
+    """The objects that all attempts of one open runner share.
 
     Args:
-        owner: the runner; a marked method of another one is called as it is.
-        app: the application whose ``dependency_overrides`` hold.
-        hooks: around each attempt, the outermost first.
+        owner: The runner. A marked method of another runner is called and not replaced.
+        app: The application whose ``dependency_overrides`` apply.
+        hooks: The hooks around each attempt, the outermost first.
     """
 
     def __init__(
@@ -43,29 +43,29 @@ class AttemptScope:
         self.owner = owner
         self.hooks = hooks
         self.supplies: dict[str, object] = {}
-        """Values in place of marked dependencies, by the name in the mark."""
+        """The values that replace marked dependencies, by the name in the mark."""
         self.makers: dict[str, Callable[[], object]] = {}
-        """Functions that make such a value for each attempt."""
+        """Functions that make such a value once per attempt, by the name in the mark."""
         self._app = app
         self._limits: dict[int, tuple[object, asyncio.Semaphore]] = {}
 
     @property
     def overrides(self) -> Mapping[Callable[..., Any], Callable[..., Any]]:
-        """The application's overrides as they are now."""
+        """The application's current ``dependency_overrides``."""
         return getattr(self._app, "dependency_overrides", None) or {}
 
     def limit_of(self, dependency: Dependency, limit: int) -> asyncio.Semaphore:
-        """Return the semaphore of a limited dependency; one for each ``Depends(...)`` as written."""
-        # With the mark, so that its id is not given to another one.
+        """Return the semaphore of a limited dependency, one per written ``Depends(...)``."""
+        # Keeping the mark alive prevents that its id is reused for another mark.
         mark = dependency.mark
         return self._limits.setdefault(id(mark), (mark, asyncio.Semaphore(limit)))[1]
 
 
 class _Open(Protocol):
-    """Something to be closed once the attempt has ended."""
+    """An open dependency or hook, to close once the attempt has ended."""
 
     name: str
-    """For the log."""
+    """The name in the log."""
 
     async def close(self, error: BaseException | None, in_thread: InThread) -> None: ...
 
@@ -74,7 +74,9 @@ class Resolved:
     """The dependencies of one attempt, and the hooks around it.
 
     Args:
-        task: its name and place, for the errors of overrides.
+        task: The task's name and source location, for the errors of overrides.
+        needs: The dependencies of its parameters.
+        around: The objects that all attempts share.
     """
 
     def __init__(self, task: str, needs: Sequence[Dependency], around: AttemptScope) -> None:
@@ -82,7 +84,7 @@ class Resolved:
         self._needs = needs
         self._around = around
         self.own: dict[str, Any] = {}
-        """Values made for this attempt alone, by the name in the mark."""
+        """The values made for this attempt alone, by the name in the mark."""
         self._made: dict[Hashable, Any] = {}
         self._values: list[tuple[Callable[..., Any], Any]] = []
         self._of_function: list[_Open] = []
@@ -90,11 +92,11 @@ class Resolved:
         self._hooks: list[_Open] = []
 
     async def enter(self, hooks: Sequence[Around], job: JobContext) -> None:
-        """Enter the hooks, before anything else is made.
+        """Enter the hooks, before any dependency is made.
 
         Raises:
-            RuntimeError: one has failed; the message names it, the cause says how.
-            Steering: one decides what becomes of the job.
+            RuntimeError: A hook has failed; the message names it, and the cause is its error.
+            Steering: A hook raised ``Retry``, ``Snooze`` or ``Bury``.
         """
         for hook in hooks:
             try:
@@ -109,22 +111,22 @@ class Resolved:
             self._hooks.append(_OnLoop(f"the around_attempt hook {hook.name}", manager))
 
     async def open(self, in_thread: InThread) -> dict[str, Any]:
-        """Make the values of the task's parameters; return them by name.
+        """Resolve the dependencies of the task, and return their values by parameter name.
 
         Raises:
-            InvalidTask: an override cannot be resolved outside a request.
-            BaseException: what a dependency raises. What is open by then stays so until ``close``.
+            InvalidTask: An override cannot be resolved outside a request.
+            BaseException: A dependency has raised it. The dependencies opened so far stay open until ``close``.
         """
         return await self._solve_all(self._needs, in_thread)
 
     async def add(self, need: Dependency, in_thread: InThread) -> Any:
-        """Make one more dependency, or return its value if there is one; raises as ``open``."""
+        """Resolve one more dependency, or return its value if it has one; raises like ``open``."""
         return await self._solve(need, in_thread)
 
     def value_of(self, call: Callable[..., Any]) -> Any:
-        """Return a dependency's value in this attempt, overridden or not; None if it was not made.
+        """Return a dependency's value in this attempt, overridden or not; None if it has none.
 
-        Several values of one dependency (``use_cache=False``, or two scopes) give the first.
+        If it has several (``use_cache=False``, or two scopes), return the first.
         """
         return next((value for made, value in self._values if made == call), None)
 
@@ -137,10 +139,10 @@ class Resolved:
         """Clean up the open dependencies.
 
         Args:
-            error: what ended the attempt, thrown into each of them; None if it succeeded. One that swallows it hides it
-                from no other; what one raises in its place is thrown into the next.
-            in_thread: waits for the thread whatever comes, or raises LeftBehind.
-            report: called with each part that has failed, and its error.
+            error: The error that ended the attempt; None if it succeeded. It is raised inside each dependency, even if
+                an earlier one swallowed it. If a dependency raises another error, the next ones get that.
+            in_thread: Runs a function in a thread and waits for it even if cancelled, or raises LeftBehind.
+            report: Called with the name and the error of each clean-up that has failed.
         """
         for opened in (
             *reversed(self._of_function),
@@ -151,7 +153,7 @@ class Resolved:
                 await opened.close(error, in_thread)
             except (LeftBehind, GeneratorExit):
                 raise
-            except BaseException as wrong:  # noqa: BLE001 - the others are cleaned up all the same
+            except BaseException as wrong:  # noqa: BLE001 - the others must still be cleaned up
                 if wrong is not error:
                     report(opened.name, wrong)
                     error = wrong
@@ -164,7 +166,7 @@ class Resolved:
 
     async def _solve(self, need: Dependency, in_thread: InThread) -> Any:
         used = self._overridden(need)
-        # As in FastAPI before the look into what has been made: a part with use_cache=False is made again.
+        # As in FastAPI, before the cache is read: a part with use_cache=False is made again.
         given = await self._solve_all(used.needs, in_thread)
         if need.use_cache and need.key in self._made:
             return self._made[need.key]
@@ -231,7 +233,7 @@ async def _enter_in_thread(
     used: Dependency, given: dict[str, Any], stack: list[_Open], in_thread: InThread
 ) -> Any:
     opened = _InThread(used, contextmanager(used.call)(**given))
-    # Before it is entered: a time-out ends the waiting, but not the thread, which may come to the `yield` yet.
+    # Before it is entered: a timeout ends the wait but not the thread, which may still reach the `yield`.
     stack.append(opened)
     return await in_thread(opened.enter)
 
@@ -241,7 +243,7 @@ def _clean_up_of(used: Dependency) -> str:
 
 
 class _OnLoop:
-    """An ``async def`` with a ``yield``."""
+    """An open ``async def`` dependency with a ``yield``, or a hook."""
 
     def __init__(self, name: str, manager: AbstractAsyncContextManager[Any]) -> None:
         self.name = name
@@ -252,7 +254,7 @@ class _OnLoop:
 
 
 class _InThread:
-    """A ``def`` with a ``yield``."""
+    """An open ``def`` dependency with a ``yield``."""
 
     def __init__(self, dependency: Dependency, manager: AbstractContextManager[Any]) -> None:
         self.name = _clean_up_of(dependency)
@@ -270,7 +272,7 @@ class _InThread:
 
 
 class _Limit:
-    """A place among those that may have a dependency open at once."""
+    """A held place in the semaphore of a limited dependency."""
 
     def __init__(self, dependency: Dependency, limit: asyncio.Semaphore) -> None:
         self.name = _clean_up_of(dependency)

@@ -1,6 +1,7 @@
-"""Notifies waiters for a result and the user's hooks of what happens to jobs.
+"""Notifies waiters for results and the user's hooks when jobs end or are retried.
 
-A courtesy of this process, after the commit: it may be missed when the process dies, and a failing hook harms no job.
+This happens in this process, after the commit.  A notification is lost if the process dies before it, and a hook that
+fails has no effect on the job.
 """
 
 import asyncio
@@ -21,22 +22,22 @@ EventName = Literal["succeeded", "retry", "dead"]
 Hook = Callable[[Any], Awaitable[None] | None]
 
 MOST_WAITING: Final = 1_000
-"""Events that wait for slow hooks; past that the newest are dropped, with a log line."""
+"""The most events that wait for slow hooks; further ones are dropped, with a log line."""
 
 
 class Hooks:
-    """The functions that a runner's user wants called, by event."""
+    """The hooks of a runner, by event."""
 
     def __init__(self) -> None:
         self._hooks: dict[EventName, list[Hook]] = {"succeeded": [], "retry": [], "dead": []}
         self.around: list[Around] = []
-        """Those around each attempt, in the order in which they were added."""
+        """The hooks around each attempt, in the order in which they were added."""
 
     def add(self, event: EventName, hook: Hook) -> None:
-        """Call ``hook`` at every such event from now on.
+        """Register a hook for an event.
 
         Raises:
-            ConfigurationError: it cannot be called.
+            ConfigurationError: The hook is not callable.
         """
         if not callable(hook):
             raise ConfigurationError(f"on_{event}() takes a function, not {hook!r}")
@@ -48,12 +49,16 @@ class Hooks:
 
 
 class Events:
-    """The events of one open runner."""
+    """Delivers the events of one open runner to waiters and hooks.
+
+    Args:
+        hooks: The registered hooks.
+        load: Called with the event and the job's id; returns the job or dead letter for the hook, None if it is gone.
+    """
 
     def __init__(
         self, hooks: Hooks, load: Callable[[EventName, str], Awaitable[object | None]]
     ) -> None:
-        """``load(event, job id)`` reads the job or dead letter for a hook, None if it has gone meanwhile."""
         self._hooks = hooks
         self._load = load
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
@@ -63,11 +68,11 @@ class Events:
         self._dropped = 0
 
     def start(self) -> None:
-        """Run hooks in copies of the present context, not of the one in which the first event comes."""
+        """Run hooks in copies of the current context, not of the first event's."""
         self._context = copy_context()
 
     def notify_outcome(self, outcome: Outcome) -> None:
-        """Notify waiters and hooks of an outcome that has been committed."""
+        """Notify waiters and hooks of a committed outcome."""
         match outcome:
             case Succeeded() | Returned():
                 self.notify("succeeded", outcome.job.id)
@@ -80,7 +85,7 @@ class Events:
                 self.wake(outcome.job.id)
 
     def notify(self, event: Literal["succeeded", "dead"], id: str) -> None:
-        """Notify waiters and hooks that a job has come to its end."""
+        """Notify waiters and hooks that a job has ended."""
         if self._waiters:
             self.wake(id)
         if self._hooks.of(event):
@@ -93,7 +98,7 @@ class Events:
                 waiter.set_result(None)
 
     def wait_for(self, id: str) -> asyncio.Future[None]:
-        """Return a future that is done once this process learns that the job has come to its end."""
+        """Return a future that is done once this process knows the job's end."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(id, set()).add(waiter)
         waiter.add_done_callback(lambda done: self._forget(id, done))
@@ -128,7 +133,7 @@ class Events:
                 loaded = await self._load(event, id)
                 if loaded is not None:
                     for hook in self._hooks.of(event):
-                        # A task each: what one sets in its context variables is not for the next.
+                        # One task per hook, so that its changes of context variables do not reach the next hook.
                         await asyncio.create_task(_call(event, hook, loaded))
             except Exception:
                 logger.exception("hooks could not be told that job %s is %s", id, event)
@@ -136,7 +141,7 @@ class Events:
                 self._queue.task_done()
 
     async def close(self, grace: Grace) -> None:
-        """Let hooks finish the events so far within the grace; then drop the rest."""
+        """Give hooks the grace to finish the waiting events; then drop the rest."""
         if self._task is not None:
             try:
                 async with grace.limit():
@@ -160,7 +165,7 @@ async def _call(event: EventName, hook: Hook, loaded: object) -> None:
     except BaseException as error:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-            raise  # the runner closes; any other cancel is the hook's own
+            raise  # the runner closes; any other cancellation comes from the hook itself
         logger.exception(
             "the on_%s hook %s failed; the job is not affected", event, hook, like=(event, id(hook))
         )

@@ -1,6 +1,6 @@
-"""Runs one attempt of a task's function, and returns every end as a value.
+"""Runs one attempt of a task's function, and returns its outcome as a value.
 
-Nothing here touches the store, but for the task's transactions (``transactions``).
+Only the task's own transactions (``transactions``) touch the store here.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ async def execute(
     around: AttemptScope = _NOWHERE,
     transactions: Transactions | None = None,
 ) -> Outcome:
-    """Run an attempt to its end; every end is a value, none an exception.
+    """Run an attempt and return its outcome; errors of the task are outcomes too.
 
-    The dependencies that it was handed (``attempt.resolved``) are still open when this returns; see ``clean_up``.
+    Its dependencies (``attempt.resolved``) are still open afterwards: call ``clean_up``.
     """
     spec, context = attempt.spec, attempt.context
     attempt.begun_at = asyncio.get_running_loop().time()
@@ -61,7 +61,7 @@ async def execute(
     finally:
         attempt.end()
         context._transact = None  # noqa: SLF001 - as above
-    # The function has returned, and what it was handed is still open.
+    # The function has returned, and its dependencies are still open.
     try:
         if attempt.resolved is None or transactions is None:
             return _returned(attempt, value)
@@ -78,7 +78,7 @@ def _broken_off(attempt: Attempt, error: BaseException) -> Outcome:
     if isinstance(error, asyncio.CancelledError):
         if attempt.stopped:
             return attempt.outcome_of_stop(error)
-        # A subtask of its own was cancelled: a failure like others, which `retry` would not take for an Exception.
+        # The task cancelled itself or a subtask. That is a failure; `retry` would not match a CancelledError.
         failure = RuntimeError("the task was cancelled from inside, and nobody asked for that")
         failure.__cause__ = error
         error = failure.with_traceback(error.__traceback__)
@@ -88,7 +88,7 @@ def _broken_off(attempt: Attempt, error: BaseException) -> Outcome:
 
 
 def _settled_before(attempt: Attempt, ended: Ended, error: BaseException) -> Outcome:
-    """Return the outcome of an error behind the transaction that has settled the job."""
+    """Return the outcome of an error after the transaction that settled the job."""
     job = attempt.job
     if not attempt.stopped:
         logger.error(
@@ -106,7 +106,7 @@ def _settled_before(attempt: Attempt, ended: Ended, error: BaseException) -> Out
 async def _returned_with_rows(
     attempt: Attempt, value: Any, threads: Threads, transactions: Transactions
 ) -> Outcome:
-    """Return the outcome of a return; commit the rows of its session with the job's end."""
+    """Return the outcome of a returned task; commit its session's rows with the job's end."""
     job = attempt.job
     if attempt.transaction_ended is not None:
         try:
@@ -121,7 +121,7 @@ async def _returned_with_rows(
     try:
         await transactions.settle(attempt, outcome, threads)
     except asyncio.CancelledError as error:
-        # It came meanwhile; what was to be committed is.
+        # The cancellation came during the commit, which has ended.
         attempt.keep(error)
     except BaseException as error:  # noqa: BLE001 - as above
         attempt.keep(error)
@@ -135,13 +135,18 @@ async def clean_up(
     threads: Threads,
     report: Callable[[str, BaseException], None],
 ) -> None:
-    """Clean up the dependencies of an attempt whose outcome is decided; no thread of it is running.
+    """Clean up the dependencies of an attempt whose outcome is decided.
+
+    None of its threads may be running.
 
     Args:
-        report: called with each part that has failed, and its error.
+        attempt: The attempt.
+        resolved: Its dependencies.
+        threads: The worker's threads.
+        report: Called with the name and the error of each clean-up that has failed.
 
     Raises:
-        LeftBehind: the process goes down, and a thread does not end.
+        LeftBehind: The process shuts down, and a thread does not end.
     """
     attempt.thread = None
     attempt.stopped_at = None
@@ -153,7 +158,7 @@ async def clean_up(
             "this attempt has ended without success, and stores nothing that it added"
         )
     if error is None and not is_success:
-        # It returned early because it saw `job.cancelled`, or too late.
+        # It returned early because it read `job.cancelled`, or it returned after its timeout.
         error = asyncio.CancelledError(f"stopped: {attempt.stopped}")
 
     async def in_thread(function: Callable[[], Any]) -> Any:
@@ -170,10 +175,10 @@ async def clean_up(
 
 
 async def _forget_cancels() -> None:
-    """Have the clean-up begin as if its task had never been cancelled, for the sake of time-outs in it."""
+    """Undo the task's cancellations, so that timeouts inside the clean-up work."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
-        # One that came in the function's last step, with no await behind it, is still to be delivered.
+        # A cancellation during the function's last step, with no await after it, is still to be delivered.
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
         while task.cancelling():
@@ -187,7 +192,7 @@ async def _inject(
 
     async def in_thread(function: Callable[[], Any]) -> Any:
         attempt.thread = threads.run(function)
-        # Shielded, as a `def` function is: see `_call`.
+        # Shielded like a `def` function: see `_call`.
         value = await asyncio.shield(attempt.thread)
         attempt.thread = None
         _heed_stop(attempt)
@@ -211,7 +216,10 @@ def _resolved(attempt: Attempt, around: AttemptScope) -> Resolved:
 
 
 def _heed_stop(attempt: Attempt) -> None:
-    """End an attempt that was stopped while a thread made a dependency, or that swallowed its cancel."""
+    """Raise CancelledError if the attempt was stopped meanwhile.
+
+    The stop may have come while a thread made a dependency, or a dependency has swallowed the cancellation.
+    """
     if attempt.stopped_at is not None:
         raise asyncio.CancelledError
 
@@ -223,7 +231,7 @@ async def _call(attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads) -
         value = await spec.call(attempt.context, kwargs)
     else:
         attempt.thread = threads.run(functools.partial(spec.call, attempt.context, kwargs))
-        # Shielded: the future must outlive a time-out, to say when the thread has ended.
+        # Shielded: the future must survive a timeout, because it shows when the thread has ended.
         value = await asyncio.shield(attempt.thread)
     if value is not None:
         refuse_unfinished(value, is_async=spec.is_async)
@@ -233,10 +241,10 @@ async def _call(attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads) -
 
 
 def _returned(attempt: Attempt, value: Any) -> Outcome:
-    """Return the outcome of a return.
+    """Return the outcome of a returned task.
 
-    One that saw ``job.cancelled`` before has cut its work short: that is no success. One that never looked has done its
-    work, and only a time-out still makes it a failure.
+    A stopped task that has read ``job.cancelled`` ended early, which is not a success. One that never read it has done
+    its work; it fails only if it returned after its timeout.
     """
     saw_stop = attempt.context._told  # noqa: SLF001 - written there, read here
     if attempt.stopped == "timeout" or (attempt.stopped and saw_stop):
@@ -253,7 +261,7 @@ def _succeeded(attempt: Attempt, value: Any) -> Succeeded:
         result = attempt.spec.result.encode(value)
     except ResultNotStored as error:
         refuse_unfinished_inside(value, is_async=attempt.spec.is_async)
-        # The work is done, and doing it again would not make the result any smaller.
+        # Not a failure: the work is done, and another attempt would return the same result.
         logger.warning("%s %s: %s", job.task, job.id, error, extra=extra(job), like=job.task)
         omitted = str(error)
     added = attempt.take_added("the task has returned, and what it added goes with its success")

@@ -12,15 +12,15 @@ from jobrunner.core.version import __version__
 from jobrunner.store.protocol import Store
 
 STALLED_US: Final = 30 * SECOND_US
-"""How old the beat of a worker may be that is alive."""
+"""The age of a live worker's last beat after which it counts as stalled."""
 
 
 MOST_NAMED: Final = 10
-"""Names in one sentence, and sentences of one kind."""
+"""The most names in one sentence, and the most sentences of one kind."""
 
 
 class HealthInputs(NamedTuple):
-    """The state of a process, as far as it is known without the store."""
+    """The state of a process that is known without reading the store."""
 
     failed: StoreError | None
     """The error that stopped its worker for good."""
@@ -28,40 +28,40 @@ class HealthInputs(NamedTuple):
     """The error of its last round, if that failed."""
     ready: bool
     works: bool
-    """Whether it is there to run jobs."""
+    """True if the process runs jobs (``work=True``)."""
     stopping: bool
     running: int
     stuck: Sequence[str]
-    """Attempts whose thread goes on after they have failed."""
+    """The failed attempts whose thread goes on."""
     unknown: dict[str, int]
-    """Tasks with waiting jobs that no worker knows, and since when the oldest is due."""
+    """The time (µs) at which the oldest job became due, by task that no live worker knows."""
     failing: frozenset[str]
-    """Chores that failed when they were last tried."""
+    """The chores whose last run failed."""
     problems: Sequence[str]
-    """Of the schedules, and of attempts that wait for each other."""
+    """Sentences about schedules that cannot be fired and about deadlocks."""
 
 
 def first_of(names: Collection[str]) -> str:
-    """Return the first of some names, and how many there are besides."""
+    """Return a text with the first names and the number of further ones."""
     some = ", ".join(islice(names, MOST_NAMED))
     more = len(names) - MOST_NAMED
     return f"{some} and {more} more" if more > 0 else some
 
 
 def _few(sentences: Sequence[str]) -> Sequence[str]:
-    """Return the first of some sentences of one kind, and how many there are besides."""
+    """Return the first sentences of one kind and the number of further ones."""
     more = len(sentences) - MOST_NAMED
     return [*sentences[:MOST_NAMED], f"and {more} more like this one"] if more > 0 else sentences
 
 
 async def queues_in(store: Store, known: Iterable[str]) -> list[QueueInfo]:
-    """Return every queue that is known, served, paused, or holds jobs, by name."""
+    """Return every queue that is known, served, paused or has jobs, ordered by name."""
     slots: dict[str, int] = dict.fromkeys(known, 0)
     for row in await store.workers.list():
         for name, count in row.queues.items():
             slots[name] = slots.get(name, 0) + count
     stats = {one.name: one for one in await store.jobs.queues()}
-    # Where counting stopped, it may have stopped before the jobs of a queue of which the store says nothing.
+    # If counting stopped early, it may have stopped before the jobs of a queue that has no statistics.
     counted = all(one.complete for one in stats.values())
     empty = {name: QueueStats(name, False, 0, 0, 0, 0, None, counted) for name in slots}
     return [
@@ -81,7 +81,7 @@ async def queues_in(store: Store, known: Iterable[str]) -> list[QueueInfo]:
 
 
 async def health_of(store: Store, own: HealthInputs) -> Health:
-    """Return whether the promises are being kept just now, in this process and on its store."""
+    """Return the health of this process and its store, with the problems found."""
     problems = []
     rows: Sequence[WorkerRow] = ()
     error = own.failed or own.error

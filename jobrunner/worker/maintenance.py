@@ -1,4 +1,4 @@
-"""Maintains a store and one process's place in it, by periodic chores: a small class each."""
+"""Defines the periodic chores of one process: recovery, heartbeat, retention and others."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -31,13 +31,13 @@ CLOCK_STEP_S: Final = 2.0
 
 
 class ClockCheck:
-    """Warns when the clock is set: scheduled jobs start earlier or later by as much."""
+    """Warns when the wall clock was set: scheduled jobs start that much earlier or later."""
 
     def __init__(self) -> None:
         self._before: tuple[int, float] | None = None
 
     async def run(self) -> None:
-        """Compare the clock with the loop's since the last time."""
+        """Compare the wall clock's progress since the last call with the loop's."""
         now, now_s = now_us(), asyncio.get_running_loop().time()
         if self._before is not None:
             step_s = (now - self._before[0]) / SECOND_US - (now_s - self._before[1])
@@ -48,12 +48,12 @@ class ClockCheck:
 
 
 async def log_repeats() -> None:
-    """Log how often lines were repeated that the log has left out."""
+    """Log the summaries of repeated lines that were left out."""
     repeats.look(now_us())
 
 
 class Recovery:
-    """Takes the jobs of dead workers away from them, so that they run again."""
+    """Releases the jobs of dead workers, so that they run again."""
 
     def __init__(self, store: Store, events: Events, wake: Callable[[], None]) -> None:
         self.thorough = Period(THOROUGH_S)
@@ -62,11 +62,11 @@ class Recovery:
         self._wake = wake
 
     async def run(self) -> None:
-        """Recover; thoroughly once in ``THOROUGH_S``."""
+        """Recover jobs, with the thorough search once per ``THOROUGH_S`` seconds."""
         await self.recover(thorough=self.thorough.begin())
 
     async def recover(self, *, thorough: bool) -> None:
-        """Recover jobs, log how many, and wake workers for them; see ``WorkerStore.recover``."""
+        """Recover jobs, log their number and wake workers; see ``WorkerStore.recover``."""
         found = await self._store.workers.recover(now=now_us(), thorough=thorough)
         if not found.workers:
             return
@@ -88,7 +88,7 @@ class Recovery:
 
 
 class Upkeep:
-    """Does the store's own chores."""
+    """Runs the chores of the store itself."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -99,11 +99,12 @@ class Upkeep:
 
 
 class Peers:
-    """Knows the other workers of the store.
+    """Keeps a list of the other workers of the store.
 
     Args:
-        worker: the own one.
-        on_missing: called if the own worker should have a row, and has none.
+        store: The store.
+        worker: The id of this worker.
+        on_missing: Called if this worker's row is missing; None for a process without a row.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class Peers:
 
     @property
     def tasks(self) -> frozenset[str]:
-        """The tasks that at least one of them knows."""
+        """The tasks that at least one other worker knows."""
         return frozenset[str]().union(*(row.tasks for row in self.rows))
 
     async def refresh(self) -> None:
@@ -128,7 +129,7 @@ class Peers:
 
 
 class Heartbeat:
-    """Notes in the worker's row that its loop turns."""
+    """Updates the worker's row, which shows that its event loop runs."""
 
     def __init__(
         self, store: Store, worker: int, on_restored: Callable[[], Awaitable[None]]
@@ -138,13 +139,13 @@ class Heartbeat:
         self._on_restored = on_restored
 
     async def beat(self) -> None:
-        """Update the row; call ``on_restored`` if it had been deleted and is stored anew."""
+        """Update the row; call ``on_restored`` if it was missing and is stored again."""
         if await self._store.workers.beat(self._worker, now=now_us()):
             await self._on_restored()
 
 
 class DeclaredSchedules:
-    """Keeps the schedules that the code declares in the store."""
+    """Keeps the stored schedules equal to those declared in code."""
 
     def __init__(
         self,
@@ -162,7 +163,7 @@ class DeclaredSchedules:
         self._revision = revision
 
     async def declare(self) -> None:
-        """Store the schedules of the code, and disable those that it has dropped."""
+        """Store the declared schedules, and disable those no longer declared."""
         changes = await declare_schedules(
             self._store,
             self._schedules,
@@ -177,13 +178,13 @@ class DeclaredSchedules:
 
 
 class Poll:
-    """Finds due jobs though every hint was lost, and attempts that ignore their cancel."""
+    """Finds due jobs after a lost wake-up, and attempts that ignore a cancellation."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
 
     async def run(self) -> None:
-        """Wake the producer, and free the slots of attempts that do not end."""
+        """Wake the producer, and free the slots of attempts that ignore their cancellation."""
         self._producer.wake(suspects=True)
         self._producer.supervisor.abandon_unresponsive()
 
@@ -197,14 +198,14 @@ class CancelRequests:
         self._supervisor = supervisor
 
     async def obey(self) -> None:
-        """Stop the attempts whose cancel has been requested."""
+        """Stop the attempts whose cancellation was requested."""
         if self._supervisor.attempts:
             for seq, lease in await self._store.jobs.cancel_requests(self._worker):
                 self._supervisor.stop(seq, lease, "cancel")
 
 
 class UnknownTasks:
-    """Reports waiting jobs whose task no live worker knows, and buries them in the end."""
+    """Reports waiting jobs whose task no live worker knows, and finally buries them."""
 
     def __init__(
         self,
@@ -217,7 +218,7 @@ class UnknownTasks:
         wake: Callable[[], None],
     ) -> None:
         self.due_since: dict[str, int] = {}
-        """By unknown task, since when its oldest job has been due."""
+        """The time (µs) at which the oldest job became due, by unknown task."""
         self._store = store
         self._peers = peers
         self._specs = specs
@@ -227,10 +228,10 @@ class UnknownTasks:
         self._reported: set[str] = set()
 
     async def check(self) -> None:
-        """Report tasks that are new among the unknown ones; bury jobs that have waited too long."""
+        """Report newly found unknown tasks, and bury jobs that have waited too long."""
         waiting = await self._store.jobs.waiting_tasks()
         if not self._known().issuperset(task for _, task, _ in waiting):
-            # Only now: a worker of a new version may have joined and enqueued since the last refresh.
+            # Refresh first: a worker of a new version may have joined and enqueued since the last refresh.
             await self._peers.refresh()
         known = self._known()
         unknown: dict[str, int] = {}
@@ -295,7 +296,7 @@ class UnknownTasks:
                     task,
                     first_of(buried),
                 )
-                # What waited behind them in a chain is due now.
+                # The jobs behind them in a chain are due now.
                 self._wake()
             if len(buried) < ROWS_PER_SLICE:
                 return
@@ -310,7 +311,7 @@ class Retention:
         self._settings = settings
 
     async def prune(self) -> int:
-        """Delete slice by slice; return how many jobs and dead letters went."""
+        """Delete in slices, and return the number of deleted jobs and dead letters."""
         now = now_us()
         settings = self._settings
         by_task = {
@@ -342,10 +343,15 @@ class Maintenance:
     """Composes the chores of one worker, each with its period.
 
     Args:
-        worker: its id.
-        producer: None for a process that only enqueues, which has fewer chores.
-        wake: called when jobs have become due.
-        on_fatal: called with an error after which the worker must stop.
+        store: The store.
+        worker: The id of the worker.
+        producer: The worker's producer; None for a process that only enqueues, which has fewer chores.
+        specs: The tasks by stored name.
+        schedules: The declared schedules by id.
+        settings: The runner's settings.
+        events: The runner's events.
+        wake: Called when jobs have become due.
+        on_fatal: Called with an error after which the worker must stop.
     """
 
     def __init__(
@@ -407,6 +413,6 @@ class Maintenance:
         self.chores = ChoreRunner(chores, on_fatal)
 
     async def _restore_rest(self) -> None:
-        """Store the schedules of the code anew, which went with the worker's row."""
+        """Store the declared schedules again, which were lost together with the worker's row."""
         await self.schedules.declare()
         self._wake()

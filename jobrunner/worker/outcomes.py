@@ -1,4 +1,4 @@
-"""Turns exceptions into outcomes, and keeps and logs their texts."""
+"""Turns exceptions into outcomes, and formats and logs their texts."""
 
 import contextlib
 import re
@@ -31,20 +31,20 @@ logger = log_of("jobrunner")
 
 MAX_ERROR: Final = 8 * 1024
 MAX_TRACEBACK: Final = 32 * 1024
-"""Characters kept of an attempt's error and traceback."""
+"""The most characters kept of an attempt's error (``MAX_ERROR``) and traceback."""
 MAX_FRAMES: Final = 50
 MOST_NAMED: Final = 10
-"""Of the attempts that a shutdown waits for, how many are named."""
+"""The most attempts that the log names when a shutdown waits for them."""
 
 _NUMBER: Final = re.compile(r"\d+")
 
 OUR_FILES: Final = {
-    contextlib.__file__,  # through which `yield` dependencies are entered
+    contextlib.__file__,  # enters `yield` dependencies
     Resolved.open.__code__.co_filename,
     TaskSpec.call.__code__.co_filename,
     Threads.run.__code__.co_filename,
 }
-"""Files whose frames are left out of a task's traceback."""
+"""Files whose frames are removed from the top of a task's traceback."""
 
 
 def failed(job: Claimed, spec: TaskSpec, error: BaseException, now: int) -> Outcome:
@@ -87,8 +87,8 @@ def _delay_us(steering: Snooze | Retry, now: int) -> int | None:
 
 
 def ended_by(error: BaseException, now: int, outcome: Literal["failed", "timed_out"]) -> Ended:
-    # `raise Retry() from error`: the cause is what went wrong, the steering only what to do about it; unless, as with
-    # `raise Bury("why") from error`, it has words of its own.
+    # With `raise Retry() from error` the cause is the error to show. With `raise Bury("why") from error` the text is
+    # that of the Bury.
     shown = error.__cause__ if isinstance(error, Steering) and error.__cause__ else error
     said = error if isinstance(error, Bury) and error.why else shown
     trace = _traceback(error)
@@ -112,8 +112,8 @@ def _text(error: BaseException) -> str:
 
 def _traceback(error: BaseException) -> str:
     trace = error.__traceback__
-    # The reader wants the task's frames, not the ones through which we called it; and those hold the attempt, which
-    # would live as long as the error.
+    # Remove our own frames: the reader wants those of the task, and ours refer to the attempt, which would then live as
+    # long as the error.
     while trace is not None and trace.tb_frame.f_code.co_filename in OUR_FILES:
         trace = trace.tb_next
     error.__traceback__ = trace
@@ -125,7 +125,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def _storable(text: str, most: int, *, keep_end: bool = False) -> str:
-    """Cut a text to size, and write out what UTF-8 cannot hold or would steer a terminal."""
+    """Shorten a text, and escape lone surrogates and control characters."""
     if len(text) > most:
         cut = len(text) - most
         text = (
@@ -141,13 +141,16 @@ def extra(job: Claimed) -> dict[str, object]:
 
 
 def _alike(outcome: RetryAt | Dead) -> Hashable:
-    """Return a key that failures with the same cause share, without the numbers in their texts."""
+    """Return a key that is equal for failures with the same cause.
+
+    The numbers in their texts do not count.
+    """
     ended = outcome.ended
     return outcome.job.task, ended.error_type, _NUMBER.sub("0", (ended.error or "")[:200])
 
 
 def log(outcome: Outcome) -> None:
-    """Log how an attempt has ended; a failure with its error, and in the context in which that was raised."""
+    """Log the end of an attempt; a failure with its error, in the context where it was raised."""
     raised = outcome.ended.raised
     if raised is None:
         _log(outcome, None)
@@ -196,7 +199,7 @@ def _log(outcome: Outcome, error: BaseException | None) -> None:
 
 
 def log_wait(jobs: Sequence[Claimed], wait_s: float) -> None:
-    """Log for which attempts a shutdown waits."""
+    """Log the attempts for which a shutdown waits."""
     if jobs:
         names = [f"{job.task} {job.id}" for job in jobs[:MOST_NAMED]]
         if len(jobs) > MOST_NAMED:

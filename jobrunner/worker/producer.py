@@ -22,11 +22,11 @@ from jobrunner.worker.supervisor import Supervisor
 logger = log_of("jobrunner")
 
 POLL_S: Final = 0.5
-"""The longest that a due job waits when every hint fails: a lost bell, a clock that was set."""
+"""The longest wait of a due job if every wake-up fails: the doorbell is lost, or the clock was set."""
 
 
 class Producer:
-    """A worker's part in every round: a ``RoundParticipant``."""
+    """A worker's ``RoundParticipant``: it claims jobs and processes the results of each round."""
 
     def __init__(
         self,
@@ -48,14 +48,14 @@ class Producer:
         self._look_due = True
         self._suspects_wait = True
         self._claim_lost = False
-        """Whether a round with a claim may have been written, and its answer was lost."""
+        """True if a round with a claim may have been written and its answer was lost."""
         self._due_timer: asyncio.TimerHandle | None = None
         self._next_due: int | None = None
 
     # -- rounds --------------------------------------------------------------------
 
     def next_claim(self) -> Claim | None:
-        """Return the free slots, None if there are none or the worker is stopping."""
+        """Return a claim for the free slots; None if there are none or the worker stops."""
         supervisor = self.supervisor
         if supervisor.stopping:
             return None
@@ -71,7 +71,7 @@ class Producer:
         return Claim(self._worker, free, self.tasks, suspects, held)
 
     def take_look_due(self) -> bool:
-        """Return whether the next round should promote due jobs, and reset that."""
+        """Return whether the next round should promote due jobs, and reset the flag."""
         look, self._look_due = self._look_due, False
         return look
 
@@ -100,42 +100,42 @@ class Producer:
         if claim.suspects:
             self._suspects_wait = any(job.suspect for job in jobs)
         if self.supervisor.stopping:
-            # The signal came while the claim was being committed.
+            # The stop came while the claim was being committed.
             for job in jobs:
                 self._committer.settle(Released(job, Ended("released", now_us())))
         elif jobs:
             self.supervisor.start(jobs)
 
     def after_failure(self, request: Round, error: StoreError) -> None:
-        """Called after a round that failed: ask for the same again."""
+        """Called after a failed round: request the same again."""
         self._look_due = self._look_due or request.look_due
         if request.claim is not None and isinstance(error, StoreOutcomeUnknown):
             self._claim_lost = True
 
     def warn_slow(self) -> None:
-        """Called while a round takes long: name the tasks whose sessions may hold it up."""
+        """Called while a round is slow: log the tasks whose sessions may delay it."""
         self.supervisor.warn_of_sessions()
 
     # -- wake-ups -----------------------------------------------------------------------
 
     def wake(self, *, suspects: bool = False) -> None:
-        """Have a round promote and claim due jobs soon."""
+        """Request a round soon that promotes and claims due jobs."""
         self._look_due = True
         self._suspects_wait = self._suspects_wait or suspects
         self._committer.wake()
 
     def _arm(self) -> None:
-        """Set the timer for the next due job, if it is due before the next poll."""
+        """Set a timer for the next due job, unless the poll comes first."""
         self._disarm()
         if self._next_due is None or self.supervisor.stopping:
             return
         wait_s = (self._next_due - now_us()) / SECOND_US
         if wait_s <= POLL_S:
-            # A clock that is set meanwhile costs half a second at most: the poll looks at it anew.
+            # If the clock is set meanwhile, the job is at most half a second late: the poll reads the clock again.
             self._due_timer = asyncio.get_running_loop().call_later(max(0.0, wait_s), self.wake)
 
     def begin_stop(self) -> None:
-        """Claim nothing any more, and let the supervisor stop."""
+        """Stop claiming jobs, and let the supervisor stop."""
         self._disarm()
         self.supervisor.begin_stop()
 
@@ -169,7 +169,7 @@ class Producer:
                 if debug:
                     logger.debug("%s %s succeeded", job.task, job.id, extra=extra(job))
             elif job.seq in written.cancelled:
-                outcome = Cancelled(job, outcome.ended)  # noqa: PLW2901 - what was written in its place
+                outcome = Cancelled(job, outcome.ended)  # noqa: PLW2901 - this was written instead
             else:
                 log(outcome)
             events.notify_outcome(outcome)

@@ -1,7 +1,7 @@
-"""Fires the schedules of one worker: sleeps until the next tick, and hands due fires to the next round.
+"""Fires the schedules of one worker: sleeps until the next tick, then adds fires to a round.
 
-Each round returns when the next tick is: no query is made for schedules while none is due.
-Several workers may see one tick as due; the round of one of them writes it, and the others' are refused by the store.
+Each round returns the time of the next tick, so schedules are not queried while none is due.  If several workers find
+the same tick due, the round of one of them writes it and the store refuses those of the others.
 """
 
 import asyncio
@@ -22,18 +22,18 @@ from jobrunner.tasks.ticks import fire_of
 logger = log_of("jobrunner")
 
 FIRES_PER_ROUND: Final = 100
-"""Planning takes the loop some 50 µs each: ten thousand that tick at midnight must not hold it for half a second."""
+"""Planning one takes about 50 µs: ten thousand ticks at midnight must not block the event loop for half a second."""
 LONGEST_SLEEP_S: Final = 3600.0
-"""Timers beyond a day or so are not exact, and the poll reads the clock anew long before."""
+"""The longest timer: timers beyond about a day are not exact, and the poll reads the clock much earlier anyway."""
 
 
 class Scheduler:
-    """The timer of the schedules whose tasks one worker knows."""
+    """Fires the schedules whose tasks one worker knows."""
 
     def __init__(self, store: Store, committer: Committer, specs: Mapping[str, TaskSpec]) -> None:
         self._tasks = frozenset(specs)
         self._stuck: dict[str, tuple[ScheduleRow, str]] = {}
-        """By id, schedules that this process cannot fire as they are, and why."""
+        """The schedules that this process cannot fire, by id, each with the reason."""
         self._next: int | None = None
         self._store = store
         self._committer = committer
@@ -45,7 +45,7 @@ class Scheduler:
         self._failing = False
 
     def start(self) -> None:
-        """Begin to fire."""
+        """Start to fire schedules."""
         self._task = asyncio.create_task(self._run(), name="jobrunner-scheduler")
 
     def begin_stop(self) -> None:
@@ -62,7 +62,7 @@ class Scheduler:
             await asyncio.wait([self._task])
 
     def set_next_tick(self, next_tick: int | None) -> None:
-        """Sleep until the next tick, which the last round has returned."""
+        """Set the timer to the next tick (µs), as the last round returned it."""
         self._next = next_tick
         self._disarm()
         if next_tick is None or self._stopping:
@@ -86,7 +86,7 @@ class Scheduler:
             try:
                 await self.fire_due()
             except Exception as error:
-                # The store is not there just now, most likely. The next poll wakes us again.
+                # Most likely the store is unavailable for a moment. The next poll wakes this task again.
                 if not self._failing:
                     logger.error(
                         "schedules could not be fired, and are tried again: %s",
@@ -100,16 +100,16 @@ class Scheduler:
                     logger.info("schedules are fired again")
 
     async def fire_due(self) -> int:
-        """Fire one slice of the due schedules; return how many made a step.
+        """Fire one slice of the due schedules, and return the number that advanced.
 
-        If more is due, the round that carries the slice says so, and wakes us again.
+        If more schedules are due, the round that carries the slice reports it and wakes this task again.
         """
         now = now_us()
         limit = FIRES_PER_ROUND + len(self._stuck)
         rows = await self._store.schedules.due(self._tasks, now=now, limit=limit)
         fires = self._planned(rows, now)
         if not fires:
-            # The timer rang a moment early. Or another worker was quicker: then the next poll returns the next tick.
+            # The timer was a moment early. Or another worker was faster: then the next poll returns the next tick.
             if self._next is not None and self._next > now:
                 self.set_next_tick(self._next)
             return 0
@@ -132,14 +132,14 @@ class Scheduler:
             try:
                 fires.append(fire_of(row, self._specs[row.definition.task], now))
             except (JobRunnerError, ValueError, TypeError) as error:
-                # Whatever a row may hold, the schedules beside it must not wait for it.
+                # A bad row must not delay the other schedules.
                 self._set_aside(row, error)
             else:
                 self._stuck.pop(row.id, None)
         return fires
 
     def _set_aside(self, row: ScheduleRow, error: Exception) -> None:
-        """Leave a schedule alone until it is changed, and say so once."""
+        """Skip a schedule until it is changed, and log that once."""
         self._stuck[row.id] = (row, str(error))
         logger.error("schedule %s cannot be fired by this process: %s", row.id, error)
 
@@ -165,15 +165,15 @@ async def declare_schedules(
     revision: int,
     elsewhere: frozenset[str],
 ) -> Sequence[ScheduleChange]:
-    """Store the schedules that the code declares; return the changes.
+    """Store the schedules that the code declares, and return the changes.
 
     Raises:
-        StoreError: nothing was changed.
+        StoreError: The store could not write; nothing was changed.
     """
     while True:
         rows = {row.id: row for row in await store.schedules.declared()}
         for id in declared:
-            # One that was made at run time, and has moved into the code since.
+            # A schedule that was made at run time and has been moved into the code.
             if id not in rows and (row := await store.schedules.get(id)) is not None:
                 rows[id] = row
         changes = reconcile(

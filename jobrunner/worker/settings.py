@@ -1,4 +1,4 @@
-"""Checks the settings of a runner once, and freezes them."""
+"""Checks the options of a runner and freezes them as settings."""
 
 from collections.abc import Iterable, KeysView, Mapping
 from dataclasses import dataclass
@@ -17,28 +17,34 @@ MOST_SLOTS = 10_000
 
 
 class RunnerOptions(TypedDict, total=False):
-    """The options of a runner, as ``JobRunner(...)`` takes them."""
+    """The options of ``JobRunner(...)``."""
 
     queues: Mapping[str, int]
-    """The slots of each queue in one process; ``{"default": 20}`` if left out."""
+    """The queues with their slots per process, from 1 to 10,000 each. Default: ``{"default": 20}``."""
     work: bool
-    """False enqueues and reads without running anything."""
+    """False for a process that enqueues and reads but runs no jobs. Default: True."""
     durability: Durability
-    """``"full"``, the default, survives a power cut; ``"normal"`` may lose the last acknowledged jobs at one."""
+    """``"full"`` survives a power cut; ``"normal"`` may lose the last acknowledged jobs. Default: ``"full"``."""
     grace: Seconds
-    """Seconds or a timedelta that attempts get to finish at shutdown; 10 if left out."""
+    """The time that attempts get to finish at shutdown; seconds or a timedelta. Default: 10."""
     retention: Seconds
-    """For how long succeeded, cancelled and expired jobs are kept; 7 days if left out."""
+    """The time for which succeeded, cancelled and expired jobs are kept; seconds or a timedelta. Default: 7 days."""
     keep_finished: int
-    """How many of them at most; 1,000,000 if left out."""
+    """The most succeeded, cancelled and expired jobs to keep. Default: 1,000,000."""
     dead_letter_retention: Seconds
-    """For how long dead letters are kept; 90 days if left out."""
+    """The time for which dead letters are kept; seconds or a timedelta. Default: 90 days."""
     unknown_task_after: Seconds
-    """After what time a waiting job whose task no worker knows becomes a dead letter; 7 days if left out."""
+    """The time after which a due job of an unknown task becomes a dead letter; seconds or a timedelta. Default: 7 days.
+
+    A task is unknown if no live worker has it.
+    """
     timezone: str
-    """Of cron expressions that name none; UTC if left out."""
+    """The time zone of cron expressions that name none, such as ``"Europe/Berlin"``. Default: ``"UTC"``."""
     revision: int
-    """Grows with each deploy, so that in a rolling one the schedules of the newest code hold; 0 if left out."""
+    """The revision of the application's code, a number that grows with each deploy. Default: 0.
+
+    During a rolling deploy the schedules of the newest revision apply.
+    """
 
 
 RUNNER_OPTIONS: Final[KeysView[str]] = RunnerOptions.__annotations__.keys()
@@ -46,11 +52,11 @@ RUNNER_OPTIONS: Final[KeysView[str]] = RunnerOptions.__annotations__.keys()
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A runner's settings, checked; durations in the unit that the name says."""
+    """The checked settings of a runner; names end with the unit of a duration."""
 
     store: str
     queues: Mapping[str, int]
-    """Slots by queue name."""
+    """The slots by queue name."""
     work: bool
     durability: Durability
     grace_s: float
@@ -63,10 +69,10 @@ class Settings:
 
     @classmethod
     def make(cls, store: str, **options: Unpack[RunnerOptions]) -> "Settings":
-        """Check the options as the user wrote them.
+        """Check the options that a user passed.
 
         Raises:
-            ConfigurationError: a value that cannot be.
+            ConfigurationError: An option has an invalid value.
         """
         durability = options.get("durability", "full")
         if durability not in ("full", "normal"):
@@ -107,10 +113,11 @@ class Settings:
 
 
 def checked_queues(queues: Mapping[str, int]) -> Mapping[str, int]:
-    """Return slots by queue as they are, frozen.
+    """Return the slots by queue, checked and frozen.
 
     Raises:
-        ConfigurationError: no queue at all, or a number of slots that cannot be.
+        ConfigurationError: There is no queue, or a number of slots is invalid.
+        InvalidOptions: The name of a queue is invalid.
     """
     if not isinstance(queues, Mapping) or not queues:
         raise ConfigurationError(
@@ -126,7 +133,7 @@ def checked_queues(queues: Mapping[str, int]) -> Mapping[str, int]:
 
 
 def unknown_queue(name: str, who: str, known: Iterable[str]) -> UnknownQueue:
-    """Return the error for a queue that a runner does not have, with the line to paste."""
+    """Return the error for an unknown queue, with the line that adds it."""
     queues = ", ".join(f'"{queue}": ...' for queue in sorted(known))
     return UnknownQueue(
         f'{who}: the runner has no queue {name!r}; write JobRunner(..., queues={{{queues}, "{name}": 10}})'

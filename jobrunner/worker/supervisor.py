@@ -1,6 +1,6 @@
 """Supervises the attempts in a worker's slots: starts, stops, cleans up and abandons them.
 
-Attempts are tasks of the loop; their outcomes go to the committer.  A slot is free once its attempt has ended.
+Attempts are asyncio tasks; their outcomes go to the committer.  A slot is free once its attempt has ended.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ from jobrunner.worker.unawaited import caller
 logger = log_of("jobrunner")
 
 OBEY_S: Final = 10.0
-"""How long an ``async def`` may go on after it was cancelled; then its slot is given to another."""
+"""Seconds that an ``async def`` may go on after it was cancelled; then its slot is freed."""
 
 CLEAN_UP_S: Final = 30.0
-"""How long the clean-up of an attempt's dependencies may take; then it is cancelled."""
+"""Seconds that the clean-up of an attempt's dependencies may take; then it is cancelled."""
 
 
 class Supervisor:
-    """The slots of one worker and the attempts in them."""
+    """Manages the slots of one worker and the attempts in them."""
 
     def __init__(
         self,
@@ -48,12 +48,12 @@ class Supervisor:
         self.specs = specs
         self.slots = dict(slots)
         self.attempts: dict[int, Attempt] = {}
-        """By ``seq``: attempts that run here and have not been settled."""
+        """The unsettled attempts of this worker, by ``seq``."""
         self.stuck: set[Attempt] = set()
-        """Attempts whose thread goes on after they have failed; each holds its slot."""
+        """Attempts whose thread or clean-up goes on after their end; each still holds its slot."""
         self.stopping = False
         self.suspect: int | None = None
-        """The ``seq`` of the suspect that runs here, if one does."""
+        """The ``seq`` of the suspect that runs here; None if none does."""
         self._busy = dict.fromkeys(slots, 0)
         self._committer = committer
         self._events = events
@@ -77,7 +77,7 @@ class Supervisor:
         """Start an attempt for each claimed job."""
         started = [self._start(job) for job in jobs]
         caller.set(None)
-        # Behind their first steps, in which many of them end.
+        # After their first steps, in which many of them end and then need no timer.
         asyncio.get_running_loop().call_soon(_start_timers, started)
 
     def _start(self, job: Claimed) -> Attempt:
@@ -85,25 +85,26 @@ class Supervisor:
         self._busy[job.queue] += 1
         former = self.attempts.get(job.seq)
         if former is not None and former.job.id != job.id:
-            # Somebody has emptied the tables and SQLite's counter of `seq`: what it returns would pass for this job's.
+            # Someone has emptied the tables and SQLite's counter for `seq`: the outcome of the old attempt would be
+            # taken for the one of this job.
             former.settled = True
             self.abandon(former)
         self.attempts[job.seq] = attempt
         if job.suspect:
             self.suspect = job.seq
         self._quiet.clear()
-        # The task copies the context, which costs less than to set it in the task.
+        # Set before the task is made, which copies the context: setting it inside the task would cost more.
         caller.set(attempt)
         attempt.task = asyncio.create_task(self._run(attempt), name=job.task)
         return attempt
 
     async def _run(self, attempt: Attempt) -> None:
-        """Run an attempt and hand in its outcome; the slot is free once its code has ended."""
+        """Run an attempt and settle its outcome; free the slot once its code has ended."""
         try:
             outcome = await execute(attempt, self._threads, self._around, self._transactions)
         except (Exception, GeneratorExit) as error:
-            # A bug of ours, or a future that failed with GeneratorExit, which closes the coroutines that wait for it:
-            # the job must neither be lost with its slot nor run in a circle.
+            # A bug in jobrunner, or a future that failed with GeneratorExit, which closes the coroutines that await it.
+            # The job and its slot must not be lost, and the job must not run again at once.
             logger.critical("an attempt's end could not be told; please report this", exc_info=True)
             now = now_us()
             ended = Ended("failed", now, type(error).__name__, str(error))
@@ -116,12 +117,12 @@ class Supervisor:
         late = attempt.settled
         self._settle(attempt, outcome)
         self._free(attempt)
-        # Its context holds the attempt, as does that of the error in its outcome: together they would be garbage for
-        # the collector. And the error's innermost frame leads back to this one (Python 3.12), which has the outcome.
+        # Break reference cycles, which only the garbage collector could free: the task's context and that of the error
+        # in the outcome refer to the attempt, and the error's innermost frame leads back to this one (Python 3.12).
         attempt.task = attempt.decided = None
         del outcome
         if late:
-            # Nothing else tells that the slot is free.
+            # Nothing else announces that the slot is free.
             self._committer.wake()
 
     async def _outlast(
@@ -140,7 +141,7 @@ class Supervisor:
         if self.stopping:
             self._abandon_settled(attempt)
         while not (thread.done() or attempt.abandoned):
-            # Cancels concern the attempt, which has ended; only the thread's end counts now.
+            # A cancellation is meant for the attempt, which has ended; now only the end of the thread counts.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([thread])
         self.stuck.discard(attempt)
@@ -148,7 +149,7 @@ class Supervisor:
     def _settle_unless_again(self, attempt: Attempt, outcome: Outcome) -> None:
         """Settle an attempt whose thread goes on, unless its job will run again.
 
-        That is held back until the thread has ended: two runs of one job must not overlap in one process.
+        A retry waits until the thread has ended: two runs of one job must not overlap in one process.
         """
         self.stuck.add(attempt)
         if not isinstance(outcome, (RetryAt, Snoozed, Released)):
@@ -157,10 +158,10 @@ class Supervisor:
     async def _clean_up(self, attempt: Attempt, outcome: Outcome, resolved: Resolved) -> None:
         """Clean up the dependencies of an attempt whose outcome is decided and final."""
         if attempt.thread is not None and not attempt.thread.done():
-            return  # left behind in it by a process that goes down
+            return  # the process shuts down and leaves the thread behind
         attempt.decided = outcome
         if attempt.settled:
-            # No longer among the attempts, but a shutdown must not wait for ever.
+            # It is no longer in `attempts`; `stuck` lets a shutdown find and leave it.
             self.stuck.add(attempt)
 
         def report(what: str, error: BaseException) -> None:
@@ -183,7 +184,7 @@ class Supervisor:
         finally:
             timer.cancel()
             self.stuck.discard(attempt)
-            # The error holds its frames, and they the attempt.
+            # The error refers to its frames, and these refer to the attempt.
             attempt.resolved = attempt.error = None
 
     def _clean_up_lasts(self, attempt: Attempt) -> None:
@@ -225,13 +226,13 @@ class Supervisor:
             self._quiet.set()
 
     def holders(self) -> Iterator[Attempt]:
-        """Return the attempts that hold a slot, or may: some twice, none that was abandoned."""
+        """Yield the attempts that hold a slot, except abandoned ones; some come twice."""
         for attempt in (*self.attempts.values(), *self.stuck):
             if not attempt.abandoned:
                 yield attempt
 
     def warn_of_sessions(self) -> None:
-        """Name the tasks that may keep everybody waiting: SQLite has one writer at a time."""
+        """Log the attempts with a session, which may block all writers: SQLite has one at a time."""
         holders = [
             f"{attempt.job.task} {attempt.job.id}"
             for attempt in self.attempts.values()
@@ -245,7 +246,7 @@ class Supervisor:
             )
 
     def stop(self, seq: int, lease: int | None, reason: StopReason) -> bool:
-        """Stop one attempt; return whether it runs here (under that lease, if one is given)."""
+        """Stop one attempt; return whether it runs here, with that lease if one is given."""
         attempt = self.attempts.get(seq)
         if attempt is None or (lease is not None and attempt.job.lease != lease):
             return False
@@ -253,7 +254,7 @@ class Supervisor:
         return True
 
     def abandon_unresponsive(self) -> None:
-        """Abandon attempts that were stopped long ago and go on: an ``async def`` that swallows its cancel."""
+        """Abandon each ``async def`` that goes on long after it was cancelled."""
         now_s = asyncio.get_running_loop().time()
         for attempt in (*self.attempts.values(), *self.stuck):
             stopped_at = attempt.stopped_at
@@ -278,14 +279,14 @@ class Supervisor:
         attempt.leave_behind()
 
     def _abandon_settled(self, attempt: Attempt) -> None:
-        """Abandon an attempt if only its thread goes on: that may take the whole grace."""
+        """Abandon a settled attempt whose thread goes on, which could take the whole grace."""
         if attempt.settled and attempt.resolved is None:
             self.abandon(attempt)
 
     # -- shutdown ----------------------------------------------------------------------------
 
     def begin_stop(self) -> None:
-        """Start nothing any more, and warn the attempts (``job.cancelled``)."""
+        """Stop starting attempts, and warn the running ones (``job.cancelled``)."""
         if self.stopping:
             return
         self.stopping = True
@@ -295,7 +296,7 @@ class Supervisor:
             self._abandon_settled(attempt)
 
     async def stop_all(self, grace: Grace) -> None:
-        """Let attempts finish within the grace, then cancel them, then release the rest."""
+        """Wait for attempts up to the grace, then cancel them, then release the rest."""
         self.begin_stop()
         log_wait([attempt.job for attempt in self.attempts.values()], grace.seconds)
         if not await self._ended_within(grace):
@@ -313,7 +314,7 @@ class Supervisor:
                 )
                 self.abandon(attempt)
         for attempt in list(self.stuck):
-            # Settled long ago; only its task still waits for the thread, and the loop would wait for the task.
+            # Its job is settled; only its task still waits for the thread, and `asyncio.run` would wait for the task.
             attempt.leave_behind()
 
     async def _ended_within(self, grace: Grace) -> bool:

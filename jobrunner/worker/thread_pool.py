@@ -1,7 +1,7 @@
-"""Runs ``def`` tasks in daemon threads, as many as there are slots.
+"""Runs ``def`` tasks in daemon threads, one per slot.
 
-The standard library's pool joins its threads when the interpreter ends, and a task that hangs would keep the process
-alive for ever; a thread cannot be killed, so it must be one that the process may leave behind.
+The standard library's pool joins its threads when the interpreter ends, so a task that hangs would keep the process
+alive for ever.  A thread cannot be killed; a daemon thread can be left behind.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _Call = tuple[
 
 
 class Threads:
-    """A pool of at most ``size`` daemon threads, started as they are needed."""
+    """A pool of at most ``size`` daemon threads, which start when needed."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -54,7 +54,7 @@ class Threads:
         self._busy -= 1
 
     def close(self) -> None:
-        """Let each thread end after the call it is in; does not wait."""
+        """Let each thread end after its current call; does not wait."""
         for _ in range(self._started):
             self._calls.put(None)
         self._started = 0
@@ -66,20 +66,20 @@ def _work(calls: SimpleQueue[_Call | None]) -> None:
         answer: Callable[[], None]
         try:
             result = context.run(function)
-        except BaseException as error:  # noqa: BLE001 - whatever ends the call is the call's outcome
+        except BaseException as error:  # noqa: BLE001 - the caller gets it through the future
             answer = _Answer(future, None, error)
         else:
             answer = _Answer(future, result, None)
         try:
             loop.call_soon_threadsafe(answer)
         except RuntimeError:
-            # The loop has closed: the process is going down, and nobody waits for this call any more.
+            # The loop is closed: the process shuts down, and nobody waits for this call.
             return
         del call, loop, future, function, context, answer
 
 
 def warn_of_those_at_work() -> None:
-    """Name the threads that the interpreter waits for at its end, however long that takes."""
+    """Log the threads for which the interpreter will wait at its end."""
     if busy := at_work():
         logger.warning(
             "these threads go on after the shutdown: %s. The interpreter waits for their end, unless `jobrunner serve`"
@@ -89,7 +89,7 @@ def warn_of_those_at_work() -> None:
 
 
 def at_work() -> list[str]:
-    """Return the threads of executors (``asyncio.to_thread``) that are in a call, with the function and its line."""
+    """Return the busy threads of executors (``asyncio.to_thread``), each with its function and line."""
     pool = concurrent.futures.thread.__file__
     frames = sys._current_frames()  # noqa: SLF001 - documented, for this
     found = []
@@ -107,7 +107,7 @@ def at_work() -> list[str]:
 
 
 class _Answer:
-    """Hands a thread's result to the loop."""
+    """Sets the result of a thread's call on its future, on the event loop."""
 
     __slots__ = ("_error", "_future", "_result")
 
@@ -124,8 +124,8 @@ class _Answer:
         if self._error is None:
             self._future.set_result(self._result)
         elif isinstance(self._error, (StopIteration, GeneratorExit)):
-            # A future refuses the first, since a generator could not tell it from its own end; the second would close
-            # the coroutine that waits in place of being raised in it.
+            # A future refuses StopIteration, because in a generator it would look like its end. GeneratorExit would
+            # close the waiting coroutine instead of being raised in it.
             wrapped = RuntimeError(f"the task raised {self._error!r}")
             wrapped.__cause__ = self._error
             self._future.set_exception(wrapped)

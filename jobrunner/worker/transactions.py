@@ -1,7 +1,7 @@
-"""Commits an application's rows and the end of its job together: ``job.transaction()`` and injected sessions.
+"""Commits an application's rows together with the end of their job.
 
-The job is settled, behind the fence, through the application's own session.  So its rows are there
-exactly if the job has succeeded, and an attempt whose job was taken away from it writes nothing.
+Serves ``job.transaction()`` and injected sessions.  The job is settled through the application's session, guarded by
+its lease: the rows exist if and only if the job has succeeded, and an attempt that has lost its lease writes nothing.
 """
 
 import asyncio
@@ -39,10 +39,10 @@ class Transactions:
     """Settles attempts through sessions of the application.
 
     Args:
-        store: where the jobs lie.
-        session: the dependency that yields the application's session, or why a task cannot have it; None if the runner
-            has none.
-        notify: called after a commit that may have stored jobs, or let some go.
+        store: The store.
+        session: The dependency that yields the application's session, or the error why a task cannot use it; None if
+            the runner has no ``session=``.
+        notify: Called after a commit that may have stored or unblocked jobs.
     """
 
     def __init__(
@@ -57,20 +57,21 @@ class Transactions:
         self._warned: set[str] = set()
 
     def session_of(self, attempt: Attempt) -> Session | None:
-        """Return the session that the attempt was injected, if it was."""
+        """Return the session that was injected into the attempt; None without one."""
         if not isinstance(self.session, Dependency) or attempt.resolved is None:
             return None
         source = attempt.resolved.value_of(self.session.call)
         return None if source is None else self.store.session(source)
 
     async def settle(self, attempt: Attempt, success: Succeeded, threads: Threads) -> None:
-        """Commit the rows of the attempt's injected session together with the end of the job.
+        """Commit the rows of the attempt's injected session with the end of the job.
 
-        Sets ``attempt.has_committed`` if there was anything; if not, the job is settled as any other.
+        Sets ``attempt.has_committed`` if the session had changes. Without changes the job is settled like any other.
 
         Raises:
-            LeaseLost: the job is another worker's by now; everything was rolled back.
-            Exception: the commit failed; everything was rolled back.
+            LeaseLost: Another worker has taken over the job; everything was rolled back.
+            InvalidWrite: The task also used ``job.write()``; everything was rolled back.
+            Exception: The commit failed; everything was rolled back.
         """
         session = self.session_of(attempt)
         if session is None:
@@ -105,8 +106,8 @@ class Transactions:
         self.notify()
 
     async def check_behind(self, attempt: Attempt, threads: Threads) -> None:
-        """Log an error if an attempt has written more behind the transaction that settled its job."""
-        with contextlib.suppress(Exception):  # of a session that it has closed, for one
+        """Log an error if an attempt has written after the transaction that settled it."""
+        with contextlib.suppress(Exception):  # for example because the task has closed the session
             session = self.session_of(attempt)
             if session is None:
                 return
@@ -134,16 +135,16 @@ class Transactions:
         )
 
     def warn_once(self, attempt: Attempt, message: str) -> None:
-        """Warn of a task's use of its session, once per task; the message has room for its name."""
+        """Warn once per task about the use of its session; the message has a ``%s`` for its name."""
         job = attempt.job
         if job.task not in self._warned:
             self._warned.add(job.task)
-            # Each task has this line once: the eleventh must not be one of a flood.
+            # `like`: each task logs this line once, and the eleventh task must not count as a flood.
             logger.warning(message, job.task, extra=extra(job), like=job.task)
 
 
 class Transaction:
-    """``async with job.transaction() as tx:``, in a ``def`` task ``with``; see ``JobContext.transaction``."""
+    """The context manager that ``JobContext.transaction`` returns."""
 
     def __init__(
         self,
@@ -160,18 +161,18 @@ class Transaction:
         self._scope: TransactionScope | None = None
         self._ended: Ended | None = None
         self._had_committed = False
-        """Whether the session had been committed before, so that a commit inside the block goes unnoticed."""
+        """True if the session was committed before: then a commit inside the block cannot be detected."""
         self._write_lock: AbstractAsyncContextManager[None] | None = None
         self._blocking_write_lock: AbstractContextManager[None] | None = None
 
     # -- in async tasks ---------------------------------------------------------------
 
     async def __aenter__(self) -> Any:
-        """Begin, and return the application's session.
+        """Begin the transaction, and return the application's session.
 
         Raises:
-            LeaseLost: the job is another worker's by now.
-            StoreBusy: others write for too long.
+            LeaseLost: Another worker has taken over the job.
+            StoreBusy: Other writers held the write lock for too long.
         """
         store = self._transactions.store
         source = await self._source(self._dependency(), self._in_thread)
@@ -182,7 +183,7 @@ class Transaction:
             try:
                 await to_the_end(self._begin(session))
             except asyncio.CancelledError:
-                # It has begun all the same.
+                # The transaction has begun all the same.
                 await to_the_end(session.rollback())
                 raise
         except BaseException:
@@ -213,7 +214,7 @@ class Transaction:
     # -- in `def` tasks ---------------------------------------------------------------
 
     def __enter__(self) -> Any:
-        """Begin, and return the application's session; raises as ``__aenter__``."""
+        """Begin the transaction, and return the application's session; raises like ``__aenter__``."""
         if asyncio._get_running_loop() is not None:  # noqa: SLF001 - as get_running_loop(), without an error to catch
             raise WrongThread("in an `async` task write `async with job.transaction() as tx:`")
         store = self._transactions.store
@@ -284,7 +285,7 @@ class Transaction:
 
     async def _source(self, dependency: Dependency, in_thread: InThread) -> Any:
         resolved = self._resolved()
-        # One that the attempt was injected in another scope is the same one here: a second would wait for the first.
+        # Use a session that was injected in another scope too: a second session would wait for the first one.
         held = resolved.value_of(dependency.call)
         return await resolved.add(dependency, in_thread) if held is None else held
 
@@ -297,7 +298,7 @@ class Transaction:
         return attempt.resolved
 
     async def _begin(self, session: Session) -> None:
-        """Begin to write, and settle the job first: the fence is asked before anything is done."""
+        """Begin the write transaction and settle the job first, which checks the lease."""
         job = self._attempt.job
         self._had_committed = await session.has_committed()
         await session.begin()
@@ -345,7 +346,7 @@ class Transaction:
             await session.rollback()
             with contextlib.suppress(
                 Exception
-            ):  # whatever keeps the session from answering, the error is told
+            ):  # the error of the block is raised, not one of the session
                 if await self._is_settled(session):
                     # The block has committed before the error.
                     self._attempt.transaction_ended = self._ended
@@ -362,7 +363,7 @@ class Transaction:
             )
 
     async def _is_settled(self, session: Session) -> bool:
-        """Return whether the end of the job is still in the transaction, or has been committed."""
+        """Return whether the end of the job is in the transaction or committed."""
         ended = self._ended
         assert ended is not None  # noqa: S101 - begun
         same = Returned(self._attempt.job, ended, None, RESULT_PENDING)
@@ -370,6 +371,6 @@ class Transaction:
 
 
 def _waits(dependency: Dependency) -> bool:
-    """Return whether making it needs the event loop."""
+    """Return whether resolving a dependency needs the event loop."""
     needs_loop = dependency.kind in ("coroutine", "async generator")
     return needs_loop or any(map(_waits, dependency.needs))

@@ -1,8 +1,9 @@
-"""Refuses attempts that returned an awaitable, or called an async verb and did not await it.
+"""Refuses attempts that forgot an ``await``.
 
-Neither has run, so that the attempt is no success.  A verb cannot be refused where it is called: a ``def`` task rightly
-makes the coroutine of ``jobs.sync.run(job.refresh())``.  That nobody will ever await it is known when its last holder
-lets go of it: Python finds out, and says so through a function of ``warnings``, in whose place ours is put.
+An attempt that returned an awaitable, or that called an async method of jobrunner (a "verb") without ``await``, has not
+done that work, so it is no success.  The call itself cannot be refused: in ``jobs.sync.run(job.refresh())`` a ``def``
+task makes a coroutine for a good reason.  Only when a coroutine is deallocated is it certain that nobody will await it.
+Python then calls a function in ``warnings``, which is replaced by ours while a runner is open.
 """
 
 import asyncio
@@ -25,34 +26,34 @@ from jobrunner.core.logs import log_of
 logger = log_of("jobrunner")
 
 _PLAIN: Final = frozenset({str, int, float, bool, bytes, dict, list, tuple})
-"""Types of most results: they are asked no further."""
+"""The types of most results, which need no further check."""
 _LAZY: Final = (GeneratorType, AsyncGeneratorType, map, filter)
 _UNFINISHED: Final = (Awaitable, concurrent.futures.Future, *_LAZY)
 
 MOST_SEARCHED: Final = 1_000
-"""So many values inside a result are searched; one is as good as all."""
+"""The most values inside a result that are searched; the message names only one."""
 
 
 class Caller(Protocol):
-    """An attempt, as far as its calls of verbs go."""
+    """An attempt, as this module uses it."""
 
     dropped: list[str] | None
-    """The lines to write in place of async verbs that it called and did not await."""
+    """The lines to write instead of async methods that it called and did not await."""
     ended: bool
 
 
 caller: Final[ContextVar[Caller | None]] = ContextVar("jobrunner.caller", default=None)
-"""The attempt that the present code belongs to."""
+"""The attempt to which the running code belongs."""
 
 
-# -- what was returned ---------------------------------------------------------------------------------
+# -- returned awaitables -------------------------------------------------------------------------------
 
 
 def refuse_unfinished(value: object, *, is_async: bool) -> None:
     """Raise if a task returned an awaitable or a lazy iterator; a coroutine is closed.
 
     Raises:
-        NotAwaited: it did; the message says what to write.
+        NotAwaited: The value is one of these; the message says what to write.
     """
     if type(value) in _PLAIN or not isinstance(value, _UNFINISHED):
         return
@@ -63,7 +64,7 @@ def refuse_unfinished(value: object, *, is_async: bool) -> None:
 
 
 def refuse_unfinished_inside(value: object, *, is_async: bool) -> None:
-    """Raise as ``refuse_unfinished`` for values inside a result that could not be stored."""
+    """Raise like ``refuse_unfinished`` for values inside a result that cannot be stored."""
     found = [one for one in _inside(value) if isinstance(one, _UNFINISHED)]
     if not found:
         return
@@ -80,7 +81,7 @@ def refuse_unfinished_inside(value: object, *, is_async: bool) -> None:
 
 
 def close(coroutine: Coroutine[Any, Any, Any]) -> None:
-    """Close a coroutine that has not begun, so that Python does not warn of it."""
+    """Close a coroutine that has not begun, so that Python gives no warning."""
     if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
         coroutine.close()
 
@@ -135,16 +136,16 @@ _WRITTEN: Final[Mapping[str, str]] = {
     "DeadLetters": "jobs.dead_letters",
     "Schedules": "jobs.schedules",
 }
-"""The classes whose coroutine functions are verbs, and how their objects are written if they have no name."""
+"""The classes whose coroutine functions are verbs, each with the usual name of an object in code."""
 _BLOCKING: Final = frozenset(
     {"enqueue", "enqueue_many", "enqueue_chain", "get", "list", "payload", "cancel", "health"}
 )
-"""The verbs of a queue that ``jobs.sync`` has by the same name."""
+"""The verbs of a queue that ``jobs.sync`` has under the same name."""
 _COLLECTIONS: Final = frozenset({"Queues", "DeadLetters", "Schedules"})
-"""The classes whose verbs ``jobs.sync`` has all, under the same name as ``jobs``."""
+"""The classes whose objects ``jobs.sync`` has with all verbs, under the same names as ``jobs``."""
 _HOOK: Final = "_warn_unawaited_coroutine"
 _OF_PYTHON: Final = ("warnings", "_py_warnings")
-"""The modules that this function is in, by version of Python."""
+"""The modules that define this function, depending on the version of Python."""
 
 
 class _Watch:
@@ -159,7 +160,7 @@ class _Watch:
         with self._lock:
             self._open += 1
             before = getattr(warnings, _HOOK, None)
-            # A Python without such a function would not call ours.
+            # A Python without this function would not call ours either.
             if self._open == 1 and before is not None:
                 self._hook = _Hook(before)
                 setattr(warnings, _HOOK, self._hook)
@@ -171,35 +172,35 @@ class _Watch:
             if self._open == 0 and self._hook is not None:
                 hook, self._hook = self._hook, None
                 gc.callbacks.remove(hook.collects)
-                # Somebody else's that was put in place of ours goes on calling ours, which then only passes it on.
+                # If someone else has replaced ours since, theirs goes on calling ours, which then only passes on.
                 hook.is_open = False
                 if getattr(warnings, _HOOK, None) is hook:
                     setattr(warnings, _HOOK, hook.before)
 
 
 class _Hook:
-    """Stands in place of the function of ``warnings``, and calls it for all that is not an attempt's.
+    """Replaces the function in ``warnings``, and calls it for coroutines of no attempt.
 
-    A new one at each opening: one that was used again could come to stand before itself.
+    Each opening makes a new one: a reused one could end up calling itself.
     """
 
     def __init__(self, before: Callable[[Any], None]) -> None:
         self.before = before
         self.is_open = True
         self._collecting: int | None = None
-        """The thread in which the collector is at work."""
+        """The thread in which the garbage collector is running; None if it is not."""
 
     def collects(self, phase: str, _: object) -> None:
         self._collecting = threading.get_ident() if phase == "start" else None
 
     def __call__(self, coroutine: Any) -> None:
-        """Note a verb that an attempt has dropped; else log it if it is a verb, and pass it on.
+        """Note a verb that an attempt dropped; otherwise log a verb, and pass the call on.
 
-        Where it raises, out of a log's handler, Python reports that and gives the warning by itself.
+        If this raises, for example in a log handler, Python reports the error and gives its own warning.
         """
         line = _line_of_verb(coroutine, is_async=_has_loop()) if self.is_open else ""
         attempt = caller.get()
-        # What the collector finds may have been dropped by anybody.
+        # A coroutine that the garbage collector frees may have been dropped by any code.
         is_found = self._collecting == threading.get_ident()
         if line and attempt is not None and not (attempt.ended or is_found):
             if attempt.dropped is None:
@@ -220,7 +221,10 @@ class _Hook:
 
 
 def _warn(coroutine: Any) -> None:
-    """Warn as Python's own function does, which would name the line that calls it: one of ours."""
+    """Warn like Python's own function, but at the line that dropped the coroutine.
+
+    Python's function would name the line that calls it, which is ours.
+    """
     text = f"coroutine '{coroutine.__qualname__}' was never awaited"
     if coroutine.cr_origin is not None:
         lines = [
@@ -229,7 +233,7 @@ def _warn(coroutine: Any) -> None:
         ]
         made = "".join(traceback.format_list(lines)).rstrip("\n")
         text += f"\nCoroutine created at (most recent call last)\n{made}"
-    # The line that has dropped it is two frames up.
+    # The line that dropped the coroutine is two frames up.
     warnings.warn(text, RuntimeWarning, stacklevel=3, source=coroutine)
 
 
@@ -238,7 +242,7 @@ _watch: Final = _Watch()
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Note dropped verbs inside the block in their attempt; log those outside of attempts."""
+    """Inside the block, note dropped verbs in their attempt, and log all others."""
     _watch.begin()
     try:
         yield
@@ -247,10 +251,10 @@ def watched() -> Iterator[None]:
 
 
 def refuse_dropped(lines: Sequence[str]) -> NoReturn:
-    """Raise for verbs that were called and not awaited.
+    """Raise the error for verbs that were called and not awaited.
 
     Raises:
-        NotAwaited: always; the message says what to write.
+        NotAwaited: Always; the message says what to write.
     """
     times = "" if len(lines) == 1 else f" ({len(lines)} such calls)"
     raise NotAwaited(f"the task called an async verb and did not await it: {lines[0]}{times}")
@@ -261,10 +265,10 @@ def _has_loop() -> bool:
 
 
 def _line_of_verb(coroutine: Any, *, is_async: bool) -> str:
-    """Return the line to write in place of a call of a verb; empty if the coroutine is of none."""
+    """Return the line to write instead of a call of a verb; empty for other coroutines."""
     cls, _, verb = coroutine.__qualname__.rpartition(".")
     frame = coroutine.cr_frame
-    # Without a frame it has run, and was awaited.
+    # A coroutine without a frame has run, so it was awaited.
     if cls not in _WRITTEN or frame is None or not _is_ours(frame):
         return ""
     held = frame.f_locals.get("self")
@@ -285,7 +289,7 @@ def _line_of_verb(coroutine: Any, *, is_async: bool) -> str:
 
 
 def _blocking_call(cls: str, verb: str, name: str) -> str | None:
-    """Return what ``jobs.sync`` has in place of a verb; None if nothing."""
+    """Return the call of ``jobs.sync`` that replaces a verb; None if there is none."""
     if cls == "Task":
         return f"enqueue({name}, ...)"
     if cls in _COLLECTIONS:

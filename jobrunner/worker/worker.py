@@ -1,6 +1,6 @@
-"""A process on a store: it joins, starts its parts, stops them in order, and leaves.
+"""Runs one process on a store: joins, starts its parts, stops them in order, and leaves.
 
-A process that only enqueues (``work=False``) has a worker too: it runs no jobs, but recovers those of the dead.
+A process that only enqueues (``work=False``) has a worker too: it runs no jobs, but recovers those of dead workers.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ from jobrunner.worker.transactions import Transactions
 logger = log_of("jobrunner")
 
 READY_S: Final = 2.0
-"""How old the last written round of a working process may be: it polls four times as often."""
+"""The largest age of a ready process's last written round: four times its polling interval."""
 
 
 class Worker:
-    """The parts of one open runner that live in the process: maintenance, and a supervisor if it runs jobs."""
+    """The background parts of one open runner: maintenance and, if it runs jobs, a supervisor."""
 
     def __init__(
         self,
@@ -57,9 +57,9 @@ class Worker:
     ) -> None:
         self.id = secrets.randbits(63)
         self.failed: StoreError | None = None
-        """The error that stopped this worker for good."""
+        """The error that stopped this worker for good; None while there is none."""
         self.has_failed = asyncio.Event()
-        """Set together with ``failed``."""
+        """Set at the same time as ``failed``."""
         self._store = store
         self._committer = committer
         self._specs = specs
@@ -99,10 +99,10 @@ class Worker:
         self.deadlocks = self.maintenance.deadlocks
         self._stopping: asyncio.Task[None] | None = None
 
-    # -- life --------------------------------------------------------------------
+    # -- start and stop ----------------------------------------------------------
 
     async def start(self) -> None:
-        """Recover the jobs of dead workers, join, and begin to work."""
+        """Recover the jobs of dead workers, join the store and start the parts."""
         with self._store.detached():
             await self._start()
 
@@ -136,7 +136,7 @@ class Worker:
         self.maintenance.chores.start()
 
     def begin_stop(self) -> None:
-        """Stop claiming, and end attempts within the grace; enqueueing goes on."""
+        """Stop claiming, and end attempts within the grace; enqueueing still works."""
         if self._stopping is None and self._producer is not None:
             self._scheduler.begin_stop()
             self._producer.begin_stop()
@@ -157,12 +157,12 @@ class Worker:
             try:
                 await self._store.workers.leave(self.id, now=now_us())
             except (StoreError, WouldDeadlock) as error:
-                # As after a kill: the lock goes with the process, and others find the jobs.
+                # As after a kill, the kernel frees the lock with the process, and other workers recover the jobs.
                 logger.error("the worker could not sign off: %s", error)
         repeats.end()
 
     def _fail(self, error: StoreError) -> None:
-        """Stop for good: the file must be looked at by a person."""
+        """Stop for good, because a person must check the file."""
         if self.failed is None:
             self.failed = error
             self.has_failed.set()
@@ -173,7 +173,7 @@ class Worker:
     # -- wake-ups --------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Let due jobs be found at once, here and in other processes."""
+        """Let this and other processes find due jobs at once."""
         if self._producer is not None:
             self._producer.wake(suspects=True)
         self._store.workers.notify()
@@ -184,21 +184,21 @@ class Worker:
         self.maintenance.chores.ring()
 
     async def cancel_requested(self, seq: int) -> None:
-        """Stop the attempt of a job if it runs here; else notify the worker that runs it."""
+        """Stop the attempt of a job if it runs here; otherwise notify the other workers."""
         if self._supervisor is None or not self._supervisor.stop(seq, None, "cancel"):
             self._store.workers.notify()
 
     async def do_chores(self) -> None:
-        """Run the chores that are due, and return when all of them have ended."""
+        """Run the due chores, and return when all of them have ended."""
         await self.maintenance.chores.run_due()
 
     # -- health -------------------------------------------------------------------------------
 
     def is_ready(self) -> bool:
-        """Return whether the promises to callers who send work now can be kept.
+        """Return whether this process should receive work now.
 
-        By the last write, not by the last check: a supervisor that stands still, or whose rounds do not
-        reach the disk, is not ready, whatever else answers.
+        The time of the last written round decides. A worker whose loop is blocked, or whose rounds do not reach the
+        disk, is not ready, even if it still answers.
         """
         if self.failed is not None or self._committer.error is not None:
             return False
@@ -212,7 +212,7 @@ class Worker:
         )
 
     async def health(self) -> Health:
-        """Return whether the promises are being kept just now."""
+        """Return the health of this process and its store."""
         supervisor = self._supervisor
         stuck = () if supervisor is None else supervisor.stuck
         return await health_of(

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, field_serializer
 
 from jobrunner.core.errors import InvalidArguments, ResultNotStored
 from jobrunner.queue.filters import job_filter
-from jobrunner.tasks.call import Options
+from jobrunner.tasks.call import ResolvedJobOptions
 from jobrunner.tasks.codec import ArgsCodec, ResultCodec
 from jobrunner.tasks.recurrence import Once
 
@@ -229,8 +229,8 @@ def test_validator_that_moves_into_a_zone_has_it_again_in_the_job() -> None:
 @pytest.mark.parametrize("moment", [FIRST, SECOND, SKIPPED, LOCAL_MEAN])
 def test_options_filters_and_dates_take_the_instant(moment: datetime) -> None:
     us = instant(moment) // timedelta(microseconds=1)
-    assert Options.make("note.options", run_at=moment).run_at == us
-    assert Options.make("note.options", expires=moment).expires_at == us
+    assert ResolvedJobOptions.make("note.options", run_at=moment).run_at == us
+    assert ResolvedJobOptions.make("note.options", expires=moment).expires_at == us
     where = job_filter({"since": moment, "until": moment})
     assert (where.since, where.until) == (us, us)
     assert instant(Once(moment).at) == instant(moment)
@@ -238,7 +238,7 @@ def test_options_filters_and_dates_take_the_instant(moment: datetime) -> None:
 
 def test_options_in_the_doubled_hour_are_ordered_by_instant() -> None:
     later = SECOND.replace(minute=10)  # on the wall clock 20 minutes before the other
-    made = Options.make("note.options", run_at=FIRST, expires=later)
+    made = ResolvedJobOptions.make("note.options", run_at=FIRST, expires=later)
     assert made.run_at is not None
     assert made.expires_at is not None
     assert made.expires_at - made.run_at == 40 * 60 * 1_000_000

@@ -13,7 +13,14 @@ from jobrunner.core.clock import MAX_US, from_us, to_us
 from jobrunner.core.errors import InvalidOptions
 from jobrunner.core.model import Enqueue
 from jobrunner.core.units import MAX_DURATION_US, UNSET, duration_us, instant_us
-from jobrunner.tasks.call import _CHECKS, MAX_KEY_CHARS, MAX_TAG_CHARS, NO_OPTIONS, Call, Options
+from jobrunner.tasks.call import (
+    _CHECKS,
+    MAX_KEY_CHARS,
+    MAX_TAG_CHARS,
+    NO_OPTIONS,
+    Call,
+    ResolvedJobOptions,
+)
 from jobrunner.tasks.options import JOB_OPTIONS, JobOptions, TaskDefaults, TaskOptions
 from jobrunner.tasks.router import TaskRouter
 from jobrunner.tasks.schedule_options import ScheduleOptions
@@ -155,7 +162,7 @@ def test_options_over_options_exchange_the_forms_of_expires() -> None:
 
 
 def test_merge_with_nothing_changes_nothing() -> None:
-    full = Options(
+    full = ResolvedJobOptions(
         delay=1, priority=2, key="k", queue="q", expires=None, max_attempts=3, timeout=None, tag="t"
     )
     assert full.merge(NO_OPTIONS) == full
@@ -302,5 +309,5 @@ def test_unset_says_what_it_is() -> None:
 def test_long_value_is_refused_without_being_repeated_whole(word: str) -> None:
     given: Any = {word: "x" * 5_000_000}
     with pytest.raises(InvalidOptions, match=r"x\.\.\. \(5,000,002 characters\)") as caught:
-        Options.make("send.options", **given)
+        ResolvedJobOptions.make("send.options", **given)
     assert len(str(caught.value)) < 400

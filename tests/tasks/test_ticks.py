@@ -4,7 +4,7 @@ import pytest
 
 from jobrunner import InvalidSchedule, JobRunner
 from jobrunner.core.model import Definition, Misfire, ScheduleRow, Timing
-from jobrunner.tasks.call import Options
+from jobrunner.tasks.call import ResolvedJobOptions
 from jobrunner.tasks.ticks import (
     MOST_COUNTED,
     TickPlan,
@@ -209,7 +209,9 @@ def test_job_has_the_schedules_options_and_the_tick_without_its_jitter() -> None
     @jobs.task(priority=3, expires=60)
     async def work() -> None: ...
 
-    options = dump_options(Options.make("x", queue="default", priority=7, tag="t", timeout=None))
+    options = dump_options(
+        ResolvedJobOptions.make("x", queue="default", priority=7, tag="t", timeout=None)
+    )
     definition = row(EIGHT, FLOOR + 8 * HOUR, jitter=10 * MINUTE)
     definition = definition._replace(definition=definition.definition._replace(options=options))
     (tick,) = fire_of(definition, work.spec, FLOOR + 8 * HOUR).ticks
@@ -234,12 +236,12 @@ def test_jitter_is_the_same_for_a_tick_and_spread_over_ticks() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        Options(),
-        Options.make("x", timeout=None, expires=None),
-        Options.make("x", expires=5, max_attempts=2, key="k", queue="q", priority=-1),
+        ResolvedJobOptions(),
+        ResolvedJobOptions.make("x", timeout=None, expires=None),
+        ResolvedJobOptions.make("x", expires=5, max_attempts=2, key="k", queue="q", priority=-1),
     ],
 )
-def test_options_are_the_same_after_a_round_trip(options: Options) -> None:
+def test_options_are_the_same_after_a_round_trip(options: ResolvedJobOptions) -> None:
     assert load_options(dump_options(options)) == options
 
 

@@ -430,7 +430,7 @@ async def test_B5_transaction_that_lasts_is_named_in_the_log(
         job = await slow_work.enqueue()
         await gate.arrival()
         behind = asyncio.create_task(slow_work.options(delay=3600).enqueue())
-        await soon(asyncio.create_task(until_logged(caplog, f"slow_work {job.id} has had")))
+        await soon(asyncio.create_task(until_logged(caplog, f"slow_work {job.id} has held")))
         gate.open()
         await behind
         await job.result(timeout=15)
