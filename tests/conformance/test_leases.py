@@ -3,9 +3,12 @@
 Take ``lease``, ``worker`` or ``seq`` out of any statement's WHERE, and a test here fails.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Final
+
 import pytest
 
-from jobrunner.core.model import Claimed, Outcome
+from jobrunner.core.model import RESULT_PENDING, Claimed, Outcome, Returned
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig
@@ -20,6 +23,7 @@ from tests.support.factories import (
     claim_of,
     claim_one,
     dead,
+    ended,
     enqueue,
     new,
     released,
@@ -30,7 +34,12 @@ from tests.support.factories import (
     worker_row,
 )
 
-KINDS = sorted(OUTCOMES)
+STALE: Final[Mapping[str, Callable[[Claimed], Outcome]]] = {
+    **OUTCOMES,
+    # A success with a result is written by a statement that carries the result.
+    "succeeded with a result": lambda job: succeeded(job, '"done"'),
+}
+KINDS = sorted(STALE)
 
 
 async def assert_refused(store: Store, stale: Outcome, running: Claimed) -> None:
@@ -67,7 +76,7 @@ async def test_settle_with_the_lease_of_an_earlier_attempt_is_refused(
         second.worker,
         second.seq,
     )
-    await assert_refused(store, OUTCOMES[kind](first), second)
+    await assert_refused(store, STALE[kind](first), second)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -79,7 +88,7 @@ async def test_B16_settle_by_a_worker_that_lost_the_job_is_refused(rig: Rig, kin
     rig.kill_worker(WORKER)
     await store.workers.recover(now=NOW, thorough=False)
     (holder,) = await claim(store, worker=OTHER_WORKER)
-    await assert_refused(store, OUTCOMES[kind](zombie), holder)
+    await assert_refused(store, STALE[kind](zombie), holder)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,7 +107,7 @@ async def test_settle_that_is_wrong_in_one_part_of_the_fence_is_refused(
         "lease": running._replace(lease=running.lease + 1),
         "worker": running._replace(worker=OTHER_WORKER),
     }[part]
-    await assert_refused(store, OUTCOMES[kind](wrong), running)
+    await assert_refused(store, STALE[kind](wrong), running)
     assert (await row_of(store, neighbour.id)).state == "running"
 
 
@@ -107,7 +116,7 @@ async def test_settle_of_a_job_that_was_settled_before_is_refused(store: Store, 
     job = await claim_one(store)
     await settle(store, succeeded(job, "1"))
     row, attempts = await row_of(store, job.id), await store.jobs.attempts(job.seq)
-    stale = OUTCOMES[kind](job)
+    stale = STALE[kind](job)
     assert (await settle(store, stale)).stale == [stale]
     assert await row_of(store, job.id) == row
     assert await store.jobs.attempts(job.seq) == attempts
@@ -145,6 +154,32 @@ async def test_settle_from_the_life_before_a_replay_is_refused(store: Store) -> 
     (second,) = await claim(store)
     assert (second.seq, second.attempt, second.lease) == (first.seq, 1, 2)
     await assert_refused(store, succeeded(first), second)
+
+
+@pytest.mark.parametrize("part", ["seq", "lease"])
+async def test_result_that_is_wrong_in_one_part_of_the_fence_is_refused(
+    store: Store, part: str
+) -> None:
+    """A transaction of the task has settled the job; its result follows in a round, and no worker holds it then."""
+    job = await claim_one(store)
+    neighbour = await claim_one(store)
+    for one in (job, neighbour):
+        await settle(store, succeeded(one)._replace(result_omitted=RESULT_PENDING))
+    row = await row_of(store, job.id)
+
+    def result(of: Claimed) -> Returned:
+        return Returned(of, ended("succeeded"), '"done"', None)
+
+    wrong = {
+        "seq": job._replace(seq=neighbour.seq + 1),
+        "lease": job._replace(lease=job.lease + 1),
+    }[part]
+    assert (await settle(store, result(wrong))).stale == [result(wrong)]
+    assert await row_of(store, job.id) == row
+
+    assert (await settle(store, result(job))).stale == []
+    assert (await row_of(store, job.id)).result == '"done"'
+    assert (await row_of(store, neighbour.id)).result is None
 
 
 async def test_settle_that_is_stale_keeps_nothing_else_from_the_round(store: Store) -> None:

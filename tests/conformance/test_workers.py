@@ -1,5 +1,6 @@
 """Workers: joining, leaving, and what becomes of the jobs of one whose process died."""
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
@@ -274,6 +275,18 @@ async def test_recover_queues_the_jobs_of_the_dead_and_records_the_lost_attempts
     (again,) = await claim(store)
     assert (again.attempt, again.lease, again.suspect) == (2, 2, False)
     assert claimed.lease == 1
+
+
+async def test_recover_takes_the_jobs_of_the_dead_though_another_process_has_their_pid(
+    rig: Rig,
+) -> None:
+    """In a container, the process after a restart nearly always has the pid of the one that died."""
+    store = rig.store
+    await store.workers.join(worker_row()._replace(pid=os.getpid()), ignore)
+    job = await claim_one(store)
+    rig.kill_worker(WORKER)
+    assert await store.workers.recover(now=NOW, thorough=False) == Recovered([WORKER], 1, [])
+    assert (await row_of(store, job.id)).state == "queued"
 
 
 async def test_recover_with_nothing_dead_finds_nothing(store: Store) -> None:

@@ -1,16 +1,22 @@
-"""An attempt with dependencies is stopped at its n-th step, for every n: all that was opened is closed, in order."""
+"""An attempt is stopped at its n-th step, for every n.
+
+All the dependencies that were opened are closed, in order, and its rows are there if and only if it has succeeded.
+"""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends
 
-from jobrunner import Injected, JobRunner
+from jobrunner import Injected, JobContext, JobRunner
 from jobrunner.worker.attempt import Attempt
 from jobrunner.worker.supervisor import Supervisor
 from tests.support.engine import history, soon, supervisor_of
+from tests.worker.site import Site
 
 MOST_STEPS = 100
 
@@ -194,3 +200,66 @@ async def test_C1_attempt_stopped_at_every_step_closes_what_it_opened(
             pytest.fail("it never ends")
     assert at > 8
     assert seen == {"succeeded", OUTCOMES[stop][0]}
+
+
+def task_with_rows(site: Site, way: str) -> Any:
+    """Make a task that writes a word to the application's table, in one transaction with its end."""
+    if way == "injected session":
+        session_dep = Annotated[Any, Depends(site.get_session)]
+
+        @site.tasks.task(name="work", max_attempts=1)
+        async def work_with_session(word: str, session: session_dep = Injected) -> None:
+            await site.add(session, word)
+
+        return work_with_session
+
+    @site.tasks.task(name="work", max_attempts=1)
+    async def work(job: JobContext, word: str) -> None:
+        async with job.transaction() as tx:
+            await site.add(tx, word)
+
+    return work
+
+
+@pytest.mark.parametrize("kind", ["AsyncSession", "aiosqlite"])
+@pytest.mark.parametrize("way", ["injected session", "job.transaction()"])
+async def test_C1_attempt_stopped_at_every_step_has_its_rows_if_it_succeeded_and_else_none(
+    tmp_db: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    way: str,
+    kind: str,
+) -> None:
+    caplog.set_level(logging.WARNING, "jobrunner")
+    site = Site(tmp_db, kind)
+    work = task_with_rows(site, way)
+    run = Supervisor._run
+    at = 0
+    runs: list[Stepped] = []
+
+    async def stepped(supervisor: Supervisor, attempt: Attempt) -> None:
+        runs.append(Stepped(run(supervisor, attempt), at, lambda: attempt.stop("cancel")))
+        await runs[-1]
+
+    monkeypatch.setattr(Supervisor, "_run", stepped)
+    seen: set[str] = set()
+    async with site.open() as jobs:
+        for at in range(1, MOST_STEPS):
+            runs.clear()
+            word = f"word {at}"
+            job = await jobs.enqueue(work, word)
+            while (state := (await soon(jobs.get(job.id))).state) in ("queued", "running"):
+                pass
+            while supervisor_of(jobs)._busy["default"]:
+                await a_step()
+            assert (state, word in site.words()) in {("succeeded", True), ("cancelled", False)}
+            seen.add(state)
+            if runs[0].steps < at:
+                break
+        else:
+            pytest.fail("it never ends")
+    assert seen == {"succeeded", "cancelled"}
+    # A stop that came while the transaction was committed has not settled the job a second time.
+    assert [
+        record.getMessage() for record in caplog.records if "lease" in record.getMessage()
+    ] == []

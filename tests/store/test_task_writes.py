@@ -11,7 +11,7 @@ import pytest
 
 from jobrunner.core.model import Claimed, Succeeded, Write
 from jobrunner.store.sqlite import SqliteStore
-from tests.support.factories import claim, ended, enqueue, new, settle
+from tests.support.factories import claim, ended, enqueue, new, released, settle
 
 
 @pytest.fixture
@@ -85,3 +85,29 @@ async def test_writes_that_fail_are_refused_and_the_others_are_there_once(
     assert all(called[number] == 1 for number in failing), "one that has failed has failed"
     if fail is raise_after:
         assert all(called[number] <= 2 for number in good)
+
+
+async def test_writes_of_a_success_that_the_fence_refuses_are_never_called(
+    store: SqliteStore, tmp_db: Path
+) -> None:
+    """Nor are the jobs stored that its task has added."""
+    await enqueue(store, new(), new())
+    lost, held = await claim(store)
+    await settle(store, released(lost))
+    called: list[str] = []
+
+    def success(job: Claimed, word: str) -> Succeeded:
+        def write(conn: sqlite3.Connection) -> None:
+            called.append(word)
+            add(conn, word)
+
+        writes = [Write(write, (), copy_context())]
+        return Succeeded(job, ended("succeeded"), None, None, writes, [added[word]])
+
+    added = {"lost": new(), "held": new()}
+    stale = success(lost, "lost")
+    written = await settle(store, stale, success(held, "held"))
+    assert written.stale == [stale]
+    assert called == words(tmp_db) == ["held"]
+    assert await store.jobs.get(added["lost"].id) is None
+    assert await store.jobs.get(added["held"].id) is not None

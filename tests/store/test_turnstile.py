@@ -1,4 +1,4 @@
-"""The order in which threads and tasks of one process get the write lock: as they came."""
+"""The order in which the threads and tasks of one process get the write lock, and that a store's writer takes it."""
 
 import asyncio
 import threading
@@ -11,7 +11,9 @@ from jobrunner.core.errors import StoreBusy
 from jobrunner.store.sqlite.host import fair_lock, turnstile
 from jobrunner.store.sqlite.host.fair_lock import FairLock
 from jobrunner.store.sqlite.host.turnstile import WriteLock
+from jobrunner.store.sqlite.store import SqliteStore
 from tests.support.engine import soon
+from tests.support.factories import enqueue, new
 
 # -- the lock of one process ---------------------------------------------------------------------------
 
@@ -214,3 +216,35 @@ async def test_write_lock_behind_other_processes_is_waited_for_in_a_thread(
     assert not ours._turnstile._held
     ours.acquire()
     ours.release()
+
+
+# -- the store's own writer ----------------------------------------------------------------------------
+
+
+async def test_writer_of_a_store_waits_for_a_task_that_has_the_write_lock(
+    store: SqliteStore,
+) -> None:
+    async with store.write_lock("task"):
+        writing = asyncio.create_task(enqueue(store, new()))
+        await waiting(store._access.writer.write_lock._lock, 1)
+    await soon(writing)
+
+
+async def test_writer_of_a_store_waits_for_a_thread_that_has_the_write_lock(
+    store: SqliteStore,
+) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store.blocking_write_lock("thread"):
+            inside.set()
+            assert leave.wait(15)
+
+    holding = asyncio.create_task(asyncio.to_thread(hold))
+    await asyncio.to_thread(inside.wait, 15)
+    writing = asyncio.create_task(enqueue(store, new()))
+    try:
+        await waiting(store._access.writer.write_lock._lock, 1)
+    finally:
+        leave.set()
+    await soon(asyncio.gather(holding, writing))

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import pytest
+
 from jobrunner import Attempt, DeadLetter, Job, JobRunner
 from jobrunner.core.model import Claimed, JobRow
 from jobrunner.queue.queue import enqueuer_of
@@ -213,6 +215,23 @@ async def stored(jobs: JobRunner, id: str) -> JobRow:
 async def history(jobs: JobRunner, id: str) -> tuple[Attempt, ...]:
     """Return the attempts of a job."""
     return (await jobs.get(id)).history
+
+
+async def waiting_for(jobs: JobRunner, job: Job[T]) -> asyncio.Task[T]:
+    """Return a task that waits for a job's result, and has read that the job has not ended."""
+    store, has_read = store_of(jobs).jobs, asyncio.Event()
+    get = store.get
+
+    async def reading(id: str) -> JobRow | None:
+        row = await get(id)
+        has_read.set()
+        return row
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "get", reading)
+        waiting = asyncio.create_task(job.result())
+        await soon(has_read.wait())
+    return waiting
 
 
 def claimed(**fields: Any) -> Claimed:

@@ -250,6 +250,7 @@ async def test_cancel_of_a_dead_job_changes_nothing(jobs: JobRunner) -> None:
         assert (await jobs.dead_letters.get(job.id)).reason == "exhausted"
 
 
+@pytest.mark.usefixtures("no_poll")
 async def test_cancel_by_another_process_of_our_running_job_interrupts_it(tmp_db: Path) -> None:
     jobs = JobRunner(tmp_db)
     gate = Gate()

@@ -18,16 +18,9 @@ from jobrunner import (
     JobRunner,
     Retry,
 )
-from jobrunner.worker import maintenance
 from tests.support.children import echo, tasks
 from tests.support.engine import Gate, next_round, soon, worker_of
 from tests.support.processes import child
-
-
-@pytest.fixture
-def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing be found by the poll: what is found was woken for."""
-    monkeypatch.setattr(maintenance, "POLL_S", 3600.0)
 
 
 async def states(jobs: list[Job[Any]]) -> list[str]:

@@ -16,7 +16,7 @@ from jobrunner import (
     WouldDeadlock,
 )
 from jobrunner.core.logs import WHOLE
-from tests.support.engine import Gate, on_writer, producer_of, soon
+from tests.support.engine import Gate, on_writer, producer_of, soon, waiting_for
 from tests.support.scripts import run
 from tests.worker.site import Site, ended, until_idle
 
@@ -53,6 +53,25 @@ async def test_rows_of_an_injected_session_of_a_def_task_are_there_with_the_succ
         job = await work.enqueue("a")
         assert await job.result(timeout=15) == "A"
         assert blocking.words() == ["a"]
+
+
+@pytest.mark.usefixtures("no_read")
+async def test_result_of_an_injected_session_comes_with_its_commit(site: Site) -> None:
+    session_dep = Annotated[Any, Depends(site.get_session)]
+    gate = Gate()
+
+    @site.tasks.task
+    async def work(word: str, session: session_dep = Injected) -> str:
+        await gate.enter()
+        await site.add(session, word)
+        return word.upper()
+
+    async with site.open() as jobs:
+        job = await work.enqueue("a")
+        await gate.arrival()
+        waiting = await waiting_for(jobs, job)
+        gate.open()
+        assert await soon(waiting) == "A"
 
 
 async def test_injected_session_without_changes_is_settled_as_ever(site: Site) -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from jobrunner import (
     Bury,
     InvalidOptions,
+    JobCancelled,
     JobDead,
     JobExpired,
     JobNotFound,
@@ -25,7 +26,7 @@ from jobrunner import (
 from jobrunner.queue.queue import enqueuer_of
 from jobrunner.tasks.codec import MAX_RESULT_BYTES
 from tests.support.children import echo, tasks
-from tests.support.engine import Gate, next_round, store_of
+from tests.support.engine import Gate, next_round, soon, store_of, waiting_for
 from tests.support.processes import child
 
 
@@ -200,6 +201,32 @@ async def test_result_of_a_job_that_runs_in_another_process_comes(tmp_db: Path) 
         await other.heard("open")
         job = await jobs.enqueue(echo, "far away")
         assert await job.result(timeout=15) == "far away"
+
+
+@pytest.mark.usefixtures("no_read")
+@pytest.mark.parametrize("end", ["succeeded", "dead", "cancelled"])
+async def test_result_comes_with_the_commit_of_the_end(jobs: JobRunner, end: str) -> None:
+    gate = Gate()
+
+    @jobs.task
+    async def work() -> str:
+        await gate.enter()
+        if end == "dead":
+            raise Bury("enough")
+        return "done"
+
+    async with jobs.running():
+        job = await jobs.enqueue(work)
+        await gate.arrival()
+        waiting = await waiting_for(jobs, job)
+        if end == "cancelled":
+            await jobs.cancel(job.id)
+        gate.open()
+        if end == "succeeded":
+            assert await soon(waiting) == "done"
+        else:
+            with pytest.raises(JobDead if end == "dead" else JobCancelled):
+                await soon(waiting)
 
 
 async def test_result_awaited_by_many_comes_to_all(jobs: JobRunner) -> None:

@@ -26,7 +26,6 @@ from jobrunner import (
 )
 from jobrunner.core.clock import now_us
 from jobrunner.core.model import ScheduleChange
-from jobrunner.worker import maintenance
 from jobrunner.worker import scheduler as ticker_module
 from jobrunner.worker.scheduler import Scheduler
 from tests.support.children import tasks
@@ -272,12 +271,6 @@ async def test_jitter_moves_the_start_and_not_the_instant(tmp_db: Path) -> None:
 
 
 # -- by the clock on the wall -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing be found by the poll: what is found was woken for."""
-    monkeypatch.setattr(maintenance, "POLL_S", 3600.0)
 
 
 @pytest.mark.usefixtures("no_poll")

@@ -1,6 +1,7 @@
 """What wakes a worker: an enqueue, a due time, another process's bell, and the poll when all that fails."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,15 +11,9 @@ from freezegun.api import FrozenDateTimeFactory
 from jobrunner import JobRunner
 from jobrunner.core.clock import now_us
 from jobrunner.worker import maintenance, producer
-from tests.support.children import echo, tasks
+from tests.support.children import echo, parent_of, tasks
 from tests.support.engine import Gate, next_round, soon, stored, supervisor_of, worker_of
 from tests.support.processes import child
-
-
-@pytest.fixture
-def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing be found by the poll: what is found was woken for."""
-    monkeypatch.setattr(maintenance, "POLL_S", 3600.0)
 
 
 @pytest.mark.usefixtures("no_poll")
@@ -136,6 +131,32 @@ async def test_enqueue_of_another_process_rings_the_bell(tmp_db: Path) -> None:
             client.send(word)
             id = (await client.heard("stored"))["id"]
             assert await (await jobs.get(id, echo)).result(timeout=15) == word
+
+
+@pytest.mark.usefixtures("no_poll")
+async def test_enqueue_that_its_own_worker_has_no_slot_for_rings_the_bell(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db, queues={"default": 1, "left": 1})
+    jobs.include(tasks)
+    async with (
+        jobs.running(queues={"default": 1}),
+        child("family", tmp_db, json.dumps({"left": 1})) as other,
+    ):
+        await other.heard("open")
+        # It runs there, and enqueues a job that can run here alone.
+        parent = await jobs.enqueue(parent_of.options(queue="left"), "one", "default")
+        assert await parent.result(timeout=15) == "one"
+
+
+@pytest.mark.usefixtures("no_poll")
+async def test_ring_is_obeyed_while_no_chore_can_run(tmp_db: Path) -> None:
+    jobs = JobRunner(tmp_db)
+    jobs.include(tasks)
+    async with jobs.running(), child("client", tmp_db) as client:
+        await client.heard("open")
+        await worker_of(jobs).maintenance.chores.stop()
+        client.send("one")
+        id = (await client.heard("stored"))["id"]
+        assert await (await jobs.get(id, echo)).result(timeout=15) == "one"
 
 
 async def test_enqueue_whose_bell_is_lost_is_found_by_the_poll(
