@@ -1,6 +1,7 @@
 """What every test gets: the checks of what it starts and leaves running, a frozen clock, a place for a database."""
 
 import asyncio
+import gc
 import inspect
 import os
 import random
@@ -33,6 +34,9 @@ ROOM = 2**30
 
 LOG_BYTES = connection.LOG_BYTES
 """As it is outside of the tests."""
+
+COLLECT_AFTER = 10_000
+"""Objects that are made before the collector looks at the young ones; by default 700."""
 
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 """The audit events of a process that starts. Source: the audit events table of the library reference."""
@@ -68,6 +72,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("process")
     if config.option.shuffle:
         random.Random(config.option.seed).shuffle(items)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Keep the collector off the tests and modules that are loaded, which outlive every test.
+
+    Each of its full rounds walks all of them otherwise, which takes a tenth of the suite's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 20)
 
 
 def pytest_terminal_summary(
