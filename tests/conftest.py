@@ -50,13 +50,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the seed and choose where files lie, in the process that was started; those of pytest-xdist follow it."""
+    """Draw the seed, choose where files lie, and set up the processes, which those of pytest-xdist follow."""
     if config.option.seed is None:
         started_with: dict[str, int] = getattr(config, "workerinput", {})
         config.option.seed = started_with.get("seed", random.randrange(2**32))
     if not config.option.disk and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
         # A test waits longer for the disk's sync than for all else, and no power is cut here.
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+    # No plugin is in use here, and the search for them takes a fifth of what a process needs to start.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    gc.set_threshold(COLLECT_AFTER, 20, 20)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -66,10 +69,12 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests that start processes, and shuffle all if that was asked for."""
+    """Mark the tests that start processes; put the slow ones first, or shuffle all if that was asked for."""
     for item in items:
         if starts_processes(item):
             item.add_marker("process")
+    # At the end, a core would wait for the other one's slow test.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if config.option.shuffle:
         random.Random(config.option.seed).shuffle(items)
 
@@ -82,7 +87,6 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 20, 20)
 
 
 def pytest_terminal_summary(
