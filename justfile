@@ -35,11 +35,11 @@ demo *ARGS: setup
 
 # run the tests, on all cores: just test -k dead_letter
 test *ARGS: setup
-    @.venv/bin/python -m pytest -n auto --dist loadgroup "$@"
+    @.venv/bin/python -m pytest -n auto --dist worksteal "$@"
 
 # a minute of tests: without the slow ones and those that start processes
 quick *ARGS: setup
-    @.venv/bin/python -m pytest -n auto --dist loadgroup -m "not slow and not process" "$@"
+    @.venv/bin/python -m pytest -n auto --dist worksteal -m "not slow and not process" "$@"
 
 # build the single-file executable and try it; takes minutes, CI does it in a step of its own
 test-binary *ARGS: setup

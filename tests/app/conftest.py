@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,24 @@ from tests.app.shop import ShopClient, make_settings
 from tests.app.smtp import SmtpServer, smtp_server
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("SHOP_"):
-            monkeypatch.delenv(name)
+@pytest.fixture(autouse=True, scope="module")
+def _no_settings_from_outside() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("SHOP_"):
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture(autouse=True)
 def _log_as_before() -> Iterator[None]:
-    # The application configures the log of the whole process, and here that is the tests'.
+    with log_as_before():
+        yield
+
+
+@contextmanager
+def log_as_before() -> Iterator[None]:
+    """Undo what the application does to the log of the whole process, which here is the tests'."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
     yield
@@ -38,6 +47,13 @@ def settings(tmp_path: Path) -> Settings:
 def shop(settings: Settings) -> Iterator[ShopClient]:
     """A running shop whose mail goes to the outbox."""
     with ShopClient(settings) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def shared_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShopClient]:
+    """A running shop for the tests of a module whose requests store nothing, such as those of refusals."""
+    with log_as_before(), ShopClient(make_settings(tmp_path_factory.mktemp("shop"))) as client:
         yield client
 
 

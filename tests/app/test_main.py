@@ -61,9 +61,9 @@ def test_app_that_is_closed_leaves_no_connection_to_its_file(
 
 @pytest.mark.parametrize("path", ["/jobs", "/jobs/health", "/jobs/queues", "/jobs/dead-letters"])
 @pytest.mark.parametrize("authorization", ["", "Bearer wrong", f"Basic {TOKEN}"])
-def test_jobs_want_the_admin_token(shop: ShopClient, path: str, authorization: str) -> None:
-    assert shop.get(path).status_code == 200
-    assert shop.get(path, headers={"Authorization": authorization}).status_code == 401
+def test_jobs_want_the_admin_token(shared_shop: ShopClient, path: str, authorization: str) -> None:
+    assert shared_shop.get(path).status_code == 200
+    assert shared_shop.get(path, headers={"Authorization": authorization}).status_code == 401
 
 
 def test_admin_token_is_made_and_told_once_if_none_is_set(
@@ -91,8 +91,8 @@ def test_admin_token_that_is_set_is_never_told(
 # -- the documents --------------------------------------------------------------------------------
 
 
-def test_openapi_describes_every_route(shop: ShopClient) -> None:
-    document = shop.get("/openapi.json").json()
+def test_openapi_describes_every_route(shared_shop: ShopClient) -> None:
+    document = shared_shop.get("/openapi.json").json()
 
     methods = {path: sorted(operations) for path, operations in document["paths"].items()}
     assert (
@@ -118,8 +118,8 @@ def test_openapi_describes_every_route(shop: ShopClient) -> None:
             assert bool(operation.get("security")) == path.startswith("/jobs"), path
 
 
-def test_docs_page_is_there(shop: ShopClient) -> None:
-    assert shop.get("/docs").status_code == 200
+def test_docs_page_is_there(shared_shop: ShopClient) -> None:
+    assert shared_shop.get("/docs").status_code == 200
 
 
 # -- the processes --------------------------------------------------------------------------------

@@ -102,10 +102,10 @@ def test_register_twice_is_a_conflict_and_sends_one_mail(shop: ShopClient) -> No
     ],
 )
 def test_register_with_bad_input_is_a_422_and_stores_nothing(
-    shop: ShopClient, body: dict[str, object]
+    shared_shop: ShopClient, body: dict[str, object]
 ) -> None:
-    assert shop.post("/register", json=body).status_code == 422
-    assert shop.jobs("send_welcome_email") == []
+    assert shared_shop.post("/register", json=body).status_code == 422
+    assert shared_shop.jobs("send_welcome_email") == []
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,12 @@ def test_register_with_bad_input_is_a_422_and_stores_nothing(
         b"[" * 100_000,
     ],
 )
-def test_register_with_what_json_has_no_form_for_is_a_4xx(shop: ShopClient, body: bytes) -> None:
-    answer = shop.post("/register", content=body, headers={"Content-Type": "application/json"})
+def test_register_with_what_json_has_no_form_for_is_a_4xx(
+    shared_shop: ShopClient, body: bytes
+) -> None:
+    answer = shared_shop.post(
+        "/register", content=body, headers={"Content-Type": "application/json"}
+    )
 
     assert 400 <= answer.status_code < 500
     assert answer.json()["detail"]
@@ -346,8 +350,8 @@ def test_order_that_is_not_there_is_a_404(shop: ShopClient) -> None:
 
 
 @pytest.mark.parametrize("order_id", ["0", "-1", "x", str(2**63)])
-def test_order_id_that_cannot_be_is_a_422(shop: ShopClient, order_id: str) -> None:
-    assert shop.get(f"/orders/{order_id}").status_code == 422
+def test_order_id_that_cannot_be_is_a_422(shared_shop: ShopClient, order_id: str) -> None:
+    assert shared_shop.get(f"/orders/{order_id}").status_code == 422
 
 
 # -- audit ----------------------------------------------------------------------------------------

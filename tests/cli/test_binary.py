@@ -26,7 +26,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.binary,
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("binary"),  # built once
 ]
 
 MEGABYTES = 40

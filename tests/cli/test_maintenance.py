@@ -251,6 +251,7 @@ def empty_pages(path: Path) -> int:
     return int(count)
 
 
+@pytest.mark.slow
 async def test_vacuum_takes_room_on_the_disk_and_not_in_memory(stored: Stored) -> None:
     fill(stored.path)
     with closing(sqlite3.connect(stored.path, isolation_level=None)) as db:

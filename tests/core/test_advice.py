@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -41,49 +42,47 @@ HOLE = "x"
 
 
 def _texts_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    docstrings = {
-        id(node.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
-    docstrings |= {  # descriptions for JSON schemas, which are in Markdown
-        id(part)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "doc"
-        for part in ast.walk(node)
-    }
-    parts = {
-        id(part)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.JoinedStr)
-        for part in node.values
-    }
-    no_texts = docstrings | parts
+    texts: list[ast.Constant | ast.JoinedStr] = []
+    no_texts: set[int] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if id(node) not in no_texts:
-                yield node.lineno, node.value
-        elif isinstance(node, ast.JoinedStr):
+        match node:
+            case ast.Constant(value=str()):
+                texts.append(node)
+            case ast.JoinedStr():
+                texts.append(node)
+                no_texts.update(map(id, node.values))
+            case ast.Expr(value=ast.Constant() as docstring):
+                no_texts.add(id(docstring))
+            case ast.Call(func=ast.Name(id="doc")):
+                # Descriptions for JSON schemas, which are in Markdown.
+                no_texts.update(
+                    id(part) for part in ast.walk(node) if isinstance(part, ast.Constant)
+                )
+    for text in texts:
+        if isinstance(text, ast.JoinedStr):
             pieces = (
-                str(part.value) if isinstance(part, ast.Constant) else HOLE for part in node.values
+                str(part.value) if isinstance(part, ast.Constant) else HOLE for part in text.values
             )
-            yield node.lineno, "".join(pieces)
+            yield text.lineno, "".join(pieces)
+        elif id(text) not in no_texts:
+            yield text.lineno, str(text.value)
 
 
-def _texts() -> Iterator[tuple[str, str]]:
+@cache
+def texts() -> list[tuple[str, str]]:
     """Return every text of the package that is no docstring, and where it stands."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=OLDEST)
-        for line, text in _texts_of(tree):
-            yield f"{path.relative_to(PACKAGE)}:{line}", _filled(text)
+    return [
+        (f"{path.relative_to(PACKAGE)}:{line}", _filled(text))
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for line, text in _texts_of(
+            ast.parse(path.read_text(encoding="utf-8"), feature_version=OLDEST)
+        )
+    ]
 
 
 def _filled(text: str) -> str:
     """Return a text of the table of foreign words as a user reads it."""
     return text.replace("{name}", HOLE).replace("{word}", HOLE)
-
-
-ALL = list(_texts())
 
 
 # -- what is written in backticks is Python -----------------------------------------------------------
@@ -95,7 +94,7 @@ MARKDOWN = ("fastapi/",)
 
 
 def _fragments() -> Iterator[tuple[str, str]]:
-    for place, text in ALL:
+    for place, text in texts():
         if not place.startswith(MARKDOWN):
             for fragment in re.findall(r"`([^`]+)`", text):
                 yield place, fragment
@@ -163,7 +162,7 @@ async def test_attributes_that_messages_name_exist(tmp_db: Path) -> None:
             "task": (work,),
             "router": (jobs,),
         }
-        for place, text in ALL:
+        for place, text in texts():
             for root, rest in CHAIN.findall(text):
                 if place.startswith(SQL) or rest in (".db", ".py") or f".{HOLE}" in rest:
                     continue
@@ -178,7 +177,7 @@ def test_modules_of_python_that_messages_name_have_it() -> None:
     """``itertools.batched`` came with 3.12."""
     named = {
         (module, name)
-        for _, text in ALL
+        for _, text in texts()
         for module, name in re.findall(r"(?<![\w.])([a-z]+)\.([a-z_]\w*)\b", text)
         if module in sys.stdlib_module_names - {"queue", "token", "http"}
     }
@@ -241,7 +240,7 @@ def test_commands_that_messages_name_exist() -> None:
     known = set(_commands(command_group()))
     heads = {words[:1] for words in known if words}
     found = 0
-    for place, text in ALL:
+    for place, text in texts():
         for words in re.findall(r"\bjobrunner ((?:[a-z]+ ?)+)", text):
             first, *rest = words.split()
             if (first,) not in heads:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -108,6 +108,13 @@ def opened(database: Path, *, act: str | None = None) -> FastAPI:
     return app
 
 
+@pytest.fixture(scope="module")
+def open_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """Open an app whose jobs router has no lock, for tests that store nothing."""
+    with TestClient(opened(tmp_path_factory.mktemp("open") / "jobs.db")) as client:
+        yield client
+
+
 def test_every_route_of_an_open_router_refuses_another_host_with_the_line_to_write(
     tmp_db: Path,
 ) -> None:
@@ -150,12 +157,12 @@ def test_lock_that_is_given_stands_in_place_of_the_name(tmp_db: Path) -> None:
 )
 @pytest.mark.parametrize(("host", "status"), [("evil.example", 403), ("localhost", 200)])
 def test_what_a_proxy_says_of_the_host_is_not_asked(
-    tmp_db: Path, header: str, host: str, status: int
+    open_client: TestClient, header: str, host: str, status: int
 ) -> None:
     other = {"evil.example": "localhost", "localhost": "evil.example"}[host]
     said = f"host={other}" if header == "forwarded" else other
-    with TestClient(opened(tmp_db)) as client:
-        assert client.get("/jobs", headers={"host": host, header: said}).status_code == status
+    answer = open_client.get("/jobs", headers={"host": host, header: said})
+    assert answer.status_code == status
 
 
 def test_router_of_a_mounted_app_refuses_another_host(tmp_db: Path) -> None:

@@ -220,6 +220,7 @@ async def in_a_task(graph: Graph) -> list[str]:
     return record.lines
 
 
+@pytest.mark.slow
 @example(Graph((Node("yield", ()), Node("async def", (Edge(0, True, None, True),))), True, ()))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(graph=graphs())

@@ -102,6 +102,7 @@ def hourly(jobs: JobRunner, seen: Seen) -> None:
 # -- in frozen time -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_month_of_cron_fires_each_tick_once_through_a_change_of_the_clocks(
     tmp_db: Path,
 ) -> None:

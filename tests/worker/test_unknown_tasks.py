@@ -216,6 +216,7 @@ async def test_replay_all_leaves_dead_letters_of_unknown_tasks_where_they_are(
         assert await jobs.dead_letters.count() == 1
 
 
+@pytest.mark.slow
 async def test_many_unknown_tasks_are_one_line_and_one_problem(
     tmp_db: Path, caplog: pytest.LogCaptureFixture, frozen: FrozenDateTimeFactory
 ) -> None:
