@@ -97,7 +97,7 @@ def _routes() -> str:
     for method, path, operation in operations():
         parameters = operation.get("parameters", [])
         query = [f"`{one['name']}`" for one in parameters if one["in"] == "query"]
-        what = (operation.get("description") or operation["summary"]).partition("\n")[0]
+        what = " ".join((operation.get("description") or operation["summary"]).split())
         if query:
             what += f"<br>Query: {', '.join(query)}."
         answers = " ".join(code for code in operation["responses"] if code not in _COMMON)

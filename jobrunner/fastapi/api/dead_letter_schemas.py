@@ -1,4 +1,4 @@
-"""Bodies and filters of the dead letters' routes."""
+"""Bodies and filters of the routes of dead letters."""
 
 from typing import Annotated, Any, Self
 
@@ -21,7 +21,7 @@ from jobrunner.fastapi.api.schemas import (
 )
 from jobrunner.queue.filters import DEFAULT_ROWS
 
-Reason = Annotated[DeadReason | None, Field(description="Only those that died of this.")]
+Reason = Annotated[DeadReason | None, Field(description="Only dead letters with this reason.")]
 
 
 class _DeadLetterFilter(RequestModel):
@@ -29,14 +29,16 @@ class _DeadLetterFilter(RequestModel):
     queue: QueueName = None
     reason: Reason = None
     tag: Tag = None
-    since: Annotated[Instant | None, Field(description="Only died at this instant or later.")] = (
+    since: Annotated[
+        Instant | None, Field(description="Only jobs that died at this time or later.")
+    ] = None
+    until: Annotated[Instant | None, Field(description="Only jobs that died before this time.")] = (
         None
     )
-    until: Annotated[Instant | None, Field(description="Only died before this instant.")] = None
 
 
 class DeadLetterQuery(_DeadLetterFilter):
-    """Which dead letters a list means: those to which everything given applies."""
+    """Filters of a list of dead letters; a dead letter must match all of them."""
 
     limit: Limit = DEFAULT_ROWS
     cursor: Cursor = None
@@ -65,31 +67,33 @@ class DeadLetterSummaryBody(
         "after",
     ),
 ):
-    """A dead letter in a list, with the arguments that a replay would run with."""
+    """A dead letter in a list, with the arguments for a replay."""
 
     model_config = ConfigDict(title="DeadLetterSummary")
 
 
 class DeadLetterBody(DeadLetterSummaryBody, of=DeadLetter, shows=("traceback", "history")):
-    """A dead letter, whole."""
+    """A dead letter with its last traceback and its attempts."""
 
     model_config = ConfigDict(title="DeadLetter")
 
-    history: tuple[AttemptBody, ...] = Field(description="Its attempts, oldest first.")
+    history: tuple[AttemptBody, ...] = Field(description="The attempts, oldest first.")
 
 
 class DeadLetterPageBody(ResponseModel):
-    """Some dead letters, last died first, and where the next ones are."""
+    """A page of dead letters, most recent death first."""
 
     model_config = ConfigDict(title="DeadLetterPage")
 
     items: list[DeadLetterSummaryBody]
-    next_cursor: str | None = Field(description="For the page after; null on the last one.")
+    next_cursor: str | None = Field(
+        description="The cursor of the next page; null on the last page."
+    )
     complete: bool = Field(description=COMPLETE)
 
 
 class ReplayBody(RequestModel):
-    """How to replay a dead letter; nothing at all means as it was."""
+    """Options of a replay; without a body the arguments do not change."""
 
     model_config = ConfigDict(
         title="Replay",
@@ -98,13 +102,13 @@ class ReplayBody(RequestModel):
 
     args: dict[str, Any] | None = Field(
         default=None,
-        description="Arguments to change, by parameter name; the others stay. The replay is then a new job, with"
-        " a new id, linked to the dead letter. Without changes the same job runs again, under its own id.",
+        description="The arguments to change, by parameter name; the others keep their values. The replay is then a new"
+        " job with a new id, linked to the dead letter. Without changes the same job runs again and keeps its id.",
     )
 
 
 class ReplayFilterBody(_DeadLetterFilter):
-    """Which dead letters to replay: those to which everything given applies."""
+    """Filters of a replay; a dead letter must match all of them."""
 
     model_config = ConfigDict(
         title="ReplayFilter",
@@ -119,9 +123,11 @@ class ReplayFilterBody(_DeadLetterFilter):
 
     all: StrictBool = Field(
         default=False,
-        description="Every dead letter; it has to be said, and takes no filter beside it.",
+        description="Replay every dead letter. Required if there is no filter; not allowed with one.",
     )
-    dry_run: StrictBool = Field(default=False, description="Only count them.")
+    dry_run: StrictBool = Field(
+        default=False, description="Only count the matching dead letters; replay none."
+    )
 
     @model_validator(mode="after")
     def _meant(self) -> Self:
@@ -134,15 +140,18 @@ class ReplayFilterBody(_DeadLetterFilter):
 
 
 class ReplayedBody(ResponseModel):
-    """What a replay by filter did."""
+    """The counts of a replay by filter."""
 
     model_config = ConfigDict(
         title="Replayed",
         json_schema_extra={"examples": [{"matched": 12, "replayed": 11, "dry_run": False}]},
     )
 
-    matched: int = Field(description="Dead letters that the filter met; counted up to a million.")
+    matched: int = Field(
+        description="The number of dead letters that match; counted up to a million."
+    )
     replayed: int = Field(
-        description="Of these, put back; those whose key an unfinished job holds stay where they are."
+        description="The number of dead letters that were replayed. One whose key an unfinished job holds stays a dead"
+        " letter."
     )
     dry_run: bool

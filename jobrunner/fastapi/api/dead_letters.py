@@ -1,4 +1,4 @@
-"""The routes of dead letters: list, get, replay, delete."""
+"""Routes that list, get, replay and delete dead letters."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -26,7 +26,7 @@ DeadLetterFilter = Annotated[
 ]
 DeadLetterId = Annotated[
     UUID,
-    Path(description="The dead letter's id, which is its job's."),
+    Path(description="The id of the dead letter, which is the id of its job."),
     Problems(problems.NOT_FOUND),
 ]
 Replay = Annotated[ReplayBody | None, Problems(problems.INVALID_ARGUMENTS, *BODY)]
@@ -45,12 +45,15 @@ def _add_reads(reading: Operations, provided: Any) -> None:
         "GET",
         "/dead-letters",
         summary="List dead letters",
-        answers="Dead letters, last died first.",
+        answers="Dead letters, most recent death first.",
     )
     async def list_dead_letters(
         where: DeadLetterFilter, queue: JobQueue = provided
     ) -> DeadLetterPageBody:
-        """List jobs that will not run again by themselves, last died first, with their arguments."""
+        """List dead letters, most recent death first, with their arguments.
+
+        A dead letter is a job that will not run again by itself.
+        """
         page = await queue.dead_letters.list(
             task=where.task,
             queue=where.queue,
@@ -67,7 +70,7 @@ def _add_reads(reading: Operations, provided: Any) -> None:
         "GET", "/dead-letters/{id}", summary="Get a dead letter", answers="The dead letter."
     )
     async def get_dead_letter(id: DeadLetterId, queue: JobQueue = provided) -> DeadLetterBody:
-        """Get a dead letter whole: arguments, last traceback, attempts."""
+        """Get a dead letter with its arguments, its last traceback and its attempts."""
         return DeadLetterBody.model_validate(await queue.dead_letters.get(str(id)))
 
 
@@ -85,18 +88,19 @@ def _add_replays(acting: Operations, provided: Any) -> None:
     async def replay_dead_letter(
         id: DeadLetterId, body: Replay = None, queue: JobQueue = provided
     ) -> JobBody:
-        """Put a dead letter back, with fresh attempts.
+        """Put a dead letter back into its queue, with a new count of attempts.
 
-        As it was, it keeps its id. With changed arguments it becomes a new job with a new id, linked to it.
+        Without changed arguments the job keeps its id. With changed arguments a new job with a new id is stored, linked
+        to the dead letter.
         """
         changes = body.args if body else None
         try:
-            # No change is no edit: the same job runs again, and keeps the id that others know it by.
+            # An empty object changes nothing: the same job runs again and keeps its id.
             job = await queue.dead_letters.replay(str(id), args=changes or None)
         except (UnknownTask, UnknownQueue) as error:
             raise Refusal(problems.NO_HANDLER, str(error)) from error
         except JobNotFound:
-            # The second click of a double click: what it asks for has been done (or raises again, if it never was).
+            # The second click of a double click: the replay is already done. If the job never existed, get() raises.
             job = await queue.get(str(id))
             raise Refusal(
                 problems.ALREADY_REPLAYED, f"the job is {job.state}, not (or no more) a dead letter"
@@ -107,10 +111,13 @@ def _add_replays(acting: Operations, provided: Any) -> None:
         "POST",
         "/dead-letters/replay",
         summary="Replay dead letters by filter",
-        answers="How many.",
+        answers="The number of replayed dead letters.",
     )
     async def replay_dead_letters(body: ReplayFilter, queue: JobQueue = provided) -> ReplayedBody:
-        """Put back every dead letter to which everything given applies, as it was; `dry_run` only counts them."""
+        """Replay every dead letter that matches all given filters, with its arguments unchanged.
+
+        `dry_run` only counts them.
+        """
         letters = queue.dead_letters
         where: dict[str, Any] = body.model_dump(exclude={"all", "dry_run"})
         matched = await letters.count(**where)
@@ -123,9 +130,9 @@ def _add_delete(acting: Operations, provided: Any) -> None:
         "DELETE",
         "/dead-letters/{id}",
         summary="Delete a dead letter",
-        answers="It is gone.",
+        answers="The dead letter is deleted.",
         status=HTTPStatus.NO_CONTENT,
     )
     async def delete_dead_letter(id: DeadLetterId, queue: JobQueue = provided) -> None:
-        """Delete a dead letter and its attempts for good."""
+        """Delete a dead letter and its attempts permanently."""
         await queue.dead_letters.delete(str(id))

@@ -1,4 +1,4 @@
-"""The route of the runner's health."""
+"""The route that shows the health of the runner."""
 
 from http import HTTPStatus
 from typing import Any, Final
@@ -13,13 +13,13 @@ _UNAVAILABLE: Final[int] = HTTPStatus.SERVICE_UNAVAILABLE
 
 
 def add_health(reading: Operations, provided: Any) -> None:
-    """Add the route to the jobs router."""
+    """Add the health route to the jobs router."""
 
     @reading.route(
         "GET",
         "/health",
-        summary="Health",
-        answers="Jobs are safe; `problems` says what needs a look.",
+        summary="Get the health",
+        answers="The jobs are safe; `problems` lists what needs attention.",
         responses={
             _UNAVAILABLE: {
                 "model": HealthBody,
@@ -28,7 +28,10 @@ def add_health(reading: Operations, provided: Any) -> None:
         },
     )
     async def get_health(response: Response, queue: JobQueue = provided) -> HealthBody:
-        """Say whether the promises are being kept: 200 while they are, 503 once this worker stops or has failed."""
+        """Get the health of the runner and its store, with the problems found.
+
+        The status is 200 while jobs are safe, and 503 when this worker is stopping or has failed.
+        """
         health = await queue.health()
         if health.status in {"stopping", "failed"}:
             response.status_code = _UNAVAILABLE

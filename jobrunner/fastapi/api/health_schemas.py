@@ -1,4 +1,4 @@
-"""Bodies of the health route."""
+"""Bodies of the route of the runner's health."""
 
 from pydantic import ConfigDict, Field
 
@@ -34,7 +34,7 @@ class HealthBody(
         "version",
     ),
 ):
-    """Whether the promises are being kept just now, and what stands in the way."""
+    """The health of a runner and its store, with the problems found."""
 
     model_config = ConfigDict(
         title="Health",

@@ -1,8 +1,8 @@
-"""Locks a router without a guard to local hosts, against DNS rebinding.
+"""Limits a router without a guard to local host names, against DNS rebinding.
 
-A page of another site lets its own name point to 127.0.0.1 once it is loaded.  Its requests then reach a server that
-listens on this machine alone, and the browser takes them for same-origin; but they name the page's own host in
-``Host``.
+In this attack a web page changes the DNS entry of the host that it came from to 127.0.0.1.  Its requests then reach a
+server that listens only on this machine, and the browser treats them as same-origin.  Their ``Host`` header still
+names the host of the page.
 """
 
 import re
@@ -20,10 +20,10 @@ _MOST_SHOWN: Final = 100
 
 
 def is_local(host: str) -> bool:
-    """Return whether a ``Host`` header names no site of the web.
+    """Return whether a ``Host`` header names a local host.
 
-    Local is an IP literal, ``localhost`` or a name below it, or a name without a dot: ``testserver``, a service of
-    a compose file.
+    Local hosts are IP literals, ``localhost`` and names below it, and names without a dot such as ``testserver`` or a
+    service of a compose file.
     """
     name = _PORT.sub("", host).lower().removesuffix(".")
     if name.startswith("[") and name.endswith("]"):
@@ -40,13 +40,13 @@ def _is(literal: type[IPv4Address] | type[IPv6Address], text: str) -> bool:
 
 
 async def refuse_other_hosts(connection: HTTPConnection) -> None:
-    """Refuse a request that names a host which is not local.
+    """Refuse a request whose ``Host`` header names a host that is not local.
 
-    One without a name passes: every browser sends it. ``X-Forwarded-Host`` and ``Forwarded`` do not count: a page can
-    send them too.
+    A request without the header passes, since every browser sends one.  ``X-Forwarded-Host`` and ``Forwarded`` are
+    ignored, since a page can set them.
 
     Raises:
-        Refusal: the request names another host.
+        Refusal: The request names a host that is not local.
     """
     for host in connection.headers.getlist("host"):
         if not is_local(host):

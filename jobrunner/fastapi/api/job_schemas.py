@@ -1,4 +1,4 @@
-"""Bodies and filters of the jobs' routes."""
+"""Bodies and filters of the routes of jobs."""
 
 from typing import Annotated
 
@@ -26,28 +26,30 @@ FOLLOWER_ID = "01936d2c-7a40-7c3e-9d55-7a1d2e3f4b5c"
 
 Key = Annotated[
     Annotated[str, Field(max_length=500, pattern=NO_CONTROLS)] | None,
-    Field(description="Only with this key."),
+    Field(description="Only jobs with this key."),
 ]
 
 
 class JobQuery(RequestModel):
-    """Which jobs a list means: those to which everything given applies."""
+    """Filters of a list of jobs; a job must match all of them."""
 
     task: Task = None
     queue: QueueName = None
     state: Annotated[
         State | None,
         Field(
-            description="Only in this state. `blocked` ones wait for the job before them in a chain. Dead jobs are"
-            " listed with `dead` alone, last died first; `since` and `until` are then about their death."
+            description="Only jobs in this state. A `blocked` job waits for the previous one in its chain. Dead jobs"
+            " are listed only with `dead`, most recent death first; `since` and `until` then filter by time of death."
         ),
     ] = None
     tag: Tag = None
     key: Key = None
     since: Annotated[
-        Instant | None, Field(description="Only created at this instant or later.")
+        Instant | None, Field(description="Only jobs created at this time or later.")
     ] = None
-    until: Annotated[Instant | None, Field(description="Only created before this instant.")] = None
+    until: Annotated[Instant | None, Field(description="Only jobs created before this time.")] = (
+        None
+    )
     limit: Limit = DEFAULT_ROWS
     cursor: Cursor = None
 
@@ -78,7 +80,7 @@ class JobSummaryBody(
     of=Job,
     shows=("key", "tag", "replay_of", "replays", "schedule", "scheduled_for", "chain", "after"),
 ):
-    """A job in a list: never its arguments."""
+    """A job in a list, without its arguments."""
 
     model_config = ConfigDict(
         title="JobSummary",
@@ -124,40 +126,42 @@ class JobSummaryBody(
 
 
 class JobDetailBody(JobSummaryBody):
-    """A job with its attempts: never its arguments."""
+    """A job with its attempts, without its arguments."""
 
-    # The parent's example would lack the history.
+    # The example of the parent has no history.
     model_config = ConfigDict(title="JobDetail", json_schema_extra={})
 
-    history: tuple[AttemptBody, ...] = Field(description="Its attempts, oldest first.")
+    history: tuple[AttemptBody, ...] = Field(description="The attempts, oldest first.")
 
 
 class JobArgumentsBody(
     ResponseModel, of=Payload, shows=("id", "task", "args", "result", "result_omitted")
 ):
-    """What a job was given and what it returned, as plain JSON values."""
+    """The arguments and the result of a job, as plain JSON values."""
 
     model_config = ConfigDict(title="JobArguments")
 
 
 class JobPageBody(ResponseModel):
-    """Some jobs, newest first, and where the next ones are."""
+    """A page of jobs, newest first."""
 
     model_config = ConfigDict(title="JobPage")
 
     items: list[JobSummaryBody]
-    next_cursor: str | None = Field(description="For the page after; null on the last one.")
+    next_cursor: str | None = Field(
+        description="The cursor of the next page; null on the last page."
+    )
     complete: bool = Field(description=COMPLETE)
 
 
 class CancelledBody(ResponseModel):
-    """What a cancel did."""
+    """The effect of a cancel request."""
 
     model_config = ConfigDict(
         title="Cancelled", json_schema_extra={"examples": [{"status": "cancelled"}]}
     )
 
     status: CancelStatus | None = Field(
-        description="`cancelled` if the job waited, and will not run; `requested` if it runs, and has been asked to"
-        " stop; null if it had finished or died before. Those behind it in its chain are cancelled with it."
+        description="`cancelled`: the job was waiting and will not run. `requested`: the job is running and was asked"
+        " to stop. Null: the job had already finished or died. The jobs after it in its chain are cancelled with it."
     )

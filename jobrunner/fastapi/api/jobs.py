@@ -1,4 +1,4 @@
-"""The routes of jobs: list, get, cancel, and see the arguments."""
+"""Routes that list, get and cancel jobs, and show their arguments."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -28,7 +28,10 @@ def add_job_list(reading: Operations, provided: Any) -> None:
 
     @reading.route("GET", "", summary="List jobs", answers="Jobs, newest first.")
     async def list_jobs(where: JobFilter, queue: JobQueue = provided) -> JobPageBody:
-        """List jobs, newest first, without their arguments; dead ones only with `state=dead`, last died first."""
+        """List jobs, newest first, without their arguments.
+
+        Dead jobs are listed only with `state=dead`, most recent death first.
+        """
         page = await queue.list(
             task=where.task,
             queue=where.queue,
@@ -44,21 +47,27 @@ def add_job_list(reading: Operations, provided: Any) -> None:
 
 
 def add_job(reading: Operations, acting: Operations, provided: Any) -> None:
-    """Add the routes of one job. They come last: the path of the first one takes every word."""
+    """Add the routes of one job.
+
+    Call it after the other routes: the path ``/{id}`` matches every word.
+    """
 
     @reading.route("GET", "/{id}", summary="Get a job", answers="The job.")
     async def get_job(id: JobId, queue: JobQueue = provided) -> JobDetailBody:
-        """Get a job with its attempts, without its arguments; a dead one is found too."""
+        """Get a job with its attempts, without its arguments. Dead jobs are included."""
         return JobDetailBody.model_validate(await queue.get(str(id)))
 
     @acting.route(
         "POST",
         "/{id}/cancel",
         summary="Cancel a job",
-        answers="What became of it.",
+        answers="The effect of the request.",
     )
     async def cancel_job(id: JobId, queue: JobQueue = provided) -> CancelledBody:
-        """Cancel a waiting job at once; ask a running one to stop. A finished or dead one is left alone."""
+        """Cancel a waiting job at once, or ask a running one to stop.
+
+        A finished or dead job is not changed.
+        """
         return CancelledBody(status=await queue.cancel(str(id)))
 
 
@@ -72,5 +81,5 @@ def add_arguments(seeing: Operations, provided: Any) -> None:
         answers="The arguments and the result.",
     )
     async def get_job_arguments(id: JobId, queue: JobQueue = provided) -> JobArgumentsBody:
-        """Get what a job was given and what it returned, in any state; a dead one is found too."""
+        """Get the arguments and the result of a job. Dead jobs are included."""
         return JobArgumentsBody.model_validate(await queue.payload(str(id)))

@@ -1,7 +1,7 @@
-"""The routes behind one lock of the jobs router, and the problems that they may answer.
+"""Adds routes to the jobs router and documents the problems that they can answer.
 
-A problem is declared once: with the router, with the lock, or beside the parameter that causes it (``Problems``).  A
-route names only those that its own verb adds.
+A problem is declared once: for all routes, with the lock, or beside the parameter that causes it (``Problems``).  A
+route names only the problems that its own verb adds.
 """
 
 import inspect
@@ -19,7 +19,7 @@ from jobrunner.fastapi.api.problems import Kind, Problems, documented, with_sche
 F = TypeVar("F", bound=Callable[..., Any])
 
 READ = (problems.NOT_RUNNING, problems.STORE_UNAVAILABLE, problems.STORE_UNUSABLE)
-"""Problems of every route: each asks the runner's store."""
+"""Problems of every route, since each one reads the runner's store."""
 
 WRITE = (
     *READ,
@@ -33,12 +33,12 @@ WRITE = (
 
 @dataclass(frozen=True)
 class Operations:
-    """Adds routes that share a lock to the jobs router."""
+    """Adds the routes behind one lock to the jobs router."""
 
     router: APIRouter
     lock: params.Depends
     common: tuple[Kind, ...]
-    """The problems of each route, beside those of its lock, its parameters and its verb."""
+    """Problems of every route, in addition to those of its lock, its parameters and its verb."""
 
     def route(
         self,
@@ -53,9 +53,9 @@ class Operations:
         """Return a decorator that adds a function as a route.
 
         Args:
-            own: the problems that only this route's verb has.
-            answers: what the good answer holds, in a few words.
-            responses: further answers with a status that problems have too.
+            own: the problems that the verb of this route adds.
+            answers: the description of the successful response, in a few words.
+            responses: more responses, by a status that problems use too.
         """
 
         def add(function: F) -> F:

@@ -1,6 +1,7 @@
-"""Answers errors of the jobs router as problem documents (RFC 9457).
+"""Answers errors of the jobs router with problem documents (RFC 9457).
 
-They keep FastAPI's ``detail`` key.  The codes are part of the interface: each means the same in later versions.
+The documents keep FastAPI's ``detail`` key.  The codes are part of the interface: a later version does not change the
+meaning of a code.
 """
 
 import json
@@ -24,14 +25,14 @@ logger = log_of("jobrunner.fastapi")
 MEDIA_TYPE: Final = "application/problem+json"
 
 MAX_BODY_BYTES: Final = 4 << 20
-"""Arguments of 1 MiB may take three times that on the wire, with every character as a JSON escape."""
+"""Arguments of 1 MiB can need three times as much in a body that escapes every character."""
 
 MAX_ERRORS: Final = 20
-"""Of a request with more mistakes than this, the first ones are named."""
+"""A response lists at most this many errors of a request, the first ones."""
 
 
 class Kind(NamedTuple):
-    """One sort of problem, as clients tell them apart."""
+    """One kind of problem, with a code that clients can test for."""
 
     status: int
     code: str
@@ -41,7 +42,7 @@ class Kind(NamedTuple):
 
     @property
     def type(self) -> str:
-        """The URI that names the kind for good."""
+        """The permanent URI of the kind."""
         return f"urn:jobrunner:{self.code}"
 
 
@@ -118,16 +119,14 @@ STORE_UNAVAILABLE = Kind(
 OUTCOME_UNKNOWN = Kind(
     503, "outcome-unknown", "Outcome unknown", "the change may have been stored; look it up"
 )
-STORE_UNUSABLE = Kind(
-    503, "store-unusable", "Store unusable", "the file must be looked at by a person"
-)
+STORE_UNUSABLE = Kind(503, "store-unusable", "Store unusable", "a person must check the file")
 STORE_FULL = Kind(507, "store-full", "Disk full", "there is no room left on the disk")
 
 BODY = (UNREADABLE, TOO_LARGE, NOT_JSON)
 """Problems of every route that takes a body."""
 
 ABOUT_BLANK: Final = frozenset({UNREADABLE, UNAUTHORIZED, FORBIDDEN})
-"""Kinds that come as plain ``HTTPException``: from FastAPI, from the guards of the app."""
+"""Kinds that FastAPI or a guard of the app raises as a plain ``HTTPException``."""
 
 KINDS: Final[Mapping[type[errors.JobRunnerError], Kind]] = {
     errors.JobRunnerError: INTERNAL,
@@ -150,13 +149,13 @@ KINDS: Final[Mapping[type[errors.JobRunnerError], Kind]] = {
     errors.StoreOutcomeUnknown: OUTCOME_UNKNOWN,
     errors.StoreFailed: STORE_UNUSABLE,
 }
-"""An error that is not here is answered as its nearest ancestor."""
+"""The kind of each error class; a class that is not listed uses that of its nearest base class."""
 
 
 class Refusal(HTTPException):
-    """A problem that the router raises itself.
+    """A problem that the router itself raises.
 
-    An ``HTTPException``, because FastAPI turns anything else that is raised while it reads a body into a 400.
+    It is an ``HTTPException``, because FastAPI turns every other error that is raised while it reads a body into a 400.
     """
 
     def __init__(self, kind: Kind, detail: str) -> None:
@@ -168,33 +167,37 @@ class Refusal(HTTPException):
 
 
 class InvalidField(BaseModel):
-    """One thing that is wrong with a request."""
+    """One error in a request."""
 
     loc: list[str | int] = Field(
-        description="Where: `query`, `path` or `body`, then the way to it.",
+        description="The place of the error: `query`, `path` or `body`, then the path to the value.",
         examples=[["query", "limit"]],
     )
     msg: str = Field(examples=["Input should be less than or equal to 200"])
-    type: str = Field(description="Stable name of the rule.", examples=["less_than_equal"])
+    type: str = Field(
+        description="The stable name of the rule that failed.", examples=["less_than_equal"]
+    )
 
 
 class JobProblem(BaseModel):
-    """What went wrong, as RFC 9457 has it."""
+    """A problem document (RFC 9457)."""
 
-    # The schema's name is written down in `documented`, so it has to be one that no app gives to a model of its own.
+    # `documented` refers to the schema by the class name, so that name must not clash with a model of the app.
     model_config = ConfigDict(title="Problem")
 
     type: str = Field(
-        description="`urn:jobrunner:` and the code, or `about:blank` if the status says all.",
+        description="`urn:jobrunner:` and the code, or `about:blank` if the HTTP status says everything.",
         examples=["urn:jobrunner:key-taken"],
     )
-    title: str = Field(description="The kind in a few words; the same each time.")
+    title: str = Field(description="A short text about the kind of problem; always the same.")
     status: int = Field(description="The HTTP status.", examples=[409])
-    detail: str = Field(description="What happened this time, for people.")
-    code: str = Field(description="Stable short name of the kind.", examples=["key-taken"])
+    detail: str = Field(description="A text for people about this occurrence.")
+    code: str = Field(
+        description="The stable short name of the kind of problem.", examples=["key-taken"]
+    )
     errors: list[InvalidField] | None = Field(
         default=None,
-        description="With `invalid-request`: what is wrong with it, each thing by itself.",
+        description="Only with `invalid-request`: the errors in the request.",
     )
 
 
@@ -210,7 +213,7 @@ def _document(
         **extra,
     }
     answer = Response(
-        # Escaped to ASCII: a lone surrogate, quoted from a request, has no UTF-8 form.
+        # Escape to ASCII: a lone surrogate from the request cannot be encoded as UTF-8.
         json.dumps(content),
         kind.status,
         headers,
@@ -222,11 +225,11 @@ def _document(
 
 
 async def answer_http_exception(request: Request, error: Exception) -> Response:
-    """Answer an ``HTTPException``, most often from a guard of the app."""
+    """Answer an ``HTTPException``, which usually comes from a guard of the app."""
     assert isinstance(error, HTTPException)  # noqa: S101 - looked up by this class
     headers = error.headers
     if error.status_code < HTTPStatus.BAD_REQUEST:
-        # Not a problem: a redirect to a login page, say.
+        # Not a problem: for example a redirect to a login page.
         return Response(status_code=error.status_code, headers=headers)
     if isinstance(error, Refusal):
         return _document(error.kind, error.detail, headers=headers)
@@ -241,9 +244,9 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def answer_invalid_request(request: Request, error: Exception) -> Response:
-    """Answer a request that does not fit its route.
+    """Answer a request that fails FastAPI's validation.
 
-    Its input is not repeated: that may be large, or a secret.
+    The response does not repeat the input, which may be large or secret.
     """
     assert isinstance(error, RequestValidationError)  # noqa: S101 - looked up by this class
     everything = error.errors()
@@ -262,9 +265,9 @@ async def answer_invalid_request(request: Request, error: Exception) -> Response
 
 
 async def answer_own_error(request: Request, error: Exception) -> Response:
-    """Answer an error of jobrunner's.
+    """Answer an error that jobrunner raised.
 
-    One that only a bug can cause is logged with its traceback.
+    An error that only a bug in the application can cause is logged with its traceback.
     """
     kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
     if kind is INTERNAL:
@@ -289,9 +292,9 @@ _SCHEMA: Final = {"$ref": f"#/components/schemas/{JobProblem.__name__}"}
 
 
 class Problems:
-    """Declares the problems that a parameter brings to each route that takes it.
+    """Declares the problems that a parameter can cause.
 
-    It stands beside the parameter's type: ``Annotated[UUID, Path(), Problems(NOT_FOUND)]``.
+    Put it into the annotation of the parameter: ``Annotated[UUID, Path(), Problems(NOT_FOUND)]``.
     """
 
     def __init__(self, *kinds: Kind) -> None:
@@ -299,7 +302,7 @@ class Problems:
 
 
 def documented(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
-    """Return a route's ``responses=`` for these kinds of problems, with an example of each."""
+    """Return the ``responses=`` of a route, with an example of each kind of problem."""
     responses: dict[int | str, dict[str, Any]] = {}
     for kind in sorted(dict.fromkeys(kinds), key=lambda kind: kind.status):
         response = responses.setdefault(
@@ -312,7 +315,7 @@ def documented(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
         if kind.retry_after_s is not None:
             response["headers"] = {
                 "Retry-After": {
-                    "description": f"Seconds to wait, with `{kind.code}`.",
+                    "description": f"Seconds to wait before the next try, with `{kind.code}`.",
                     "schema": {"type": "integer"},
                 }
             }
@@ -341,10 +344,11 @@ def _example(kind: Kind) -> dict[str, object]:
 def with_schema(
     responses: dict[int | str, dict[str, Any]],
 ) -> tuple[dict[int | str, dict[str, Any]], dict[str, Any]]:
-    """Return a route's ``responses=`` and ``openapi_extra=`` with the problems' schema.
+    """Return a route's ``responses=`` and ``openapi_extra=`` with the schema of problems.
 
-    FastAPI takes a schema in only through ``model``, and files it under the media type of the good answer.  So it is
-    named there, and the response then replaced: an object, unlike a dict, is put in the place of what it would merge.
+    FastAPI adds a schema only if a response names it as ``model``, and then lists it under the media type of the
+    successful response.  So one response names the model, and ``openapi_extra`` replaces that response: FastAPI merges
+    a dict into its own value, but an object replaces it.
     """
     status, response = next(iter(responses.items()))
     return (

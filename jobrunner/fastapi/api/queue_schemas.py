@@ -1,4 +1,4 @@
-"""Bodies of the queues' routes."""
+"""Bodies of the routes of queues."""
 
 from pydantic import ConfigDict, Field
 
@@ -21,13 +21,13 @@ class QueueBody(
         "complete",
     ),
 ):
-    """One queue, over all workers of the store."""
+    """One queue, summed over all workers of the store."""
 
     model_config = ConfigDict(title="Queue")
 
 
 class QueuesBody(ResponseModel):
-    """Every queue that has jobs, slots or a pause."""
+    """Every queue that has jobs or slots, or is paused."""
 
     model_config = ConfigDict(title="Queues")
 
@@ -35,11 +35,13 @@ class QueuesBody(ResponseModel):
 
 
 class PausedBody(ResponseModel):
-    """Whether a queue is paused now."""
+    """The pause state of a queue."""
 
     model_config = ConfigDict(
         title="Paused", json_schema_extra={"examples": [{"name": "mail", "paused": True}]}
     )
 
     name: str
-    paused: bool = Field(description="While paused, none of its jobs starts; running ones go on.")
+    paused: bool = Field(
+        description="While the queue is paused, no new job of it starts; running jobs continue."
+    )

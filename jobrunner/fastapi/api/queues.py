@@ -1,4 +1,4 @@
-"""The routes of queues: list, pause, resume."""
+"""Routes that list, pause and resume queues."""
 
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from jobrunner.queue.queue import JobQueue
 
 QueueName = Annotated[
     Name,
-    Path(description="The queue's name.", examples=["mail"]),
+    Path(description="The name of the queue.", examples=["mail"]),
     Problems(problems.UNKNOWN_QUEUE),
 ]
 
@@ -23,14 +23,17 @@ def add_queues(reading: Operations, acting: Operations, provided: Any) -> None:
 
     @reading.route("GET", "/queues", summary="List queues", answers="The queues.")
     async def list_queues(queue: JobQueue = provided) -> QueuesBody:
-        """List the queues over all workers: what waits, what runs, what is paused."""
+        """List the queues of all workers, with their slots, pauses and counts of jobs."""
         return QueuesBody.model_validate(await queue.queues.list())
 
     @acting.route(
         "POST", "/queues/{name}/pause", summary="Pause a queue", answers="The queue is paused."
     )
     async def pause_queue(name: QueueName, queue: JobQueue = provided) -> PausedBody:
-        """Start none of the queue's jobs, in any process, until it is resumed; running ones go on."""
+        """Stop starting jobs of a queue, in all processes, until it is resumed.
+
+        Running jobs continue.
+        """
         await queue.queues.pause(name)
         return PausedBody(name=name, paused=True)
 
@@ -41,6 +44,6 @@ def add_queues(reading: Operations, acting: Operations, provided: Any) -> None:
         answers="The queue is not paused.",
     )
     async def resume_queue(name: QueueName, queue: JobQueue = provided) -> PausedBody:
-        """Start the queue's jobs again."""
+        """Start jobs of a paused queue again."""
         await queue.queues.resume(name)
         return PausedBody(name=name, paused=False)

@@ -1,8 +1,8 @@
 """The route class of the jobs router: problem documents, headers and guards.
 
-Guards stand before the body is read.  An ``APIRouter`` has no exception handlers, so each route brings them, where
-Starlette asks the app's own, outside the dependencies' exit stacks: a dependency with ``yield`` still sees the error
-that passed it.
+The guards run before the body is read.  An ``APIRouter`` has no exception handlers, so each route adds its own to those
+of the app.  Starlette calls them outside the exit stacks of the dependencies, so that a dependency with ``yield`` still
+sees the error.
 """
 
 from collections.abc import Callable, Coroutine
@@ -31,16 +31,19 @@ HEADERS: Final = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""On every answer: it holds payloads and tracebacks, for nobody to keep, to sniff or to frame."""
+"""Headers of every response.
+
+Responses hold payloads and tracebacks, so no cache may store them, and no page may frame them or guess their type.
+"""
 
 _IN_SCOPE = "starlette.exception_handlers"
 
 
 class ProblemRoute(APIRoute):
-    """A route that answers errors as problem documents and refuses other sites."""
+    """A route that answers errors with problem documents and refuses other sites."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or a wrong method, under this router's handlers and headers."""
+        """Handle a request with the exception handlers and headers of this router."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -49,20 +52,20 @@ class ProblemRoute(APIRoute):
                     headers.setdefault(name, value)
             await send(message)
 
-        # The handlers by status go away: one of the app's for 404 pages, say, must not answer in their place.
+        # Drop the app's handlers by status: one for 404 pages, for example, must not replace the problem document.
         by_class, _ = scope.get(_IN_SCOPE, ({}, {}))
         scope[_IN_SCOPE] = ({**by_class, **HANDLERS}, {})
         try:
             await super().handle(scope, receive, send_with_headers)
         except HTTPException as error:
-            # A wrong method is refused before the handlers are in charge; nothing has been sent yet.
+            # Starlette refuses a wrong method before it calls the handlers; nothing has been sent yet.
             if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
                 raise
             answer = await answer_http_exception(Request(scope), error)
             await answer(scope, receive, send_with_headers)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler behind guards that need no body."""
+        """Return FastAPI's handler behind the guards that do not need the body."""
         handle = super().get_route_handler()
         takes_body = self.body_field is not None
 
@@ -80,18 +83,18 @@ class ProblemRoute(APIRoute):
 
 
 def _refuse_forgery(request: Request) -> None:
-    """Refuse a change that a page of another site makes a browser send.
+    """Refuse a change that a page of another site made a browser send (CSRF).
 
-    The browser would send its user's cookies along.
+    The browser sends the cookies of its user along.
 
     Raises:
-        Refusal: the browser names another site, and did not have to ask for leave first (CORS).
+        Refusal: The request comes from another site and needed no CORS preflight.
     """
     if request.method in {"GET", "HEAD", "OPTIONS"} or _needs_preflight(request):
         return
     site = request.headers.get("sec-fetch-site")
     if site is None:
-        # A browser from before 2023 sends Origin alone; what sends neither is no browser.
+        # Browsers older than 2023 send only Origin; a client that sends neither header is not a browser.
         origin = request.headers.get("origin")
         forged = origin is not None and origin.partition("://")[2] != request.headers.get("host")
     else:
@@ -105,7 +108,7 @@ def _refuse_forgery(request: Request) -> None:
 
 
 def _needs_preflight(request: Request) -> bool:
-    """Return whether browsers send such a request elsewhere only after a CORS preflight."""
+    """Return whether browsers need a CORS preflight to send this request to another site."""
     scheme = request.headers.get("authorization", "").partition(" ")[0]
     return request.method == "DELETE" or scheme.lower() == "bearer" or _is_json(request)
 
@@ -126,9 +129,9 @@ def _refuse_other_than_json(request: Request) -> None:
 
 
 def _limited(request: Request) -> Request:
-    """Return the request with a limit to its body.
+    """Return the request with a limit on the size of its body.
 
-    FastAPI's ``max_body_size`` would do, but answers in plain text where the client has announced the length.
+    FastAPI's ``max_body_size`` answers in plain text if the request has a Content-Length.
     """
     received = 0
 

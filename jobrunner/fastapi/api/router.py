@@ -1,7 +1,7 @@
-"""The jobs router: puts the routes of each noun together, behind their locks.
+"""Builds the jobs router from the routes of each noun.
 
-Two locks: ``read`` for routes that only look, ``act`` for those that change something.  Each stands before the queue,
-so that a stranger learns nothing, not even that the runner is closed.
+Two locks protect the routes: ``read`` those that only read, ``act`` those that change something.  FastAPI resolves
+the lock before the queue, so that a stranger cannot find out even that the runner is closed.
 """
 
 import re
@@ -21,7 +21,7 @@ from jobrunner.fastapi.api.route import ProblemRoute
 from jobrunner.fastapi.api.schedules import add_schedules
 
 Guard = params.Depends | Callable[..., object]
-"""A lock: ``Depends(f)``, or ``f`` itself."""
+"""A lock: ``Depends(f)``, or the function ``f`` itself."""
 
 OPEN_TO_ALL = (
     "jobs.router() has no lock, so everyone could read and replay jobs: write"
@@ -42,18 +42,20 @@ def build_router(
     arguments: Guard | None = None,
     insecure: bool = False,
 ) -> APIRouter:
-    """Return the routes, to be included under a prefix: ``app.include_router(..., prefix="/jobs")``.
+    """Return the router with all routes of jobs.
+
+    Include it under a prefix: ``app.include_router(..., prefix="/jobs")``.
 
     Args:
-        queue: the dependency that gives the ``JobQueue``; the key to override it by in ``app.dependency_overrides``.
-        read: lets those pass who may look.
-        act: lets those pass who may replay, cancel, delete, pause and schedule; by default the same as ``read``.
-        arguments: lets those pass who may see the arguments and result of any job; without it nobody may, and there is
-            no such route, whatever ``insecure`` says.
-        insecure: where ``read`` or ``act`` is not given, let all pass that name a local host.
+        queue: the dependency that provides the ``JobQueue``; also its key in ``app.dependency_overrides``.
+        read: the guard of the routes that only read.
+        act: the guard of the routes that replay, cancel, delete, pause and schedule; by default ``read``.
+        arguments: the guard of the route that shows the arguments and the result of any job.  Without it the route does
+            not exist, even with ``insecure``.
+        insecure: without ``read`` or ``act``, accept every request that names a local host.
 
     Raises:
-        ConfigurationError: everyone could read, and ``insecure`` does not say that this is meant.
+        ConfigurationError: The router has no ``read``, and ``insecure`` is not set.
     """
     if read is None and not insecure:
         raise ConfigurationError(OPEN_TO_ALL if act is None else OPEN_TO_READ)
@@ -73,7 +75,7 @@ def build_router(
     add_health(reading, provided)
     if arguments is not None:
         add_arguments(Operations(router, _lock("arguments", arguments), READ), provided)
-    add_job(reading, acting, provided)  # last: its path takes every word
+    add_job(reading, acting, provided)  # last: its path /{id} matches every word
     return router
 
 
@@ -90,8 +92,11 @@ def _lock(name: str, guard: Guard) -> params.Depends:
 
 
 def _operation_id(route: APIRoute) -> str:
-    """Name an operation by its prefix and function: the routers of two runners may stand in one app."""
-    # FastAPI hands in the route under its prefix, which knows the route that it stands for.
+    """Return an operation id that starts with the prefix of the route.
+
+    An app may include the routers of two runners, and their ids must differ.
+    """
+    # FastAPI passes the route under its prefix, which refers to the original route of this router.
     own = getattr(route, "original_route", route)
     prefix = route.path_format.removesuffix(own.path_format)
     words = re.findall(r"[A-Za-z0-9]+", prefix)

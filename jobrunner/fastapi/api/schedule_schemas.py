@@ -1,4 +1,4 @@
-"""Bodies and filters of the schedules' routes. Durations are seconds."""
+"""Bodies and filters of the routes of schedules; durations are seconds."""
 
 from typing import Annotated, Any
 
@@ -51,7 +51,7 @@ _EXAMPLE: JsonDict = {
 
 
 class ScheduleQuery(RequestModel):
-    """Which schedules a list means."""
+    """Filters of a list of schedules."""
 
     task: Task = None
     limit: Limit = DEFAULT_ROWS
@@ -87,7 +87,7 @@ class ScheduleSummaryBody(
         "revision",
     ),
 ):
-    """A schedule in a list: without its arguments."""
+    """A schedule in a list, without its arguments."""
 
     model_config = ConfigDict(
         title="ScheduleSummary",
@@ -105,16 +105,18 @@ class ScheduleBody(ScheduleSummaryBody, of=Schedule, shows=("args",)):
 
 
 class SchedulePageBody(ResponseModel):
-    """Some schedules by id, and where the next ones are."""
+    """A page of schedules, sorted by id."""
 
     model_config = ConfigDict(title="SchedulePage")
 
     items: list[ScheduleSummaryBody]
-    next_cursor: str | None = Field(description="For the page after; null on the last one.")
+    next_cursor: str | None = Field(
+        description="The cursor of the next page; null on the last page."
+    )
 
 
 class UpsertBody(RequestModel):
-    """What a schedule is to do: one of `cron`, `every` and `run_at`, and what differs from the defaults."""
+    """A schedule to store: exactly one of `cron`, `every` and `run_at`."""
 
     model_config = ConfigDict(
         title="ScheduleUpsert",
@@ -127,39 +129,44 @@ class UpsertBody(RequestModel):
         },
     )
 
-    task: Name = Field(description="The task's stored name.")
+    task: Name = Field(description="The stored name of the task.")
     cron: str | None = Field(
         default=None,
         max_length=MAX_CRON_CHARS,
-        description="Five fields, or `@daily` and its kin.",
+        description="A cron expression: five fields, or a name such as `@daily`.",
     )
     timezone: str | None = Field(
         default=None,
         max_length=MAX_ZONE_CHARS,
-        description="Of `cron`; the runner's if not given.",
+        description="The time zone of `cron`; by default the time zone of the runner.",
     )
-    every: Seconds | None = Field(default=None, description="Seconds, 1 at least.")
-    run_at: Instant | None = Field(default=None, description="To tick once.")
+    every: Seconds | None = Field(
+        default=None, description="The seconds between two ticks, at least 1."
+    )
+    run_at: Instant | None = Field(default=None, description="The time of a single tick.")
     args: dict[str, Any] | list[Any] = Field(
-        default_factory=dict, description="What its jobs are called with, by name or in order."
+        default_factory=dict, description="The arguments of the jobs, by name or in order."
     )
     misfire: Misfire = Field(
         default="latest",
-        description="What becomes of ticks that were missed: `latest` makes one job, for the last of them; `all` one"
-        " for each, the newest `cap` at most; `skip` none for a tick later than `grace` (60 seconds if not given).",
+        description="How missed ticks are handled. `latest`: one job, for the last missed tick. `all`: one job for each"
+        " missed tick, at most for the newest `cap`. `skip`: no job for a tick that is later than `grace` (60 seconds"
+        " by default).",
     )
     grace: Seconds | None = Field(
-        default=None, description="Seconds after which a tick is too late to make a job."
+        default=None, description="The seconds after which a tick is too late to make a job."
     )
-    cap: int = Field(default=100, ge=1, le=400)
+    cap: int = Field(
+        default=100, ge=1, le=400, description="The most jobs for missed ticks with `misfire: all`."
+    )
     overlap: Overlap = Field(
-        default="allow", description="`skip`: no job while one of the schedule's is unfinished."
+        default="allow", description="`skip`: no job while a job of the schedule is unfinished."
     )
     jitter: Seconds = Field(
-        default=0, description="Seconds within which a job starts after its tick, by chance."
+        default=0, description="A job starts up to this many seconds after its tick, at random."
     )
-    start: Instant | None = Field(default=None, description="No tick before it.")
-    end: Instant | None = Field(default=None, description="No tick after it.")
+    start: Instant | None = Field(default=None, description="No tick before this time.")
+    end: Instant | None = Field(default=None, description="No tick after this time.")
 
 
 class TickBody(ResponseModel, of=ScheduleTick, shows=("at", "until", "count", "outcome", "job")):
@@ -169,7 +176,7 @@ class TickBody(ResponseModel, of=ScheduleTick, shows=("at", "until", "count", "o
 
 
 class TicksBody(ResponseModel):
-    """The ticks of a schedule that are on record, newest first."""
+    """The recorded ticks of a schedule, newest first."""
 
     model_config = ConfigDict(title="Ticks")
 

@@ -1,4 +1,4 @@
-"""The routes of schedules: list, get, store, remove, run now, pause, resume."""
+"""Routes that list, get, store, remove, run, pause and resume schedules."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -36,7 +36,9 @@ Upsert = Annotated[
     UpsertBody,
     Problems(problems.INVALID_SCHEDULE, problems.INVALID_ARGUMENTS, problems.UNKNOWN_TASK, *BODY),
 ]
-TickLimit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Entries, at most."), Problems()]
+TickLimit = Annotated[
+    int, Query(ge=1, le=MOST_ROWS, description="The most entries to return."), Problems()
+]
 
 
 def add_schedules(reading: Operations, acting: Operations, provided: Any) -> None:
@@ -51,10 +53,13 @@ def _add_reads(reading: Operations, provided: Any) -> None:
         "GET",
         "/schedules",
         summary="List schedules",
-        answers="Schedules, by id.",
+        answers="Schedules, sorted by id.",
     )
     async def list_schedules(where: ScheduleFilter, queue: JobQueue = provided) -> SchedulePageBody:
-        """List schedules by id, those in the code and those that were stored, without their arguments."""
+        """List schedules, sorted by id, without their arguments.
+
+        The list holds the schedules declared in code and those stored at run time.
+        """
         page = await queue.schedules.list(task=where.task, limit=where.limit, cursor=where.cursor)
         return SchedulePageBody.model_validate(page)
 
@@ -77,7 +82,10 @@ def _add_reads(reading: Operations, provided: Any) -> None:
     async def list_ticks(
         id: ScheduleId, limit: TickLimit = DEFAULT_ROWS, queue: JobQueue = provided
     ) -> TicksBody:
-        """List what became of its ticks, newest first: those that made a job, and those that were skipped."""
+        """List the recorded ticks of a schedule, newest first.
+
+        The list holds the ticks that made a job and those that were skipped.
+        """
         return TicksBody.model_validate({"items": await queue.schedules.ticks(id, limit=limit)})
 
 
@@ -87,13 +95,13 @@ def _add_changes(acting: Operations, provided: Any) -> None:
         "/schedules/{id}",
         problems.DECLARED_IN_CODE,
         summary="Store a schedule",
-        answers="The schedule, as it is now.",
+        answers="The stored schedule.",
     )
     async def put_schedule(
         id: NewScheduleId, body: Upsert, queue: JobQueue = provided
     ) -> ScheduleBody:
-        """Store a schedule, or change the one that has the id; all workers follow at once."""
-        # Each value by itself: dumping the model would turn what is nested in the arguments into plain data again.
+        """Store a schedule, or change the one with this id. All workers use it at once."""
+        # Take each value by itself: model_dump() would turn values nested in the arguments into plain data.
         given = {name: getattr(body, name) for name in UpsertBody.model_fields if name != "task"}
         return ScheduleBody.model_validate(await queue.schedules.upsert(id, body.task, **given))
 
@@ -102,11 +110,14 @@ def _add_changes(acting: Operations, provided: Any) -> None:
         "/schedules/{id}",
         problems.DECLARED_IN_CODE,
         summary="Remove a schedule",
-        answers="It is gone.",
+        answers="The schedule is removed.",
         status=HTTPStatus.NO_CONTENT,
     )
     async def remove_schedule(id: ScheduleId, queue: JobQueue = provided) -> None:
-        """Delete a schedule and the record of its ticks; its jobs stay. One that stands in the code is kept."""
+        """Remove a schedule and the record of its ticks; its jobs stay.
+
+        A schedule that is declared in code cannot be removed.
+        """
         await queue.schedules.remove(id)
 
     @acting.route(
@@ -118,7 +129,10 @@ def _add_changes(acting: Operations, provided: Any) -> None:
         status=HTTPStatus.ACCEPTED,
     )
     async def run_schedule_now(id: ScheduleId, queue: JobQueue = provided) -> JobBody:
-        """Store a job of the schedule, due at once, with the options of every other; its ticks stay as they are."""
+        """Store a job of the schedule that is due at once.
+
+        The job has the same options as the other jobs of the schedule. The ticks do not change.
+        """
         try:
             job = await queue.schedules.run_now(id)
         except UnknownTask as error:
@@ -134,7 +148,7 @@ def _add_pauses(acting: Operations, provided: Any) -> None:
         answers="The schedule is paused.",
     )
     async def pause_schedule(id: ScheduleId, queue: JobQueue = provided) -> ScheduleBody:
-        """Let it make no jobs, in any process, until it is resumed."""
+        """Stop making jobs for a schedule, in all processes, until it is resumed."""
         return ScheduleBody.model_validate(await queue.schedules.pause(id))
 
     @acting.route(
@@ -144,5 +158,5 @@ def _add_pauses(acting: Operations, provided: Any) -> None:
         answers="The schedule is not paused.",
     )
     async def resume_schedule(id: ScheduleId, queue: JobQueue = provided) -> ScheduleBody:
-        """Let it make jobs again; ticks that fell into the pause make none."""
+        """Make jobs for a schedule again. Ticks during the pause make no jobs."""
         return ScheduleBody.model_validate(await queue.schedules.resume(id))

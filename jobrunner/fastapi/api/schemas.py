@@ -1,7 +1,7 @@
-"""The types that bodies and filters of the jobs router have in common.
+"""Types that the bodies and filters of the jobs router share.
 
-Requests refuse fields that they do not know, and values that JSON's lax mode would take for something else.  Responses
-never hold a job's arguments, but for dead letters, which are edited and replayed.
+Requests refuse unknown fields, and values that Pydantic's lax mode would convert to something else.  Responses do not
+hold a job's arguments, except for dead letters, which people edit and replay.
 """
 
 import re
@@ -21,13 +21,13 @@ from jobrunner.queue.filters import MOST_ROWS
 MOMENT = "2026-11-22T08:00:00Z"
 
 COMPLETE = (
-    "False if looking stopped early, so that there are fewer entries than `limit`, perhaps none: `next_cursor` goes on"
-    " from there. Where few of many entries fit, a page ends after about 100 ms."
+    "False if the search stopped early, so that the page has fewer entries than `limit`, or none. Follow `next_cursor`"
+    " to continue. A page ends after about 100 ms if few of many entries match."
 )
 
 
 def _written_as_iso(value: object) -> object:
-    # Pydantic would read 20261122 as seconds since 1970, and so quietly mean another day.
+    # Pydantic would read 20261122 as seconds since 1970, which is another day.
     if not isinstance(value, datetime | str) or (
         isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d", value)
     ):
@@ -39,25 +39,25 @@ def _written_as_iso(value: object) -> object:
 
 Instant = Annotated[AwareDatetime, BeforeValidator(_written_as_iso)]
 Name = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$")]
-"""What a task or a queue can be called; nothing else is stored, so nothing else is worth looking for."""
+"""A valid name of a task or a queue; a filter with any other name could match nothing."""
 NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]+$"
 Number = Annotated[str, BeforeValidator(str)]
-"""A worker's 63-bit number: as text, since JavaScript's numbers end at 53 bits."""
+"""The 63-bit number of a worker, as text: JavaScript keeps only 53 bits of a number."""
 
-Task = Annotated[Name | None, Field(description="Only of this task, by its stored name.")]
-QueueName = Annotated[Name | None, Field(description="Only of this queue.")]
+Task = Annotated[Name | None, Field(description="Only entries of this task (its stored name).")]
+QueueName = Annotated[Name | None, Field(description="Only entries of this queue.")]
 Tag = Annotated[
     Annotated[str, Field(max_length=200, pattern=NO_CONTROLS)] | None,
-    Field(description="Only with this tag."),
+    Field(description="Only entries with this tag."),
 ]
 Cursor = Annotated[
     Annotated[str, Field(max_length=500)] | None,
-    Field(description="`next_cursor` of the page before."),
+    Field(description="The `next_cursor` of the previous page."),
 ]
-Limit = Annotated[int, Field(ge=1, le=MOST_ROWS, description="Entries on a page, at most.")]
+Limit = Annotated[int, Field(ge=1, le=MOST_ROWS, description="The most entries on a page.")]
 
 
 class RequestModel(BaseModel):
-    """A query or a body that refuses fields it does not know."""
+    """A query or a body that refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
