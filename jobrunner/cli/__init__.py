@@ -1,13 +1,13 @@
-"""Offers the command ``jobrunner``, also as part of an application's own program.
+"""Provides the command ``jobrunner``, also for programs that an application builds itself.
 
-A program that is to become one binary needs three lines::
+A program that is built as a single binary needs three lines::
 
     from jobrunner.cli import main
 
     if __name__ == "__main__":
         main("shop.main:create_app", factory=True)
 
-Commands import what they need when they run, so that ``--help`` answers at once.
+Commands import what they need when they run, so that ``--help`` is fast.
 """
 
 from jobrunner.cli.commands.serve import run_server

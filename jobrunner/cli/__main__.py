@@ -1,4 +1,4 @@
-"""Runs the command as ``python -m jobrunner.cli``, where its script is not on the path."""
+"""Runs the command ``jobrunner`` as ``python -m jobrunner.cli``."""
 
 from jobrunner.cli import main
 

@@ -1,4 +1,4 @@
-"""Maps errors to the exit codes that ``jobrunner --help`` and docs/deploy.md list."""
+"""Maps errors to exit codes; ``jobrunner --help`` and docs/deploy.md list them."""
 
 import contextlib
 import logging
@@ -31,9 +31,9 @@ from jobrunner.core.escape import escaped
 
 FAILED: Final = 1
 USAGE: Final = 2
-"""Click's own."""
+"""The code that Click uses."""
 NOT_STARTED: Final = 3
-"""Uvicorn's own."""
+"""The code that uvicorn uses."""
 NOT_FOUND: Final = 4
 CONFLICT: Final = 5
 STORE: Final = 6
@@ -43,16 +43,16 @@ PROBLEMS: Final = 8
 IN_WORDS: Final = """\
 \b
 Exit codes:
-  0  done
-  1  a fault of jobrunner or the application (the traceback is above) or of the system, or you have said no
-  2  the command line is wrong
-  3  the server could not start; its log says why
+  0  success
+  1  an error in jobrunner or the application (with a traceback), an error of the system, or you answered no
+  2  the command line is invalid
+  3  the server could not start; the log has the reason
   4  there is no such job, dead letter, queue or task
-  5  it cannot be done as things stand: the job has ended, its key is taken
-  6  the store cannot be used: missing, full, busy, damaged, too new
-  7  the application cannot be loaded, or is not set up for this
-  8  doctor has found a problem; warnings alone end with 0
-  130, 143  broken off by Ctrl-C (SIGINT), SIGTERM; for serve a good end
+  5  the current state does not allow it: the job has ended, or its key is taken
+  6  the store cannot be used: it is missing, full, busy, damaged or too new
+  7  the application cannot be loaded, or is not set up for this command
+  8  doctor found a problem; warnings alone exit with 0
+  130, 143  interrupted by Ctrl-C (SIGINT) or by SIGTERM; for serve this is a normal end
 """
 
 _BY_ERROR: Final[tuple[tuple[type[JobRunnerError], int], ...]] = (
@@ -72,20 +72,20 @@ _BY_ERROR: Final[tuple[tuple[type[JobRunnerError], int], ...]] = (
 
 
 class Refused(click.ClickException):
-    """Ends a command with an error of the library: its message and exit code."""
+    """Ends a command with the message and the exit code of a library error."""
 
     def __init__(self, error: JobRunnerError) -> None:
         super().__init__(escaped(str(error)))
-        # Click declares one code for each class; it looks at the instance.
+        # Click declares the code on the class, but reads it from the instance.
         self.exit_code = code_of(error)  # type: ignore[misc]
 
 
 @contextlib.contextmanager
 def at_once() -> Iterator[None]:
-    """End the process where the block ends, with the exit code for how it ended.
+    """End the process after the block, with the exit code of its result.
 
-    For a block that has closed everything: the interpreter's own way out waits for every thread that the application
-    has started, however long that takes.
+    Use it for a block that closes everything: a normal exit of the interpreter would wait for every thread that the
+    application has started.
     """
     code = 0
     try:
@@ -102,16 +102,16 @@ def at_once() -> Iterator[None]:
 
 
 def say_traceback() -> None:
-    """Print the traceback of the present error, in which control characters are written out."""
+    """Print the traceback of the current exception, with control characters escaped."""
     sys.stderr.write(escaped(traceback.format_exc(), lines=True))
 
 
 def end_at_signals() -> None:
-    """End at SIGTERM and SIGINT with their status, where nothing else handles them.
+    """End the process at SIGTERM and SIGINT with status 143 and 130.
 
-    While the application is loaded; and after a server has shut down and raises its signal again. Not by the signal
-    itself, which process 1 of a container cannot die of; and at once, since everything is closed by then, and a thread
-    of the application must not keep the process.
+    These handlers run while the application is loaded, and when a server has shut down and raises its signal again.
+    The default action of a signal does not work for process 1 of a container, which ignores it. The process ends at
+    once: everything is closed by then, and a thread of the application must not keep the process alive.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
@@ -122,9 +122,9 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def end_with(code: int) -> NoReturn:
-    """End the process now; it is as safe as ``kill -9``, and waits for no thread."""
+    """End the process now, without waiting for threads; this is as safe as ``kill -9``."""
     for stream in (sys.stderr, sys.stdout):
-        # The reader may be gone.
+        # The reader may have closed the pipe.
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)

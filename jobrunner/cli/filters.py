@@ -1,4 +1,4 @@
-"""Reads the options that filter jobs and dead letters, and the pages of a list."""
+"""Defines the filter and page options of lists, and reads pages."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,10 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w":
 
 
 def instant(text: str) -> datetime:
-    """Return a time as an aware datetime: ISO 8601 with its offset, or how long ago, as in 90s, 30m, 24h, 7d."""
+    """Return an aware datetime from ISO 8601 or from an age.
+
+    ISO 8601 needs an offset. An age is a number with a unit: 90s, 30m, 24h, 7d, 2w.
+    """
     from jobrunner.core.clock import utcnow
 
     number, unit = text[:-1], text[-1:]
@@ -50,19 +53,21 @@ def which(*, verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the filter options of jobs and dead letters to a command.
 
     Args:
-        verb: what ``--since`` and ``--until`` are about: created, died.
+        verb: the event that ``--since`` and ``--until`` filter by: created, that died.
     """
     options = (
-        click.option("--task", metavar="NAME", help="Only of this task."),
-        click.option("--queue", metavar="NAME", help="Only of this queue."),
-        click.option("--tag", help="Only with this tag."),
+        click.option("--task", metavar="NAME", help="Only jobs of this task."),
+        click.option("--queue", metavar="NAME", help="Only jobs of this queue."),
+        click.option("--tag", help="Only jobs with this tag."),
         click.option(
             "--since",
             type=instant,
             metavar="TIME",
-            help=f"Only {verb} then or later: 24h, or ISO 8601.",
+            help=f"Only jobs {verb} at this time or later: an age such as 24h, or ISO 8601.",
         ),
-        click.option("--until", type=instant, metavar="TIME", help=f"Only {verb} before then."),
+        click.option(
+            "--until", type=instant, metavar="TIME", help=f"Only jobs {verb} before this time."
+        ),
     )
 
     def give(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,17 +79,21 @@ def which(*, verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def page(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a list in pages to a command."""
-    command = click.option("--cursor", help="`next_cursor` of the page before.")(command)
+    """Add the page options of a list to a command."""
+    command = click.option("--cursor", help="The `next_cursor` of the previous page.")(command)
     return click.option(
-        "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Rows at most."
+        "--limit",
+        type=click.IntRange(1, 1000),
+        default=50,
+        show_default=True,
+        help="The most rows to return.",
     )(command)
 
 
 async def listed(
     pages: Callable[..., Awaitable["Page[T]"]], *, limit: int, cursor: str | None, **where: Any
 ) -> tuple[list[T], str | None]:
-    """Return matching rows and the next cursor; follow pages that end early."""
+    """Return matching rows and the next cursor, and follow pages that end early."""
     found: list[T] = []
     while True:
         page = await pages(limit=limit - len(found), cursor=cursor, **where)

@@ -1,4 +1,4 @@
-"""Reads the options that name a store: its URL, or the application whose jobs lie in it."""
+"""Defines the options that name a store, by URL or by application."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -8,39 +8,42 @@ import click
 
 
 class Target(NamedTuple):
-    """Names an application to import."""
+    """The name of an application to import."""
 
     name: str
     factory: bool
 
 
 class Location(NamedTuple):
-    """Names the store of a command; at least one of the two is given."""
+    """The store of a command: a URL, an application, or both."""
 
     store: str | None
     target: Target | None
 
 
 def with_location(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that name a store, and hand it the ``Location`` as its first argument."""
+    """Add the options that name a store to a command.
+
+    The command receives the ``Location`` as its first argument.
+    """
 
     @click.option(
         "--store",
         metavar="URL",
         envvar="JOBRUNNER_STORE",
-        help="The store: sqlite:///shop.db or a path; no application is loaded. [$JOBRUNNER_STORE]",
+        help="The store: sqlite:///shop.db or a path. Without --app no application is loaded. [$JOBRUNNER_STORE]",
     )
     @click.option(
         "--app",
         metavar="MODULE:NAME",
         envvar="JOBRUNNER_APP",
-        help="The application, which knows its store and its tasks; with --store, only its tasks. [$JOBRUNNER_APP]",
+        help="The application to load, for its store and its tasks; with --store only for its tasks. [$JOBRUNNER_APP]",
     )
     @click.option("--factory", is_flag=True, help="NAME is a function that makes the application.")
     @wraps(command)
     def located(*, store: str | None, app: str | None, factory: bool, **options: Any) -> Any:
         ctx = click.get_current_context()
-        # A program's own application is not needed for a file that is named, and may be what is broken.
+        # With --store the default application of a program is not loaded: it may be the broken part.
         own = ctx.obj if store is None else None
         target = own if app is None else Target(app, factory)
         if store is None and target is None:
@@ -53,5 +56,5 @@ def with_location(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def as_json(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the option to answer as JSON."""
-    return click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")(command)
+    """Add the option for JSON output to a command."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)

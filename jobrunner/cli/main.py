@@ -1,4 +1,4 @@
-"""Composes the commands, for the script ``jobrunner`` and for an application's own program."""
+"""Builds the command ``jobrunner`` from its subcommands."""
 
 import errno
 import io
@@ -31,49 +31,49 @@ _COMMANDS: Final = {
 
 
 class Commands(click.Group):
-    """The commands in the order above; an error of the library ends one with a line and a code."""
+    """The group of all commands, which turns errors of the library into exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names, most wanted first."""
+        """Return the names of the commands, most used first."""
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an error of the library or the system ends it with one line."""
+        """Run a command, and report library and system errors in one line."""
         try:
             return super().invoke(ctx)
         except JobRunnerError as error:
             raise exit_codes.Refused(error) from error
         except click.ClickException as error:
-            # Names on the command line and files may hold what stored ones may.
+            # Names from the command line and from files can hold control characters too.
             error.message = escaped(error.message)  # type: ignore[misc] # as in Refused
             raise
         except UnicodeEncodeError as error:
             raise click.UsageError(f"{error.object!r} is no text: it is not UTF-8") from error
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise  # the reader has closed the pipe, which Click takes for an end
+                raise  # the reader has closed the pipe; Click ends the command
             where = "" if error.filename is None else f"{error.filename}: "
             raise click.ClickException(escaped(f"{where}{error.strerror or error}")) from error
         except KeyboardInterrupt:
-            # While it was still starting.
-            click.echo("broken off", err=True)
+            # Ctrl-C came before the command installed its signal handlers.
+            click.echo("interrupted", err=True)
             raise click.exceptions.Exit(128 + signal.SIGINT) from None
 
 
 def command_group(app: str | None = None, *, factory: bool = False) -> click.Group:
-    """Return the commands as a group, to be run or to be added to.
+    """Return a Click group with all commands, to run or to extend.
 
     Args:
-        app: ``module:name`` of the application that they are about; without it each command needs --app or --store.
-        factory: whether the name is a function that makes the application.
+        app: ``module:name`` of the default application; without it each command needs --app or --store.
+        factory: True if the name is a function that makes the application.
     """
     group = Commands(
-        help=f"Run, look at and steer the jobs of a FastAPI application.\n\n{exit_codes.IN_WORDS}",
+        help=f"Run and manage the jobs of a FastAPI application.\n\n{exit_codes.IN_WORDS}",
         context_settings={
             "help_option_names": ["-h", "--help"],
             "obj": None if app is None else Target(app, factory),
             "max_content_width": 100,
-            # Click itself looks only whether there is a terminal; see no-color.org.
+            # Click itself only checks for a terminal; see no-color.org.
             "color": False if os.environ.get("NO_COLOR") else None,
         },
     )
@@ -87,16 +87,16 @@ def command_group(app: str | None = None, *, factory: bool = False) -> click.Gro
 def main(
     app: str | None = None, *, factory: bool = False, own: Iterable[click.Command] = ()
 ) -> None:
-    """Run the command of the command line, and exit.
+    """Run the command that the command line names, and exit.
 
     Args:
-        app: see ``command_group``.
-        factory: see ``command_group``.
-        own: more commands; one with a name of ours takes its place.
+        app: ``module:name`` of the default application; without it each command needs --app or --store.
+        factory: True if the name is a function that makes the application.
+        own: more commands; one with the name of a built-in command replaces it.
     """
     pyinstaller.settle()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        # An arrow that the terminal's encoding does not have must not end a command half-way.
+        # A character that the terminal's encoding lacks must not make a command fail.
         sys.stdout.reconfigure(errors="backslashreplace")
     group = command_group(app, factory=factory)
     for command in own:

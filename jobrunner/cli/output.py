@@ -1,4 +1,4 @@
-"""Prints answers: a table on a terminal, tab-separated lines in a pipe, or JSON."""
+"""Prints results: a table on a terminal, tab-separated lines in a pipe, or JSON."""
 
 import dataclasses
 import json
@@ -15,25 +15,25 @@ from jobrunner.core.escape import escaped, escaped_json
 from jobrunner.core.job import Attempt, DeadLetter, Job, Payload, QueueInfo
 
 NARROWEST: Final = 10
-"""Letters that a column of a drawn table keeps: those of a date."""
+"""The minimum width of a column in a drawn table: the length of a date."""
 WIDEST: Final = 100_000
-"""No terminal has so many columns."""
+"""A width in columns that no terminal has."""
 _BLANKS: Final = re.compile(r"[\t-\r]+")
 
 
 def say(text: str, *, lead: str = "", err: bool = False) -> None:
-    """Print one line, in which control characters are written out.
+    """Print one line, with control characters escaped.
 
     Args:
-        text: what is to be said.
-        lead: what comes before it as it is: spaces, colours.
-        err: on standard error.
+        text: the text of the line.
+        lead: spaces or colour codes before the text, printed unchanged.
+        err: print to standard error.
     """
     click.echo(f"{lead}{escaped(text)}", err=err)
 
 
 def say_json(value: object) -> None:
-    """Print a value as one JSON document, in letters that are safe for the output."""
+    """Print a value as one JSON document, in ASCII unless the output is UTF-8."""
     encoding = getattr(sys.stdout, "encoding", None) or ""
     ascii_only = encoding.lower().replace("-", "") != "utf8"
     click.echo(_json(value, ascii_only=ascii_only, indent=2))
@@ -52,7 +52,7 @@ def _plain(value: object) -> object:
 
 
 def job_fields(job: Job[Any]) -> dict[str, object]:
-    """Return a job's fields for an answer, without its arguments."""
+    """Return the fields of a job to print, without its arguments."""
     hidden = {"history", "created"}
     return {
         field.name: getattr(job, field.name)
@@ -71,7 +71,7 @@ def payload_fields(payload: Payload) -> dict[str, object]:
 
 
 def letter_fields(letter: DeadLetter) -> dict[str, object]:
-    """Return a dead letter's fields for a list, without attempts and traceback."""
+    """Return the fields of a dead letter for a list, without attempts and traceback."""
     return {
         field.name: getattr(letter, field.name)
         for field in dataclasses.fields(letter)
@@ -80,7 +80,10 @@ def letter_fields(letter: DeadLetter) -> dict[str, object]:
 
 
 def attempt_fields(history: Iterable[Attempt]) -> list[dict[str, object]]:
-    """Return attempts' fields; a worker's id as text, since JavaScript's numbers end at 53 bits."""
+    """Return the fields of attempts, with the worker's id as text.
+
+    JavaScript keeps only 53 bits of a number, and the id has 63.
+    """
     return [
         {
             **{field.name: getattr(one, field.name) for field in dataclasses.fields(one)},
@@ -91,20 +94,23 @@ def attempt_fields(history: Iterable[Attempt]) -> list[dict[str, object]]:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Return whether a stream is a terminal; one that was closed before the start is None."""
+    """Return whether a stream is a terminal.
+
+    The stream is None if it was closed before the process started.
+    """
     return stream is not None and stream.isatty()
 
 
 def ask(question: str) -> None:
-    """Ask whether to go on, and end the command if not.
+    """Ask the user for confirmation, and end the command if the answer is no.
 
     Raises:
-        click.Abort: the answer is no.
-        click.UsageError: there is nobody to ask.
+        click.Abort: The answer is no.
+        click.UsageError: Standard input is not a terminal.
     """
     if not is_terminal(sys.stdin):
         raise click.UsageError(f"{question} There is no terminal to answer at; add --yes")
-    # The loop handles signals when it turns next, and it does not turn while it waits for an answer.
+    # The event loop handles a signal only after this function has returned, so signals get other handlers here.
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
         signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
@@ -117,12 +123,12 @@ def ask(question: str) -> None:
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """Print rows: drawn on a terminal, else tab-separated with a line of names.
+    """Print rows: a table on a terminal, else tab-separated lines with a header.
 
     Args:
-        columns: their names.
-        rows: one value for each column.
-        empty: what to say on a terminal when there are no rows.
+        columns: the names of the columns.
+        rows: the rows, each with one value for each column.
+        empty: the text for a terminal if there are no rows.
     """
     texts = [[_word(value) for value in row] for row in rows]
     if not is_terminal(sys.stdout):
@@ -135,7 +141,10 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty
 
 
 def say_queues(queues: Iterable[QueueInfo]) -> None:
-    """Print the table of queues; where counting stopped, ``10000+`` says that there may be more."""
+    """Print the table of queues.
+
+    A count that stopped early has a ``+``: ``10000+`` means at least 10,000.
+    """
     say_table(
         ("queue", "slots", "paused", "queued", "scheduled", "blocked", "running", "oldest due"),
         [
@@ -163,16 +172,16 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         from rich.table import Table
         from rich.text import Text
     except ImportError:
-        _align(columns, rows)  # the extra `cli` is not there
+        _align(columns, rows)  # the extra `cli` is not installed
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name, *words in zip(columns, *rows, strict=True):
-        # A column folds between words, a long one anywhere, but an id nowhere: cut short it is of no use.
+        # Columns wrap between words, and inside long words. An id never wraps: nobody could copy it.
         longest = max(len(part) for word in (name, *words) for part in word.split(" "))
         width = longest if name == "id" else min(longest, NARROWEST)
         table.add_column(name, overflow="fold", no_wrap=name == "id", min_width=width)
     for row in rows:
-        table.add_row(*map(Text, row))  # and not as markup, which takes brackets for its own
+        table.add_row(*map(Text, row))  # plain text: rich would read brackets in a str as markup
     console = Console(highlight=False)
     if (
         console.measure(table, options=console.options.update(max_width=WIDEST)).minimum
@@ -184,14 +193,14 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _align(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a line for each row, however long; a terminal goes on in the next."""
+    """Print one aligned line for each row; the terminal wraps long lines."""
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     for line in [columns, *rows]:
         click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
 
 
 def say_fields(fields: Mapping[str, object]) -> None:
-    """Print the fields of one thing that have a value, a line for each."""
+    """Print the fields that have a value, one on each line."""
     shown = {name: value for name, value in fields.items() if value not in (None, ())}
     width = max(map(len, shown), default=0)
     for name, value in shown.items():
@@ -211,7 +220,7 @@ def _word(value: object, *, lines: bool = False) -> str:
     if isinstance(value, dict | list | tuple):
         return _json(value)
     text = str(value)
-    # What a job stored must not move a terminal's cursor, nor begin a line where one is all there is.
+    # A stored value must not move the cursor of a terminal, and must not start a new line in a table.
     return (
         escaped(text.replace("\t", " "), lines=True) if lines else escaped(_BLANKS.sub(" ", text))
     )

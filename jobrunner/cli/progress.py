@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """A progress bar on standard error, so that the answer stays clean."""
+    """A progress bar on standard error, so that standard output holds only the result."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -41,17 +41,17 @@ class Progress:
             self._bar.stop()
 
     def begin(self) -> None:
-        """Show a bar without an end, while the total is unknown."""
+        """Show a bar without a total, while the total is unknown."""
         if self._bar is not None and self._task is None:
             self._task = self._bar.add_task(self._what, total=None)
 
     def update(self, done: int, total: int) -> None:
-        """Show how many are done of the total; callable on any thread."""
+        """Set the number done and the total; callable on any thread."""
         self.begin()
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total)
 
     def advance(self, number: int, total: int) -> None:
-        """Show that more are done."""
+        """Add to the number done, and set the total."""
         self._done += number
         self.update(self._done, total)

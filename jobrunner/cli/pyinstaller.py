@@ -1,6 +1,7 @@
-"""Makes a single-file executable (PyInstaller) behave like one process; does nothing in other programs.
+"""Makes a single-file executable of PyInstaller behave like one process.
 
-Such a program is two processes: the one that the user sees unpacks the other into a folder, starts it, and waits.
+Such a program runs as two processes: the bootloader, which the user starts, unpacks the program into a folder, starts
+it as a second process, and waits.  In other programs this module does nothing.
 """
 
 import contextlib
@@ -11,20 +12,20 @@ from pathlib import Path
 from typing import Final
 
 MARK: Final = ".in-use"
-"""In the folder that is unpacked to; locked while its process lives."""
+"""The name of a file in the unpacked folder that is locked while its process lives."""
 
 _PR_SET_PDEATHSIG: Final = 1
 
 _held: list[int] = []
-"""Descriptors whose locks last as long as the process."""
+"""File descriptors that stay open, and so locked, until the process ends."""
 
 
 def settle() -> None:
-    """Make a single-file executable behave like one process; call it first in the program.
+    """Make a single-file executable behave like one process.
 
-    Afterwards ``kill -9`` of the process that the user sees ends this one too, and what such an end has left behind in
-    the folder for temporary files is removed.  A child that was started by ``multiprocessing`` does not return from
-    here.
+    Call it first in the program.  Afterwards ``kill -9`` of the bootloader ends this process too, and the folders that
+    killed processes left in the directory for temporary files are removed.  In a child that ``multiprocessing``
+    started, this function does not return.
     """
     if not getattr(sys, "frozen", False):
         return
@@ -36,17 +37,19 @@ def settle() -> None:
     unpacked = getattr(sys, "_MEIPASS", None)
     if unpacked is not None:
         _mark(Path(unpacked))
-        # Beside the start and not before it; a start that ends sooner leaves the rest to the next one.
+        # In a thread, so that the start does not wait. If the process ends first, the next start removes the rest.
         threading.Thread(
             target=remove_stale, args=(Path(unpacked),), name="remove-stale", daemon=True
         ).start()
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies; end at once if it has died already.
+    """Make the kernel kill this process when its parent dies.
+
+    If the parent has already died, this process ends at once.
 
     Args:
-        parent: the parent's process id.
+        parent: the process id of the parent.
     """
     _ask_kernel()
     if os.getppid() != parent:
@@ -56,7 +59,7 @@ def die_with(parent: int) -> None:
 def _die_with_bootloader() -> None:
     _ask_kernel()
     with contextlib.suppress(OSError):
-        # Not whether the parent is process 1: in a container the bootloader itself is.
+        # Compare executables and not the parent's id with 1: in a container the bootloader itself is process 1.
         if Path(f"/proc/{os.getppid()}/exe").readlink() != Path("/proc/self/exe").readlink():
             os._exit(128 + signal.SIGKILL)
 
@@ -77,14 +80,14 @@ def _mark(folder: Path) -> None:
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _held.append(fd)
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Only a file that is locked already gets the name that others search for.
+        # Rename only after locking, so that other processes never find the file unlocked.
         new.replace(folder / MARK)
 
 
 def remove_stale(own: Path) -> None:
-    """Remove the folders beside our own whose processes were killed.
+    """Remove the unpacked folders next to ``own`` whose processes were killed.
 
-    Only those with a mark: other programs unpack to the same place.
+    Folders without a mark stay, since other programs unpack into the same directory.
     """
     with contextlib.suppress(OSError), os.scandir(own.parent) as entries:
         for entry in entries:

@@ -1,7 +1,7 @@
-"""Opens a store for one command, with the queue's verbs and without a worker's chores.
+"""Opens a store for one command, with a queue and without a running worker.
 
-A command must not recover jobs: without the application's tasks it cannot tell whether a job of a dead
-process may run again.
+A command must not recover jobs: without the application's tasks it does not know whether a job of a dead process may
+run again.
 """
 
 import asyncio
@@ -34,20 +34,21 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StoreSession:
-    """An opened store, and the queue on it."""
+    """An open store and its queue."""
 
     store: FileStore
     queue: JobQueue
     tasks: Mapping[str, TaskSpec] | None
-    """Those of the application; None if only a store was named."""
+    """The tasks of the application; None if the command was given only a store."""
     queues: frozenset[str]
-    """Every queue that is known: declared, served, paused, or with jobs in it."""
+    """Every known queue: declared, served by a worker, paused, or with jobs in it."""
 
 
 def run_in_session(location: Location, command: Callable[[StoreSession], Awaitable[T]]) -> T:
-    """Open the store, run a command on it, and close it, also after SIGINT or SIGTERM.
+    """Open the store, run a command on it, and close it.
 
-    A second signal ends the process at once, whatever SQLite is at: that is as safe as ``kill -9``.
+    SIGINT and SIGTERM cancel the command and close the store. A second signal ends the process at once, even during a
+    write of SQLite; this is as safe as ``kill -9``.
     """
     signals: list[int] = []
 
@@ -61,12 +62,12 @@ def run_in_session(location: Location, command: Callable[[StoreSession], Awaitab
             signals.append(number)
 
         def break_off() -> None:
-            if signals:  # and not while a question was asked, which has its own handlers
+            if signals:  # empty if the signal came during a question, which has its own handlers
                 task.cancel()
 
         for number in SIGNALS:
-            # The loop's own handler wakes it also where the kernel has chosen another thread for the signal; Python's
-            # is called at once, also while an application is imported and the loop does not turn.
+            # The loop's handler wakes the loop even if the kernel delivers the signal to another thread. Python's
+            # handler runs at once, even during the import of an application, when the loop does not run.
             asyncio.get_running_loop().add_signal_handler(number, break_off)
             signal.signal(number, without_echo(on_signal))
         async with _opened(location) as session:
@@ -75,7 +76,7 @@ def run_in_session(location: Location, command: Callable[[StoreSession], Awaitab
     try:
         return asyncio.run(run())
     except asyncio.CancelledError:
-        click.echo("broken off", err=True)
+        click.echo("interrupted", err=True)
         raise click.exceptions.Exit(128 + signals[0]) from None
 
 
@@ -100,7 +101,7 @@ async def _opened(location: Location) -> AsyncIterator[StoreSession]:
 async def _session_on(
     store: FileStore, settings: Settings, tasks: Mapping[str, TaskSpec] | None, queues: set[str]
 ) -> StoreSession:
-    # Neither is started: the one would run rounds, the other recover.
+    # Do not start these two: the committer would run rounds, and the worker would recover jobs.
     committer = Committer(store)
     events = Events(Hooks(), _nothing)
     worker = Worker(
@@ -115,7 +116,7 @@ async def _session_on(
         grace=Grace(0),
         around=AttemptScope(),
     )
-    # Also reads the doorbells that are rung when something has changed.
+    # list() also reads the addresses of the doorbells, which a change rings.
     served = {name for row in await store.workers.list() for name in row.queues}
     known = frozenset(queues | served | {one.name for one in await store.jobs.queues()})
     queue = open_queue(
@@ -131,4 +132,4 @@ async def _session_on(
 
 
 async def _nothing(*_: object) -> None:
-    """No hook is called for what a command does."""
+    """Ignore an event: commands call no hooks."""

@@ -1,4 +1,4 @@
-"""Loads an application by its name, and finds its runner."""
+"""Imports an application by name and finds its runner."""
 
 import contextlib
 import gc
@@ -19,7 +19,7 @@ def load(target: Target) -> Any:
     """Import the application or runner that a target names, or call its factory.
 
     Raises:
-        ConfigurationError: it cannot be; what its own code raised is printed before.
+        ConfigurationError: The application cannot be loaded. An exception from its code is printed first.
     """
     with _no_collecting():
         return _make(target)
@@ -27,7 +27,10 @@ def load(target: Target) -> Any:
 
 @contextlib.contextmanager
 def _no_collecting() -> Iterator[None]:
-    """Collect no garbage inside: importing makes hardly any, and collecting took a tenth of its time."""
+    """Turn garbage collection off during an import.
+
+    Imports make hardly any garbage, and collecting took a tenth of their time.
+    """
     if not gc.isenabled():
         yield
         return
@@ -63,7 +66,8 @@ def _find(name: str) -> Any:
         )
     here = str(Path.cwd())
     if here not in sys.path:
-        # A script's path begins with its own folder; names are meant from where the user stands, as uvicorn has it.
+        # A script's path begins with the folder of the script. Names are relative to the working directory, as in
+        # uvicorn.
         sys.path.insert(0, here)
     try:
         found: Any = importlib.import_module(module_name)
@@ -91,16 +95,16 @@ def load_runner(target: Target) -> JobRunner:
     """Load an application and return the runner that it made.
 
     Raises:
-        ConfigurationError: the application cannot be loaded, or makes no runner.
-        AmbiguousRunner: it makes several.
+        ConfigurationError: The application cannot be loaded, or makes no runner.
+        AmbiguousRunner: The application makes several runners.
     """
     before = set(made)
     loaded = load(target)
     if isinstance(loaded, JobRunner):
         return loaded
     if len(made) > 1:
-        gc.collect()  # one that was made by the way and dropped is not the application's
-    # What was imported before this call, as in a test, made its runner then.
+        gc.collect()  # forget a runner that was made and dropped during the import
+    # If the module was imported before this call, as in a test, its runner was made then.
     found = list(set(made) - before) or list(made)
     if not found:
         raise ConfigurationError(

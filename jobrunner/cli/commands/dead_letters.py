@@ -1,4 +1,4 @@
-"""``jobrunner dead``: lists, shows, replays and deletes dead letters, by id or filter."""
+"""``jobrunner dead``: lists, shows, replays and deletes dead letters."""
 
 import json
 import sys
@@ -21,12 +21,12 @@ def dead() -> None:
 
 @dead.command("list")
 @with_location
-@which(verb="died")
-@click.option("--reason", type=click.Choice(REASONS), help="Only those that died of this.")
+@which(verb="that died")
+@click.option("--reason", type=click.Choice(REASONS), help="Only dead letters with this reason.")
 @page
 @as_json
 def list_letters(location: Location, *, as_json: bool, **where: Any) -> None:
-    """List dead letters, last died first."""
+    """List dead letters, most recent death first."""
     from jobrunner.cli.session import run_in_session
 
     run_in_session(location, lambda session: _list(session, where, as_json=as_json))
@@ -69,7 +69,7 @@ def _in_a_line(kind: str | None, error: str | None) -> str:
 @with_location
 @as_json
 def show(location: Location, *, id: str, as_json: bool) -> None:
-    """Show a dead letter whole: its arguments, its attempts, the traceback."""
+    """Show a dead letter with its arguments, its attempts and the traceback."""
     from jobrunner.cli.session import run_in_session
 
     run_in_session(location, lambda session: _show(session, id, as_json=as_json))
@@ -98,14 +98,18 @@ async def _show(session: "StoreSession", id: str, *, as_json: bool) -> None:
 def _many(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that filter dead letters to a command."""
     command = click.option(
-        "--yes", is_flag=True, help="Do not ask before many; without a terminal, delete them."
+        "--yes",
+        is_flag=True,
+        help="Do not ask for confirmation; required to delete by filter without a terminal.",
     )(command)
-    command = click.option("--dry-run", is_flag=True, help="Only count them.")(command)
-    command = click.option("--all", "every", is_flag=True, help="All that there are.")(command)
     command = click.option(
-        "--reason", type=click.Choice(REASONS), help="Only those that died of this."
+        "--dry-run", is_flag=True, help="Only count the matching dead letters; change nothing."
     )(command)
-    return which(verb="died")(command)
+    command = click.option("--all", "every", is_flag=True, help="All dead letters.")(command)
+    command = click.option(
+        "--reason", type=click.Choice(REASONS), help="Only dead letters with this reason."
+    )(command)
+    return which(verb="that died")(command)
 
 
 @dead.command("replay")
@@ -116,7 +120,7 @@ def _many(command: Callable[..., Any]) -> Callable[..., Any]:
     "--args",
     "edited",
     metavar="JSON",
-    help="With an id: arguments by name, in place of the stored ones; needs --app.",
+    help="With an ID: new values for arguments, by name; the others keep their values. Needs --app.",
 )
 @as_json
 def replay(
@@ -130,7 +134,7 @@ def replay(
     as_json: bool,
     **where: Any,
 ) -> None:
-    """Put a dead letter back (by ID), or all that a filter means."""
+    """Replay one dead letter (by ID) or all that match a filter."""
     from jobrunner.cli.session import run_in_session
 
     _check(id, where, every=every)
@@ -172,7 +176,10 @@ def delete(
     as_json: bool,
     **where: Any,
 ) -> None:
-    """Delete a dead letter (by ID) and its history, or all that a filter means."""
+    """Delete one dead letter (by ID) or all that match a filter.
+
+    The attempts of a deleted dead letter are deleted too.
+    """
     from jobrunner.cli.session import run_in_session
 
     _check(id, where, every=every)
@@ -282,7 +289,7 @@ async def _do_many(
     if dry_run:
         _say_count(count, verb, as_json=as_json)
         return
-    # A script may replay unasked; what is deleted is gone, so there the word must have been given.
+    # A script may replay without --yes. A delete cannot be undone, so it always needs --yes or an answer.
     if count and not yes and (verb == "delete" or is_terminal(sys.stdin)):
         ask(f"{verb} {count:,} dead letter(s)?")
     with Progress(verb) as progress:

@@ -1,4 +1,4 @@
-"""``jobrunner doctor``: finds problems of a store, and says what to do about each."""
+"""``jobrunner doctor``: finds problems of a store and suggests a fix for each."""
 
 import signal
 from pathlib import Path
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 @click.option("--deep", is_flag=True, help="Also read every page of the file.")
 @as_json
 def doctor(location: Location, *, deep: bool, as_json: bool) -> None:
-    """Look for what is wrong with a store, in use or stopped; nothing is changed.
+    """Check a store for problems, without changing anything.
 
-    With an application, also at its SQLAlchemy engines: one that opens the file with other settings can damage it.
+    The store may be in use. With an application, its SQLAlchemy engines are checked too: an engine that opens the file
+    with other settings can damage it.
     """
     from jobrunner.cli.output import say_json
     from jobrunner.cli.target import load_runner
@@ -31,7 +32,7 @@ def doctor(location: Location, *, deep: bool, as_json: bool) -> None:
     from jobrunner.store.open import diagnose, location_of
 
     for number in SIGNALS:
-        # The system's way: Python handles no signal while SQLite reads, and there is nothing to put in order.
+        # Use the default action: Python handles no signal while SQLite reads, and there is nothing to clean up.
         signal.signal(number, signal.SIG_DFL)
     store = location.store
     runner, found = None, [_time_zones()]
@@ -70,7 +71,7 @@ def _time_zones() -> "Finding":
     from jobrunner.store.findings import Finding
 
     try:
-        # Not one that every system has: Lord Howe moves its clocks by half an hour.
+        # A rare time zone, which an incomplete database lacks.
         ZoneInfo("Australia/Lord_Howe")
     except ZoneInfoNotFoundError:
         return Finding(

@@ -20,12 +20,15 @@ def jobs() -> None:
 @jobs.command("list")
 @with_location
 @which(verb="created")
-@click.option("--state", type=click.Choice(STATES), help="Only in this state.")
-@click.option("--key", help="Only with this key.")
+@click.option("--state", type=click.Choice(STATES), help="Only jobs in this state.")
+@click.option("--key", help="Only jobs with this key.")
 @page
 @as_json
 def list_jobs(location: Location, *, as_json: bool, **where: Any) -> None:
-    """List jobs, newest first; dead ones only with `--state dead`, last died first."""
+    """List jobs, newest first.
+
+    Dead jobs are listed only with `--state dead`, most recent death first.
+    """
     from jobrunner.cli.session import run_in_session
 
     run_in_session(location, lambda session: _list(session, where, as_json=as_json))
@@ -54,7 +57,7 @@ async def _list(session: "StoreSession", where: dict[str, Any], *, as_json: bool
 @jobs.command("show")
 @click.argument("id")
 @with_location
-@click.option("--args", "payload", is_flag=True, help="Also its arguments and its result.")
+@click.option("--args", "payload", is_flag=True, help="Also show the arguments and the result.")
 @as_json
 def show(location: Location, *, id: str, payload: bool, as_json: bool) -> None:
     """Show a job and its attempts."""
@@ -98,7 +101,10 @@ async def _show(session: "StoreSession", id: str, *, payload: bool, as_json: boo
 @with_location
 @as_json
 def cancel(location: Location, *, id: str, as_json: bool) -> None:
-    """Cancel a job: a waiting one at once, a running one is asked to stop; what waits behind it is cancelled too."""
+    """Cancel a waiting job, or ask a running one to stop.
+
+    The jobs after it in its chain are cancelled too.
+    """
     from jobrunner.cli.session import run_in_session
 
     run_in_session(location, lambda session: _cancel(session, id, as_json=as_json))

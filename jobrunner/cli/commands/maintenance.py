@@ -1,4 +1,4 @@
-"""``jobrunner backup`` and ``jobrunner vacuum``: copy the store's file, or write it anew."""
+"""``jobrunner backup`` and ``jobrunner vacuum``: copy or compact the file of a store."""
 
 from collections.abc import Awaitable
 from pathlib import Path
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from jobrunner.cli.session import StoreSession
 
 LONG: Final = 256 * 1024 * 1024
-"""A file of that size takes a second or more to be written anew, and nobody else may write meanwhile."""
+"""Bytes; rewriting a file of this size takes a second or more, and blocks other writes meanwhile."""
 
 
 @click.command()
 @click.argument("destination", type=click.Path(path_type=Path))
 @with_location
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 @as_json
 def backup(location: Location, *, destination: Path, force: bool, as_json: bool) -> None:
-    """Write a consistent copy to DESTINATION, a file or a directory, while jobs go on.
+    """Write a consistent copy of the store to DESTINATION while jobs continue.
 
-    The copy is checked, and has its name only once it is whole. In a directory it is named after the store and the
-    time.
+    DESTINATION is a file or a directory; in a directory the copy is named after the store and the time. The copy is
+    checked, and gets its name only when it is complete.
     """
     from jobrunner.cli.session import run_in_session
 
@@ -36,7 +36,7 @@ def backup(location: Location, *, destination: Path, force: bool, as_json: bool)
 
 
 def _file(store: Path, destination: Path, *, force: bool) -> Path:
-    """Return the file to write to, if it may be written."""
+    """Return the file to write to; raise ``Conflict`` if it must not be written."""
     from jobrunner.core.clock import utcnow
     from jobrunner.core.errors import Conflict
 
@@ -47,7 +47,7 @@ def _file(store: Path, destination: Path, *, force: bool) -> Path:
         if destination.samefile(store):
             raise Conflict("that is the store itself; name another file")
         if not destination.is_file():
-            # A device, say: the copy would take its place.
+            # For example a device, which the copy would replace.
             raise Conflict(f"{destination} is no ordinary file; name another")
         if not force:
             raise Conflict(f"{destination} is there already; add --force to replace it")
@@ -69,14 +69,14 @@ async def _backup(session: "StoreSession", destination: Path, *, as_json: bool) 
 
 @click.command()
 @with_location
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @as_json
 def vacuum(location: Location, *, yes: bool, as_json: bool) -> None:
-    """Write the file anew without its empty pages.
+    """Rewrite the file of the store without its empty pages.
 
-    On a file in use everybody else waits with their writes until it is done, and gives up after 5 s; so ask a large one
-    to be vacuumed while the service is stopped. It needs as much free room again as the file takes, twice: beside the
-    file, and where SQLite keeps temporary ones ($SQLITE_TMPDIR, $TMPDIR, else /var/tmp).
+    While it runs, all other writes to the file wait, and fail after 5 s; so stop the service before you vacuum a large
+    file. It needs free disk space of the size of the file in two places: beside the file, and in SQLite's directory for
+    temporary files ($SQLITE_TMPDIR, $TMPDIR, else /var/tmp).
     """
     from jobrunner.cli.session import run_in_session
 

@@ -19,7 +19,7 @@ def queues() -> None:
 @with_location
 @as_json
 def list_queues(location: Location, *, as_json: bool) -> None:
-    """List the queues with their slots and counts of jobs."""
+    """List the queues with their slots and numbers of jobs."""
     from jobrunner.cli.session import run_in_session
 
     run_in_session(location, lambda session: _list(session, as_json=as_json))
@@ -40,7 +40,7 @@ async def _list(session: "StoreSession", *, as_json: bool) -> None:
 @with_location
 @as_json
 def pause(location: Location, *, name: str, as_json: bool) -> None:
-    """Pause a queue: no process starts its jobs; running ones go on."""
+    """Pause a queue: no process starts its jobs; running jobs continue."""
     from jobrunner.cli.session import run_in_session
 
     run_in_session(location, lambda session: _set(session, name, paused=True, as_json=as_json))

@@ -1,4 +1,4 @@
-"""``jobrunner serve``: runs an application and its jobs under uvicorn, in one or several processes."""
+"""``jobrunner serve``: serves an application and runs its jobs, with uvicorn."""
 
 import os
 import signal
@@ -20,51 +20,58 @@ if TYPE_CHECKING:
     import uvicorn
 
 CONNECTIONS_S: Final = 10
-"""How long open connections get at shutdown at most: a client that stays must not keep the process."""
+"""The longest time for open connections at shutdown: a client that stays must not keep the process."""
 
 RELOAD_CONNECTIONS_S: Final = 1
-"""The same while developing: a page that is open must not hold up the new code."""
+"""The same with ``--reload``: an open page must not delay the new code."""
 
 
 @click.command()
 @click.argument("app", required=False)
 @click.option("--factory", is_flag=True, help="NAME is a function that makes the application.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="The port to listen on; 0 for any free port.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="Processes; each serves HTTP and runs jobs, all on one file.",
+    help="The number of processes; each serves HTTP and runs jobs, all on one file.",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning"]),
     default="info",
     show_default=True,
+    help="The level of the log on standard error, unless the application configures logging itself.",
 )
 @click.option(
     "--reload",
     is_flag=True,
-    help="Start anew when a Python file changes, without a grace for the jobs under way; for development.",
+    help="Restart when a Python file changes, without a grace period for running jobs; for development.",
 )
 @click.option(
     "--reload-dir",
     "reload_dirs",
     multiple=True,
     metavar="FOLDER",
-    help="Watch this folder; may be given several times. The present one by default.",
+    help="Watch this folder; may be given several times. Default: the current folder.",
 )
-@click.option("--access-log/--no-access-log", default=True, show_default=True)
-@click.option("--root-path", default="", help="The prefix that a proxy has taken off.")
+@click.option(
+    "--access-log/--no-access-log", default=True, show_default=True, help="Log each HTTP request."
+)
+@click.option("--root-path", default="", help="The path prefix that a proxy removes.")
 @click.option(
     "--forwarded-allow-ips",
     default=None,
     metavar="IPS",
-    help="Proxies whose X-Forwarded- headers are believed. [127.0.0.1]",
+    help="The proxies whose X-Forwarded-* headers are trusted. [127.0.0.1]",
 )
 @click.pass_context
 def serve(
@@ -81,9 +88,9 @@ def serve(
 ) -> None:
     """Serve APP (module:name) and run its jobs.
 
-    SIGTERM and SIGINT end it in two phases: at the signal no more jobs are started, and those under way get the
-    runner's grace while connections drain; then the application's lifespan ends. The exit status is then 143 (130 for
-    SIGINT), and 0 with several workers. A second SIGINT ends it at once, which is as safe as kill -9.
+    SIGTERM and SIGINT stop the server in two phases. First it starts no new jobs, and running jobs get the runner's
+    grace period while connections drain; then the application's lifespan ends. The exit status is 143 (130 for SIGINT),
+    and 0 with several workers. A second SIGINT ends it at once, which is as safe as kill -9.
     """
     target = target_of(ctx, app, factory=factory)
     if reload_dirs and not reload:
@@ -101,17 +108,17 @@ def serve(
 def run_server(
     app: str, *, factory: bool = False, workers: int = 1, log_level: str = "info", **options: Any
 ) -> None:
-    """Serve an application until a signal comes, as ``jobrunner serve`` does; the process ends with it.
+    """Serve an application as ``jobrunner serve`` does, until a signal ends the process.
 
     Args:
-        app: ``module:name``.
-        factory: whether the name is a function that makes the application.
-        workers: processes.
-        log_level: of the log on standard error, unless the application sets up its own.
-        options: of ``uvicorn.Config``.
+        app: ``module:name`` of the application.
+        factory: True if the name is a function that makes the application.
+        workers: the number of processes.
+        log_level: the level of the log on standard error, unless the application configures logging itself.
+        options: options of ``uvicorn.Config``.
 
     Raises:
-        ConfigurationError: the application cannot be loaded.
+        ConfigurationError: The application cannot be loaded.
     """
     _serve(Target(app, factory), workers=workers, log_level=log_level, **options)
 
@@ -120,8 +127,8 @@ def _serve(target: Target, *, workers: int, log_level: str, **options: Any) -> N
     import uvicorn
 
     exit_codes.end_at_signals()
-    # Loaded here also where only the children serve it: an application that cannot be is reported once, and not by each
-    # of them again and again.
+    # Load the application here even if only the children serve it: an error is then reported once, and not again and
+    # again by each child.
     loaded = _load(target, log_level)
     options = {
         "log_level": log_level,
@@ -141,11 +148,11 @@ def _run(server: "uvicorn.Server", sockets: "list[socket] | None" = None) -> Non
 
     begin_exit = server.handle_exit
 
-    # The runner finds the server, and whether it reloads, through the handler.
+    # The runner finds the server and its reload setting through this handler.
     @wraps(begin_exit)
     def handle_exit(number: int, frame: FrameType | None) -> None:
         if server.should_exit and number == signal.SIGINT:
-            # uvicorn would leave out the lifespan's end, and handle no signal once that has begun.
+            # uvicorn would skip the end of the lifespan, or ignore the signal if that has begun.
             exit_codes.end_with(128 + number)
         begin_exit(number, frame)
 
@@ -156,7 +163,7 @@ def _run(server: "uvicorn.Server", sockets: "list[socket] | None" = None) -> Non
 
 
 def _connections_s() -> float:
-    """Return the grace of open connections: that of the jobs, so that both end together."""
+    """Return the time for open connections: the jobs' grace, at most ``CONNECTIONS_S``."""
     from jobrunner.runner.runner import made
 
     return min([CONNECTIONS_S, *(runner.settings.grace_s for runner in made)])
@@ -177,7 +184,7 @@ def _load(target: Target, log_level: str) -> Any:
 
 
 def _in_child(target: Target, log_level: str, parent: int) -> Any:
-    # One that lives on without its parent would hold the file and the port, and nobody would know of it.
+    # A child that outlives its parent would keep the file and the port without anyone noticing.
     pyinstaller.die_with(parent)
     return _load(target, log_level)
 
@@ -197,10 +204,10 @@ def _run_children(config: "uvicorn.Config") -> None:
         parent.signal_queue.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        # In place of uvicorn's, which handles no signal once it waits for its children.
+        # Replaces uvicorn's handler, which ignores signals while it waits for its children.
         signal.signal(number, without_echo(handle))
     parent.run()
-    # It ends by itself, and well, when a child could not start.
+    # uvicorn ends without an error if a child could not start.
     if any(child.process.exitcode == exit_codes.NOT_STARTED for child in parent.processes):
         sys.exit(exit_codes.NOT_STARTED)
 
@@ -215,7 +222,7 @@ def _serve_and_reload(
     from uvicorn.supervisors import ChangeReload
 
     configure_log(log_level)
-    # Named, and not loaded: what cannot be loaded now may be in a minute.
+    # Pass the name instead of loading the application: code that fails now may be fixed in a minute.
     watching = uvicorn.Config(
         target.name,
         factory=target.factory,
@@ -236,7 +243,7 @@ def _serve_reloaded(
     parent: int,
     sockets: "list[socket] | None" = None,
 ) -> None:
-    """Serve in the child that is started anew at each change."""
+    """Serve in the child process, which is restarted at each change."""
     import uvicorn
 
     from jobrunner.core.errors import ConfigurationError
@@ -247,12 +254,12 @@ def _serve_reloaded(
     try:
         loaded = _load(target, log_level)
     except ConfigurationError as error:
-        # The parent goes on watching.
+        # The parent keeps watching.
         exit_codes.Refused(error).show()
         sys.exit(exit_codes.CONFIGURATION)
     config = uvicorn.Config(
         loaded,
-        reload=True,  # by which the runner knows that it is to give no grace
+        reload=True,  # makes the runner skip the grace period
         log_level=log_level,
         log_config=None,
         timeout_graceful_shutdown=RELOAD_CONNECTIONS_S,

@@ -1,4 +1,4 @@
-"""``jobrunner worker``: runs the jobs of an application, without its HTTP."""
+"""``jobrunner worker``: runs the jobs of an application, without serving HTTP."""
 
 import os
 from typing import Any
@@ -10,7 +10,10 @@ from jobrunner.cli.location import Target
 
 
 def slots_of_queue(text: str) -> tuple[str, int | None]:
-    """Return a queue to serve and its slots from ``name`` or ``name=slots``; None for the runner's number."""
+    """Return a queue name and its slots from ``name`` or ``name=slots``.
+
+    The slots are None for ``name`` alone: the runner's own number applies.
+    """
     name, separator, number = text.partition("=")
     if not separator:
         return name, None
@@ -30,14 +33,14 @@ def slots_of_queue(text: str) -> tuple[str, int | None]:
     type=slots_of_queue,
     multiple=True,
     metavar="NAME[=SLOTS]",
-    help="Serve this queue alone; may be given several times. All queues by default.",
+    help="Serve only this queue; may be given several times. Default: all queues.",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning"]),
     default="info",
     show_default=True,
-    help="Of the log on standard error, unless the application has set up its own.",
+    help="The level of the log on standard error, unless the application configures logging itself.",
 )
 @click.pass_context
 def worker(
@@ -49,14 +52,15 @@ def worker(
 ) -> None:
     """Run the jobs of APP (module:name), without serving HTTP.
 
-    APP is an application, whose lifespan is run so that its tasks find what they need, or a JobRunner. SIGTERM and
-    SIGINT end it: attempts under way get the runner's grace, and what is left goes back at no cost.
+    APP is a JobRunner or an application, whose lifespan is run so that its tasks have what they need. At SIGTERM or
+    SIGINT the worker stops: running attempts get the runner's grace period to finish, and the rest go back to their
+    queues without using an attempt.
     """
     _run(target_of(ctx, app, factory=factory), dict(queues) or None, log_level)
 
 
 def target_of(ctx: click.Context, app: str | None, *, factory: bool) -> Target:
-    """Return the application that was named, else the program's own."""
+    """Return the application from the command line, else the program's default."""
     if app is not None:
         return Target(app, factory)
     if isinstance(ctx.obj, Target):
