@@ -1,1 +1,1 @@
-"""How fast jobrunner is, with what plain ``sqlite3`` does in the same run beside it: ``just bench``."""
+"""Measures the speed of jobrunner, next to plain ``sqlite3`` in the same run: ``just bench``."""

@@ -117,10 +117,10 @@ def _compare_one(bench: Bench, before: Path, name: str, scale: float) -> Compari
 
 
 def run(bench: Bench, tree: Path, name: str, scale: float) -> Cost:
-    """Run a program once, in a process and a directory of its own, with the package of a tree.
+    """Run a program once, in a new process and directory, with the package of a tree.
 
     Raises:
-        CannotRun: it ended with an error.
+        CannotRun: The program ended with an error.
     """
     with bench.place() as place:
         done = subprocess.run(

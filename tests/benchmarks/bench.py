@@ -1,4 +1,4 @@
-"""Where a run of the benchmark happens: how often, in which directory, on what machine."""
+"""Describes one run of the benchmark: its repetitions, directory and machine."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 
 
 class Bench:
-    """What every measurement is handed: the number of runs, and fresh places for files."""
+    """The number of runs and new paths for files, passed to every measurement."""
 
     def __init__(self, runs: int) -> None:
         self.runs = runs
@@ -47,7 +47,7 @@ class Bench:
 
 
 def file_system(path: Path) -> str:
-    """Return the kind of file system that a directory is on, where the kernel tells."""
+    """Return the type of the file system of a directory, if the kernel reports it."""
     try:
         lines = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""What a claim costs, and that it does not depend on the rows that are not claimed.
+"""Measures the cost of a claim, which must not depend on rows that are not claimed.
 
-Asked of the store through its protocol and not of a whole runner: in a job's whole cost a dearer claim would hide.
-``durability="normal"`` for the same reason, since the wait for the disk is the same whatever the file holds.
+It calls the store through its protocol and not through a runner, whose other costs would hide a slower claim.
+It uses ``durability="normal"`` for the same reason: the wait for the disk does not depend on the rows in the file.
 """
 
 import asyncio

@@ -37,9 +37,9 @@ class Row:
     ours: Sequence[float]
     raw: Sequence[float] = ()
     beside: str = ""
-    """What ``raw`` is, where it is not plain ``sqlite3``."""
+    """A description of ``raw``, if it is not plain ``sqlite3``."""
     judged: Literal["ratio", "itself"] = "itself"
-    """Whether the target speaks of ours over raw, or of ours."""
+    """``ratio``: the target applies to ours divided by raw; ``itself``: to ours."""
     target: float | None = None
     aim: float | None = None
     more_is_better: bool = False
@@ -51,13 +51,13 @@ class Row:
 
     @property
     def value(self) -> float:
-        """What is held against the target."""
+        """The figure that is compared with the target."""
         ratio = self.ratio
         return ratio if self.judged == "ratio" and ratio is not None else median(self.ours)
 
     @property
     def ok(self) -> bool | None:
-        """Whether the target is reached; None if there is none."""
+        """True if the target is reached; None if there is no target."""
         return None if self.target is None else self._reaches(self.target)
 
     def _reaches(self, goal: float) -> bool:

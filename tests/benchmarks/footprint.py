@@ -1,4 +1,4 @@
-"""What it takes to be there: processor time of an idle worker, memory of the idle shop."""
+"""Measures the processor time of an idle worker and the memory of an idle shop."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""How long one job takes: to be enqueued, to be started, to be started at its moment."""
+"""Measures the latency of one job: enqueue, start, and start at its due time."""
 
 import asyncio
 import random

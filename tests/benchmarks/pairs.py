@@ -10,7 +10,7 @@ CONFIDENCE = 0.95
 
 
 class Interval(NamedTuple):
-    """Where a median lies, and how probable that is at least."""
+    """A confidence interval of a median, with its minimum probability."""
 
     low: float
     high: float
@@ -43,7 +43,7 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a program took, in seconds: of the processors, and of the clock on the wall."""
+    """The processor time and the wall-clock time of a program, in seconds."""
 
     cpu: float
     wall: float
@@ -83,7 +83,7 @@ class Comparison:
     before: Sequence[Cost] = ()
     after: Sequence[Cost] = ()
     failed_before: str = ""
-    """Why the older revision cannot run it; there is nothing to compare then."""
+    """The reason that the older revision cannot run it; empty if both ran."""
 
     def ratio(self, measure: str) -> Ratio:
         """Return before / after of ``cpu`` or ``wall``."""

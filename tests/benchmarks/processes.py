@@ -1,4 +1,4 @@
-"""Other processes: started with a role of ``child``, heard line by line, ended for certain."""
+"""Starts other processes with a role of ``child``, reads their lines and ends them."""
 
 import asyncio
 import json
@@ -53,5 +53,5 @@ async def child(role: str, *args: object) -> AsyncIterator[Child]:
 
 
 def say(word: str, **more: object) -> None:
-    """Tell the parent a word, from within a child."""
+    """Send a word to the parent, from within a child."""
     print(json.dumps({"word": word} | more), flush=True)

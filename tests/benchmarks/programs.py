@@ -1,7 +1,8 @@
-"""What users' programs do, to compare revisions: ``python -P programs.py NAME FILE SCALE``, with ``PYTHONPATH`` set.
+"""Typical programs of users, to compare revisions.
 
-One file that imports the standard library and the public names of ``jobrunner`` alone, so that this very code drives
-any revision whose public surface has what it uses; ``tests`` of the revision is never imported.
+Run as ``python -P programs.py NAME FILE SCALE``, with ``PYTHONPATH`` set.  The file imports only the standard library
+and public names of ``jobrunner``, so that the same code runs on every revision that has these names; ``tests`` of the
+revision is never imported.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ from tests.benchmarks.figures import Row
 from tests.benchmarks.processes import child
 
 SETTLE_IN_S = 1.0
-"""How long the live process has been idle before the other one dies."""
+"""The idle time of the live process before the other one dies."""
 
 
 def recovery(bench: Bench) -> list[Row]:

@@ -1,4 +1,4 @@
-"""What schedules cost that are not due, and how soon after its tick a job starts."""
+"""Measures the cost of schedules that are not due, and the delay between tick and start."""
 
 import asyncio
 import random
@@ -67,7 +67,7 @@ def _tails(bench: Bench, measure: Callable[[Path], list[float]]) -> list[float]:
 
 
 class _Lateness:
-    """How long after their ticks jobs have started, in ms."""
+    """The delays between ticks and the starts of their jobs, in ms."""
 
     def __init__(self, number: int) -> None:
         self.late: list[float] = []

@@ -1,4 +1,7 @@
-"""What a request waits for while jobs drain in the same process; the client is another process."""
+"""Measures the latency of requests while jobs drain in the same process.
+
+The client runs in another process.
+"""
 
 import asyncio
 import json
@@ -19,7 +22,7 @@ WARM_UP = 200
 
 
 class Client:
-    """One HTTP/1.1 connection that is kept open; small enough to add nothing of its own to what it measures."""
+    """One HTTP/1.1 connection that is kept open, with little overhead."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader

@@ -38,7 +38,7 @@ class _Order(_Base):
 
 
 class Transactions(NamedTuple):
-    """What transactions of one row took in ms: with a job, and without."""
+    """Durations in ms of transactions of one row, with and without a job."""
 
     joined: list[float]
     plain: list[float]

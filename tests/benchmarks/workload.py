@@ -52,13 +52,13 @@ class Workload:
             )
 
     async def called(self, calls: int) -> None:
-        """Return when ``noop`` has been called so often; nobody looks into the store meanwhile."""
+        """Return when ``noop`` has been called so often, without reading the store."""
         self._awaited = calls
         if self.calls < calls:
             await self._reached.wait()
 
     async def settled(self) -> None:
-        """Return when nothing is due or running any more, which is looked at every 2 ms."""
+        """Return when no job is due or running, checked every 2 ms."""
         while any(queue.queued or queue.running for queue in (await self.jobs.queues.list()).items):
             await asyncio.sleep(0.002)
 
