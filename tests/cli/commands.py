@@ -1,4 +1,4 @@
-"""Running the command as its users do: ``jobrunner ...`` as a process, to its end or until it is told to stop."""
+"""Runs ``jobrunner ...`` as a process, to its end or until a signal."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ RUNNER = "tests.cli.service:create_runner"
 
 
 class Answer(NamedTuple):
-    """What a command has said, and its exit code."""
+    """The output of a command and its exit code."""
 
     code: int
     out: str
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """What it has said as JSON."""
+        """The standard output, parsed as JSON."""
         return json.loads(self.out)
 
     @property

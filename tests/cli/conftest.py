@@ -21,7 +21,7 @@ class Stored(NamedTuple):
 
     @property
     def env(self) -> Mapping[str, str]:
-        """What the application is told."""
+        """The environment variables for the application."""
         return {"SERVICE_STORE": str(self.path)}
 
 

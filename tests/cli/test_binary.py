@@ -215,7 +215,7 @@ async def test_binary_killed_in_mid_job_and_started_again_has_the_job_done_and_t
 
 
 C_LIBRARY = ("c", "dl", "gcc_s", "m", "pthread", "rt", "util", "z")
-"""What the executable takes from the machine: the parts of its C library."""
+"""The libraries that the executable takes from the machine: the parts of the C library."""
 
 
 async def test_D20_binary_as_process_1_of_a_root_with_nothing_else_in_it_serves_and_drains(

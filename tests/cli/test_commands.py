@@ -1,4 +1,4 @@
-"""The commands that look and steer: on a stopped file, and on one in use."""
+"""Commands that read and change jobs, on a file that is in use and on one that is not."""
 
 import asyncio
 import json

@@ -69,7 +69,7 @@ def stopped_holder(path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def bytes_of(stored: Stored) -> Iterator[None]:
-    """Make sure that looking changes nothing."""
+    """Assert that the check does not change the file."""
     before = stored.path.read_bytes()
     yield
     assert stored.path.read_bytes() == before

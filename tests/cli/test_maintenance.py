@@ -228,7 +228,7 @@ def open_in(pid: int, name: str) -> list[Path]:
 
 
 TEMPORARY = "etilqs_"
-"""How SQLite names its temporary files."""
+"""The prefix of SQLite's temporary files."""
 
 
 def fill(path: Path) -> None:

@@ -227,7 +227,7 @@ async def test_D20_serve_as_process_1_of_a_container_hears_the_signal(tmp_db: Pa
 
 
 def as_process_1() -> tuple[str, ...]:
-    """Return the words that make a command process 1 of a namespace of its own."""
+    """Return the words that run a command as process 1 of a new namespace."""
     command = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
     if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
         # The kernel forbids it to this user: at least nobody is there to hand the signal on.

@@ -1,4 +1,4 @@
-"""What a single-file executable leaves behind when it is killed, and who removes it."""
+"""Removal of the files that a killed single-file executable leaves behind."""
 
 import asyncio
 import fcntl

@@ -72,8 +72,8 @@ async def edition_of(http: httpx2.AsyncClient) -> int | None:
 async def until(serving: Child, http: httpx2.AsyncClient, edition: int, folder: Path) -> None:
     """Write the code of an edition, and wait until it answers.
 
-    It is written again as long as the one before answers: the first look after a start is what the reloader compares
-    the next with. And not while none does, which would end the process that just starts.
+    The code is written again as long as the previous edition answers: the reloader compares files with those it found
+    first after its start. It is not written while no edition answers, since that would end the starting process.
     """
     write(folder, edition)
     async with asyncio.timeout(PATIENCE_S):
