@@ -1,1 +1,4 @@
-"""What every store must do, one file per operation; the sentences are those of ``jobrunner/store/protocol.py``."""
+"""Tests that every store must pass, one file per operation.
+
+They test the sentences of ``jobrunner/store/protocol.py``.
+"""

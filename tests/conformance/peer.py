@@ -1,4 +1,4 @@
-"""Another process on the same store, told from the test what to do."""
+"""Another process on the same store, which runs commands of the test."""
 
 import asyncio
 import multiprocessing

@@ -1,6 +1,6 @@
-"""What the suite needs of a store beyond its verbs: a fresh one, the same again, and the death of a worker.
+"""Makes a new store, opens the same store again, and kills a worker, for the suite.
 
-Another store joins the suite as one more class here.
+To test another store, add a class here.
 """
 
 from abc import ABC, abstractmethod

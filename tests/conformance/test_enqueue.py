@@ -173,7 +173,7 @@ async def test_F4_enqueue_with_a_nul_in_the_arguments_keeps_it(store: Store) -> 
 
 
 async def test_enqueue_of_the_same_id_twice_stores_it_once_and_says_so(store: Store) -> None:
-    """Whoever does not know whether an enqueue was stored may hand it in again."""
+    """A caller that does not know the outcome of an enqueue may repeat it."""
     job = new()
     await enqueue(store, job)
     written = await store.write(Round(NOW, enqueues=[job]))

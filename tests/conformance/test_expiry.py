@@ -31,7 +31,7 @@ async def test_look_due_at_the_instant_of_expiry_expires_the_job(store: Store) -
 
 
 async def test_look_due_expires_before_it_promotes(store: Store) -> None:
-    """A job that became due and expired while nobody looked must not run."""
+    """A job that became due and expired while no worker ran must not run."""
     job = new(run_at=NOW + SECOND, expires_at=NOW + MINUTE)
     await enqueue(store, job)
     assert await claim(store, now=NOW + MINUTE) == []

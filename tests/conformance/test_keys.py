@@ -76,7 +76,7 @@ async def test_enqueue_without_a_key_never_meets_another(store: Store) -> None:
 
 
 async def test_enqueue_in_the_round_that_settles_the_holder_gets_the_key(store: Store) -> None:
-    """Outcomes come first: whoever waited for the end of the job may enqueue it again."""
+    """Outcomes come first: a caller that waited for the end of the job may enqueue it again."""
     job = await claim_one(store, new(key="key"))
     rival = new(key="key")
     written = await _round(store, outcomes=[succeeded(job)], enqueues=[rival])

@@ -1,4 +1,4 @@
-"""The fence: whoever no longer holds an attempt changes nothing by it.
+"""The fence: a worker that has lost an attempt cannot settle it.
 
 Take ``lease``, ``worker`` or ``seq`` out of any statement's WHERE, and a test here fails.
 """

@@ -104,7 +104,7 @@ async def test_queues_counts_suspects_as_queued(rig: Rig) -> None:
 
 
 async def test_queues_stops_counting_and_says_so(store: Store) -> None:
-    """How far it counts within its time depends on the machine; what is said is never too much."""
+    """The count within the time limit depends on the machine, but is never too high."""
     many = 10_001
     later = [new(queue="later", run_at=NOW + HOUR) for _ in range(many)]
     await store.write(Round(NOW, enqueues=[new() for _ in range(many)]))

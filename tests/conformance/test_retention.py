@@ -162,7 +162,7 @@ async def test_prune_of_surplus_that_ended_at_one_instant_keeps_as_many_as_asked
 
 
 async def test_prune_with_time_and_surplus_at_once_fills_its_slice(store: Store) -> None:
-    """A slice that is not full tells the caller that there is no more."""
+    """A slice that is not full means that nothing is left to prune."""
     ids = await finish(store, *[NOW + n for n in range(10)])
     pruned = await prune(store, finished_before=NOW + 3, keep_finished=2, limit=5)
     assert pruned == 5

@@ -87,7 +87,7 @@ async def test_next_due_is_the_earliest_of_what_waits(store: Store) -> None:
 async def test_next_due_of_a_round_that_does_not_look_tells_of_its_own_rows(
     store: Store, outcome: Any
 ) -> None:
-    """Whoever has looked before need not look again to know when to wake."""
+    """A worker that knows the next due time needs no second query to know when to wake."""
     await enqueue(store, new(run_at=NOW + MINUTE))
     assert (await store.write(Round(NOW, enqueues=[new(run_at=NOW + HOUR)]))).next_due == NOW + HOUR
     job = await claim_one(store)

@@ -266,7 +266,7 @@ async def test_G1_of_two_that_saw_one_tick_one_fires_it(rig: Rig) -> None:
 
 
 async def test_G1_tick_that_is_on_record_is_never_fired_again(store: Store) -> None:
-    """Whatever brings a schedule back to an instant, such as a clock that steps back under a new definition."""
+    """A schedule can return to an earlier instant, for example if the clock steps back under a new definition."""
     await put(store, a_row())
     row = await seen(store)
     await fire(store, step(row))

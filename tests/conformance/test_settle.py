@@ -1,4 +1,4 @@
-"""How attempts end: what each outcome makes of the job, and what is kept of the attempt."""
+"""The effect of each outcome on the job, and the record of the attempt."""
 
 from typing import Any
 

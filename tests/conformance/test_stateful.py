@@ -44,7 +44,7 @@ TIMES = st.integers(min_value=0, max_value=4).map(lambda n: n * STEP_US)
 
 @dataclass
 class Job:
-    """What the model knows of a job; ``lease`` is that of its last attempt."""
+    """A job in the model; ``lease`` is the lease of its last attempt."""
 
     enqueue: Enqueue
     age: int
@@ -63,7 +63,7 @@ class Job:
     chain: str | None = None
     after: str | None = None
     attempts: dict[int, str | None] = field(default_factory=dict)
-    """How each attempt ended, by lease; None for the running one."""
+    """The outcome of each attempt, by lease; None for the running one."""
 
     @property
     def unfinished(self) -> bool:
@@ -532,7 +532,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.any_in("blocked"))
     @rule()
     def everybody_works_until_nothing_waits(self) -> None:
-        """Whatever has happened: with time and a worker nothing stays blocked, or unfinished at all."""
+        """After every story, with time and a worker, no job stays blocked or unfinished."""
         for worker in sorted(self.alive):
             self.sign_off(worker)
         self.join(WORKERS[0])
@@ -606,7 +606,7 @@ def claim_order(job: Job) -> tuple[int, int, int]:
 
 
 STORIES = 30
-"""Per run of Hypothesis: so that the time is looked at now and then."""
+"""Stories per run of Hypothesis; between two runs the time limit is checked."""
 STEPS = 40
 
 

@@ -31,7 +31,7 @@ from tests.support.factories import (
 
 
 def ignore() -> None:
-    """Hear a ring, and do nothing."""
+    """Ignore a ring of the doorbell."""
 
 
 # -- joining and leaving --------------------------------------------------------------------------
