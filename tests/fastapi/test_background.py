@@ -435,7 +435,7 @@ def test_background_of_a_websocket_that_the_start_has_not_seen_is_refused_at_its
 
 @pytest.mark.parametrize("by", ["task", "queue"])
 def test_websocket_stores_each_message_before_it_is_acknowledged(site: Site, by: str) -> None:
-    """What the refusal says to write, and the queue."""
+    """The code that the error message suggests, and the queue."""
 
     @site.app.websocket("/ws")
     async def ws(socket: WebSocket, queue: Queue) -> None:

@@ -1,4 +1,4 @@
-"""Which names a router without a lock answers under: a page must not reach it by DNS rebinding."""
+"""A router without a lock answers local host names only, against DNS rebinding."""
 
 import asyncio
 import socket
@@ -141,7 +141,7 @@ def test_every_route_of_an_open_router_answers_under_a_local_name(tmp_db: Path, 
 
 
 def test_lock_that_is_given_stands_in_place_of_the_name(tmp_db: Path) -> None:
-    """Whoever has the token is no page that a stranger wrote."""
+    """A client with the token cannot be another site's page."""
     app = opened(tmp_db, act="token")
     foreign = {"host": "shop.example"}
     assert statuses(app, foreign) == ({403}, {401})

@@ -26,7 +26,7 @@ Form = Literal["def", "async def", "yield", "async yield", "class", "object", "p
 
 @dataclass(frozen=True)
 class Edge:
-    """What one dependency asks of another."""
+    """One dependency's parameter for another."""
 
     to: int
     use_cache: bool
@@ -36,7 +36,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class Node:
-    """A dependency: its form, what it asks for, and what it does when it is told of an exception."""
+    """A dependency: its form, its own dependencies, and its reaction to an exception."""
 
     form: Form
     edges: tuple[Edge, ...]
@@ -84,7 +84,7 @@ def graphs(draw: st.DrawFn) -> Graph:
 
 
 class Record:
-    """What was called with which values, and what was closed, in order; values are told by their number."""
+    """The calls with their values, and the clean-ups, in order; values are identified by number."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -230,7 +230,7 @@ def test_task_resolves_and_cleans_up_as_a_route_does(graph: Graph) -> None:
 
 
 def test_the_graphs_tell_a_difference_when_there_is_one(tmp_path: Path) -> None:
-    """The comparison itself: it sees calls, values, order and what the clean-up was told."""
+    """The comparison notices calls, values, their order and the exceptions that clean-ups receive."""
     edges = (Edge(0, True, None, True), Edge(1, False, "function", False))
     graph = Graph((Node("yield", ()), Node("async yield", edges[:1]), Node("def", edges)), True, ())
     assert asyncio.run(in_a_task(graph)) == [

@@ -1,4 +1,4 @@
-"""What the schedules' routes of ``jobs.router()`` do, over HTTP."""
+"""The routes of schedules of ``jobs.router()``, over HTTP."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the bodies of the jobs router show: these fields of the public dataclasses, as this JSON."""
+"""The fields of the public dataclasses in the bodies of the jobs router, and their JSON."""
 
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta

@@ -274,7 +274,7 @@ async def test_session_of_somebody_else_on_the_same_connection_is_waited_for(tmp
 
 
 async def test_raw_connection_of_somebody_else_is_waited_for(tmp_db: Path) -> None:
-    """SQLAlchemy tells that a connection went back to its pool, but not what is begun on the driver's own."""
+    """SQLAlchemy reports the return of a connection to its pool, but not a transaction begun on the driver's own."""
     make_table(tmp_db)
     engine = async_engine(tmp_db, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0)
 
@@ -804,7 +804,7 @@ def test_queue_of_a_websocket_whose_session_nobody_can_commit_is_refused_at_star
 
 
 def test_websocket_stores_each_message_where_the_runner_has_a_session(shop: Shop) -> None:
-    """What the refusal says to write, and the other way: a session that the route commits."""
+    """The code that the error message suggests, and the alternative: a session that the route commits."""
 
     @shop.app.websocket("/own")
     async def own(socket: WebSocket) -> None:
@@ -833,7 +833,7 @@ def test_websocket_stores_each_message_where_the_runner_has_a_session(shop: Shop
 
 
 def test_session_that_is_a_method_is_refused_in_another_scope_too(shop: Shop) -> None:
-    """FastAPI takes equal functions for one, and each look at a method makes a new one."""
+    """FastAPI treats equal functions as the same, and each access to a method makes a new object."""
 
     @shop.app.post("/orders")
     async def post(
