@@ -29,7 +29,7 @@ WHERE one.state <> 'blocked' AND before.state IN ('scheduled', 'queued', 'runnin
 
 
 def assert_released_in_one_commit(file: Path) -> None:
-    """Look at the file as the dead have left it."""
+    """Check the file as the killed processes left it."""
     with contextlib.closing(sqlite3.connect(file)) as conn:
         assert conn.execute(LEFT_BEHIND).fetchone() == (0,)
         assert conn.execute(TOO_EARLY).fetchone() == (0,)

@@ -1,4 +1,7 @@
-"""How an attempt ended cannot be written: it is tried again while the process lives, and rescued if it dies."""
+"""An outcome that cannot be written is retried while the process lives.
+
+If the process dies, its job is recovered.
+"""
 
 import asyncio
 import sqlite3

@@ -18,7 +18,7 @@ LEAST_ROUNDS = 7
 
 
 class Fleet:
-    """Two worker processes on one file, each of them under load; whoever is killed is replaced."""
+    """Two worker processes on one file, both under load; a killed one is replaced."""
 
     def __init__(self, file: Path, ledger: Path) -> None:
         self._command = ("load", file, ledger)

@@ -1,8 +1,8 @@
 """The N-th write fails, for every N: before it is written, or after its commit; once, or for ever after.
 
-A story is told of a client, a worker and a committer on a store whose N-th round fails.  Then the process ends, and
-another one on the same file, without faults, finishes what is left.  Whatever N was: what was acknowledged is there and
-comes to its end, and what has ended is not run again.
+A story has a client, a worker and a committer on a store whose N-th round fails.  Then the process ends, and another
+one on the same file, without faults, finishes the jobs that are left.  For every N, acknowledged jobs are stored and
+finish, and finished jobs do not run again.
 """
 
 import asyncio
@@ -96,7 +96,7 @@ async def ask(
 
 
 async def tell(store: FaultyStore, *, for_ever: bool) -> tuple[list[str], list[Claimed]]:
-    """Tell the story to its end, or until the store fails for ever; return what was acknowledged and what ran."""
+    """Play the story to its end, or until the store fails for ever; return the acknowledged jobs and the calls."""
     committer = Committer(store)
     worker = ScriptedWorker(WORKER, committer)
     await store.workers.join(worker_row(tasks=dict.fromkeys(SCRIPT)), lambda: None)

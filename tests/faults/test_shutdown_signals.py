@@ -21,7 +21,7 @@ from tests.support.pace import pace
 from tests.support.processes import Child, child, process
 
 LEEWAY_S = 1.0 * pace()
-"""What the row allows beyond the grace."""
+"""The time that a shutdown may take beyond the grace."""
 STARTING_S = 60.0
 
 

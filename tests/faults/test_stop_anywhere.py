@@ -63,7 +63,7 @@ async def a_step() -> None:
 
 
 class Books:
-    """What was opened, and what was closed, by what."""
+    """The opened and closed resources, each with its cause."""
 
     def __init__(self) -> None:
         self.open: list[str] = []

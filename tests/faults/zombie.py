@@ -28,7 +28,7 @@ router = TaskRouter(wait=wait_none())
 engines: list[AsyncEngine] = []
 """The one of the process."""
 misfortunes: list[Callable[[], None]] = []
-"""What befalls the zombie in the middle of its tasks, the last one first; empty in any other process."""
+"""Functions that stop the zombie in the middle of its tasks, last one first; empty in other processes."""
 
 
 def stumble() -> None:
@@ -38,7 +38,7 @@ def stumble() -> None:
 
 
 def mark(job: JobContext) -> str:
-    """Return what an attempt writes, so that its rows can be told from another one's."""
+    """Return a text that an attempt writes, different for each attempt."""
     return f"{job.id} {job.attempt}"
 
 
@@ -85,7 +85,7 @@ def runner(file: str) -> JobRunner:
 
 
 class _Refusals(logging.Handler):
-    """Tells the parent once the fence has refused what the zombie has made of its job."""
+    """Notifies the parent when the fence has refused the zombie's outcome."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if "its lease had been taken away" in record.getMessage():
@@ -93,7 +93,7 @@ class _Refusals(logging.Handler):
 
 
 def unaware(self: WorkerLock) -> bool:
-    """Stand in for the worker's own look at its lock, which would stop it if it came in time."""
+    """Replace the worker's check of its lock, which would stop the worker if it ran in time."""
     return True
 
 
