@@ -1,4 +1,4 @@
-"""An open store on a file of its own."""
+"""An open store on a new file."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -75,7 +75,7 @@ async def main():
 
 asyncio.run(main())
 """
-"""What Alembic's template for async engines comes to."""
+"""The part of Alembic's template for async engines that matters here."""
 ENVS = {
     "as documented": ENV,
     "not in batches": ENV.replace("render_as_batch=True,  # SQLite alters little in place", ""),
@@ -165,7 +165,7 @@ def test_autogenerate_with_the_documented_env_makes_and_alters_the_application_s
 
 
 def test_autogenerate_without_the_hook_drops_the_jobs(shop: Path) -> None:
-    """What the hook is for; if this fails, Alembic has become wiser."""
+    """The reason for the hook; if this test fails, Alembic may not need it."""
     (shop / "migrations" / "env.py").write_text(ENV.replace("include_name=include_name,", ""))
     written = revised(shop, "users")
     assert "op.drop_table('jobrunner_jobs')" in written

@@ -1,4 +1,7 @@
-"""What a claim costs, in steps of SQLite's machine: the same whatever waits behind, beside or, nearly, before."""
+"""The cost of a claim in steps of SQLite's virtual machine.
+
+It does not depend on the jobs that wait behind or beside the claimed ones, and hardly on those before them.
+"""
 
 import sqlite3
 from collections.abc import Iterator, Sequence

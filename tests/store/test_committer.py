@@ -1,4 +1,4 @@
-"""Group commit: who rides in which round, and what each is told when one fails."""
+"""Group commit: the items of each round, and the errors of their callers if one fails."""
 
 import asyncio
 import contextlib
@@ -448,7 +448,7 @@ async def test_a_worker_takes_part_in_each_round_and_hears_of_it(
 async def test_attempts_whose_outcomes_wait_for_a_later_round_are_held(
     store: FaultyStore, committer: Committer
 ) -> None:
-    """The store takes them for running, and a claim that asks for what it has not heard of must not get them."""
+    """The store has them as running, and a claim of jobs that the worker does not know must not return them."""
     await store.workers.join(worker_row(), lambda: None)
     many = ROWS_PER_ROUND + 1
     await store.write(Round(now=NOW, enqueues=[new() for _ in range(many)]))

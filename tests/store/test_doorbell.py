@@ -130,7 +130,7 @@ async def test_ring_where_nothing_is_any_more_answers_false(ear: Ear) -> None:
 
 
 async def test_ring_at_an_address_that_is_no_doorbell_sends_nothing(runtime: Path) -> None:
-    """The address is read from the database, and whoever can write there must not reach other sockets."""
+    """The address comes from the database, and a user who can write there must not reach other sockets."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.setblocking(False)
         address = str(runtime.parent / "journal")

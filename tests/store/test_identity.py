@@ -1,4 +1,4 @@
-"""Which file a store is, tried with real files and a real SQLite."""
+"""The identity of a store's file, with real files and a real SQLite."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ def no_claim_left() -> Iterator[None]:
 
 
 def in_forked_child(check: Callable[[], bool]) -> bool:
-    """Whether ``check`` holds in a forked copy of this process."""
+    """Return whether ``check`` holds in a forked copy of this process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
@@ -174,7 +174,7 @@ def test_claim_in_a_missing_directory_says_to_make_it(tmp_path: Path) -> None:
 
 
 def test_claim_in_a_child_forked_while_open_is_refused(path: Path) -> None:
-    """A13: SQLite in the child would believe that it has the parent's locks, and take none of its own."""
+    """A13: SQLite in the child would assume that it holds the parent's locks, and would take none."""
     claim = claim_store(path)
 
     def refused() -> bool:

@@ -1,4 +1,4 @@
-"""Where a store lies is told at the start, with a warning if the place will not last."""
+"""The log names the path of the store at the start, and warns of a temporary place."""
 
 import logging
 from pathlib import Path

@@ -41,7 +41,7 @@ def hear(): return sys.stdin.readline().strip()
 
 
 class Child:
-    """Another process: it says words on its stdout and hears ours on its stdin."""
+    """Another process, which writes words to its stdout and reads ours from its stdin."""
 
     def __init__(self, script: str, here: Path) -> None:
         self.process = subprocess.Popen(
@@ -60,7 +60,7 @@ class Child:
         return self._out.readline().strip()
 
     def silent(self) -> bool:
-        """Whether nothing is there to be heard just now."""
+        """Return whether the process has written nothing that is still unread."""
         return not select.select([self._out], [], [], 0)[0]
 
     def tell(self, word: str = "go") -> None:
@@ -105,7 +105,7 @@ def turnstile(tmp_path: Path) -> Iterator[Turnstile]:
 
 
 def in_forked_child(check: Callable[[], bool]) -> bool:
-    """Whether ``check`` holds in a forked copy of this process."""
+    """Return whether ``check`` holds in a forked copy of this process."""
     with warnings.catch_warnings():
         # Later Pythons warn of a fork beside threads; the child here does nothing that could hang on one.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -344,7 +344,7 @@ def taken(path: Path) -> TakenLock:
 
 
 def leave_dead(path: Path) -> None:
-    """Leave the file of a worker that is no more."""
+    """Leave the lock file of a dead worker."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
 
 

@@ -1,4 +1,7 @@
-"""Who may get at a store: its files are made for their owner alone, and a folder that others can write is refused."""
+"""Access rights of a store's files and folder.
+
+Only the owner can read the files, and a folder that others can write to is refused.
+"""
 
 import os
 import shutil
@@ -124,7 +127,7 @@ async def test_folder_that_is_no_folder_is_refused_and_followed_nowhere(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 async def test_folder_of_another_user_is_refused_unless_the_database_is_theirs() -> None:
-    """Root looks at the store of a service by `jobrunner status`."""
+    """Root reads the store of a service with `jobrunner status`."""
     directory = Path(tempfile.mkdtemp(prefix="jobrunner-test-"))
     path = directory / "jobs.db"
     try:

@@ -1,4 +1,7 @@
-"""The application's sessions, every kind on a real file: jobs and outcomes in its transaction, and its end heard of."""
+"""The application's sessions, every kind on a real file.
+
+Jobs and outcomes are written in its transaction, and the end of the transaction is noticed.
+"""
 
 import asyncio
 import sqlite3

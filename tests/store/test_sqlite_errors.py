@@ -1,4 +1,4 @@
-"""What goes wrong below: each of SQLite's errors is one of ours, and nothing acknowledged is lost by any of them."""
+"""Each error of SQLite is mapped to one of ours, and none loses an acknowledged job."""
 
 import asyncio
 import contextlib
@@ -159,7 +159,7 @@ sys.stdin.readline()
 
 
 def hold_turnstile(store: SqliteStore) -> "subprocess.Popen[str]":
-    """Let another process hold the write lock until it hears a line."""
+    """Let another process hold the write lock until it reads a line."""
     holder = scripts.start(HOLDER, store._folder)
     assert holder.stdout
     assert holder.stdout.readline() == "held\n"
@@ -459,7 +459,7 @@ async def test_B7_upkeep_after_the_workers_lock_file_was_removed_raises_store_re
 async def test_write_whose_checkpoint_cannot_begin_is_still_acknowledged(
     store: SqliteStore,
 ) -> None:
-    """What comes after the commit must not make a failure of it: its callers would hand everything in again."""
+    """An error after the commit must not make the write fail: its callers would repeat it."""
     shutil.rmtree(store._folder)
     written = await store.write(Round(NOW, enqueues=[new() for _ in range(20_000)]))
     assert len(written.enqueued) == 20_000

@@ -1,4 +1,4 @@
-"""The files of a store: who opens them, who moves the log, and what the lock files of workers tell."""
+"""The files of a store: opening, the write-ahead log, and the lock files of workers."""
 
 import asyncio
 import os

@@ -388,7 +388,7 @@ async def test_open_leaves_a_log_that_is_large_enough_as_it_is(tmp_db: Path) -> 
 
 
 def test_open_where_there_is_no_room_for_the_log_goes_on_without(tmp_db: Path) -> None:
-    """What is waiting must run, even on a disk that is nearly full."""
+    """Waiting jobs must run, even on a disk that is nearly full."""
     script = f"""
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -64,7 +64,7 @@ class Gate:
 async def test_C1_cancel_storm_on_write_never_leaves_a_transaction_open(
     store: SqliteStore,
 ) -> None:
-    """C2: and whoever was cancelled learns by the id what became of the job."""
+    """C2: a cancelled caller can find the job by its id."""
     dice = random.Random(1)
     loop = asyncio.get_running_loop()
     jobs = [new(key=f"key{n}" if n % 3 == 0 else None) for n in range(400)]

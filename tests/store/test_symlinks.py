@@ -16,7 +16,7 @@ from tests.support.processes import child
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """Name a file in a folder of its own."""
+    """Return the path of a file in a new folder."""
     (tmp_path / "data").mkdir()
     return tmp_path / "data" / "target.db"
 

@@ -1,4 +1,4 @@
-"""What tasks write along with their success, at the level of a round: one that fails takes nobody along."""
+"""Writes of tasks together with their success, in a round: one failure affects no other job."""
 
 import sqlite3
 from collections import Counter

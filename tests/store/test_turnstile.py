@@ -86,7 +86,7 @@ def test_lock_is_not_lost_with_a_thread_that_waits_no_longer() -> None:
 
 
 async def test_lock_tells_who_waits_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who holds it may have had it for no long time at the first look."""
+    """At the first check the holder may have held the lock only for a short time."""
     monkeypatch.setattr(fair_lock, "SLOW_S", 0.01)
     held = FairLock()
     await held.acquire()

@@ -1,4 +1,4 @@
-"""Lists and counts in steps: what a step costs, where it stops, and that whoever goes on reaches the end."""
+"""Lists and counts in steps: the cost of a step, its end, and the way to the last one."""
 
 import re
 import sqlite3
