@@ -116,10 +116,10 @@ async def work(file: str, grace: str = "10") -> None:
 
 
 async def family(file: str, slots: str) -> None:
-    """Be a worker, and tell the problems of its health for each line; an empty line ends it.
+    """Run a worker, and print the problems of its health for each line; an empty line ends it.
 
     Args:
-        slots: by queue, as JSON.
+        slots: the slots by queue, as JSON.
     """
     jobs = runner(file, queues={"default": 1, "left": 1, "right": 1}, grace=0.2)
     async with jobs.running(queues=json.loads(slots)):

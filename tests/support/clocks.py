@@ -8,7 +8,7 @@ from freezegun import freeze_time
 from freezegun.api import FrozenDateTimeFactory
 
 MOMENT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
-"""When a frozen test takes place, unless it says otherwise."""
+"""The time of a frozen test, by default."""
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from jobrunner.worker.worker import Worker
 T = TypeVar("T")
 
 PATIENCE_S = 30.0
-"""How long a test waits for what must come; it comes at once, or the test has failed."""
+"""The seconds that a test waits for an event; usually it comes at once, else the test fails."""
 
 
 async def soon(what: Awaitable[T]) -> T:
@@ -107,7 +107,7 @@ class ThreadGate:
 
 
 class Heard:
-    """What a runner's hooks are told, to be waited for."""
+    """The events that a runner's hooks receive, for a test to wait for."""
 
     def __init__(self, jobs: JobRunner) -> None:
         self.dead: asyncio.Queue[DeadLetter] = asyncio.Queue()

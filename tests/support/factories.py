@@ -30,7 +30,7 @@ from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round, Written
 
 NOW: Final = 1_772_600_767_000_000
-"""When a test takes place, unless it says otherwise (µs)."""
+"""The time of a test, by default (µs)."""
 SECOND: Final = 1_000_000
 MINUTE: Final = 60 * SECOND
 HOUR: Final = 60 * MINUTE
@@ -60,7 +60,7 @@ def new(
     tag: str | None = None,
     replay_of: str | None = None,
 ) -> Enqueue:
-    """Return a job that is not yet stored: of task ``work``, due at once, with an id of its own."""
+    """Return a job that is not yet stored: of task ``work``, due at once, with a new id."""
     return Enqueue(
         new_id(created_at) if id is None else id,
         task,
@@ -245,9 +245,9 @@ STARTS: Final[Sequence[Start]] = (
 )
 
 DUE: Final = NOW + MINUTE
-"""When the scheduled ones become due."""
+"""The due time of the scheduled jobs."""
 EXPIRY: Final = NOW + HOUR
-"""When those that can expire do; ``expired`` ones have already."""
+"""The expiry time of jobs that can expire; ``expired`` jobs have an earlier one."""
 
 
 class Specimen(NamedTuple):

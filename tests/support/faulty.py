@@ -9,7 +9,7 @@ from jobrunner.store.sqlite import SqliteStore
 
 
 class Fault(NamedTuple):
-    """What becomes of one round."""
+    """The fault of one round."""
 
     when: Literal["before", "after"]
     """``before``: nothing of it is written. ``after``: all of it is, and the reply is lost."""

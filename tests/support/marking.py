@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 STARTERS: Final = (subprocess, multiprocessing, asyncio.subprocess, os.fork)
-"""What a test cannot start a process without; other names of it are found by ``STARTS``."""
+"""The modules and functions that start a process; ``STARTS`` finds their other names."""
 STARTS: Final = {"create_subprocess_exec", "fork", "forkpty", "posix_spawn"}
 """Names of attributes that do."""
 

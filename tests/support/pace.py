@@ -1,4 +1,4 @@
-"""How slow this machine is just now: what scales the few bounds of tests that are promises in seconds."""
+"""Measures how slow this machine is at present, to scale the few time limits of tests."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import time
 from functools import cache
 
 NORMAL_S = 0.1
-"""What the start of a Python that imports asyncio takes where the bounds were chosen, with room."""
+"""The start time of a Python that imports asyncio, on the machine of the chosen limits, with a margin."""
 
 
 @cache

@@ -93,11 +93,11 @@ async def process(
     """Start a command of this Python, and kill it at the end.
 
     Args:
-        command: what follows ``python``.
-        cwd: where it runs.
-        session: whether it leads a session of its own, which signals from a terminal would reach as one.
-        errors: where its standard error goes; to the test's own if left out.
-        variables: added to the environment.
+        command: the arguments after ``python``.
+        cwd: the working directory.
+        session: True to start a new session, which receives signals of a terminal as a whole.
+        errors: the file for standard error; by default that of the test.
+        variables: additions to the environment.
     """
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"} | variables
     with contextlib.ExitStack() as stack:
@@ -127,5 +127,5 @@ def child(role: str, *args: object) -> Any:
 
 
 def say(word: str, **more: object) -> None:
-    """Tell the parent a word, from within a child."""
+    """Send a word to the parent, from within a child."""
     print(json.dumps({"word": word} | more), flush=True)  # noqa: T201 - the way to the parent

@@ -28,7 +28,7 @@ def start(script: str, *args: object) -> subprocess.Popen[str]:
 
 
 def communicate(child: subprocess.Popen[str], said: str | None = None) -> str:
-    """Tell a child the last that it hears, wait for its end, and return what it printed."""
+    """Send a child its last input, wait for its end, and return its output."""
     try:
         out, err = child.communicate(said, timeout=PATIENCE_S)
     finally:

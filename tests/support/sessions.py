@@ -162,7 +162,7 @@ KINDS: Final = (
 
 
 class Ears:
-    """Hears what ``watch`` says, and what another connection saw of the row at that moment."""
+    """Records the calls of ``watch``, and the rows that another connection saw at that moment."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -178,7 +178,7 @@ class Ears:
         self.lost_count += 1
 
     async def told(self) -> int:
-        """Wait to be told; return how many jobs others saw at that moment."""
+        """Wait for a call; return how many jobs others saw at that moment."""
         return await asyncio.wait_for(self.seen.get(), PATIENCE_S)
 
 
