@@ -172,7 +172,7 @@ async def test_cancel_of_a_job_that_buries_itself_leaves_a_dead_letter(jobs: Job
 
 
 async def test_H10_cancel_in_the_moment_it_finishes_gives_one_end(jobs: JobRunner) -> None:
-    """Many times, at a different distance from the end each time; whatever is told must be what is stored."""
+    """Many times, each time at another moment before the end; the answer must match the stored state."""
     gate = Gate()
 
     @jobs.task

@@ -453,7 +453,7 @@ async def test_wait_for_a_process_that_stands_is_told_by_health_and_refused_once
 
 
 async def test_wait_for_a_job_that_has_ended_meanwhile_is_no_deadlock(tmp_db: Path) -> None:
-    """Another attempt's wait was read when its job was queued; by now that has run, and the attempt will hear of it."""
+    """Another attempt's wait was read when its job was queued; the job has since run, and the attempt will notice."""
     jobs = JobRunner(tmp_db, queues={"default": 2})
 
     @jobs.task

@@ -217,7 +217,7 @@ class Other:
 
 
 class Site:
-    """A worker of this process whose only slot waits, which looks for deadlocks when the test says so."""
+    """A worker of this process whose only slot waits; the test calls its deadlock check."""
 
     def __init__(self, jobs: JobRunner, outer: Job[Any], inner: Job[Any]) -> None:
         self.jobs, self.outer, self.inner = jobs, outer, inner
@@ -245,7 +245,7 @@ class Site:
         return await stored(self.jobs, self.outer.id)
 
     async def detect(self) -> bool:
-        """Let it look for deadlocks; return whether it has refused its wait."""
+        """Run its deadlock check; return whether it has refused its wait."""
         await self.deadlocks.detect()
         return self.wait().refused is not None
 
@@ -265,13 +265,13 @@ async def site(
     timeout: float | None = None,
     other_first: bool = True,
 ) -> AsyncIterator[tuple[Site, Other]]:
-    """Let both slots that there are wait, and nobody look for deadlocks.
+    """Let both slots wait, without any deadlock check.
 
     Args:
-        slots: here, of which one waits.
-        queue: what it waits for waits there.
-        timeout: of the wait.
-        other_first: the attempt of the other worker is the older one.
+        slots: the slots of this worker, of which one waits.
+        queue: the queue of the job that it waits for.
+        timeout: the timeout of the wait.
+        other_first: True if the attempt of the other worker is the older one.
     """
     jobs = JobRunner(path, queues={"default": 1, "far": 1}, grace=0.1)
     ready: asyncio.Queue[Job[None]] = asyncio.Queue()
@@ -427,7 +427,7 @@ async def test_cancel_of_the_others_attempt_keeps_the_wait(tmp_db: Path) -> None
 async def test_write_that_failed_is_made_up_for(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether what it reported is there or not: it counts on from what is."""
+    """A worker counts on from the stored report, even if its last report is missing."""
     async with site(tmp_db) as (one, other):
         store = store_of(one.jobs)
         report_waits = store.workers.report_waits

@@ -1,4 +1,4 @@
-"""What goes wrong again and again is a few lines in the log, and its end is one."""
+"""A repeated error makes a few log lines, and its end makes one."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""Hooks: told what happens to jobs, and unable to harm one."""
+"""Hooks receive the events of jobs and cannot harm a job."""
 
 import asyncio
 import logging

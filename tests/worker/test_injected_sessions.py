@@ -161,7 +161,7 @@ async def test_commit_of_each_of_many_tasks_is_warned_of(
 async def test_commit_in_the_middle_of_the_handler_is_warned_of(
     tmp_db: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A bare connection does not tell of it once it is in its next transaction."""
+    """A bare connection does not show it when it is in its next transaction."""
     site = Site(tmp_db, "AsyncSession")
     session_dep = Annotated[Any, Depends(site.get_session)]
 

@@ -171,7 +171,7 @@ async def test_limit_of_a_dependency_holds_until_its_clean_up(jobs: JobRunner) -
 
 
 def session_of(said: Said, name: str, *, on_loop: bool) -> Callable[..., Any]:
-    """Make a dependency that says when it is opened and closed, and what it is told."""
+    """Make a dependency that records when it is opened and closed, and the exception it receives."""
 
     def closed_by(error: BaseException | None) -> str:
         return f"{name} closed" + (f" by {type(error).__name__}" if error is not None else "")

@@ -1,4 +1,4 @@
-"""What code inside ``job.transaction()`` may do: it must not wait for itself."""
+"""Calls inside ``job.transaction()``, which must not wait for that transaction."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A tick fires once, however many processes look and whichever of them die."""
+"""A tick fires once, with any number of processes and after any deaths among them."""
 
 import asyncio
 import random

@@ -54,7 +54,7 @@ asyncio.run(main())
 
 
 def told(folder: Path, recipe: str) -> list[list[Any]]:
-    """Run the program in a process of its own, since Sentry changes it for good; return what Sentry would send."""
+    """Run the program in a new process, which Sentry changes permanently; return the events for Sentry."""
     answer = subprocess.run(
         [sys.executable, "-c", PROGRAM.replace("RECIPE", recipe)],
         cwd=folder,

@@ -22,7 +22,7 @@ from tests.support.engine import (
 
 
 async def states(file: Path, *ids: str) -> list[tuple[str, int, list[str | None]]]:
-    """Return state, attempts and the outcomes of jobs, as a runner that only looks finds them."""
+    """Return the state, attempts and outcomes of jobs, read by a runner with ``work=False``."""
     jobs = JobRunner(file)
     async with jobs.running(work=False):
         found = [await jobs.get(id) for id in ids]

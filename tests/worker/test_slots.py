@@ -51,7 +51,7 @@ async def test_runs_threads_never_more_than_slots(tmp_db: Path) -> None:
 
 
 async def test_frees_a_slot_claims_the_next_job_at_once(tmp_db: Path) -> None:
-    """In the very round that settles the first, without a look or a poll."""
+    """The claim is in the round that settles the first job, without a query or a poll."""
     jobs = JobRunner(tmp_db, queues={"default": 1})
     gate = Gate()
 

@@ -206,7 +206,7 @@ async def test_coroutine_returned_behind_the_block_leaves_the_job_succeeded_and_
 async def test_row_that_is_written_behind_the_block_is_an_error_in_the_log(
     tmp_db: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A session that is in a block of its own refuses that itself."""
+    """A session inside another ``begin()`` block refuses that itself."""
     site = Site(tmp_db, kind)
 
     @site.tasks.task

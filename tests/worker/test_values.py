@@ -1,4 +1,4 @@
-"""What a task is handed and what it returns is what was sent: over attempts, replays, schedules and results."""
+"""Arguments and results keep their values over attempts, replays and schedules."""
 
 import uuid
 from datetime import datetime, time

@@ -1,4 +1,4 @@
-"""What wakes a worker: an enqueue, a due time, another process's bell, and the poll when all that fails."""
+"""A worker wakes at an enqueue, a due time, another process's bell, or the poll."""
 
 import asyncio
 import json
