@@ -1,4 +1,4 @@
-"""What ``docs/deploy.md`` says is tried: its units are checked by systemd, its commands and exit codes by ours."""
+"""``docs/deploy.md``: systemd checks its units, these tests its commands and exit codes."""
 
 import asyncio
 import os

@@ -88,7 +88,7 @@ def _filled(text: str) -> str:
 # -- what is written in backticks is Python -----------------------------------------------------------
 
 COMMANDS = ("jobrunner ", "chmod ", "chown ")
-"""What a line for a shell begins with."""
+"""The first words of lines for a shell."""
 MARKDOWN = ("fastapi/",)
 """Descriptions for the OpenAPI page, where backticks hold JSON."""
 

@@ -1,4 +1,4 @@
-"""Which attempts are deadlocked among workers, and which one is refused."""
+"""Finding the deadlocked attempts among workers, and the attempt to refuse."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""What completion shows of a queue: its verbs, and nothing of how they work."""
+"""Completion on a queue shows its verbs and no internals."""
 
 import sqlite3
 from contextlib import closing

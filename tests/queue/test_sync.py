@@ -166,7 +166,7 @@ async def test_calls_on_another_loop_are_refused(tmp_db: Path) -> None:
 async def test_jobs_enqueued_on_another_loop_are_refused_and_not_waited_for_for_ever(
     tmp_db: Path,
 ) -> None:
-    """In a thread, or in an async test whose TestClient runs the application on a loop of its own."""
+    """The call runs in a thread, or in an async test whose TestClient runs the application on another loop."""
     jobs = a_runner(tmp_db)
     double = jobs.tasks["double"]
 

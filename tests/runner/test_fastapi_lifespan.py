@@ -87,7 +87,7 @@ def test_lifespan_of_one_s_own_opens_it_with_the_app(tmp_db: Path) -> None:
 
 
 def test_client_opened_again_finds_a_runner_again(tmp_db: Path) -> None:
-    """Each client brings a loop of its own."""
+    """Each client starts a new loop."""
     jobs = a_runner(tmp_db)
     app = routes(FastAPI(lifespan=jobs.lifespan), jobs)
     for _ in range(3):

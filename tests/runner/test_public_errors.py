@@ -1,4 +1,4 @@
-"""What bad input gets: a clear error at the call or at the start, and nothing stored."""
+"""Bad input raises a clear error at the call or at the start, and stores nothing."""
 
 import asyncio
 import sqlite3

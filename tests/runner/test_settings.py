@@ -1,4 +1,4 @@
-"""What can be set on a runner, and what is refused before anything runs."""
+"""Settings of a runner, and the errors for invalid ones before any job runs."""
 
 import dataclasses
 from datetime import timedelta
@@ -142,7 +142,7 @@ def test_settings_read_nothing_from_the_environment(monkeypatch: pytest.MonkeyPa
 
 
 def test_runner_takes_no_defaults_of_tasks() -> None:
-    """Those belong to a router, or to the task."""
+    """Defaults of tasks belong to a router or to the task."""
     with pytest.raises(TypeError):
         JobRunner(max_attempts=3)  # type: ignore[call-arg]
 

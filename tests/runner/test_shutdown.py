@@ -1,4 +1,4 @@
-"""The parts of a shutdown: the signals that a runner hears, its grace, and the threads that it names."""
+"""The parts of a shutdown: signals, grace, and the names of stuck threads."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from tests.support.engine import Gate, soon, worker_of
 
 @pytest.fixture
 def handlers() -> Iterator[list[int]]:
-    """Have functions as handlers of both signals, and put back what was there; give what they have heard."""
+    """Install handlers of both signals, yield the signals they received, and restore the old handlers."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     heard: list[int] = []
     for number in before:

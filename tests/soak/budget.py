@@ -1,11 +1,11 @@
-"""How long a part goes on: in CI for seconds, by hand for as long as was asked for."""
+"""The duration of a part: seconds in CI, any time when run by hand."""
 
 import sys
 import time
 from collections.abc import Iterator
 
 CI_SECONDS = 10.0
-"""What the suite gives the rounds of a part; what comes before and after them takes time as well."""
+"""Seconds for the rounds of a part in the suite, without its set-up and end."""
 
 PROGRESS_S = 15.0
 

@@ -41,7 +41,7 @@ MIXES: dict[str, Mix] = {
 
 
 class Times:
-    """How long calls of one kind took, in milliseconds."""
+    """The durations of calls of one kind, in milliseconds."""
 
     def __init__(self) -> None:
         self.took: list[float] = []

@@ -15,7 +15,7 @@ from tests.fastapi.conftest import NOBODY, Site
 from tests.soak.budget import Figures, rounds
 
 REQUESTS = 200
-"""Per run of Hypothesis: so that the time is looked at now and then."""
+"""Requests per run of Hypothesis; between two runs the time limit is checked."""
 
 METHODS = ("get", "put", "post", "delete")
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -154,6 +154,6 @@ def ask_anything(directory: Path, *, seed: int, seconds: float) -> Figures:
 
 
 async def run(seed: int, seconds: float) -> Figures:
-    """Go on asking; in a thread, since the client runs a loop of its own."""
+    """Send requests until the time is over, in a thread, since the client runs another loop."""
     with tempfile.TemporaryDirectory(prefix="jobrunner-soak-") as directory:
         return await asyncio.to_thread(ask_anything, Path(directory), seed=seed, seconds=seconds)

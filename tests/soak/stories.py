@@ -1,4 +1,4 @@
-"""Stories that Hypothesis makes up, told to each store and to a model of plain dicts."""
+"""Stories that Hypothesis generates, played on each store and on a model of plain dicts."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from tests.soak.budget import Figures
 
 
 async def run(seed: int, seconds: float) -> Figures:
-    """Go on telling; in a thread, since the machine runs a loop of its own."""
+    """Play stories until the time is over, in a thread, since the machine runs another loop."""
     figures: Figures = {}
     for kind in sorted(RIGS):
         told = await asyncio.to_thread(tell_stories, kind, seed=seed, seconds=seconds / len(RIGS))

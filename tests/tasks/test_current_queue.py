@@ -1,4 +1,4 @@
-"""Which queue a bare ``task.enqueue(...)`` goes to."""
+"""The queue that a bare ``task.enqueue(...)`` uses."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a task's parameters depend on, read when it is registered: what is taken, and what is refused by name."""
+"""Dependencies of a task's parameters, read at registration: accepted and refused ones."""
 
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator

@@ -1,4 +1,4 @@
-"""When schedules tick: tables over the changes of the clocks, and the expressions that are refused."""
+"""Ticks of schedules around clock changes, and refused expressions."""
 
 import sys
 import zoneinfo

@@ -1,4 +1,4 @@
-"""What a schedule does when its time has come, after any absence and at any step of the clock."""
+"""Due ticks of a schedule, after any absence and any step of the clock."""
 
 import pytest
 

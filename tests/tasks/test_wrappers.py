@@ -1,4 +1,4 @@
-"""Functions in wrappers, and methods, as tasks: what is refused, and that each line which is told then works."""
+"""Wrapped functions and methods as tasks: errors, and the lines that they suggest."""
 
 import functools
 import inspect

@@ -1,4 +1,4 @@
-"""What a user writes and every type checker must take; ``test_typing`` has them read it."""
+"""Code of users that every type checker must accept; ``test_typing`` runs them on it."""
 
 import sqlite3
 from collections.abc import AsyncIterator

@@ -66,7 +66,7 @@ def refused(tmp_path: Path) -> Path:
 
 
 CHECKERS: Final = ["mypy", *(["pyright"] if importlib.util.find_spec("pyright") else [])]
-"""pyright brings a node of its own; where it is not installed, mypy alone is the gate."""
+"""The type checkers; only mypy if pyright, which installs Node.js, is missing."""
 
 # A cold cache takes mypy half a minute.
 pytestmark = pytest.mark.slow

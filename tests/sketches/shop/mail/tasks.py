@@ -1,4 +1,4 @@
-"""What is sent; imports no application."""
+"""The tasks that send mail; imports no application."""
 
 from jobrunner import JobContext, TaskRouter
 
