@@ -27,7 +27,7 @@ OURS = "jobrunner_"
 def attach(engine: AsyncEngine | Engine, *, durability: Durability = "full") -> None:
     """Let sessions of an engine store jobs.
 
-    Each connection that the engine opens is set up as the jobs in its file need it. Call it where the engine is made,
+    Each connection that the engine opens gets the SQLite pragmas that the jobs need. Call it where the engine is made,
     before its first connection::
 
         engine = create_async_engine("sqlite+aiosqlite:///shop.db")
