@@ -9,7 +9,10 @@ import pytest
 
 from tests.support.processes import CHECKOUT
 
-ROOMS = ["app", *(f"jobrunner/{room}" for room in ("core", "store", "tasks", "worker"))]
+ROOMS = [
+    "app",
+    *(f"jobrunner/{room}" for room in ("core", "queue", "runner", "store", "tasks", "worker")),
+]
 """The packages that were rewritten; the others follow."""
 
 BANNED = re.compile(
