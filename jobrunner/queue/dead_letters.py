@@ -183,7 +183,7 @@ class DeadLetters:
     ) -> int:
         """Replay all dead letters that match the filters.
 
-        Each transaction replays 500 of them, so that other writers do not wait long. A dead letter stays if an
+        Each transaction replays up to 500 of them, so that other writers do not wait long. A dead letter stays if an
         unfinished job has its key, or if the runner does not have its task. Jobs that die during the call stay too.
 
         Args:
@@ -219,7 +219,7 @@ class DeadLetters:
     ) -> int:
         """Delete all dead letters that match the filters, with their history.
 
-        Each transaction deletes 500 of them. Jobs that die during the call stay.
+        Each transaction deletes up to 500 of them. Jobs that die during the call stay.
 
         Args:
             on_slice: Called after each transaction with the number of dead letters that it deleted.
