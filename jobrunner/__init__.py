@@ -1,7 +1,7 @@
 """jobrunner: a durable job queue that lives inside a FastAPI process.
 
-Each public name is imported when it is first asked for: ``jobrunner --help`` answers without the engine, whose import
-(pydantic, asyncio, SQLite) takes longer than all else that a command does.
+Each public name is imported when it is first used. So ``jobrunner --help`` runs without the engine, whose import
+(pydantic, asyncio, SQLite) takes longer than everything else that a command does.
 """
 
 from importlib import import_module
@@ -176,7 +176,7 @@ _NAMES = {
     "jobrunner.tasks.router": "TaskRouter",
     "jobrunner.tasks.task": "Task",
 }
-"""The public names by their module; a test compares them with the imports above, which are for type checkers."""
+"""The public names by module. A test compares them with the imports above, which are for type checkers."""
 
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -62,7 +62,8 @@ def test_commands_on_the_page_exist_with_their_options(page: str) -> None:
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
         group: click.Command = command_group()
-        context = click.Context(group)
+        # With its settings: a command keeps the help option that it has made for its first context.
+        context = click.Context(group, **group.context_settings)
         while isinstance(group, click.Group):
             found = group.get_command(context, words.pop(0))
             assert found is not None, line

@@ -1,4 +1,4 @@
-"""Connects jobrunner to FastAPI: dependencies for routes, a bearer lock, probes."""
+"""Connects jobrunner to FastAPI: dependencies for routes, a bearer guard, and probes."""
 
 from jobrunner.fastapi.background import Background
 from jobrunner.fastapi.bearer import bearer

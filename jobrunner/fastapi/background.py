@@ -1,11 +1,12 @@
-"""Stores a request's background tasks once its route has succeeded.
+"""Stores a request's background tasks after its route has succeeded.
 
-That is before the response leaves.  FastAPI ends a ``yield`` dependency after the response unless its scope is
-"function", which every ``Depends(...)`` would have to say.  So routes depend on a plain function, and the ``yield`` is
-in a private dependency below it.
+They are stored before the response is sent.  FastAPI ends a ``yield`` dependency after the response unless its scope is
+"function", which each ``Depends(...)`` would have to name.  So routes depend on a plain function, and the ``yield`` is
+in a private dependency of that function.
 
-A WebSocket's function stays within that ``yield`` until its client is gone, and mostly ends with an error then: tasks
-that the client takes for stored would be lost. It is refused when the runner opens, or else when the client connects.
+In a WebSocket route the ``yield`` lasts until the client disconnects, and then usually ends with an error: tasks that
+the client believes stored would be lost.  Such a route is refused when the runner opens, or at the latest when a client
+connects.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -36,7 +37,7 @@ YieldBackground = Callable[..., AsyncIterator[DurableBackgroundTasks]]
 StoreJobs = Callable[[Sequence[Enqueue]], Awaitable[None]]
 
 _IN_THREAD: Final = ("function", "generator")
-"""Kinds of dependencies that FastAPI calls in a thread: their session is used in threads, and may block them."""
+"""The kinds of dependencies that FastAPI calls in a thread. Their session belongs to threads, and may block one."""
 
 _STORED = "the response of this request is made, and what was added before is stored"
 _FAILED = "this request has failed, and nothing that it added is stored"
@@ -58,7 +59,7 @@ def yield_alone(find: FindQueue) -> YieldBackground:
 def yield_in_session(find: FindQueue, session: params.Depends) -> YieldBackground:
     """Return the private dependency that stores tasks with the session's changes, if any.
 
-    It is entered after the session and left before it, so that a commit behind the session's ``yield`` holds them.
+    It is entered after the session and left before it, so that a commit after the session's ``yield`` includes them.
     """
     in_thread = session.dependency is not None and kind_of(session.dependency) in _IN_THREAD
 
@@ -78,10 +79,11 @@ def yield_in_session(find: FindQueue, session: params.Depends) -> YieldBackgroun
 async def _stored_at_the_end(
     connection: HTTPConnection, queue: JobQueue, session: object, store: StoreJobs
 ) -> AsyncIterator[DurableBackgroundTasks]:
-    """Collect tasks inside the block, and store them unless it raises."""
+    """Collect tasks inside the block, and store them unless the block raises."""
     if connection.scope["type"] == "websocket":
         raise ConfigurationError(f"{name_of(connection)}: {_in_websocket('the route')}")
-    # An alias and a runner's own dependency in one request share one object: the first one ends last, and stores.
+    # `Background` and `Depends(jobs.background)` in one request share one object. The one that is entered first is left
+    # last, and stores the tasks.
     shared: dict[tuple[int, int], DurableBackgroundTasks]
     shared = connection.scope.setdefault("jobrunner.background", {})
     key = id(queue), id(session)
@@ -94,7 +96,8 @@ async def _stored_at_the_end(
     except BaseException as error:
         dropped = tasks.take(_FAILED)
         if dropped and isinstance(error, GeneratorExit):
-            # No error of the route, which it would know of: somebody solved the dependencies and left them open.
+            # The route has raised no error that would explain the loss: the code that resolved the dependencies has
+            # never closed them.
             logger.error(
                 "%s: the dependencies of this request were never closed, so that %d background task(s) that it had"
                 " added are not stored (%s)",
@@ -108,9 +111,9 @@ async def _stored_at_the_end(
 
 
 async def _store_with_session(enqueuer: Enqueuer, in_thread: bool, jobs: Sequence[Enqueue]) -> None:
-    """Store tasks with the session's uncommitted rows, else in a separate commit.
+    """Store tasks with the session's uncommitted rows, otherwise in a separate commit.
 
-    Nothing would commit a session that has no changes, or has had its commit.
+    The application commits no session that has no changes, or that it has already committed.
     """
     storing = enqueuer.store_with_changes(jobs)
     if in_thread and enqueuer.is_blocking(()):
@@ -125,12 +128,13 @@ def check_background(title: str, route: Any, dependant: Any) -> None:
     """Refuse a route whose background tasks could not be stored.
 
     Args:
-        title: the route, for the error.
-        dependant: FastAPI's reading of its function; None if it has none.
+        title: The route's methods and path, for the error.
+        route: The route.
+        dependant: FastAPI's analysis of the route's function; None if it has none.
 
     Raises:
-        ConfigurationError: the route, or a dependency of it, takes background tasks, and it is a WebSocket, or a
-            stream that begins when they have been stored.
+        ConfigurationError: The route or one of its dependencies takes background tasks, and the route is a WebSocket,
+            or a stream, which begins only after they are stored.
     """
     through = None if dependant is None else _way_to_background(dependant)
     if through is None:
@@ -155,9 +159,11 @@ def _in_websocket(holder: str) -> str:
 
 
 def _way_to_background(dependant: Any) -> list[Callable[..., Any]] | None:
-    """Return the dependencies that lead to background tasks.
+    """Return the chain of dependencies from a function to its background tasks.
 
-    None are between if the function itself takes them; None is returned if nothing does.
+    Returns:
+        The dependencies in between, an empty list if the function itself takes background tasks. None if neither the
+        function nor a dependency takes any.
     """
     for dependency in dependant.dependencies:
         if supply_of(dependency.call) == "background":
@@ -169,10 +175,11 @@ def _way_to_background(dependant: Any) -> list[Callable[..., Any]] | None:
 
 
 def background_dependency(private: YieldBackground, owner: object = None) -> GetBackground:
-    """Return the dependency that routes name, over the private one.
+    """Return the public dependency for routes, which depends on the private one.
 
     Args:
-        owner: the runner that stores the tasks; None for that of the request, or of the task.
+        private: Collects and stores the tasks.
+        owner: The runner that stores the tasks; None for the runner of the request or of the attempt.
     """
 
     @supplied("background", owner)
@@ -187,4 +194,7 @@ def background_dependency(private: YieldBackground, owner: object = None) -> Get
 get_background = background_dependency(yield_alone(get_queue))
 
 Background = Annotated[DurableBackgroundTasks, Depends(get_background)]
-"""``background: Background``, then ``background.add_task(task, ...)``, in routes, services and tasks."""
+"""The background tasks of a request or an attempt, for routes, their dependencies and tasks.
+
+Write ``background: Background``, then ``background.add_task(task, ...)``.
+"""

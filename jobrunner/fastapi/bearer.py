@@ -1,4 +1,4 @@
-"""Locks routes with one shared token, which is compared in constant time."""
+"""Guards routes with one shared token, which is compared in constant time."""
 
 import hmac
 
@@ -9,7 +9,10 @@ from jobrunner.core.errors import ConfigurationError
 
 
 class _Bearer(HTTPBearer):
-    """FastAPI's bearer scheme, which the docs page shows, with a token to compare."""
+    """FastAPI's bearer scheme, with a token to compare.
+
+    As a security scheme it appears in the OpenAPI document.
+    """
 
     def __init__(self, token: bytes, scheme_name: str) -> None:
         super().__init__(
@@ -19,7 +22,7 @@ class _Bearer(HTTPBearer):
 
     async def __call__(self, request: HTTPConnection) -> HTTPAuthorizationCredentials:
         credentials = await super().__call__(request)
-        # Starlette reads headers as Latin-1: encoding them so gives back the bytes that were sent.
+        # Starlette decodes headers as Latin-1, so encoding the value as Latin-1 returns the bytes that were sent.
         if credentials is None or not hmac.compare_digest(
             credentials.credentials.encode("latin-1"), self._token
         ):
@@ -28,16 +31,22 @@ class _Bearer(HTTPBearer):
 
 
 def bearer(token: str, *, scheme_name: str = "bearer") -> HTTPBearer:
-    """Return a lock that answers 401 without ``Authorization: Bearer <token>``.
+    """Return a guard that answers 401 to requests without ``Authorization: Bearer <token>``.
 
-    For ``jobs.router(read=bearer(TOKEN))``, and in other routes as ``Depends(bearer(TOKEN))``.
+    ::
+
+        app.include_router(jobs.router(read=bearer(TOKEN)), prefix="/jobs")
+
+    Other routes use it as ``Depends(bearer(TOKEN))``.
 
     Args:
-        token: what the client must send, in characters that a header can carry.
-        scheme_name: the lock's name in OpenAPI; two tokens (one to read, one to act) need two names.
+        token: The token that the client must send. It must not be empty, contain control characters, or begin or end
+            with white space.
+        scheme_name: The name of the guard in the OpenAPI document. Two tokens, such as one for ``read`` and one for
+            ``act``, need two names. Default: ``"bearer"``.
 
     Raises:
-        ConfigurationError: the token is empty, not a string, or could never be sent.
+        ConfigurationError: The token is empty, not a string, or cannot be sent in a header.
     """
     if not isinstance(token, str):
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Finds a request's queue on the state of its app, where the open runner put it."""
+"""Finds a request's queue on ``app.state``, where the open runner has put it."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -26,13 +26,14 @@ MOUNTED = (
 
 @supplied("queue")
 async def get_queue(connection: HTTPConnection) -> JobQueue:
-    """Return the queue of the runner that is open on the request's app.
+    """Return the queue of the runner that is open on the request's application.
 
-    If the app is mounted in another one, that one's runner counts too.
+    This is the dependency of the alias ``Queue``, and its key in ``app.dependency_overrides``. If the application is
+    mounted in another one, the runner of the outer one is found too.
 
     Raises:
-        NotRunning: no runner is open; the message says which line to write.
-        ConfigurationError: the runner has a session to join, and this queue would not.
+        NotRunning: No runner is open; the message names the line to write.
+        ConfigurationError: The runner has a ``session``, which this queue would not join.
     """
     queue = await find_queue(connection)
     advice = enqueuer_of(queue).parts.session_advice
@@ -42,10 +43,10 @@ async def get_queue(connection: HTTPConnection) -> JobQueue:
 
 
 async def find_queue(connection: HTTPConnection) -> JobQueue:
-    """Return the runner's queue, whether or not there is a session to join.
+    """Return the queue of the request's runner, even if that has a session.
 
     Raises:
-        NotRunning: no runner is open; the message says which line to write.
+        NotRunning: No runner is open; the message names the line to write.
     """
     for app in _apps(connection):
         queue: JobQueue | None = getattr(getattr(app, "state", None), "jobrunner", None)
@@ -63,20 +64,26 @@ def name_of(connection: HTTPConnection) -> str:
 
 
 def _apps(connection: HTTPConnection) -> Iterator[object]:
-    """Yield the app that serves the connection, then the outermost one."""
+    """Yield the application that serves the connection, then the outermost one."""
     yield connection.scope.get("app")
-    # A mounted app has put itself in the outer one's place; only the first router of a request is still known.
+    # A mounted application has replaced the outer one in the scope. Only the request's first router is still there.
     yield getattr(connection.scope.get("router"), "dependency_overrides_provider", None)
 
 
 Queue = Annotated[JobQueue, Depends(get_queue)]
-"""``async def`` routes: ``queue: Queue``, then ``await queue.enqueue(task, ...)``."""
+"""The queue of the request's application, for ``async def`` routes.
+
+Write ``queue: Queue``, then ``await queue.enqueue(task, ...)``.
+"""
 
 
 async def get_sync_queue(queue: Queue) -> jobrunner.queue.sync.SyncQueue:
-    """Return the queue for a ``def`` route, which runs in a thread."""
+    """Return the blocking queue for a ``def`` route, which runs in a thread."""
     return jobrunner.queue.sync.SyncQueue(queue)
 
 
 SyncQueue = Annotated[jobrunner.queue.sync.SyncQueue, Depends(get_sync_queue)]
-"""``def`` routes: ``queue: SyncQueue``, then ``queue.enqueue(task, ...)``."""
+"""The blocking queue of the request's application, for ``def`` routes.
+
+Write ``queue: SyncQueue``, then ``queue.enqueue(task, ...)``.
+"""

@@ -1,7 +1,7 @@
-"""Two routes for probes: is the process alive, and should it be sent work?
+"""Offers two routes for the liveness and readiness probes of a platform.
 
-They say one word and are open to everybody, as probes need.  The reasons behind the word are in the jobs router's
-``/health``, behind its lock.
+They answer with one word and have no guard, because probes send no token.  The reasons are in the guarded ``/health``
+of the jobs router.
 """
 
 from http import HTTPStatus
@@ -23,25 +23,32 @@ class Alive(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether to send it work."""
+    """The readiness of the process for work."""
 
     status: Literal["ready", "not ready"]
 
 
 def probes() -> APIRouter:
-    """Return ``GET /live`` and ``GET /ready``: ``app.include_router(probes(), prefix="/health")``.
+    """Return a router with ``GET /live`` and ``GET /ready`` for probes.
 
-    ``/live`` is answered as long as the event loop turns: restart the process if it is not. ``/ready`` is 200 only
-    while the supervisor makes progress, which is while its rounds reach the disk, and 503 otherwise: from the shutdown
-    signal on, after a failure, with a full disk. A process that is not ready needs no restart: it may be finishing
-    its jobs.
+    ::
+
+        app.include_router(probes(), prefix="/health")
+
+    ``/live`` answers 200 while the event loop runs. Restart the process if it does not answer.
+
+    ``/ready`` answers 200 while the supervisor makes progress, that is, while its rounds reach the disk. Otherwise it
+    answers 503: after the shutdown signal, after a failure, or with a full disk. Send no requests to a process that is
+    not ready, but do not restart it: it may be finishing its jobs.
+
+    Both routes are open to all clients.
     """
     router = APIRouter(tags=["health"])
     unavailable: int = HTTPStatus.SERVICE_UNAVAILABLE
 
     @router.get("/live", summary="Alive")
     async def get_live() -> Alive:
-        """Say that the event loop turns."""
+        """Answer while the event loop runs."""
         return Alive()
 
     @router.get(
@@ -50,7 +57,7 @@ def probes() -> APIRouter:
         responses={unavailable: {"model": Readiness, "description": "Send it no work."}},
     )
     async def get_ready(request: Request, response: Response) -> Readiness:
-        """Say whether the supervisor makes progress."""
+        """Answer 200 while the supervisor makes progress, otherwise 503."""
         try:
             ready = enqueuer_of(await find_queue(request)).parts.worker.is_ready()
         except NotRunning:

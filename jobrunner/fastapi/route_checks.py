@@ -1,6 +1,6 @@
 """Checks an application's routes when its runner opens.
 
-It refuses dependencies that would lose jobs in silence later.
+It refuses dependencies that would silently lose jobs.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,8 +16,8 @@ def check_routes(app: object) -> None:
     """Refuse routes whose queues or background tasks would lose jobs.
 
     Raises:
-        ConfigurationError: a route holds a session in two scopes, or background tasks or a queue whose jobs would
-            never be stored; the message names it and says what to write.
+        ConfigurationError: A route depends on one session in two scopes, or on a queue or background tasks whose jobs
+            would never be stored. The message names the route and the line to write.
     """
     for path, route in _routes_of(app):
         methods = getattr(route, "methods", None)
@@ -47,6 +47,7 @@ def _routes_of(app: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _flat(routes: Iterable[Any]) -> Iterable[Any]:
-    # Newer versions keep an included router whole, and know the routes with all that the inclusion added.
+    # Newer versions of FastAPI do not copy the routes of an included router into the application. Their
+    # `iter_route_contexts` yields each of them with the prefix and the dependencies that the inclusion added.
     contexts = getattr(fastapi.routing, "iter_route_contexts", None)
     return routes if contexts is None else contexts(routes)

@@ -1,8 +1,8 @@
-"""Gives routes a queue that stores jobs in the transaction of the request's session.
+"""Offers dependencies whose queue stores jobs in the transaction of the request's session.
 
-The route and the queue hold the same session by FastAPI's dependency cache.  The cache goes by function and scope, so
-that the same function in another scope is another session.  Nothing shows at run time that there are two: the routes
-are checked when the runner opens (``route_checks``).
+The route and the queue get the same session from FastAPI's dependency cache.  The key of the cache is the function and
+its scope, so the same function in another scope yields another session.  That cannot be detected during a request, so
+the routes are checked when the runner opens (``route_checks``).
 """
 
 import inspect
@@ -32,59 +32,78 @@ GetQueue = Callable[..., Awaitable[JobQueue]]
 GetSyncQueue = Callable[..., Awaitable[jobrunner.queue.sync.SyncQueue]]
 
 _JOINS: Final = "_jobrunner_joins"
-"""On a dependency function: the session's dependency that it joins."""
+"""The attribute of a dependency function that holds the dependency of the session that it joins."""
 
 
 class Dependencies(NamedTuple):
-    """The functions that give a route its queue in a session's transaction."""
+    """The dependencies of routes for a queue in a session's transaction."""
 
     queue: GetQueue
     sync_queue: GetSyncQueue
 
 
 def job_queue(session: params.Depends | Callable[..., Any]) -> GetQueue:
-    """Return the dependency whose queue stores jobs in the transaction of the request's session.
+    """Return the dependency for a queue that stores jobs in the request's transaction.
 
     ::
 
+        SessionDep = Annotated[AsyncSession, Depends(get_session)]
         Queue = Annotated[JobQueue, Depends(job_queue(get_session))]
 
-    The jobs are committed or rolled back with the session's rows, and run after the commit. The same argument gives the
-    same function.
+        @app.post("/register")
+        async def register(email: str, session: SessionDep, queue: Queue) -> None:
+            session.add(User(email=email))
+            await queue.enqueue(send_welcome_email, email)
+            await session.commit()
+
+    The jobs are committed or rolled back with the session's rows, and run after the commit. Each call with the same
+    argument returns the same function.
 
     Args:
-        session: the dependency that yields the session, or ``Depends(get_session, scope="function")``; the routes hold
-            it in the same form.
+        session: The dependency that yields the session, or ``Depends(get_session, scope="function")``. The routes must
+            depend on the session with the same scope.
 
     Raises:
-        ConfigurationError: the session is no dependency.
+        ConfigurationError: The session is not a dependency, or has ``use_cache=False``.
     """
     marker = marker_of(session)
     return _by_request(marker.dependency, marker.use_cache, marker.scope).queue
 
 
 def sync_job_queue(session: params.Depends | Callable[..., Any]) -> GetSyncQueue:
-    """Return the dependency whose queue does the same in ``def`` routes.
+    """Return the dependency of ``job_queue`` in its blocking form, for ``def`` routes.
 
     ::
 
         Queue = Annotated[SyncQueue, Depends(sync_job_queue(get_session))]
 
-    On a ``Session`` of SQLAlchemy or a ``sqlite3.Connection`` it writes in the route's own thread.
+    With a ``Session`` of SQLAlchemy or a ``sqlite3.Connection`` the jobs are written in the route's own thread.
+
+    Args:
+        session: The dependency that yields the session; see ``job_queue``.
+
+    Raises:
+        ConfigurationError: The session is not a dependency, or has ``use_cache=False``.
     """
     marker = marker_of(session)
     return _by_request(marker.dependency, marker.use_cache, marker.scope).sync_queue
 
 
 def job_background(session: params.Depends | Callable[..., Any]) -> GetBackground:
-    """Return the dependency whose background tasks are stored with the session's rows.
+    """Return the dependency for background tasks that are stored in the request's transaction.
 
     ::
 
         Background = Annotated[DurableBackgroundTasks, Depends(job_background(get_session))]
 
-    They are committed or rolled back with what is uncommitted in the session when the route has returned; with nothing
-    uncommitted they are a commit of their own. The arguments and errors are those of ``job_queue``.
+    If the session has uncommitted changes when the route returns, the tasks are committed or rolled back with them.
+    Otherwise they are stored in a separate commit.
+
+    Args:
+        session: The dependency that yields the session; see ``job_queue``.
+
+    Raises:
+        ConfigurationError: The session is not a dependency, or has ``use_cache=False``.
     """
     marker = marker_of(session)
     return _background_by_request(marker.dependency, marker.use_cache, marker.scope)
@@ -98,8 +117,12 @@ def background_of(
     """Return one runner's dependency for background tasks.
 
     Args:
-        session: the dependency whose rows they are stored with; None for a separate commit.
-        queue: returns the runner's open queue.
+        owner: The runner.
+        session: The dependency that yields the session; None to store the tasks in a separate commit.
+        queue: Returns the runner's open queue.
+
+    Raises:
+        ConfigurationError: The session is not a dependency, or has ``use_cache=False``.
     """
 
     async def find(_: HTTPConnection) -> JobQueue:
@@ -116,10 +139,12 @@ def queues_of(
     """Return one runner's dependencies for queues in a session's transaction.
 
     Args:
-        queue: returns the runner's open queue.
+        owner: The runner.
+        session: The dependency that yields the session.
+        queue: Returns the runner's open queue.
 
     Raises:
-        ConfigurationError: the session is no dependency.
+        ConfigurationError: The session is not a dependency, or has ``use_cache=False``.
     """
 
     async def find(connection: HTTPConnection) -> JobQueue:
@@ -132,7 +157,7 @@ def marker_of(session: object) -> params.Depends:
     """Return the session's dependency as ``Depends(...)``.
 
     Raises:
-        ConfigurationError: the session is no dependency.
+        ConfigurationError: The session is not a dependency.
     """
     if isinstance(session, params.Depends) and session.dependency is not None:
         return session
@@ -174,7 +199,7 @@ def _check_shared(session: params.Depends) -> None:
 def _dependencies(session: params.Depends, find: FindQueue, owner: object = None) -> Dependencies:
     _check_shared(session)
 
-    # Entered after the session and left before it: an error of the route is known when the session ends.
+    # Entered after the session and left before it, so that an error of the route is known when the session ends.
     async def call_of(connection: HTTPConnection, joined: Any = session) -> AsyncIterator[Caller]:
         caller = Caller(name_of(connection))
         try:
@@ -203,7 +228,7 @@ def _dependencies(session: params.Depends, find: FindQueue, owner: object = None
 
 
 def advice_for(session: params.Depends | Callable[..., Any]) -> str:
-    """Return the advice for a plain ``Queue`` on a runner that has the session."""
+    """Return the error message for a plain ``Queue`` on a runner with a session."""
     written = _written(marker_of(session))
     return (
         f"this runner has session={written}, and a plain Queue, SyncQueue or Background would store jobs in a"
@@ -223,10 +248,15 @@ def _written(session: params.Depends) -> str:
 
 
 def check_scopes(title: str, dependants: Sequence[Any]) -> None:
-    """Refuse a route that holds its session in another scope than its queue.
+    """Refuse a route whose queue joins the session in another scope than the route's.
+
+    Args:
+        title: The route's methods and path, for the error.
+        dependants: The route's function and all of its dependencies.
 
     Raises:
-        ConfigurationError: the route does, or its background tasks do; the message names it and says what to write.
+        ConfigurationError: The scopes of the route and of its queue or background tasks differ. The message names the
+            route and the line to write.
     """
     for wanted in {session for one in dependants if (session := getattr(one.call, _JOINS, None))}:
         for one in dependants:
@@ -235,13 +265,17 @@ def check_scopes(title: str, dependants: Sequence[Any]) -> None:
 
 
 def check_websocket(title: str, dependants: Sequence[Any]) -> None:
-    """Refuse a WebSocket whose queue joins a session that nothing else holds.
+    """Refuse a WebSocket whose queue joins a session that its route does not use.
 
-    The session ends when the client has gone, mostly with an error: jobs that the client takes for stored would be
+    The session ends when the client disconnects, usually with an error. Jobs that the client believes stored would be
     rolled back.
 
+    Args:
+        title: The route's path, for the error.
+        dependants: The route's function and all of its dependencies.
+
     Raises:
-        ConfigurationError: only the queue holds it.
+        ConfigurationError: Only the queue depends on the session, so nothing else can commit it.
     """
     for one in dependants:
         session = getattr(one.call, _JOINS, None)
@@ -265,7 +299,10 @@ def _same(dependant: Any, session: params.Depends) -> bool:
 
 
 def _scope_of(scope: str | None, session: params.Depends) -> str:
-    """Return a dependency's scope as FastAPI takes it: "request" for a generator."""
+    """Return the scope that FastAPI uses for a dependency.
+
+    Without a named scope it is "request" for a generator, and none for other functions.
+    """
     call = inspect.unwrap(session.dependency) if session.dependency is not None else None
     call = call if inspect.isroutine(call) else getattr(call, "__call__", None)  # noqa: B004
     makes = inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call)

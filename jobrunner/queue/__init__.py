@@ -1,1 +1,4 @@
-"""What callers hold: the queue and its blocking twin, dead letters, schedules, background tasks and results."""
+"""The API of an open runner.
+
+It has the queue and its blocking form, dead letters, schedules, background tasks and results.
+"""

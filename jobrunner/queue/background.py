@@ -1,4 +1,7 @@
-"""Background tasks that outlive their process: gathered while a request or an attempt runs, stored when it succeeds."""
+"""Collects the background tasks of a request or an attempt.
+
+They are stored when it succeeds, so they survive the end of the process.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
@@ -15,36 +18,56 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 MAX_TASKS: Final = 10_000
-"""As many as ``enqueue_chain`` takes; one more is refused where it is added, and not when a job is being settled."""
+"""The most tasks of one request or attempt: as many as ``enqueue_chain`` takes.
+
+``add_task`` refuses one more, because an error that came when the attempt is settled would be too late.
+"""
 
 
 class DurableBackgroundTasks:
-    """What a request, or an attempt of a task, wants done after it; tasks run in the order added, one after another.
+    """Collects tasks to run after a request, or after an attempt of a task.
 
-    They are stored all together once the route has succeeded and before its response leaves, or with the success of the
-    attempt; if it fails, none of them is. The next one starts when the one before has succeeded or is a dead letter,
-    retries included.
+    ::
+
+        @app.post("/register")
+        async def register(user: UserCreate, background: Background) -> None:
+            background.add_task(send_welcome_email, user.email)
+
+    The tasks are stored together, in one transaction: after the route has succeeded and before its response is sent, or
+    with the success of the attempt. If the route or the attempt fails, none of them is stored.
+
+    They run in the order in which they were added, one after another. The next one starts when the previous one has
+    succeeded or is a dead letter; until then its retries come first.
     """
 
-    # Not Starlette's class: FastAPI would inject that one wherever `Depends` was forgotten.
+    # Not a subclass of Starlette's class, which FastAPI would inject wherever `Depends` was forgotten.
 
     __slots__ = ("_jobs", "_over", "_prepare")
 
     def __init__(self, prepare: Callable[[Call[Any]], Enqueue]) -> None:
-        """``prepare`` checks a call and makes a row of it."""
+        """Start with no tasks.
+
+        Args:
+            prepare: Checks a call and returns it as a row to store.
+        """
         self._prepare = prepare
         self._jobs: list[Enqueue] = []
         self._over = ""
 
     def add_task(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Add a call of the task, or of ``task.options(...)``; its arguments are checked now.
+        """Add a call of the task, and check its arguments now.
+
+        Args:
+            task: The task, or ``task.options(...)``.
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
 
         Raises:
-            InvalidArguments: they do not fit the task.
-            InvalidOptions: its options cannot be, or name a session.
-            UnknownTask: it is not a task, or none of this runner.
-            UnknownQueue: the runner does not have the queue of its options.
-            JobRunnerError: too late: what was added has been stored already.
+            InvalidArguments: The arguments do not fit the task.
+            InvalidOptions: An option is invalid or names a session, or 10,000 tasks were added already.
+            UnknownTask: The function is not a task, or not a task of this runner.
+            UnknownQueue: The runner does not have the queue that the options name.
+            JobRunnerError: The request is over, and its tasks were stored or dropped.
         """
         if not isinstance(task, Task):
             raise UnknownTask(_no_task(task))
@@ -65,10 +88,10 @@ class DurableBackgroundTasks:
         self._jobs.append(self._prepare(task.call(*args, **kwargs)))
 
     def take(self, over: str) -> Sequence[Enqueue]:
-        """Return what was added, as the rows of a chain; from now on nothing can be added.
+        """Return the added tasks as the rows of a chain, and refuse any others.
 
         Args:
-            over: why not, for the error.
+            over: The reason why no task can be added now, for the error.
         """
         self._over = over
         jobs, self._jobs = self._jobs, []

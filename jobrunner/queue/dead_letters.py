@@ -1,4 +1,4 @@
-"""The dead letters of an open runner: list, replay, delete."""
+"""Lists, replays and deletes the dead letters of an open runner."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -24,12 +24,21 @@ from jobrunner.store.protocol import Store
 from jobrunner.tasks.spec import TaskSpec
 
 REPLAYED_PER_SLICE: Final = 500
+"""The most dead letters that one transaction replays or deletes."""
 COUNT_CAP: Final = 1_000_000
+"""The number at which ``count`` stops."""
 
 
 @exported
 class DeadLetters:
-    """Jobs that will not run again by themselves; ``queue.dead_letters``."""
+    """Lists, replays and deletes dead letters: the jobs that will not run again by themselves.
+
+    ::
+
+        page = await jobs.dead_letters.list(task=send_welcome_email, reason="exhausted")
+        await jobs.dead_letters.replay(page.items[0].id)
+        await jobs.dead_letters.replay_all(queue="mail")
+    """
 
     def __init__(
         self,
@@ -39,7 +48,15 @@ class DeadLetters:
         stored: Callable[[Enqueued], Job[Any]],
         wake: Callable[[], None],
     ) -> None:
-        """``tasks`` is None where nobody can tell which there are: then every task will do."""
+        """Use the store of an open runner.
+
+        Args:
+            store: The open store.
+            tasks: The runner's tasks by stored name and by alias. None if they are not known, as for a command that
+                loads no application; then dead letters of every task can be replayed.
+            stored: Returns a stored job in its public form.
+            wake: Makes the workers find due jobs now.
+        """
         self._store = store
         self._tasks = tasks
         self._stored = stored
@@ -52,18 +69,20 @@ class DeadLetters:
         cursor: str | None = None,
         **where: Unpack[DeadLetterFilter],
     ) -> Page[DeadLetter]:
-        """Return a page of dead letters, last died first.
+        """Return a page of dead letters, the last to die first.
 
-        It ends, not ``complete``, after about 100 ms, or when its arguments and tracebacks hold four million letters.
+        The search stops after about 100 ms, or when the arguments and tracebacks on the page hold four million
+        characters. Then the page has fewer entries, perhaps none, and its ``complete`` is False.
 
         Args:
-            limit: dead letters on the page, 1 to 1,000.
-            cursor: the ``next_cursor`` of the page before.
-            **where: ``task``, ``queue``, ``reason``, ``tag``, and the instants ``since`` and ``until`` of the death.
+            limit: The most dead letters on the page, 1 to 1,000. Default: 50.
+            cursor: The ``next_cursor`` of the previous page; None for the first page.
+            **where: Only dead letters with this ``task``, ``queue``, ``reason`` or ``tag``, that died at ``since`` or
+                later, and before ``until`` (aware datetimes).
 
         Raises:
-            InvalidCursor: no page gave it out.
-            InvalidOptions: a naive datetime, or a limit out of range.
+            InvalidCursor: The cursor does not come from a page.
+            InvalidOptions: A datetime is naive, the limit is out of range, or a filter has an invalid value.
         """
         page = await self._store.dead_letters.list(
             dead_letter_filter("list", where),
@@ -75,7 +94,14 @@ class DeadLetters:
         )
 
     async def count(self, **where: Unpack[DeadLetterFilter]) -> int:
-        """Return how many there are, a million at most."""
+        """Count dead letters, up to a million.
+
+        Args:
+            **where: Filters, as for ``list``.
+
+        Returns:
+            The number of dead letters; 1,000,000 means a million or more.
+        """
         return await self._store.dead_letters.count(
             dead_letter_filter("count", where), cap=COUNT_CAP
         )
@@ -84,7 +110,7 @@ class DeadLetters:
         """Return a dead letter with its history.
 
         Raises:
-            JobNotFound: none has this id, or none any more.
+            JobNotFound: No dead letter has this id; it may have been replayed or deleted.
         """
         row = await self._row(id)
         return dead_letter_of(row, history_of(await self._store.jobs.attempts(row.seq)))
@@ -98,19 +124,22 @@ class DeadLetters:
         return row
 
     async def replay(self, id: str, *, args: Mapping[str, object] | None = None) -> Job[Any]:
-        """Put a dead letter back, with fresh attempts and due at once.
+        """Put a dead letter back, due at once and with fresh attempts.
 
         Args:
-            id: the dead letter's.
-            args: by parameter name, in place of the stored ones. Without it the same job runs again, with ``created``
-                False; with it a new one is stored, whose ``replay_of`` is the dead letter's id.
+            id: The id of the dead letter.
+            args: Arguments by parameter name, which replace the stored ones of the same names. Default: no changes.
+
+        Returns:
+            Without ``args`` the same job, with ``created`` False. With ``args`` a new job, whose ``replay_of`` is the
+            id of the dead letter.
 
         Raises:
-            JobNotFound: none has this id, or it has just been replayed.
-            KeyTaken: an unfinished job of the task holds its key.
-            AlreadyReplayed: it was replayed with other arguments.
-            UnknownTask: the runner has no such task.
-            InvalidArguments: the merged arguments do not fit the task.
+            JobNotFound: No dead letter has this id; it may have just been replayed.
+            KeyTaken: An unfinished job of the task has the same key.
+            AlreadyReplayed: The dead letter was already replayed with other arguments.
+            UnknownTask: The runner does not have the task.
+            InvalidArguments: The merged arguments do not fit the task.
         """
         row = await self._row(id)
         spec = None if self._tasks is None else self._tasks.get(row.task)
@@ -121,7 +150,7 @@ class DeadLetters:
             )
         now = now_us()
         if args is None or spec is None:
-            # The same job again, and no new one.
+            # The same row runs again; no new job is stored.
             stored = (await self._store.dead_letters.replay(id, now=now))._replace(created=False)
         else:
             edited = Enqueue(
@@ -152,16 +181,17 @@ class DeadLetters:
         on_slice: Callable[[int], None] | None = None,
         **where: Unpack[DeadLetterFilter],
     ) -> int:
-        """Replay every dead letter that fits, in slices, so that other writers get their turn.
+        """Replay all dead letters that match the filters.
 
-        Those whose key is taken, and those of tasks that the runner does not have, stay where they are.
+        Each transaction replays up to 500 of them, so that other writers do not wait long. A dead letter stays if an
+        unfinished job has its key, or if the runner does not have its task. Jobs that die during the call stay too.
 
         Args:
-            on_slice: called after each slice with the number of its dead letters.
-            **where: as for ``list``.
+            on_slice: Called after each transaction with the number of dead letters that it handled.
+            **where: Filters, as for ``list``; none for all dead letters.
 
         Returns:
-            How many were replayed.
+            The number of dead letters that were replayed.
         """
         meant = _until_now(dead_letter_filter("replay_all", where))
         replayed, before = 0, None
@@ -187,14 +217,16 @@ class DeadLetters:
         on_slice: Callable[[int], None] | None = None,
         **where: Unpack[DeadLetterFilter],
     ) -> int:
-        """Delete every dead letter that fits, with its history; in slices, as ``replay_all``.
+        """Delete all dead letters that match the filters, with their history.
+
+        Each transaction deletes up to 500 of them. Jobs that die during the call stay.
 
         Args:
-            on_slice: called after each slice with the number of its dead letters.
-            **where: as for ``list``.
+            on_slice: Called after each transaction with the number of dead letters that it deleted.
+            **where: Filters, as for ``list``; none for all dead letters.
 
         Returns:
-            How many were deleted.
+            The number of dead letters that were deleted.
         """
         meant = _until_now(dead_letter_filter("delete_all", where))
         deleted, before = 0, None
@@ -213,7 +245,7 @@ class DeadLetters:
         """Delete a dead letter and its history.
 
         Raises:
-            JobNotFound: none has this id.
+            JobNotFound: No dead letter has this id.
         """
         if not await self._store.dead_letters.delete(checked_id(id)):
             raise JobNotFound(
@@ -222,7 +254,10 @@ class DeadLetters:
 
 
 def _until_now(where: Filter) -> Filter:
-    """Leave out what dies from now on: what was replayed may die again meanwhile, and once is enough."""
+    """Limit a filter to the jobs that are dead now.
+
+    A replayed job may die again before the last slice, and would be replayed twice.
+    """
     until = now_us() + 1
     return where._replace(until=until if where.until is None else min(where.until, until))
 
@@ -230,7 +265,7 @@ def _until_now(where: Filter) -> Filter:
 def dead_letter_of(row: JobRow, history: tuple[Any, ...] = ()) -> DeadLetter:
     """Return a dead letter in its public form."""
     assert row.reason is not None  # noqa: S101 - every row of the table has one
-    assert row.finished_at is not None  # noqa: S101 - the same
+    assert row.finished_at is not None  # noqa: S101 - as the line above
     return DeadLetter(
         id=row.id,
         task=row.task,

@@ -1,4 +1,4 @@
-"""Checks calls of tasks and stores them as jobs: the part of a queue that its users do not see."""
+"""Checks calls of tasks and stores them as jobs: the internal part of a queue."""
 
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -21,28 +21,34 @@ R = TypeVar("R")
 
 
 class Enqueuer:
-    """Stores calls in one sink."""
+    """Checks calls and stores them in one sink."""
 
     __slots__ = ("parts", "reader", "sink")
 
     def __init__(self, parts: QueueParts, sink: Sink, reader: JobReader) -> None:
-        """``reader`` answers the jobs that are returned, when they are asked again."""
+        """Store calls in a sink.
+
+        Args:
+            parts: The parts of the open runner.
+            sink: The transaction in which jobs are stored.
+            reader: Reads a returned job again, for ``job.result()`` and ``job.refresh()``.
+        """
         self.parts = parts
         self.sink = sink
         self.reader = reader
 
     def joined(self, source: object, caller: Caller | None = None) -> "Enqueuer":
-        """Return an enqueuer whose jobs are stored in the transaction of a session of the application's.
+        """Return an enqueuer that stores jobs in the transaction of the application's session.
 
-        They are committed or rolled back with the session's rows; workers are woken after the commit.
+        The jobs are committed or rolled back with the session's rows. Workers are woken after the commit.
 
         Args:
-            source: a SQLAlchemy ``AsyncSession``, ``AsyncConnection`` or ``Session``, an ``aiosqlite.Connection`` or a
+            source: A SQLAlchemy ``AsyncSession``, ``AsyncConnection`` or ``Session``, an ``aiosqlite.Connection`` or a
                 ``sqlite3.Connection``, on the same file as the jobs.
-            caller: the request, or the attempt, that it belongs to.
+            caller: The request or the attempt to which the session belongs; None if it is not known.
 
         Raises:
-            InvalidSession: it is none of them.
+            InvalidSession: The source is none of these.
         """
         parts = self.parts
         writer = SessionWriter(
@@ -88,19 +94,23 @@ class Enqueuer:
             )
         return self.joined(inside.source).sink.store(jobs, now)
 
-    # -- what a request or an attempt has gathered ------------------------------------
+    # -- background tasks of a request or an attempt ----------------------------------
 
     def prepare(self, call: Call[Any]) -> Enqueue:
-        """Return a call as the row to be stored later; raises what is wrong with it, as ``enqueue``."""
+        """Check a call and return it as a row to store later; raises as ``enqueue``."""
         now = now_us()
         return self._checked(call).to_enqueue(id=new_id(now), now=now)
 
     async def store_alone(self, jobs: Sequence[Enqueue]) -> None:
-        """Store rows in one commit of their own, whatever the sink."""
+        """Store rows in a separate commit, whatever the sink is."""
         await self.parts.committer.store(jobs, now_us())
 
     async def store_with_changes(self, jobs: Sequence[Enqueue]) -> bool:
-        """Store rows in the session's transaction, if it has changes to be committed; return whether it has."""
+        """Store rows in the session's transaction, if that has uncommitted changes.
+
+        Returns:
+            True if the rows were stored, False if the session has no uncommitted changes.
+        """
         if not await self.sink.has_changes():
             return False
         await self._store(jobs, now_us())
@@ -109,7 +119,11 @@ class Enqueuer:
     # ----------------------------------------------------------------------------------
 
     def is_blocking(self, sources: Iterable[object]) -> bool:
-        """Return whether jobs with these sessions in their options are stored at once, in the calling thread."""
+        """Return whether the calling thread itself stores jobs with these sessions.
+
+        Args:
+            sources: The ``session`` option of each job, or None.
+        """
         named = next((source for source in sources if source is not None), None)
         if named is not None and named is not self.sink.source:
             return self.parts.store.session(named).blocking
@@ -138,7 +152,7 @@ class Enqueuer:
 
 
 def _one_session(verb: Several, calls: Iterable[Call[Any]]) -> object:
-    """Return the session that the calls are to be stored through, None if they name none."""
+    """Return the session that all calls name in their options; None if they name none."""
     sources = {id(call.options.session): call.options.session for call in calls}
     if len(sources) > 1:
         raise InvalidOptions(

@@ -10,10 +10,11 @@ from jobrunner.core.units import instant_us
 from jobrunner.tasks.task import Task
 
 MOST_ROWS: Final = 1_000
+"""The largest page, in Python, over HTTP and on the command line."""
 DEFAULT_ROWS: Final = 50
-"""The bounds of every page, in Python, over HTTP and on the command line."""
+"""The size of a page if the caller names none."""
 CURSOR_DIGITS: Final = 18
-"""A larger number is no row of ours, and would not fit SQLite's integers."""
+"""The most digits of a cursor; a longer number might not fit SQLite's integers."""
 
 
 STATES: Final = get_args(State)
@@ -21,22 +22,22 @@ REASONS: Final = get_args(DeadReason)
 
 
 class JobFilter(TypedDict, total=False):
-    """Which jobs are meant: those to which everything given applies."""
+    """The filters of ``list``; a job must match all that are given."""
 
     task: Task[..., Any] | str | None
     queue: str | None
     state: State | None
-    """``"dead"`` means the dead letters, as jobs."""
+    """``"dead"`` lists the dead letters, as jobs. Without it they are left out."""
     tag: str | None
     key: str | None
     since: datetime | None
-    """Created at this instant or later; a dead one died then."""
+    """Created at this instant or later; with ``state="dead"``, died at it or later."""
     until: datetime | None
-    """Created, or died, before this instant."""
+    """Created before this instant; with ``state="dead"``, died before it."""
 
 
 class DeadLetterFilter(TypedDict, total=False):
-    """Which dead letters are meant: those to which everything given applies."""
+    """The filters of the methods of ``dead_letters``; a dead letter must match all that are given."""
 
     task: Task[..., Any] | str | None
     queue: str | None
@@ -49,11 +50,11 @@ class DeadLetterFilter(TypedDict, total=False):
 
 
 def checked_id(id: str) -> str:
-    """Return the id of a job as it is.
+    """Check the id of a job and return it unchanged.
 
     Raises:
-        TypeError: it is no text.
-        JobNotFound: no job can have it, and the store could not even search for some of these.
+        TypeError: The id is not a string.
+        JobNotFound: The id is not ASCII. No job has such an id, and the store cannot search for a lone surrogate.
     """
     if not isinstance(id, str):
         raise TypeError(f"the id of a job is a text, not {id!r}: write str(id)")
@@ -63,16 +64,17 @@ def checked_id(id: str) -> str:
 
 
 def job_filter(where: JobFilter) -> Filter:
-    """Return the filter of jobs that these words mean; raises as ``_filter_of``."""
+    """Check the filters of a call that lists jobs; raises as ``_filter_of``."""
     _check_words("list", where, JobFilter.__annotations__)
     return _filter_of(**where)
 
 
 def dead_letter_filter(verb: str, where: DeadLetterFilter) -> Filter:
-    """Return the filter of dead letters that these words mean; raises as ``_filter_of``.
+    """Check the filters of a call on dead letters; raises as ``_filter_of``.
 
     Args:
-        verb: the call that they were given to, for the error.
+        verb: The method that was called, for the error.
+        where: Its filters.
     """
     _check_words(f"dead_letters.{verb}", where, DeadLetterFilter.__annotations__)
     return _filter_of(**where)
@@ -95,10 +97,10 @@ def _filter_of(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Filter:
-    """Return the filter that these words mean.
+    """Check each filter and return them in the store's form.
 
     Raises:
-        InvalidOptions: an unknown state or reason, an instant without a time zone, a value that is no text.
+        InvalidOptions: The state or the reason is unknown, a datetime is naive, or a value is not a string.
     """
     name = task.name if isinstance(task, Task) else task
     for what, text in (("task", name), ("queue", queue), ("tag", tag), ("key", key)):
@@ -136,10 +138,10 @@ def _check_choice(what: str, value: object, known: tuple[str, ...]) -> None:
 
 
 def checked_limit(limit: int) -> int:
-    """Return a page's size as it is.
+    """Check the size of a page and return it unchanged.
 
     Raises:
-        InvalidOptions: it is not 1 to 1,000.
+        InvalidOptions: The limit is not an int from 1 to 1,000.
     """
     if not isinstance(limit, int) or not 1 <= limit <= MOST_ROWS:
         raise InvalidOptions(f"limit={limit!r} is not 1 to 1,000; use the cursor for more")
@@ -147,10 +149,10 @@ def checked_limit(limit: int) -> int:
 
 
 def read_cursor(cursor: str | None) -> int | None:
-    """Return the row before which a page begins.
+    """Return the row before which a page begins; None for the first page.
 
     Raises:
-        InvalidCursor: no page gave it out.
+        InvalidCursor: The cursor does not come from a page.
     """
     if cursor is None:
         return None
@@ -161,10 +163,10 @@ def read_cursor(cursor: str | None) -> int | None:
 
 
 def no_cursor(given: object) -> InvalidCursor:
-    """Return the error for a cursor that no page gave out."""
+    """Return the error for a cursor that does not come from a page."""
     return InvalidCursor(f"{given!r} is not a cursor; take next_cursor of the page before")
 
 
 def write_cursor(row: int | None) -> str | None:
-    """Return the cursor of the page that begins before a row."""
+    """Return the cursor of the page that begins before a row; None at the end."""
     return None if row is None else str(row)

@@ -1,4 +1,4 @@
-"""The worker of this process, as far as the queue depends on it."""
+"""The worker of this process, as the queue uses it."""
 
 import asyncio
 from typing import Protocol
@@ -9,27 +9,27 @@ from jobrunner.worker.deadlock import Deadlocks
 
 
 class LocalWorker(Protocol):
-    """The worker that belongs to an open queue, whether or not it runs jobs."""
+    """The worker that belongs to an open queue, even with ``work=False``."""
 
     failed: StoreError | None
-    """The error that stopped it for good."""
+    """The error that stopped the worker for good; None while it works."""
     has_failed: asyncio.Event
     """Set together with ``failed``."""
     deadlocks: Deadlocks | None
-    """The waits of its attempts; None where it runs none."""
+    """The waits of its attempts, in which deadlocks are found; None if it runs no jobs."""
 
     def wake(self) -> None:
-        """See to it that jobs which are due now are found now, here and in other processes."""
+        """Make workers find due jobs now, in this process and in others."""
         ...
 
     async def cancel_requested(self, seq: int) -> None:
-        """Pass on that a running job is to be cancelled."""
+        """Notify the workers that a running job is to be cancelled."""
         ...
 
     def is_ready(self) -> bool:
-        """Return ``Health.ready`` alone, without reading the store."""
+        """Return ``Health.ready`` without reading the store."""
         ...
 
     async def health(self) -> Health:
-        """Return whether the promises are being kept just now, and what stands in the way."""
+        """Return the health of the runner and the problems that it has now."""
         ...

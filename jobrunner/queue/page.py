@@ -1,4 +1,4 @@
-"""A page: the form in which every list of jobs, dead letters, schedules and queues is returned."""
+"""The page that every ``list`` method returns."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -11,9 +11,22 @@ T = TypeVar("T")
 @exported
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some entries of a list, and the cursor of the page after; None at the end."""
+    """One page of a list, and the cursor of the next page.
+
+    ::
+
+        cursor = None
+        while True:
+            page = await jobs.list(state="queued", cursor=cursor)
+            for job in page.items:
+                print(job.id, job.task)
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+    """
 
     items: list[T]
     next_cursor: str | None
+    """The ``cursor`` argument for the next page; None on the last page."""
     complete: bool = True
-    """False if the search stopped before ``limit`` entries were found; ``next_cursor`` goes on from there."""
+    """False if the search stopped before it had found ``limit`` entries; ``next_cursor`` continues from there."""

@@ -1,4 +1,4 @@
-"""The parts of an open runner that its queues share, with a session of the application's or without."""
+"""The parts of an open runner that all of its queues share."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -19,42 +19,45 @@ from jobrunner.worker.events import Events
 
 @dataclass(slots=True, eq=False)
 class QueueParts:
-    """One for each open runner."""
+    """The parts of one open runner, for its queues with and without a session."""
 
     store: Store
     committer: CommitterSink
     worker: LocalWorker
     events: Events
     tasks: Mapping[str, TaskSpec]
-    """By stored name and by alias."""
+    """The tasks by stored name and by alias."""
     names: frozenset[str]
-    """The queues that the runner has."""
+    """The names of the runner's queues."""
     reader: JobReader
     session_reader: JobReader
-    """Of jobs that may still be uncommitted."""
+    """Reads jobs that may still be uncommitted."""
     queues: Queues
     dead_letters: DeadLetters
     schedules: Schedules
     opened_on: asyncio.AbstractEventLoop
     opened_in: int
-    """The process; see ``forked.generation``."""
+    """The process that opened the runner; see ``forked.generation``."""
     notify: Callable[[], None]
-    """Wakes the workers, from any thread."""
+    """Wakes the workers; may be called in any thread."""
     session_advice: str | None = None
-    """What to write in place of a plain ``Queue``, where the runner has a session to join."""
+    """The error message for a plain ``Queue``, if the runner has a session to join."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop on which the runner is open; other threads go through it.
+        """The loop on which the runner is open; other threads call into it.
 
         Raises:
-            NotRunning: this process was forked while the runner was open.
+            NotRunning: This process was forked while the runner was open.
         """
         refuse_forked(self.opened_in)
         return self.opened_on
 
     async def failure(self) -> StoreError:
-        """Wait until the worker has stopped for good, and return why; perhaps for ever."""
+        """Wait until the worker has stopped for good, and return its error.
+
+        The wait never ends if the worker does not fail.
+        """
         await self.worker.has_failed.wait()
         assert self.worker.failed is not None  # noqa: S101 - set together
         return self.worker.failed

@@ -1,4 +1,4 @@
-"""The queue as its users hold it: store a job, look it up, cancel it, replay what died."""
+"""Offers ``JobQueue``: the public API to store, read and cancel jobs."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -45,7 +45,15 @@ R = TypeVar("R")
 @exported
 @answers_foreign_words("queue", name="queue")
 class JobQueue:
-    """The verbs of one open runner; what ``Depends(jobs.queue)`` and ``Queue`` inject."""
+    """Stores, reads and cancels the jobs of an open runner.
+
+    A route gets it with ``queue: Queue`` or ``Depends(jobs.queue)``::
+
+        @app.post("/register")
+        async def register(email: str, queue: Queue) -> str:
+            job = await queue.enqueue(send_welcome_email, email)
+            return job.id
+    """
 
     def __init__(self, enqueuer: Enqueuer) -> None:
         self._enqueuer = enqueuer
@@ -54,64 +62,99 @@ class JobQueue:
     # -- storing ------------------------------------------------------------------
 
     async def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
-        """Store a call of the task; the job is on disk when this returns.
+        """Store a call of a task as a job.
 
-        Options go with the task: ``queue.enqueue(remind.options(delay=3600), email)``. If an unfinished job of the
-        task holds the same ``key``, that job is returned, with ``created`` False.
+        When the call returns, the job is on disk; with a session, it is in the session's transaction and is stored by
+        its commit.
+
+        Options are set on the task::
+
+            await queue.enqueue(remind.options(delay=3600), email)
+
+        Args:
+            task: The task, or ``task.options(...)``.
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+
+        Returns:
+            The stored job. If an unfinished job of the task has the same ``key``, that job, with ``created`` False.
 
         Raises:
-            InvalidArguments: they do not fit the task; nothing was stored.
-            UnknownTask: the task is not registered with this runner.
-            StoreError: see ``errors``; after a ``StoreOutcomeUnknown`` the job may be there.
+            InvalidArguments: The arguments do not fit the task; nothing was stored.
+            UnknownTask: The task is not registered with this runner.
+            UnknownQueue: The runner does not have the queue that the options name.
+            StoreError: The job could not be stored; after a ``StoreOutcomeUnknown`` it may be stored all the same.
         """
         return await self._enqueuer.enqueue_call(_task(task).call(*args, **kwargs))
 
     async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
-        """Store many calls (``task.call(...)``) in one transaction: all of them, or none.
+        """Store many calls in one transaction: all of them, or none.
+
+        ::
+
+            await queue.enqueue_many([send_welcome_email.call(email) for email in emails])
+
+        Args:
+            calls: At most 10,000 calls, each made with ``task.call(...)``.
 
         Returns:
             The jobs, in the order of the calls.
 
         Raises:
-            InvalidOptions: more than 10,000 calls.
-            InvalidArguments, UnknownTask, StoreError: as ``enqueue``.
+            InvalidOptions: A value is not a call, the calls name different sessions, or there are more than 10,000.
+            InvalidArguments: The arguments of a call do not fit its task; nothing was stored.
+            UnknownTask: A task is not registered with this runner.
+            UnknownQueue: The runner does not have a queue that the options name.
+            StoreError: The jobs could not be stored; after a ``StoreOutcomeUnknown`` they may be stored all the same.
         """
         return await self._enqueuer.enqueue_calls("enqueue_many", calls)
 
     async def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
-        """Store calls (``task.call(...)``) that run one after another, in one transaction: all of them, or none.
+        """Store calls that run one after another, in one transaction: all of them, or none.
 
-        The first one is due as if it were alone. Each of the others is ``blocked`` until the one before it has
-        succeeded or is a dead letter, retries included, and starts then, or when its own ``delay`` or ``run_at`` is
-        over. If one is cancelled or expires, those behind it are cancelled.
+        ::
 
-        A call whose ``key`` an unfinished job of its task holds stores nothing: that job is returned, with ``created``
-        False, and the chain goes on without it.
+            await queue.enqueue_chain([resize.call(photo), publish.call(photo)])
+
+        The first job is due as if it were alone. Each later job is ``blocked`` until the job before it has succeeded or
+        is a dead letter, after all its retries. Then it is due, or later if its own ``delay`` or ``run_at`` is later.
+        If a job is cancelled or expires, the jobs behind it are cancelled.
+
+        If an unfinished job of a task has the ``key`` of a call, nothing is stored for that call: the unfinished job is
+        returned in its place, with ``created`` False, and the chain continues without it.
+
+        Args:
+            calls: At most 10,000 calls, each made with ``task.call(...)``, in the order in which they run.
 
         Returns:
             The jobs, in the order of the calls.
 
         Raises:
-            InvalidOptions: more than 10,000 calls.
-            InvalidArguments, UnknownTask, StoreError: as ``enqueue``.
+            InvalidOptions: A value is not a call, the calls name different sessions, or there are more than 10,000.
+            InvalidArguments: The arguments of a call do not fit its task; nothing was stored.
+            UnknownTask: A task is not registered with this runner.
+            UnknownQueue: The runner does not have a queue that the options name.
+            StoreError: The jobs could not be stored; after a ``StoreOutcomeUnknown`` they may be stored all the same.
         """
         return await self._enqueuer.enqueue_calls("enqueue_chain", calls)
 
-    # -- looking up ----------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------
 
     @overload
     async def get(self, id: str) -> Job[Any]: ...
     @overload
     async def get(self, id: str, task: Task[..., R]) -> Job[R]: ...
     async def get(self, id: str, task: Task[..., R] | None = None) -> Job[Any]:
-        """Return a job with its history; dead ones are found too, with the state ``dead``.
+        """Return a job with its arguments and its history.
+
+        A dead letter is returned too, with the state ``dead``.
 
         Args:
-            id: the job's.
-            task: whose job it must be; gives ``result()`` its type.
+            id: The id of the job.
+            task: The task of the job. With it, ``result()`` has the type that the task returns. Default: any task.
 
         Raises:
-            JobNotFound: there is none, none any more, or it is another task's.
+            JobNotFound: No job has this id (it may be past its retention), or the job is of another task.
         """
         row = await self._row(id)
         if task is not None and row.task not in {task.name, *task.spec.aliases}:
@@ -120,10 +163,12 @@ class JobQueue:
         return job_of(row, attempts, self._enqueuer.reader, args=row.args)
 
     async def payload(self, id: str) -> Payload:
-        """Return the arguments and the result of a job, also of a dead one, as the plain JSON values that are stored.
+        """Return the stored arguments and result of a job, as plain JSON values.
+
+        This also works for dead letters, and for jobs of tasks that the runner does not have.
 
         Raises:
-            JobNotFound: there is none, or none any more.
+            JobNotFound: No job has this id; it may be past its retention.
         """
         return payload_of(await self._row(id))
 
@@ -140,25 +185,27 @@ class JobQueue:
         cursor: str | None = None,
         **where: Unpack[JobFilter],
     ) -> Page[Job[Any]]:
-        """Return a page of jobs, newest first; of dead letters, last died first, with ``state="dead"``.
+        """Return a page of jobs, newest first.
 
-        Where few of many jobs fit, a page ends after about 100 ms with those found, perhaps none, and is not
-        ``complete``. The last page is the one without a ``next_cursor``.
+        With ``state="dead"`` it returns the dead letters, the last to die first; without it they are left out.
+
+        If few of many jobs match, the search stops after about 100 ms. Then the page has fewer jobs, perhaps none, and
+        its ``complete`` is False. The last page has no ``next_cursor``.
 
         Args:
-            limit: jobs on the page, 1 to 1,000.
-            cursor: the ``next_cursor`` of the page before.
-            **where: ``task``, ``queue``, ``state``, ``tag``, ``key``, and the instants ``since`` and ``until`` of the
-                creation, or of the death with ``state="dead"``. Other states leave the dead letters out.
+            limit: The most jobs on the page, 1 to 1,000. Default: 50.
+            cursor: The ``next_cursor`` of the previous page; None for the first page.
+            **where: Only jobs with this ``task``, ``queue``, ``state``, ``tag`` or ``key``, created at ``since`` or
+                later and before ``until`` (aware datetimes). With ``state="dead"`` the two mean the time of death.
 
         Raises:
-            InvalidCursor: no page gave it out.
-            InvalidOptions: a naive datetime, or a limit out of range.
+            InvalidCursor: The cursor does not come from a page.
+            InvalidOptions: A datetime is naive, the limit is out of range, or a filter has an invalid value.
         """
         meant = job_filter(where)
         lister = self._parts.store.jobs.list
         if meant.state == "dead":
-            # Each row of their table is dead, and none says so.
+            # Their table has no state column: each of its rows is dead.
             meant, lister = meant._replace(state=None), self._parts.store.dead_letters.list
         page = await lister(meant, before=read_cursor(cursor), limit=checked_limit(limit))
         return Page(
@@ -170,14 +217,14 @@ class JobQueue:
     # -- cancelling ----------------------------------------------------------------------
 
     async def cancel(self, id: str) -> CancelStatus | None:
-        """Cancel a job: a waiting one at once; a running one is asked to stop, wherever it runs.
+        """Cancel a waiting job, or ask a running one to stop, in any process.
 
         Returns:
-            ``"cancelled"`` if it waited, and is cancelled with those behind it; ``"requested"`` if it runs, and has
-            been asked to stop; None if there was nothing to cancel: it had finished or died.
+            ``"cancelled"`` if the job was waiting: it will not run, and neither will the jobs behind it in its chain.
+            ``"requested"`` if the job is running and was asked to stop. None if it had already finished or died.
 
         Raises:
-            JobNotFound: there is no such job.
+            JobNotFound: No job has this id; it may be past its retention.
         """
         before = await self._parts.store.jobs.cancel(checked_id(id), now=now_us())
         if before is None:
@@ -194,21 +241,21 @@ class JobQueue:
 
     @property
     def queues(self) -> Queues:
-        """The queues: list, pause, resume."""
+        """Lists, pauses and resumes queues."""
         return self._parts.queues
 
     @property
     def dead_letters(self) -> DeadLetters:
-        """The dead letters: list, get, replay, delete."""
+        """Lists, replays and deletes dead letters."""
         return self._parts.dead_letters
 
     @property
     def schedules(self) -> Schedules:
-        """The schedules: list, upsert, pause, resume, run_now, remove."""
+        """Lists, stores, pauses and removes schedules."""
         return self._parts.schedules
 
     async def health(self) -> Health:
-        """Return whether the promises are being kept just now, and what stands in the way."""
+        """Return the health of the runner and its store, with the problems found."""
         return await self._parts.worker.health()
 
 
@@ -233,9 +280,13 @@ def open_queue(
     """Return the queue of an open store, on the running loop.
 
     Args:
-        tasks: by stored name and by alias; None where nobody can tell which there are.
-        queues: the names that the runner has.
-        timezone: of cron expressions that name none.
+        store: The open store.
+        committer: Stores the jobs that belong to no session.
+        tasks: The tasks by stored name and by alias; None if they are not known.
+        queues: The names of the runner's queues.
+        events: Wakes the code that waits for a job's result.
+        worker: The worker of this process.
+        timezone: The time zone of cron expressions that name none.
     """
     loop = asyncio.get_running_loop()
     known = {} if tasks is None else tasks
@@ -270,15 +321,21 @@ def open_queue(
 
 
 def enqueuer_of(queue: JobQueue) -> Enqueuer:
-    """Return the part of a queue that its users do not see."""
-    return queue._enqueuer  # noqa: SLF001 - the one door to it
+    """Return the internal part of a queue."""
+    return queue._enqueuer  # noqa: SLF001 - the only access to it
 
 
 def joined(queue: JobQueue, source: object, caller: Caller | None = None) -> JobQueue:
-    """Return a queue whose jobs are stored in the transaction of a session; see ``Enqueuer.joined``."""
+    """Return a queue that stores jobs in a session's transaction; see ``Enqueuer.joined``."""
     return JobQueue(enqueuer_of(queue).joined(source, caller))
 
 
 def joined_by(queue: JobQueue, task: str, source: object) -> JobQueue:
-    """Return the same for an attempt of a task."""
+    """Return a queue that stores jobs in the transaction of an attempt's session.
+
+    Args:
+        queue: A queue of the runner.
+        task: The stored name of the attempt's task, for messages.
+        source: The session.
+    """
     return joined(queue, source, Caller(task))

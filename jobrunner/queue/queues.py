@@ -1,4 +1,4 @@
-"""The queues of an open runner: list, pause, resume."""
+"""Lists, pauses and resumes the queues of an open runner."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,13 @@ from jobrunner.worker.settings import unknown_queue
 
 @exported
 class Queues:
-    """The names under which jobs wait; ``queue.queues``."""
+    """Lists, pauses and resumes the queues of a runner.
+
+    ::
+
+        await jobs.queues.pause("mail")         # running jobs finish, no others start
+        await jobs.queues.resume("mail")
+    """
 
     def __init__(self, store: Store, known: frozenset[str], *, wake: Callable[[], None]) -> None:
         self._store = store
@@ -21,24 +27,32 @@ class Queues:
         self._wake = wake
 
     async def list(self) -> Page[QueueInfo]:
-        """Return every queue that is served, paused, or holds jobs, by name, on one page.
+        """Return all queues on one page, in the order of their names.
 
-        Counting stops at 10,000 jobs (of scheduled and blocked ones over all queues), or after some 10 ms; then a queue
-        is not ``complete``.
+        They are the runner's queues, and others that are served, are paused or have jobs.
+
+        Counting stops at 10,000 jobs per queue and state, or after about 10 ms. Scheduled and blocked jobs are counted
+        to 10,000 over all queues. A queue that was not counted to its end has ``complete`` False.
         """
         return Page(await queues_in(self._store, self._known), None)
 
     async def pause(self, name: str) -> None:
-        """Let no worker start jobs of the queue until ``resume``; running ones go on.
+        """Stop all workers from starting jobs of a queue, until ``resume``.
+
+        Running jobs finish, and new jobs can be stored. The pause is stored, so it survives a restart.
 
         Raises:
-            UnknownQueue: the runner has no such queue.
+            UnknownQueue: The runner does not have the queue.
         """
         self._check(name)
         await self._store.jobs.pause(name, now=now_us())
 
     async def resume(self, name: str) -> None:
-        """Undo ``pause``; raises as it does."""
+        """Let workers start jobs of a paused queue again.
+
+        Raises:
+            UnknownQueue: The runner does not have the queue.
+        """
         self._check(name)
         await self._store.jobs.resume(name)
         self._wake()

@@ -1,4 +1,4 @@
-"""Jobs read again: their state, their arguments, and what they return once they have ended."""
+"""Reads a stored job again: its state, its arguments, and its result after it has ended."""
 
 import asyncio
 import json
@@ -28,13 +28,13 @@ from jobrunner.worker.events import Events
 from jobrunner.worker.unawaited import caller
 
 RETURN_US: Final = 5 * SECOND_US
-"""How long a task may take to return after its own transaction has settled the job, before its result is given up."""
+"""The time to return for a task whose own transaction has settled its job; later, no result is expected."""
 POLL_S: Final = 0.5
-"""How often a wait for a result looks at the store: the job may end in another process."""
+"""The time between two reads of a job while its result is awaited, because it may end in another process."""
 
 
 class JobReader:
-    """Answers the holders of jobs: reads a job again, waits for its end, decodes its arguments."""
+    """Reads a job again, waits for its end, and decodes its arguments."""
 
     def __init__(
         self,
@@ -45,7 +45,16 @@ class JobReader:
         *,
         in_session: bool = False,
     ) -> None:
-        """``in_session``: a job that is missing may be one whose transaction has not been committed."""
+        """Read from the store of an open runner.
+
+        Args:
+            store: The open store.
+            events: Wakes the code that waits for a job's result.
+            worker: The worker of this process.
+            tasks: The runner's tasks by stored name and by alias.
+            in_session: True if the jobs were stored through a session. The transaction of a missing job may then be
+                uncommitted.
+        """
         self._store = store
         self._events = events
         self._worker = worker
@@ -91,7 +100,7 @@ class JobReader:
         return job_of(row, await self._store.jobs.attempts(row.seq), self, args=row.args)
 
     def arguments_of(self, job: Job[Any], stored: str) -> dict[str, Any]:
-        """Return a job's arguments from their stored form; see ``Job.args``."""
+        """Decode a job's stored arguments; see ``Job.args``."""
         spec = self._tasks.get(job.task)
         if spec is not None:
             return spec.args.decode(stored)
@@ -112,21 +121,24 @@ async def end_of(
     refuse_wait: Callable[[], None],
     check: Callable[[JobRow], Awaitable[None]] | None = None,
 ) -> JobRow:
-    """Wait until a job has come to its end, here or in another process, and return its row.
+    """Wait until a job has ended, in any process, and return its row.
 
     Args:
-        read: reads its row anew.
-        refuse_wait: raises where a wait would be for the caller itself: no worker could write what becomes of the job.
-        check: raises if the job cannot come to its end; asked at each look.
+        job: The job.
+        read: Reads the job's row again.
+        events: Ends the wait early if the job ends in this process.
+        timeout: The longest wait, in seconds or as a timedelta. None waits for ever.
+        refuse_wait: Raises if the caller holds a transaction that keeps workers from writing the job's end.
+        check: Raises if the job can never end; called after each read.
 
     Raises:
-        ResultTimeout: it has not, in that time.
+        ResultTimeout: The job has not ended within the timeout.
     """
     loop = asyncio.get_running_loop()
     wait_s = None if timeout is None else duration_us(timeout, "timeout") / SECOND_US
     deadline = None if wait_s is None else loop.time() + wait_s
     while True:
-        # Before the read, so that an end between the two is not missed.
+        # Registered before the read, so that no end between the two is missed.
         waiter = events.wait_for(job.id)
         try:
             row = await read(job)
@@ -146,11 +158,13 @@ async def end_of(
 
 
 def result_in(row: JobRow, tasks: Mapping[str, TaskSpec]) -> Any:
-    """Return what a job that has come to its end returned.
+    """Return the result of a job that has ended.
 
     Raises:
-        JobDead, JobCancelled, JobExpired: it has not succeeded.
-        ResultNotStored: it has, but what it returned could not be kept.
+        JobDead: The job is a dead letter.
+        JobCancelled: The job was cancelled.
+        JobExpired: The job expired before it started.
+        ResultNotStored: The job has succeeded, but its result could not be stored.
     """
     name = f"{row.task} {row.id}"
     if row.state == "dead":
@@ -168,7 +182,10 @@ def result_in(row: JobRow, tasks: Mapping[str, TaskSpec]) -> Any:
 
 
 def _is_returning(row: JobRow) -> bool:
-    """Return whether the job's own transaction has settled it a moment ago, and its task may be about to return."""
+    """Return whether the task may still return a result.
+
+    The job's own transaction settles it before the task returns; within ``RETURN_US`` the result may still come.
+    """
     settled_at = row.finished_at
     return (
         row.result_omitted == RESULT_PENDING

@@ -1,4 +1,4 @@
-"""The schedules of an open runner: look, store, pause, run now, remove; and the declaring of those in the code."""
+"""Lists, stores, pauses and removes the schedules of an open runner."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -45,44 +45,42 @@ T = TypeVar("T")
 @exported
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A schedule, as it was when it was read."""
+    """A schedule that makes jobs: a snapshot of the moment when it was read."""
 
     id: str
     task: str = field(metadata=doc("The task's stored name."))
     source: ScheduleSource = field(
-        metadata=doc("`code`: it stands above a task. `stored`: it was made at run time.")
+        metadata=doc("`code`: declared by a decorator. `stored`: made at run time.")
     )
-    description: str = field(metadata=doc("When it ticks, in English."))
+    description: str = field(metadata=doc("The times of its ticks, in English."))
     cron: str | None
     timezone: str | None
     every: timedelta | None = field(metadata=doc("Seconds between two ticks."))
-    run_at: datetime | None = field(metadata=doc("Its only tick."))
-    args: Mapping[str, Any] = field(
-        metadata=doc("What its jobs are called with, by parameter name.")
-    )
-    misfire: Misfire = field(metadata=doc("What becomes of ticks that were missed."))
+    run_at: datetime | None = field(metadata=doc("The only tick of a schedule that ticks once."))
+    args: Mapping[str, Any] = field(metadata=doc("The arguments of its jobs, by parameter name."))
+    misfire: Misfire = field(metadata=doc("The rule for missed ticks."))
     grace: timedelta | None = field(
-        metadata=doc("Seconds after which a tick is too late to make a job; null for never.")
+        metadata=doc("Seconds after which a tick is too late to make a job; null for no limit.")
     )
-    cap: int = field(metadata=doc("With `all`: how many missed ticks make a job, at most."))
+    cap: int = field(metadata=doc("With misfire `all`: the most missed ticks that make a job."))
     overlap: Overlap = field(
-        metadata=doc("`skip`: a tick makes no job while one of the schedule's is unfinished.")
+        metadata=doc("`skip`: a tick makes no job while one of the schedule's jobs is unfinished.")
     )
-    jitter: timedelta = field(metadata=doc("Seconds within which a job starts after its tick."))
+    jitter: timedelta = field(
+        metadata=doc("Seconds: the longest random delay of a job after its tick.")
+    )
     start: datetime | None
     end: datetime | None
     paused: bool
-    disabled: bool = field(metadata=doc("It stood in the code, and stands there no more."))
+    disabled: bool = field(metadata=doc("True if the code declared it and no longer does."))
     next_at: datetime | None = field(
-        metadata=doc(
-            "The next tick; null while it is paused or disabled, and when none is to come."
-        )
+        metadata=doc("The next tick; null if it is paused or disabled, or has no ticks left.")
     )
     last_at: datetime | None = field(metadata=doc("The last tick that made a job."))
     last_job: str | None = field(metadata=doc("That job's id."))
-    fired: int = field(metadata=doc("Ticks that have made a job."))
-    skipped: int = field(metadata=doc("Ticks that have made none."))
-    revision: int = field(metadata=doc("Of the application that declared it."))
+    fired: int = field(metadata=doc("Ticks that made a job."))
+    skipped: int = field(metadata=doc("Ticks that made no job."))
+    revision: int = field(metadata=doc("The revision of the application that declared it."))
 
 
 @exported
@@ -91,20 +89,32 @@ class ScheduleTick:
     """One tick of a schedule, or a run of ticks that made no job."""
 
     at: datetime = field(metadata=doc(example="2026-11-22T08:00:00Z"))
-    until: datetime = field(metadata=doc("The last of the run; the tick itself if it is one."))
-    count: int = field(metadata=doc("How many; an estimate where there were more than 20,000.", 1))
+    until: datetime = field(
+        metadata=doc("The last tick of the run; for one tick the same as `at`.")
+    )
+    count: int = field(metadata=doc("The number of ticks; an estimate above 20,000.", 1))
     outcome: TickOutcome = field(
         metadata=doc(
-            "`fired` made a job. None was made because a later tick stands for it (`missed`), its grace was over"
-            " (`late`), a job of the schedule was unfinished (`overlap`) or an unfinished job held its key (`key`)."
+            "`fired` made a job. The others made none: a later tick was used instead (`missed`), its grace was over"
+            " (`late`), a job of the schedule was unfinished (`overlap`), or an unfinished job had its key (`key`)."
         )
     )
-    job: str | None = field(metadata=doc("The id of the job that it made."))
+    job: str | None = field(metadata=doc("The id of the job that it made; null if it made none."))
 
 
 @exported
 class Schedules:
-    """Stored recurrences that make jobs; ``queue.schedules``."""
+    """Lists, stores, pauses and removes schedules.
+
+    ::
+
+        await jobs.schedules.upsert("report:acme", send_report, cron="0 8 * * 1", args=["acme"])
+        await jobs.schedules.pause("report:acme")
+        await jobs.schedules.run_now("report:acme")
+
+    A schedule makes a job at each of its ticks. Those that ``@jobs.cron`` and ``@jobs.every`` declare can be read,
+    paused and run here, but only the code changes them.
+    """
 
     def __init__(
         self,
@@ -123,13 +133,13 @@ class Schedules:
         self._enqueue = enqueue
         self._wake = wake
 
-    # -- looking ------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------
 
     async def get(self, id: str) -> Schedule:
         """Return a schedule.
 
         Raises:
-            ScheduleNotFound: none has this id.
+            ScheduleNotFound: No schedule has this id.
         """
         return _schedule_of(await self._row(id))
 
@@ -140,21 +150,21 @@ class Schedules:
         limit: int = DEFAULT_ROWS,
         cursor: str | None = None,
     ) -> Page[Schedule]:
-        """Return a page of schedules, by id.
+        """Return a page of schedules, in the order of their ids.
 
         Args:
-            task: only its schedules.
-            limit: schedules on the page, 1 to 1,000.
-            cursor: the ``next_cursor`` of the page before.
+            task: Only schedules of this task, or of this stored name. Default: all.
+            limit: The most schedules on the page, 1 to 1,000. Default: 50.
+            cursor: The ``next_cursor`` of the previous page; None for the first page.
 
         Raises:
-            InvalidCursor: it is no text.
-            InvalidOptions: a limit out of range.
+            InvalidCursor: The cursor is not a string.
+            InvalidOptions: The limit is out of range.
         """
         name = task.name if isinstance(task, Task) else task
         if cursor is not None and not isinstance(cursor, str):
             raise no_cursor(cursor)
-        # One more than asked for tells whether there is a page after.
+        # One row more than the page shows if there is a next page.
         rows = await self._store.schedules.list(
             task=name, after=cursor, limit=checked_limit(limit) + 1
         )
@@ -162,10 +172,17 @@ class Schedules:
         return Page(items, items[-1].id if len(rows) > limit else None)
 
     async def ticks(self, id: str, *, limit: int = DEFAULT_ROWS) -> Sequence[ScheduleTick]:
-        """Return the ticks of a schedule, newest first: those that made a job, and those that were skipped.
+        """Return the latest ticks of a schedule, newest first.
+
+        Both the ticks that made a job and the skipped ones are returned.
+
+        Args:
+            id: The id of the schedule.
+            limit: The most entries, 1 to 1,000. Default: 50.
 
         Raises:
-            ScheduleNotFound: none has this id.
+            ScheduleNotFound: No schedule has this id.
+            InvalidOptions: The limit is out of range.
         """
         await self._row(id)
         return [
@@ -192,25 +209,36 @@ class Schedules:
         timezone: str | None = None,
         **words: Unpack[ScheduleOptions],
     ) -> Schedule:
-        """Store a schedule, or change the one that has the id; all workers follow at once.
+        """Store a schedule, or change the one that has this id.
 
-        If nothing about its ticks is changed, the next one stays as it is.
+        All workers follow the change at once. If the recurrence, its start and its end are the same as before, the next
+        tick does not change.
+
+        ::
+
+            await jobs.schedules.upsert("report:acme", send_report, cron="0 8 * * 1", args=["acme"])
+
+        Exactly one of ``cron``, ``every`` and ``run_at`` is given.
 
         Args:
-            id: letters, digits and ``_ . : @ + -``.
-            task: what its jobs call, or its stored name; ``task.options(...)`` holds for each of them.
-            cron: five fields, or ``@daily`` and its kin.
-            every: seconds or a timedelta; ticks first one interval from now.
-            run_at: an aware datetime, to tick once.
-            timezone: of the cron expression; the runner's if not given.
-            **words: ``args``, ``misfire``, ``grace``, ``cap``, ``overlap``, ``jitter``, ``start`` and
-                ``end``.
+            id: The id of the schedule: letters, digits and ``_ . : @ + -``.
+            task: The task of its jobs, or the task's stored name. ``task.options(...)`` sets the options of each job.
+            cron: A cron expression of five fields, or a short form such as ``@daily``.
+            every: The interval, in seconds or as a timedelta. The first tick is one interval from now.
+            run_at: An aware datetime, for a schedule that ticks once.
+            timezone: The time zone of the cron expression. Default: the runner's.
+            **words: ``args``, ``misfire``, ``grace``, ``cap``, ``overlap``, ``jitter``, ``start`` and ``end``; see
+                ``ScheduleOptions``.
+
+        Returns:
+            The schedule as it is stored now.
 
         Raises:
-            InvalidSchedule: a word has a value that cannot be; nothing was stored.
-            InvalidArguments: ``args`` do not fit the task.
-            DeclaredInCode: the id belongs to a schedule in the code.
-            UnknownTask, UnknownQueue: the runner has no such task or queue.
+            InvalidSchedule: An argument has an invalid value; nothing was stored.
+            InvalidArguments: The ``args`` do not fit the task.
+            DeclaredInCode: The code declares a schedule with this id.
+            UnknownTask: The runner does not have the task.
+            UnknownQueue: The runner does not have the queue that the options name.
         """
         try:
             checked_schedule_id(id)
@@ -272,18 +300,20 @@ class Schedules:
         return spec, options
 
     async def pause(self, id: str) -> Schedule:
-        """Let a schedule make no jobs until ``resume``, in any process; what it has made goes on.
+        """Stop a schedule from making jobs in all processes, until ``resume``.
+
+        The jobs that it has already made are not affected. The pause is stored, so it survives a restart.
 
         Raises:
-            ScheduleNotFound: none has this id.
+            ScheduleNotFound: No schedule has this id.
         """
         return await self._change_known(id, lambda seen: seen._replace(paused=True))
 
     async def resume(self, id: str) -> Schedule:
-        """Undo ``pause``; ticks that fell into the pause make no job.
+        """Let a paused schedule make jobs again; the ticks during the pause make none.
 
         Raises:
-            ScheduleNotFound: none has this id.
+            ScheduleNotFound: No schedule has this id.
         """
 
         def resumed(seen: ScheduleRow) -> ScheduleRow:
@@ -294,11 +324,11 @@ class Schedules:
         return await self._change_known(id, resumed)
 
     async def remove(self, id: str) -> None:
-        """Delete a schedule and the record of its ticks; its jobs stay.
+        """Delete a schedule and the record of its ticks; its jobs are kept.
 
         Raises:
-            ScheduleNotFound: none has this id.
-            DeclaredInCode: it stands in the code, and would be back at the next start.
+            ScheduleNotFound: No schedule has this id.
+            DeclaredInCode: The code declares the schedule, so it would return at the next start.
         """
 
         def removed(seen: ScheduleRow | None) -> None:
@@ -312,16 +342,17 @@ class Schedules:
         await self._change(id, removed)
 
     async def run_now(self, id: str) -> Job[Any]:
-        """Store a job of a schedule now, due at once, with the options of every other; its ticks stay as they are.
+        """Store a job of a schedule that is due at once.
 
-        It works on a paused schedule too, and whatever ``overlap`` says.
+        The job has the options of the schedule's other jobs, without the jitter. The ticks do not change. This also
+        works if the schedule is paused, and with ``overlap="skip"`` while another of its jobs is unfinished.
 
         Returns:
-            The job; with ``created`` False if an unfinished one held the schedule's key.
+            The job. If an unfinished job has the schedule's ``key``, that job, with ``created`` False.
 
         Raises:
-            ScheduleNotFound: none has this id.
-            UnknownTask: the runner does not have its task.
+            ScheduleNotFound: No schedule has this id.
+            UnknownTask: The runner does not have the schedule's task.
         """
         row = await self._row(id)
         spec = self._tasks.get(row.definition.task)
@@ -345,7 +376,14 @@ class Schedules:
         return row
 
     async def _change(self, id: str, changed: Callable[[ScheduleRow | None], T]) -> T:
-        """Write what ``changed`` makes of a row; again from the start if another process was quicker."""
+        """Replace a schedule's row by ``changed(row)``.
+
+        If another process writes the row between the read and the write, both are done again.
+
+        Args:
+            id: The id of the schedule.
+            changed: Returns the new row, or None to delete it. It gets None if no schedule has the id.
+        """
         while True:
             seen = await self._store.schedules.get(id)
             row = changed(seen)
@@ -393,7 +431,7 @@ def _description(row: ScheduleRow) -> str:
     try:
         return recurrence_of(row.definition.timing).describe()
     except InvalidSchedule as error:
-        # Stored by a process that knows more zones than this one.
+        # A process that knows more time zones than this one stored it.
         return str(error)
 
 

@@ -1,4 +1,4 @@
-"""The two transactions in which a queue stores jobs: one of the committer's rounds, or the application's own."""
+"""The two places where a queue stores jobs: a round of the committer, or the application's transaction."""
 
 from collections.abc import Awaitable, Sequence
 from typing import Final, Protocol
@@ -12,7 +12,7 @@ from jobrunner.store.session_writer import SessionWriter
 
 
 class Sink(Protocol):
-    """A transaction that jobs are stored in."""
+    """A transaction in which jobs are stored."""
 
     @property
     def source(self) -> object:
@@ -21,7 +21,7 @@ class Sink(Protocol):
 
     @property
     def blocking(self) -> bool:
-        """Whether ``store`` writes at once, in the calling thread."""
+        """True if ``store`` writes at once, in the calling thread."""
         ...
 
     def store(self, jobs: Sequence[Enqueue], now: int) -> Awaitable[Sequence[Enqueued]]:
@@ -29,12 +29,12 @@ class Sink(Protocol):
         ...
 
     async def has_changes(self) -> bool:
-        """Return whether the session has changes that wait for its commit."""
+        """Return whether the session has uncommitted changes."""
         ...
 
 
 class CommitterSink:
-    """Stores jobs in the committer's next round: they are on disk when the call returns."""
+    """Stores jobs in the committer's next round; they are on disk when the call returns."""
 
     source: Final = None
     blocking: Final = False
@@ -44,10 +44,10 @@ class CommitterSink:
         self._committer = committer
 
     def store(self, jobs: Sequence[Enqueue], now: int) -> Awaitable[Sequence[Enqueued]]:
-        """Hand jobs to the committer; see ``Committer.submit``.
+        """Pass jobs to the committer; see ``Committer.submit``.
 
         Raises:
-            WouldDeadlock: the calling code holds a transaction that keeps the committer from writing.
+            WouldDeadlock: The calling code holds a transaction that keeps the committer from writing.
         """
         self._store.refuse_wait("enqueue()")
         return self._committer.submit(jobs)
@@ -58,14 +58,24 @@ class CommitterSink:
 
 
 class SessionSink:
-    """Stores jobs in the transaction of the application's session, to be committed or rolled back with its rows."""
+    """Stores jobs in the transaction of the application's session.
+
+    They are committed or rolled back with the session's rows.
+    """
 
     __slots__ = ("_opened_in", "_worker", "_writer", "source")
 
     def __init__(
         self, writer: SessionWriter, source: object, worker: LocalWorker, opened_in: int
     ) -> None:
-        """``opened_in`` is the process whose worker runs the jobs; see ``forked.generation``."""
+        """Store jobs through a session.
+
+        Args:
+            writer: Inserts the jobs.
+            source: The application's session.
+            worker: The worker of the process that opened the runner.
+            opened_in: That process; see ``forked.generation``.
+        """
         self.source = source
         self._writer = writer
         self._worker = worker
@@ -79,9 +89,9 @@ class SessionSink:
         """Insert jobs through the session; see ``SessionWriter.insert``.
 
         Raises:
-            NotRunning: this process was forked while the runner was open.
-            InvalidOptions: more than 10,000 jobs.
-            StoreError: the worker has stopped for good.
+            NotRunning: This process was forked while the runner was open.
+            InvalidOptions: There are more than 10,000 jobs.
+            StoreError: The worker has stopped for good.
         """
         refuse_forked(self._opened_in)
         if len(jobs) > ROWS_PER_CALL:

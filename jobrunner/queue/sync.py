@@ -1,4 +1,4 @@
-"""The queue for code that is not async: threads, scripts, ``def`` routes and ``def`` tasks."""
+"""Offers the queue to code that is not async: threads, scripts, ``def`` routes and ``def`` tasks."""
 
 import asyncio
 import inspect
@@ -30,11 +30,11 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 LOOP_CHECK_S: Final = 1.0
-"""How often a waiting thread makes sure that the loop it waits for is still there."""
+"""The time between two checks of a waiting thread that the runner's loop is still open."""
 
 
 class Blocking(Generic[V, P, T]):
-    """A verb of the async queue that blocks: ``cancel = Blocking(JobQueue.cancel)``."""
+    """Makes a blocking method of an async one: ``cancel = Blocking(JobQueue.cancel)``."""
 
     def __init__(self, verb: Callable[Concatenate[V, P], Coroutine[Any, Any, T]]) -> None:
         text = _written(verb)
@@ -56,7 +56,7 @@ class Blocking(Generic[V, P, T]):
 
 
 def _written(verb: Callable[..., object]) -> str:
-    """Return a call of a verb as it is written in messages: ``cancel(id)``."""
+    """Return the call of a method for messages: ``cancel(id)``."""
     _, *others = inspect.signature(verb).parameters.values()
     needed = [one.name for one in others if one.default is one.empty and one.kind < one.VAR_KEYWORD]
     shown = ", ".join(needed) if needed or not others else "..."
@@ -64,22 +64,34 @@ def _written(verb: Callable[..., object]) -> str:
 
 
 class BlockingVerbs(Generic[V]):
-    """Each call goes to the loop on which the runner is open, and blocks the calling thread until it is answered."""
+    """Runs the methods of an async object on the runner's loop.
+
+    Each call blocks the calling thread until it has its result.
+    """
 
     _prefix = ""
-    """How the object is written behind ``jobs.sync.``, with a dot."""
+    """The object's name after ``jobs.sync.`` in messages, with a dot at its end."""
 
     def __init__(self, find: Callable[[], V], find_loop: Callable[[], asyncio.AbstractEventLoop]):
-        """``find`` returns the object that is open now, ``find_loop`` its loop."""
+        """Wrap the object that is open at the time of each call.
+
+        Args:
+            find: Returns the object that is open now.
+            find_loop: Returns the loop on which it is open.
+        """
         self._find = find
         self._find_loop = find_loop
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run any other coroutine of the library on the runner's loop: ``run(job.refresh())``.
+        """Run another coroutine of jobrunner on the runner's loop, and return its result.
+
+        ::
+
+            job = jobs.sync.run(job.refresh())
 
         Raises:
-            WrongThread: called on an event loop's own thread.
-            NotRunning: the runner's loop has gone.
+            WrongThread: The calling thread runs an event loop, which the call would block.
+            NotRunning: The runner is not open, or its loop was closed.
         """
         try:
             self._check_thread("...")
@@ -95,17 +107,21 @@ class BlockingVerbs(Generic[V]):
                 return future.result(LOOP_CHECK_S)
             except TimeoutError:
                 if future.done():
-                    # The coroutine's own TimeoutError.
+                    # The coroutine itself raised the TimeoutError.
                     return future.result()
                 if loop.is_closed():
                     raise NotRunning("the runner's event loop was closed meanwhile") from None
 
     def _check_thread(self, call: str, awaited: str = "") -> None:
-        """Raise where this thread must not wait.
+        """Raise if this thread must not wait.
 
         Args:
-            call: the verb as it is written.
-            awaited: what to write on the loop itself, if not the same verb of the queue.
+            call: The called method, for the error.
+            awaited: The line to write on the loop itself; by default the same method of the queue.
+
+        Raises:
+            InvalidWrite: The call is in a function of ``job.write()``.
+            WrongThread: The thread runs an event loop.
         """
         call = self._prefix + call
         if in_write.get():
@@ -130,7 +146,7 @@ class BlockingVerbs(Generic[V]):
 
 
 class SyncQueues(BlockingVerbs[Queues]):
-    """The verbs of ``Queues``, blocking."""
+    """Offers the methods of ``Queues``, blocking."""
 
     _prefix = "queues."
 
@@ -140,7 +156,7 @@ class SyncQueues(BlockingVerbs[Queues]):
 
 
 class SyncDeadLetters(BlockingVerbs[DeadLetters]):
-    """The verbs of ``DeadLetters``, blocking."""
+    """Offers the methods of ``DeadLetters``, blocking."""
 
     _prefix = "dead_letters."
 
@@ -154,7 +170,7 @@ class SyncDeadLetters(BlockingVerbs[DeadLetters]):
 
 
 class SyncSchedules(BlockingVerbs[Schedules]):
-    """The verbs of ``Schedules``, blocking."""
+    """Offers the methods of ``Schedules``, blocking."""
 
     _prefix = "schedules."
 
@@ -170,19 +186,26 @@ class SyncSchedules(BlockingVerbs[Schedules]):
 
 @exported
 class SyncQueue(BlockingVerbs[JobQueue]):
-    """The verbs of ``JobQueue``, blocking: each goes to the runner's loop, and the calling thread waits for the answer.
+    """Offers the methods of ``JobQueue`` to code that is not async.
 
-    Not to be called on an event loop's own thread (``WrongThread``), nor in a function of ``job.write()``
-    (``InvalidWrite``).
+    A ``def`` route gets it with ``queue: SyncQueue`` of ``jobrunner.fastapi``. Threads, scripts and ``def`` tasks use
+    ``jobs.sync``, which has the same methods::
+
+        @app.post("/register")
+        def register(email: str, queue: SyncQueue) -> str:
+            return queue.enqueue(send_welcome_email, email).id
+
+    Each call runs on the runner's loop, and the calling thread waits for its result. A call on the thread of an event
+    loop raises ``WrongThread``; a call in a function of ``job.write()`` raises ``InvalidWrite``.
     """
 
     def __init__(self, queue: JobQueue) -> None:
         super().__init__(lambda: queue, lambda: enqueuer_of(queue).parts.loop)
 
-    # Those that are generic in a task stand here one by one: no type checker follows them through `Blocking`.
+    # The methods that are generic in a task are written out: no type checker follows them through `Blocking`.
 
     def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
-        """Store a call of the task; see ``JobQueue.enqueue``."""
+        """Store a call of a task as a job; see ``JobQueue.enqueue``."""
         self._check_thread("enqueue(task, ...)")
         queue = self._find()
         blocking = enqueuer_of(queue).is_blocking((session_of(task),))
@@ -203,7 +226,10 @@ class SyncQueue(BlockingVerbs[JobQueue]):
         return self._stored(queue.enqueue_chain(many), blocking)
 
     def _stored(self, storing: Coroutine[Any, Any, T], blocking: bool) -> T:
-        """Store in this thread, whose own a blocking session may be; else on the loop."""
+        """Store in this thread if its session blocks, otherwise on the loop.
+
+        A blocking session may belong to this thread.
+        """
         return at_once(storing) if blocking else self.run(storing)
 
     @overload
@@ -216,7 +242,7 @@ class SyncQueue(BlockingVerbs[JobQueue]):
         return self.run(self._find().get(id) if task is None else self._find().get(id, task))
 
     def result(self, job: Job[R], timeout: float | timedelta | None = None) -> R:
-        """Wait until a job has succeeded and return what it returned; see ``Job.result``."""
+        """Wait until a job has succeeded, and return its result; see ``Job.result``."""
         self._check_thread("result(job)", "job.result()")
         return self.run(job.result(timeout))
 
@@ -227,22 +253,22 @@ class SyncQueue(BlockingVerbs[JobQueue]):
 
     @property
     def queues(self) -> SyncQueues:
-        """The queues: list, pause, resume."""
+        """Lists, pauses and resumes queues."""
         return SyncQueues(lambda: self._find().queues, self._find_loop)
 
     @property
     def dead_letters(self) -> SyncDeadLetters:
-        """The dead letters: list, get, replay, delete."""
+        """Lists, replays and deletes dead letters."""
         return SyncDeadLetters(lambda: self._find().dead_letters, self._find_loop)
 
     @property
     def schedules(self) -> SyncSchedules:
-        """The schedules: list, upsert, pause, resume, run_now, remove."""
+        """Lists, stores, pauses and removes schedules."""
         return SyncSchedules(lambda: self._find().schedules, self._find_loop)
 
 
 class SyncRunner(SyncQueue, Generic[R]):
-    """``jobs.sync``: the open queue's verbs, blocking; and a way to open the runner in a script without a loop."""
+    """The type of ``jobs.sync``: a ``SyncQueue`` that can also open the runner, in a script without a loop."""
 
     def __init__(
         self,
@@ -253,7 +279,16 @@ class SyncRunner(SyncQueue, Generic[R]):
         self._running = running
 
     def running(self, *, work: bool | None = None) -> AbstractContextManager[R]:
-        """Be open inside a ``with`` block, on a loop in a thread of its own."""
+        """Open the runner inside a ``with`` block, on a loop in a new thread.
+
+        ::
+
+            with jobs.sync.running(work=False):
+                jobs.sync.enqueue(send_welcome_email, "ada@example.org")
+
+        Args:
+            work: False to enqueue and read without running jobs. Default: the runner's setting.
+        """
         return in_thread(self._running(work=work))
 
 
@@ -263,7 +298,7 @@ def _sessions_of(calls: Iterable[object]) -> list[object]:
 
 @contextmanager
 def in_thread(opening: AbstractAsyncContextManager[T]) -> Iterator[T]:
-    """Keep an async context manager open on a loop in a thread of its own, for a script without one."""
+    """Keep an async context manager open on a loop in a new thread."""
     opened: Future[T] = Future()
     loop_ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
@@ -293,7 +328,7 @@ def in_thread(opening: AbstractAsyncContextManager[T]) -> Iterator[T]:
     try:
         yield value
     finally:
-        # A child that was forked inside the block has no such thread to wait for, and nothing to close.
+        # A child that was forked inside the block has no such thread, and nothing to close.
         if not is_forked(opened_in):
             loop, leave = loop_ready.result()
             loop.call_soon_threadsafe(leave.set)

@@ -1,1 +1,1 @@
-"""Opens a runner: its settings, its start and shutdown, in an application or in a process of its own."""
+"""Opens and closes a runner, in an application or in a separate process."""

@@ -1,4 +1,7 @@
-"""Places an open runner in an application, for dependencies and a bare ``task.enqueue()`` in a request."""
+"""Makes an open runner available to the requests of an application.
+
+Dependencies find it on ``app.state``; ``task.enqueue()`` in a request finds it in the request's context.
+"""
 
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -15,11 +18,11 @@ _Asgi = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 
 class App(Protocol):
-    """A Starlette or FastAPI application, as far as it is used."""
+    """A Starlette or FastAPI application, as this module uses it."""
 
     @property
     def state(self) -> Any:
-        """Where the open runner is found by requests."""
+        """The application's state; its requests read the open queue from ``state.jobrunner``."""
         ...
 
 
@@ -28,7 +31,7 @@ def placed(queue: JobQueue, app: App) -> Iterator[None]:
     """Let the application's requests find the queue inside the block.
 
     Raises:
-        AlreadyRunning: another runner is open on the application.
+        AlreadyRunning: Another runner is open on the application.
     """
     if getattr(app.state, "jobrunner", None) is not None:
         raise AlreadyRunning(
@@ -47,7 +50,10 @@ def placed(queue: JobQueue, app: App) -> Iterator[None]:
 def _wrap(app: Any, queue: JobQueue) -> Callable[[], None]:
     """Run each request in a context that names the queue.
 
-    The stack is wrapped and not added to: an app whose lifespan has begun takes no more middleware.
+    The middleware stack is wrapped, because ``add_middleware`` raises once the lifespan has begun.
+
+    Returns:
+        A function that restores the old stack.
     """
     if not hasattr(app, "middleware_stack"):
         return lambda: None

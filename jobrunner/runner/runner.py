@@ -1,4 +1,7 @@
-"""Offers ``JobRunner``: tasks are declared on it, and an application opens it. It composes, and decides nothing."""
+"""Offers ``JobRunner``, which declares tasks and which an application opens.
+
+The class only connects the other parts; it makes no decisions itself.
+"""
 
 import asyncio
 import os
@@ -57,7 +60,7 @@ from jobrunner.worker.grace import Grace
 from jobrunner.worker.settings import RUNNER_OPTIONS, RunnerOptions, Settings
 
 if TYPE_CHECKING:
-    # FastAPI takes half a second to import, and a worker or a script needs nothing of it.
+    # FastAPI takes half a second to import, and a worker or a script does not need it.
     from fastapi import APIRouter, params
 
 P = ParamSpec("P")
@@ -68,13 +71,13 @@ J = TypeVar("J", bound=Callable[[Job[Any]], Awaitable[None] | None])
 DEFAULT_STORE = "sqlite:///jobs.db"
 
 made: "WeakSet[JobRunner]" = WeakSet()
-"""The runners of this process: how a command finds the one of an application that it has loaded."""
+"""The runners of this process. A command finds here the runner of the application that it has loaded."""
 
 
 @exported
 @answers_foreign_words("runner", "queue", name="jobs")
 class JobRunner(TaskRouter):
-    """A durable job queue: tasks are declared on it, and it runs while an application does.
+    """A durable job queue in one SQLite file, which runs inside an application.
 
     ::
 
@@ -85,15 +88,25 @@ class JobRunner(TaskRouter):
 
         app = FastAPI(lifespan=jobs.lifespan)
 
+        @app.post("/register")
+        async def register(email: str, queue: Queue) -> str:
+            job = await queue.enqueue(send_welcome_email, email)
+            return job.id
+
+    A runner must be open to store or run jobs. Outside requests it has the methods of ``JobQueue``:
+    ``await jobs.enqueue(send_welcome_email, email)``.
+
     Args:
-        store: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or a path.
-        session: the dependency that yields the application's session, or ``Depends(get_session, scope="function")``:
-            the queue of ``Depends(jobs.queue)`` stores jobs in its transaction.
-        **options: see ``jobrunner.worker.settings.RunnerOptions``; other queues' words are answered with ours.
+        store: The SQLite file: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or a path. Default:
+            ``sqlite:///jobs.db``.
+        session: The dependency that yields the application's session, or ``Depends(get_session, scope="function")``.
+            With it the queue of ``Depends(jobs.queue)`` stores jobs in the session's transaction. Default: none, and
+            jobs are committed before ``enqueue`` returns.
+        **options: The settings; see ``jobrunner.worker.settings.RunnerOptions``.
 
     Raises:
-        ConfigurationError: a value that cannot be.
-        TypeError: a word that is no option.
+        ConfigurationError: An argument has an invalid value.
+        TypeError: A keyword is not an option. If another job queue has such an option, the message names ours.
     """
 
     def __init__(
@@ -105,12 +118,12 @@ class JobRunner(TaskRouter):
     ) -> None:
         check_options("JobRunner", options.keys(), RUNNER_OPTIONS, "session")
         super().__init__()
-        location_of(store)  # refuses what names no store
+        location_of(store)  # raises if it names no store
         self.settings = Settings.make(os.fspath(store), **options)
         self._hooks = Hooks()
         self._open: JobQueue | None = None
         self._opened_in: int | None = None
-        """The process in which it is open, or just being opened; see ``forked.generation``."""
+        """The process in which the runner is open or being opened; see ``forked.generation``."""
         self._session: params.Depends | None = None
         self._session_advice: str | None = None
         if session is not None:
@@ -118,19 +131,28 @@ class JobRunner(TaskRouter):
         made.add(self)
 
     def _join(self, session: "params.Depends | Callable[..., Any]") -> None:
-        """Let the queues of routes depend on the request's session."""
+        """Make the queues of routes join the request's session."""
         from jobrunner.fastapi import sessions  # noqa: PLC0415 - see the top
 
         self._session = sessions.marker_of(session)
         self._session_advice = sessions.advice_for(session)
         queues = sessions.queues_of(self, session, partial(self._opened, "Depends(jobs.queue)"))
-        # In place of the methods: FastAPI reads from a function's signature what it depends on.
+        # They replace the methods, because FastAPI reads a dependency's own dependencies from its signature.
         self.__dict__.update(queue=queues.queue, sync_queue=queues.sync_queue)
 
     # -- opening -----------------------------------------------------------------
 
     def lifespan(self, app: App) -> AbstractAsyncContextManager[None]:
-        """Be open while the application runs: ``FastAPI(lifespan=jobs.lifespan)``."""
+        """Keep the runner open while the application runs: ``FastAPI(lifespan=jobs.lifespan)``.
+
+        An application that has its own lifespan writes ``async with jobs.running(app):`` in it.
+
+        Raises:
+            AlreadyRunning: A runner is open on the application, or this one is open in this process.
+            ConfigurationError: A route of the application would lose jobs; the message names it.
+            UnknownQueue: A task or a schedule names a queue that the runner does not have.
+            StoreError: The store cannot be used; the message says why.
+        """
         return _lifespan(self, app)
 
     @asynccontextmanager
@@ -142,18 +164,30 @@ class JobRunner(TaskRouter):
         work: bool | None = None,
         queues: Iterable[str] | Mapping[str, int | None] | None = None,
     ) -> AsyncIterator[Self]:
-        """Be open inside the block, on the running loop.
+        """Open the runner inside the block, on the running event loop.
+
+        ::
+
+            @asynccontextmanager
+            async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+                async with jobs.running(app):
+                    yield
+
+        At the end of the block, running attempts get the ``grace`` of the settings to finish.
 
         Args:
-            app: the application whose requests are to find the queue.
-            store: in place of the runner's own.
-            work: in place of the runner's own.
-            queues: the queues that this process serves, all if left out; a mapping also says with how many slots.
+            app: The application whose requests use the runner. Default: none, as in a script.
+            store: Another store than the runner's, such as a file for a test.
+            work: False to enqueue and read without running jobs. Default: the runner's setting.
+            queues: The queues that this process serves; a mapping also sets the slots of each, None for the runner's
+                number. Default: all.
 
         Raises:
-            AlreadyRunning: the runner, or another one on the same file, is open in this process.
-            UnknownQueue: a task names a queue that the runner does not have.
-            StoreError: the store cannot be used; the message says why.
+            AlreadyRunning: The runner, or another one on the same file or application, is open in this process.
+            ConfigurationError: A route of the application would lose jobs, or a number of slots is invalid.
+            InvalidSchedule: The code declares a schedule for a task that the runner does not have.
+            UnknownQueue: A task, a schedule or ``queues`` names a queue that the runner does not have.
+            StoreError: The store cannot be used; the message says why.
         """
         if self._opened_in == generation():
             raise AlreadyRunning(
@@ -188,7 +222,7 @@ class JobRunner(TaskRouter):
 
     @contextmanager
     def _named(self, queue: JobQueue) -> Iterator[None]:
-        """Make the queue the runner's, and one of the process's open ones."""
+        """Make the queue the runner's, and one of the open queues of the process."""
         self._open = queue
         enqueuer = enqueuer_of(queue)
         current_queue.opened.append(enqueuer)
@@ -201,11 +235,13 @@ class JobRunner(TaskRouter):
     def run(self, *, queues: Iterable[str] | Mapping[str, int | None] | None = None) -> None:
         """Run jobs in this process, without an application, until SIGINT or SIGTERM.
 
+        Running attempts get the ``grace`` of the settings to finish. A second SIGINT ends the process at once.
+
         Args:
-            queues: see ``running``.
+            queues: The queues that this process serves; see ``running``. Default: all.
 
         Raises:
-            StoreFailed: the worker has stopped for good; the message says why.
+            StoreFailed: The worker has stopped for good; the message says why.
         """
         asyncio.run(work_until_signal(self.running(work=True, queues=queues)))
 
@@ -213,25 +249,41 @@ class JobRunner(TaskRouter):
 
     @supplied("queue")
     async def queue(self) -> JobQueue:
-        """Give the open queue to a route: ``queue: Annotated[JobQueue, Depends(jobs.queue)]``.
+        """Return the open queue; a dependency for ``async def`` routes.
+
+        ::
+
+            Queue = Annotated[JobQueue, Depends(jobs.queue)]
 
         With ``JobRunner(session=...)`` its jobs are stored in the transaction of the request's session.
 
         Raises:
-            NotRunning: the runner is not open.
+            NotRunning: The runner is not open.
         """
         return self._opened("Depends(jobs.queue)")
 
     async def sync_queue(self) -> SyncQueue:
-        """Give the same queue to a ``def`` route: ``queue: Annotated[SyncQueue, Depends(jobs.sync_queue)]``."""
+        """Return the open queue in its blocking form; a dependency for ``def`` routes.
+
+        ::
+
+            Queue = Annotated[SyncQueue, Depends(jobs.sync_queue)]
+
+        Raises:
+            NotRunning: The runner is not open.
+        """
         return SyncQueue(self._opened("Depends(jobs.sync_queue)"))
 
     @cached_property
     def background(self) -> Callable[..., Awaitable[DurableBackgroundTasks]]:
-        """Give a route its tasks for afterwards: ``Annotated[DurableBackgroundTasks, Depends(jobs.background)]``.
+        """Collects the background tasks of a request; a dependency for routes.
 
-        What is added is stored as one chain before the response leaves, and not at all if the route raises. With
-        ``JobRunner(session=...)`` it is committed or rolled back with the rows that the session then holds.
+        ::
+
+            Background = Annotated[DurableBackgroundTasks, Depends(jobs.background)]
+
+        The added tasks are stored as one chain before the response is sent, and not at all if the route raises. With
+        ``JobRunner(session=...)`` they are committed or rolled back with the uncommitted rows of the session.
         """
         from jobrunner.fastapi import sessions  # noqa: PLC0415 - see the top
 
@@ -239,7 +291,7 @@ class JobRunner(TaskRouter):
         return sessions.background_of(self, self._session, find)
 
     async def _own_queue(self) -> JobQueue:
-        """Give the queue without a session to the routes that show and steer jobs."""
+        """Return the queue without a session; a dependency for the routes of ``router()``."""
         return self._opened("jobs.router()")
 
     def router(
@@ -250,25 +302,31 @@ class JobRunner(TaskRouter):
         arguments: "params.Depends | Callable[..., Any] | None" = None,
         insecure: bool = False,
     ) -> "APIRouter":
-        """Return the routes that show and steer jobs: ``app.include_router(jobs.router(...), prefix="/jobs")``.
+        """Return the HTTP routes that show and change jobs, queues, dead letters and schedules.
+
+        ::
+
+            app.include_router(jobs.router(read=bearer(TOKEN)), prefix="/jobs")
 
         Args:
-            read: a dependency that lets those pass who may look, such as ``bearer(TOKEN)``.
-            act: lets those pass who may replay, cancel, delete and pause; by default the same as ``read``.
-            arguments: lets those pass who may see the arguments and result of any job; nobody may without it.
-            insecure: do without the first two, for an app that only this machine can reach: requests that name another
-                host are refused, since they may be a web page's (DNS rebinding).
+            read: A dependency that raises unless the client may read, such as ``bearer(TOKEN)``.
+            act: A dependency that raises unless the client may replay, cancel, delete, pause and schedule. Default:
+                ``read``.
+            arguments: A dependency that raises unless the client may read the arguments and the result of any job.
+                Default: there is no such route.
+            insecure: True to leave out ``read``, for an application that only this machine can reach. Then requests
+                that name another host are refused: a web page may have sent them (DNS rebinding). Default: False.
 
         Raises:
-            ConfigurationError: nothing guards the routes, and ``insecure`` does not say that this is meant.
+            ConfigurationError: There is no ``read``, and ``insecure`` is False.
         """
         from jobrunner.fastapi.api.router import build_router  # noqa: PLC0415 - see the top
 
-        # Its routes steer the queue and open no session.
+        # Its routes change the queue and open no session.
         queue = self.queue if self._session_advice is None else self._own_queue
         return build_router(queue, read=read, act=act, arguments=arguments, insecure=insecure)
 
-    # -- the queue's verbs, outside requests ---------------------------------------------
+    # -- the queue's methods, outside requests -------------------------------------------
 
     def _opened(self, call: str) -> JobQueue:
         if self._open is None:
@@ -280,11 +338,19 @@ class JobRunner(TaskRouter):
 
     @property
     def sync(self) -> "SyncRunner[Self]":
-        """The verbs for threads, scripts and ``def`` tasks; each blocks until it is answered."""
+        """The queue's methods for threads, scripts and ``def`` tasks; each call blocks.
+
+        ::
+
+            job = jobs.sync.enqueue(send_welcome_email, "ada@example.org")
+
+        See ``SyncQueue``. In a script without an event loop, ``with jobs.sync.running():`` opens the runner; until it
+        is open, the other methods raise ``NotRunning``.
+        """
         return SyncRunner(partial(self._opened, "jobs.sync"), self.running)
 
     async def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
-        """Store a call of the task; see ``JobQueue.enqueue``."""
+        """Store a call of a task as a job; see ``JobQueue.enqueue``."""
         return await self._opened("jobs.enqueue(...)").enqueue(task, *args, **kwargs)
 
     async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
@@ -300,12 +366,12 @@ class JobRunner(TaskRouter):
     @overload
     async def get(self, id: str, task: Task[..., R]) -> Job[R]: ...
     async def get(self, id: str, task: Task[..., R] | None = None) -> Job[Any]:
-        """Return a job with its history; see ``JobQueue.get``."""
+        """Return a job with its arguments and its history; see ``JobQueue.get``."""
         queue = self._opened("jobs.get(...)")
         return await (queue.get(id) if task is None else queue.get(id, task))
 
     async def payload(self, id: str) -> Payload:
-        """Return the arguments and the result of a job; see ``JobQueue.payload``."""
+        """Return the stored arguments and result of a job; see ``JobQueue.payload``."""
         return await self._opened("jobs.payload(...)").payload(id)
 
     async def list(
@@ -319,26 +385,26 @@ class JobRunner(TaskRouter):
         return await self._opened("jobs.list(...)").list(limit=limit, cursor=cursor, **where)
 
     async def cancel(self, id: str) -> CancelStatus | None:
-        """Cancel a job; see ``JobQueue.cancel``."""
+        """Cancel a waiting job, or ask a running one to stop; see ``JobQueue.cancel``."""
         return await self._opened("jobs.cancel(...)").cancel(id)
 
     @property
     def dead_letters(self) -> DeadLetters:
-        """The dead letters: list, get, replay, delete."""
+        """Lists, replays and deletes dead letters."""
         return self._opened("jobs.dead_letters").dead_letters
 
     @property
     def schedules(self) -> Schedules:
-        """The schedules: list, upsert, pause, resume, run_now, remove."""
+        """Lists, stores, pauses and removes schedules."""
         return self._opened("jobs.schedules").schedules
 
     @property
     def queues(self) -> Queues:
-        """The queues: list, pause, resume."""
+        """Lists, pauses and resumes queues."""
         return self._opened("jobs.queues").queues
 
     async def health(self) -> Health:
-        """Return whether the promises are being kept just now; see ``JobQueue.health``."""
+        """Return the health of the runner and its store; see ``JobQueue.health``."""
         return await self._opened("jobs.health()").health()
 
     # -- hooks ---------------------------------------------------------------------------------
@@ -346,24 +412,37 @@ class JobRunner(TaskRouter):
     def on_dead(self, hook: L) -> L:
         """Call ``hook(dead_letter)`` whenever this process makes a job a dead letter.
 
-        As the other hooks: after the commit, one at a time, ``async def`` or ``def`` (on the loop, so it must not
-        block); what it raises is logged and harms no job; it may be missed when the process dies.
+        ::
+
+            @jobs.on_dead
+            async def alert(letter: DeadLetter) -> None:
+                logger.error("%s %s: %s", letter.task, letter.id, letter.error)
+
+        Hooks are called after the commit, one at a time. A hook is an ``async def`` or a ``def`` function; both run on
+        the event loop and must not block it. An exception in a hook is logged and affects no job. If the process dies,
+        a call may be missed.
         """
         self._hooks.add("dead", hook)
         return hook
 
     def on_retry(self, hook: J) -> J:
-        """Call ``hook(job)`` whenever an attempt failed and the job will run again; its history holds the error."""
+        """Call ``hook(job)`` whenever an attempt failed and the job will run again.
+
+        The error is in ``job.history``. See ``on_dead`` for the rules of hooks.
+        """
         self._hooks.add("retry", hook)
         return hook
 
     def on_succeeded(self, hook: J) -> J:
-        """Call ``hook(job)`` whenever a job has succeeded in this process."""
+        """Call ``hook(job)`` whenever a job has succeeded in this process.
+
+        See ``on_dead`` for the rules of hooks.
+        """
         self._hooks.add("succeeded", hook)
         return hook
 
     def around_attempt(self, hook: H) -> H:
-        """Run ``hook`` around every attempt: an ``async def`` with one ``yield``, handed the ``JobContext``.
+        """Run a hook around each attempt: an ``async def`` function with one ``yield``.
 
         ::
 
@@ -372,12 +451,14 @@ class JobRunner(TaskRouter):
                 with timer(job.task):
                     yield
 
-        Context variables that it sets are seen by the task, in a thread too, and by no other attempt. Several nest, the
-        first one registered outermost. What ends the attempt is raised at the ``yield``, to be looked at: the outcome
-        is decided by then, and an error behind the ``yield`` is only logged. One before it fails the attempt.
+        The task runs at the ``yield``. It sees the context variables that the hook sets, also in a thread; other
+        attempts do not see them. Several hooks nest, and the first one registered is the outermost.
+
+        An exception before the ``yield`` fails the attempt. The exception that ends the attempt is raised at the
+        ``yield``, but the hook cannot change the outcome. An exception after the ``yield`` is only logged.
 
         Raises:
-            ConfigurationError: it is no such function.
+            ConfigurationError: The hook is not an ``async def`` function with one ``yield``.
         """
         self._hooks.around.append(read_around(hook))
         return hook

@@ -1,4 +1,4 @@
-"""Handles shutdown signals when they come, not only after the server has drained its connections."""
+"""Handles shutdown signals at once, before the server has drained its connections."""
 
 import asyncio
 import contextlib
@@ -16,17 +16,18 @@ from jobrunner.core.clock import now_s
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 ECHO_S: Final = 0.3
-"""How long after a signal the same one is an echo; nobody presses Ctrl-C twice so fast."""
+"""The time after a signal in which the same one is an echo; nobody presses Ctrl-C twice so fast."""
 
 Ts = TypeVarTuple("Ts")
 
 
 def without_echo(handle: Callable[[int, Unpack[Ts]], None]) -> Callable[[int, Unpack[Ts]], None]:
-    """Return a handler of signals that ignores the echo of each.
+    """Return a signal handler that ignores the echo of each signal.
 
-    A single-file executable (PyInstaller) is two processes: a terminal's Ctrl-C reaches both, as does a supervisor's
-    signal to all of them, and the one passes it on to the other, which would take that for the second one that ends it
-    at once. In other programs the handler is returned as it is.
+    A single-file executable (PyInstaller) is two processes. A terminal's Ctrl-C reaches both, and so does a signal that
+    a process manager sends to the whole group. The outer process also passes it on to the inner one, which would take
+    it for the second signal, the one that ends the process at once. In other programs the handler is returned
+    unchanged.
     """
     if not getattr(sys, "frozen", False):
         return handle
@@ -42,14 +43,14 @@ def without_echo(handle: Callable[[int, Unpack[Ts]], None]) -> Callable[[int, Un
 
 
 _handling = False
-"""Whether the loop of this process handles the shutdown signals."""
+"""True while the loop of this process handles the shutdown signals."""
 _fork = threading.local()
-"""``mask``: the signals that the thread had blocked before its fork that is under way."""
+"""During a fork, ``mask`` holds the signals that the forking thread had blocked before it."""
 
 
 @contextlib.contextmanager
 def handled(handle: Callable[[int], None]) -> Iterator[None]:
-    """Have the running loop call ``handle`` at each shutdown signal inside the block."""
+    """Call ``handle`` on the running loop at each shutdown signal inside the block."""
     global _handling  # noqa: PLW0603 - signals are the process's
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
@@ -64,7 +65,10 @@ def handled(handle: Callable[[int], None]) -> Iterator[None]:
 
 
 def _block_signals() -> None:
-    """Block the shutdown signals around a fork: none may reach the child before ``_reset_in_child``."""
+    """Block the shutdown signals during a fork.
+
+    None may reach the child before ``_reset_in_child``.
+    """
     _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if _handling else None
 
 
@@ -74,10 +78,10 @@ def _unblock_signals() -> None:
 
 
 def _reset_in_child() -> None:
-    """Give a forked child the default handlers.
+    """Give a forked child the default signal handlers.
 
-    It shares the socket by which the loop learns of signals: the parent would take one to the child, as of
-    ``multiprocessing.Process.terminate()``, for its own and shut down, and the child would not end at it.
+    The child shares the socket that wakes the parent's loop at a signal. Without the reset, a signal to the child, such
+    as ``multiprocessing.Process.terminate()`` sends, would shut down the parent and would not end the child.
     """
     global _handling  # noqa: PLW0603 - as above
     if _handling:
@@ -96,18 +100,19 @@ os.register_at_fork(
 def chain(
     begin: Callable[[], object], hurry: Callable[[], object], signals: set[int]
 ) -> Callable[[], None]:
-    """Let the first signal begin the shutdown and a later SIGINT hurry it, then call the present handler.
+    """Install signal handlers that begin the shutdown and then call the previous handlers.
 
-    Only in the main thread, and only over a handler that is a function (a server's, or Python's own): elsewhere the end
-    of the lifespan is the signal.
+    The first signal begins the shutdown, and a later SIGINT hurries it. This works only in the main thread, and only if
+    the previous handler is a function (a server's or Python's). Otherwise the shutdown begins with the end of the
+    lifespan.
 
     Args:
-        begin: called in the signal's handler.
-        hurry: the same.
-        signals: gets the numbers of the signals that have come.
+        begin: Called in the signal handler at each signal.
+        hurry: Called in the signal handler at a SIGINT that is not the first signal.
+        signals: Gets the number of each signal that was received.
 
     Returns:
-        A function that puts the old handlers back, where ours are still installed.
+        A function that restores the previous handlers, unless other code has replaced ours.
     """
     if threading.current_thread() is not threading.main_thread():
         return _nothing
@@ -150,8 +155,8 @@ def _chained(
 def is_reloading() -> bool:
     """Return whether the server is uvicorn with ``reload``.
 
-    Known by the server's own handler of signals, which it installs before it opens the lifespan: neither the command
-    line (``uvicorn.run(reload=True)``, ``fastapi dev``) nor the parent process tells.
+    The answer comes from the server's signal handler, which uvicorn installs before it opens the lifespan. Neither the
+    command line (``uvicorn.run(reload=True)``, ``fastapi dev``) nor the parent process shows it.
     """
     handler: Any = inspect.unwrap(signal.getsignal(signal.SIGTERM))  # type: ignore[arg-type]
     config = getattr(getattr(handler, "__self__", None), "config", None)
@@ -159,4 +164,4 @@ def is_reloading() -> bool:
 
 
 def _nothing() -> None:
-    """Restore nothing: no handler was installed."""
+    """Do nothing, because no handler was installed."""

@@ -1,7 +1,7 @@
-"""Runs jobs in a process without an application's server, until a signal or a failure.
+"""Runs jobs in a process without a server, until a signal or a failure.
 
-The operator's ``RunOverrides`` go before what the application says of itself: ``jobrunner worker`` runs the jobs of
-an application whose own processes only enqueue.
+The ``RunOverrides`` of the command line take precedence over the application's settings: ``jobrunner worker`` runs the
+jobs of an application whose own processes only enqueue.
 """
 
 import asyncio
@@ -19,33 +19,33 @@ from jobrunner.tasks import current_queue
 
 
 class RunOverrides(NamedTuple):
-    """Options of the command line for a runner that an application's lifespan opens."""
+    """The options of the command line for a runner that an application's lifespan opens."""
 
     work: bool
     queues: Mapping[str, int | None] | None
-    """Slots of the queues to serve, None for the runner's own number; all queues if left out."""
+    """The slots by name of each queue to serve, None for the runner's number; or None for all queues."""
 
 
 orders: Final[ContextVar[RunOverrides | None]] = ContextVar("jobrunner.orders", default=None)
 
 
 async def work_until_signal(opened: AbstractAsyncContextManager[Any]) -> None:
-    """Be open until SIGINT or SIGTERM; a second SIGINT ends the process at once.
+    """Keep a runner open until SIGINT or SIGTERM.
 
-    Attempts under way get their grace.
+    Running attempts get the runner's grace to finish. A second SIGINT ends the process at once.
 
     Args:
-        opened: a runner's ``running()``, or the lifespan of an application that opens one.
+        opened: A runner's ``running()``, or the lifespan of an application that opens a runner.
 
     Raises:
-        StoreFailed: the worker has stopped for good.
-        NotRunning: no runner is open inside.
+        StoreFailed: The worker has stopped for good.
+        NotRunning: The lifespan has opened no runner.
     """
     signalled = asyncio.Event()
 
     def on_signal(number: int) -> None:
         if signalled.is_set() and number == signal.SIGINT:
-            # As after kill -9, for which everything is made; exiting by the way could wait for a thread.
+            # The store survives this as it survives kill -9. A normal exit could wait for a thread.
             os._exit(128 + number)
         signalled.set()
 

@@ -1,4 +1,4 @@
-"""Opens a runner: checks the declarations of its code, starts its parts in order, and stops them in reverse."""
+"""Checks the declarations of a runner, starts its parts, and stops them in reverse."""
 
 import asyncio
 import inspect
@@ -33,21 +33,22 @@ from jobrunner.worker.worker import Worker
 
 
 class StartupPlan(NamedTuple):
-    """The options of an open runner, resolved and checked before anything is opened."""
+    """The checked options of a runner, before anything is opened."""
 
     settings: Settings
     store: str | os.PathLike[str]
     work: bool
     grace: Grace
     slots: Mapping[str, int]
-    """Of the queues that this process serves."""
+    """The slots by name of each queue that this process serves."""
     specs: Mapping[str, TaskSpec]
-    """By stored name and by alias."""
+    """The tasks by stored name and by alias."""
     schedules: Mapping[str, Definition]
+    """The schedules that the code declares, by id."""
     session: Dependency | InvalidTask | None
-    """The application's session as tasks resolve it, or why they cannot."""
+    """The application's session as tasks resolve it, or the error if they cannot; None if there is none."""
     session_advice: str | None
-    """The error for a queue without the session, where the runner has one."""
+    """The error message for a queue that does not join the session; None if the runner has no session."""
     hooks: Hooks
     around: AttemptScope
 
@@ -58,32 +59,36 @@ async def started(
     app: App | None,
     named: Callable[[JobQueue], AbstractContextManager[None]],
 ) -> AsyncIterator[None]:
-    """Open the store and let the worker work inside the block; afterwards it has stopped within the grace.
+    """Open the store and run the worker inside the block.
+
+    After the block the worker has stopped, within its grace.
 
     Args:
-        app: the application whose requests are to find the queue.
-        named: makes the queue the runner's inside its block.
+        plan: The checked options.
+        app: The application whose requests use the queue; None if there is none.
+        named: Makes the queue the runner's inside a block.
 
     Raises:
-        StoreError: the store cannot be used; the message says why.
+        AlreadyRunning: Another runner is open on the application or on the file.
+        StoreError: The store cannot be used; the message says why.
     """
     signals: set[int] = set()
     async with AsyncExitStack() as stack:
         stack.callback(lambda: thread_pool.warn_of_those_at_work() if signals else None)
         stack.enter_context(watched())
         queue, worker, events = await _open_parts(stack, plan)
-        # Until the worker has stopped: a second interrupt comes while that is waited for.
+        # Installed until the worker has stopped: a second SIGINT comes while we wait for that.
         call = asyncio.get_running_loop().call_soon_threadsafe
         stack.callback(
             shutdown.chain(lambda: call(worker.begin_stop), lambda: call(plan.grace.cut), signals)
         )
         if app is not None:
             stack.enter_context(placed(queue, app))
-        # Given up only after the worker has stopped: tasks that finish in the grace may still enqueue.
+        # Removed only after the worker has stopped: tasks that finish within the grace may still enqueue.
         stack.enter_context(named(queue))
         stack.push_async_callback(lambda: to_the_end(events.close(plan.grace)))
         stack.push_async_callback(lambda: to_the_end(worker.stop()))
-        # Attempts run in copies of this context: a bare task.enqueue() in a task means this runner.
+        # Attempts run in copies of this context, so task.enqueue() in a task finds this runner.
         token = current_queue.running.set(enqueuer_of(queue))
         events.start()
         try:
@@ -94,14 +99,17 @@ async def started(
 
 
 async def _open_parts(stack: AsyncExitStack, plan: StartupPlan) -> tuple[JobQueue, Worker, Events]:
-    """Open the store, which the stack closes, and make the parts on it; nothing runs yet."""
+    """Open the store, which the stack closes, and make the runner's parts.
+
+    Nothing runs yet.
+    """
     settings, around = plan.settings, plan.around
     store = await open_store(plan.store, durability=settings.durability)
     stack.push_async_callback(lambda: to_the_end(store.close()))
     committer = Committer(store)
 
     async def load(event: EventName, id: str) -> object | None:
-        """Read what a hook is handed; None if the job has moved on meanwhile."""
+        """Read the argument of a hook; None if the job has been replayed or deleted meanwhile."""
         try:
             return await (queue.dead_letters.get(id) if event == "dead" else queue.get(id))
         except JobNotFound:
@@ -142,15 +150,16 @@ def slots_of(
     tasks: Mapping[str, Task[..., Any]],
     queues: Iterable[str] | Mapping[str, int | None] | None,
 ) -> Mapping[str, int]:
-    """Return the slots of the queues that a process serves.
+    """Return the slots by name of each queue that a process serves.
 
     Args:
-        known: the runner's queues.
-        queues: those to serve, None for all; a mapping also says with how many slots, None for the runner's number.
+        known: The runner's queues and their slots.
+        tasks: The runner's tasks.
+        queues: The queues to serve, None for all. A mapping also sets their slots, None for the runner's number.
 
     Raises:
-        UnknownQueue: a task, or ``queues``, names one that the runner does not have.
-        ConfigurationError: a number of slots that cannot be, or no queue at all.
+        UnknownQueue: A task or ``queues`` names a queue that the runner does not have.
+        ConfigurationError: A number of slots is invalid, or ``queues`` is empty.
     """
     for task in tasks.values():
         if task.spec.queue not in known:
@@ -171,11 +180,11 @@ def schedules_of(
     tasks: Mapping[str, Task[..., Any]],
     declarations: Mapping[str, Declaration],
 ) -> Mapping[str, Definition]:
-    """Return what the code declares, under the runner's time zone.
+    """Return the schedules that the code declares, in the runner's time zone.
 
     Raises:
-        InvalidSchedule: the runner does not have its task.
-        UnknownQueue: it names a queue that the runner does not have.
+        InvalidSchedule: The runner does not have the task of a schedule.
+        UnknownQueue: A schedule names a queue that the runner does not have.
     """
     defined: dict[str, Definition] = {}
     for id, declaration in declarations.items():
@@ -193,10 +202,13 @@ def schedules_of(
 
 
 def session_of_tasks(mark: object) -> Dependency | InvalidTask | None:
-    """Return the session's dependency as tasks resolve it, or why they cannot: it may need a request.
+    """Return the session's dependency as tasks resolve it.
 
     Args:
-        mark: the ``Depends`` of ``JobRunner(session=...)``, None if it has none.
+        mark: The ``Depends`` of ``JobRunner(session=...)``; None if the runner has no session.
+
+    Returns:
+        The dependency, or the error if tasks cannot resolve it, for example because it needs a request.
     """
     if mark is None:
         return None
@@ -208,10 +220,10 @@ def session_of_tasks(mark: object) -> Dependency | InvalidTask | None:
 
 
 def _plain(queue: JobQueue) -> JobQueue:
-    """Return the queue for a task that asks for it without a session.
+    """Return the queue for a task that depends on a plain ``Queue``.
 
     Raises:
-        ConfigurationError: there is one.
+        ConfigurationError: The runner has a session, which this queue would not join.
     """
     advice = enqueuer_of(queue).parts.session_advice
     if advice is not None:

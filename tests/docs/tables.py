@@ -17,6 +17,7 @@ from jobrunner import JobRunner
 from jobrunner.cli import command_group
 from jobrunner.cli.exit_codes import IN_WORDS, code_of
 from jobrunner.core import errors
+from jobrunner.core.hints import FOREIGN_WORDS, Place
 from jobrunner.fastapi import bearer, probes
 from jobrunner.fastapi.api import problems
 from tests.support.processes import CHECKOUT
@@ -169,6 +170,36 @@ def _decisions() -> str:
     return "\n".join(lines)
 
 
+# -- words of other queues --------------------------------------------------------------------------------
+
+_PLACES: Final[dict[Place, tuple[str, str]]] = {
+    "option": ("Options of a task or a job", ""),
+    "runner option": ("Options of the application or worker", ""),
+    "schedule option": ("Options of a schedule", ""),
+    "steering option": ("Arguments of an exception that retries", "Retry"),
+    "task": ("Methods of a task", "task"),
+    "queue": ("Methods of the queue", "queue"),
+    "runner": ("Methods of the application or worker", "jobs"),
+    "job": ("Attributes of a job", "job"),
+    "context": ("Attributes of the context in a task", "job"),
+}
+
+
+def _foreign_words() -> str:
+    parts: list[str] = []
+    for place, rows in FOREIGN_WORDS.items():
+        title, name = _PLACES[place]
+        cells = [
+            (
+                ", ".join(f"`{word}`" for word in row.theirs),
+                row.line(name, row.theirs[0]).replace("`", "").replace("<", "&lt;"),
+            )
+            for row in rows
+        ]
+        parts.append(f"### {title}\n\n{_table(('theirs', 'write'), *cells)}")
+    return "\n\n".join(parts)
+
+
 MADE: Final[dict[str, Callable[[], str]]] = {
     "errors": _errors,
     "steering": _steering,
@@ -177,6 +208,7 @@ MADE: Final[dict[str, Callable[[], str]]] = {
     "commands": _commands,
     "exit-codes": _exit_codes,
     "decisions": _decisions,
+    "foreign-words": _foreign_words,
 }
 
 if __name__ == "__main__":
