@@ -69,7 +69,7 @@ class DeadLetters:
         cursor: str | None = None,
         **where: Unpack[DeadLetterFilter],
     ) -> Page[DeadLetter]:
-        """Return a page of dead letters, the last to die first.
+        """Return a page of dead letters, most recent death first.
 
         The search stops after about 100 ms, or when the arguments and tracebacks on the page hold four million
         characters. Then the page has fewer entries, perhaps none, and its ``complete`` is False.

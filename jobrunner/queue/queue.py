@@ -187,7 +187,7 @@ class JobQueue:
     ) -> Page[Job[Any]]:
         """Return a page of jobs, newest first.
 
-        With ``state="dead"`` it returns the dead letters, the last to die first; without it they are left out.
+        With ``state="dead"`` it returns the dead letters, most recent death first; without it they are left out.
 
         If few of many jobs match, the search stops after about 100 ms. Then the page has fewer jobs, perhaps none, and
         its ``complete`` is False. The last page has no ``next_cursor``.

@@ -155,7 +155,7 @@ class DeadLetterStore(Protocol):
     """The dead letters of a store."""
 
     async def list(self, where: Filter, *, before: int | None, limit: int) -> RowPage:
-        """Return dead letters, last died first.
+        """Return dead letters, most recent death first.
 
         Dead letters that were replayed with edited arguments are excluded. The cursor is opaque. A page may end before
         it is ``complete``, as a page of jobs may, and also when its rows hold about four million characters.
@@ -195,7 +195,7 @@ class DeadLetterStore(Protocol):
         limit: int,
         tasks: Collection[str] | None = None,
     ) -> Replayed:
-        """Replay one slice of the dead letters that match ``where``, last died first.
+        """Replay one slice of the dead letters that match ``where``, most recent death first.
 
         Args:
             where: the filter.
@@ -211,7 +211,7 @@ class DeadLetterStore(Protocol):
         ...
 
     async def delete_all(self, where: Filter, *, before: int | None, limit: int) -> Slice:
-        """Delete one slice of the dead letters that match ``where``, last died first.
+        """Delete one slice of the dead letters that match ``where``, most recent death first.
 
         Their histories are deleted with them.
         """

@@ -109,7 +109,7 @@ def jobs(
 def dead_letters(
     conn: sqlite3.Connection, where: Filter, position: Position | None, limit: int, room: int
 ) -> Step:
-    """Run one step of a walk through dead letters, last died first."""
+    """Run one step of a walk through dead letters, most recent death first."""
     return walks.step(conn, letters(where), _LETTER, position, limit=limit, room=room)
 
 
