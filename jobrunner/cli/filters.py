@@ -42,10 +42,10 @@ def instant(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise click.BadParameter(
-            f"{text!r} is no time: write 24h, or 2026-11-22T08:00:00Z"
+            f"{text!r} is not a time: write 24h, or 2026-11-22T08:00:00Z"
         ) from error
     if moment.tzinfo is None:
-        raise click.BadParameter(f"{text!r} says no time zone: write {text}Z for UTC")
+        raise click.BadParameter(f"{text!r} has no time zone: write {text}Z for UTC")
     return moment.astimezone(UTC)
 
 

@@ -48,7 +48,7 @@ class Commands(click.Group):
             error.message = escaped(error.message)  # type: ignore[misc] # as in Refused
             raise
         except UnicodeEncodeError as error:
-            raise click.UsageError(f"{error.object!r} is no text: it is not UTF-8") from error
+            raise click.UsageError(f"{error.object!r} is not UTF-8 text") from error
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise  # the reader has closed the pipe; Click ends the command

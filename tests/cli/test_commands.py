@@ -207,7 +207,7 @@ async def test_dead_letters_are_deleted_by_id_and_all(stored: Stored) -> None:
         (("dead", "delete", NO_ID, "--all"), "not both"),
         (("dead", "replay", "--all", "--args", "{}"), "give its id"),
         (("dead", "replay", NO_ID, "--args", "[]"), "takes an object"),
-        (("jobs", "list", "--since", "yesterday"), "is no time"),
+        (("jobs", "list", "--since", "yesterday"), "is not a time"),
         (("jobs", "list", "--since", "2026-11-22T08:00"), "no time zone"),
         (("status",), "--store sqlite:///shop.db"),
         (("worker",), "name the application"),

@@ -59,7 +59,7 @@ def test_table_on_a_terminal_is_drawn_and_cuts_no_id(stored: Stored) -> None:
         # Folded at its words or not at all.
         assert "exhausted" in narrow
         assert "attempt" in narrow
-    assert "no jobs fit" in on_a_terminal("jobs", "list", "--tag", "nobody", *at)
+    assert "no jobs match" in on_a_terminal("jobs", "list", "--tag", "nobody", *at)
 
 
 def test_many_on_a_terminal_are_replayed_with_a_bar(stored: Stored) -> None:

@@ -53,7 +53,7 @@ async def _list(session: "StoreSession", where: dict[str, Any], *, as_json: bool
             )
             for one in found
         ],
-        empty="no dead letters fit",
+        empty="no dead letters match",
     )
     if after is not None:
         say(f"more: --cursor {after}", err=True)
@@ -216,7 +216,7 @@ def _object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise click.UsageError(f"--args is no JSON: {error}") from error
+        raise click.UsageError(f"--args is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise click.UsageError('--args takes an object, as in {"order_id": 7}')
     return value
@@ -308,7 +308,10 @@ async def _do_many(
         return
     say(f"{done:,} {participle}")
     if left and verb == "replay":
-        say(f"{left:,} stay: an unfinished job holds their key, or no task is theirs", err=True)
+        say(
+            f"{left:,} were not replayed: an unfinished job holds their key, or their task is unknown",
+            err=True,
+        )
 
 
 def _say_count(count: int, verb: str, *, as_json: bool) -> None:

@@ -43,7 +43,7 @@ def doctor(location: Location, *, deep: bool, as_json: bool) -> None:
             if store is None:
                 raise
             what = f"it cannot be loaded: {error}"
-            found.append(Finding("problem", "application", what, "mend that, or leave out --app"))
+            found.append(Finding("problem", "application", what, "fix that, or leave out --app"))
     if store is None:
         assert runner is not None  # noqa: S101 - a location has one of the two
         store = runner.settings.store
@@ -77,8 +77,8 @@ def _time_zones() -> "Finding":
         return Finding(
             "warning",
             "time zones",
-            "none are to be had",
-            "install tzdata: the package or the system's",
+            "none are installed",
+            "install tzdata, the Python package or that of the system",
         )
     system = any(Path(location, "Australia/Lord_Howe").exists() for location in TZPATH)
     where = "the system's" if system else "those of the package tzdata"

@@ -48,7 +48,7 @@ async def _list(session: "StoreSession", where: dict[str, Any], *, as_json: bool
             (j.id, j.task, j.queue, j.state, j.attempt, j.run_at, j.key, j.tag, j.after)
             for j in found
         ],
-        empty="no jobs fit",
+        empty="no jobs match",
     )
     if after is not None:
         say(f"more: --cursor {after}", err=True)

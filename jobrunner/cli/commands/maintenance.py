@@ -48,9 +48,9 @@ def _file(store: Path, destination: Path, *, force: bool) -> Path:
             raise Conflict("that is the store itself; name another file")
         if not destination.is_file():
             # For example a device, which the copy would replace.
-            raise Conflict(f"{destination} is no ordinary file; name another")
+            raise Conflict(f"{destination} is not a regular file; name another")
         if not force:
-            raise Conflict(f"{destination} is there already; add --force to replace it")
+            raise Conflict(f"{destination} already exists; add --force to replace it")
     return destination
 
 
@@ -93,7 +93,7 @@ async def _vacuum(session: "StoreSession", *, yes: bool, as_json: bool) -> None:
     before = path.stat().st_size
     if before > LONG and not yes and await session.store.workers.list():
         ask(
-            f"{before:,} bytes: workers are at it, and their writes wait until this is done. Go on?"
+            f"{before:,} bytes: workers use this file, and their writes wait until this is done. Continue?"
         )
     try:
         with Progress("vacuum") as progress:
@@ -101,7 +101,7 @@ async def _vacuum(session: "StoreSession", *, yes: bool, as_json: bool) -> None:
             await session.store.vacuum()
     except asyncio.CancelledError:
         click.echo(
-            "waiting for SQLite, which cannot stop everywhere; Ctrl-C once more ends it at once and harms nothing",
+            "waiting for SQLite, which cannot stop at any point; a second Ctrl-C ends it at once and is safe",
             err=True,
         )
         raise
