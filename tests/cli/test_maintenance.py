@@ -101,7 +101,7 @@ async def test_backup_replaces_nothing_unasked_and_never_the_store(
     os.mkfifo(pipe)
     for force in ((), ("--force",)):
         special = await jobrunner("backup", pipe, *force, *at)
-        assert (special.code, "no ordinary file" in special.err) == (5, True)
+        assert (special.code, "not a regular file" in special.err) == (5, True)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     itself = await jobrunner("backup", stored.path, "--force", *at)
     assert (itself.code, "the store itself" in itself.err) == (5, True)

@@ -134,7 +134,7 @@ def _check_kind(path: Path) -> None:
         raise StoreUnavailable(f"{path} is a directory; name a file in it")
     if path.exists() and not path.is_file():
         # For example a pipe: SQLite would wait for its other end for ever.
-        raise StoreUnavailable(f"{path} is no ordinary file; name another")
+        raise StoreUnavailable(f"{path} is not a regular file; name another")
 
 
 def create(path: Path) -> None:
