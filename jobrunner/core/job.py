@@ -469,3 +469,19 @@ class Health:
     )
     workers: tuple[WorkerInfo, ...]
     version: str
+    error: str | None = field(
+        default=None,
+        metadata=doc(
+            "The error that stopped this worker, or that its last write to the store met."
+        ),
+    )
+    failing_chores: tuple[str, ...] = field(
+        default=(), metadata=doc("Background chores whose last run failed, such as `prune`.")
+    )
+    failing_schedules: tuple[str, ...] = field(
+        default=(), metadata=doc("One sentence for each schedule that cannot be fired.")
+    )
+    deadlocks: tuple[str, ...] = field(
+        default=(),
+        metadata=doc("One sentence for each set of queues whose slots all wait for other jobs."),
+    )

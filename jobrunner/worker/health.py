@@ -37,8 +37,10 @@ class HealthInputs(NamedTuple):
     """The time (µs) at which the oldest job became due, by task that no live worker knows."""
     failing: frozenset[str]
     """The chores whose last run failed."""
-    problems: Sequence[str]
-    """Sentences about schedules that cannot be fired and about deadlocks."""
+    schedules: Sequence[str]
+    """Sentences about schedules that cannot be fired."""
+    deadlocks: Sequence[str]
+    """Sentences about jobs that wait for each other's slots."""
 
 
 def first_of(names: Collection[str]) -> str:
@@ -109,7 +111,7 @@ async def health_of(store: Store, own: HealthInputs) -> Health:
         what = "task" if len(own.unknown) == 1 else f"{len(own.unknown)} tasks:"
         problems.append(f"no worker knows {what} {first_of(own.unknown)}")
     problems += [f"{chore} fails" for chore in sorted(own.failing)]
-    problems += _few(own.problems)
+    problems += _few([*own.schedules, *own.deadlocks])
     problems += _few([f"the thread of {name} goes on after its time-out" for name in own.stuck])
     return Health(
         status=(
@@ -129,6 +131,10 @@ async def health_of(store: Store, own: HealthInputs) -> Health:
         unknown_tasks={task: from_us(due) for task, due in own.unknown.items()},
         workers=workers,
         version=__version__,
+        error=None if error is None else str(error),
+        failing_chores=tuple(sorted(own.failing)),
+        failing_schedules=tuple(own.schedules),
+        deadlocks=tuple(own.deadlocks),
     )
 
 

@@ -227,9 +227,7 @@ class Worker:
                 stuck=[f"{attempt.job.task} {attempt.job.id}" for attempt in stuck],
                 unknown=self.maintenance.unknown_tasks.due_since,
                 failing=frozenset(self.maintenance.chores.failing),
-                problems=[
-                    *self._scheduler.problems,
-                    *(() if self.deadlocks is None else self.deadlocks.problems()),
-                ],
+                schedules=self._scheduler.problems,
+                deadlocks=() if self.deadlocks is None else self.deadlocks.problems(),
             ),
         )

@@ -172,7 +172,8 @@ SCHEDULE_JSON = (
             Health("ok", ("p",), True, True, 2, ("x",), {"t": BEGIN}, (WORKER,), "1"),
             (
                 '{"status":"ok","problems":["p"],"ready":true,"working":true,"running":2,"stuck_threads":["x"],'
-                f'"unknown_tasks":{{"t":{BEGIN_JSON}}},"workers":[{WORKER_JSON}],"version":"1"}}'
+                f'"unknown_tasks":{{"t":{BEGIN_JSON}}},"workers":[{WORKER_JSON}],"version":"1","error":null,"failing_chores":[],'
+                '"failing_schedules":[],"deadlocks":[]}'
             ),
         ),
         (ScheduleSummaryBody, SCHEDULE, f"{{{SCHEDULE_JSON}}}"),

@@ -32,6 +32,10 @@ class HealthBody(
         "unknown_tasks",
         "workers",
         "version",
+        "error",
+        "failing_chores",
+        "failing_schedules",
+        "deadlocks",
     ),
 ):
     """The health of a runner and its store, with the problems found."""
@@ -50,6 +54,10 @@ class HealthBody(
                     "unknown_tasks": {},
                     "workers": [],
                     "version": "0.1.0",
+                    "error": None,
+                    "failing_chores": [],
+                    "failing_schedules": [],
+                    "deadlocks": [],
                 }
             ]
         },
