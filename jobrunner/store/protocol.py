@@ -463,6 +463,14 @@ class Store(Protocol):
         """Hold the write lock as ``write_lock`` does, but block the thread while waiting."""
         ...
 
+    async def change_counter(self) -> int:
+        """Return a number that differs after every commit, by whichever process.
+
+        While it stays the same, the store holds the same rows. Numbers have no order, and are compared only while the
+        store stays open.
+        """
+        ...
+
     async def upkeep(self) -> None:
         """Check the store's files and locks and maintain its log; cheap if nothing has changed."""
         ...

@@ -40,6 +40,7 @@ from jobrunner.store.sqlite.sessions import adapt, open_transactions
 from jobrunner.store.sqlite.sessions.driver import StoreHandle
 from jobrunner.store.sqlite.sessions.watcher import Watch
 from jobrunner.store.sqlite.sql.claim import Heads
+from jobrunner.store.sqlite.sql.queries import data_version
 from jobrunner.store.sqlite.sql.round import write_round
 from jobrunner.store.sqlite.workers import SqliteWorkers, locks_lost
 
@@ -152,6 +153,10 @@ class SqliteStore:
     def _write_lock(self) -> WriteLock:
         refuse_inside(self, "job.transaction()")
         return self._access.writer.write_lock
+
+    async def change_counter(self) -> int:
+        """See ``Store.change_counter``."""
+        return await self._access.read(data_version)
 
     # -- upkeep and copies ----------------------------------------------------------------
 

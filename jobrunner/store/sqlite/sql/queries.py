@@ -272,3 +272,12 @@ def _oldest_due(conn: sqlite3.Connection, queue: str, task: str) -> int:
             return min(firsts)
         priority, due = row
         firsts.append(due)
+
+
+def data_version(conn: sqlite3.Connection) -> int:
+    """Return SQLite's count of the commits that other connections made to the file.
+
+    It is a number of this connection alone, so all answers that are compared come from one that only reads.
+    """
+    (version,) = conn.execute("PRAGMA data_version").fetchone()
+    return int(version)
