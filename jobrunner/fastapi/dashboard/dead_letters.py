@@ -47,9 +47,10 @@ class DeadView:
     next_cursor: str | None
     complete: bool
 
-    def without(self, name: str) -> dict[str, str]:
-        """Return the query without a filter."""
-        return {key: value for key, value in self.filters.items() if key != name}
+    @property
+    def is_filtered(self) -> bool:
+        """Whether a filter is set."""
+        return any(self.filters.values())
 
 
 def letter_of(row: JobRow) -> Letter:
@@ -72,10 +73,10 @@ def add_dead_letters(pages: Pages) -> None:
 
     @pages.show("/dead")
     async def list_dead(visit: Visit) -> Response:
-        filters = {name: visit.asked(name) for name in FILTERS if visit.asked(name)}
+        filters = {name: visit.asked(name) for name in FILTERS}
         cursor = visit.asked("cursor")
         page = await visit.parts.store.dead_letters.list(
-            dead_letter_filter("list", filters),  # type: ignore[arg-type]  # of these words
+            dead_letter_filter("list", {name: value for name, value in filters.items() if value}),  # type: ignore[arg-type]  # of these words
             before=read_cursor(cursor or None),
             limit=ROWS,
         )

@@ -151,7 +151,7 @@ def _summary(row: JobRow, attempts: Sequence[AttemptRow]) -> str:
     match row.state:
         case "dead":
             reason = REASONS[row.reason] if row.reason is not None else "given up"
-            return f"{reason.capitalize()}, after {runs}."
+            return f"{reason[0].upper()}{reason[1:]}, after {runs}."
         case "succeeded":
             return f"Succeeded in {words.count_of(max(row.attempt, 1), 'attempt')}."
         case "running":
@@ -180,7 +180,7 @@ def _tries(row: JobRow, attempts: Sequence[AttemptRow], now: datetime) -> list[T
         elif one.finished_at is None:
             then = "now"
         elif row.state in {"scheduled", "queued"}:
-            then = "again"
+            then = "runs again"
         traceback = one.traceback
         found.append(
             Try(

@@ -90,6 +90,11 @@ class JobsView:
     """Tasks whose names contain it."""
 
     @property
+    def chips(self) -> dict[str, str]:
+        """The filters that are set."""
+        return {name: value for name, value in self.filters.items() if value}
+
+    @property
     def parameters(self) -> dict[str, str]:
         """The query of this list, without its page."""
         return {"state": self.state, **self.filters}
@@ -215,7 +220,7 @@ async def read_jobs(visit: Visit, found: Found | None = None) -> JobsView:
     """
     asked = visit.asked("state")
     state: Tab = next((tab for tab in TABS if tab == asked), "")
-    filters = {name: visit.asked(name) for name in WORDS if visit.asked(name)}
+    filters = {name: visit.asked(name) for name in WORDS}
     cursor = visit.asked("cursor")
     page = RowPage([], None)
     if found is None:
@@ -223,7 +228,7 @@ async def read_jobs(visit: Visit, found: Found | None = None) -> JobsView:
     return JobsView(
         state=state,
         filters=filters,
-        tabs=await _tabs(visit, state, filtered=bool(filters)),
+        tabs=await _tabs(visit, state, filtered=any(filters.values())),
         tasks=await known_tasks(visit),
         queues=await known_queues(visit),
         rows=await _rows(visit, page),
