@@ -56,6 +56,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_exception_handlers(app)
     app.include_router(router)
     app.include_router(probes(), prefix="/health")
+    # Before the JSON routes, one of which takes any word after /jobs for the id of a job.
+    app.include_router(jobs.dashboard(read=bearer(admin_token)), prefix="/jobs/ui")
     app.include_router(jobs.router(read=bearer(admin_token)), prefix="/jobs")
     return app
 

@@ -307,6 +307,8 @@ class Filter(NamedTuple):
     """The earliest time at which a job was created or a dead letter died."""
     until: int | None = None
     """The time before which a job was created or a dead letter died."""
+    retrying: Literal[True] | None = None
+    """Only jobs that wait for another attempt: they are scheduled and have run before."""
 
 
 class QueueStats(NamedTuple):

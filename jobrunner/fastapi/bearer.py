@@ -1,5 +1,6 @@
 """Guards routes with one shared token, which is compared in constant time."""
 
+import hashlib
 import hmac
 
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -8,7 +9,7 @@ from starlette.requests import HTTPConnection
 from jobrunner.core.errors import ConfigurationError
 
 
-class _Bearer(HTTPBearer):
+class BearerToken(HTTPBearer):
     """FastAPI's bearer scheme, with a token to compare.
 
     As a security scheme it appears in the OpenAPI document.
@@ -23,11 +24,18 @@ class _Bearer(HTTPBearer):
     async def __call__(self, request: HTTPConnection) -> HTTPAuthorizationCredentials:
         credentials = await super().__call__(request)
         # Starlette decodes headers as Latin-1, so encoding the value as Latin-1 returns the bytes that were sent.
-        if credentials is None or not hmac.compare_digest(
-            credentials.credentials.encode("latin-1"), self._token
-        ):
+        if credentials is None or not self.is_token(credentials.credentials.encode("latin-1")):
             raise self.make_not_authenticated_error()
         return credentials
+
+    def is_token(self, given: bytes) -> bool:
+        """Return whether these bytes are the token."""
+        return hmac.compare_digest(given, self._token)
+
+    def signature(self, text: str) -> str:
+        """Return an HMAC of a text under a key that is made from the token."""
+        key = hashlib.sha256(b"jobrunner sign-in\0" + self._token).digest()
+        return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
 def bearer(token: str, *, scheme_name: str = "bearer") -> HTTPBearer:
@@ -63,4 +71,4 @@ def bearer(token: str, *, scheme_name: str = "bearer") -> HTTPBearer:
             "bearer() got a token with a line break, a control character or white space around it,"
             " which no header can carry: write bearer(token.strip())"
         )
-    return _Bearer(token.encode(), scheme_name)
+    return BearerToken(token.encode(), scheme_name)

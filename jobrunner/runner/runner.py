@@ -291,7 +291,7 @@ class JobRunner(TaskRouter):
         return sessions.background_of(self, self._session, find)
 
     async def _own_queue(self) -> JobQueue:
-        """Return the queue without a session; a dependency for the routes of ``router()``."""
+        """Return the queue without a session; a dependency of ``router()`` and ``dashboard()``."""
         return self._opened("jobs.router()")
 
     def router(
@@ -325,6 +325,41 @@ class JobRunner(TaskRouter):
         # Its routes change the queue and open no session.
         queue = self.queue if self._session_advice is None else self._own_queue
         return build_router(queue, read=read, act=act, arguments=arguments, insecure=insecure)
+
+    def dashboard(
+        self,
+        *,
+        read: "params.Depends | Callable[..., Any] | None" = None,
+        act: "params.Depends | Callable[..., Any] | None" = None,
+        arguments: "params.Depends | Callable[..., Any] | None" = None,
+        actor: "params.Depends | Callable[..., Any] | None" = None,
+        insecure: bool = False,
+    ) -> "APIRouter":
+        """Return the pages that show and change jobs, queues, dead letters and schedules.
+
+        ::
+
+            app.include_router(jobs.dashboard(read=bearer(TOKEN)), prefix="/jobs/ui")
+
+        Args:
+            read: A dependency that raises unless the viewer may read. With ``bearer(TOKEN)`` the pages have a sign-in
+                form.
+            act: A dependency that raises unless the viewer may replay, cancel, delete, pause and run. Default:
+                ``read``.
+            arguments: A dependency that raises unless the viewer may see arguments and results. Default: ``act``.
+            actor: A dependency that returns the viewer's name, which the pages show. Default: no name.
+            insecure: True to leave out ``read``, for an application that only this machine can reach. Then requests
+                that name another host are refused. Default: False.
+
+        Raises:
+            ConfigurationError: There is no ``read``, and ``insecure`` is False.
+        """
+        from jobrunner.fastapi.dashboard.router import build_dashboard  # noqa: PLC0415 - see the top
+
+        queue = self.queue if self._session_advice is None else self._own_queue
+        return build_dashboard(
+            queue, read=read, act=act, arguments=arguments, actor=actor, insecure=insecure
+        )
 
     # -- the queue's methods, outside requests -------------------------------------------
 

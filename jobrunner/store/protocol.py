@@ -104,6 +104,21 @@ class JobStore(Protocol):
         """
         ...
 
+    async def chain(self, job: JobRow) -> Sequence[JobRow]:
+        """Return the jobs that were stored with a job in its chain, in their order; empty without a chain.
+
+        Dead letters are included, arguments and results are left out. In a long chain, the 100 jobs on each side of
+        this one are returned.
+        """
+        ...
+
+    async def counts(self, *, cap: int) -> Mapping[str, int]:
+        """Count the jobs in each state but ``dead``, and those that are ``retrying``, each up to ``cap``.
+
+        A retrying job is scheduled too, and counted in both.
+        """
+        ...
+
     async def queues(self) -> Sequence[QueueStats]:
         """Return every queue that has unfinished jobs or is paused.
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn, NotRequired
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import CoreConfig, SchemaSerializer
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on
 
@@ -45,9 +46,10 @@ class _Refused(Exception):
 class _Shape:
     """Converts values of one pydantic type to JSON text and back."""
 
-    __slots__ = ("_compared", "_dump", "_load", "_models", "_validate")
+    __slots__ = ("_adapter", "_compared", "_dump", "_load", "_models", "_validate")
 
     def __init__(self, adapter: TypeAdapter[Any]) -> None:
+        self._adapter = adapter
         # The adapter's methods wrap these, which costs a microsecond per call.
         self._validate = adapter.validator.validate_python
         self._load = adapter.validator.validate_json
@@ -114,6 +116,14 @@ class _Shape:
         except Exception:  # noqa: BLE001 - this only selects the message
             return False
         return bool(again != data)
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the stored text.
+
+        Raises:
+            PydanticInvalidForJsonSchema: A part of the type has no JSON schema.
+        """
+        return self._adapter.json_schema(by_alias=False, mode="validation")
 
     def read(self, text: str, *, by_alias: bool = False) -> Any:
         """Return the value that the text holds.
@@ -204,6 +214,14 @@ class ArgsCodec:
             return self._shape.write(given, MAX_ARGS_BYTES)
         except _Refused as fault:
             self._refuse_call(args, kwargs, fault)
+
+    def json_schema(self) -> dict[str, Any] | None:
+        """Return the JSON schema of the arguments, with the required ones; None if there is none."""
+        try:
+            schema = self._shape.json_schema()
+        except PydanticInvalidForJsonSchema:
+            return None
+        return schema | {"required": sorted(self._required)}
 
     def decode(self, payload: str) -> dict[str, Any]:
         """Return the keyword arguments of a stored payload.

@@ -24,6 +24,12 @@ class SqliteJobs:
         found = await self._access.readers.page(queries.jobs, where, before=before, limit=limit)
         return RowPage([JobRow(*row) for row in found.rows], found.next, found.complete)
 
+    async def chain(self, job: JobRow) -> Sequence[JobRow]:
+        return await self._access.read_list(queries.chain, job)
+
+    async def counts(self, *, cap: int) -> Mapping[str, int]:
+        return await self._access.read_list(queries.counts, cap)
+
     async def queues(self) -> Sequence[QueueStats]:
         return await self._access.read(queries.queues)
 

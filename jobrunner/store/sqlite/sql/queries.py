@@ -45,7 +45,19 @@ _BY_STATE: Final[Mapping[State | None, str]] = {
     "scheduled": "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_scheduled WHERE state = 'scheduled'",
     "running": "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_running WHERE state = 'running'",
     "blocked": "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_blocked WHERE state = 'blocked'",
+    "cancelled": "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_cancelled WHERE state = 'cancelled'",
+    "expired": "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_expired WHERE state = 'expired'",
 }
+_RETRYING: Final = (
+    "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_retrying WHERE state = 'scheduled' AND attempt > 0"
+)
+# Only the other finished jobs have no index of their own, so what remains of all finished ones is counted.
+_FINISHED: Final = """
+    SELECT 1 FROM jobrunner_jobs INDEXED BY jobrunner_jobs_finished
+    WHERE state = 'succeeded' OR state = 'cancelled' OR state = 'expired'"""
+
+MOST_BESIDE: Final = 100
+"""The jobs of a chain that are read on each side of one."""
 
 _QUEUED = """
 SELECT ?, count(*) FROM (
@@ -94,8 +106,9 @@ def jobs(
         rows = rows._replace(how="INDEXED BY jobrunner_jobs_by_key", largest=EVERYTHING)
     elif where.tag is not None:
         rows = rows._replace(how="INDEXED BY jobrunner_jobs_by_tag", largest=EVERYTHING)
-    elif where.state in _BY_STATE:
-        few = conn.execute(f"{_BY_STATE[where.state]} LIMIT {FEW + 1}").fetchall()
+    elif where.retrying or where.state in _BY_STATE:
+        select = _RETRYING if where.retrying else _BY_STATE[where.state]
+        few = conn.execute(f"{select} LIMIT {FEW + 1}").fetchall()
         if len(few) <= FEW:
             rows = rows._replace(
                 test=f"seq IN (SELECT value FROM json_each(?)) AND {test}",
@@ -144,7 +157,45 @@ def _test(where: Filter, *, since: str) -> tuple[str, tuple[str | int, ...]]:
         (f"{since} < ?", where.until),
     ]
     asked = [(test, value) for test, value in tests if value is not None]
-    return " AND ".join(test for test, _ in asked) or "TRUE", tuple(value for _, value in asked)
+    parts = [test for test, _ in asked]
+    if where.retrying:
+        parts.append("state = 'scheduled' AND attempt > 0")
+    return " AND ".join(parts) or "TRUE", tuple(value for _, value in asked)
+
+
+def chain(conn: sqlite3.Connection, job: JobRow) -> Sequence[JobRow]:
+    """Return the jobs that were stored with a job in its chain, in their order.
+
+    They were inserted together, so their keys are neighbours; an index of chains would cost every job of one an entry.
+    """
+    if job.chain is None:
+        return []
+    found: list[JobRow] = []
+    nearby = (job.chain, job.seq - MOST_BESIDE, job.seq + MOST_BESIDE)
+    for columns, table in (
+        (f"seq, {_LISTED_JOB}", "jobrunner_jobs"),
+        (_LETTER.replace(" args,", " '',"), "jobrunner_dead_letters"),
+    ):
+        rows = conn.execute(
+            f"SELECT {columns} FROM {table} WHERE chain = ? AND seq BETWEEN ? AND ?", nearby
+        )
+        found += [JobRow(*row) for row in rows]
+    return sorted(found, key=lambda row: row.seq)
+
+
+def counts(conn: sqlite3.Connection, cap: int) -> dict[str, int]:
+    """Count the jobs in each state but ``dead``, and those that wait for another attempt."""
+
+    def count(select: str, most: int) -> int:
+        number: int = conn.execute(
+            f"SELECT count(*) FROM ({select} LIMIT ?)", (most,)
+        ).fetchone()[0]
+        return number
+
+    found = {str(state): count(select, cap) for state, select in _BY_STATE.items()}
+    other = found["cancelled"] + found["expired"]
+    finished = count(_FINISHED, cap + other)
+    return found | {"retrying": count(_RETRYING, cap), "succeeded": min(finished - other, cap)}
 
 
 def queues(conn: sqlite3.Connection) -> Sequence[QueueStats]:

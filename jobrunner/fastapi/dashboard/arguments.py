@@ -1,0 +1,62 @@
+"""Shows arguments and results as coloured JSON, or hides their values."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from jobrunner.fastapi.dashboard.visit import Visit
+
+_KEY: Final = Markup('<span class="key">{}</span>')
+_HIDDEN: Final = Markup('<span class="hid">hidden</span>')
+_VALUE: Final = Markup('<span class="{}">{}</span>')
+_MOST_DEEP: Final = 60
+
+
+def shown(visit: Visit, id: str) -> None:
+    """Note that a viewer has seen the arguments or the result of a job.
+
+    Every page calls it before it shows any.  Its guard has let the viewer through.
+    """
+
+
+def written(value: object) -> str:
+    """Return a value as JSON text for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def coloured(value: object) -> Markup:
+    """Return a value as indented JSON with a class for each kind of token."""
+    return Markup("").join(_tokens(value, 0))
+
+
+def hidden(arguments: dict[str, Any]) -> Markup:
+    """Return the names of arguments with their values hidden."""
+    if not arguments:
+        return Markup("{}")
+    lines = Markup(",\n").join(
+        Markup("  {}: {}").format(_KEY.format(json.dumps(name, ensure_ascii=False)), _HIDDEN)
+        for name in arguments
+    )
+    return Markup("{{\n{}\n}}").format(lines)
+
+
+def _tokens(value: object, depth: int) -> Iterator[Markup]:
+    indent, inner = "  " * depth, "  " * (depth + 1)
+    if isinstance(value, dict) and value and depth < _MOST_DEEP:
+        yield Markup("{\n")
+        for index, (name, item) in enumerate(value.items()):
+            yield Markup(",\n" if index else "")
+            yield Markup("{}{}: ").format(inner, _KEY.format(json.dumps(name, ensure_ascii=False)))
+            yield from _tokens(item, depth + 1)
+        yield Markup("\n{}}}").format(indent)
+    elif isinstance(value, list) and value and depth < _MOST_DEEP:
+        yield Markup("[\n")
+        for index, item in enumerate(value):
+            yield Markup(",\n" if index else "") + Markup(inner)
+            yield from _tokens(item, depth + 1)
+        yield Markup("\n{}]").format(indent)
+    else:
+        kind = "str" if isinstance(value, str) else "num"
+        yield _VALUE.format(kind, json.dumps(value, ensure_ascii=False))

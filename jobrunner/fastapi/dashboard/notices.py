@@ -1,0 +1,34 @@
+"""Says on the next page what an action has done; the address names the sentence, never its words."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.datastructures import QueryParams
+
+from jobrunner.fastapi.dashboard.words import count_of
+
+_SENTENCES: Final[Mapping[str, str]] = {
+    "cancelled": "Cancelled: the job will not run.",
+    "requested": "The job is running and was asked to stop.",
+    "ended": "The job had ended already; nothing was changed.",
+    "replayed": "Replayed: the job is due now.",
+    "replayed-edited": "Replayed with other arguments: this is the new job.",
+    "deleted": "The dead letter was deleted.",
+    "paused": "Paused: no new job of the queue starts, running ones finish.",
+    "resumed": "Resumed: the queue starts jobs again.",
+    "schedule-paused": "Paused: the schedule makes no jobs until it is resumed.",
+    "schedule-resumed": "Resumed: the schedule makes jobs again.",
+    "ran": "The schedule has made this job, due now.",
+    "ran-kept": "An unfinished job had the schedule's key; this is that job.",
+    "none-selected": "No job was selected.",
+}
+_MANY: Final = "{} cancelled or asked to stop."
+
+
+def notice_of(query: QueryParams) -> str:
+    """Return the sentence that an address names; empty if it names none."""
+    said = query.get("said", "")
+    number = query.get("n", "")
+    if said == "many" and number.isascii() and number.isdigit():
+        return _MANY.format(count_of(int(number[:6]), "job"))
+    return _SENTENCES.get(said, "")

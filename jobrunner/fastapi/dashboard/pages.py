@@ -1,0 +1,109 @@
+"""Adds pages and forms to the router, each behind its guard."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastapi import APIRouter, Depends, params
+from starlette.requests import Request
+from starlette.responses import Response
+
+from jobrunner.core.clock import utcnow
+from jobrunner.fastapi.dashboard import urls
+from jobrunner.fastapi.dashboard.forms import Form, read_form
+from jobrunner.fastapi.dashboard.guards import Question
+from jobrunner.fastapi.dashboard.site import Site
+from jobrunner.fastapi.dashboard.visit import MOST_NAMED, Visit
+from jobrunner.fastapi.dashboard.zone import Clock
+from jobrunner.queue.queue import JobQueue
+
+Show = Callable[[Visit], Awaitable[Response]]
+Do = Callable[[Visit, Form], Awaitable[Response]]
+
+
+async def _nobody() -> None:
+    """Return no name: the dashboard has no ``actor``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Adds pages to one dashboard."""
+
+    router: APIRouter
+    site: Site
+    queue: params.Depends
+    actor: params.Depends | None
+
+    def show(self, path: str, *, seeing: bool = False, acting: bool = False) -> Callable[[Show], Show]:
+        """Return a decorator that adds a page.
+
+        Args:
+            path: the path below the root.
+            seeing: the page shows arguments or a result: the guard of ``arguments`` applies too.
+            acting: the page leads to a change alone: the guard of ``act`` applies too.
+        """
+        guards = self.site.guards
+        needed = [guards.read, *[guards.act] * acting, *[guards.arguments] * seeing]
+
+        def add(show: Show) -> Show:
+            visit = self._visits(path)
+
+            async def get_page(visit: Visit = Depends(visit)) -> Response:
+                return await show(visit)
+
+            self._add("GET", path, get_page, needed)
+            return show
+
+        return add
+
+    def do(self, path: str, *, seeing: bool = False) -> Callable[[Do], Do]:
+        """Return a decorator that adds a form, which only those may send who may act."""
+        guards = self.site.guards
+        needed = [guards.act, *[guards.arguments] * seeing]
+
+        def add(do: Do) -> Do:
+            visit = self._visits(path)
+
+            async def post_form(visit: Visit = Depends(visit)) -> Response:
+                return await do(replace(visit, may_act=True), await read_form(visit.request))
+
+            self._add("POST", path, post_form, needed)
+            return do
+
+        return add
+
+    def _add(
+        self, method: str, path: str, endpoint: Callable[..., Any], needed: list[params.Depends]
+    ) -> None:
+        self.router.add_api_route(
+            path,
+            endpoint,
+            methods=[method],
+            name=path,
+            dependencies=list({id(guard): guard for guard in needed}.values()),
+            response_model=None,
+        )
+
+    def _visits(self, path: str) -> Callable[..., Awaitable[Visit]]:
+        """Return the dependency that makes the visit; FastAPI resolves it after the guards."""
+        guards = self.site.guards
+        acts, sees = Question(guards.act), Question(guards.arguments)
+        provided, actor = self.queue, self.actor or Depends(_nobody)
+
+        async def visit(
+            request: Request, queue: JobQueue = provided, name: object = actor  # type: ignore[assignment]
+        ) -> Visit:
+            may_act = guards.act is guards.read or await acts.is_allowed(request)
+            may_see = may_act if guards.arguments is guards.act else await sees.is_allowed(request)
+            return Visit(
+                request=request,
+                site=self.site,
+                queue=queue,
+                base=urls.base_of(path),
+                clock=Clock.of(request, utcnow()),
+                actor=None if name is None else str(name)[:MOST_NAMED],
+                may_act=may_act,
+                may_see=may_see,
+            )
+
+        return visit

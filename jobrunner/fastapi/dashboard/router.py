@@ -1,0 +1,60 @@
+"""Builds the dashboard from the pages of each noun."""
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, Depends
+
+from jobrunner.fastapi.dashboard.assets import add_assets
+from jobrunner.fastapi.dashboard.dead_letters import add_dead_letters
+from jobrunner.fastapi.dashboard.guards import Guard, depends_on, guards_of
+from jobrunner.fastapi.dashboard.job import add_job
+from jobrunner.fastapi.dashboard.jobs import add_jobs
+from jobrunner.fastapi.dashboard.overview import add_overview
+from jobrunner.fastapi.dashboard.pages import Pages
+from jobrunner.fastapi.dashboard.queues import add_queues
+from jobrunner.fastapi.dashboard.replay import add_edit
+from jobrunner.fastapi.dashboard.route import page_route
+from jobrunner.fastapi.dashboard.schedules import add_schedules
+from jobrunner.fastapi.dashboard.session import add_last, add_session
+from jobrunner.fastapi.dashboard.site import Site
+
+
+def build_dashboard(
+    queue: Callable[..., object],
+    *,
+    read: Guard | None = None,
+    act: Guard | None = None,
+    arguments: Guard | None = None,
+    actor: Guard | None = None,
+    insecure: bool = False,
+) -> APIRouter:
+    """Return the router with all pages.
+
+    Include it under a prefix: ``app.include_router(..., prefix="/jobs/ui")``.
+
+    Args:
+        queue: the dependency that provides the ``JobQueue``; also its key in ``app.dependency_overrides``.
+        read: the guard of every page.
+        act: the guard of every form that changes something; by default ``read``.
+        arguments: the guard of what shows arguments and results; by default ``act``.
+        actor: the dependency that returns the viewer's name.
+        insecure: without ``read``, answer every request that names a local host.
+
+    Raises:
+        ConfigurationError: There is no ``read``, and ``insecure`` is not set; or a guard is no dependency.
+    """
+    site = Site(guards_of(read, act, arguments, insecure=insecure))
+    router = APIRouter(route_class=page_route(site), include_in_schema=False)
+    named = None if actor is None else depends_on("actor", actor)
+    pages = Pages(router, site, Depends(queue), named)
+    add_assets(router, site.assets)
+    add_session(router, site)
+    add_overview(pages)
+    add_jobs(pages)
+    add_edit(pages)
+    add_job(pages)
+    add_dead_letters(pages)
+    add_schedules(pages)
+    add_queues(pages)
+    add_last(router, site)
+    return router

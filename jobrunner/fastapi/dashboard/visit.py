@@ -1,0 +1,143 @@
+"""One request for a page: who asks, for which queue, and how the page is answered."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import Final
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import HTMLResponse, Response
+
+from jobrunner.core.clock import utcnow
+from jobrunner.core.model import Filter
+from jobrunner.fastapi.dashboard import urls
+from jobrunner.fastapi.dashboard.errors import ErrorView
+from jobrunner.fastapi.dashboard.login import COOKIE
+from jobrunner.fastapi.dashboard.notices import notice_of
+from jobrunner.fastapi.dashboard.site import Shell, Site
+from jobrunner.fastapi.dashboard.words import COUNT_CAP
+from jobrunner.fastapi.dashboard.zone import Clock
+from jobrunner.queue.parts import QueueParts
+from jobrunner.queue.queue import JobQueue, enqueuer_of
+
+MOST_NAMED: Final = 80
+"""Maximum characters of the viewer's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request for a page, by a viewer whom the guard of the page has let through."""
+
+    request: Request
+    site: Site
+    queue: JobQueue
+    base: str
+    clock: Clock
+    actor: str | None
+    may_act: bool
+    may_see: bool
+
+    @property
+    def parts(self) -> QueueParts:
+        """The parts of the open runner, for what has no public method."""
+        return enqueuer_of(self.queue).parts
+
+    @property
+    def now(self) -> datetime:
+        """The time of the page."""
+        return self.clock.now
+
+    def asked(self, name: str) -> str:
+        """Return a parameter of the query; empty if it is missing."""
+        return self.request.query_params.get(name, "").strip()
+
+    def path(self, name: str) -> str:
+        """Return a parameter of the path."""
+        return str(self.request.path_params[name])
+
+    async def page(
+        self,
+        template: str,
+        view: object,
+        *,
+        title: str,
+        section: str,
+        status: int = HTTPStatus.OK,
+        live: bool = True,
+        bad: bool = False,
+    ) -> Response:
+        """Render a page, or answer 304 if its live parts are those that the browser shows."""
+        store = getattr(self.parts.store, "path", None)
+        shell = Shell(
+            base=self.base,
+            title=title,
+            section=section,
+            back=own_address(self.request, self.base),
+            store=store.name if store is not None else "",
+            dead=await self.parts.store.dead_letters.count(Filter(), cap=COUNT_CAP),
+            actor=self.actor,
+            may_act=self.may_act,
+            may_see=self.may_see,
+            signs_in=bool(self.site.guards.tokens),
+            signed_in=COOKIE in self.request.cookies,
+            live=live,
+            notice=notice_of(self.request.query_params),
+            bad=bad,
+        )
+        text, etag = self.site.render(template, shell, view, self.clock)
+        headers = {"etag": etag, "x-as-of": f"{self.now.astimezone(self.clock.zone):%H:%M:%S}"}
+        if status == HTTPStatus.OK and self.request.headers.get("if-none-match") == etag:
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return HTMLResponse(text, status, headers)
+
+    def go(self, address: str, said: str = "", n: int | None = None) -> Response:
+        """Answer a form: the browser goes on to a page below the root."""
+        return go(self.base + urls.with_query(address, {"said": said, "n": n}))
+
+
+def go(address: str) -> Response:
+    """Return an answer that sends the browser to a page."""
+    return Response(status_code=HTTPStatus.SEE_OTHER, headers={"location": address})
+
+
+def own_address(request: HTTPConnection, base: str) -> str:
+    """Return the address of a request relative to the dashboard's root."""
+    depth = base.count("../") + 1
+    path = "/".join(request.url.path.split("/")[-depth:])
+    kept = [
+        (name, value) for name, value in request.query_params.multi_items() if name not in {"said", "n"}
+    ]
+    return urls.with_query(path, dict(kept))
+
+
+def error_page(site: Site, request: Request, base: str, view: ErrorView) -> Response:
+    """Return the page of an error; it reads nothing from the store."""
+    guards = site.guards
+    shell = Shell(
+        base=base,
+        title=view.title,
+        back=own_address(request, base) if request.method == "GET" else "",
+        signs_in=bool(guards.tokens),
+        signed_in=COOKIE in request.cookies,
+        framed=view.status not in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN},
+    )
+    text, _ = site.render("error.html", shell, view, Clock.of(request, utcnow()))
+    return HTMLResponse(text, view.status)
+
+
+@dataclass(frozen=True, slots=True)
+class SignInView:
+    """The sign-in page."""
+
+    next: str
+    """The address to go on to, relative to the root."""
+    error: str = ""
+
+
+def sign_in_page(
+    site: Site, request: Request, base: str, view: SignInView, status: int = HTTPStatus.OK
+) -> Response:
+    """Return the sign-in page; it reads nothing from the store."""
+    shell = Shell(base=base, title="Sign in", framed=False)
+    text, _ = site.render("login.html", shell, view, Clock.of(request, utcnow()))
+    return HTMLResponse(text, status)
