@@ -20,6 +20,7 @@ from jobrunner.core.errors import (
 from jobrunner.core.model import Claim, Claimed, Enqueue, Enqueued, Filter
 from jobrunner.store.committer import BYTES_PER_ROUND, ROWS_PER_CALL, ROWS_PER_ROUND, Committer
 from jobrunner.store.round import Round, Written
+from jobrunner.store.statistics import StatisticsRow
 from tests.support.factories import (
     NOW,
     WORKER,
@@ -407,6 +408,7 @@ class Hand:
         self.broken = False
         self.claimed: list[Claimed] = []
         self.failed: list[StoreError] = []
+        self.statistics: list[StatisticsRow] = []
 
     def next_claim(self) -> Claim | None:
         return self.claim
@@ -419,6 +421,13 @@ class Hand:
         if self.broken:
             raise ZeroDivisionError
         self.claimed += written.claimed
+
+    def take_statistics(self, *, all_of_them: bool = False) -> Sequence[StatisticsRow]:
+        rows, self.statistics = self.statistics, []
+        return rows
+
+    def put_back_statistics(self, rows: Sequence[StatisticsRow]) -> None:
+        self.statistics += rows
 
     def warn_slow(self) -> None: ...
 
