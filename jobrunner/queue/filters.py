@@ -65,7 +65,7 @@ def checked_id(id: str) -> str:
 
 def job_filter(where: JobFilter) -> Filter:
     """Check the filters of a call that lists jobs; raises as ``_filter_of``."""
-    _check_words("list", where, JobFilter.__annotations__)
+    check_words("list", where, JobFilter.__annotations__)
     return _filter_of(**where)
 
 
@@ -76,11 +76,12 @@ def dead_letter_filter(verb: str, where: DeadLetterFilter) -> Filter:
         verb: The method that was called, for the error.
         where: Its filters.
     """
-    _check_words(f"dead_letters.{verb}", where, DeadLetterFilter.__annotations__)
+    check_words(f"dead_letters.{verb}", where, DeadLetterFilter.__annotations__)
     return _filter_of(**where)
 
 
-def _check_words(call: str, given: Iterable[str], known: Iterable[str]) -> None:
+def check_words(call: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ``TypeError`` if a call was given an unknown filter."""
     unknown = [word for word in given if word not in known]
     if unknown:
         raise TypeError(f"{call}() has no filter {unknown[0]!r}; it has {', '.join(known)}")
@@ -104,9 +105,9 @@ def _filter_of(
     """
     name = task.name if isinstance(task, Task) else task
     for what, text in (("task", name), ("queue", queue), ("tag", tag), ("key", key)):
-        _check_text(what, text)
-    _check_choice("state", state, STATES)
-    _check_choice("reason", reason, REASONS)
+        check_text(what, text)
+    check_choice("state", state, STATES)
+    check_choice("reason", reason, REASONS)
     return Filter(
         task=name,
         queue=queue,
@@ -119,7 +120,8 @@ def _filter_of(
     )
 
 
-def _check_text(what: str, text: object) -> None:
+def check_text(what: str, text: object) -> None:
+    """Raise ``InvalidOptions`` if a filter is not a text that can be stored."""
     if text is None:
         return
     if not isinstance(text, str):
@@ -132,7 +134,8 @@ def _check_text(what: str, text: object) -> None:
         ) from None
 
 
-def _check_choice(what: str, value: object, known: tuple[str, ...]) -> None:
+def check_choice(what: str, value: object, known: tuple[str, ...]) -> None:
+    """Raise ``InvalidOptions`` if a filter has an unknown value."""
     if value is not None and value not in known:
         raise InvalidOptions(f"{what}={value!r} is none of {', '.join(known)}")
 

@@ -249,6 +249,7 @@ class SyncQueue(BlockingVerbs[JobQueue]):
     payload = Blocking(JobQueue.payload)
     cancel = Blocking(JobQueue.cancel)
     health = Blocking(JobQueue.health)
+    stats = Blocking(JobQueue.stats)
     list = Blocking(JobQueue.list)
 
     @property

@@ -19,6 +19,7 @@ from jobrunner.fastapi.api.operations import READ, WRITE, Operations
 from jobrunner.fastapi.api.queues import add_queues
 from jobrunner.fastapi.api.route import ProblemRoute
 from jobrunner.fastapi.api.schedules import add_schedules
+from jobrunner.fastapi.api.stats import add_stats
 
 Guard = params.Depends | Callable[..., object]
 """A lock: ``Depends(f)``, or the function ``f`` itself."""
@@ -72,6 +73,7 @@ def build_router(
     add_dead_letters(reading, acting, provided)
     add_queues(reading, acting, provided)
     add_schedules(reading, acting, provided)
+    add_stats(reading, provided)
     add_health(reading, provided)
     if arguments is not None:
         add_arguments(Operations(router, _lock("arguments", arguments), READ), provided)

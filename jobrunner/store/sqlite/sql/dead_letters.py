@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jobrunner.core.errors import AlreadyReplayed, JobNotFound, KeyTaken
 from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter
 from jobrunner.store.protocol import Replayed, Slice
-from jobrunner.store.sqlite.sql import chains, queries, walks
+from jobrunner.store.sqlite.sql import chains, queries, statistics, walks
 from jobrunner.store.sqlite.sql.insert import insert_queued
 from jobrunner.store.sqlite.sql.statements import BURY_WAITING, FIND_BY_KEY, KEY_IS_TAKEN
 from jobrunner.store.sqlite.sql.walks import Position, Rows
@@ -176,4 +176,6 @@ def bury_waiting(
             "DELETE FROM jobrunner_jobs WHERE seq = ? RETURNING id, chain", (seq,)
         )
     chains.follow(conn, now, done=[id for id, chain in buried if chain is not None])
+    if buried:
+        statistics.add_dead(conn, {(queue, task): len(buried)}, now)
     return [id for id, _ in buried]

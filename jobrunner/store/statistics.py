@@ -1,0 +1,115 @@
+"""Specifies the statistics of a store: the attempts that ended, by minute and by hour."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal, NamedTuple, Protocol
+
+from jobrunner.core.clock import SECOND_US
+from jobrunner.core.histogram import Histogram
+
+MINUTE_US: Final = 60 * SECOND_US
+HOUR_US: Final = 60 * MINUTE_US
+MINUTES_KEPT_US: Final = 6 * HOUR_US
+HOURS_KEPT_US: Final = 30 * 24 * HOUR_US
+
+Per = Literal["minute", "hour"]
+"""The length of the time that a row of statistics covers."""
+By = Literal["time", "queue", "task"]
+"""How rows of statistics are summed: for each minute or hour, each queue or each task."""
+
+LENGTH_US: Final[dict[Per, int]] = {"minute": MINUTE_US, "hour": HOUR_US}
+
+
+class StatisticsRow(NamedTuple):
+    """What ended in one minute or hour, of one task in one queue or of several."""
+
+    start: int
+    """The first microsecond of the minute or hour; of several, the beginning of all."""
+    queue: str
+    """Empty if the row is the sum of several queues."""
+    task: str
+    """Empty if the row is the sum of several tasks."""
+    succeeded: int
+    """Attempts that succeeded."""
+    failed: int
+    """Attempts that failed or timed out."""
+    dead: int
+    """Jobs that became dead letters."""
+    wait: Histogram
+    """The time from due to started of the attempts that succeeded, failed or timed out."""
+    run: Histogram
+    """The time from started to ended of the same attempts."""
+
+    @property
+    def key(self) -> tuple[int, str, str]:
+        """The fields that identify a row."""
+        return self[:3]
+
+    def plus(self, other: "StatisticsRow") -> "StatisticsRow":
+        """Return the sum of both under the key of this row."""
+        return StatisticsRow(
+            *self.key,
+            succeeded=self.succeeded + other.succeeded,
+            failed=self.failed + other.failed,
+            dead=self.dead + other.dead,
+            wait=self.wait + other.wait,
+            run=self.run + other.run,
+        )
+
+
+def summed(rows: Iterable[StatisticsRow]) -> list[StatisticsRow]:
+    """Return one row for each key: the sum of the rows with this key."""
+    sums: dict[tuple[int, str, str], StatisticsRow] = {}
+    for row in rows:
+        found = sums.get(row.key)
+        sums[row.key] = row if found is None else found.plus(row)
+    return list(sums.values())
+
+
+class StatisticsStore(Protocol):
+    """The statistics of a store.
+
+    ``Round.statistics`` adds to them.  The store itself adds the dead letters that no attempt of a live worker made:
+    those of ``recover`` and ``bury_waiting``.
+    """
+
+    async def read(
+        self,
+        *,
+        per: Per,
+        since: int,
+        until: int,
+        by: By,
+        queue: str | None = None,
+        task: str | None = None,
+    ) -> Sequence[StatisticsRow]:
+        """Return the sums of the minutes or hours that begin at ``since`` or later and before ``until``.
+
+        Args:
+            per: read minutes or hours. An hour has what was added to its minutes.
+            since: a multiple of the length.
+            until: a multiple of the length.
+            by: return a row for each minute or hour in which something ended, each queue or each task, in this order.
+            queue: add up this queue only; None for all queues.
+            task: add up this task only; None for all tasks.
+        """
+        ...
+
+    async def roll_up(self, *, before: int) -> bool:
+        """Add the oldest minute that no hour has yet, if it begins before ``before``, to its hour.
+
+        Whoever calls it and however often, each minute is added once. ``read`` returns the same before and after.
+
+        Returns:
+            True if a minute was added, so that there may be another one.
+        """
+        ...
+
+    async def prune(self, *, minutes_before: int, hours_before: int, limit: int) -> int:
+        """Delete one slice of the minutes and hours that begin before these times.
+
+        A minute that was not rolled up stays.
+
+        Returns:
+            The number of deleted rows.
+        """
+        ...
