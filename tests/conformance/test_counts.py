@@ -25,7 +25,16 @@ from tests.support.factories import (
 async def test_counts_find_a_job_in_its_state_alone(store: Store, start: Start) -> None:
     specimen = await bring(store, start)
     expected = dict.fromkeys(
-        ("scheduled", "retrying", "queued", "running", "blocked", "succeeded", "cancelled", "expired"),
+        (
+            "scheduled",
+            "retrying",
+            "queued",
+            "running",
+            "blocked",
+            "succeeded",
+            "cancelled",
+            "expired",
+        ),
         0,
     )
     if start == "blocked":

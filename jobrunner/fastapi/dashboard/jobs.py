@@ -130,7 +130,9 @@ def row_of(row: JobRow, limit: int | None, error: str = "") -> Row:
         task=row.task,
         notes=" · ".join(notes) or f"queue {row.queue}",
         state=state_of(row),
-        attempt=f"{row.attempt} of {limit}" if limit is not None and row.attempt else str(row.attempt),
+        attempt=f"{row.attempt} of {limit}"
+        if limit is not None and row.attempt
+        else str(row.attempt),
         label=label,
         at=None if at is None else from_us(at),
         created_at=from_us(row.created_at),

@@ -77,6 +77,10 @@ class Clock:
         day = f"{local.day} {local:%b}" + ("" if local.year == today.year else f" {local.year}")
         return self._html(moment, f"{day} {time if exact else f'{local:%H:%M}'}")
 
+    def time_of_day(self, moment: datetime) -> str:
+        """Return hours and minutes, for axes."""
+        return f"{moment.astimezone(self.zone):%H:%M}"
+
     def ago(self, moment: datetime | None) -> Markup | str:
         """Return the distance of a time from now, such as ``3 min ago`` or ``in 46 s``."""
         if moment is None:
