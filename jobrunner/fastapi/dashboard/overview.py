@@ -1,36 +1,39 @@
 """The first page: whether all is well, what needs attention, and what happens now and next."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Final
 
 from starlette.responses import Response
 
 from jobrunner.core.clock import MAX_US, from_us, to_us
-from jobrunner.core.job import Health
+from jobrunner.core.job import WorkerInfo
 from jobrunner.core.model import Filter
-from jobrunner.fastapi.dashboard import urls, words
-from jobrunner.fastapi.dashboard.dead_letters import Letter, letter_of
+from jobrunner.fastapi.dashboard import words
+from jobrunner.fastapi.dashboard.charts import BarChart, bar_chart
+from jobrunner.fastapi.dashboard.groups import GroupView, group_view
 from jobrunner.fastapi.dashboard.pages import Pages
-from jobrunner.fastapi.dashboard.queues import QueueView, read_queues
+from jobrunner.fastapi.dashboard.queues import QueueView, read_queues, storage_of
+from jobrunner.fastapi.dashboard.tiles import Tile, tiles_of
+from jobrunner.fastapi.dashboard.verdict import (
+    BEFORE,
+    RECENT,
+    Attempts,
+    Facts,
+    Failing,
+    Verdict,
+    judge,
+)
 from jobrunner.fastapi.dashboard.visit import Visit
 from jobrunner.queue.filters import MOST_ROWS
+from jobrunner.core.groups import DeadLetterGroup
 from jobrunner.queue.schedules import Schedule
+from jobrunner.queue.stats import Stats
 
-RECENT: Final = timedelta(hours=1)
+SERIES: Final = timedelta(hours=1)
+DAY: Final = timedelta(hours=24)
 MOST_SHOWN: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """One thing that needs attention."""
-
-    level: Literal["bad", "warn"]
-    title: str
-    text: str
-    address: str
-    button: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,96 +53,84 @@ class Running:
 class OverviewView:
     """The first page."""
 
-    level: Literal["ok", "warn", "bad"]
-    headline: str
-    text: str
-    troubles: Sequence[Trouble]
+    verdict: Verdict
+    started: str
+    """The worker that had started shortly before the failures, in words."""
+    tiles: Sequence[Tile]
+    chart: BarChart
+    has_stats: bool
+    """Whether any attempt has ended in the time of the chart."""
+    groups: Sequence[GroupView]
+    ungrouped: int
     queues: Sequence[QueueView]
-    letters: Sequence[Letter]
     running: Sequence[Running]
     coming: Sequence[Schedule]
 
 
-async def _troubles(visit: Visit, health: Health, queues: Sequence[QueueView]) -> list[Trouble]:
-    found = []
-    recent = Filter(since=to_us(visit.now - RECENT))
-    died = await visit.parts.store.dead_letters.count(recent, cap=words.COUNT_CAP)
-    if died:
-        found.append(
-            Trouble(
-                "bad",
-                f"{words.capped(died)} dead letter{'' if died == 1 else 's'} in the last hour",
-                "They keep their arguments and their history, and can be replayed.",
-                "dead",
-                "Look and replay",
-            )
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """The statistics of the page."""
+
+    recent: Stats
+    before: Stats
+    series: Stats
+    day: Stats
+
+    @classmethod
+    async def read(cls, visit: Visit) -> "_Numbers":
+        now, stats = visit.now, visit.queue.stats
+        begin = now - RECENT
+        return cls(
+            recent=await stats(by="task", since=begin, until=now),
+            before=await stats(by="task", since=begin - BEFORE, until=begin),
+            series=await stats(by="time", since=now - SERIES, until=now),
+            day=await stats(per="hour", by="queue", since=now - DAY, until=now),
         )
-    for one in queues:
-        if one.late:
-            slots = f"{one.info.running} of {one.info.slots} slots busy"
-            found.append(
-                Trouble(
-                    "warn",
-                    f"Queue `{one.info.name}`: the oldest job has waited {one.oldest}",
-                    f"{words.capped(one.info.queued)} queued, {slots}",
-                    urls.with_query("jobs", {"state": "queued", "queue": one.info.name}),
-                    "Show them",
-                )
-            )
-        if one.info.paused:
-            found.append(
-                Trouble(
-                    "warn",
-                    f"Queue `{one.info.name}` is paused",
-                    f"{words.capped(one.info.queued)} queued; none starts until it is resumed",
-                    "queues",
-                    "Queues",
-                )
-            )
-    for task, due in health.unknown_tasks.items():
-        found.append(
-            Trouble(
-                "warn",
-                f"No live worker knows the task `{task}`",
-                f"Its oldest job has waited {words.duration(visit.now - due)}",
-                urls.with_query("jobs", {"state": "queued", "task": task}),
-                "Show them",
-            )
-        )
-    known = ("no worker knows ",)
-    found += [
-        Trouble(
-            "warn", f"{text[:1].upper()}{text[1:]}", "Found by the health check", "queues", "Queues"
-        )
-        for text in health.problems
-        if not text.startswith(known)
+
+    @property
+    def usual_waits(self) -> Mapping[str, timedelta]:
+        return {
+            one.queue: one.wait_p95
+            for one in self.day.buckets
+            if one.queue is not None and one.wait_p95 is not None
+        }
+
+
+def _attempts(stats: Stats) -> Mapping[str, Attempts]:
+    return {
+        one.task: Attempts(one.succeeded, one.failed)
+        for one in stats.buckets
+        if one.task is not None
+    }
+
+
+def _failing(group: DeadLetterGroup, now: datetime) -> Failing:
+    return Failing(
+        fingerprint=group.fingerprint,
+        task=group.task,
+        error=group_view(group).title,
+        dead=group.count,
+        retrying=group.retrying,
+        recent=group.recent_deaths,
+        before=group.deaths_before,
+        since=group.since or now,
+    )
+
+
+def _started(worker: WorkerInfo | None, since: datetime | None) -> str:
+    """Return the sentence about the worker that had started shortly before."""
+    if worker is None or since is None:
+        return ""
+    revision = f" revision {worker.revision}" if worker.revision else ""
+    after = words.duration(since - worker.started_at)
+    return f"{after} after worker `{worker.host}:{worker.pid}` started{revision}"
+
+
+def _marks(workers: Sequence[WorkerInfo]) -> list[tuple[datetime, str]]:
+    return [
+        (one.started_at, f"rev {one.revision} started" if one.revision else "worker started")
+        for one in workers
     ]
-    return found
-
-
-def _verdict(
-    health: Health, troubles: Sequence[Trouble]
-) -> tuple[Literal["ok", "warn", "bad"], str, str]:
-    things = (
-        f"{words.count_of(len(troubles), 'thing')} need{'s' if len(troubles) == 1 else ''} a look"
-    )
-    if health.status == "failed":
-        return (
-            "bad",
-            "This worker has stopped",
-            "It starts no more jobs. Its log says why; no job is lost.",
-        )
-    if health.status == "stopping":
-        return "warn", "This process is stopping", "Running attempts get the grace of the settings."
-    if any(one.level == "bad" for one in troubles):
-        return "bad", things.capitalize(), "No job is lost."
-    if troubles:
-        return "warn", things.capitalize(), "Jobs are safe."
-    return (
-        "ok",
-        "All is well",
-        "No dead letter in the last hour, and no job waits longer than a minute.",
-    )
 
 
 async def _running(visit: Visit) -> list[Running]:
@@ -176,16 +167,37 @@ async def read_overview(visit: Visit) -> OverviewView:
     """Read the first page."""
     health = await visit.queue.health()
     queues = await read_queues(visit)
-    troubles = await _troubles(visit, health, queues)
-    level, headline, text = _verdict(health, troubles)
-    letters = await visit.parts.store.dead_letters.list(Filter(), before=None, limit=MOST_SHOWN)
+    numbers = await _Numbers.read(visit)
+    groups = await visit.queue.dead_letters.groups()
+    storage = storage_of(getattr(visit.parts.store, "path", None))
+    verdict = judge(
+        Facts(
+            now=visit.now,
+            health=health,
+            queues=[one.info for one in queues],
+            usual_waits=numbers.usual_waits,
+            failing=[_failing(one, visit.now) for one in groups.items],
+            recent=_attempts(numbers.recent),
+            before=_attempts(numbers.before),
+            free_bytes=None if storage is None else storage.free,
+        )
+    )
+    series = [(one.start, one.succeeded, one.failed) for one in numbers.series.buckets]
     return OverviewView(
-        level=level,
-        headline=headline,
-        text=text,
-        troubles=troubles,
+        verdict=verdict,
+        started=_started(verdict.started, verdict.since),
+        tiles=tiles_of(
+            numbers.recent,
+            numbers.before,
+            numbers.series,
+            visit.now,
+            bad=verdict.since is not None,
+        ),
+        chart=bar_chart(series, _marks(health.workers), visit.clock),
+        has_stats=any(good or bad for _, good, bad in series),
+        groups=[group_view(one) for one in groups.items[:MOST_SHOWN]],
+        ungrouped=groups.ungrouped,
         queues=queues,
-        letters=[letter_of(row) for row in letters.rows],
         running=await _running(visit),
         coming=await _coming(visit),
     )
@@ -200,7 +212,7 @@ def add_overview(pages: Pages) -> None:
         return await visit.page(
             "overview.html",
             view,
-            title=view.headline,
+            title=view.verdict.headline,
             section="overview",
-            bad=view.level == "bad",
+            bad=view.verdict.level == "bad",
         )
