@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter, JobRow
-from jobrunner.store.protocol import Replayed, RowPage, Slice
+from jobrunner.store.job_protocol import Replayed, RowPage, Slice
 from jobrunner.store.sqlite.access import Access
 from jobrunner.store.sqlite.sql import dead_letters, queries
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from jobrunner.core.model import AttemptRow, Filter, JobRow, QueueStats
-from jobrunner.store.protocol import RowPage
+from jobrunner.store.job_protocol import RowPage
 from jobrunner.store.sqlite.access import Access
 from jobrunner.store.sqlite.sql import control, queries, retention
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jobrunner.core.errors import AlreadyReplayed, JobNotFound, KeyTaken
 from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter
-from jobrunner.store.protocol import Replayed, Slice
+from jobrunner.store.job_protocol import Replayed, Slice
 from jobrunner.store.sqlite.sql import chains, queries, walks
 from jobrunner.store.sqlite.sql.insert import insert_queued
 from jobrunner.store.sqlite.sql.statements import BURY_WAITING, FIND_BY_KEY, KEY_IS_TAKEN
