@@ -6,6 +6,7 @@ The rules of ``store/protocol.py`` hold for each method, and each sentence has a
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from jobrunner.core.counts import CancelCounts, ReplayCounts
 from jobrunner.core.model import (
     AttemptRow,
     DeadReason,
@@ -15,6 +16,17 @@ from jobrunner.core.model import (
     JobRow,
     QueueStats,
 )
+
+
+class CancelledSlice(NamedTuple):
+    """The result of one slice of a cancel by filter."""
+
+    cancelled: Sequence[str]
+    """Ids of the jobs that were cancelled at once."""
+    requested: Sequence[int]
+    """``seq`` of the running jobs that were asked to stop."""
+    cursor: int | None
+    """The cursor for the next slice; None after the last one."""
 
 
 class Replayed(NamedTuple):
@@ -63,6 +75,43 @@ class JobStore(Protocol):
 
         Returns:
             The job as it was before; None if no job has this id.
+        """
+        ...
+
+    async def cancel_all(
+        self, where: Filter, *, before: int | None, now: int, limit: int
+    ) -> CancelledSlice:
+        """Cancel one slice of the unfinished jobs that match ``where``, newest first.
+
+        Each job is cancelled as ``cancel`` does: the jobs behind a waiting one in its chain are cancelled with it and
+        belong to the slice, even if they do not match. A job that is stored after the first slice is in no slice. If
+        few jobs match, a slice may be empty although more may follow. The search delays no other writer.
+
+        Args:
+            where: the filter; ``since`` and ``until`` mean the time of creation.
+            before: the cursor that the previous slice returned; None for the first slice.
+            now: the current time.
+            limit: maximum number of matching jobs in this slice.
+        """
+        ...
+
+    async def plan_cancel_all(self, where: Filter) -> CancelCounts:
+        """Count what ``cancel_all`` would do in all of its slices, without changing anything."""
+        ...
+
+    async def reschedule(self, id: str, *, run_at: int, now: int) -> JobRow:
+        """Make a scheduled or queued job due at ``run_at``.
+
+        A time in the past means now. A job that becomes due keeps the place of its old time if that is earlier, and
+        otherwise does not overtake jobs that are due already.
+
+        Returns:
+            The job as it is now.
+
+        Raises:
+            JobNotFound: No job has this id.
+            JobNotWaiting: The job is running, blocked, finished or dead; it did not change.
+            InvalidOptions: The job would expire before ``run_at``; it did not change.
         """
         ...
 
@@ -169,16 +218,30 @@ class DeadLetterStore(Protocol):
         now: int,
         limit: int,
         tasks: Collection[str] | None = None,
+        run_at: int | None = None,
+        spacing: int = 0,
     ) -> Replayed:
         """Replay one slice of the dead letters that match ``where``, most recent death first.
+
+        A job that dies after the first slice is in no slice, even if one of the slices had replayed it.
 
         Args:
             where: the filter.
             before: the cursor that the previous slice returned; None for the first slice.
-            now: the current time; the jobs are due at once.
+            now: the current time.
             limit: maximum number of dead letters in this slice.
             tasks: replay dead letters of these tasks only; None for all tasks.
+            run_at: the due time of the first job that this slice replays; None for now. A job that is due later than
+                now is scheduled.
+            spacing: the time from one replayed job to the next, in the order of the slice. A dead letter that is not
+                replayed takes no time.
         """
+        ...
+
+    async def plan_replay_all(
+        self, where: Filter, *, tasks: Collection[str] | None = None
+    ) -> ReplayCounts:
+        """Count what ``replay_all`` would do in all of its slices, without changing anything."""
         ...
 
     async def delete(self, id: str) -> bool:
