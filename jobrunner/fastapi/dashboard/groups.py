@@ -45,6 +45,8 @@ def group_view(group: DeadLetterGroup) -> GroupView:
         last_died_at=group.last_died_at,
         newest_id=group.newest_id,
         hours=spark_bars(
-            group.deaths_per_hour, f"Deaths in each of the last 24 hours of {group.task}", bad=is_new
+            group.deaths_per_hour,
+            f"Deaths in each of the last 24 hours of {group.task}",
+            bad=is_new,
         ),
     )

@@ -21,7 +21,7 @@ from jobrunner.fastapi.dashboard.search import (
 )
 from jobrunner.fastapi.dashboard.visit import Visit
 from jobrunner.queue.filters import checked_id, job_filter, read_cursor, write_cursor
-from jobrunner.store.protocol import RowPage
+from jobrunner.store.job_protocol import RowPage
 
 ROWS: Final = 50
 Tab = Literal[
