@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from jobrunner.core.clock import from_us
 from jobrunner.core.model import JobRow
+from jobrunner.fastapi.dashboard.groups import show_groups
 from jobrunner.fastapi.dashboard.job import REASONS
 from jobrunner.fastapi.dashboard.pages import Pages
 from jobrunner.fastapi.dashboard.search import known_queues, known_tasks
@@ -17,7 +18,7 @@ from jobrunner.queue.filters import REASONS as ALL_REASONS
 from jobrunner.queue.filters import dead_letter_filter, read_cursor, write_cursor
 
 ROWS: Final = 50
-FILTERS: Final = ("task", "queue", "reason", "tag")
+FILTERS: Final = ("task", "queue", "reason", "tag", "group")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,13 @@ def letter_of(row: JobRow) -> Letter:
 
 
 def add_dead_letters(pages: Pages) -> None:
-    """Add the list of dead letters."""
+    """Add the page of dead letters: in groups, or one by one with ``view=letters``."""
 
     @pages.show("/dead")
     async def list_dead(visit: Visit) -> Response:
         filters = {name: visit.asked(name) for name in FILTERS}
+        if visit.asked("view") != "letters":
+            return await show_groups(visit)
         cursor = visit.asked("cursor")
         page = await visit.parts.store.dead_letters.list(
             dead_letter_filter("list", {name: value for name, value in filters.items() if value}),  # type: ignore[arg-type]  # of these words

@@ -1,10 +1,32 @@
-"""Shows groups of dead letters that failed in the same way."""
+"""The page of groups: dead letters that failed in the same way, and what can be done about them."""
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
-from jobrunner.fastapi.dashboard.charts import Spark, spark_bars
+from starlette.responses import Response
+
+from jobrunner.core.clock import from_us, to_us
+from jobrunner.core.counts import ReplayCounts
+from jobrunner.core.errors import JobNotFound, KeyTaken, UnknownTask
 from jobrunner.core.groups import DeadLetterGroup
+from jobrunner.core.model import Filter, JobRow
+from jobrunner.fastapi.dashboard import urls, words
+from jobrunner.fastapi.dashboard.charts import Spark, spark_bars
+from jobrunner.fastapi.dashboard.forms import Form
+from jobrunner.fastapi.dashboard.frames import Piece, pieces_of
+from jobrunner.fastapi.dashboard.job import REASONS
+from jobrunner.fastapi.dashboard.pages import Pages
+from jobrunner.fastapi.dashboard.visit import Visit
+
+SAMPLE: Final = 200
+"""The newest dead letters of a group that are read to tell what they share."""
+NEWEST: Final = 6
+RATES: Final = (60, 300, 1_000, 0)
+"""Jobs per minute; 0 replays all at once."""
+DEFAULT_RATE: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +43,6 @@ class GroupView:
     since: datetime | None
     first_died_at: datetime | None
     last_died_at: datetime | None
-    newest_id: str | None
     hours: Spark
 
     @property
@@ -30,23 +51,249 @@ class GroupView:
         return ": ".join(part for part in (self.error_type, self.message) if part) or "no error"
 
 
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """One of the newest dead letters of a group."""
+
+    id: str
+    died_at: datetime
+    attempt: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TestView:
+    """The dead letter that was replayed first, to see whether the fault is gone."""
+
+    id: str
+    state: str
+    look: str
+    """`ok`, `bad` or `warn`."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenGroup:
+    """The group that is open, with what its dead letters share and the plan of a replay."""
+
+    group: GroupView
+    sampled: int
+    shares: Sequence[tuple[str, str]]
+    pieces: Sequence[Piece]
+    newest: Sequence[Newest]
+    plan: ReplayCounts
+    until: str
+    """The time after the last death that is counted; what dies later is not replayed with these."""
+    takes: Sequence[tuple[int, str]]
+    """The rates that can be chosen, each with the time until the last job is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsView:
+    """The page."""
+
+    groups: Sequence[GroupView]
+    letters: int
+    ungrouped: int
+    complete: bool
+    asked: str
+    """The group that the address asks for."""
+    opened: OpenGroup | None
+    test: TestView | None
+
+
 def group_view(group: DeadLetterGroup) -> GroupView:
     """Return a group for a list."""
-    is_new = group.recent_deaths > 0
     return GroupView(
         fingerprint=group.fingerprint,
         task=group.task,
         error_type=(group.error_type or "").rpartition(".")[2],
-        message=(group.error or "").partition("\n")[0],
+        message=_first_line(group.error),
         dead=group.count,
         retrying=group.retrying,
         since=group.since,
         first_died_at=group.first_died_at,
         last_died_at=group.last_died_at,
-        newest_id=group.newest_id,
         hours=spark_bars(
             group.deaths_per_hour,
             f"Deaths in each of the last 24 hours of {group.task}",
-            bad=is_new,
+            bad=group.recent_deaths > 0,
         ),
     )
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").partition("\n")[0]
+
+
+def _share(values: Iterable[str]) -> str:
+    """Return the most frequent values with their shares, such as ``mail 97 %, bulk 3 %``."""
+    counts = Counter(values)
+    total = counts.total()
+    if len(counts) == 1:
+        return next(iter(counts))
+    some = [f"{value} {count / total:.0%}".replace("%", " %") for value, count in counts.most_common(3)]
+    return ", ".join(some) + (", …" if len(counts) > 3 else "")  # noqa: PLR2004 - as above
+
+
+def _shares(rows: Sequence[JobRow]) -> list[tuple[str, str]]:
+    """Return what the dead letters have in common, by its name."""
+    found = [
+        ("Reason", _share(REASONS[row.reason] for row in rows if row.reason is not None)),
+        ("Queue", _share(row.queue for row in rows)),
+        ("Attempts", _share(str(row.attempt) for row in rows)),
+    ]
+    if any(row.tag is not None for row in rows):
+        found.append(("Tag", _share(row.tag or "none" for row in rows)))
+    return found
+
+
+def _takes(number: int) -> list[tuple[int, str]]:
+    """Return each rate with the time until the last of the jobs is due."""
+    return [
+        (rate, words.duration(timedelta(minutes=max(number - 1, 0) / rate)) if rate else "")
+        for rate in RATES
+    ]
+
+
+async def _open(visit: Visit, group: DeadLetterGroup) -> OpenGroup:
+    where = Filter(group=group.fingerprint)
+    page = await visit.parts.store.dead_letters.list(where, before=None, limit=SAMPLE)
+    last = group.last_died_at or visit.now
+    until = last + timedelta(microseconds=1)
+    plan = await visit.queue.dead_letters.replay_all(
+        group=group.fingerprint, until=until, dry_run=True
+    )
+    traceback = next((row.traceback for row in page.rows if row.traceback), None)
+    return OpenGroup(
+        group=group_view(group),
+        sampled=len(page.rows),
+        shares=_shares(page.rows),
+        pieces=[] if traceback is None else pieces_of(traceback),
+        newest=[
+            Newest(row.id, from_us(row.finished_at or 0), row.attempt, _first_line(row.error))
+            for row in page.rows[:NEWEST]
+        ],
+        plan=plan,
+        until=until.isoformat(),
+        takes=_takes(plan.replayed),
+    )
+
+
+async def _test(visit: Visit) -> TestView | None:
+    """Return how the job is doing that the address names as the test."""
+    id = visit.asked("test")
+    if not id:
+        return None
+    try:
+        job = await visit.queue.get(id)
+    except JobNotFound:
+        return None
+    ran = None
+    if job.started_at is not None and job.finished_at is not None:
+        ran = words.duration(job.finished_at - job.started_at)
+    match job.state:
+        case "succeeded":
+            return TestView(id, job.state, "ok", f"Test passed: the job succeeded in {ran}.")
+        case "dead":
+            return TestView(id, job.state, "bad", "Test failed: the job is a dead letter again.")
+        case "cancelled" | "expired":
+            return TestView(id, job.state, "warn", f"The test has no result: the job is {job.state}.")
+        case "scheduled" if job.attempt:
+            return TestView(id, job.state, "bad", "Test failed: the job waits for another attempt.")
+        case _:
+            return TestView(id, job.state, "warn", f"The test is under way: the job is {job.state}.")
+
+
+async def read_groups(visit: Visit) -> GroupsView:
+    """Read the page of groups."""
+    found = await visit.queue.dead_letters.groups()
+    asked = visit.asked("group")
+    chosen = next((one for one in found.items if one.fingerprint == asked and one.count), None)
+    groups = [group_view(one) for one in found.items if one.count]
+    return GroupsView(
+        groups=groups,
+        letters=sum(one.dead for one in groups) + found.ungrouped,
+        ungrouped=found.ungrouped,
+        complete=found.complete,
+        asked=asked,
+        opened=None if chosen is None else await _open(visit, chosen),
+        test=await _test(visit),
+    )
+
+
+async def show_groups(visit: Visit) -> Response:
+    """Answer with the page of groups."""
+    view = await read_groups(visit)
+    return await visit.page("groups.html", view, title="Dead letters", section="dead")
+
+
+def _address(group: str, **more: str) -> str:
+    return urls.with_query("dead", {"group": group, **more})
+
+
+def _until(form: Form) -> datetime:
+    """Return the end of the set that the viewer saw; later deaths stay."""
+    return datetime.fromisoformat(form.get("until"))
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteView:
+    """The question before a group is deleted."""
+
+    group: str
+    letters: int
+    until: str
+    task: str
+
+
+def add_groups(pages: Pages) -> None:
+    """Add the forms that act on a group."""
+
+    @pages.do("/dead/{group}/test")
+    async def test(visit: Visit, form: Form) -> Response:
+        group = visit.path("group")
+        where = Filter(group=group, until=to_us(_until(form)))
+        page = await visit.parts.store.dead_letters.list(where, before=None, limit=SAMPLE)
+        tested = await _replay_first(visit, page.rows)
+        if tested is None:
+            return visit.go(_address(group), "nothing-to-test")
+        return visit.go(_address(group, test=tested))
+
+    @pages.do("/dead/{group}/replay")
+    async def replay(visit: Visit, form: Form) -> Response:
+        group = visit.path("group")
+        rate = int(form.get("rate") or DEFAULT_RATE)
+        counts = await visit.queue.dead_letters.replay_all(
+            group=group, until=_until(form), per_minute=rate or None
+        )
+        return visit.go(_address(group), "many-replayed", counts.replayed)
+
+    @pages.show("/dead/{group}/delete", acting=True)
+    async def ask_delete(visit: Visit) -> Response:
+        group = visit.path("group")
+        found = await visit.queue.dead_letters.groups()
+        one = next((each for each in found.items if each.fingerprint == group and each.count), None)
+        if one is None or one.last_died_at is None:
+            return visit.go("dead")
+        until = (one.last_died_at + timedelta(microseconds=1)).isoformat()
+        view = DeleteView(group, one.count, until, one.task)
+        return await visit.page("delete_group.html", view, title="Delete", section="dead", live=False)
+
+    @pages.do("/dead/{group}/delete")
+    async def delete(visit: Visit, form: Form) -> Response:
+        number = await visit.queue.dead_letters.delete_all(
+            group=visit.path("group"), until=_until(form)
+        )
+        return visit.go("dead", "many-deleted", number)
+
+
+async def _replay_first(visit: Visit, rows: Sequence[JobRow]) -> str | None:
+    """Replay the newest dead letter whose key is free; return its id, None if there is none."""
+    for row in rows:
+        try:
+            await visit.queue.dead_letters.replay(row.id)
+        except (JobNotFound, KeyTaken, UnknownTask):
+            continue
+        return row.id
+    return None

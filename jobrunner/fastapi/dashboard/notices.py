@@ -20,15 +20,21 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "schedule-resumed": "Resumed: the schedule makes jobs again.",
     "ran": "The schedule has made this job, due now.",
     "ran-kept": "An unfinished job had the schedule's key; this is that job.",
+    "nothing-to-test": "No dead letter of the group can be replayed: unfinished jobs have their keys.",
     "none-selected": "No job was selected.",
 }
-_MANY: Final = "{} cancelled or asked to stop."
+_COUNTED: Final[Mapping[str, tuple[str, str]]] = {
+    "many": ("job", "{} cancelled or asked to stop."),
+    "many-replayed": ("dead letter", "{} replayed. Those whose key an unfinished job has stay here."),
+    "many-deleted": ("dead letter", "{} deleted."),
+}
 
 
 def notice_of(query: QueryParams) -> str:
     """Return the sentence that an address names; empty if it names none."""
     said = query.get("said", "")
     number = query.get("n", "")
-    if said == "many" and number.isascii() and number.isdigit():
-        return _MANY.format(count_of(int(number[:6]), "job"))
+    if said in _COUNTED and number.isascii() and number.isdigit():
+        noun, sentence = _COUNTED[said]
+        return sentence.format(count_of(int(number[:9]), noun))
     return _SENTENCES.get(said, "")

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends
 
 from jobrunner.fastapi.dashboard.assets import add_assets
 from jobrunner.fastapi.dashboard.dead_letters import add_dead_letters
+from jobrunner.fastapi.dashboard.groups import add_groups
 from jobrunner.fastapi.dashboard.guards import Guard, depends_on, guards_of
 from jobrunner.fastapi.dashboard.job import add_job
 from jobrunner.fastapi.dashboard.jobs import add_jobs
@@ -54,6 +55,7 @@ def build_dashboard(
     add_edit(pages)
     add_job(pages)
     add_dead_letters(pages)
+    add_groups(pages)
     add_schedules(pages)
     add_queues(pages)
     add_last(router, site)
