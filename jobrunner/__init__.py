@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jobrunner.core.audit import AuditEntry
     from jobrunner.core.errors import (
         AlreadyReplayed,
         AlreadyRunning,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     )
     from jobrunner.core.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInfo
     from jobrunner.core.version import __version__
+    from jobrunner.queue.audit import AuditLog
     from jobrunner.queue.dead_letters import DeadLetters
     from jobrunner.queue.page import Page
     from jobrunner.queue.queue import JobQueue
@@ -80,6 +82,8 @@ __all__ = [
     "AlreadyRunning",
     "AmbiguousRunner",
     "Attempt",
+    "AuditEntry",
+    "AuditLog",
     "Bury",
     "Call",
     "ConfigurationError",
@@ -151,6 +155,7 @@ __all__ = [
 ]
 
 _NAMES = {
+    "jobrunner.core.audit": "AuditEntry",
     "jobrunner.core.errors": """
         AlreadyReplayed AlreadyRunning AmbiguousRunner Bury ConfigurationError Conflict Deadlock
         DeclaredInCode DuplicateTask InvalidArguments InvalidCursor InvalidOptions InvalidSchedule
@@ -162,6 +167,7 @@ _NAMES = {
     """,
     "jobrunner.core.job": "Attempt DeadLetter Health Job QueueInfo WorkerInfo",
     "jobrunner.core.version": "__version__",
+    "jobrunner.queue.audit": "AuditLog",
     "jobrunner.queue.dead_letters": "DeadLetters",
     "jobrunner.queue.page": "Page",
     "jobrunner.queue.queue": "JobQueue",

@@ -104,9 +104,9 @@ def _filter_of(
     """
     name = task.name if isinstance(task, Task) else task
     for what, text in (("task", name), ("queue", queue), ("tag", tag), ("key", key)):
-        _check_text(what, text)
-    _check_choice("state", state, STATES)
-    _check_choice("reason", reason, REASONS)
+        check_text(what, text)
+    check_choice("state", state, STATES)
+    check_choice("reason", reason, REASONS)
     return Filter(
         task=name,
         queue=queue,
@@ -119,7 +119,7 @@ def _filter_of(
     )
 
 
-def _check_text(what: str, text: object) -> None:
+def check_text(what: str, text: object) -> None:
     if text is None:
         return
     if not isinstance(text, str):
@@ -132,7 +132,7 @@ def _check_text(what: str, text: object) -> None:
         ) from None
 
 
-def _check_choice(what: str, value: object, known: tuple[str, ...]) -> None:
+def check_choice(what: str, value: object, known: tuple[str, ...]) -> None:
     if value is not None and value not in known:
         raise InvalidOptions(f"{what}={value!r} is none of {', '.join(known)}")
 

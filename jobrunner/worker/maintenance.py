@@ -28,6 +28,8 @@ UNKNOWN_S: Final = 10.0
 PRUNE_S: Final = 60.0
 ROWS_PER_SLICE: Final = 500
 CLOCK_STEP_S: Final = 2.0
+AUDIT_RETENTION_US: Final = 365 * 24 * 3600 * SECOND_US
+"""A year."""
 
 
 class ClockCheck:
@@ -303,7 +305,7 @@ class UnknownTasks:
 
 
 class Retention:
-    """Deletes jobs, dead letters and ticks that are past their retention."""
+    """Deletes jobs, dead letters, ticks and entries of the audit log that are past their retention."""
 
     def __init__(self, store: Store, specs: Mapping[str, TaskSpec], settings: Settings) -> None:
         self._store = store
@@ -335,6 +337,11 @@ class Retention:
         while ticks == ROWS_PER_SLICE:
             ticks = await self._store.schedules.prune_ticks(
                 before=now - settings.retention_us, limit=ROWS_PER_SLICE
+            )
+        entries = ROWS_PER_SLICE
+        while entries == ROWS_PER_SLICE:
+            entries = await self._store.audit.prune(
+                before=now - AUDIT_RETENTION_US, limit=ROWS_PER_SLICE
             )
         return total
 

@@ -13,7 +13,7 @@ READS = [
     "/jobs/health",
 ]
 READS += ["/jobs/schedules", "/jobs/schedules/greet", "/jobs/schedules/greet/ticks"]
-READS += [f"/jobs/{NOBODY}"]
+READS += ["/jobs/audit", f"/jobs/{NOBODY}"]
 ACTS = [
     ("POST", f"/jobs/{NOBODY}/cancel"),
     ("POST", f"/jobs/dead-letters/{NOBODY}/replay"),

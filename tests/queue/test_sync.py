@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from jobrunner import (
+    AuditLog,
     Bury,
     DeadLetters,
     InvalidArguments,
@@ -32,7 +33,7 @@ from jobrunner import (
 )
 from jobrunner import SyncQueue as PublicSyncQueue
 from jobrunner.fastapi import SyncQueue
-from jobrunner.queue.sync import SyncDeadLetters, SyncQueues, SyncSchedules
+from jobrunner.queue.sync import SyncAuditLog, SyncDeadLetters, SyncQueues, SyncSchedules
 from tests.support.engine import soon
 
 
@@ -259,6 +260,7 @@ def names_of(cls: type) -> set[str]:
         (Queues, SyncQueues),
         (DeadLetters, SyncDeadLetters),
         (Schedules, SyncSchedules),
+        (AuditLog, SyncAuditLog),
     ],
 )
 def test_every_verb_is_there_blocking_and_with_its_words(ours: type, blocking: type) -> None:

@@ -11,7 +11,8 @@ import jobrunner.fastapi
 from jobrunner.core import errors
 
 PUBLIC = """
-    AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt Bury Call ConfigurationError Conflict Cron DeadLetter
+    AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt AuditEntry
+    AuditLog Bury Call ConfigurationError Conflict Cron DeadLetter
     DeadLetters Deadlock DeclaredInCode DuplicateTask Every Health Injected InvalidArguments
     InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidTask InvalidWrite Job JobCancelled
     JobContext JobDead JobExpired JobNotFound JobQueue JobRunner JobRunnerError KeyTaken LeaseLost

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from jobrunner.cli.audit import audited, with_reason
 from jobrunner.cli.filters import REASONS, listed, page, which
 from jobrunner.cli.location import Location, as_json, with_location
 
 if TYPE_CHECKING:
     from jobrunner.cli.session import StoreSession
+    from jobrunner.core.audit import Action
 
 
 @click.group()
@@ -37,7 +39,7 @@ async def _list(session: "StoreSession", where: dict[str, Any], *, as_json: bool
 
     found, after = await listed(session.queue.dead_letters.list, **where)
     if as_json:
-        items = [letter_fields(letter) for letter in found]
+        items = [letter_fields(session.redaction.shown(letter)) for letter in found]
         say_json({"items": items, "next_cursor": after, "complete": True})
         return
     say_table(
@@ -80,7 +82,7 @@ async def _show(session: "StoreSession", id: str, *, as_json: bool) -> None:
 
     from jobrunner.cli.output import attempt_fields, say, say_fields, say_json
 
-    letter = await session.queue.dead_letters.get(id)
+    letter = session.redaction.shown(await session.queue.dead_letters.get(id))
     fields = {field.name: getattr(letter, field.name) for field in dataclasses.fields(letter)}
     history = attempt_fields(letter.history)
     if as_json:
@@ -96,7 +98,8 @@ async def _show(session: "StoreSession", id: str, *, as_json: bool) -> None:
 
 
 def _many(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that filter dead letters to a command."""
+    """Add the options of a change to one or many dead letters to a command."""
+    command = with_reason(command)
     command = click.option(
         "--yes",
         is_flag=True,
@@ -131,6 +134,7 @@ def replay(
     dry_run: bool,
     yes: bool,
     edited: str | None,
+    audit_reason: str | None,
     as_json: bool,
     **where: Any,
 ) -> None:
@@ -145,7 +149,9 @@ def replay(
         only = id
         run_in_session(
             location,
-            lambda session: _replay_one(session, only, changes, dry_run=dry_run, as_json=as_json),
+            lambda session: _replay_one(
+                session, only, changes, dry_run=dry_run, reason=audit_reason, as_json=as_json
+            ),
         )
     else:
         run_in_session(
@@ -156,6 +162,7 @@ def replay(
                 verb="replay",
                 dry_run=dry_run,
                 yes=yes,
+                reason=audit_reason,
                 as_json=as_json,
             ),
         )
@@ -173,6 +180,7 @@ def delete(
     every: bool,
     dry_run: bool,
     yes: bool,
+    audit_reason: str | None,
     as_json: bool,
     **where: Any,
 ) -> None:
@@ -186,7 +194,10 @@ def delete(
     if id is not None:
         only = id
         run_in_session(
-            location, lambda session: _delete_one(session, only, dry_run=dry_run, as_json=as_json)
+            location,
+            lambda session: _delete_one(
+                session, only, dry_run=dry_run, reason=audit_reason, as_json=as_json
+            ),
         )
     else:
         run_in_session(
@@ -197,6 +208,7 @@ def delete(
                 verb="delete",
                 dry_run=dry_run,
                 yes=yes,
+                reason=audit_reason,
                 as_json=as_json,
             ),
         )
@@ -228,20 +240,27 @@ async def _replay_one(
     changes: dict[str, Any] | None,
     *,
     dry_run: bool,
+    reason: str | None,
     as_json: bool,
 ) -> None:
     from jobrunner.cli.output import say, say_json
     from jobrunner.core.errors import ConfigurationError
 
-    letter = await session.queue.dead_letters.get(id)
+    letters = session.queue.dead_letters
     if dry_run:
+        await letters.get(id)
         _say_count(1, "replay", as_json=as_json)
         return
     if changes is not None and session.tasks is None:
         raise ConfigurationError(
             "--args are checked against the task, so name its application: --app"
         )
-    stored_id = (await session.queue.dead_letters.replay(id, args=changes)).id
+    action: Action = "dead_letters.replay" if changes is None else "dead_letters.replay_edited"
+    async with audited(session, action, target=id, reason=reason):
+        letter = await letters.get(id)
+        if changes is not None:
+            changes = session.redaction.restored(changes, letter.args)
+        stored_id = (await letters.replay(id, args=changes)).id
     if session.tasks is None:
         await _warn_if_unknown(session, letter.task)
     if as_json:
@@ -258,14 +277,18 @@ async def _warn_if_unknown(session: "StoreSession", task: str) -> None:
         say(f"but no worker that runs now knows the task {task}", err=True)
 
 
-async def _delete_one(session: "StoreSession", id: str, *, dry_run: bool, as_json: bool) -> None:
+async def _delete_one(
+    session: "StoreSession", id: str, *, dry_run: bool, reason: str | None, as_json: bool
+) -> None:
     from jobrunner.cli.output import say_json
 
-    await session.queue.dead_letters.get(id)
+    letters = session.queue.dead_letters
     if dry_run:
+        await letters.get(id)
         _say_count(1, "delete", as_json=as_json)
         return
-    await session.queue.dead_letters.delete(id)
+    async with audited(session, "dead_letters.delete", target=id, reason=reason):
+        await letters.delete(id)
     if as_json:
         say_json({"id": id, "deleted": 1})
     else:
@@ -279,6 +302,7 @@ async def _do_many(
     verb: Literal["replay", "delete"],
     dry_run: bool,
     yes: bool,
+    reason: str | None,
     as_json: bool,
 ) -> None:
     from jobrunner.cli.output import ask, is_terminal, say, say_json
@@ -297,10 +321,11 @@ async def _do_many(
         def on_slice(number: int) -> None:
             progress.advance(number, count)
 
-        if verb == "replay":
-            done = await letters.replay_all(**where, on_slice=on_slice)
-        else:
-            done = await letters.delete_all(**where, on_slice=on_slice)
+        replays = verb == "replay"
+        run = letters.replay_all if replays else letters.delete_all
+        action: Action = "dead_letters.replay_all" if replays else "dead_letters.delete_all"
+        async with audited(session, action, filter=where, reason=reason) as act:
+            act.count = done = await run(**where, on_slice=on_slice)
     left = max(count - done, 0)
     participle = "replayed" if verb == "replay" else "deleted"
     if as_json:

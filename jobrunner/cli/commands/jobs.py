@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobrunner.cli import exit_codes
+from jobrunner.cli.audit import audited, with_reason
 from jobrunner.cli.filters import STATES, listed, page, which
 from jobrunner.cli.location import Location, as_json, with_location
 
@@ -78,7 +79,7 @@ async def _show(session: "StoreSession", id: str, *, payload: bool, as_json: boo
     job = await session.queue.get(id)
     fields = job_fields(job)
     if payload:
-        fields |= payload_fields(await session.queue.payload(id))
+        fields |= payload_fields(session.redaction.shown(await session.queue.payload(id)))
     if as_json:
         say_json({**fields, "history": attempt_fields(job.history)})
         return
@@ -99,21 +100,26 @@ async def _show(session: "StoreSession", id: str, *, payload: bool, as_json: boo
 @jobs.command("cancel")
 @click.argument("id")
 @with_location
+@with_reason
 @as_json
-def cancel(location: Location, *, id: str, as_json: bool) -> None:
+def cancel(location: Location, *, id: str, audit_reason: str | None, as_json: bool) -> None:
     """Cancel a waiting job, or ask a running one to stop.
 
     The jobs after it in its chain are cancelled too.
     """
     from jobrunner.cli.session import run_in_session
 
-    run_in_session(location, lambda session: _cancel(session, id, as_json=as_json))
+    run_in_session(
+        location, lambda session: _cancel(session, id, reason=audit_reason, as_json=as_json)
+    )
 
 
-async def _cancel(session: "StoreSession", id: str, *, as_json: bool) -> None:
+async def _cancel(session: "StoreSession", id: str, *, reason: str | None, as_json: bool) -> None:
     from jobrunner.cli.output import say, say_json
 
-    status = await session.queue.cancel(id)
+    async with audited(session, "cancel", target=id, reason=reason) as act:
+        status = await session.queue.cancel(id)
+        act.count = 0 if status is None else 1
     state = (await session.queue.get(id)).state
     if as_json:
         say_json({"id": id, "status": status, "state": state})

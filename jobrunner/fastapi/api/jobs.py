@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import Path, Query
 
+from jobrunner.core.redaction import Redaction
 from jobrunner.fastapi.api import problems
 from jobrunner.fastapi.api.job_schemas import (
     CancelledBody,
@@ -14,6 +15,7 @@ from jobrunner.fastapi.api.job_schemas import (
     JobQuery,
 )
 from jobrunner.fastapi.api.operations import Operations
+from jobrunner.fastapi.api.operators import Operator
 from jobrunner.fastapi.api.problems import Problems
 from jobrunner.queue.queue import JobQueue
 
@@ -46,7 +48,7 @@ def add_job_list(reading: Operations, provided: Any) -> None:
         return JobPageBody.model_validate(page)
 
 
-def add_job(reading: Operations, acting: Operations, provided: Any) -> None:
+def add_job(reading: Operations, acting: Operations, provided: Any, operating: Any) -> None:
     """Add the routes of one job.
 
     Call it after the other routes: the path ``/{id}`` matches every word.
@@ -63,15 +65,18 @@ def add_job(reading: Operations, acting: Operations, provided: Any) -> None:
         summary="Cancel a job",
         answers="The effect of the request.",
     )
-    async def cancel_job(id: JobId, queue: JobQueue = provided) -> CancelledBody:
+    async def cancel_job(id: JobId, operator: Operator = operating) -> CancelledBody:
         """Cancel a waiting job at once, or ask a running one to stop.
 
         A finished or dead job is not changed.
         """
-        return CancelledBody(status=await queue.cancel(str(id)))
+        async with operator.act("cancel", target=str(id)) as act:
+            status = await operator.queue.cancel(str(id))
+            act.count = 0 if status is None else 1
+        return CancelledBody(status=status)
 
 
-def add_arguments(seeing: Operations, provided: Any) -> None:
+def add_arguments(seeing: Operations, provided: Any, redaction: Redaction) -> None:
     """Add the route that shows the arguments and the result of any job."""
 
     @seeing.route(
@@ -81,5 +86,6 @@ def add_arguments(seeing: Operations, provided: Any) -> None:
         answers="The arguments and the result.",
     )
     async def get_job_arguments(id: JobId, queue: JobQueue = provided) -> JobArgumentsBody:
-        """Get the arguments and the result of a job. Dead jobs are included."""
-        return JobArgumentsBody.model_validate(await queue.payload(str(id)))
+        """Get the arguments and the result of a job, redacted. Dead jobs are included."""
+        payload = redaction.shown(await queue.payload(str(id)))
+        return JobArgumentsBody.model_validate(payload)
