@@ -1,4 +1,4 @@
-"""Records the acts of a command in the audit log, under the name of its user."""
+"""Records the acts of commands in the audit log."""
 
 import getpass
 import os

@@ -1,4 +1,4 @@
-"""Defines the entries of the audit log, as they are stored and as users see them."""
+"""Defines the entries of the audit log, stored and public."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ Action = Literal[
     "schedules.pause",
     "schedules.resume",
 ]
-"""The acts of operators, by the names of the methods; a replay with edited arguments has a name of its own."""
+"""The acts of operators: the names of the methods, and one more for a replay with edited arguments."""
 
 ACTIONS: Final = get_args(Action)
 UNKNOWN_ACTOR: Final = "unknown"
@@ -46,7 +46,7 @@ class AuditRow(NamedTuple):
     filter: str | None
     """JSON; None for an act on one target."""
     number: int | None
-    """How many things it was done to; None until it has ended."""
+    """The number of things that it was done to; None until it has ended."""
     reason: str | None
 
 

@@ -1,4 +1,7 @@
-"""Replaces the values of sensitive fields in what operators see, and puts them back into what they send."""
+"""Hides the values of sensitive fields from operators.
+
+An operator may send the hidden form back, as in an edited replay; then the stored values are put into it again.
+"""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -34,7 +37,7 @@ _MISSING: Final = object()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Redaction:
-    """Hides the values of fields by their names, at any depth of arguments and results."""
+    """Hides the values of fields by their names, at any depth."""
 
     names: frozenset[str]
     """Without case, ``_`` and ``-``: ``api_key`` also hides ``apiKey`` and ``API-Key``."""
@@ -61,7 +64,7 @@ class Redaction:
         return _folded(name) in self.names
 
     def shown(self, thing: T) -> T:
-        """Return a copy of a dataclass such as ``DeadLetter``, with its arguments and its result redacted."""
+        """Return a copy of a dataclass with redacted arguments and results."""
         fields = _SHOWN_FIELDS & {field.name for field in dataclasses.fields(thing)}
         values = {name: self.value(getattr(thing, name)) for name in fields}
         return dataclasses.replace(thing, **values)
@@ -78,7 +81,9 @@ class Redaction:
         return value
 
     def restored(self, given: Any, stored: Any) -> Any:
-        """Return a JSON value in which each ``"[redacted]"`` of a sensitive field is the stored value again.
+        """Return a JSON value with the stored values in place of ``"[redacted]"``.
+
+        Only the values of sensitive fields are replaced.
 
         Args:
             given: The value that an operator sent, perhaps an edited form of what ``value`` returned.

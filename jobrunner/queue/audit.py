@@ -81,7 +81,7 @@ class Act:
     """An act inside ``audited``."""
 
     count: int = 1
-    """How many things it was done to; the code inside the block sets it if it is not one."""
+    """The number of things that it was done to; the code inside the block sets it if it is not one."""
 
 
 @asynccontextmanager

@@ -305,7 +305,7 @@ class UnknownTasks:
 
 
 class Retention:
-    """Deletes jobs, dead letters, ticks and entries of the audit log that are past their retention."""
+    """Deletes jobs, dead letters, ticks and audit entries past their retention."""
 
     def __init__(self, store: Store, specs: Mapping[str, TaskSpec], settings: Settings) -> None:
         self._store = store

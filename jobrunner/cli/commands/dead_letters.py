@@ -98,7 +98,7 @@ async def _show(session: "StoreSession", id: str, *, as_json: bool) -> None:
 
 
 def _many(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a change to one or many dead letters to a command."""
+    """Add the options of commands that change dead letters."""
     command = with_reason(command)
     command = click.option(
         "--yes",

@@ -22,7 +22,10 @@ def add_audit(reading: Operations, provided: Any) -> None:
         "GET", "/audit", summary="List the audit log", answers="Acts of operators, newest first."
     )
     async def list_audit(where: AuditFilter, queue: JobQueue = provided) -> AuditPageBody:
-        """List what was changed over HTTP and on the command line in the last year, newest first."""
+        """List the acts of operators, newest first.
+
+        These are the changes over HTTP and on the command line in the last year.
+        """
         page = await queue.audit.list(
             actor=where.actor, action=where.action, limit=where.limit, cursor=where.cursor
         )

@@ -1,4 +1,4 @@
-"""Provides the acting routes with the queue and the name under which the audit log records the act."""
+"""Provides acting routes with the queue and the client's name for the audit log."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
