@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,9 @@ STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let a run be repeated with what it drew, in an order that it drew, or on a disk."""
+    """Add the options that repeat a run, shorten it, shuffle it, or keep its files on the disk."""
     parser.addoption("--seed", type=int, help="of what the rounds of kill -9 and the like draw")
+    parser.addoption("--cases", type=int, help="run only the first N cases of each test")
     parser.addoption("--shuffle", action="store_true", help="run in an order that the seed draws")
     parser.addoption("--disk", action="store_true", help="keep the tests' files on the disk")
 
@@ -69,14 +71,29 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests that start processes; put the slow ones first, or shuffle all if that was asked for."""
+    """Mark the tests that start processes, leave out cases beyond ``--cases``, and order the rest."""
     for item in items:
         if starts_processes(item):
             item.add_marker("process")
+    if config.option.cases is not None:
+        _keep_first_cases(config, items)
     # At the end, a core would wait for the other one's slow test.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if config.option.shuffle:
         random.Random(config.option.seed).shuffle(items)
+
+
+def _keep_first_cases(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the cases of each test beyond the first ``--cases``."""
+    cases = Counter[str]()
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        test, *_ = item.nodeid.split("[")
+        cases[test] += 1
+        (kept if cases[test] <= config.option.cases else left_out).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
 
 
 @pytest.hookimpl(trylast=True)

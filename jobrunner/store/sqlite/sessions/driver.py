@@ -127,7 +127,7 @@ class SessionAdapter(ABC):
     async def begin(self) -> None:
         await self.call(self._begin, self.may_be_in_transaction())
 
-    async def enqueue(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
+    async def insert(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
         return await self.call(self._insert, jobs, now)
 
     async def settle(self, outcome: Outcome, *, now: int) -> bool:

@@ -100,7 +100,7 @@ class _Pass:
         if effects.added:
             heads.ranks.clear()
         heads.added(request.enqueues)
-        enqueued = self.enqueue(request.enqueues) if request.enqueues else []
+        enqueued = self.insert_new(request.enqueues) if request.enqueues else []
         claimed = claim.claim(self.conn, request.claim, self.now, heads) if request.claim else []
         heads.keep(self.conn)
         if request.look_due:
@@ -135,7 +135,7 @@ class _Pass:
 
     # -- enqueues ------------------------------------------------------------------
 
-    def enqueue(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
+    def insert_new(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
         if self.row_by_row:
             return [one for unit in rules.units(jobs) for one in self.insert_row_by_row(unit)]
         return self.insert(jobs)
