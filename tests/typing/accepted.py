@@ -21,6 +21,7 @@ from tenacity import (
 )
 
 from jobrunner import (
+    AuditEntry,
     Call,
     Cron,
     DeadLetter,
@@ -188,6 +189,13 @@ async def steer(schedules: Schedules) -> None:
     made = await schedules.upsert("a", sweep.options(priority=3), cron="@daily", args=[])
     assert_type(made, Schedule)
     assert_type(await schedules.run_now("a"), Job[Any])
+
+
+async def look_up(runner: JobRunner) -> None:
+    page = await runner.audit.list(actor="ada", action="dead_letters.replay_all", limit=10)
+    assert_type(page, Page[AuditEntry])
+    assert_type(runner.sync.audit.list(), Page[AuditEntry])
+    JobRunner(redact={"password"}).router(read=lambda: None, actor=lambda: "ada")
 
 
 # -- dependencies -----------------------------------------------------------------------------------------
