@@ -92,7 +92,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"keep_finished": 1.0}, "keep_finished"),
     ({"redact": "password"}, 'write redact={"password", "card_number"}'),
     ({"redact": None}, "redact=None is not a set of names"),
-    ({"redact": {"password", 5}}, "redact holds 5"),
+    ({"redact": ["password", 5]}, "redact holds 5"),
     ({"redact": ["_"]}, "redact holds '_'"),
 ]
 
