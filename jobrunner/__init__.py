@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jobrunner.core.audit import AuditEntry
+    from jobrunner.core.counts import CancelCounts, ReplayCounts
     from jobrunner.core.errors import (
         AlreadyReplayed,
         AlreadyRunning,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         JobDead,
         JobExpired,
         JobNotFound,
+        JobNotWaiting,
         JobRunnerError,
         KeyTaken,
         LeaseLost,
@@ -86,6 +88,7 @@ __all__ = [
     "AuditLog",
     "Bury",
     "Call",
+    "CancelCounts",
     "ConfigurationError",
     "Conflict",
     "Cron",
@@ -110,6 +113,7 @@ __all__ = [
     "JobDead",
     "JobExpired",
     "JobNotFound",
+    "JobNotWaiting",
     "JobQueue",
     "JobRunner",
     "JobRunnerError",
@@ -123,6 +127,7 @@ __all__ = [
     "ProcessLost",
     "QueueInfo",
     "Queues",
+    "ReplayCounts",
     "ResultError",
     "ResultNotStored",
     "ResultTimeout",
@@ -156,10 +161,11 @@ __all__ = [
 
 _NAMES = {
     "jobrunner.core.audit": "AuditEntry",
+    "jobrunner.core.counts": "CancelCounts ReplayCounts",
     "jobrunner.core.errors": """
         AlreadyReplayed AlreadyRunning AmbiguousRunner Bury ConfigurationError Conflict Deadlock
         DeclaredInCode DuplicateTask InvalidArguments InvalidCursor InvalidOptions InvalidSchedule
-        InvalidSession InvalidTask InvalidWrite JobCancelled JobDead JobExpired JobNotFound JobRunnerError
+        InvalidSession InvalidTask InvalidWrite JobCancelled JobDead JobExpired JobNotFound JobNotWaiting JobRunnerError
         KeyTaken LeaseLost NotADatabase NotAwaited NotCommitted NotRunning ProcessLost ResultError
         ResultNotStored ResultTimeout Retry ScheduleNotFound SchemaTooNew Snooze StoreBusy StoreCorrupt
         StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable StoreUnsupported

@@ -61,7 +61,7 @@ class SessionWriter:
         if not session.blocking and asyncio.get_running_loop() is not self._loop:
             raise WrongThread(
                 "an async session belongs to the event loop that its runner is open on, and this is another one; in a"
-                " thread use a Session of SQLAlchemy or a sqlite3.Connection of its own"
+                " thread use a Session of SQLAlchemy or a sqlite3.Connection of that thread"
             )
         lost = partial(self._lost, sorted({job.task for job in jobs}), len(jobs))
         try:

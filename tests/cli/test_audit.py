@@ -39,6 +39,7 @@ async def test_each_command_that_changes_something_has_an_entry(stored: Stored) 
         (("queues", "pause", "mail"), 0, "queues.pause", "mail", 1),
         (("queues", "resume", "mail"), 0, "queues.resume", "mail", 1),
         (("queues", "pause", "mial"), 4, "queues.pause", "mial", 0),
+        (("jobs", "reschedule", stored.waiting, "--in", "2h"), 0, "reschedule", stored.waiting, 1),
         (("jobs", "cancel", stored.waiting), 0, "cancel", stored.waiting, 1),
         (("jobs", "cancel", stored.waiting), 5, "cancel", stored.waiting, 0),
         (("dead", "replay", first), 0, "dead_letters.replay", first, 1),
@@ -47,6 +48,7 @@ async def test_each_command_that_changes_something_has_an_entry(stored: Stored) 
         (edit, 5, "dead_letters.replay_edited", second, 0),
         (("dead", "delete", third), 0, "dead_letters.delete", third, 1),
         (("dead", "delete", NO_ID), 4, "dead_letters.delete", NO_ID, 0),
+        (("jobs", "cancel", "--queue", "mail", "--yes"), 0, "cancel_all", {"queue": "mail"}, 0),
         (("dead", "replay", "--all"), 0, "dead_letters.replay_all", {}, 0),
         (
             ("dead", "delete", "--task", "fail", "--reason", "exhausted", "--yes"),
@@ -73,6 +75,7 @@ async def test_commands_that_change_nothing_have_no_entry(stored: Stored) -> Non
     at = ("--store", stored.path)
     for words in (
         ("dead", "replay", "--all", "--dry-run"),
+        ("jobs", "cancel", "--all", "--dry-run"),
         ("dead", "delete", stored.dead[0], "--dry-run"),
     ):
         assert (await jobrunner(*words, *at)).code == 0

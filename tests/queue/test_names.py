@@ -10,6 +10,7 @@ from jobrunner.queue.queue import joined
 PUBLIC = {
     "audit",
     "cancel",
+    "cancel_all",
     "dead_letters",
     "enqueue",
     "enqueue_chain",
@@ -19,6 +20,7 @@ PUBLIC = {
     "list",
     "payload",
     "queues",
+    "reschedule",
     "schedules",
 }
 

@@ -1,6 +1,6 @@
 """Routes that list, get, replay and delete dead letters."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
@@ -118,7 +118,8 @@ def _add_replay(acting: Operations, operating: Any, redaction: Redaction) -> Non
             # The second click of a double click: the replay is already done. If the job never existed, get() raises.
             job = await queue.get(str(id))
             raise Refusal(
-                problems.ALREADY_REPLAYED, f"the job is {job.state}, not (or no more) a dead letter"
+                problems.ALREADY_REPLAYED,
+                f"the job is {job.state}, not (or no longer) a dead letter",
             ) from None
         return JobBody.model_validate(job)
 
@@ -135,15 +136,24 @@ def _add_replay_all(acting: Operations, operating: Any) -> None:
     ) -> ReplayedBody:
         """Replay every dead letter that matches all given filters, with its arguments unchanged.
 
-        `dry_run` only counts them.
+        `dry_run` only counts them. `per_minute` spreads the due times of the jobs, which are then `scheduled`.
         """
         letters = operator.queue.dead_letters
-        where: dict[str, Any] = body.model_dump(exclude={"all", "dry_run"})
-        matched, replayed = await letters.count(**where), 0
-        if not body.dry_run:
+        where = body.where()
+        matched = await letters.count(**where)
+        if body.dry_run:
+            counts = await letters.replay_all(**where, per_minute=body.per_minute, dry_run=True)
+        else:
             async with operator.act("dead_letters.replay_all", filter=where) as act:
-                act.count = replayed = await letters.replay_all(**where)
-        return ReplayedBody(matched=max(matched, replayed), replayed=replayed, dry_run=body.dry_run)
+                counts = await letters.replay_all(**where, per_minute=body.per_minute)
+                act.count = counts.replayed
+        return ReplayedBody.model_validate(
+            {
+                **asdict(counts),
+                "matched": max(matched, counts.replayed + counts.conflicts),
+                "dry_run": body.dry_run,
+            }
+        )
 
 
 def _add_delete(acting: Operations, operating: Any) -> None:

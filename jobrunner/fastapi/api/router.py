@@ -1,7 +1,7 @@
 """Builds the jobs router from the routes of each noun.
 
-Two locks protect the routes: ``read`` those that only read, ``act`` those that change something.  FastAPI resolves
-the lock before the queue, so that a stranger cannot find out even that the runner is closed.
+Two guards protect the routes: ``read`` those that only read, ``act`` those that change something.  FastAPI resolves
+the guard before the queue, so that a stranger cannot find out even that the runner is closed.
 """
 
 import re
@@ -16,7 +16,7 @@ from jobrunner.fastapi.api.audit import add_audit
 from jobrunner.fastapi.api.dead_letters import add_dead_letters
 from jobrunner.fastapi.api.health import add_health
 from jobrunner.fastapi.api.hosts import ONLY_LOCAL
-from jobrunner.fastapi.api.jobs import add_arguments, add_job, add_job_list
+from jobrunner.fastapi.api.jobs import add_arguments, add_cancel, add_job, add_job_list
 from jobrunner.fastapi.api.operations import READ, WRITE, Operations
 from jobrunner.fastapi.api.operators import operator_of
 from jobrunner.fastapi.api.queues import add_queues
@@ -24,15 +24,15 @@ from jobrunner.fastapi.api.route import ProblemRoute
 from jobrunner.fastapi.api.schedules import add_schedules
 
 Guard = params.Depends | Callable[..., object]
-"""A dependency, usually a lock: ``Depends(f)``, or the function ``f`` itself."""
+"""A guard or another dependency: ``Depends(f)``, or the function ``f`` itself."""
 
 OPEN_TO_ALL = (
-    "jobs.router() has no lock, so everyone could read and replay jobs: write"
+    "jobs.router() has no guard, so everyone could read and replay jobs: write"
     " jobs.router(read=bearer(TOKEN)) with `from jobrunner.fastapi import bearer` (or a dependency of your"
     " own), or jobs.router(insecure=True) for an app that only localhost can reach"
 )
 OPEN_TO_READ = (
-    "jobs.router(act=...) locks what changes jobs, but everyone could read them: write"
+    "jobs.router(act=...) guards the routes that change jobs, but everyone could read them: write"
     " jobs.router(read=..., act=...), or jobs.router(act=..., insecure=True) if that is meant"
 )
 
@@ -66,8 +66,8 @@ def build_router(
     """
     if read is None and not insecure:
         raise ConfigurationError(OPEN_TO_ALL if act is None else OPEN_TO_READ)
-    may_read = ONLY_LOCAL if read is None else _dependency("read", read)
-    may_act = may_read if act is None else _dependency("act", act)
+    may_read = ONLY_LOCAL if read is None else _marker("read", read)
+    may_act = may_read if act is None else _marker("act", act)
 
     router = APIRouter(
         tags=["jobs"], route_class=ProblemRoute, generate_unique_id_function=_operation_id
@@ -75,7 +75,7 @@ def build_router(
     reading = Operations(router, may_read, READ)
     acting = Operations(router, may_act, WRITE)
     provided = Depends(queue)
-    operator = Depends(operator_of(queue, None if actor is None else _dependency("actor", actor)))
+    operator = Depends(operator_of(queue, None if actor is None else _marker("actor", actor)))
     add_job_list(reading, provided)
     add_dead_letters(reading, acting, provided, operator, redaction)
     add_queues(reading, acting, provided, operator)
@@ -83,13 +83,14 @@ def build_router(
     add_audit(reading, provided)
     add_health(reading, provided)
     if arguments is not None:
-        seeing = Operations(router, _dependency("arguments", arguments), READ)
+        seeing = Operations(router, _marker("arguments", arguments), READ)
         add_arguments(seeing, provided, redaction)
-    add_job(reading, acting, provided, operator)  # last: its path /{id} matches every word
+    add_cancel(acting, operator)
+    add_job(reading, acting, provided, operator)
     return router
 
 
-def _dependency(name: str, guard: Guard) -> params.Depends:
+def _marker(name: str, guard: Guard) -> params.Depends:
     if isinstance(guard, params.Depends):
         if guard.dependency is not None:
             return guard

@@ -27,7 +27,7 @@ Verb = Literal["commit", "rollback"]
 CLOSED = "the connection is closed: enqueue before the block ends that opened it"
 IN_TRANSACTION = (
     "the session is in a transaction already, and a write transaction cannot begin in the middle of it: commit or roll"
-    " back first, or use a session of its own"
+    " back first, or use another session"
 )
 
 
