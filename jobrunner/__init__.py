@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         WouldDeadlock,
         WrongThread,
     )
+    from jobrunner.core.groups import DeadLetterGroup, DeadLetterGroups
     from jobrunner.core.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInfo
     from jobrunner.core.version import __version__
     from jobrunner.queue.dead_letters import DeadLetters
@@ -86,6 +87,8 @@ __all__ = [
     "Conflict",
     "Cron",
     "DeadLetter",
+    "DeadLetterGroup",
+    "DeadLetterGroups",
     "DeadLetters",
     "Deadlock",
     "DeclaredInCode",
@@ -160,6 +163,7 @@ _NAMES = {
         StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable StoreUnsupported
         TimedOut UnknownQueue UnknownTask WouldDeadlock WrongThread
     """,
+    "jobrunner.core.groups": "DeadLetterGroup DeadLetterGroups",
     "jobrunner.core.job": "Attempt DeadLetter Health Job QueueInfo WorkerInfo",
     "jobrunner.core.version": "__version__",
     "jobrunner.queue.dead_letters": "DeadLetters",

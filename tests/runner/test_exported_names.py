@@ -12,7 +12,8 @@ from jobrunner.core import errors
 
 PUBLIC = """
     AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt Bury Call ConfigurationError Conflict Cron DeadLetter
-    DeadLetters Deadlock DeclaredInCode DuplicateTask Every Health Injected InvalidArguments
+    DeadLetterGroup DeadLetterGroups DeadLetters Deadlock DeclaredInCode DuplicateTask Every Health Injected
+    InvalidArguments
     InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidTask InvalidWrite Job JobCancelled
     JobContext JobDead JobExpired JobNotFound JobQueue JobRunner JobRunnerError KeyTaken LeaseLost
     NotADatabase NotAwaited NotCommitted NotRunning Page ProcessLost QueueInfo Queues ResultError ResultNotStored

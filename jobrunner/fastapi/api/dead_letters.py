@@ -1,4 +1,4 @@
-"""Routes that list, get, replay and delete dead letters."""
+"""Routes that list, group, get, replay and delete dead letters."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -11,6 +11,7 @@ from jobrunner.core.job import JobBody
 from jobrunner.fastapi.api import problems
 from jobrunner.fastapi.api.dead_letter_schemas import (
     DeadLetterBody,
+    DeadLetterGroupsBody,
     DeadLetterPageBody,
     DeadLetterQuery,
     ReplayBody,
@@ -59,12 +60,27 @@ def _add_reads(reading: Operations, provided: Any) -> None:
             queue=where.queue,
             reason=where.reason,
             tag=where.tag,
+            group=where.group,
             since=where.since,
             until=where.until,
             limit=where.limit,
             cursor=where.cursor,
         )
         return DeadLetterPageBody.model_validate(page)
+
+    @reading.route(
+        "GET",
+        "/dead-letters/groups",
+        summary="List groups of dead letters",
+        answers="The groups, most recent death first.",
+    )
+    async def list_dead_letter_groups(queue: JobQueue = provided) -> DeadLetterGroupsBody:
+        """List groups of dead letters that failed in the same way.
+
+        The group with the most recent death comes first. Jobs that wait for a retry are counted in the group of their
+        last failure.
+        """
+        return DeadLetterGroupsBody.model_validate(await queue.dead_letters.groups())
 
     @reading.route(
         "GET", "/dead-letters/{id}", summary="Get a dead letter", answers="The dead letter."

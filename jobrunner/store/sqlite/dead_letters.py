@@ -2,10 +2,13 @@
 
 from collections.abc import Collection, Sequence
 
+from jobrunner.core.clock import now_s
 from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter, JobRow
+from jobrunner.store.groups import Groups
 from jobrunner.store.protocol import Replayed, RowPage, Slice
+from jobrunner.store.sqlite import readers
 from jobrunner.store.sqlite.access import Access
-from jobrunner.store.sqlite.sql import dead_letters, queries
+from jobrunner.store.sqlite.sql import dead_letters, groups, queries
 
 
 class SqliteDeadLetters:
@@ -22,6 +25,18 @@ class SqliteDeadLetters:
 
     async def count(self, where: Filter, *, cap: int) -> int:
         return await self._access.readers.count(queries.count_dead_letters, where, cap=cap)
+
+    async def groups(self, *, now: int, limit: int) -> Groups:
+        search = groups.Search(now, limit, end_s=now_s() + readers.PAGE_S)
+        while not await self._access.read_list(search.step):
+            pass
+        return search.groups()
+
+    async def fill_groups(self, *, limit: int) -> int:
+        found = await self._access.read_list(groups.without_group, limit)
+        if found:
+            await self._access.write(groups.fill, found)
+        return len(found)
 
     async def replay(self, id: str, *, now: int) -> Enqueued:
         return await self._access.write(dead_letters.replay, id, now)

@@ -9,6 +9,7 @@ from jobrunner.core.errors import AlreadyReplayed, JobNotFound, KeyTaken
 from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter
 from jobrunner.store.protocol import Replayed, Slice
 from jobrunner.store.sqlite.sql import chains, queries, walks
+from jobrunner.store.sqlite.sql.groups import burial
 from jobrunner.store.sqlite.sql.insert import insert_queued
 from jobrunner.store.sqlite.sql.statements import BURY_WAITING, FIND_BY_KEY, KEY_IS_TAKEN
 from jobrunner.store.sqlite.sql.walks import Position, Rows
@@ -100,7 +101,7 @@ def replay_all(
     tasks: Collection[str] | None,
 ) -> Replayed:
     """Replay one slice of the dead letters that match ``where``."""
-    rows = queries.letters(where)
+    rows = queries.letters(conn, where)
     if tasks is not None:
         rows = rows._replace(
             test=f"{rows.test} AND task IN (SELECT value FROM json_each(?))",
@@ -135,7 +136,7 @@ def delete(conn: sqlite3.Connection, id: str) -> bool:
 
 def delete_all(conn: sqlite3.Connection, where: Filter, before: int | None, limit: int) -> Slice:
     """Delete one slice of the dead letters that match ``where``, with their histories."""
-    found = _slice(conn, queries.letters(where), before, limit)
+    found = _slice(conn, queries.letters(conn, where), before, limit)
     conn.executemany(
         "DELETE FROM jobrunner_dead_letters WHERE letter = ?",
         [(letter,) for letter, _ in found.rows],
@@ -169,7 +170,8 @@ def bury_waiting(
             """,
             (queue, task, due_before, limit - len(seqs)),
         ).fetchall()
-    conn.executemany(BURY_WAITING, [(now, reason, None, error, None, seq) for (seq,) in seqs])
+    death = burial(task, now, reason, None, error, None)
+    conn.executemany(BURY_WAITING, [(*death, seq) for (seq,) in seqs])
     buried: list[tuple[str, str | None]] = []
     for (seq,) in seqs:
         buried += conn.execute(
