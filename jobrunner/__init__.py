@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jobrunner.core.counts import CancelCounts, ReplayCounts
     from jobrunner.core.errors import (
         AlreadyReplayed,
         AlreadyRunning,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         JobDead,
         JobExpired,
         JobNotFound,
+        JobNotWaiting,
         JobRunnerError,
         KeyTaken,
         LeaseLost,
@@ -83,6 +85,7 @@ __all__ = [
     "Attempt",
     "Bury",
     "Call",
+    "CancelCounts",
     "ConfigurationError",
     "Conflict",
     "Cron",
@@ -109,6 +112,7 @@ __all__ = [
     "JobDead",
     "JobExpired",
     "JobNotFound",
+    "JobNotWaiting",
     "JobQueue",
     "JobRunner",
     "JobRunnerError",
@@ -122,6 +126,7 @@ __all__ = [
     "ProcessLost",
     "QueueInfo",
     "Queues",
+    "ReplayCounts",
     "ResultError",
     "ResultNotStored",
     "ResultTimeout",
@@ -154,10 +159,11 @@ __all__ = [
 ]
 
 _NAMES = {
+    "jobrunner.core.counts": "CancelCounts ReplayCounts",
     "jobrunner.core.errors": """
         AlreadyReplayed AlreadyRunning AmbiguousRunner Bury ConfigurationError Conflict Deadlock
         DeclaredInCode DuplicateTask InvalidArguments InvalidCursor InvalidOptions InvalidSchedule
-        InvalidSession InvalidTask InvalidWrite JobCancelled JobDead JobExpired JobNotFound JobRunnerError
+        InvalidSession InvalidTask InvalidWrite JobCancelled JobDead JobExpired JobNotFound JobNotWaiting JobRunnerError
         KeyTaken LeaseLost NotADatabase NotAwaited NotCommitted NotRunning ProcessLost ResultError
         ResultNotStored ResultTimeout Retry ScheduleNotFound SchemaTooNew Snooze StoreBusy StoreCorrupt
         StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable StoreUnsupported

@@ -257,6 +257,8 @@ async def test_filter_by_group_matches_its_dead_letters(store: Store) -> None:
     assert await letters.count(where._replace(task="play"), cap=100) == 0
     assert await letters.count(Filter(group="0" * 16), cap=100) == 0
 
+    plan = await letters.plan_replay_all(where._replace(since=NOW + 2))
+    assert (plan.replayed, plan.conflicts) == (3, 0)
     done = await letters.replay_all(where._replace(since=NOW + 2), before=None, now=NOW, limit=2)
     assert (done.replayed, done.conflicts) == (2, 0)
     last = await letters.replay_all(

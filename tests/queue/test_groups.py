@@ -88,9 +88,11 @@ async def test_filter_by_group_is_obeyed_by_every_verb(jobs: JobRunner) -> None:
         assert await letters.count(group=group.fingerprint, until=utcnow() - timedelta(1)) == 0
         none = "0" * 16
         assert await letters.count(group=none) == 0
-        assert await letters.replay_all(group=none) == 0
+        assert (await letters.replay_all(group=none)).replayed == 0
         assert await letters.delete_all(group=none) == 0
-        assert await letters.replay_all(group=group.fingerprint) == 3
+        plan = await letters.replay_all(group=group.fingerprint, dry_run=True)
+        assert (plan.replayed, plan.conflicts) == (3, 0)
+        assert (await letters.replay_all(group=group.fingerprint)).replayed == 3
         for id in ids:
             with pytest.raises(JobDead):
                 await (await jobs.get(id)).result(timeout=15)
