@@ -27,6 +27,7 @@
     ├── Conflict
     │   ├── KeyTaken                another unfinished job holds the key
     │   ├── AlreadyReplayed         the dead letter has been replayed with edited arguments
+    │   ├── JobNotWaiting           the job runs, is blocked or has ended, and cannot be rescheduled
     │   └── DeclaredInCode          the schedule is declared in code and can only be changed there
     ├── ResultError                 the job has no result
     │   ├── JobDead                 the job is a dead letter
@@ -215,6 +216,14 @@ class AlreadyReplayed(Conflict):
     """The dead letter has already been replayed with edited arguments.
 
     The message names the new job.
+    """
+
+
+@exported
+class JobNotWaiting(Conflict):
+    """The job is running, blocked, finished or dead, so it cannot be rescheduled.
+
+    The message says which, and what to do instead.
     """
 
 

@@ -35,6 +35,7 @@ EXPECTED = {
     errors.Conflict: (409, "conflict"),
     errors.KeyTaken: (409, "key-taken"),
     errors.AlreadyReplayed: (409, "already-replayed"),
+    errors.JobNotWaiting: (409, "not-waiting"),
     errors.StoreBusy: (503, "store-busy"),
     errors.StoreFull: (507, "store-full"),
     errors.StoreUnavailable: (503, "store-unavailable"),

@@ -95,6 +95,8 @@ async def test_C1_enqueue_cancelled_at_every_step_leaves_no_transaction_open(
 VERBS: dict[str, Callable[[JobRunner, Job[Any]], Awaitable[object]]] = {
     "enqueue_many": lambda jobs, _: jobs.enqueue_many([jobs.tasks["work"].call(1)] * 3),
     "cancel": lambda jobs, job: jobs.cancel(job.id),
+    "cancel_all": lambda jobs, _: jobs.cancel_all(),
+    "reschedule": lambda jobs, job: jobs.reschedule(job.id, 7200),
     "get": lambda jobs, job: jobs.get(job.id),
     "list": lambda jobs, _: jobs.list(),
     "pause": lambda jobs, _: jobs.queues.pause("default"),

@@ -67,6 +67,9 @@ KEY_TAKEN = Kind(409, "key-taken", "Key taken", "an unfinished job of the task h
 ALREADY_REPLAYED = Kind(
     409, "already-replayed", "Already replayed", "the dead letter has been replayed before"
 )
+NOT_WAITING = Kind(
+    409, "not-waiting", "Not waiting", "the job is running, so it cannot be rescheduled"
+)
 DECLARED_IN_CODE = Kind(
     409,
     "declared-in-code",
@@ -143,6 +146,7 @@ KINDS: Final[Mapping[type[errors.JobRunnerError], Kind]] = {
     errors.Conflict: CONFLICT,
     errors.KeyTaken: KEY_TAKEN,
     errors.AlreadyReplayed: ALREADY_REPLAYED,
+    errors.JobNotWaiting: NOT_WAITING,
     errors.StoreError: STORE_UNAVAILABLE,
     errors.StoreBusy: STORE_BUSY,
     errors.StoreFull: STORE_FULL,

@@ -14,7 +14,7 @@ from jobrunner.core.errors import ConfigurationError
 from jobrunner.fastapi.api.dead_letters import add_dead_letters
 from jobrunner.fastapi.api.health import add_health
 from jobrunner.fastapi.api.hosts import ONLY_LOCAL
-from jobrunner.fastapi.api.jobs import add_arguments, add_job, add_job_list
+from jobrunner.fastapi.api.jobs import add_arguments, add_cancel, add_job, add_job_list
 from jobrunner.fastapi.api.operations import READ, WRITE, Operations
 from jobrunner.fastapi.api.queues import add_queues
 from jobrunner.fastapi.api.route import ProblemRoute
@@ -75,7 +75,8 @@ def build_router(
     add_health(reading, provided)
     if arguments is not None:
         add_arguments(Operations(router, _marker("arguments", arguments), READ), provided)
-    add_job(reading, acting, provided)  # last: its path /{id} matches every word
+    add_cancel(acting, provided)
+    add_job(reading, acting, provided)
     return router
 
 
