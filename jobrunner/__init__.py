@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         WouldDeadlock,
         WrongThread,
     )
+    from jobrunner.core.groups import DeadLetterGroup, DeadLetterGroups
     from jobrunner.core.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInfo
     from jobrunner.core.version import __version__
     from jobrunner.queue.audit import AuditLog
@@ -93,6 +94,8 @@ __all__ = [
     "Conflict",
     "Cron",
     "DeadLetter",
+    "DeadLetterGroup",
+    "DeadLetterGroups",
     "DeadLetters",
     "Deadlock",
     "DeclaredInCode",
@@ -171,6 +174,7 @@ _NAMES = {
         StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable StoreUnsupported
         TimedOut UnknownQueue UnknownTask WouldDeadlock WrongThread
     """,
+    "jobrunner.core.groups": "DeadLetterGroup DeadLetterGroups",
     "jobrunner.core.job": "Attempt DeadLetter Health Job QueueInfo WorkerInfo",
     "jobrunner.core.version": "__version__",
     "jobrunner.queue.audit": "AuditLog",

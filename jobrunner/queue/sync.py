@@ -162,6 +162,7 @@ class SyncDeadLetters(BlockingVerbs[DeadLetters]):
     _prefix = "dead_letters."
 
     count = Blocking(DeadLetters.count)
+    groups = Blocking(DeadLetters.groups)
     get = Blocking(DeadLetters.get)
     replay = Blocking(DeadLetters.replay)
     replay_all = Blocking(DeadLetters.replay_all)

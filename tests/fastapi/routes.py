@@ -8,6 +8,7 @@ from tests.fastapi.conftest import NOBODY
 READS = [
     "/jobs",
     "/jobs/dead-letters",
+    "/jobs/dead-letters/groups",
     f"/jobs/dead-letters/{NOBODY}",
     "/jobs/queues",
     "/jobs/health",

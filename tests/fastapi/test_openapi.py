@@ -63,6 +63,7 @@ def test_page_has_every_route(page: dict[str, Any]) -> None:
     assert {name for name, _ in operations(page)} == {
         "GET /jobs",
         "GET /jobs/dead-letters",
+        "GET /jobs/dead-letters/groups",
         "GET /jobs/dead-letters/{id}",
         "POST /jobs/dead-letters/{id}/replay",
         "POST /jobs/dead-letters/replay",

@@ -309,6 +309,8 @@ def test_verbs_of_dead_letters_answer_a_script(tmp_db: Path) -> None:
                 sync.result(job, timeout=15)
         assert len(letters.list(task=fail, reason="buried", limit=3).items) == 3
         assert letters.count() == 4
+        (group,) = letters.groups().items
+        assert (group.count, letters.count(group=group.fingerprint)) == (4, 4)
         letters.delete(stored[0].id)
         assert letters.get(stored[1].id).args == {"number": 1}
         broken = False

@@ -1,4 +1,4 @@
-"""``jobrunner dead``: lists, shows, replays and deletes dead letters."""
+"""``jobrunner dead``: lists, groups, shows, replays and deletes dead letters."""
 
 import json
 import sys
@@ -16,18 +16,30 @@ if TYPE_CHECKING:
     from jobrunner.core.audit import Action
 
 
-_FILTERS: Final = "--task, --queue, --reason, --tag, --since, --until"
+_FILTERS: Final = "--task, --queue, --reason, --group, --tag, --since, --until"
+
+
+def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the filter options of dead letters to a command."""
+    command = click.option(
+        "--group",
+        metavar="FINGERPRINT",
+        help="Only dead letters of this group; see `jobrunner dead groups`.",
+    )(command)
+    command = click.option(
+        "--reason", type=click.Choice(REASONS), help="Only dead letters with this reason."
+    )(command)
+    return which(verb="that died")(command)
 
 
 @click.group()
 def dead() -> None:
-    """List, show, replay and delete dead letters."""
+    """List, group, show, replay and delete dead letters."""
 
 
 @dead.command("list")
 @with_location
-@which(verb="that died")
-@click.option("--reason", type=click.Choice(REASONS), help="Only dead letters with this reason.")
+@_filters
 @page
 @as_json
 def list_letters(location: Location, *, as_json: bool, **where: Any) -> None:
@@ -69,6 +81,52 @@ def _in_a_line(kind: str | None, error: str | None) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"  # noqa: PLR2004 - a terminal's line
 
 
+@dead.command("groups")
+@with_location
+@as_json
+def groups(location: Location, *, as_json: bool) -> None:
+    """List groups of dead letters that failed in the same way.
+
+    The group with the most recent death comes first.
+    """
+    from jobrunner.cli.session import run_in_session
+
+    run_in_session(location, lambda session: _groups(session, as_json=as_json))
+
+
+async def _groups(session: "StoreSession", *, as_json: bool) -> None:
+    from jobrunner.cli.output import say, say_json, say_table
+
+    found = await session.queue.dead_letters.groups()
+    if as_json:
+        say_json(found)
+        return
+    say_table(
+        ("group", "task", "count", "last 24 h", "retrying", "first died", "last died", "error"),
+        [
+            (
+                one.fingerprint,
+                one.task,
+                one.count,
+                sum(one.deaths_per_hour),
+                one.retrying,
+                one.first_died_at,
+                one.last_died_at,
+                _in_a_line(one.error_type, one.error),
+            )
+            for one in found.items
+        ],
+        empty="no dead letters",
+    )
+    if found.ungrouped:
+        say(
+            f"{found.ungrouped:,} dead letter(s) of an older version: a worker groups them",
+            err=True,
+        )
+    if not found.complete:
+        say("there are more: groups are missing, or counts are too low", err=True)
+
+
 @dead.command("show")
 @click.argument("id")
 @with_location
@@ -102,12 +160,7 @@ async def _show(session: "StoreSession", id: str, *, as_json: bool) -> None:
 
 def _many(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of commands that change dead letters."""
-    command = with_reason(command)
-    command = many(what="dead letters", verb="delete")(command)
-    command = click.option(
-        "--reason", type=click.Choice(REASONS), help="Only dead letters with this reason."
-    )(command)
-    return which(verb="that died")(command)
+    return _filters(many(what="dead letters", verb="delete")(with_reason(command)))
 
 
 @dead.command("replay")

@@ -1,4 +1,4 @@
-"""Routes that list, get, replay and delete dead letters."""
+"""Routes that list, group, get, replay and delete dead letters."""
 
 from dataclasses import asdict, replace
 from http import HTTPStatus
@@ -13,6 +13,7 @@ from jobrunner.core.redaction import Redaction
 from jobrunner.fastapi.api import problems
 from jobrunner.fastapi.api.dead_letter_schemas import (
     DeadLetterBody,
+    DeadLetterGroupsBody,
     DeadLetterPageBody,
     DeadLetterQuery,
     ReplayBody,
@@ -65,6 +66,7 @@ def _add_reads(reading: Operations, provided: Any, redaction: Redaction) -> None
             queue=where.queue,
             reason=where.reason,
             tag=where.tag,
+            group=where.group,
             since=where.since,
             until=where.until,
             limit=where.limit,
@@ -72,6 +74,20 @@ def _add_reads(reading: Operations, provided: Any, redaction: Redaction) -> None
         )
         items = [redaction.shown(letter) for letter in page.items]
         return DeadLetterPageBody.model_validate(replace(page, items=items))
+
+    @reading.route(
+        "GET",
+        "/dead-letters/groups",
+        summary="List groups of dead letters",
+        answers="The groups, most recent death first.",
+    )
+    async def list_dead_letter_groups(queue: JobQueue = provided) -> DeadLetterGroupsBody:
+        """List groups of dead letters that failed in the same way.
+
+        The group with the most recent death comes first. Jobs that wait for a retry are counted in the group of their
+        last failure.
+        """
+        return DeadLetterGroupsBody.model_validate(await queue.dead_letters.groups())
 
     @reading.route(
         "GET", "/dead-letters/{id}", summary="Get a dead letter", answers="The dead letter."
