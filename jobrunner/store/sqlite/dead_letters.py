@@ -6,7 +6,7 @@ from jobrunner.core.counts import ReplayCounts
 from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter, JobRow
 from jobrunner.store.job_protocol import Replayed, RowPage, Slice
 from jobrunner.store.sqlite.access import Access
-from jobrunner.store.sqlite.jobs import PLANNED_ROWS
+from jobrunner.store.sqlite.readers import PLANNED_ROWS
 from jobrunner.store.sqlite.sql import dead_letters, queries
 
 
