@@ -1,6 +1,7 @@
 """Replays by a filter on an open runner: what dies again meanwhile, and the pace over several slices."""
 
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ async def test_pace_goes_on_over_slices_and_is_stored(
         assert await jobs.dead_letters.replay_all(per_minute=4) == plan == ReplayCounts(5, 0)
         replayed = [await jobs.get(job.id) for job in reversed(stored)]
     assert [job.state for job in replayed] == ["queued", *["scheduled"] * 4]
-    gaps = [b.run_at - a.run_at for a, b in zip(replayed, replayed[1:], strict=False)]
+    gaps = [b.run_at - a.run_at for a, b in pairwise(replayed)]
     assert gaps == [timedelta(seconds=15)] * 4
 
 
