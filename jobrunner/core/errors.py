@@ -32,7 +32,7 @@
     ├── ResultError                 the job has no result
     │   ├── JobDead                 the job is a dead letter
     │   ├── JobCancelled            the job was cancelled
-    │   ├── JobExpired              the job expired before it started
+    │   ├── JobExpired              the job expired while it waited to run
     │   ├── NotCommitted            the transaction that stores the job has not been committed
     │   ├── Deadlock                the caller is an attempt, and its wait could never end
     │   ├── ResultTimeout           the job did not finish in time (also a TimeoutError)
@@ -249,7 +249,7 @@ class JobCancelled(ResultError):
 
 @exported
 class JobExpired(ResultError):
-    """The job expired before it could start."""
+    """The job expired while it waited for its first attempt or a retry."""
 
 
 @exported

@@ -129,7 +129,7 @@ def test_doctor_warns_of_an_sqlite_whose_file_a_foreign_writer_can_damage(
 async def test_doctor_with_warnings_alone_ends_with_0(stored: Stored) -> None:
     change(
         stored.path,
-        "INSERT INTO jobrunner_workers VALUES (1, 1, 'here', ?1, ?1, NULL, '{}', '[]', NULL)",
+        "INSERT INTO jobrunner_workers VALUES (1, 1, 'here', ?1, ?1, NULL, '{}', '[]', NULL, NULL)",
         now_us(),
     )
     answer = await jobrunner("doctor", "--store", stored.path, "--json")
@@ -321,7 +321,7 @@ def test_worker_that_leaves_or_claims_while_the_doctor_looks_is_no_orphan(
     rows = workers.rows
     change(
         stored.path,
-        "INSERT INTO jobrunner_workers VALUES (1, 1, 'here', ?1, ?1, NULL, '{}', '[]', NULL)",
+        "INSERT INTO jobrunner_workers VALUES (1, 1, 'here', ?1, ?1, NULL, '{}', '[]', NULL, NULL)",
         now_us(),
     )
     if statement == CLAIMS:

@@ -23,7 +23,7 @@ class Steps:
         self._run = run
         self._cancel_at = cancel_at
         self.done = False
-        """Whether it came to its end before the n-th step."""
+        """True if it came to its end before the n-th step."""
 
     async def take(self) -> None:
         """Run it up to that step, cancel it there, and wait for its end."""

@@ -49,7 +49,7 @@ def worker(path: Path, beat: int) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA wal_autocheckpoint = 0")
         db.execute(
-            "INSERT INTO jobrunner_workers VALUES (7, 1, 'other-host', ?, ?, NULL, '{}', '[]', NULL)"
+            "INSERT INTO jobrunner_workers VALUES (7, 1, 'other-host', ?, ?, NULL, '{}', '[]', NULL, NULL)"
             " ON CONFLICT (worker) DO UPDATE SET beat_at = excluded.beat_at",
             (beat, beat),
         )

@@ -52,10 +52,16 @@ def version_1(tmp_db: Path) -> Path:
     return written_by(1, tmp_db)
 
 
-@pytest.fixture
-def version_3(tmp_db: Path) -> Path:
+@pytest.fixture(params=[version for version in FIXTURES if version >= 3])
+def older_file(request: pytest.FixtureRequest, tmp_db: Path) -> Path:
     """Rows in every state, of every reason and every outcome of a tick; the worker of the running ones is gone."""
-    return written_by(3, tmp_db)
+    return written_by(request.param, tmp_db)
+
+
+@pytest.fixture
+def last_version(tmp_db: Path) -> Path:
+    """A file with the schema before the newest."""
+    return written_by(len(migrate.migrations()) - 1, tmp_db)
 
 
 @pytest.fixture
@@ -124,8 +130,8 @@ async def states(store: SqliteStore) -> dict[int, str]:
     return {int(row.id[-2:]): row.state for row in page.rows}
 
 
-async def test_file_of_version_3_keeps_rows_in_every_state(version_3: Path) -> None:
-    store = SqliteStore(version_3)
+async def test_older_file_keeps_rows_in_every_state(older_file: Path) -> None:
+    store = SqliteStore(older_file)
     await store.open()
     try:
         assert await states(store) == {
@@ -164,8 +170,8 @@ async def test_file_of_version_3_keeps_rows_in_every_state(version_3: Path) -> N
         await store.close()
 
 
-async def test_file_of_version_3_goes_on(version_3: Path) -> None:
-    store = SqliteStore(version_3)
+async def test_older_file_goes_on(older_file: Path) -> None:
+    store = SqliteStore(older_file)
     await store.open()
     try:
         # The lock file of the worker is as gone as its process; that counts after a while.
@@ -196,7 +202,7 @@ async def test_file_of_version_3_goes_on(version_3: Path) -> None:
 
 @pytest.mark.parametrize(("many", "level"), [(0, "WARNING"), (100_000, "INFO")])
 async def test_migration_says_beforehand_that_it_takes_its_time(
-    version_3: Path,
+    last_version: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     many: int,
@@ -204,13 +210,14 @@ async def test_migration_says_beforehand_that_it_takes_its_time(
 ) -> None:
     monkeypatch.setattr(migrate, "MANY_ROWS", many)
     caplog.set_level("INFO", "jobrunner")
-    store = SqliteStore(version_3)
+    store = SqliteStore(last_version)
     await store.open()
     await store.close()
     said = [record for record in caplog.records if "version" in record.getMessage()]
     assert [record.levelname for record in said] == [level] * 2
-    assert "its tables go from version 3 to 4" in said[0].getMessage()
-    assert "version 4 after" in said[1].getMessage()
+    newest = len(migrate.migrations())
+    assert f"its tables go from version {newest - 1} to {newest}" in said[0].getMessage()
+    assert f"version {newest} after" in said[1].getMessage()
 
 
 async def test_new_file_is_no_migration_to_speak_of(
@@ -237,7 +244,7 @@ sys.stdin.readline()
 
 
 async def test_start_waits_for_the_process_that_migrates_a_large_file(
-    version_3: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    last_version: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With `--workers 4` three of four died at the first start of a new version: two million rows take ten seconds."""
     monkeypatch.setattr(turnstile, "TIMEOUT_S", 0.05)
@@ -252,11 +259,11 @@ async def test_start_waits_for_the_process_that_migrates_a_large_file(
         return tries[-1]
 
     monkeypatch.setattr(migrate, "_is_due", is_due)
-    first = scripts.start(HOLD, make_folder(version_3))
+    first = scripts.start(HOLD, make_folder(last_version))
     try:
         assert first.stdout is not None
         assert first.stdout.readline() == "held\n"
-        store = SqliteStore(version_3)
+        store = SqliteStore(last_version)
         opening = asyncio.create_task(store.open())
         async with asyncio.timeout(15):
             await waits.wait()

@@ -104,7 +104,8 @@ def _add_replays(acting: Operations, provided: Any) -> None:
             # The second click of a double click: the replay is already done. If the job never existed, get() raises.
             job = await queue.get(str(id))
             raise Refusal(
-                problems.ALREADY_REPLAYED, f"the job is {job.state}, not (or no more) a dead letter"
+                problems.ALREADY_REPLAYED,
+                f"the job is {job.state}, not (or no longer) a dead letter",
             ) from None
         return JobBody.model_validate(job)
 

@@ -55,7 +55,7 @@ HOST_NOT_LOCAL = Kind(
     403,
     "host-not-local",
     "Refused under this name",
-    "jobs.router(insecure=True) has no lock, so it answers on this machine alone and not as 'shop.example'",
+    "jobs.router(insecure=True) has no guard, so it answers on this machine alone and not as 'shop.example'",
 )
 NOT_FOUND = Kind(404, "not-found", "No such job", "no job has this id")
 SCHEDULE_NOT_FOUND = Kind(
