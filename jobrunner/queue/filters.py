@@ -58,6 +58,8 @@ class DeadLetterFilter(TypedDict, total=False):
     queue: str | None
     reason: DeadReason | None
     tag: str | None
+    group: str | None
+    """The ``fingerprint`` of a group."""
     since: datetime | None
     """Died at this instant or later."""
     until: datetime | None
@@ -117,6 +119,7 @@ def _filter_of(
     reason: DeadReason | None = None,
     tag: str | None = None,
     key: str | None = None,
+    group: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Filter:
@@ -126,7 +129,8 @@ def _filter_of(
         InvalidOptions: The state or the reason is unknown, a datetime is naive, or a value is not a string.
     """
     name = task.name if isinstance(task, Task) else task
-    for what, text in (("task", name), ("queue", queue), ("tag", tag), ("key", key)):
+    texts = {"task": name, "queue": queue, "tag": tag, "key": key, "group": group}
+    for what, text in texts.items():
         check_text(what, text)
     check_choice("state", state, STATES)
     check_choice("reason", reason, REASONS)
@@ -139,6 +143,7 @@ def _filter_of(
         key=key,
         since=None if since is None else instant_us(since, "since"),
         until=None if until is None else instant_us(until, "until"),
+        group=group,
     )
 
 

@@ -132,7 +132,9 @@ def _share(values: Iterable[str]) -> str:
     total = counts.total()
     if len(counts) == 1:
         return next(iter(counts))
-    some = [f"{value} {count / total:.0%}".replace("%", " %") for value, count in counts.most_common(3)]
+    some = [
+        f"{value} {count / total:.0%}".replace("%", " %") for value, count in counts.most_common(3)
+    ]
     return ", ".join(some) + (", …" if len(counts) > 3 else "")  # noqa: PLR2004 - as above
 
 
@@ -198,11 +200,15 @@ async def _test(visit: Visit) -> TestView | None:
         case "dead":
             return TestView(id, job.state, "bad", "Test failed: the job is a dead letter again.")
         case "cancelled" | "expired":
-            return TestView(id, job.state, "warn", f"The test has no result: the job is {job.state}.")
+            return TestView(
+                id, job.state, "warn", f"The test has no result: the job is {job.state}."
+            )
         case "scheduled" if job.attempt:
             return TestView(id, job.state, "bad", "Test failed: the job waits for another attempt.")
         case _:
-            return TestView(id, job.state, "warn", f"The test is under way: the job is {job.state}.")
+            return TestView(
+                id, job.state, "warn", f"The test is under way: the job is {job.state}."
+            )
 
 
 async def read_groups(visit: Visit) -> GroupsView:
@@ -278,7 +284,9 @@ def add_groups(pages: Pages) -> None:
             return visit.go("dead")
         until = (one.last_died_at + timedelta(microseconds=1)).isoformat()
         view = DeleteView(group, one.count, until, one.task)
-        return await visit.page("delete_group.html", view, title="Delete", section="dead", live=False)
+        return await visit.page(
+            "delete_group.html", view, title="Delete", section="dead", live=False
+        )
 
     @pages.do("/dead/{group}/delete")
     async def delete(visit: Visit, form: Form) -> Response:

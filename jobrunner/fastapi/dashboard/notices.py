@@ -25,7 +25,10 @@ _SENTENCES: Final[Mapping[str, str]] = {
 }
 _COUNTED: Final[Mapping[str, tuple[str, str]]] = {
     "many": ("job", "{} cancelled or asked to stop."),
-    "many-replayed": ("dead letter", "{} replayed. Those whose key an unfinished job has stay here."),
+    "many-replayed": (
+        "dead letter",
+        "{} replayed. Those whose key an unfinished job has stay here.",
+    ),
     "many-deleted": ("dead letter", "{} deleted."),
 }
 
