@@ -40,6 +40,14 @@ class DeadLetterGroup:
         )
     )
     retrying: int = field(metadata=doc("Jobs that wait for a retry after such a failure.", 4))
+    recent_deaths: int = field(metadata=doc("Deaths in the last ten minutes.", 9))
+    deaths_before: int = field(metadata=doc("Deaths in the hour before these ten minutes.", 0))
+    since: datetime | None = field(
+        metadata=doc(
+            "The first failure of the present series: until the last one, no ten minutes are without a death. At most"
+            " a day long."
+        )
+    )
 
 
 @exported

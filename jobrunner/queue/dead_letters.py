@@ -340,6 +340,9 @@ def group_of(row: GroupRow) -> DeadLetterGroup:
         newest_id=row.newest,
         deaths_per_hour=row.hours,
         retrying=row.retrying,
+        recent_deaths=row.recent,
+        deaths_before=row.before,
+        since=None if row.since is None else from_us(row.since),
     )
 
 

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from jobrunner.core.clock import SECOND_US
+
 HOURS: Final = 24
 """Hours before ``now`` whose deaths are counted one by one."""
+RECENT_US: Final = 10 * 60 * SECOND_US
 RETRYING_CAP: Final = 1_000
 """The most jobs that wait for a retry which are read, those due first."""
 
@@ -26,6 +29,12 @@ class GroupRow(NamedTuple):
     hours: tuple[int, ...] = (0,) * HOURS
     """Deaths in each of the last ``HOURS`` hours before ``now``, oldest hour first."""
     retrying: int = 0
+    recent: int = 0
+    """Deaths in the last ``RECENT_US`` before ``now``."""
+    before: int = 0
+    """Deaths in the hour before these."""
+    since: int | None = None
+    """The first failure of the present series, which no ``RECENT_US`` without a death divides, at most a day long."""
 
 
 class Groups(NamedTuple):

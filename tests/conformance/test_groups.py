@@ -89,6 +89,9 @@ async def test_groups_have_one_fingerprint_and_come_most_recent_death_first(stor
         NOW,
         newest,
         gone.hours,
+        recent=1,
+        before=0,
+        since=NOW,
     )
     assert (play.task, play.newest, play.letters) == ("play", other, 1)
     assert locked.error == "row 2 is locked"
@@ -175,6 +178,43 @@ async def test_lost_jobs_of_a_task_are_one_group(rig: Rig) -> None:
     assert found.ungrouped == 0
 
 
+# -- the present series ----------------------------------------------------------------------------
+
+
+async def test_recent_deaths_and_those_of_the_hour_before_are_counted(store: Store) -> None:
+    for age in (0, 9, 10, 11, 69, 70, 71):
+        await die(store, "no", NOW - age * MINUTE)
+    (row,) = (await groups(store)).rows
+    assert (row.recent, row.before) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("ages", "since"),
+    [
+        ((0,), 0),
+        ((0, 10, 20), 20),
+        ((0, 10, 21, 31), 10),  # eleven minutes without a death end a series
+        ((45, 50, 90), 50),  # the last series may be over
+        ((200, 190, 3 * 24 * 60), 200),
+        ((2 * 24 * 60, 2 * 24 * 60 + 5), 2 * 24 * 60),  # not searched beyond a day
+    ],
+)
+async def test_series_begins_after_ten_minutes_without_a_death(
+    store: Store, ages: tuple[int, ...], since: int
+) -> None:
+    for age in ages:
+        await die(store, "no", NOW - age * MINUTE)
+    (row,) = (await groups(store)).rows
+    assert row.since == NOW - since * MINUTE
+
+
+async def test_series_begins_with_a_failure_that_waits_for_its_retry(store: Store) -> None:
+    await wait_for_retry(store, "row 1 is gone")
+    await die(store, "row 2 is gone", NOW + 5 * MINUTE)
+    (row,) = (await groups(store, now=NOW + 6 * MINUTE)).rows
+    assert (row.letters, row.retrying, row.since) == (1, 1, NOW)
+
+
 # -- jobs that wait for a retry --------------------------------------------------------------------
 
 
@@ -186,7 +226,9 @@ async def test_jobs_that_wait_for_a_retry_count_in_the_group_of_their_last_failu
     found = await groups(store)
     assert counts(found) == [("row 1 is gone", 1, 2), ("disk full", 0, 1)]
     only = found.rows[1]
-    assert only == GroupRow(group_of("disk full"), "work", "ValueError", "disk full", retrying=1)
+    assert only == GroupRow(
+        group_of("disk full"), "work", "ValueError", "disk full", retrying=1, since=NOW
+    )
 
 
 async def test_groups_without_a_dead_letter_follow_most_jobs_first(store: Store) -> None:

@@ -65,6 +65,9 @@ async def test_groups_have_counts_times_and_the_newest_dead_letter(
             newest_id=newest,
             deaths_per_hour=(*[0] * 21, 2, 0, 1),
             retrying=0,
+            recent_deaths=1,
+            deaths_before=0,
+            since=letter.died_at,
         )
         assert (send.task, send.error_type, send.error) == (
             "send",

@@ -116,6 +116,9 @@ class DeadLetterGroupBody(
         "newest_id",
         "deaths_per_hour",
         "retrying",
+        "recent_deaths",
+        "deaths_before",
+        "since",
     ),
 ):
     """A group of dead letters that failed in the same way."""

@@ -191,9 +191,12 @@ async def _test(visit: Visit) -> TestView | None:
         job = await visit.queue.get(id)
     except JobNotFound:
         return None
-    ran = None
-    if job.started_at is not None and job.finished_at is not None:
-        ran = words.duration(job.finished_at - job.started_at)
+    last = job.history[-1] if job.history else None
+    ran = (
+        ""
+        if last is None or last.finished_at is None
+        else words.duration(last.finished_at - last.started_at)
+    )
     match job.state:
         case "succeeded":
             return TestView(id, job.state, "ok", f"Test passed: the job succeeded in {ran}.")

@@ -9,12 +9,14 @@ from typing import Final
 from jobrunner.core.clock import SECOND_US, now_s
 from jobrunner.core.fingerprint import fingerprint
 from jobrunner.core.model import DeadReason
-from jobrunner.store.groups import HOURS, RETRYING_CAP, GroupRow, Groups
+from jobrunner.store.groups import HOURS, RECENT_US, RETRYING_CAP, GroupRow, Groups
 from jobrunner.store.sqlite.sql import walks
 from jobrunner.store.sqlite.sql.walks import MAX_INTEGER
 
 FEW_RECENT: Final = 50
 JOBS_PER_LOOK: Final = 50
+
+HOUR_US: Final = 3600 * SECOND_US
 
 INDEX: Final = "INDEXED BY jobrunner_dead_letters_groups"
 _CURRENT: Final = f"FROM jobrunner_dead_letters {INDEX} WHERE replayed_as IS NULL"
@@ -51,9 +53,12 @@ SELECT (
     AND died_at >= begins AND died_at < iif(n < {HOURS}, begins + :length, {MAX_INTEGER})
 ) FROM hour"""
 
+_COUNT: Final = f"SELECT count(*) {_IN_GROUP} AND died_at >= :begin AND died_at < :end"
+_FIRST: Final = f"SELECT min(died_at) {_IN_GROUP} AND died_at >= :begin"
+
 # The lease of a waiting job is that of its last attempt.
 _RETRYING: Final = """
-SELECT run_at, seq, task, outcome, error_type, error, traceback FROM (
+SELECT run_at, seq, task, outcome, finished_at, error_type, error, traceback FROM (
     SELECT run_at, seq, task, lease FROM jobrunner_jobs INDEXED BY jobrunner_jobs_retrying
     WHERE state = 'scheduled' AND attempt > 0 AND (run_at, seq) > (?, ?) ORDER BY run_at, seq LIMIT ?
 ) waiting
@@ -90,7 +95,8 @@ class Search:
 
     def __init__(self, now: int, limit: int, *, end_s: float) -> None:
         """Ends at ``end_s``, a time of the clock, with the groups found so far."""
-        self._since = now - HOURS * 3600 * SECOND_US
+        self._now = now
+        self._since = now - HOURS * HOUR_US
         self._limit = limit
         self._end_s = end_s
         self._work: Iterator[None] | None = None
@@ -122,9 +128,7 @@ class Search:
     def groups(self) -> Groups:
         """Return the groups that were found."""
         others = dict(self._retrying)
-        rows = [
-            row._replace(retrying=others.pop(row.fingerprint, row).retrying) for row in self._rows
-        ]
+        rows = [_with_retrying(row, others.pop(row.fingerprint, None)) for row in self._rows]
         rows.sort(key=lambda row: row.last_died_at or 0, reverse=True)
         if self._has_all:
             rows += sorted(others.values(), key=lambda row: (-row.retrying, row.fingerprint))
@@ -155,7 +159,7 @@ class Search:
         values: dict[str, int | str] = {
             "group": group,
             "since": self._since,
-            "length": 3600 * SECOND_US,
+            "length": HOUR_US,
         }
         newest = conn.execute(_NEWEST, values).fetchone()
         if newest is None:
@@ -165,30 +169,76 @@ class Search:
         # Stored before it is counted: the group with the most dead letters may be where the time is up.
         self._rows.append(row)
         (older,) = conn.execute(_OLDER, values).fetchone()
-        hours = _hours(conn, values) if last >= self._since else row.hours
-        self._rows[-1] = row._replace(letters=older + sum(hours), hours=hours)
+        if last < self._since:
+            self._rows[-1] = row._replace(letters=older, since=last)
+            return
+        hours = _hours(conn, values)
+        recent, before = _recent(conn, group, self._now)
+        self._rows[-1] = row._replace(
+            letters=older + sum(hours),
+            hours=hours,
+            recent=recent,
+            before=before,
+            since=_series(conn, group, last, self._since),
+        )
 
     def _find_retrying(self, conn: sqlite3.Connection) -> Iterator[None]:
         after = (-MAX_INTEGER, 0)
         while self._retrying_left >= 0:
             limit = min(JOBS_PER_LOOK, self._retrying_left + 1)
             jobs = conn.execute(_RETRYING, (*after, limit)).fetchall()
-            for run_at, seq, task, outcome, *failure in jobs[: self._retrying_left]:
+            for run_at, seq, task, outcome, at, *failure in jobs[: self._retrying_left]:
                 after = (run_at, seq)
                 # A job that has snoozed does not wait for a retry.
                 if outcome in ("failed", "timed_out"):
-                    self._add_retrying(task, *failure)
+                    self._add_retrying(task, at, *failure)
             self._retrying_left -= len(jobs)
             if len(jobs) < limit:
                 return
             yield
 
     def _add_retrying(
-        self, task: str, error_type: str | None, error: str | None, traceback: str | None
+        self, task: str, at: int, error_type: str | None, error: str | None, traceback: str | None
     ) -> None:
         group = fingerprint(task, error_type, error, traceback)
-        row = self._retrying.get(group) or GroupRow(group, task, error_type, error)
-        self._retrying[group] = row._replace(retrying=row.retrying + 1)
+        row = self._retrying.get(group) or GroupRow(group, task, error_type, error, since=at)
+        since = at if row.since is None else min(at, row.since)
+        self._retrying[group] = row._replace(retrying=row.retrying + 1, since=since)
+
+
+def _with_retrying(row: GroupRow, retrying: GroupRow | None) -> GroupRow:
+    """Return a group of dead letters with the jobs that wait for a retry after the same failure."""
+    if retrying is None:
+        return row
+    since, failed_at = row.since, retrying.since
+    if since is not None and failed_at is not None and failed_at >= since - HOUR_US:
+        since = min(since, failed_at)
+    return row._replace(retrying=retrying.retrying, since=since)
+
+
+def _recent(conn: sqlite3.Connection, group: str, now: int) -> tuple[int, int]:
+    """Return the deaths of the last minutes, and of the hour before these."""
+    recently = now - RECENT_US
+    found = [
+        conn.execute(_COUNT, {"group": group, "begin": begin, "end": end}).fetchone()[0]
+        for begin, end in ((recently, MAX_INTEGER), (recently - HOUR_US, recently))
+    ]
+    return found[0], found[1]
+
+
+def _series(conn: sqlite3.Connection, group: str, last: int, earliest: int) -> int:
+    """Return the first death of the series that ends with the last one.
+
+    Each step is one index seek, and goes back by up to ``RECENT_US``.
+    """
+    first = last
+    while first > earliest:
+        begin = {"group": group, "begin": first - RECENT_US}
+        (before,) = conn.execute(_FIRST, begin).fetchone()
+        if before is None or before >= first:
+            break
+        first = before
+    return first
 
 
 def _hours(conn: sqlite3.Connection, values: Mapping[str, int | str]) -> tuple[int, ...]:
