@@ -30,9 +30,11 @@ def segment(text: str) -> str:
 
 
 def with_query(path: str, parameters: Mapping[str, object]) -> str:
-    """Return a path with the parameters that have a value."""
+    """Return a path, or an address with a query, with the parameters that have a value."""
     given = {name: value for name, value in parameters.items() if value not in (None, "")}
-    return f"{path}?{urlencode(given)}" if given else path
+    if not given:
+        return path
+    return f"{path}{'&' if '?' in path else '?'}{urlencode(given)}"
 
 
 def own_address(text: str) -> str:
@@ -40,7 +42,8 @@ def own_address(text: str) -> str:
 
     Addresses come from hidden fields and query strings, which a stranger can write.
     """
-    if len(text) > MAX_BACK:
+    # urlsplit drops line breaks and blanks without a word.
+    if len(text) > MAX_BACK or not text.isascii() or not text.isprintable() or " " in text:
         return ""
     try:
         parts = urlsplit(text)
