@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -17,7 +18,6 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from jobrunner import Bury, Job, JobDead, JobRunner, Retry
 from jobrunner.fastapi import bearer
-from tests.cli.commands import free_port
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ class Shop:
 
         @jobs.task
         async def try_again(text: str) -> None:
-            raise Retry(after=3600)
+            raise Retry(delay=3600)
 
         @jobs.task
         async def wait() -> None:
@@ -120,9 +120,10 @@ class Shop:
         app = FastAPI(lifespan=lifespan)
         app.include_router(jobs.dashboard(insecure=True), prefix="/open")
         app.include_router(jobs.dashboard(read=bearer(TOKEN)), prefix="/locked/ui")
-        self.port = free_port()
-        self._server = uvicorn.Server(uvicorn.Config(app, port=self.port, log_level="error"))
-        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        # It listens from here on, so that no request comes too early.
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         self._thread = threading.Thread(target=self._serve, name="server", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = threading.Event()
@@ -141,12 +142,12 @@ class Shop:
     def _serve(self) -> None:
         async def serve() -> None:
             self._loop, self.release = asyncio.get_running_loop(), asyncio.Event()
-            await self._server._serve()
+            await self._server.serve(sockets=[self._socket])
 
         asyncio.run(serve())
 
     def start(self) -> None:
-        """Serve, with the jobs stored, and wait until the port is open."""
+        """Serve, and wait until the jobs are stored."""
         self._thread.start()
         assert self._ready.wait(PATIENCE_S)
 

@@ -260,6 +260,9 @@ def add_jobs(pages: Pages) -> None:
             found = await search(visit)
             if found.address is not None:
                 return visit.go(found.address)
+        elif "" in visit.request.query_params.values():
+            # The form sends empty fields too; the address is the filter, for people to keep and to pass on.
+            return visit.go(urls.with_query("jobs", dict(visit.request.query_params)))
         view = await read_jobs(visit, found)
         return await visit.page("jobs.html", view, title="Jobs", section="jobs")
 

@@ -51,7 +51,7 @@ class Board:
 
         @jobs.task(max_attempts=3)
         async def try_again(text: str) -> None:
-            raise Retry(after=3600)
+            raise Retry(delay=3600)
 
         self.greet, self.write_letter, self.try_again = greet, write_letter, try_again
         self.app = FastAPI(lifespan=jobs.lifespan)

@@ -102,6 +102,11 @@ def test_search_goes_to_what_is_meant(board: Board, query: str, expected: str) -
     )
 
 
+def test_form_with_empty_fields_goes_to_the_short_address(board: Board) -> None:
+    answer = board.get("jobs?state=queued&q=&task=greet&queue=")
+    assert answer.headers["location"] == "./jobs?state=queued&task=greet"
+
+
 def test_search_for_an_id_goes_to_its_page(board: Board) -> None:
     for id in (board.waiting(), board.dead()):
         assert board.get("jobs", params={"q": id}).headers["location"] == f"./jobs/{id}"
