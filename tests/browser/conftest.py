@@ -56,9 +56,12 @@ def find_browser() -> str | None:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Start a browser for all tests of this process."""
+    """Start a browser for the tests of a module.
+
+    Until it is closed, Playwright's loop runs in this thread, so that tests of other modules could run none.
+    """
     path = find_browser()
     if path is None:
         problem = "no browser is here: apt-get install chromium fonts-dejavu-core"
@@ -226,9 +229,9 @@ class Shop:
         }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """Serve one application for all tests of this process; they leave its jobs as they are."""
+    """Serve one application for the tests of a module; they leave its jobs as they are."""
     shop = Shop(tmp_path_factory.mktemp("shop"))
     shop.start()
     yield shop

@@ -50,18 +50,19 @@ def test_hidden_tab_asks_nothing_and_asks_at_once_when_it_is_shown(
         page.evaluate("window.away = false; document.dispatchEvent(new Event('visibilitychange'))")
 
 
-def test_swap_keeps_focus_details_selection_and_what_was_typed(
-    open_page: Open, shop: Shop
-) -> None:
+def test_swap_keeps_focus_details_selection_and_what_was_typed(open_page: Open, shop: Shop) -> None:
     page = open_page(f"{shop.root}/jobs?state=scheduled&task=greet").page
     row = page.locator(f'tr[data-key="{shop.waiting}"]')
     row.locator("input[type=checkbox]").check()
     page.locator("#f").fill("half writ")
     row.locator("a.strong").focus()
-    page.evaluate("""(id) => {
+    page.evaluate(
+        """(id) => {
         const text = document.querySelector(`tr[data-key="${id}"] .sub`).firstChild;
         getSelection().setBaseAndExtent(text, 0, text, 3);
-    }""", shop.waiting)
+    }""",
+        shop.waiting,
+    )
     job = shop.enqueue(shop.greet.options(delay=6900), "new")
     expect(page.locator(f'tr[data-key="{job.id}"]')).to_be_visible(timeout=8_000)
     assert page.evaluate("document.activeElement.closest('tr').dataset.key") == shop.waiting
@@ -164,7 +165,9 @@ def test_copying_gives_the_id_and_the_traceback_as_it_was(open_page: Open, shop:
     async def stored() -> str | None:
         return (await shop.jobs.get(shop.letter)).history[-1].traceback
 
-    assert page.evaluate("navigator.clipboard.readText()").strip() == (shop.call(stored) or "").strip()
+    assert (
+        page.evaluate("navigator.clipboard.readText()").strip() == (shop.call(stored) or "").strip()
+    )
 
 
 def test_zone_of_the_browser_is_one_click_away(open_page: Open, shop: Shop) -> None:

@@ -39,7 +39,9 @@ class Assets:
             Refusal: There is no such file; it may be of another version.
         """
         if name not in self._bodies:
-            raise Refusal(NO_PAGE, "There is no such file; a newer version may run. Load the page again.")
+            raise Refusal(
+                NO_PAGE, "There is no such file; a newer version may run. Load the page again."
+            )
         body, media_type = self._bodies[name]
         return Response(
             body,

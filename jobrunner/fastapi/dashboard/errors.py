@@ -83,7 +83,9 @@ def _phrase(status: int) -> str:
 
 
 def _of(kind: Kind, text: str) -> ErrorView:
-    further = _NEXT.get(kind.code) or _BY_STATUS.get(kind.status, "Go back, and try it in another way.")
+    further = _NEXT.get(kind.code) or _BY_STATUS.get(
+        kind.status, "Go back, and try it in another way."
+    )
     return ErrorView(
         kind.status, kind.title, text, further, retry=kind.status >= HTTPStatus.SERVICE_UNAVAILABLE
     )

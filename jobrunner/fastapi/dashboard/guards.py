@@ -81,7 +81,9 @@ def guards_of(
     tokens = tuple(dict.fromkeys(one for one in found if isinstance(one, BearerToken)))
 
     def with_cookie(guard: params.Depends, opened_by: tuple[BearerToken, ...]) -> params.Depends:
-        return _or_signed_in(guard, opened_by) if isinstance(guard.dependency, BearerToken) else guard
+        return (
+            _or_signed_in(guard, opened_by) if isinstance(guard.dependency, BearerToken) else guard
+        )
 
     # A page is needed to act, so that the token of `act` also opens the pages.
     reads = with_cookie(may_read, tokens)

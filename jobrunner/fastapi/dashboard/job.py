@@ -146,6 +146,14 @@ async def read_job(visit: Visit, row: JobRow, *, show_values: bool = False) -> J
     )
 
 
+_STATES: Final = {
+    "queued": "Due, and waits for a free slot.",
+    "blocked": "Waits until the job before it in the chain has ended.",
+    "cancelled": "Was cancelled.",
+    "expired": "Expired before it could start.",
+}
+
+
 def _summary(row: JobRow, attempts: Sequence[AttemptRow]) -> str:
     runs = words.count_of(len(attempts), "run")
     match row.state:
@@ -158,15 +166,10 @@ def _summary(row: JobRow, attempts: Sequence[AttemptRow]) -> str:
             asked = " It was asked to stop." if row.cancel_requested else ""
             return f"Attempt {row.attempt} is running.{asked}"
         case "scheduled":
-            return f"Waits for its next attempt, after {runs}." if row.attempt else "Waits for its time."
-        case "queued":
-            return "Due, and waits for a free slot."
-        case "blocked":
-            return "Waits until the job before it in the chain has ended."
-        case "cancelled":
-            return "Was cancelled."
+            again = f"Waits for its next attempt, after {runs}."
+            return again if row.attempt else "Waits for its time."
         case _:
-            return "Expired before it could start."
+            return _STATES[row.state]
 
 
 def _tries(row: JobRow, attempts: Sequence[AttemptRow], now: datetime) -> list[Try]:
@@ -204,7 +207,12 @@ def _facts(row: JobRow, attempts: Sequence[AttemptRow], limit: int | None) -> li
 
     first = attempts[0].started_at if attempts else None
     facts = [
-        Fact("Queue", row.queue, link=urls.with_query("jobs", {"queue": row.queue}), note=f"priority {row.priority}"),
+        Fact(
+            "Queue",
+            row.queue,
+            link=urls.with_query("jobs", {"queue": row.queue}),
+            note=f"priority {row.priority}",
+        ),
         Fact("Created", at=moment(row.created_at)),
         Fact("Due", at=moment(row.run_at)),
     ]
@@ -227,7 +235,9 @@ def _facts(row: JobRow, attempts: Sequence[AttemptRow], limit: int | None) -> li
     if row.timeout is not None:
         facts.append(Fact("Time-out", words.duration(row.timeout) if row.timeout else "none"))
     if attempts:
-        facts.append(Fact("Worker", f"{attempts[-1].worker:x}", code=True, note="of the last attempt"))
+        facts.append(
+            Fact("Worker", f"{attempts[-1].worker:x}", code=True, note="of the last attempt")
+        )
     facts += _ties(row)
     return facts
 
@@ -246,7 +256,9 @@ def _ties(row: JobRow) -> list[Fact]:
     if row.replay_of is not None:
         facts.append(Fact("Replay of", row.replay_of, link=f"jobs/{row.replay_of}", code=True))
     if row.replayed_as is not None:
-        facts.append(Fact("Replayed as", row.replayed_as, link=f"jobs/{row.replayed_as}", code=True))
+        facts.append(
+            Fact("Replayed as", row.replayed_as, link=f"jobs/{row.replayed_as}", code=True)
+        )
     facts.append(Fact("Replays", str(row.replays) if row.replays else "none"))
     return facts
 
@@ -315,13 +327,17 @@ def _add_cancel(pages: Pages) -> None:
     @pages.show("/jobs/{id}/cancel", acting=True)
     async def ask_cancel(visit: Visit) -> Response:
         row = await stored(visit)
-        behind = "" if row.chain is None else " The jobs behind it in its chain are cancelled with it."
+        behind = (
+            "" if row.chain is None else " The jobs behind it in its chain are cancelled with it."
+        )
         text = (
             "It is running and will be asked to stop; it may still finish."
             if row.state == "running"
             else "It will not run."
         )
-        view = ConfirmView(row_of(row, None), "Cancel this job?", text + behind, "Cancel the job", "cancel")
+        view = ConfirmView(
+            row_of(row, None), "Cancel this job?", text + behind, "Cancel the job", "cancel"
+        )
         return await visit.page("confirm.html", view, title="Cancel", section="jobs", live=False)
 
     @pages.do("/jobs/{id}/cancel")
@@ -339,7 +355,9 @@ def _add_dead(pages: Pages) -> None:
         except JobNotFound:
             # The second click of a double click; an id that never existed raises here.
             row = await stored(visit)
-            raise AlreadyReplayed(f"the job is {state_of(row)}, and no dead letter any more") from None
+            raise AlreadyReplayed(
+                f"the job is {state_of(row)}, and no dead letter any more"
+            ) from None
         return visit.go(f"jobs/{id}", "replayed")
 
     @pages.show("/jobs/{id}/delete", acting=True)

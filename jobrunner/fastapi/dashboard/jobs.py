@@ -7,7 +7,7 @@ from typing import Final, Literal, cast, get_args
 
 from starlette.responses import Response
 
-from jobrunner.core.clock import from_us, now_us
+from jobrunner.core.clock import from_us
 from jobrunner.core.model import FINISHED, Filter, JobRow, State
 from jobrunner.fastapi.dashboard import urls, words
 from jobrunner.fastapi.dashboard.forms import Form
@@ -130,7 +130,9 @@ def row_of(row: JobRow, limit: int | None, error: str = "") -> Row:
         task=row.task,
         notes=" · ".join(notes) or f"queue {row.queue}",
         state=state_of(row),
-        attempt=f"{row.attempt} of {limit}" if limit is not None and row.attempt else str(row.attempt),
+        attempt=f"{row.attempt} of {limit}"
+        if limit is not None and row.attempt
+        else str(row.attempt),
         label=label,
         at=None if at is None else from_us(at),
         created_at=from_us(row.created_at),

@@ -108,7 +108,9 @@ async def _troubles(visit: Visit, health: Health, queues: Sequence[QueueView]) -
         )
     known = ("no worker knows ",)
     found += [
-        Trouble("warn", f"{text[:1].upper()}{text[1:]}", "Found by the health check", "queues", "Queues")
+        Trouble(
+            "warn", f"{text[:1].upper()}{text[1:]}", "Found by the health check", "queues", "Queues"
+        )
         for text in health.problems
         if not text.startswith(known)
     ]
@@ -118,22 +120,30 @@ async def _troubles(visit: Visit, health: Health, queues: Sequence[QueueView]) -
 def _verdict(
     health: Health, troubles: Sequence[Trouble]
 ) -> tuple[Literal["ok", "warn", "bad"], str, str]:
-    things = f"{words.count_of(len(troubles), 'thing')} need{'s' if len(troubles) == 1 else ''} a look"
+    things = (
+        f"{words.count_of(len(troubles), 'thing')} need{'s' if len(troubles) == 1 else ''} a look"
+    )
     if health.status == "failed":
-        return "bad", "This worker has stopped", "It starts no more jobs. Its log says why; no job is lost."
+        return (
+            "bad",
+            "This worker has stopped",
+            "It starts no more jobs. Its log says why; no job is lost.",
+        )
     if health.status == "stopping":
         return "warn", "This process is stopping", "Running attempts get the grace of the settings."
     if any(one.level == "bad" for one in troubles):
         return "bad", things.capitalize(), "No job is lost."
     if troubles:
         return "warn", things.capitalize(), "Jobs are safe."
-    return "ok", "All is well", "No dead letter in the last hour, and no job waits longer than a minute."
+    return (
+        "ok",
+        "All is well",
+        "No dead letter in the last hour, and no job waits longer than a minute.",
+    )
 
 
 async def _running(visit: Visit) -> list[Running]:
-    page = await visit.parts.store.jobs.list(
-        Filter(state="running"), before=None, limit=MOST_ROWS
-    )
+    page = await visit.parts.store.jobs.list(Filter(state="running"), before=None, limit=MOST_ROWS)
     rows = [row for row in page.rows if row.started_at is not None]
     found = []
     for row in sorted(rows, key=lambda row: row.started_at or 0)[:MOST_SHOWN]:

@@ -34,7 +34,9 @@ class Pages:
     queue: params.Depends
     actor: params.Depends | None
 
-    def show(self, path: str, *, seeing: bool = False, acting: bool = False) -> Callable[[Show], Show]:
+    def show(
+        self, path: str, *, seeing: bool = False, acting: bool = False
+    ) -> Callable[[Show], Show]:
         """Return a decorator that adds a page.
 
         Args:
@@ -88,10 +90,13 @@ class Pages:
         """Return the dependency that makes the visit; FastAPI resolves it after the guards."""
         guards = self.site.guards
         acts, sees = Question(guards.act), Question(guards.arguments)
-        provided, actor = self.queue, self.actor or Depends(_nobody)
+        provided: Any = self.queue
+        actor: Any = self.actor or Depends(_nobody)
 
         async def visit(
-            request: Request, queue: JobQueue = provided, name: object = actor  # type: ignore[assignment]
+            request: Request,
+            queue: JobQueue = provided,
+            name: object = actor,
         ) -> Visit:
             may_act = guards.act is guards.read or await acts.is_allowed(request)
             may_see = may_act if guards.arguments is guards.act else await sees.is_allowed(request)

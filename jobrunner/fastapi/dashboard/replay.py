@@ -82,7 +82,19 @@ def fields_of(
     if schema is None:
         text = arguments.written(values) if typed is None else typed.get(WHOLE)
         error = (errors or {}).get(WHOLE, "")
-        return [Field(WHOLE, "Arguments", "json", text, (), "A JSON object by parameter name.", error, True, "")]
+        return [
+            Field(
+                WHOLE,
+                "Arguments",
+                "json",
+                text,
+                (),
+                "A JSON object by parameter name.",
+                error,
+                True,
+                "",
+            )
+        ]
     properties: Mapping[str, Mapping[str, Any]] = schema.get("properties", {})
     found = []
     for name, part in properties.items():
@@ -90,7 +102,9 @@ def fields_of(
         text = _text_of(control, values[name]) if name in values else ""
         if typed is not None:
             text = typed.get(_PREFIX + name)
-        hint = "" if name in values else "Not given so far: leave it empty for the task's own default."
+        hint = (
+            "" if name in values else "Not given so far: leave it empty for the task's own default."
+        )
         if control == "json":
             hint = f"JSON. {hint}".strip()
         found.append(
@@ -168,7 +182,10 @@ def errors_by_name(error: InvalidArguments, names: Sequence[str]) -> dict[str, s
     _, _, text = str(error).partition(": ")
     for one in text.split("; "):
         path, _, said = one.partition(": ")
-        name = next((name for name in names if path == name or path.startswith((f"{name}.", f"{name}["))), "")
+        name = next(
+            (name for name in names if path == name or path.startswith((f"{name}.", f"{name}["))),
+            "",
+        )
         words = said if path == name else one
         found[name] = f"{found[name]}; {words}" if name in found else words
     return found

@@ -102,9 +102,7 @@ def add_last(router: APIRouter, site: Site) -> None:
     async def go_to_root(request: Request) -> Response:
         # Relative, since a proxy may have changed the path before the last segment.
         last = request.url.path.rpartition("/")[2]
-        return Response(
-            status_code=HTTPStatus.TEMPORARY_REDIRECT, headers={"location": f"{last}/"}
-        )
+        return Response(status_code=HTTPStatus.TEMPORARY_REDIRECT, headers={"location": f"{last}/"})
 
     async def no_page(request: Request) -> Response:
         raise Refusal(NO_PAGE, "There is no page with this address.")

@@ -18,6 +18,37 @@ from jobrunner.fastapi.dashboard.zone import Clock
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
+def _with_code(text: str) -> Markup:
+    """Return a sentence with its quoted and back-ticked words as code."""
+    parts: list[Any] = re.split(r"`([^`]+)`", text)
+    pieces = [
+        Markup("<code>{}</code>").format(part) if index % 2 else Markup.escape(part)
+        for index, part in enumerate(parts)
+    ]
+    return Markup("").join(pieces)
+
+
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals.update(link=urls.with_query, segment=urls.segment)
+    made.filters.update(
+        number=words.number,
+        capped=words.capped,
+        short=words.short,
+        duration=words.duration,
+        size=words.size,
+        count_of=words.count_of,
+        code=_with_code,
+    )
+    return made
+
+
 @dataclass(frozen=True, slots=True)
 class Shell:
     """The frame around every page."""
@@ -55,7 +86,7 @@ class Site:
 
     guards: Guards
     assets: Assets = field(default_factory=Assets)
-    environment: Environment = field(default_factory=lambda: _environment())
+    environment: Environment = field(default_factory=_environment)
 
     def render(self, template: str, shell: Shell, view: object, clock: Clock) -> tuple[str, str]:
         """Return a page and the hash of its live parts."""
@@ -69,34 +100,3 @@ class Site:
             version=__version__,
         )
         return text, live.etag
-
-
-def _environment() -> Environment:
-    made = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.globals.update(link=urls.with_query, segment=urls.segment)
-    made.filters.update(
-        number=words.number,
-        capped=words.capped,
-        short=words.short,
-        duration=words.duration,
-        size=words.size,
-        count_of=words.count_of,
-        code=_with_code,
-    )
-    return made
-
-
-def _with_code(text: str) -> Markup:
-    """Return a sentence with its quoted and back-ticked words as code."""
-    parts: list[Any] = re.split(r"`([^`]+)`", text)
-    pieces = [
-        Markup("<code>{}</code>").format(part) if index % 2 else Markup.escape(part)
-        for index, part in enumerate(parts)
-    ]
-    return Markup("").join(pieces)

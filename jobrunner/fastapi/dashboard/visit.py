@@ -105,7 +105,9 @@ def own_address(request: HTTPConnection, base: str) -> str:
     depth = base.count("../") + 1
     path = "/".join(request.url.path.split("/")[-depth:])
     kept = [
-        (name, value) for name, value in request.query_params.multi_items() if name not in {"said", "n"}
+        (name, value)
+        for name, value in request.query_params.multi_items()
+        if name not in {"said", "n"}
     ]
     return urls.with_query(path, dict(kept))
 

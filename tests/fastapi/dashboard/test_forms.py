@@ -17,7 +17,9 @@ def test_cancel_asks_first_and_then_cancels(board: Board) -> None:
         f"../../jobs/{id}?said=cancelled",
     )
     assert board.state(id) == "cancelled"
-    page = board.client.get(f"/jobs/ui/jobs/{id}/{answer.headers['location']}", follow_redirects=True)
+    page = board.client.get(
+        f"/jobs/ui/jobs/{id}/{answer.headers['location']}", follow_redirects=True
+    )
     assert "Cancelled: the job will not run." in text_of(page)
     assert "ended" in board.post(f"jobs/{id}/cancel").headers["location"]
 
@@ -43,7 +45,10 @@ def test_replay_puts_a_dead_letter_back_once(board: Board) -> None:
     id = board.dead()
     board.post("queues/mail/pause")
     answer = board.post(f"jobs/{id}/replay")
-    assert (answer.status_code, answer.headers["location"]) == (303, f"../../jobs/{id}?said=replayed")
+    assert (answer.status_code, answer.headers["location"]) == (
+        303,
+        f"../../jobs/{id}?said=replayed",
+    )
     assert board.state(id) == "queued"
     again = board.post(f"jobs/{id}/replay")
     assert again.status_code == 409

@@ -299,7 +299,8 @@ def test_pass_ends_after_twelve_hours(locked: Board, frozen: FrozenDateTimeFacto
 
 
 @pytest.mark.parametrize(
-    "cookie", ["", "x", "9999999999", "9999999999.", "9999999999.00", "-1.x", "9" * 5000 + ".é", "~~~~~"]
+    "cookie",
+    ["", "x", "9999999999", "9999999999.", "9999999999.00", "-1.x", "9" * 5000 + ".é", "~~~~~"],
 )
 def test_forged_pass_is_worth_nothing(locked: Board, cookie: str) -> None:
     headers = {b"cookie": b"jobrunner_pass=" + cookie.encode()}

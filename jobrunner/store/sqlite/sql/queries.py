@@ -48,9 +48,9 @@ _BY_STATE: Final[Mapping[State | None, str]] = {
     "cancelled": "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_cancelled WHERE state = 'cancelled'",
     "expired": "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_expired WHERE state = 'expired'",
 }
-_RETRYING: Final = (
-    "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_retrying WHERE state = 'scheduled' AND attempt > 0"
-)
+_RETRYING: Final = """
+    SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_retrying
+    WHERE state = 'scheduled' AND attempt > 0"""
 # Only the other finished jobs have no index of their own, so what remains of all finished ones is counted.
 _FINISHED: Final = """
     SELECT 1 FROM jobrunner_jobs INDEXED BY jobrunner_jobs_finished
@@ -187,9 +187,9 @@ def counts(conn: sqlite3.Connection, cap: int) -> dict[str, int]:
     """Count the jobs in each state but ``dead``, and those that wait for another attempt."""
 
     def count(select: str, most: int) -> int:
-        number: int = conn.execute(
-            f"SELECT count(*) FROM ({select} LIMIT ?)", (most,)
-        ).fetchone()[0]
+        number: int = conn.execute(f"SELECT count(*) FROM ({select} LIMIT ?)", (most,)).fetchone()[
+            0
+        ]
         return number
 
     found = {str(state): count(select, cap) for state, select in _BY_STATE.items()}
