@@ -54,7 +54,7 @@ class ErrorView:
     text: str
     next: str
     retry: bool
-    """Whether the same request may succeed later."""
+    """True if the same request may succeed later."""
 
 
 def explain(error: Exception) -> ErrorView:

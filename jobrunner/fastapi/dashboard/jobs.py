@@ -105,7 +105,7 @@ class JobsView:
 
     @property
     def cancellable(self) -> bool:
-        """Whether jobs of this list can be cancelled."""
+        """True if jobs of this list can be cancelled."""
         return self.state not in FINISHED
 
 
@@ -141,7 +141,7 @@ def row_of(row: JobRow, limit: int | None, error: str = "") -> Row:
 
 
 def state_of(row: JobRow) -> str:
-    """Return the state of a job, with ``retrying`` for one that waits for another attempt."""
+    """Return the state of a job; ``retrying`` if it waits for another attempt."""
     return "retrying" if row.state == "scheduled" and row.attempt else row.state
 
 

@@ -23,9 +23,9 @@ class Run:
     look: str
     started_at: int
     named: bool
-    """Whether there is room for its number."""
+    """True if there is room for its number."""
     timed: bool
-    """Whether there is also room for its time."""
+    """True if there is also room for its time."""
 
 
 @dataclass(frozen=True, slots=True)

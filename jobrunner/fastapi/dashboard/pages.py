@@ -59,7 +59,7 @@ class Pages:
         return add
 
     def do(self, path: str, *, seeing: bool = False) -> Callable[[Do], Do]:
-        """Return a decorator that adds a form, which only those may send who may act."""
+        """Return a decorator that adds a form behind the guard of ``act``."""
         guards = self.site.guards
         needed = [guards.act, *[guards.arguments] * seeing]
 

@@ -30,7 +30,7 @@ class QueueView:
     oldest: str
     late: bool
     can_change: bool
-    """Whether this process has the queue, so that it can pause it."""
+    """True if this process has the queue, so that it can pause it."""
 
     @property
     def look(self) -> str:
@@ -59,7 +59,7 @@ class Storage:
 
     @property
     def is_tight(self) -> bool:
-        """Whether the disk is nearly full."""
+        """True if the disk is nearly full."""
         return self.free < LITTLE_ROOM
 
 

@@ -36,7 +36,7 @@ class Field:
     label: str
     control: Control
     text: str
-    """What the field holds: the stored value, or what was typed."""
+    """The stored value, or the text that was typed."""
     choices: Sequence[str]
     hint: str
     error: str
@@ -62,7 +62,7 @@ class EditView:
 
 
 class _Unreadable(Exception):
-    """What was typed into a field is no value of its kind."""
+    """The text in a field is no value of its kind."""
 
 
 def fields_of(
@@ -140,7 +140,7 @@ def _text_of(control: Control, value: object) -> str:
 def changes_of(
     schema: Mapping[str, Any] | None, values: Mapping[str, Any], form: Form
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the arguments that a form changes, and the errors of fields that cannot be read."""
+    """Return the arguments that a form changes, and errors by field."""
     if schema is None:
         try:
             given = _json(form.get(WHOLE))

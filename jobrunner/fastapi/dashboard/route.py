@@ -28,7 +28,7 @@ ANYTHING: Final = "/{rest:path}"
 def page_route(site: Site) -> type[APIRoute]:
     """Return the route class of one dashboard.
 
-    The name of each route is its path below the dashboard's root, which the path of an included route does not tell.
+    The name of each route is its path below the dashboard's root: an included route has another path.
     """
 
     return type("PageRoute", (_PageRoute,), {"site": site})

@@ -48,14 +48,14 @@ class Entry:
     """Its recurrence as it is written."""
     english: str
     state: str
-    """How its last job went, in one word."""
+    """The state of its last job; empty if there is none."""
     last: str
     ticks: Sequence[bool]
-    """Whether each of its latest ticks made a job, oldest first."""
+    """Its latest ticks, oldest first: True if a tick made a job."""
 
     @property
     def is_active(self) -> bool:
-        """Whether it makes jobs."""
+        """True if it makes jobs."""
         return not (self.schedule.paused or self.schedule.disabled)
 
 

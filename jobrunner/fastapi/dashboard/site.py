@@ -67,17 +67,17 @@ class Shell:
     actor: str | None = None
     may_act: bool = False
     may_see: bool = False
-    """Whether the viewer may see arguments and results."""
+    """True if the viewer may see arguments and results."""
     signs_in: bool = False
-    """Whether there is a sign-in page."""
+    """True if there is a sign-in page."""
     signed_in: bool = False
     live: bool = False
     framed: bool = True
     """False without navigation: the viewer may not read."""
     notice: str = ""
-    """What the last action did."""
+    """The effect of the last action, as a sentence."""
     bad: bool = False
-    """Whether something needs attention, for the icon of the tab."""
+    """True if something needs attention, for the icon of the tab."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ MAX_BACK: Final = 2_000
 
 
 def base_of(path: str) -> str:
-    """Return the relative address of the dashboard's root, as seen from one of its pages.
+    """Return the relative address of the dashboard's root, from one of its pages.
 
     Args:
         path: the path of the page below the root, such as ``/jobs/1``.
@@ -30,7 +30,7 @@ def segment(text: str) -> str:
 
 
 def with_query(path: str, parameters: Mapping[str, object]) -> str:
-    """Return a path, or an address with a query, with the parameters that have a value."""
+    """Return an address with the parameters that have a value."""
     given = {name: value for name, value in parameters.items() if value not in (None, "")}
     if not given:
         return path

@@ -26,7 +26,7 @@ MOST_NAMED: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One request for a page, by a viewer whom the guard of the page has let through."""
+    """One request for a page that its guard has let through."""
 
     request: Request
     site: Site
@@ -66,7 +66,7 @@ class Visit:
         live: bool = True,
         bad: bool = False,
     ) -> Response:
-        """Render a page, or answer 304 if its live parts are those that the browser shows."""
+        """Render a page, or answer 304 if its live parts have not changed."""
         store = getattr(self.parts.store, "path", None)
         shell = Shell(
             base=self.base,
