@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jobrunner.core.counts import CancelCounts, ReplayCounts
     from jobrunner.core.errors import (
         AlreadyReplayed,
         AlreadyRunning,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         JobDead,
         JobExpired,
         JobNotFound,
+        JobNotWaiting,
         JobRunnerError,
         KeyTaken,
         LeaseLost,
@@ -82,6 +84,7 @@ __all__ = [
     "Attempt",
     "Bury",
     "Call",
+    "CancelCounts",
     "ConfigurationError",
     "Conflict",
     "Cron",
@@ -106,6 +109,7 @@ __all__ = [
     "JobDead",
     "JobExpired",
     "JobNotFound",
+    "JobNotWaiting",
     "JobQueue",
     "JobRunner",
     "JobRunnerError",
@@ -119,6 +123,7 @@ __all__ = [
     "ProcessLost",
     "QueueInfo",
     "Queues",
+    "ReplayCounts",
     "ResultError",
     "ResultNotStored",
     "ResultTimeout",
@@ -151,10 +156,11 @@ __all__ = [
 ]
 
 _NAMES = {
+    "jobrunner.core.counts": "CancelCounts ReplayCounts",
     "jobrunner.core.errors": """
         AlreadyReplayed AlreadyRunning AmbiguousRunner Bury ConfigurationError Conflict Deadlock
         DeclaredInCode DuplicateTask InvalidArguments InvalidCursor InvalidOptions InvalidSchedule
-        InvalidSession InvalidTask InvalidWrite JobCancelled JobDead JobExpired JobNotFound JobRunnerError
+        InvalidSession InvalidTask InvalidWrite JobCancelled JobDead JobExpired JobNotFound JobNotWaiting JobRunnerError
         KeyTaken LeaseLost NotADatabase NotAwaited NotCommitted NotRunning ProcessLost ResultError
         ResultNotStored ResultTimeout Retry ScheduleNotFound SchemaTooNew Snooze StoreBusy StoreCorrupt
         StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable StoreUnsupported

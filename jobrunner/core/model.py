@@ -28,6 +28,8 @@ State = Literal[
 ]
 """The state of a job.  ``dead`` rows are in the dead-letter table, all others in the jobs table."""
 
+UnfinishedState = Literal["scheduled", "queued", "running", "blocked"]
+
 UNFINISHED: Final = frozenset({"scheduled", "queued", "running", "blocked"})
 FINISHED: Final = frozenset({"succeeded", "cancelled", "expired", "dead"})
 

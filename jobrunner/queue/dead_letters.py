@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Unpack
 
-from jobrunner.core.clock import from_us, now_us
-from jobrunner.core.errors import JobNotFound, UnknownTask
+from jobrunner.core.clock import SECOND_US, from_us, now_us
+from jobrunner.core.counts import ReplayCounts
+from jobrunner.core.errors import InvalidOptions, JobNotFound, UnknownTask
 from jobrunner.core.exports import exported
 from jobrunner.core.ids import new_id
 from jobrunner.core.job import DeadLetter, Job, history_of
@@ -25,6 +26,7 @@ from jobrunner.tasks.spec import TaskSpec
 
 REPLAYED_PER_SLICE: Final = 500
 """The most dead letters that one transaction replays or deletes."""
+MINUTE_US: Final = 60 * SECOND_US
 COUNT_CAP: Final = 1_000_000
 """The number at which ``count`` stops."""
 
@@ -178,37 +180,61 @@ class DeadLetters:
     async def replay_all(
         self,
         *,
+        per_minute: int | None = None,
+        dry_run: bool = False,
         on_slice: Callable[[int], None] | None = None,
         **where: Unpack[DeadLetterFilter],
-    ) -> int:
-        """Replay all dead letters that match the filters.
+    ) -> ReplayCounts:
+        """Replay all dead letters that match the filters, most recent death first.
+
+        ::
+
+            plan = await jobs.dead_letters.replay_all(task=charge, dry_run=True)
+            counts = await jobs.dead_letters.replay_all(task=charge, per_minute=60)
 
         Each transaction replays up to 500 of them, so that other writers do not wait long. A dead letter stays if an
         unfinished job has its key, or if the runner does not have its task. Jobs that die during the call stay too.
 
+        With ``per_minute`` the call does not take longer: it spreads the due times, and the first job is due at once.
+        They are stored with the jobs, so the pace does not depend on this process.
+
         Args:
+            per_minute: The number of jobs that become due per minute. Default: all are due at once.
+            dry_run: True to count only, without changing anything.
             on_slice: Called after each transaction with the number of dead letters that it handled.
             **where: Filters, as for ``list``; none for all dead letters.
 
-        Returns:
-            The number of dead letters that were replayed.
+        Raises:
+            InvalidOptions: ``per_minute`` is not a whole number of at least 1, or a filter has an invalid value.
         """
         meant = _until_now(dead_letter_filter("replay_all", where))
-        replayed, before = 0, None
+        spacing = _spacing(per_minute)
+        tasks = None if self._tasks is None else self._tasks.keys()
+        letters = self._store.dead_letters
+        if dry_run:
+            return await letters.plan_replay_all(meant, tasks=tasks)
+        replayed = conflicts = due = 0
+        before = None
         while True:
-            done = await self._store.dead_letters.replay_all(
+            now = now_us()
+            due = max(due, now)
+            done = await letters.replay_all(
                 meant,
                 before=before,
-                now=now_us(),
+                now=now,
                 limit=REPLAYED_PER_SLICE,
-                tasks=None if self._tasks is None else self._tasks.keys(),
+                tasks=tasks,
+                run_at=due,
+                spacing=spacing,
             )
+            due += done.replayed * spacing
             replayed += done.replayed
+            conflicts += done.conflicts
             self._wake()
             if on_slice is not None:
                 on_slice(done.replayed + done.conflicts)
             if done.cursor is None:
-                return replayed
+                return ReplayCounts(replayed, conflicts)
             before = done.cursor
 
     async def delete_all(
@@ -251,6 +277,22 @@ class DeadLetters:
             raise JobNotFound(
                 f"no dead letter has the id {id}; it may have been replayed or deleted"
             )
+
+
+def _spacing(per_minute: int | None) -> int:
+    """Return the time between two replayed jobs, in microseconds; 0 for none.
+
+    Raises:
+        InvalidOptions: The number is not a whole number from 1 to 60,000,000.
+    """
+    if per_minute is None:
+        return 0
+    whole = isinstance(per_minute, int) and not isinstance(per_minute, bool)
+    if not whole or not 1 <= per_minute <= MINUTE_US:
+        raise InvalidOptions(
+            f"per_minute={per_minute!r} is not a whole number from 1 to {MINUTE_US:,}; None sets no pace"
+        )
+    return MINUTE_US // per_minute
 
 
 def _until_now(where: Filter) -> Filter:

@@ -1,12 +1,12 @@
-"""Validates ids, filters, limits and cursors from callers."""
+"""Validates ids, filters, limits, cursors and due times from callers."""
 
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final, TypedDict, get_args
 
 from jobrunner.core.errors import InvalidCursor, InvalidOptions, JobNotFound
-from jobrunner.core.model import DeadReason, Filter, State
-from jobrunner.core.units import instant_us
+from jobrunner.core.model import DeadReason, Filter, State, UnfinishedState
+from jobrunner.core.units import Seconds, duration_us, instant_us
 from jobrunner.tasks.task import Task
 
 MOST_ROWS: Final = 1_000
@@ -18,6 +18,7 @@ CURSOR_DIGITS: Final = 18
 
 
 STATES: Final = get_args(State)
+UNFINISHED_STATES: Final = get_args(UnfinishedState)
 REASONS: Final = get_args(DeadReason)
 
 
@@ -34,6 +35,20 @@ class JobFilter(TypedDict, total=False):
     """Created at this instant or later; with ``state="dead"``, died at it or later."""
     until: datetime | None
     """Created before this instant; with ``state="dead"``, died before it."""
+
+
+class CancelFilter(TypedDict, total=False):
+    """The filters of ``cancel_all``; an unfinished job must match all that are given."""
+
+    task: Task[..., Any] | str | None
+    queue: str | None
+    state: UnfinishedState | None
+    tag: str | None
+    key: str | None
+    since: datetime | None
+    """Created at this instant or later."""
+    until: datetime | None
+    """Created before this instant."""
 
 
 class DeadLetterFilter(TypedDict, total=False):
@@ -66,6 +81,13 @@ def checked_id(id: str) -> str:
 def job_filter(where: JobFilter) -> Filter:
     """Check the filters of a call that lists jobs; raises as ``_filter_of``."""
     _check_words("list", where, JobFilter.__annotations__)
+    return _filter_of(**where)
+
+
+def cancel_filter(where: CancelFilter) -> Filter:
+    """Check the filters of a call of ``cancel_all``; raises as ``_filter_of``."""
+    _check_words("cancel_all", where, CancelFilter.__annotations__)
+    _check_choice("state", where.get("state"), UNFINISHED_STATES)
     return _filter_of(**where)
 
 
@@ -135,6 +157,22 @@ def _check_text(what: str, text: object) -> None:
 def _check_choice(what: str, value: object, known: tuple[str, ...]) -> None:
     if value is not None and value not in known:
         raise InvalidOptions(f"{what}={value!r} is none of {', '.join(known)}")
+
+
+def due_us(delay: Seconds | None, run_at: datetime | None, now: int) -> int:
+    """Check the new time of a job and return it.
+
+    Raises:
+        InvalidOptions: Neither or both of the two are given, or the time is invalid.
+    """
+    if (delay is None) == (run_at is None):
+        raise InvalidOptions(
+            "reschedule() takes a delay or a run_at: reschedule(id, 3600), or reschedule(id, run_at=...)"
+        )
+    if run_at is not None:
+        return instant_us(run_at, "run_at")
+    assert delay is not None  # noqa: S101 - checked above
+    return now + duration_us(delay, "delay")
 
 
 def checked_limit(limit: int) -> int:

@@ -248,6 +248,8 @@ class SyncQueue(BlockingVerbs[JobQueue]):
 
     payload = Blocking(JobQueue.payload)
     cancel = Blocking(JobQueue.cancel)
+    cancel_all = Blocking(JobQueue.cancel_all)
+    reschedule = Blocking(JobQueue.reschedule)
     health = Blocking(JobQueue.health)
     list = Blocking(JobQueue.list)
 

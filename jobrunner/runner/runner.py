@@ -19,18 +19,21 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
+from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
+from jobrunner.core.counts import CancelCounts
 from jobrunner.core.errors import AlreadyRunning, NotRunning
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation
 from jobrunner.core.hints import answers_foreign_words
 from jobrunner.core.job import CancelStatus, DeadLetter, Health, Job, Payload
+from jobrunner.core.units import Seconds
 from jobrunner.queue.background import DurableBackgroundTasks
 from jobrunner.queue.dead_letters import DeadLetters
-from jobrunner.queue.filters import DEFAULT_ROWS, JobFilter
+from jobrunner.queue.filters import DEFAULT_ROWS, CancelFilter, JobFilter
 from jobrunner.queue.page import Page
 from jobrunner.queue.queue import JobQueue, enqueuer_of
 from jobrunner.queue.queues import Queues
@@ -422,6 +425,23 @@ class JobRunner(TaskRouter):
     async def cancel(self, id: str) -> CancelStatus | None:
         """Cancel a waiting job, or ask a running one to stop; see ``JobQueue.cancel``."""
         return await self._opened("jobs.cancel(...)").cancel(id)
+
+    async def cancel_all(
+        self,
+        *,
+        dry_run: bool = False,
+        on_slice: Callable[[int], None] | None = None,
+        **where: Unpack[CancelFilter],
+    ) -> CancelCounts:
+        """Cancel all unfinished jobs that match the filters; see ``JobQueue.cancel_all``."""
+        queue = self._opened("jobs.cancel_all(...)")
+        return await queue.cancel_all(dry_run=dry_run, on_slice=on_slice, **where)
+
+    async def reschedule(
+        self, id: str, delay: Seconds | None = None, *, run_at: datetime | None = None
+    ) -> Job[Any]:
+        """Make a waiting job due at another time; see ``JobQueue.reschedule``."""
+        return await self._opened("jobs.reschedule(...)").reschedule(id, delay, run_at=run_at)
 
     @property
     def dead_letters(self) -> DeadLetters:

@@ -49,7 +49,7 @@ class ClockCheck:
 
 async def log_repeats() -> None:
     """Log the summaries of repeated lines that were left out."""
-    repeats.look(now_us())
+    repeats.flush(now_us())
 
 
 class Recovery:
@@ -172,7 +172,7 @@ class DeclaredSchedules:
         )
         for _, row in changes:
             if row is not None and row.disabled:
-                logger.warning("schedule %s is disabled: the code declares it no more", row.id)
+                logger.warning("schedule %s is disabled: the code no longer declares it", row.id)
         if changes:
             self._store.workers.notify()
 

@@ -31,6 +31,7 @@ COMMANDS = (
     ("jobs", "list"),
     ("jobs", "show"),
     ("jobs", "cancel"),
+    ("jobs", "reschedule"),
     ("dead", "list"),
     ("dead", "show"),
     ("dead", "replay"),

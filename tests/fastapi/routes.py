@@ -16,6 +16,8 @@ READS += ["/jobs/schedules", "/jobs/schedules/greet", "/jobs/schedules/greet/tic
 READS += [f"/jobs/{NOBODY}"]
 ACTS = [
     ("POST", f"/jobs/{NOBODY}/cancel"),
+    ("POST", f"/jobs/{NOBODY}/reschedule"),
+    ("POST", "/jobs/cancel"),
     ("POST", f"/jobs/dead-letters/{NOBODY}/replay"),
     ("POST", "/jobs/dead-letters/replay"),
     ("DELETE", f"/jobs/dead-letters/{NOBODY}"),

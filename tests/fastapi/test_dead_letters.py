@@ -1,6 +1,7 @@
 """The routes of dead letters: what reaches the queue, and what its answers and errors become."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,18 @@ def test_H8_replay_of_a_task_that_is_gone_is_a_conflict(tmp_db: Path) -> None:
         assert client.get(f"/jobs/dead-letters/{id}").status_code == 200
 
 
+def counts(
+    *, matched: int, replayed: int, conflicts: int = 0, dry_run: bool = False
+) -> dict[str, int]:
+    """Return the body of an answer to a replay by filter."""
+    return {
+        "matched": matched,
+        "replayed": replayed,
+        "conflicts": conflicts,
+        "dry_run": dry_run,
+    }
+
+
 def test_replay_by_filter_passes_each_filter_on(site: Site) -> None:
     first, second = site.dead(tag="a"), site.dead(tag="b")
     site.client.post("/jobs/queues/mail/pause")
@@ -207,18 +220,22 @@ def test_replay_by_filter_passes_each_filter_on(site: Site) -> None:
     }
     for name, value in others.items():
         answer = site.client.post("/jobs/dead-letters/replay", json=where | {name: value})
-        assert answer.json() == {"matched": 0, "replayed": 0, "dry_run": False}, name
+        assert answer.json() == counts(matched=0, replayed=0), name
     answer = site.client.post("/jobs/dead-letters/replay", json=where)
     assert answer.status_code == 200
-    assert answer.json() == {"matched": 1, "replayed": 1, "dry_run": False}
+    assert answer.json() == counts(matched=1, replayed=1)
     assert site.client.get(f"/jobs/{first}").json()["state"] == "queued"
     assert site.client.get(f"/jobs/{second}").json()["state"] == "dead"
 
 
 @pytest.mark.usefixtures("keyed")
-def test_replay_by_filter_counts_letters_whose_key_is_taken_as_matched_alone(site: Site) -> None:
-    answer = site.client.post("/jobs/dead-letters/replay", json={"queue": "mail"})
-    assert answer.json() == {"matched": 1, "replayed": 0, "dry_run": False}
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_replay_by_filter_counts_letters_whose_key_is_taken_as_conflicts(
+    site: Site, dry_run: bool
+) -> None:
+    body = {"queue": "mail", "dry_run": dry_run}
+    answer = site.client.post("/jobs/dead-letters/replay", json=body)
+    assert answer.json() == counts(matched=1, replayed=0, conflicts=1, dry_run=dry_run)
 
 
 def test_replay_by_filter_as_a_dry_run_only_counts(site: Site) -> None:
@@ -226,7 +243,7 @@ def test_replay_by_filter_as_a_dry_run_only_counts(site: Site) -> None:
     answer = site.client.post(
         "/jobs/dead-letters/replay", json={"task": "write_letter", "dry_run": True}
     )
-    assert answer.json() == {"matched": 1, "replayed": 0, "dry_run": True}
+    assert answer.json() == counts(matched=1, replayed=1, dry_run=True)
     assert site.client.get(f"/jobs/{id}").json()["state"] == "dead"
 
 
@@ -238,7 +255,19 @@ def test_replay_of_all_has_to_be_said(site: Site) -> None:
         assert '{"all": true}' in answer.json()["detail"]
     assert site.client.post("/jobs/dead-letters/replay").status_code == 422
     answer = site.client.post("/jobs/dead-letters/replay", json={"all": True})
-    assert answer.json() == {"matched": 1, "replayed": 1, "dry_run": False}
+    assert answer.json() == counts(matched=1, replayed=1)
+
+
+def test_replay_by_filter_with_a_pace_spreads_the_due_times(site: Site) -> None:
+    ids = [site.dead(), site.dead(), site.dead()]
+    site.client.post("/jobs/queues/mail/pause")
+    body = {"task": "write_letter", "per_minute": 2}
+    answer = site.client.post("/jobs/dead-letters/replay", json=body)
+    assert answer.json() == counts(matched=3, replayed=3)
+    jobs = [site.client.get(f"/jobs/{id}").json() for id in reversed(ids)]
+    assert [job["state"] for job in jobs] == ["queued", "scheduled", "scheduled"]
+    first, second, third = (datetime.fromisoformat(job["run_at"]) for job in jobs)
+    assert (second - first, third - second) == (timedelta(seconds=30), timedelta(seconds=30))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +287,10 @@ def test_replay_of_all_has_to_be_said(site: Site) -> None:
         {"since": False},
         {"since": "2026-01-01T00:00:00"},
         {"since": 1767225600},
-        {"per_minute": 5, "all": True},
+        {"per_minute": 5},
+        {"per_minute": 0, "all": True},
+        {"per_minute": 1.5, "all": True},
+        {"per_minute": True, "all": True},
         {"state": "dead"},
     ],
 )

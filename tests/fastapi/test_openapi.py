@@ -80,6 +80,8 @@ def test_page_has_every_route(page: dict[str, Any]) -> None:
         "GET /jobs/health",
         "GET /jobs/{id}",
         "POST /jobs/{id}/cancel",
+        "POST /jobs/{id}/reschedule",
+        "POST /jobs/cancel",
     }
 
 
@@ -160,6 +162,16 @@ OF_BODIES = {"bad-request", "too-large", "not-json"}
         ("GET /jobs/schedules", {"invalid-request", "invalid-options"}),
         ("GET /jobs/schedules/{id}/ticks", {"invalid-request", "schedule-not-found"}),
         ("POST /jobs/{id}/cancel", OF_CHANGES | {"invalid-request", "not-found"}),
+        (
+            "POST /jobs/{id}/reschedule",
+            OF_CHANGES
+            | OF_BODIES
+            | {"invalid-request", "invalid-options", "not-found", "not-waiting"},
+        ),
+        (
+            "POST /jobs/cancel",
+            OF_CHANGES | OF_BODIES | {"invalid-request", "invalid-options"},
+        ),
         ("POST /jobs/queues/{name}/pause", OF_CHANGES | {"invalid-request", "unknown-queue"}),
         (
             "POST /jobs/dead-letters/{id}/replay",
@@ -239,7 +251,7 @@ def test_operations_of_two_routers_in_one_app_have_names_of_their_own(jobs: JobR
     app.include_router(jobs.router(insecure=True), prefix="/admin/mail-jobs")
     page = app.openapi()  # a duplicate would be a warning
     names = [operation["operationId"] for _, operation in operations(page)]
-    assert len(set(names)) == len(names) == 40
+    assert len(set(names)) == len(names) == 44
     assert page["paths"]["/jobs/{id}"]["get"]["operationId"] == "jobs_get_job"
     assert page["paths"]["/admin/mail-jobs"]["get"]["operationId"] == "admin_mail_jobs_list_jobs"
 

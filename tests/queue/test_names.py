@@ -9,6 +9,7 @@ from jobrunner.queue.queue import joined
 
 PUBLIC = {
     "cancel",
+    "cancel_all",
     "dead_letters",
     "enqueue",
     "enqueue_chain",
@@ -18,6 +19,7 @@ PUBLIC = {
     "list",
     "payload",
     "queues",
+    "reschedule",
     "schedules",
 }
 

@@ -22,6 +22,7 @@ from tenacity import (
 
 from jobrunner import (
     Call,
+    CancelCounts,
     Cron,
     DeadLetter,
     Every,
@@ -32,6 +33,7 @@ from jobrunner import (
     JobRunner,
     Page,
     QueueInfo,
+    ReplayCounts,
     Schedule,
     Schedules,
     SyncQueue,
@@ -324,7 +326,9 @@ def block(jobs: JobRunner, queue: SyncQueue, job: Job[int]) -> None:
         assert_type(sync.list(task=send, state="dead", limit=5), Page[Job[Any]])
         assert_type(sync.queues.list(), Page[QueueInfo])
         assert_type(sync.dead_letters.list(reason="lost", cursor=None), Page[DeadLetter])
-        assert_type(sync.dead_letters.replay_all(tag="x"), int)
+        assert_type(sync.dead_letters.replay_all(tag="x"), ReplayCounts)
+        assert_type(sync.cancel_all(tag="x", state="queued"), CancelCounts)
+        assert_type(sync.reschedule("id", 60), Job[Any])
         assert_type(sync.schedules.upsert("a", send, every=60, overlap="skip"), Schedule)
         assert_type(sync.schedules.list(), Page[Schedule])
 

@@ -3,15 +3,18 @@
 import json
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from jobrunner.cli.filters import REASONS, listed, page, which
+from jobrunner.cli.filters import REASONS, check_which, listed, many, page, which
 from jobrunner.cli.location import Location, as_json, with_location
 
 if TYPE_CHECKING:
     from jobrunner.cli.session import StoreSession
+
+
+_FILTERS: Final = "--task, --queue, --reason, --tag, --since, --until"
 
 
 @click.group()
@@ -97,15 +100,7 @@ async def _show(session: "StoreSession", id: str, *, as_json: bool) -> None:
 
 def _many(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that filter dead letters to a command."""
-    command = click.option(
-        "--yes",
-        is_flag=True,
-        help="Do not ask for confirmation; required to delete by filter without a terminal.",
-    )(command)
-    command = click.option(
-        "--dry-run", is_flag=True, help="Only count the matching dead letters; change nothing."
-    )(command)
-    command = click.option("--all", "every", is_flag=True, help="All dead letters.")(command)
+    command = many(what="dead letters", verb="delete")(command)
     command = click.option(
         "--reason", type=click.Choice(REASONS), help="Only dead letters with this reason."
     )(command)
@@ -122,6 +117,12 @@ def _many(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="JSON",
     help="With an ID: new values for arguments, by name; the others keep their values. Needs --app.",
 )
+@click.option(
+    "--per-minute",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With a filter: only N of the jobs become due per minute; by default all are due at once.",
+)
 @as_json
 def replay(
     location: Location,
@@ -131,13 +132,16 @@ def replay(
     dry_run: bool,
     yes: bool,
     edited: str | None,
+    per_minute: int | None,
     as_json: bool,
     **where: Any,
 ) -> None:
     """Replay one dead letter (by ID) or all that match a filter."""
     from jobrunner.cli.session import run_in_session
 
-    _check(id, where, every=every)
+    check_which(id, where, every=every, filters=_FILTERS)
+    if per_minute is not None and id is not None:
+        raise click.UsageError("--per-minute is for many dead letters; give a filter")
     if edited is not None and id is None:
         raise click.UsageError("--args is for one dead letter; give its id")
     changes = None if edited is None else _object(edited)
@@ -150,13 +154,8 @@ def replay(
     else:
         run_in_session(
             location,
-            lambda session: _do_many(
-                session,
-                where,
-                verb="replay",
-                dry_run=dry_run,
-                yes=yes,
-                as_json=as_json,
+            lambda session: _replay_many(
+                session, where, per_minute=per_minute, dry_run=dry_run, yes=yes, as_json=as_json
             ),
         )
 
@@ -182,7 +181,7 @@ def delete(
     """
     from jobrunner.cli.session import run_in_session
 
-    _check(id, where, every=every)
+    check_which(id, where, every=every, filters=_FILTERS)
     if id is not None:
         only = id
         run_in_session(
@@ -191,24 +190,7 @@ def delete(
     else:
         run_in_session(
             location,
-            lambda session: _do_many(
-                session,
-                where,
-                verb="delete",
-                dry_run=dry_run,
-                yes=yes,
-                as_json=as_json,
-            ),
-        )
-
-
-def _check(id: str | None, where: dict[str, Any], *, every: bool) -> None:
-    filtered = any(value is not None for value in where.values())
-    if id is not None and (filtered or every):
-        raise click.UsageError("give an id or a filter, not both")
-    if id is None and not filtered and not every:
-        raise click.UsageError(
-            "say which: an id, a filter (--task, --queue, --reason, --tag, --since, --until), or --all"
+            lambda session: _delete_many(session, where, dry_run=dry_run, yes=yes, as_json=as_json),
         )
 
 
@@ -272,11 +254,11 @@ async def _delete_one(session: "StoreSession", id: str, *, dry_run: bool, as_jso
         click.echo("deleted")
 
 
-async def _do_many(
+async def _replay_many(
     session: "StoreSession",
     where: dict[str, Any],
     *,
-    verb: Literal["replay", "delete"],
+    per_minute: int | None,
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -285,39 +267,63 @@ async def _do_many(
     from jobrunner.cli.progress import Progress
 
     letters = session.queue.dead_letters
-    count = await letters.count(**where)
     if dry_run:
-        _say_count(count, verb, as_json=as_json)
+        plan = await letters.replay_all(**where, per_minute=per_minute, dry_run=True)
+        _say_count(plan.replayed, "replay", as_json=as_json, conflicts=plan.conflicts)
         return
-    # A script may replay without --yes. A delete cannot be undone, so it always needs --yes or an answer.
-    if count and not yes and (verb == "delete" or is_terminal(sys.stdin)):
-        ask(f"{verb} {count:,} dead letter(s)?")
-    with Progress(verb) as progress:
-
-        def on_slice(number: int) -> None:
-            progress.advance(number, count)
-
-        if verb == "replay":
-            done = await letters.replay_all(**where, on_slice=on_slice)
-        else:
-            done = await letters.delete_all(**where, on_slice=on_slice)
-    left = max(count - done, 0)
-    participle = "replayed" if verb == "replay" else "deleted"
+    count = await letters.count(**where)
+    # A script may replay without --yes.
+    if count and not yes and is_terminal(sys.stdin):
+        ask(f"replay {count:,} dead letter(s)?")
+    with Progress("replay") as progress:
+        done = await letters.replay_all(
+            **where,
+            per_minute=per_minute,
+            on_slice=lambda number: progress.advance(number, count),
+        )
+    left = max(count - done.replayed, 0)
     if as_json:
-        say_json({participle: done, "left": left})
+        say_json({"replayed": done.replayed, "conflicts": done.conflicts, "left": left})
         return
-    say(f"{done:,} {participle}")
-    if left and verb == "replay":
+    say(f"{done.replayed:,} replayed")
+    if left:
         say(
             f"{left:,} were not replayed: an unfinished job holds their key, or their task is unknown",
             err=True,
         )
 
 
-def _say_count(count: int, verb: str, *, as_json: bool) -> None:
+async def _delete_many(
+    session: "StoreSession", where: dict[str, Any], *, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    from jobrunner.cli.output import ask, say, say_json
+    from jobrunner.cli.progress import Progress
+
+    letters = session.queue.dead_letters
+    count = await letters.count(**where)
+    if dry_run:
+        _say_count(count, "delete", as_json=as_json)
+        return
+    # It cannot be undone, so it always needs --yes or an answer.
+    if count and not yes:
+        ask(f"delete {count:,} dead letter(s)?")
+    with Progress("delete") as progress:
+        done = await letters.delete_all(
+            **where, on_slice=lambda number: progress.advance(number, count)
+        )
+    if as_json:
+        say_json({"deleted": done, "left": max(count - done, 0)})
+    else:
+        say(f"{done:,} deleted")
+
+
+def _say_count(count: int, verb: str, *, as_json: bool, conflicts: int | None = None) -> None:
     from jobrunner.cli.output import say, say_json
 
     if as_json:
-        say_json({"would": verb, "count": count})
-    else:
-        say(f"would {verb} {count:,} dead letter(s)")
+        counted = {} if conflicts is None else {"conflicts": conflicts}
+        say_json({"would": verb, "count": count, **counted})
+        return
+    say(f"would {verb} {count:,} dead letter(s)")
+    if conflicts:
+        say(f"{conflicts:,} would stay: their key is taken", err=True)

@@ -1,5 +1,6 @@
 """Routes that list, get, replay and delete dead letters."""
 
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
@@ -103,7 +104,8 @@ def _add_replays(acting: Operations, provided: Any) -> None:
             # The second click of a double click: the replay is already done. If the job never existed, get() raises.
             job = await queue.get(str(id))
             raise Refusal(
-                problems.ALREADY_REPLAYED, f"the job is {job.state}, not (or no more) a dead letter"
+                problems.ALREADY_REPLAYED,
+                f"the job is {job.state}, not (or no longer) a dead letter",
             ) from None
         return JobBody.model_validate(job)
 
@@ -116,13 +118,19 @@ def _add_replays(acting: Operations, provided: Any) -> None:
     async def replay_dead_letters(body: ReplayFilter, queue: JobQueue = provided) -> ReplayedBody:
         """Replay every dead letter that matches all given filters, with its arguments unchanged.
 
-        `dry_run` only counts them.
+        `dry_run` only counts them. `per_minute` spreads the due times of the jobs, which are then `scheduled`.
         """
         letters = queue.dead_letters
-        where: dict[str, Any] = body.model_dump(exclude={"all", "dry_run"})
+        where = body.where()
         matched = await letters.count(**where)
-        replayed = 0 if body.dry_run else await letters.replay_all(**where)
-        return ReplayedBody(matched=max(matched, replayed), replayed=replayed, dry_run=body.dry_run)
+        counts = await letters.replay_all(**where, per_minute=body.per_minute, dry_run=body.dry_run)
+        return ReplayedBody.model_validate(
+            {
+                **asdict(counts),
+                "matched": max(matched, counts.replayed + counts.conflicts),
+                "dry_run": body.dry_run,
+            }
+        )
 
 
 def _add_delete(acting: Operations, provided: Any) -> None:

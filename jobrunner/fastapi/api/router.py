@@ -1,7 +1,7 @@
 """Builds the jobs router from the routes of each noun.
 
-Two locks protect the routes: ``read`` those that only read, ``act`` those that change something.  FastAPI resolves
-the lock before the queue, so that a stranger cannot find out even that the runner is closed.
+Two guards protect the routes: ``read`` those that only read, ``act`` those that change something.  FastAPI resolves
+the guard before the queue, so that a stranger cannot find out even that the runner is closed.
 """
 
 import re
@@ -14,22 +14,22 @@ from jobrunner.core.errors import ConfigurationError
 from jobrunner.fastapi.api.dead_letters import add_dead_letters
 from jobrunner.fastapi.api.health import add_health
 from jobrunner.fastapi.api.hosts import ONLY_LOCAL
-from jobrunner.fastapi.api.jobs import add_arguments, add_job, add_job_list
+from jobrunner.fastapi.api.jobs import add_arguments, add_cancel, add_job, add_job_list
 from jobrunner.fastapi.api.operations import READ, WRITE, Operations
 from jobrunner.fastapi.api.queues import add_queues
 from jobrunner.fastapi.api.route import ProblemRoute
 from jobrunner.fastapi.api.schedules import add_schedules
 
 Guard = params.Depends | Callable[..., object]
-"""A lock: ``Depends(f)``, or the function ``f`` itself."""
+"""A guard: ``Depends(f)``, or the function ``f`` itself."""
 
 OPEN_TO_ALL = (
-    "jobs.router() has no lock, so everyone could read and replay jobs: write"
+    "jobs.router() has no guard, so everyone could read and replay jobs: write"
     " jobs.router(read=bearer(TOKEN)) with `from jobrunner.fastapi import bearer` (or a dependency of your"
     " own), or jobs.router(insecure=True) for an app that only localhost can reach"
 )
 OPEN_TO_READ = (
-    "jobs.router(act=...) locks what changes jobs, but everyone could read them: write"
+    "jobs.router(act=...) guards the routes that change jobs, but everyone could read them: write"
     " jobs.router(read=..., act=...), or jobs.router(act=..., insecure=True) if that is meant"
 )
 
@@ -59,8 +59,8 @@ def build_router(
     """
     if read is None and not insecure:
         raise ConfigurationError(OPEN_TO_ALL if act is None else OPEN_TO_READ)
-    may_read = ONLY_LOCAL if read is None else _lock("read", read)
-    may_act = may_read if act is None else _lock("act", act)
+    may_read = ONLY_LOCAL if read is None else _marker("read", read)
+    may_act = may_read if act is None else _marker("act", act)
 
     router = APIRouter(
         tags=["jobs"], route_class=ProblemRoute, generate_unique_id_function=_operation_id
@@ -74,12 +74,13 @@ def build_router(
     add_schedules(reading, acting, provided)
     add_health(reading, provided)
     if arguments is not None:
-        add_arguments(Operations(router, _lock("arguments", arguments), READ), provided)
-    add_job(reading, acting, provided)  # last: its path /{id} matches every word
+        add_arguments(Operations(router, _marker("arguments", arguments), READ), provided)
+    add_cancel(acting, provided)
+    add_job(reading, acting, provided)
     return router
 
 
-def _lock(name: str, guard: Guard) -> params.Depends:
+def _marker(name: str, guard: Guard) -> params.Depends:
     if isinstance(guard, params.Depends):
         if guard.dependency is not None:
             return guard

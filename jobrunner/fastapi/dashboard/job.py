@@ -102,6 +102,8 @@ class JobView:
     is_dead: bool
     replayed_as: str | None
     can_cancel: bool
+    can_run: bool
+    """True if it waits for its time, so that it can be made due now."""
 
     def started_at(self, us: int) -> datetime:
         """Return a time of the bar."""
@@ -143,6 +145,7 @@ async def read_job(visit: Visit, row: JobRow, *, show_values: bool = False) -> J
         is_dead=open_here,
         replayed_as=row.replayed_as,
         can_cancel=row.state in UNFINISHED and not row.cancel_requested,
+        can_run=row.state == "scheduled",
     )
 
 
@@ -318,6 +321,12 @@ def add_job(pages: Pages) -> None:
     @pages.show("/jobs/{id}/arguments", seeing=True)
     async def get_arguments(visit: Visit) -> Response:
         return await _show(visit, values=True)
+
+    @pages.do("/jobs/{id}/run")
+    async def run_now(visit: Visit, form: Form) -> Response:
+        id = visit.path("id").lower()
+        await visit.queue.reschedule(id, 0)
+        return visit.go(f"jobs/{id}", "due")
 
     _add_cancel(pages)
     _add_dead(pages)

@@ -8,6 +8,7 @@ from typing import Final, Literal, cast, get_args
 from starlette.responses import Response
 
 from jobrunner.core.clock import from_us
+from jobrunner.core.errors import JobNotFound, JobNotWaiting
 from jobrunner.core.model import FINISHED, Filter, JobRow, State
 from jobrunner.fastapi.dashboard import urls, words
 from jobrunner.fastapi.dashboard.forms import Form
@@ -21,7 +22,7 @@ from jobrunner.fastapi.dashboard.search import (
 )
 from jobrunner.fastapi.dashboard.visit import Visit
 from jobrunner.queue.filters import checked_id, job_filter, read_cursor, write_cursor
-from jobrunner.store.protocol import RowPage
+from jobrunner.store.job_protocol import RowPage
 
 ROWS: Final = 50
 Tab = Literal[
@@ -253,7 +254,7 @@ class CancelView:
 
 
 def add_jobs(pages: Pages) -> None:
-    """Add the list of jobs and the form that cancels the selected ones."""
+    """Add the list of jobs and the forms that change the selected ones."""
 
     @pages.show("/jobs")
     async def list_jobs(visit: Visit) -> Response:
@@ -267,6 +268,8 @@ def add_jobs(pages: Pages) -> None:
             return visit.go(urls.with_query("jobs", dict(visit.request.query_params)))
         view = await read_jobs(visit, found)
         return await visit.page("jobs.html", view, title="Jobs", section="jobs")
+
+    _add_run_selected(pages)
 
     @pages.do("/jobs/cancel")
     async def cancel_selected(visit: Visit, form: Form) -> Response:
@@ -286,6 +289,23 @@ def add_jobs(pages: Pages) -> None:
             if before is not None and await visit.queue.cancel(id) is not None:
                 done += 1
         return visit.go(back, "many", done)
+
+
+def _add_run_selected(pages: Pages) -> None:
+    @pages.do("/jobs/run")
+    async def run_selected(visit: Visit, form: Form) -> Response:
+        ids = form.all("id")[:ROWS]
+        back = _list_address(form.get("back"))
+        if not ids:
+            return visit.go(back, "none-selected")
+        done = 0
+        for id in ids:
+            try:
+                await visit.queue.reschedule(id, 0)
+            except (JobNotFound, JobNotWaiting):
+                continue  # it has started, or ended, since the page was read
+            done += 1
+        return visit.go(back, "many-due", done)
 
 
 def _list_address(text: str) -> str:

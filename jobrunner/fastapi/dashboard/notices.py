@@ -20,15 +20,19 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "schedule-resumed": "Resumed: the schedule makes jobs again.",
     "ran": "The schedule has made this job, due now.",
     "ran-kept": "An unfinished job had the schedule's key; this is that job.",
+    "due": "The job is due now.",
     "none-selected": "No job was selected.",
 }
-_MANY: Final = "{} cancelled or asked to stop."
+_MANY: Final[Mapping[str, str]] = {
+    "many": "{} cancelled or asked to stop.",
+    "many-due": "{} due now.",
+}
 
 
 def notice_of(query: QueryParams) -> str:
     """Return the sentence that an address names; empty if it names none."""
     said = query.get("said", "")
     number = query.get("n", "")
-    if said == "many" and number.isascii() and number.isdigit():
-        return _MANY.format(count_of(int(number[:6]), "job"))
+    if said in _MANY and number.isascii() and number.isdigit():
+        return _MANY[said].format(count_of(int(number[:6]), "job"))
     return _SENTENCES.get(said, "")

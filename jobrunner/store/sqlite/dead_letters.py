@@ -2,9 +2,11 @@
 
 from collections.abc import Collection, Sequence
 
+from jobrunner.core.counts import ReplayCounts
 from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter, JobRow
-from jobrunner.store.protocol import Replayed, RowPage, Slice
+from jobrunner.store.job_protocol import Replayed, RowPage, Slice
 from jobrunner.store.sqlite.access import Access
+from jobrunner.store.sqlite.jobs import PLANNED_ROWS
 from jobrunner.store.sqlite.sql import dead_letters, queries
 
 
@@ -37,8 +39,37 @@ class SqliteDeadLetters:
         now: int,
         limit: int,
         tasks: Collection[str] | None = None,
+        run_at: int | None = None,
+        spacing: int = 0,
     ) -> Replayed:
-        return await self._access.write(dead_letters.replay_all, where, before, now, limit, tasks)
+        rows = dead_letters.replayable(where, tasks)
+        pace = dead_letters.Pace(now, now if run_at is None else run_at, spacing)
+        return await self._access.write(dead_letters.replay_all, rows, before, limit, pace)
+
+    async def plan_replay_all(
+        self, where: Filter, *, tasks: Collection[str] | None = None
+    ) -> ReplayCounts:
+        rows = dead_letters.replayable(where, tasks)
+        replayed, conflicts, before = 0, 0, None
+        held: set[tuple[str, str]] = set()
+        while True:
+            found = await self._access.readers.page(
+                dead_letters.keys, rows, before=before, limit=PLANNED_ROWS
+            )
+            wanted = {(task, key) for _, task, key in found.rows if key is not None} - held
+            held.update(await self._access.read_list(dead_letters.taken, sorted(wanted)))
+            for _, task, key in found.rows:
+                if key is None:
+                    replayed += 1
+                elif (task, key) in held:
+                    conflicts += 1
+                else:
+                    # The dead letters that died before this one find its key taken.
+                    held.add((task, key))
+                    replayed += 1
+            if found.next is None:
+                return ReplayCounts(replayed, conflicts)
+            before = found.next
 
     async def delete(self, id: str) -> bool:
         return await self._access.write(dead_letters.delete, id)

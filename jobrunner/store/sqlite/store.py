@@ -163,7 +163,7 @@ class SqliteStore:
         if not self._access.holds_turnstile():
             raise locks_lost(self._folder)
         if self._checkpointer is not None:
-            self._checkpointer.look()
+            self._checkpointer.check()
 
     async def backup(self, destination: Path, on_progress: Callable[[int, int], None]) -> None:
         """See ``FileStore.backup``."""

@@ -41,6 +41,20 @@ def test_cancel_of_none_says_so_and_leaves_the_site_alone(board: Board) -> None:
     assert answer.headers["location"] == "../jobs?said=none-selected"
 
 
+def test_waiting_job_is_made_due_now(board: Board) -> None:
+    board.post("queues/default/pause")
+    id, other = board.waiting(), board.waiting()
+    assert board.post(f"jobs/{id}/run").headers["location"] == f"../../jobs/{id}?said=due"
+    assert board.state(id) == "queued"
+    finished = board.dead()
+    answer = board.post("jobs/run", {"id": [other, finished, NOBODY], "back": "jobs"})
+    assert answer.headers["location"] == "../jobs?said=many-due&n=1"
+    assert board.state(other) == "queued"
+    refused = board.post(f"jobs/{finished}/run")
+    assert refused.status_code == 409
+    assert board.post("jobs/run").headers["location"] == "../jobs?said=none-selected"
+
+
 def test_replay_puts_a_dead_letter_back_once(board: Board) -> None:
     id = board.dead()
     board.post("queues/mail/pause")

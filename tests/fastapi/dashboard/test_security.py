@@ -28,6 +28,8 @@ READS = ["", "jobs", f"jobs/{NOBODY}", "dead", "schedules", "schedules/x", "queu
 SEES = [f"jobs/{NOBODY}/arguments", f"jobs/{NOBODY}/edit"]
 ACTS = [
     "jobs/cancel",
+    "jobs/run",
+    f"jobs/{NOBODY}/run",
     f"jobs/{NOBODY}/cancel",
     f"jobs/{NOBODY}/replay",
     f"jobs/{NOBODY}/edit",
@@ -375,6 +377,7 @@ def test_dashboard_and_json_routes_live_under_one_prefix_in_both_orders(
     for router, prefix in routers if json_first else reversed(routers):
         app.include_router(router, prefix=prefix)
     with TestClient(app, headers=SAME, follow_redirects=False) as client:
+        assert client.get("/jobs/ui").headers["location"] == "ui/"
         for path in ("/", "/jobs", f"/jobs/{NOBODY}", "/queues", "/schedules", "/dead"):
             answer = client.get(f"/jobs/ui{path}")
             assert answer.headers["content-type"].startswith("text/html"), path

@@ -9,7 +9,7 @@ from jobrunner.core.clock import now_s
 from jobrunner.core.model import AttemptRow, Filter, JobRow, QueueStats, State
 from jobrunner.store.sqlite.driver_errors import primary_code
 from jobrunner.store.sqlite.sql import walks
-from jobrunner.store.sqlite.sql.statements import WAITING_TASKS
+from jobrunner.store.sqlite.sql.statements import UNFINISHED, WAITING_TASKS
 from jobrunner.store.sqlite.sql.walks import EVERYTHING, MAX_INTEGER, Position, Rows, Step
 
 COUNT_CAP: Final = 10_000
@@ -59,6 +59,10 @@ _FINISHED: Final = """
 MOST_BESIDE: Final = 100
 """The jobs of a chain that are read on each side of one."""
 
+_UNFINISHED: Final = " UNION ALL ".join(
+    _BY_STATE[state] for state in ("queued", "scheduled", "running", "blocked")
+)
+
 _QUEUED = """
 SELECT ?, count(*) FROM (
     SELECT 1 FROM jobrunner_jobs WHERE state = 'queued' AND suspect = 0 AND queue = ? LIMIT ?
@@ -100,23 +104,51 @@ def jobs(
     conn: sqlite3.Connection, where: Filter, position: Position | None, limit: int, room: int
 ) -> Step:
     """Run one step of a walk through jobs, newest first, without arguments and results."""
-    test, values = _test(where, since="created_at")
+    test, values = job_test(where)
     rows = Rows("jobrunner_jobs", "NOT INDEXED", "seq", test, values, largest=LARGEST_WINDOW)
-    if where.key is not None:
-        rows = rows._replace(how="INDEXED BY jobrunner_jobs_by_key", largest=EVERYTHING)
-    elif where.tag is not None:
-        rows = rows._replace(how="INDEXED BY jobrunner_jobs_by_tag", largest=EVERYTHING)
-    elif where.retrying or where.state in _BY_STATE:
-        select = _RETRYING if where.retrying else _BY_STATE[where.state]
-        few = conn.execute(f"{select} LIMIT {FEW + 1}").fetchall()
-        if len(few) <= FEW:
-            rows = rows._replace(
-                test=f"seq IN (SELECT value FROM json_each(?)) AND {test}",
-                values=(json.dumps([seq for (seq,) in few]), *values),
-                window=EVERYTHING,
-                largest=EVERYTHING,
-            )
+    if where.key is not None or where.tag is not None:
+        rows = _by_label(rows, where)
+    elif where.retrying:
+        rows = _if_few(conn, rows, _RETRYING) or rows
+    elif where.state in _BY_STATE:
+        rows = _if_few(conn, rows, _BY_STATE[where.state]) or rows
     return walks.step(conn, rows, _LISTED_JOB, position, limit=limit, room=room)
+
+
+def unfinished(
+    conn: sqlite3.Connection, where: Filter, position: Position | None, limit: int, room: int
+) -> Step:
+    """Run one step of a walk through unfinished jobs: id, state and chain."""
+    test, values = job_test(where)
+    rows = Rows(
+        *("jobrunner_jobs", "NOT INDEXED", "seq", f"{UNFINISHED} AND {test}", values),
+        largest=LARGEST_WINDOW,
+    )
+    few = _if_few(conn, rows, _BY_STATE.get(where.state, _UNFINISHED))
+    if few is not None:
+        rows = few
+    elif where.key is not None or where.tag is not None:
+        rows = _by_label(rows, where)
+    return walks.step(conn, rows, "id, state, chain", position, limit=limit, room=room)
+
+
+def _by_label(rows: Rows, where: Filter) -> Rows:
+    """Walk along the index of the key or the tag that the filter names."""
+    label = "tag" if where.key is None else "key"
+    return rows._replace(how=f"INDEXED BY jobrunner_jobs_by_{label}", largest=EVERYTHING)
+
+
+def _if_few(conn: sqlite3.Connection, rows: Rows, among: str) -> Rows | None:
+    """Restrict a walk to the jobs of a statement; None if it has more than ``FEW``."""
+    few = conn.execute(f"{among} LIMIT {FEW + 1}").fetchall()
+    if len(few) > FEW:
+        return None
+    return rows._replace(
+        test=f"seq IN (SELECT value FROM json_each(?)) AND {rows.test}",
+        values=(json.dumps([seq for (seq,) in few]), *rows.values),
+        window=EVERYTHING,
+        largest=EVERYTHING,
+    )
 
 
 def dead_letters(
@@ -143,6 +175,11 @@ def letters(where: Filter) -> Rows:
         f"replayed_as IS NULL AND {test}",
         values,
     )
+
+
+def job_test(where: Filter) -> tuple[str, tuple[str | int, ...]]:
+    """Return a condition on the columns of jobs for a filter, with its values."""
+    return _test(where, since="created_at")
 
 
 def _test(where: Filter, *, since: str) -> tuple[str, tuple[str | int, ...]]:
