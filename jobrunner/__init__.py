@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jobrunner.core.audit import AuditEntry
     from jobrunner.core.counts import CancelCounts, ReplayCounts
     from jobrunner.core.errors import (
         AlreadyReplayed,
@@ -61,8 +62,10 @@ if TYPE_CHECKING:
         WouldDeadlock,
         WrongThread,
     )
+    from jobrunner.core.groups import DeadLetterGroup, DeadLetterGroups
     from jobrunner.core.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInfo
     from jobrunner.core.version import __version__
+    from jobrunner.queue.audit import AuditLog
     from jobrunner.queue.dead_letters import DeadLetters
     from jobrunner.queue.page import Page
     from jobrunner.queue.queue import JobQueue
@@ -82,6 +85,8 @@ __all__ = [
     "AlreadyRunning",
     "AmbiguousRunner",
     "Attempt",
+    "AuditEntry",
+    "AuditLog",
     "Bury",
     "Call",
     "CancelCounts",
@@ -89,6 +94,8 @@ __all__ = [
     "Conflict",
     "Cron",
     "DeadLetter",
+    "DeadLetterGroup",
+    "DeadLetterGroups",
     "DeadLetters",
     "Deadlock",
     "DeclaredInCode",
@@ -156,6 +163,7 @@ __all__ = [
 ]
 
 _NAMES = {
+    "jobrunner.core.audit": "AuditEntry",
     "jobrunner.core.counts": "CancelCounts ReplayCounts",
     "jobrunner.core.errors": """
         AlreadyReplayed AlreadyRunning AmbiguousRunner Bury ConfigurationError Conflict Deadlock
@@ -166,8 +174,10 @@ _NAMES = {
         StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable StoreUnsupported
         TimedOut UnknownQueue UnknownTask WouldDeadlock WrongThread
     """,
+    "jobrunner.core.groups": "DeadLetterGroup DeadLetterGroups",
     "jobrunner.core.job": "Attempt DeadLetter Health Job QueueInfo WorkerInfo",
     "jobrunner.core.version": "__version__",
+    "jobrunner.queue.audit": "AuditLog",
     "jobrunner.queue.dead_letters": "DeadLetters",
     "jobrunner.queue.page": "Page",
     "jobrunner.queue.queue": "JobQueue",

@@ -22,6 +22,23 @@ STATES: Final = (
     "expired",
     "dead",
 )
+ACTIONS: Final = (
+    "cancel",
+    "cancel_all",
+    "reschedule",
+    "dead_letters.replay",
+    "dead_letters.replay_edited",
+    "dead_letters.replay_all",
+    "dead_letters.delete",
+    "dead_letters.delete_all",
+    "queues.pause",
+    "queues.resume",
+    "schedules.upsert",
+    "schedules.remove",
+    "schedules.run_now",
+    "schedules.pause",
+    "schedules.resume",
+)
 UNFINISHED: Final = STATES[:4]
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

@@ -398,6 +398,14 @@ class DeadLetter:
     after: str | None = field(metadata=doc("The id of the job before it in the chain."))
     history: tuple[Attempt, ...] = ()
     """The attempts, oldest first. Only ``get`` loads them."""
+    group: str | None = field(
+        default=None,
+        metadata=doc(
+            "The fingerprint of its failure, equal in all dead letters that failed in the same way. Null in one of an"
+            " older version until a worker has grouped it.",
+            "8c5ae6b1f2d09374",
+        ),
+    )
 
 
 @exported

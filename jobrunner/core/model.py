@@ -244,7 +244,7 @@ class Claim(NamedTuple):
 
 
 class JobRow(NamedTuple):
-    """A job as stored; the last five fields are set for dead letters only."""
+    """A job as stored; the last six fields are set for dead letters only."""
 
     seq: int
     id: str
@@ -280,6 +280,8 @@ class JobRow(NamedTuple):
     error: str | None = None
     traceback: str | None = None
     replayed_as: str | None = None
+    fingerprint: str | None = None
+    """None in a dead letter of an older version until its fingerprint has been filled in."""
 
 
 class AttemptRow(NamedTuple):
@@ -311,6 +313,8 @@ class Filter(NamedTuple):
     """The time before which a job was created or a dead letter died."""
     retrying: Literal[True] | None = None
     """Only jobs that wait for another attempt: they are scheduled and have run before."""
+    group: str | None = None
+    """The fingerprint of a dead letter."""
 
 
 class QueueStats(NamedTuple):

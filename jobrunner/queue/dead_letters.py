@@ -1,4 +1,4 @@
-"""Lists, replays and deletes the dead letters of an open runner."""
+"""Lists, groups, replays and deletes the dead letters of an open runner."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -8,6 +8,7 @@ from jobrunner.core.clock import SECOND_US, from_us, now_us
 from jobrunner.core.counts import ReplayCounts
 from jobrunner.core.errors import InvalidOptions, JobNotFound, UnknownTask
 from jobrunner.core.exports import exported
+from jobrunner.core.groups import DeadLetterGroup, DeadLetterGroups
 from jobrunner.core.ids import new_id
 from jobrunner.core.job import DeadLetter, Job, history_of
 from jobrunner.core.model import Enqueue, Enqueued, Filter, JobRow
@@ -21,19 +22,22 @@ from jobrunner.queue.filters import (
     write_cursor,
 )
 from jobrunner.queue.page import Page
+from jobrunner.store.groups import GroupRow
 from jobrunner.store.protocol import Store
 from jobrunner.tasks.spec import TaskSpec
 
 REPLAYED_PER_SLICE: Final = 500
 """The most dead letters that one transaction replays or deletes."""
 MINUTE_US: Final = 60 * SECOND_US
+MOST_GROUPS: Final = 200
+"""The most groups that ``groups`` returns."""
 COUNT_CAP: Final = 1_000_000
 """The number at which ``count`` stops."""
 
 
 @exported
 class DeadLetters:
-    """Lists, replays and deletes dead letters: the jobs that will not run again by themselves.
+    """Lists, groups, replays and deletes dead letters: the jobs that will not run again by themselves.
 
     ::
 
@@ -79,8 +83,8 @@ class DeadLetters:
         Args:
             limit: The most dead letters on the page, 1 to 1,000. Default: 50.
             cursor: The ``next_cursor`` of the previous page; None for the first page.
-            **where: Only dead letters with this ``task``, ``queue``, ``reason`` or ``tag``, that died at ``since`` or
-                later, and before ``until`` (aware datetimes).
+            **where: Only dead letters with this ``task``, ``queue``, ``reason``, ``tag`` or ``group``, that died at
+                ``since`` or later, and before ``until`` (aware datetimes).
 
         Raises:
             InvalidCursor: The cursor does not come from a page.
@@ -106,6 +110,25 @@ class DeadLetters:
         """
         return await self._store.dead_letters.count(
             dead_letter_filter("count", where), cap=COUNT_CAP
+        )
+
+    async def groups(self) -> DeadLetterGroups:
+        """Return the dead letters by group, most recent death first.
+
+        ::
+
+            groups = await jobs.dead_letters.groups()
+            for group in groups.items:
+                print(group.count, group.task, group.error_type, group.error)
+            await jobs.dead_letters.replay_all(group=groups.items[0].fingerprint)
+
+        Returns:
+            At most 200 groups. Counting stops after about 100 ms; then ``complete`` is False and groups are missing or
+            have counts that are too low.
+        """
+        found = await self._store.dead_letters.groups(now=now_us(), limit=MOST_GROUPS)
+        return DeadLetterGroups(
+            [group_of(row) for row in found.rows], found.ungrouped, found.complete
         )
 
     async def get(self, id: str) -> DeadLetter:
@@ -304,6 +327,22 @@ def _until_now(where: Filter) -> Filter:
     return where._replace(until=until if where.until is None else min(where.until, until))
 
 
+def group_of(row: GroupRow) -> DeadLetterGroup:
+    """Return a group in its public form."""
+    return DeadLetterGroup(
+        fingerprint=row.fingerprint,
+        task=row.task,
+        error_type=row.error_type,
+        error=row.error,
+        count=row.letters,
+        first_died_at=None if row.first_died_at is None else from_us(row.first_died_at),
+        last_died_at=None if row.last_died_at is None else from_us(row.last_died_at),
+        newest_id=row.newest,
+        deaths_per_hour=row.hours,
+        retrying=row.retrying,
+    )
+
+
 def dead_letter_of(row: JobRow, history: tuple[Any, ...] = ()) -> DeadLetter:
     """Return a dead letter in its public form."""
     assert row.reason is not None  # noqa: S101 - every row of the table has one
@@ -328,4 +367,5 @@ def dead_letter_of(row: JobRow, history: tuple[Any, ...] = ()) -> DeadLetter:
         chain=row.chain,
         after=row.after,
         history=history,
+        group=row.fingerprint,
     )

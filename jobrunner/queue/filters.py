@@ -58,6 +58,8 @@ class DeadLetterFilter(TypedDict, total=False):
     queue: str | None
     reason: DeadReason | None
     tag: str | None
+    group: str | None
+    """The ``fingerprint`` of a group."""
     since: datetime | None
     """Died at this instant or later."""
     until: datetime | None
@@ -87,7 +89,7 @@ def job_filter(where: JobFilter) -> Filter:
 def cancel_filter(where: CancelFilter) -> Filter:
     """Check the filters of a call of ``cancel_all``; raises as ``_filter_of``."""
     _check_words("cancel_all", where, CancelFilter.__annotations__)
-    _check_choice("state", where.get("state"), UNFINISHED_STATES)
+    check_choice("state", where.get("state"), UNFINISHED_STATES)
     return _filter_of(**where)
 
 
@@ -116,6 +118,7 @@ def _filter_of(
     reason: DeadReason | None = None,
     tag: str | None = None,
     key: str | None = None,
+    group: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Filter:
@@ -125,10 +128,11 @@ def _filter_of(
         InvalidOptions: The state or the reason is unknown, a datetime is naive, or a value is not a string.
     """
     name = task.name if isinstance(task, Task) else task
-    for what, text in (("task", name), ("queue", queue), ("tag", tag), ("key", key)):
-        _check_text(what, text)
-    _check_choice("state", state, STATES)
-    _check_choice("reason", reason, REASONS)
+    texts = {"task": name, "queue": queue, "tag": tag, "key": key, "group": group}
+    for what, text in texts.items():
+        check_text(what, text)
+    check_choice("state", state, STATES)
+    check_choice("reason", reason, REASONS)
     return Filter(
         task=name,
         queue=queue,
@@ -138,10 +142,11 @@ def _filter_of(
         key=key,
         since=None if since is None else instant_us(since, "since"),
         until=None if until is None else instant_us(until, "until"),
+        group=group,
     )
 
 
-def _check_text(what: str, text: object) -> None:
+def check_text(what: str, text: object) -> None:
     if text is None:
         return
     if not isinstance(text, str):
@@ -154,7 +159,7 @@ def _check_text(what: str, text: object) -> None:
         ) from None
 
 
-def _check_choice(what: str, value: object, known: tuple[str, ...]) -> None:
+def check_choice(what: str, value: object, known: tuple[str, ...]) -> None:
     if value is not None and value not in known:
         raise InvalidOptions(f"{what}={value!r} is none of {', '.join(known)}")
 

@@ -15,6 +15,7 @@ from jobrunner.core.hints import answers_foreign_words
 from jobrunner.core.job import CancelStatus, Health, Job, Payload, fresh_job, job_of, payload_of
 from jobrunner.core.model import FINISHED, Enqueue, JobRow
 from jobrunner.core.units import Seconds
+from jobrunner.queue.audit import AuditLog
 from jobrunner.queue.dead_letters import DeadLetters
 from jobrunner.queue.enqueuer import Enqueuer
 from jobrunner.queue.filters import (
@@ -326,7 +327,7 @@ class JobQueue:
         self._parts.worker.wake()
         return job_of(row, (), self._enqueuer.reader)
 
-    # -- queues, dead letters, schedules, health ---------------------------------------------
+    # -- queues, dead letters, schedules, audit log, health ---------------------------------------------
 
     @property
     def queues(self) -> Queues:
@@ -342,6 +343,11 @@ class JobQueue:
     def schedules(self) -> Schedules:
         """Lists, stores, pauses and removes schedules."""
         return self._parts.schedules
+
+    @property
+    def audit(self) -> AuditLog:
+        """Lists what operators changed over HTTP and on the command line."""
+        return self._parts.audit
 
     async def health(self) -> Health:
         """Return the health of the runner and its store, with the problems found."""
@@ -402,6 +408,7 @@ def open_queue(
         schedules=Schedules(
             store, known, queues, timezone=timezone, enqueue=enqueue, wake=worker.wake
         ),
+        audit=AuditLog(store),
         opened_on=loop,
         opened_in=generation(),
         notify=call_on(loop, worker.wake),

@@ -31,6 +31,7 @@ from jobrunner.core.forked import generation
 from jobrunner.core.hints import answers_foreign_words
 from jobrunner.core.job import CancelStatus, DeadLetter, Health, Job, Payload
 from jobrunner.core.units import Seconds
+from jobrunner.queue.audit import AuditLog
 from jobrunner.queue.background import DurableBackgroundTasks
 from jobrunner.queue.dead_letters import DeadLetters
 from jobrunner.queue.filters import DEFAULT_ROWS, CancelFilter, JobFilter
@@ -303,6 +304,7 @@ class JobRunner(TaskRouter):
         read: "params.Depends | Callable[..., Any] | None" = None,
         act: "params.Depends | Callable[..., Any] | None" = None,
         arguments: "params.Depends | Callable[..., Any] | None" = None,
+        actor: "params.Depends | Callable[..., Any] | None" = None,
         insecure: bool = False,
     ) -> "APIRouter":
         """Return the HTTP routes that show and change jobs, queues, dead letters and schedules.
@@ -317,6 +319,8 @@ class JobRunner(TaskRouter):
                 ``read``.
             arguments: A dependency that raises unless the client may read the arguments and the result of any job.
                 Default: there is no such route.
+            actor: A dependency that returns the name of the client, for the audit log: a string such as an e-mail
+                address. It is called after ``act`` has let the client pass. Default: ``"unknown"``.
             insecure: True to leave out ``read``, for an application that only this machine can reach. Then requests
                 that name another host are refused: a web page may have sent them (DNS rebinding). Default: False.
 
@@ -327,7 +331,15 @@ class JobRunner(TaskRouter):
 
         # Its routes change the queue and open no session.
         queue = self.queue if self._session_advice is None else self._own_queue
-        return build_router(queue, read=read, act=act, arguments=arguments, insecure=insecure)
+        return build_router(
+            queue,
+            read=read,
+            act=act,
+            arguments=arguments,
+            actor=actor,
+            insecure=insecure,
+            redaction=self.settings.redact,
+        )
 
     def dashboard(
         self,
@@ -457,6 +469,11 @@ class JobRunner(TaskRouter):
     def queues(self) -> Queues:
         """Lists, pauses and resumes queues."""
         return self._opened("jobs.queues").queues
+
+    @property
+    def audit(self) -> AuditLog:
+        """Lists what operators changed over HTTP and on the command line."""
+        return self._opened("jobs.audit").audit
 
     async def health(self) -> Health:
         """Return the health of the runner and its store; see ``JobQueue.health``."""

@@ -16,6 +16,7 @@ from jobrunner.core.model import (
     JobRow,
     QueueStats,
 )
+from jobrunner.store.groups import Groups
 
 
 class CancelledSlice(NamedTuple):
@@ -203,6 +204,23 @@ class DeadLetterStore(Protocol):
 
     async def count(self, where: Filter, *, cap: int) -> int:
         """Count the dead letters that match ``where``, up to ``cap``; never delays another method."""
+        ...
+
+    async def groups(self, *, now: int, limit: int) -> Groups:
+        """Return the groups of dead letters with one fingerprint, most recent death first.
+
+        Replayed dead letters are excluded. Jobs that wait for a retry are counted in the group of their last failure;
+        groups that only have such jobs follow, most jobs first. Ends after about 100 ms, as a list does, and is not
+        ``complete`` then, nor if there are more than ``limit`` groups or ``RETRYING_CAP`` such jobs.
+        """
+        ...
+
+    async def fill_groups(self, *, limit: int) -> int:
+        """Fill in the fingerprints of one slice of dead letters of older versions.
+
+        Returns:
+            The number of dead letters in the slice; 0 if none is left.
+        """
         ...
 
     async def replay(self, id: str, *, now: int) -> Enqueued:

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from jobrunner.core.audit import Action, AuditRow
 from jobrunner.core.model import ScheduleChange, ScheduleRow, TickRow, WorkerRow
 from jobrunner.core.wait_graph import Snapshot, WaitReport
 from jobrunner.store.job_protocol import DeadLetterStore, JobStore
@@ -29,6 +30,14 @@ class Recovered(NamedTuple):
     requeued: int
     buried: Sequence[str]
     """Ids of jobs that became dead letters (``lost``)."""
+
+
+class AuditPage(NamedTuple):
+    """A page of the audit log; ``next`` and ``complete`` mean the same as in ``RowPage``."""
+
+    rows: Sequence[AuditRow]
+    next: int | None
+    complete: bool = True
 
 
 class ScheduleStore(Protocol):
@@ -148,6 +157,55 @@ class WorkerStore(Protocol):
         ...
 
 
+class AuditStore(Protocol):
+    """The audit log of a store: one entry for each act of an operator."""
+
+    async def record(
+        self,
+        *,
+        at: int,
+        actor: str,
+        action: Action,
+        target: str | None,
+        filter: str | None,
+        reason: str | None,
+    ) -> int:
+        """Store an entry without a count, and return its number; later entries have larger numbers.
+
+        Args:
+            at: the current time.
+            actor: who does it.
+            action: what is done.
+            target: the id or the name of the one thing that it is done to; None with a filter.
+            filter: JSON, which things it is done to; None with a target.
+            reason: at most 500 characters; None if none is given.
+        """
+        ...
+
+    async def finish(self, entry: int, count: int) -> None:
+        """Store how many things the act was done to; does nothing if the entry has been pruned."""
+        ...
+
+    async def list(
+        self, *, actor: str | None, action: Action | None, before: int | None, limit: int
+    ) -> AuditPage:
+        """Return entries with a number below ``before``, newest first.
+
+        None begins at the newest entry. A page may end before it is ``complete``, as a page of jobs may.
+
+        Args:
+            actor: only entries of this actor; None for all.
+            action: only entries of this action; None for all.
+            before: the cursor of the previous page.
+            limit: maximum number of entries on the page.
+        """
+        ...
+
+    async def prune(self, *, before: int, limit: int) -> int:
+        """Delete one slice of the entries recorded before ``before``, oldest first; return their number."""
+        ...
+
+
 class Store(Protocol):
     """A database of jobs, shared by any number of processes."""
 
@@ -159,6 +217,8 @@ class Store(Protocol):
     def schedules(self) -> ScheduleStore: ...
     @property
     def workers(self) -> WorkerStore: ...
+    @property
+    def audit(self) -> AuditStore: ...
 
     # -- open and close -----------------------------------------------------
 

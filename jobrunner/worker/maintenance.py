@@ -27,7 +27,11 @@ BEAT_S: Final = 10.0
 UNKNOWN_S: Final = 10.0
 PRUNE_S: Final = 60.0
 ROWS_PER_SLICE: Final = 500
+LETTERS_PER_SLICE: Final = 100
+"""A row is written as a whole, and may have a megabyte of arguments."""
 CLOCK_STEP_S: Final = 2.0
+AUDIT_RETENTION_US: Final = 365 * 24 * 3600 * SECOND_US
+"""A year."""
 
 
 class ClockCheck:
@@ -303,7 +307,7 @@ class UnknownTasks:
 
 
 class Retention:
-    """Deletes jobs, dead letters and ticks that are past their retention."""
+    """Deletes jobs, dead letters, ticks and audit entries past their retention."""
 
     def __init__(self, store: Store, specs: Mapping[str, TaskSpec], settings: Settings) -> None:
         self._store = store
@@ -336,7 +340,24 @@ class Retention:
             ticks = await self._store.schedules.prune_ticks(
                 before=now - settings.retention_us, limit=ROWS_PER_SLICE
             )
+        entries = ROWS_PER_SLICE
+        while entries == ROWS_PER_SLICE:
+            entries = await self._store.audit.prune(
+                before=now - AUDIT_RETENTION_US, limit=ROWS_PER_SLICE
+            )
         return total
+
+
+class Grouping:
+    """Fills in the fingerprints of dead letters that an older version stored."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def fill(self) -> None:
+        """Fill in slices until none is left; then this costs one index seek."""
+        while await self._store.dead_letters.fill_groups(limit=LETTERS_PER_SLICE):
+            pass
 
 
 class Maintenance:
@@ -409,6 +430,7 @@ class Maintenance:
                 Chore("beat", Period(BEAT_S), self.heartbeat.beat),
                 Chore("unknown", Period(UNKNOWN_S), self.unknown_tasks.check),
                 Chore("prune", Period(PRUNE_S), self.retention.prune),
+                Chore("groups", Period(PRUNE_S), Grouping(store).fill),
             ]
         self.chores = ChoreRunner(chores, on_fatal)
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from jobrunner import JobRunner
 from jobrunner.fastapi.api.dead_letter_schemas import (
     DeadLetterBody,
+    DeadLetterGroupBody,
     DeadLetterPageBody,
     DeadLetterSummaryBody,
 )
@@ -186,6 +187,27 @@ async def test_dead_letters_are_listed_and_shown_whole(stored: Stored) -> None:
     assert (shown.json["args"], shown.json["reason"]) == ({"number": 1}, "exhausted")
     assert "raise RuntimeError" in shown.json["traceback"]
     assert (await jobrunner("dead", "show", stored.done, *at)).code == 4
+
+
+async def test_groups_of_dead_letters_are_shown_and_are_a_filter(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    (row,) = (await jobrunner("dead", "groups", *at)).rows
+    assert (row["task"], row["count"], row["last 24 h"], row["retrying"]) == ("fail", "3", "3", "0")
+    assert row["error"] == "RuntimeError: no to 2"
+    answer = (await jobrunner("dead", "groups", "--json", *at)).json
+    assert (answer["ungrouped"], answer["complete"]) == (0, True)
+    (group,) = answer["items"]
+    assert group.keys() == DeadLetterGroupBody.model_fields.keys()
+    assert (group["fingerprint"], group["newest_id"]) == (row["group"], stored.dead[2])
+    where = ("--group", row["group"])
+    listed = await jobrunner("dead", "list", *where, *at)
+    assert [row["id"] for row in listed.rows] == list(reversed(stored.dead))
+    assert (await jobrunner("dead", "list", "--group", "0" * 16, *at)).rows == []
+    assert (await jobrunner("dead", "replay", *where, "--json", *at)).json == {
+        "replayed": 3,
+        "left": 0,
+    }
+    assert (await jobrunner("dead", "groups", *at)).rows == []
 
 
 async def test_dead_letters_are_counted_first_then_replayed_by_filter(stored: Stored) -> None:

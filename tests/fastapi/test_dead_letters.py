@@ -71,6 +71,35 @@ def test_page_of_heavy_dead_letters_ends_early_and_its_cursor_goes_on(
     assert [item["id"] for item in page["items"]] == [first]
 
 
+def test_groups_have_counts_and_the_newest_dead_letter(site: Site) -> None:
+    site.dead("ada")
+    other, newest = site.dead("bob"), site.dead("ada")
+    answer = site.client.get("/jobs/dead-letters/groups")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["ungrouped"], body["complete"]) == (0, True)
+    ada, bob = body["items"]
+    assert (ada["count"], ada["newest_id"], bob["newest_id"]) == (2, newest, other)
+    assert (ada["task"], ada["error"], ada["retrying"]) == ("write_letter", "ada is no address", 0)
+    assert (len(ada["deaths_per_hour"]), sum(ada["deaths_per_hour"])) == (24, 2)
+    letter = site.client.get(f"/jobs/dead-letters/{newest}").json()
+    assert (letter["group"], letter["died_at"]) == (ada["fingerprint"], ada["last_died_at"])
+
+
+def test_list_and_replay_by_group_take_its_dead_letters(site: Site) -> None:
+    first, other = site.dead("ada"), site.dead("bob")
+    group = site.client.get(f"/jobs/dead-letters/{first}").json()["group"]
+    items = site.client.get("/jobs/dead-letters", params={"group": group}).json()["items"]
+    assert [item["id"] for item in items] == [first]
+    body = {"group": group, "dry_run": True}
+    answer = site.client.post("/jobs/dead-letters/replay", json=body).json()
+    assert (answer["matched"], answer["replayed"]) == (1, 0)
+    answer = site.client.post("/jobs/dead-letters/replay", json={"group": group}).json()
+    assert (answer["matched"], answer["replayed"]) == (1, 1)
+    assert site.client.get(f"/jobs/dead-letters/{other}").status_code == 200
+    assert site.client.get("/jobs/dead-letters?group=no%20hex").status_code == 422
+
+
 def test_get_of_a_dead_letter_gives_it_whole(site: Site) -> None:
     id = site.dead()
     letter = site.client.get(f"/jobs/dead-letters/{id}").json()

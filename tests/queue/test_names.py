@@ -8,6 +8,7 @@ from jobrunner import JobRunner
 from jobrunner.queue.queue import joined
 
 PUBLIC = {
+    "audit",
     "cancel",
     "cancel_all",
     "dead_letters",

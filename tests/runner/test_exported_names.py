@@ -11,8 +11,9 @@ import jobrunner.fastapi
 from jobrunner.core import errors
 
 PUBLIC = """
-    AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt Bury Call CancelCounts ConfigurationError Conflict Cron
-    DeadLetter DeadLetters Deadlock DeclaredInCode DuplicateTask Every Health Injected InvalidArguments
+    AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt AuditEntry AuditLog Bury Call CancelCounts ConfigurationError
+    Conflict Cron DeadLetter DeadLetterGroup DeadLetterGroups DeadLetters Deadlock DeclaredInCode DuplicateTask Every
+    Health Injected InvalidArguments
     InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidTask InvalidWrite Job JobCancelled
     JobContext JobDead JobExpired JobNotFound JobNotWaiting JobQueue JobRunner JobRunnerError KeyTaken LeaseLost
     NotADatabase NotAwaited NotCommitted NotRunning Page ProcessLost QueueInfo Queues ReplayCounts ResultError

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobrunner.cli import exit_codes
+from jobrunner.cli.audit import audited, with_reason
 from jobrunner.cli.filters import (
     STATES,
     UNFINISHED,
@@ -90,7 +91,7 @@ async def _show(session: "StoreSession", id: str, *, payload: bool, as_json: boo
     job = await session.queue.get(id)
     fields = job_fields(job)
     if payload:
-        fields |= payload_fields(await session.queue.payload(id))
+        fields |= payload_fields(session.redaction.shown(await session.queue.payload(id)))
     if as_json:
         say_json({**fields, "history": attempt_fields(job.history)})
         return
@@ -115,6 +116,7 @@ async def _show(session: "StoreSession", id: str, *, payload: bool, as_json: boo
 @click.option("--state", type=click.Choice(UNFINISHED), help="Only jobs in this state.")
 @click.option("--key", help="Only jobs with this key.")
 @many(what="unfinished jobs", verb="cancel")
+@with_reason
 @as_json
 def cancel(
     location: Location,
@@ -123,6 +125,7 @@ def cancel(
     every: bool,
     dry_run: bool,
     yes: bool,
+    audit_reason: str | None,
     as_json: bool,
     **where: Any,
 ) -> None:
@@ -140,18 +143,24 @@ def cancel(
         only = id
         if dry_run:
             raise click.UsageError("--dry-run is for many jobs; `jobrunner jobs show` shows one")
-        run_in_session(location, lambda session: _cancel(session, only, as_json=as_json))
+        run_in_session(
+            location, lambda session: _cancel(session, only, reason=audit_reason, as_json=as_json)
+        )
     else:
         run_in_session(
             location,
-            lambda session: _cancel_many(session, where, dry_run=dry_run, yes=yes, as_json=as_json),
+            lambda session: _cancel_many(
+                session, where, dry_run=dry_run, yes=yes, reason=audit_reason, as_json=as_json
+            ),
         )
 
 
-async def _cancel(session: "StoreSession", id: str, *, as_json: bool) -> None:
+async def _cancel(session: "StoreSession", id: str, *, reason: str | None, as_json: bool) -> None:
     from jobrunner.cli.output import say, say_json
 
-    status = await session.queue.cancel(id)
+    async with audited(session, "cancel", target=id, reason=reason) as act:
+        status = await session.queue.cancel(id)
+        act.count = 0 if status is None else 1
     state = (await session.queue.get(id)).state
     if as_json:
         say_json({"id": id, "status": status, "state": state})
@@ -164,7 +173,13 @@ async def _cancel(session: "StoreSession", id: str, *, as_json: bool) -> None:
 
 
 async def _cancel_many(
-    session: "StoreSession", where: dict[str, Any], *, dry_run: bool, yes: bool, as_json: bool
+    session: "StoreSession",
+    where: dict[str, Any],
+    *,
+    dry_run: bool,
+    yes: bool,
+    reason: str | None,
+    as_json: bool,
 ) -> None:
     from jobrunner.cli.output import ask, say, say_json
     from jobrunner.cli.progress import Progress
@@ -181,9 +196,11 @@ async def _cancel_many(
     if count and not yes:
         ask(f"cancel {_in_words(plan)}?")
     with Progress("cancel") as progress:
-        done = await session.queue.cancel_all(
-            **where, on_slice=lambda number: progress.advance(number, count)
-        )
+        async with audited(session, "cancel_all", filter=where, reason=reason) as act:
+            done = await session.queue.cancel_all(
+                **where, on_slice=lambda number: progress.advance(number, count)
+            )
+            act.count = done.cancelled + done.requested
     if as_json:
         say_json({"cancelled": done.cancelled, "requested": done.requested})
         return
@@ -209,6 +226,7 @@ def _in_words(counts: "CancelCounts") -> str:
     metavar="DURATION",
     help="The time from now, such as 90s, 30m, 24h or 7d; 0s means now.",
 )
+@with_reason
 @as_json
 def reschedule(
     location: Location,
@@ -216,6 +234,7 @@ def reschedule(
     id: str,
     at: datetime | None,
     delay: timedelta | None,
+    audit_reason: str | None,
     as_json: bool,
 ) -> None:
     """Make a waiting job due at another time; it may also wait for a retry."""
@@ -223,7 +242,10 @@ def reschedule(
 
     if (at is None) == (delay is None):
         raise click.UsageError("say when: either --at TIME or --in DURATION")
-    run_in_session(location, lambda session: _reschedule(session, id, at, delay, as_json=as_json))
+    run_in_session(
+        location,
+        lambda session: _reschedule(session, id, at, delay, reason=audit_reason, as_json=as_json),
+    )
 
 
 async def _reschedule(
@@ -232,11 +254,13 @@ async def _reschedule(
     at: datetime | None,
     delay: timedelta | None,
     *,
+    reason: str | None,
     as_json: bool,
 ) -> None:
     from jobrunner.cli.output import job_fields, say, say_json
 
-    job = await session.queue.reschedule(id, delay, run_at=at)
+    async with audited(session, "reschedule", target=id, reason=reason):
+        job = await session.queue.reschedule(id, delay, run_at=at)
     if as_json:
         say_json(job_fields(job))
     else:

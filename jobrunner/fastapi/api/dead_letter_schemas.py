@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 from pydantic import ConfigDict, Field, StrictBool, StrictInt, model_validator
 
 from jobrunner.core.counts import ReplayCounts
+from jobrunner.core.groups import DeadLetterGroup
 from jobrunner.core.job import DeadLetter
 from jobrunner.core.model import DeadReason
 from jobrunner.core.response_models import ResponseModel
@@ -24,6 +25,10 @@ from jobrunner.fastapi.api.schemas import (
 from jobrunner.queue.dead_letters import MINUTE_US
 from jobrunner.queue.filters import DEFAULT_ROWS
 
+Group = Annotated[
+    Annotated[str, Field(max_length=200, pattern=r"^[0-9a-f]+$")] | None,
+    Field(description="Only dead letters of the group with this `fingerprint`."),
+]
 Reason = Annotated[DeadReason | None, Field(description="Only dead letters with this reason.")]
 
 
@@ -32,6 +37,7 @@ class _DeadLetterFilter(RequestModel):
     queue: QueueName = None
     reason: Reason = None
     tag: Tag = None
+    group: Group = None
     since: Annotated[
         Instant | None, Field(description="Only jobs that died at this time or later.")
     ] = None
@@ -68,6 +74,7 @@ class DeadLetterSummaryBody(
         "replayed_as",
         "chain",
         "after",
+        "group",
     ),
 ):
     """A dead letter in a list, with the arguments for a replay."""
@@ -93,6 +100,44 @@ class DeadLetterPageBody(ResponseModel):
         description="The cursor of the next page; null on the last page."
     )
     complete: bool = Field(description=COMPLETE)
+
+
+class DeadLetterGroupBody(
+    ResponseModel,
+    of=DeadLetterGroup,
+    shows=(
+        "fingerprint",
+        "task",
+        "error_type",
+        "error",
+        "count",
+        "first_died_at",
+        "last_died_at",
+        "newest_id",
+        "deaths_per_hour",
+        "retrying",
+    ),
+):
+    """A group of dead letters that failed in the same way."""
+
+    model_config = ConfigDict(title="DeadLetterGroup")
+
+
+class DeadLetterGroupsBody(ResponseModel):
+    """The groups of dead letters, most recent death first."""
+
+    model_config = ConfigDict(title="DeadLetterGroups")
+
+    items: list[DeadLetterGroupBody] = Field(
+        description="At most 200; the groups without a dead letter come last, those with most jobs first."
+    )
+    ungrouped: int = Field(
+        description="Dead letters of an older version that a worker has not grouped yet."
+    )
+    complete: bool = Field(
+        description="False if there are more groups, or counting stopped after about 100 ms or 1,000 jobs that wait for"
+        " a retry."
+    )
 
 
 class ReplayBody(RequestModel):

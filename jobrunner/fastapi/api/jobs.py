@@ -8,6 +8,7 @@ from fastapi import Path, Query
 from starlette.convertors import Convertor, register_url_convertor
 
 from jobrunner.core.job import JobBody
+from jobrunner.core.redaction import Redaction
 from jobrunner.fastapi.api import problems
 from jobrunner.fastapi.api.job_schemas import (
     CancelCountsBody,
@@ -20,6 +21,7 @@ from jobrunner.fastapi.api.job_schemas import (
     RescheduleBody,
 )
 from jobrunner.fastapi.api.operations import Operations
+from jobrunner.fastapi.api.operators import Operator
 from jobrunner.fastapi.api.problems import BODY, Problems
 from jobrunner.queue.queue import JobQueue
 
@@ -75,7 +77,7 @@ def add_job_list(reading: Operations, provided: Any) -> None:
         return JobPageBody.model_validate(page)
 
 
-def add_job(reading: Operations, acting: Operations, provided: Any) -> None:
+def add_job(reading: Operations, acting: Operations, provided: Any, operating: Any) -> None:
     """Add the routes of one job."""
 
     @reading.route("GET", _ONE, summary="Get a job", answers="The job.")
@@ -89,12 +91,15 @@ def add_job(reading: Operations, acting: Operations, provided: Any) -> None:
         summary="Cancel a job",
         answers="The effect of the request.",
     )
-    async def cancel_job(id: JobId, queue: JobQueue = provided) -> CancelledBody:
+    async def cancel_job(id: JobId, operator: Operator = operating) -> CancelledBody:
         """Cancel a waiting job at once, or ask a running one to stop.
 
         A finished or dead job is not changed.
         """
-        return CancelledBody(status=await queue.cancel(str(id)))
+        async with operator.act("cancel", target=str(id)) as act:
+            status = await operator.queue.cancel(str(id))
+            act.count = 0 if status is None else 1
+        return CancelledBody(status=status)
 
     @acting.route(
         "POST",
@@ -103,17 +108,19 @@ def add_job(reading: Operations, acting: Operations, provided: Any) -> None:
         summary="Reschedule a job",
         answers="The job as it is now.",
     )
-    async def reschedule_job(id: JobId, body: Reschedule, queue: JobQueue = provided) -> JobBody:
+    async def reschedule_job(
+        id: JobId, body: Reschedule, operator: Operator = operating
+    ) -> JobBody:
         """Make a scheduled or queued job due at another time. It may also wait for a retry.
 
         A job that is due now starts at once if a slot is free.
         """
-        return JobBody.model_validate(
-            await queue.reschedule(str(id), body.delay, run_at=body.run_at)
-        )
+        async with operator.act("reschedule", target=str(id)):
+            job = await operator.queue.reschedule(str(id), body.delay, run_at=body.run_at)
+        return JobBody.model_validate(job)
 
 
-def add_cancel(acting: Operations, provided: Any) -> None:
+def add_cancel(acting: Operations, operating: Any) -> None:
     """Add the route that cancels jobs by filter."""
 
     @acting.route(
@@ -122,17 +129,23 @@ def add_cancel(acting: Operations, provided: Any) -> None:
         summary="Cancel jobs by filter",
         answers="The numbers of cancelled jobs and of running jobs that were asked to stop.",
     )
-    async def cancel_jobs(body: CancelFilter, queue: JobQueue = provided) -> CancelCountsBody:
+    async def cancel_jobs(body: CancelFilter, operator: Operator = operating) -> CancelCountsBody:
         """Cancel every unfinished job that matches all given filters.
 
         Waiting jobs are cancelled at once, with the jobs behind them in their chains; running ones are asked to stop.
         Jobs that are stored after the request began stay. `dry_run` only counts.
         """
-        counts = await queue.cancel_all(**body.where(), dry_run=body.dry_run)
+        where = body.where()
+        if body.dry_run:
+            counts = await operator.queue.cancel_all(**where, dry_run=True)
+        else:
+            async with operator.act("cancel_all", filter=where) as act:
+                counts = await operator.queue.cancel_all(**where)
+                act.count = counts.cancelled + counts.requested
         return CancelCountsBody.model_validate({**asdict(counts), "dry_run": body.dry_run})
 
 
-def add_arguments(seeing: Operations, provided: Any) -> None:
+def add_arguments(seeing: Operations, provided: Any, redaction: Redaction) -> None:
     """Add the route that shows the arguments and the result of any job."""
 
     @seeing.route(
@@ -142,5 +155,6 @@ def add_arguments(seeing: Operations, provided: Any) -> None:
         answers="The arguments and the result.",
     )
     async def get_job_arguments(id: JobId, queue: JobQueue = provided) -> JobArgumentsBody:
-        """Get the arguments and the result of a job. Dead jobs are included."""
-        return JobArgumentsBody.model_validate(await queue.payload(str(id)))
+        """Get the arguments and the result of a job, redacted. Dead jobs are included."""
+        payload = redaction.shown(await queue.payload(str(id)))
+        return JobArgumentsBody.model_validate(payload)

@@ -27,8 +27,9 @@ WRITE = (
     problems.OUTCOME_UNKNOWN,
     problems.STORE_FULL,
     problems.CROSS_ORIGIN,
+    problems.INVALID_REQUEST,
 )
-"""Problems of every route that changes something."""
+"""Problems of every route that changes something; each takes a reason for the audit log."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from jobrunner.store.round import Round, Written
 from jobrunner.store.session import Session
 from jobrunner.store.sqlite import boot
 from jobrunner.store.sqlite.access import Access
+from jobrunner.store.sqlite.audit import SqliteAudit
 from jobrunner.store.sqlite.dead_letters import SqliteDeadLetters
 from jobrunner.store.sqlite.host import identity
 from jobrunner.store.sqlite.host.location import (
@@ -58,6 +59,7 @@ class SqliteStore:
         self.dead_letters = SqliteDeadLetters(self._access)
         self.schedules = SqliteSchedules(self._access)
         self.workers = SqliteWorkers(self._access, self._folder)
+        self.audit = SqliteAudit(self._access)
         self._claim: identity.StoreClaim | None = None
         self._checkpointer: Checkpointer | None = None
         self._identity: identity.FileIdentity | None = None

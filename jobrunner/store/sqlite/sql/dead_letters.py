@@ -9,6 +9,7 @@ from jobrunner.core.errors import AlreadyReplayed, JobNotFound, KeyTaken
 from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter
 from jobrunner.store.job_protocol import Replayed, Slice
 from jobrunner.store.sqlite.sql import chains, queries, walks
+from jobrunner.store.sqlite.sql.groups import burial
 from jobrunner.store.sqlite.sql.insert import insert_queued
 from jobrunner.store.sqlite.sql.statements import (
     BURY_WAITING,
@@ -97,9 +98,9 @@ def replay_edited(conn: sqlite3.Connection, id: str, job: Enqueue) -> Enqueued:
     return made
 
 
-def replayable(where: Filter, tasks: Collection[str] | None) -> Rows:
+def _replayable(conn: sqlite3.Connection, where: Filter, tasks: Collection[str] | None) -> Rows:
     """Return the rows to walk: dead letters of these tasks (None for all) that match ``where``."""
-    rows = queries.letters(where)
+    rows = queries.letters(conn, where)
     if tasks is None:
         return rows
     return rows._replace(
@@ -119,10 +120,15 @@ class Pace(NamedTuple):
 
 
 def replay_all(
-    conn: sqlite3.Connection, rows: Rows, before: int | None, limit: int, pace: Pace
+    conn: sqlite3.Connection,
+    where: Filter,
+    tasks: Collection[str] | None,
+    before: int | None,
+    limit: int,
+    pace: Pace,
 ) -> Replayed:
     """Replay one slice of dead letters."""
-    found = _slice(conn, rows, before, limit)
+    found = _slice(conn, _replayable(conn, where, tasks), before, limit)
     made = _put_back(conn, [letter for letter, _ in found.rows], pace.now)
     _spread(conn, [seq for _, seq in found.rows if seq in made], pace)
     return Replayed(len(made), len(found.rows) - len(made), found.cursor)
@@ -136,9 +142,15 @@ def _spread(conn: sqlite3.Connection, seqs: Sequence[int], pace: Pace) -> None:
 
 
 def keys(
-    conn: sqlite3.Connection, rows: Rows, position: Position | None, limit: int, room: int
+    conn: sqlite3.Connection,
+    where: Filter,
+    tasks: Collection[str] | None,
+    position: Position | None,
+    limit: int,
+    room: int,
 ) -> Step:
     """Run one step of a walk through the tasks and keys of dead letters."""
+    rows = _replayable(conn, where, tasks)
     return walks.step(conn, rows, "task, key", position, limit=limit, room=room)
 
 
@@ -171,7 +183,7 @@ def delete(conn: sqlite3.Connection, id: str) -> bool:
 
 def delete_all(conn: sqlite3.Connection, where: Filter, before: int | None, limit: int) -> Slice:
     """Delete one slice of the dead letters that match ``where``, with their histories."""
-    found = _slice(conn, queries.letters(where), before, limit)
+    found = _slice(conn, queries.letters(conn, where), before, limit)
     conn.executemany(
         "DELETE FROM jobrunner_dead_letters WHERE letter = ?",
         [(letter,) for letter, _ in found.rows],
@@ -205,7 +217,8 @@ def bury_waiting(
             """,
             (queue, task, due_before, limit - len(seqs)),
         ).fetchall()
-    conn.executemany(BURY_WAITING, [(now, reason, None, error, None, seq) for (seq,) in seqs])
+    death = burial(task, now, reason, None, error, None)
+    conn.executemany(BURY_WAITING, [(*death, seq) for (seq,) in seqs])
     buried: list[tuple[str, str | None]] = []
     for (seq,) in seqs:
         buried += conn.execute(

@@ -7,8 +7,7 @@ from typing import Final
 
 from jobrunner.core.clock import now_s
 from jobrunner.core.model import AttemptRow, Filter, JobRow, QueueStats, State
-from jobrunner.store.sqlite.driver_errors import primary_code
-from jobrunner.store.sqlite.sql import walks
+from jobrunner.store.sqlite.sql import groups, walks
 from jobrunner.store.sqlite.sql.statements import UNFINISHED, WAITING_TASKS
 from jobrunner.store.sqlite.sql.walks import EVERYTHING, MAX_INTEGER, Position, Rows, Step
 
@@ -36,7 +35,8 @@ _LISTED_JOB = _JOB.replace(" args,", " '',").replace(" result,", " NULL,").parti
 _LETTER = """
     seq, id, task, queue, 'dead', args, created_at, run_at, attempt, priority, key, tag, expires_at, max_attempts,
     timeout, started_at, first_started_at, died_at, NULL, NULL, 0, crashes, replays,
-    replay_of, schedule, scheduled_for, chain, after, reason, error_type, error, traceback, replayed_as"""
+    replay_of, schedule, scheduled_for, chain, after, reason, error_type, error, traceback, replayed_as,
+    fingerprint"""
 
 _BY_STATE: Final[Mapping[State | None, str]] = {
     # Each uses the partial index of its state.
@@ -155,26 +155,38 @@ def dead_letters(
     conn: sqlite3.Connection, where: Filter, position: Position | None, limit: int, room: int
 ) -> Step:
     """Run one step of a walk through dead letters, most recent death first."""
-    return walks.step(conn, letters(where), _LETTER, position, limit=limit, room=room)
+    return walks.step(conn, letters(conn, where), _LETTER, position, limit=limit, room=room)
 
 
 def count_dead_letters(
     conn: sqlite3.Connection, where: Filter, position: Position | None, cap: int
 ) -> tuple[int, Position | None]:
     """Run one step of counting dead letters."""
-    return walks.count(conn, letters(where), position, cap=cap)
+    rows = letters(conn, where)
+    if where.group is not None:
+        rows = rows._replace(how=groups.INDEX, window=EVERYTHING, largest=EVERYTHING)
+    return walks.count(conn, rows, position, cap=cap)
 
 
-def letters(where: Filter) -> Rows:
+def letters(conn: sqlite3.Connection, where: Filter) -> Rows:
     """Return the rows to walk: dead letters that match ``where`` and were not replayed."""
     test, values = _test(where, since="died_at")
-    return Rows(
+    rows = Rows(
         "jobrunner_dead_letters",
         "INDEXED BY jobrunner_dead_letters_listed",
         "letter",
         f"replayed_as IS NULL AND {test}",
         values,
     )
+    if where.group is not None and groups.is_small(conn, where.group):
+        rows = rows._replace(
+            how="NOT INDEXED",
+            test=f"letter IN ({groups.LETTERS}) AND {rows.test}",
+            values=(where.group, *rows.values),
+            window=EVERYTHING,
+            largest=EVERYTHING,
+        )
+    return rows
 
 
 def job_test(where: Filter) -> tuple[str, tuple[str | int, ...]]:
@@ -190,6 +202,7 @@ def _test(where: Filter, *, since: str) -> tuple[str, tuple[str | int, ...]]:
         ("reason = ?", where.reason),
         ("tag = ?", where.tag),
         ("key = ?", where.key),
+        ("fingerprint = ?", where.group),
         (f"{since} >= ?", where.since),
         (f"{since} < ?", where.until),
     ]
@@ -288,19 +301,11 @@ def _count(conn: sqlite3.Connection, counts: Sequence[_Count]) -> None:
     first, *larger = _CAPS
     for count in counts:
         count.up_to(conn, first)
-    end_s = now_s() + COUNT_S
-    conn.set_progress_handler(lambda: now_s() > end_s, 1_000)
-    try:
+    with walks.interrupted(conn, now_s() + COUNT_S):
         for cap in larger:
             for count in counts:
                 if not count.complete:
                     count.up_to(conn, cap)
-    except sqlite3.OperationalError as error:
-        # An interrupt before the time is up comes from ``Connection.close``.
-        if primary_code(error) != sqlite3.SQLITE_INTERRUPT or now_s() <= end_s:
-            raise
-    finally:
-        conn.set_progress_handler(None, 0)
 
 
 def _queues_with_queued(conn: sqlite3.Connection) -> list[str]:

@@ -48,13 +48,16 @@ CANCEL = f"""
 UPDATE jobrunner_jobs SET state = 'cancelled', worker = NULL, finished_at = ?
 {FENCE}"""
 
+# The first values are those of ``groups.burial``.
 _BURY = """
 INSERT INTO jobrunner_dead_letters (
-    died_at, reason, error_type, error, traceback, seq, id, task, queue, args, priority, created_at, run_at, attempt,
+    died_at, reason, error_type, error, traceback, fingerprint,
+    seq, id, task, queue, args, priority, created_at, run_at, attempt,
     lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of,
     schedule, scheduled_for, chain, after
 )
-SELECT ?, ?, ?, ?, ?, seq, id, task, queue, args, priority, created_at, run_at, attempt,
+SELECT ?, ?, ?, ?, ?, ?,
+    seq, id, task, queue, args, priority, created_at, run_at, attempt,
     lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of,
     schedule, scheduled_for, chain, after
 FROM jobrunner_jobs """
