@@ -267,16 +267,17 @@ def _ties(row: JobRow) -> list[Fact]:
 
 
 def _values(visit: Visit, row: JobRow, *, show: bool) -> Values:
-    stored_arguments = json.loads(row.args)
+    stored_arguments = visit.redaction.value(json.loads(row.args))
     has_result = row.result is not None
     if not show:
         return Values(
             arguments.hidden(stored_arguments), None, row.result_omitted, "", False, has_result
         )
     arguments.shown(visit, row.id)
+    result = None if row.result is None else visit.redaction.value(json.loads(row.result))
     return Values(
         arguments=arguments.coloured(stored_arguments),
-        result=None if row.result is None else arguments.coloured(json.loads(row.result)),
+        result=None if row.result is None else arguments.coloured(result),
         result_omitted=row.result_omitted,
         copied=arguments.written(stored_arguments),
         is_shown=True,
@@ -307,7 +308,7 @@ async def _show(visit: Visit, *, values: bool) -> Response:
     row = await stored(visit)
     view = await read_job(visit, row, show_values=values)
     return await visit.page(
-        "job.html", view, title=row.task, section="dead" if view.is_dead else "jobs"
+        "job_page.html", view, title=row.task, section="dead" if view.is_dead else "jobs"
     )
 
 
@@ -325,7 +326,8 @@ def add_job(pages: Pages) -> None:
     @pages.do("/jobs/{id}/run")
     async def run_now(visit: Visit, form: Form) -> Response:
         id = visit.path("id").lower()
-        await visit.queue.reschedule(id, 0)
+        async with visit.act("reschedule", target=id):
+            await visit.queue.reschedule(id, 0)
         return visit.go(f"jobs/{id}", "due")
 
     _add_cancel(pages)
@@ -352,7 +354,10 @@ def _add_cancel(pages: Pages) -> None:
     @pages.do("/jobs/{id}/cancel")
     async def cancel(visit: Visit, form: Form) -> Response:
         id = visit.path("id").lower()
-        return visit.go(f"jobs/{id}", await visit.queue.cancel(id) or "ended")
+        async with visit.act("cancel", target=id) as act:
+            status = await visit.queue.cancel(id)
+            act.count = 0 if status is None else 1
+        return visit.go(f"jobs/{id}", status or "ended")
 
 
 def _add_dead(pages: Pages) -> None:
@@ -360,7 +365,8 @@ def _add_dead(pages: Pages) -> None:
     async def replay(visit: Visit, form: Form) -> Response:
         id = visit.path("id").lower()
         try:
-            await visit.queue.dead_letters.replay(id)
+            async with visit.act("dead_letters.replay", target=id):
+                await visit.queue.dead_letters.replay(id)
         except JobNotFound:
             # The second click of a double click; an id that never existed raises here.
             row = await stored(visit)
@@ -383,5 +389,7 @@ def _add_dead(pages: Pages) -> None:
 
     @pages.do("/jobs/{id}/delete")
     async def delete(visit: Visit, form: Form) -> Response:
-        await visit.queue.dead_letters.delete(visit.path("id").lower())
+        id = visit.path("id").lower()
+        async with visit.act("dead_letters.delete", target=id):
+            await visit.queue.dead_letters.delete(id)
         return visit.go("dead", "deleted")

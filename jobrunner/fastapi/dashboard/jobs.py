@@ -267,7 +267,7 @@ def add_jobs(pages: Pages) -> None:
             # The form sends empty fields too; the address is the filter, for people to keep and to pass on.
             return visit.go(urls.with_query("jobs", dict(visit.request.query_params)))
         view = await read_jobs(visit, found)
-        return await visit.page("jobs.html", view, title="Jobs", section="jobs")
+        return await visit.page("job_list.html", view, title="Jobs", section="jobs")
 
     _add_run_selected(pages)
 
@@ -285,9 +285,11 @@ def add_jobs(pages: Pages) -> None:
             )
         done = 0
         for id in ids:
-            before = await visit.parts.store.jobs.get(checked_id(id))
-            if before is not None and await visit.queue.cancel(id) is not None:
-                done += 1
+            if await visit.parts.store.jobs.get(checked_id(id)) is None:
+                continue  # it was deleted after its retention
+            async with visit.act("cancel", target=id) as act:
+                act.count = 0 if await visit.queue.cancel(id) is None else 1
+            done += act.count
         return visit.go(back, "many", done)
 
 
@@ -301,7 +303,8 @@ def _add_run_selected(pages: Pages) -> None:
         done = 0
         for id in ids:
             try:
-                await visit.queue.reschedule(id, 0)
+                async with visit.act("reschedule", target=id):
+                    await visit.queue.reschedule(id, 0)
             except (JobNotFound, JobNotWaiting):
                 continue  # it has started, or ended, since the page was read
             done += 1

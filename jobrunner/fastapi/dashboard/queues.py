@@ -139,10 +139,14 @@ def add_queues(pages: Pages) -> None:
 
     @pages.do("/queues/{name}/pause")
     async def pause(visit: Visit, form: Form) -> Response:
-        await visit.queue.queues.pause(visit.path("name"))
+        name = visit.path("name")
+        async with visit.act("queues.pause", target=name):
+            await visit.queue.queues.pause(name)
         return visit.go("queues", "paused")
 
     @pages.do("/queues/{name}/resume")
     async def resume(visit: Visit, form: Form) -> Response:
-        await visit.queue.queues.resume(visit.path("name"))
+        name = visit.path("name")
+        async with visit.act("queues.resume", target=name):
+            await visit.queue.queues.resume(name)
         return visit.go("queues", "resumed")

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from starlette.responses import Response
 
+from jobrunner.core.audit import Action
 from jobrunner.core.errors import AlreadyReplayed, InvalidArguments, UnknownTask
 from jobrunner.core.model import JobRow
 from jobrunner.fastapi.dashboard import arguments
@@ -217,17 +218,21 @@ def add_edit(pages: Pages) -> None:
     async def edit(visit: Visit) -> Response:
         row = await _dead(visit)
         arguments.shown(visit, row.id)
-        fields = fields_of(_schema_of(visit, row), json.loads(row.args))
+        fields = fields_of(_schema_of(visit, row), visit.redaction.value(json.loads(row.args)))
         return await _page(visit, EditView(row_of(row, None), fields, ""))
 
     @pages.do("/jobs/{id}/edit", seeing=True)
     async def replay_edited(visit: Visit, form: Form) -> Response:
         row = await _dead(visit)
-        schema, values = _schema_of(visit, row), json.loads(row.args)
+        schema, args = _schema_of(visit, row), json.loads(row.args)
+        values = visit.redaction.value(args)
         changes, errors = changes_of(schema, values, form)
         if not errors:
+            action: Action = "dead_letters.replay_edited" if changes else "dead_letters.replay"
             try:
-                job = await visit.queue.dead_letters.replay(row.id, args=changes or None)
+                changes = visit.redaction.restored(changes, args)
+                async with visit.act(action, target=row.id):
+                    job = await visit.queue.dead_letters.replay(row.id, args=changes or None)
             except InvalidArguments as error:
                 names = [WHOLE] if schema is None else list(schema.get("properties", {}))
                 errors = errors_by_name(error, names)

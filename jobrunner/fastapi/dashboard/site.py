@@ -8,6 +8,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from jobrunner.core.redaction import Redaction
 from jobrunner.core.version import __version__
 from jobrunner.fastapi.dashboard import urls, words
 from jobrunner.fastapi.dashboard.assets import Assets
@@ -85,6 +86,7 @@ class Site:
     """The templates, files and guards of one dashboard."""
 
     guards: Guards
+    redaction: Redaction
     assets: Assets = field(default_factory=Assets)
     environment: Environment = field(default_factory=_environment)
 

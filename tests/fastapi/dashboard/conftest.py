@@ -32,7 +32,7 @@ class Board:
 
     def __init__(self, database: Path, **guards: Any) -> None:
         self.jobs = jobs = JobRunner(
-            f"sqlite:///{database}", queues={"default": 5, "mail": 5}, work=True
+            f"sqlite:///{database}", queues={"default": 5, "mail": 5}, redact={"card", "password"}
         )
 
         @jobs.task
@@ -53,6 +53,11 @@ class Board:
         async def try_again(text: str) -> None:
             raise Retry(delay=3600)
 
+        @jobs.task
+        async def charge(card: str, login: dict[str, str]) -> None:
+            raise Bury("no money")
+
+        self.charge = charge
         self.greet, self.write_letter, self.try_again = greet, write_letter, try_again
         self.app = FastAPI(lifespan=jobs.lifespan)
         self.app.include_router(jobs.dashboard(**(guards or {"insecure": True})), prefix=ROOT)
@@ -96,6 +101,15 @@ class Board:
             return job.id
 
         return self.call(write)
+
+    def audited(self) -> list[tuple[str, str, str | None, int | None]]:
+        """Return actor, action, target and count of each entry of the audit log, oldest first."""
+
+        async def listed() -> list[tuple[str, str, str | None, int | None]]:
+            found = (await self.jobs.audit.list()).items
+            return [(one.actor, one.action, one.target, one.count) for one in reversed(found)]
+
+        return self.call(listed)
 
     def state(self, id: str) -> str:
         """Return the state of a job."""

@@ -174,6 +174,36 @@ def test_queue_is_paused_and_resumed(board: Board) -> None:
     assert board.post("queues/nope/pause").status_code == 404
 
 
+def test_every_change_is_in_the_audit_log(board: Board) -> None:
+    async def store() -> None:
+        await board.jobs.schedules.upsert("s", board.greet, every=3600, args=["x"])
+
+    board.call(store)
+    waiting, letter, other = board.waiting(), board.dead(), board.dead()
+    third = board.dead()
+    expected = [
+        ("run", f"jobs/{waiting}/run", "reschedule", waiting),
+        ("cancel", f"jobs/{waiting}/cancel", "cancel", waiting),
+        ("replay", f"jobs/{letter}/replay", "dead_letters.replay", letter),
+        ("edit", f"jobs/{other}/edit", "dead_letters.replay_edited", other),
+        ("delete", f"jobs/{third}/delete", "dead_letters.delete", third),
+        ("run now", "schedules/s/run", "schedules.run_now", "s"),
+        ("pause", "schedules/s/pause", "schedules.pause", "s"),
+        ("resume", "schedules/s/resume", "schedules.resume", "s"),
+        ("pause", "queues/mail/pause", "queues.pause", "mail"),
+        ("resume", "queues/mail/resume", "queues.resume", "mail"),
+    ]
+    board.post("queues/default/pause")
+    for name, path, _, _ in expected:
+        fields = {"arg.email": "a@b"} if name == "edit" else {}
+        assert board.post(path, fields).status_code == 303, path
+    assert board.audited()[1:] == [
+        ("unknown", action, target, 1) for _, _, action, target in expected
+    ]
+    assert board.post(f"jobs/{third}/delete").status_code == 404
+    assert board.audited()[-1] == ("unknown", "dead_letters.delete", third, 0)
+
+
 def test_busy_store_is_a_page_with_a_next_step(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:

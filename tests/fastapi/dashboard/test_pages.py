@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from jobrunner import JobDead
 from tests.fastapi.dashboard.conftest import CANARY, MARKUP, NOBODY, Board, tags_of, text_of
 
 PAGES = ["", "jobs", "dead", "schedules", "queues", "zone"]
@@ -205,6 +206,27 @@ def test_values_are_absent_until_they_are_shown(board: Board) -> None:
     assert f'"hello {CANARY}"' in shown
 
 
+def test_redacted_values_stay_hidden_and_survive_an_edit(board: Board) -> None:
+    async def die() -> str:
+        job = await board.jobs.enqueue(board.charge, CANARY, {"password": CANARY, "user": "ada"})
+        with pytest.raises(JobDead):
+            await job.result(30)
+        return job.id
+
+    id = board.call(die)
+    for path in (f"jobs/{id}/arguments", f"jobs/{id}/edit"):
+        answer = board.get(path)
+        assert CANARY not in answer.text
+        assert "[redacted]" in answer.text
+    fields = {"arg.card": "[redacted]", "arg.login": '{"password": "[redacted]", "user": "eve"}'}
+    new = board.post(f"jobs/{id}/edit", fields).headers["location"].split("/")[-1].split("?")[0]
+
+    async def payload() -> dict[str, object]:
+        return (await board.jobs.payload(new)).args
+
+    assert board.call(payload) == {"card": CANARY, "login": {"password": CANARY, "user": "eve"}}
+
+
 def test_schedules_are_shown_in_english_with_ticks_and_their_jobs(board: Board) -> None:
     async def store() -> None:
         await board.jobs.schedules.upsert(
@@ -231,7 +253,7 @@ def test_schedules_are_shown_in_english_with_ticks_and_their_jobs(board: Board) 
 def test_queues_show_workers_and_storage(board: Board) -> None:
     board.waiting()
     page = text_of(board.get("queues"))
-    for part in ("default", "mail", "0 / 5", "alive", "3 tasks", "jobs.db", "free"):
+    for part in ("default", "mail", "0 / 5", "alive", "4 tasks", "jobs.db", "free"):
         assert part in page
 
 

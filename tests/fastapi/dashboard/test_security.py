@@ -212,6 +212,7 @@ def test_guard_of_the_application_works_as_it_is(tmp_db: Path) -> None:
         assert board.get("login", headers=reader).status_code == 404
         assert "Cancel…" in board.get(f"jobs/{waiting}", headers={"X-Role": "admin"}).text
         assert board.post(f"jobs/{waiting}/cancel", headers={"X-Role": "admin"}).status_code == 303
+        assert board.audited() == [("admin", "cancel", waiting, 1)]
 
 
 def test_overridden_guard_is_asked_quietly_too(tmp_db: Path) -> None:
