@@ -1,10 +1,12 @@
 """A real browser on a real server: the dashboard of an application with jobs in every state."""
 
 import asyncio
+import fcntl
 import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -31,6 +33,7 @@ ARGUMENTS: Final = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+INSTALL_S: Final = 600
 LONG: Final = "n" * 200
 PATIENCE_S: Final = 30
 
@@ -44,16 +47,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("browser")
             item.add_marker("process")
+            # The first one may have to install the browser.
+            item.add_marker(pytest.mark.timeout(INSTALL_S))
 
 
 def find_browser() -> str | None:
     """Return the path of a browser, which is installed if that is possible."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        for command in INSTALL:
-            subprocess.run(command, check=False, capture_output=True, timeout=600)
-        found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    return found
+
+    def there() -> str | None:
+        return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+    if there() is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        with (Path(tempfile.gettempdir()) / "jobrunner-tests-browser.lock").open("w") as lock:
+            # Another process of pytest-xdist may be installing it.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for command in INSTALL if there() is None else ():
+                subprocess.run(command, check=False, capture_output=True, timeout=INSTALL_S)
+    return there()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The script of the pages: live parts, keys, copying, and what a swap leaves alone."""
+"""Tests the script: live parts, keys, copying, and the state that a swap keeps."""
 
 import re
 

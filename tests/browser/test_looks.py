@@ -1,4 +1,4 @@
-"""Every page in both sizes and themes: what a reader can see and hit, and what the browser complains of."""
+"""Tests every page in both sizes and themes: contrast, targets, width, console messages."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""With JavaScript off, everything still works: read, filter, turn pages, act, sign in."""
+"""Tests the pages with JavaScript off: read, filter, turn pages, act, sign in."""
 
 from playwright.sync_api import Page, expect
 

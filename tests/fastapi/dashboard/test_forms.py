@@ -1,4 +1,4 @@
-"""What the forms of the pages do: each is answered by 303, or by a page that says why not."""
+"""Tests the forms: each is answered by 303, or by a page with the reason."""
 
 import pytest
 

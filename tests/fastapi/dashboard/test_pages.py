@@ -1,4 +1,4 @@
-"""What the pages show: lists, filters, one job, schedules, queues, and empty states."""
+"""Tests the pages: lists, filters, one job, schedules, queues, and empty states."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Who gets in, what they may do, and what no page of another site can do."""
+"""Tests the guards, the sign-in page, and the refusal of forms of other sites."""
 
 import re
 from pathlib import Path
