@@ -65,6 +65,12 @@ def test_wheel_holds_the_library_its_licence_and_nothing_of_the_checkout_beside_
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == {"jobrunner"}
     assert "jobrunner/py.typed" in names
+    pages = "jobrunner/fastapi/dashboard"
+    assert {
+        f"{pages}/templates/base.html",
+        f"{pages}/static/style.css",
+        f"{pages}/static/ui.js",
+    } <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

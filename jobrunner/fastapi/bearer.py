@@ -33,7 +33,7 @@ class BearerToken(HTTPBearer):
         return hmac.compare_digest(given, self._token)
 
     def signature(self, text: str) -> str:
-        """Return an HMAC of a text under a key that is made from the token."""
+        """Return an HMAC of a text under a key made from the token."""
         key = hashlib.sha256(b"jobrunner sign-in\0" + self._token).digest()
         return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 

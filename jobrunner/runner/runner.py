@@ -363,7 +363,8 @@ class JobRunner(TaskRouter):
             act: A dependency that raises unless the viewer may replay, cancel, delete, pause and run. Default:
                 ``read``.
             arguments: A dependency that raises unless the viewer may see arguments and results. Default: ``act``.
-            actor: A dependency that returns the viewer's name, which the pages show. Default: no name.
+            actor: A dependency that returns the viewer's name, for the pages and the audit log. Default:
+                ``"unknown"``, which the pages do not show.
             insecure: True to leave out ``read``, for an application that only this machine can reach. Then requests
                 that name another host are refused. Default: False.
 
@@ -374,7 +375,13 @@ class JobRunner(TaskRouter):
 
         queue = self.queue if self._session_advice is None else self._own_queue
         return build_dashboard(
-            queue, read=read, act=act, arguments=arguments, actor=actor, insecure=insecure
+            queue,
+            read=read,
+            act=act,
+            arguments=arguments,
+            actor=actor,
+            insecure=insecure,
+            redaction=self.settings.redact,
         )
 
     # -- the queue's methods, outside requests -------------------------------------------

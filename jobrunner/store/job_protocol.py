@@ -130,17 +130,17 @@ class JobStore(Protocol):
         ...
 
     async def chain(self, job: JobRow) -> Sequence[JobRow]:
-        """Return the jobs that were stored with a job in its chain, in their order; empty without a chain.
+        """Return the jobs stored in the chain of a job, in their order.
 
-        Dead letters are included, arguments and results are left out. In a long chain, the 100 jobs on each side of
-        this one are returned.
+        A job without a chain has none, not even itself. Dead letters are included, arguments and results are left out.
+        In a long chain, the 100 jobs on each side of this one are returned.
         """
         ...
 
     async def counts(self, *, cap: int) -> Mapping[str, int]:
-        """Count the jobs in each state but ``dead``, and those that are ``retrying``, each up to ``cap``.
+        """Count the jobs in each state but ``dead``, each up to ``cap``.
 
-        A retrying job is scheduled too, and counted in both.
+        ``retrying`` counts the jobs that wait for another attempt. Such a job is scheduled too, and counted in both.
         """
         ...
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -197,6 +198,11 @@ async def test_binary_killed_in_mid_job_and_started_again_has_the_job_done_and_t
         assert [attempt["outcome"] for attempt in done["history"]] == ["lost", "succeeded"]
         letters = (await http.get("/jobs/dead-letters")).json()["items"]
         assert [letter["id"] for letter in letters] == [dead]
+        page = await http.get(f"/jobs/ui/jobs/{dead}")
+        assert page.status_code == 200
+        assert f"jobrunner dead replay {dead}" in page.text
+        (sheet,) = re.findall(r'href="\.\./(static/style\.[0-9a-f]+\.css)"', page.text)
+        assert (await http.get(f"/jobs/ui/{sheet}")).headers["content-type"].startswith("text/css")
         assert len(list((directory / "data" / "outbox").iterdir())) == 1
         # The old one is removed beside the start.
         await until(lambda: len(again.folders()) == 1)

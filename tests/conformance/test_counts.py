@@ -67,8 +67,8 @@ async def test_chain_returns_its_jobs_in_order_dead_ones_too(store: Store) -> No
     await settle(store, dead(first))
     for job in jobs:
         found = await store.jobs.chain(await row_of(store, job.id))
+        assert found[0].state == "dead"
         assert [(row.id, row.args) for row in found] == [(job.id, "") for job in jobs]
-    assert found[0].state == "dead"
 
 
 async def test_chain_of_a_job_without_one_is_empty(store: Store) -> None:

@@ -11,6 +11,9 @@ from jobrunner.fastapi.dashboard.visit import Visit
 _KEY: Final = Markup('<span class="key">{}</span>')
 _HIDDEN: Final = Markup('<span class="hid">hidden</span>')
 _VALUE: Final = Markup('<span class="{}">{}</span>')
+_LINE: Final = Markup("{}{}: {}")
+_COMMA: Final = Markup(",\n")
+_OBJECT: Final = Markup("{{\n{}\n}}")
 _MOST_DEEP: Final = 60
 
 
@@ -33,30 +36,28 @@ def coloured(value: object) -> Markup:
 
 def hidden(arguments: dict[str, Any]) -> Markup:
     """Return the names of arguments with their values hidden."""
-    if not arguments:
-        return Markup("{}")
-    lines = Markup(",\n").join(
-        Markup("  {}: {}").format(_KEY.format(json.dumps(name, ensure_ascii=False)), _HIDDEN)
-        for name in arguments
-    )
-    return Markup("{{\n{}\n}}").format(lines)
+    lines = _COMMA.join(_LINE.format("  ", _KEY.format(_text(name)), _HIDDEN) for name in arguments)
+    return _OBJECT.format(lines) if arguments else Markup("{}")
 
 
-def _tokens(value: object, depth: int) -> Iterator[Markup]:
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _tokens(value: object, depth: int) -> Iterator[str]:
     indent, inner = "  " * depth, "  " * (depth + 1)
     if isinstance(value, dict) and value and depth < _MOST_DEEP:
-        yield Markup("{\n")
+        yield "{\n"
         for index, (name, item) in enumerate(value.items()):
-            yield Markup(",\n" if index else "")
-            yield Markup("{}{}: ").format(inner, _KEY.format(json.dumps(name, ensure_ascii=False)))
+            yield _COMMA if index else ""
+            yield _LINE.format(inner, _KEY.format(_text(name)), "")
             yield from _tokens(item, depth + 1)
-        yield Markup("\n{}}}").format(indent)
+        yield f"\n{indent}}}"
     elif isinstance(value, list) and value and depth < _MOST_DEEP:
-        yield Markup("[\n")
+        yield "[\n"
         for index, item in enumerate(value):
-            yield Markup(",\n" if index else "") + Markup(inner)
+            yield (_COMMA if index else "") + inner
             yield from _tokens(item, depth + 1)
-        yield Markup("\n{}]").format(indent)
+        yield f"\n{indent}]"
     else:
-        kind = "str" if isinstance(value, str) else "num"
-        yield _VALUE.format(kind, json.dumps(value, ensure_ascii=False))
+        yield _VALUE.format("str" if isinstance(value, str) else "num", _text(value))

@@ -50,7 +50,7 @@ class DeadView:
 
     @property
     def is_filtered(self) -> bool:
-        """Whether a filter is set."""
+        """True if a filter is set."""
         return any(self.filters.values())
 
 

@@ -31,6 +31,7 @@ _NEXT: Final[Mapping[str, str]] = {
     "store-unusable": "A person must look at the file: run `jobrunner doctor`.",
     "outcome-unknown": "Look whether the change is there before you try again.",
     "cross-origin": "Open the page itself and press its button there.",
+    "not-waiting": "Load the page of the job again to see its state.",
     "key-taken": "Wait until that job has ended, or cancel it; then replay this one.",
     "already-replayed": "Open the job that replays it.",
     "unknown-task": "Deploy the task, or keep its old name with @jobs.task(aliases=[...]); then try again.",
@@ -54,7 +55,7 @@ class ErrorView:
     text: str
     next: str
     retry: bool
-    """Whether the same request may succeed later."""
+    """True if the same request may succeed later."""
 
 
 def explain(error: Exception) -> ErrorView:

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-import jobrunner
-
 _FRAME: Final = re.compile(r'^\s+(?:\| )*\s*File "(?P<file>[^"]+)", line \d+')
-_OWN_PACKAGE: Final = str(Path(jobrunner.__file__).parent)
+_OWN_PACKAGE: Final = str(Path(__file__).parents[2])
 _LIBRARY: Final = re.compile(
     r"[\\/](?:site|dist)-packages[\\/](?P<package>[^\\/]+)"
     r"|[\\/]lib[\\/]python3\.\d+t?[\\/](?P<module>[^\\/]+)"

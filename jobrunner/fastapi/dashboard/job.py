@@ -102,6 +102,8 @@ class JobView:
     is_dead: bool
     replayed_as: str | None
     can_cancel: bool
+    can_run: bool
+    """True if it waits for its time, so that it can be made due now."""
 
     def started_at(self, us: int) -> datetime:
         """Return a time of the bar."""
@@ -143,7 +145,16 @@ async def read_job(visit: Visit, row: JobRow, *, show_values: bool = False) -> J
         is_dead=open_here,
         replayed_as=row.replayed_as,
         can_cancel=row.state in UNFINISHED and not row.cancel_requested,
+        can_run=row.state == "scheduled",
     )
+
+
+_STATES: Final = {
+    "queued": "Due, and waits for a free slot.",
+    "blocked": "Waits until the job before it in the chain has ended.",
+    "cancelled": "Was cancelled.",
+    "expired": "Expired before it could start.",
+}
 
 
 def _summary(row: JobRow, attempts: Sequence[AttemptRow]) -> str:
@@ -158,19 +169,10 @@ def _summary(row: JobRow, attempts: Sequence[AttemptRow]) -> str:
             asked = " It was asked to stop." if row.cancel_requested else ""
             return f"Attempt {row.attempt} is running.{asked}"
         case "scheduled":
-            return (
-                f"Waits for its next attempt, after {runs}."
-                if row.attempt
-                else "Waits for its time."
-            )
-        case "queued":
-            return "Due, and waits for a free slot."
-        case "blocked":
-            return "Waits until the job before it in the chain has ended."
-        case "cancelled":
-            return "Was cancelled."
+            again = f"Waits for its next attempt, after {runs}."
+            return again if row.attempt else "Waits for its time."
         case _:
-            return "Expired before it could start."
+            return _STATES[row.state]
 
 
 def _tries(row: JobRow, attempts: Sequence[AttemptRow], now: datetime) -> list[Try]:
@@ -265,16 +267,17 @@ def _ties(row: JobRow) -> list[Fact]:
 
 
 def _values(visit: Visit, row: JobRow, *, show: bool) -> Values:
-    stored_arguments = json.loads(row.args)
+    stored_arguments = visit.redaction.value(json.loads(row.args))
     has_result = row.result is not None
     if not show:
         return Values(
             arguments.hidden(stored_arguments), None, row.result_omitted, "", False, has_result
         )
     arguments.shown(visit, row.id)
+    result = None if row.result is None else visit.redaction.value(json.loads(row.result))
     return Values(
         arguments=arguments.coloured(stored_arguments),
-        result=None if row.result is None else arguments.coloured(json.loads(row.result)),
+        result=None if row.result is None else arguments.coloured(result),
         result_omitted=row.result_omitted,
         copied=arguments.written(stored_arguments),
         is_shown=True,
@@ -305,7 +308,7 @@ async def _show(visit: Visit, *, values: bool) -> Response:
     row = await stored(visit)
     view = await read_job(visit, row, show_values=values)
     return await visit.page(
-        "job.html", view, title=row.task, section="dead" if view.is_dead else "jobs"
+        "job_page.html", view, title=row.task, section="dead" if view.is_dead else "jobs"
     )
 
 
@@ -319,6 +322,13 @@ def add_job(pages: Pages) -> None:
     @pages.show("/jobs/{id}/arguments", seeing=True)
     async def get_arguments(visit: Visit) -> Response:
         return await _show(visit, values=True)
+
+    @pages.do("/jobs/{id}/run")
+    async def run_now(visit: Visit, form: Form) -> Response:
+        id = visit.path("id").lower()
+        async with visit.act("reschedule", target=id):
+            await visit.queue.reschedule(id, 0)
+        return visit.go(f"jobs/{id}", "due")
 
     _add_cancel(pages)
     _add_dead(pages)
@@ -344,7 +354,10 @@ def _add_cancel(pages: Pages) -> None:
     @pages.do("/jobs/{id}/cancel")
     async def cancel(visit: Visit, form: Form) -> Response:
         id = visit.path("id").lower()
-        return visit.go(f"jobs/{id}", await visit.queue.cancel(id) or "ended")
+        async with visit.act("cancel", target=id) as act:
+            status = await visit.queue.cancel(id)
+            act.count = 0 if status is None else 1
+        return visit.go(f"jobs/{id}", status or "ended")
 
 
 def _add_dead(pages: Pages) -> None:
@@ -352,7 +365,8 @@ def _add_dead(pages: Pages) -> None:
     async def replay(visit: Visit, form: Form) -> Response:
         id = visit.path("id").lower()
         try:
-            await visit.queue.dead_letters.replay(id)
+            async with visit.act("dead_letters.replay", target=id):
+                await visit.queue.dead_letters.replay(id)
         except JobNotFound:
             # The second click of a double click; an id that never existed raises here.
             row = await stored(visit)
@@ -375,5 +389,7 @@ def _add_dead(pages: Pages) -> None:
 
     @pages.do("/jobs/{id}/delete")
     async def delete(visit: Visit, form: Form) -> Response:
-        await visit.queue.dead_letters.delete(visit.path("id").lower())
+        id = visit.path("id").lower()
+        async with visit.act("dead_letters.delete", target=id):
+            await visit.queue.dead_letters.delete(id)
         return visit.go("dead", "deleted")

@@ -7,7 +7,8 @@ from typing import Final, Literal, cast, get_args
 
 from starlette.responses import Response
 
-from jobrunner.core.clock import from_us, now_us
+from jobrunner.core.clock import from_us
+from jobrunner.core.errors import JobNotFound, JobNotWaiting
 from jobrunner.core.model import FINISHED, Filter, JobRow, State
 from jobrunner.fastapi.dashboard import urls, words
 from jobrunner.fastapi.dashboard.forms import Form
@@ -105,7 +106,7 @@ class JobsView:
 
     @property
     def cancellable(self) -> bool:
-        """Whether jobs of this list can be cancelled."""
+        """True if jobs of this list can be cancelled."""
         return self.state not in FINISHED
 
 
@@ -141,7 +142,7 @@ def row_of(row: JobRow, limit: int | None, error: str = "") -> Row:
 
 
 def state_of(row: JobRow) -> str:
-    """Return the state of a job, with ``retrying`` for one that waits for another attempt."""
+    """Return the state of a job; ``retrying`` if it waits for another attempt."""
     return "retrying" if row.state == "scheduled" and row.attempt else row.state
 
 
@@ -253,7 +254,7 @@ class CancelView:
 
 
 def add_jobs(pages: Pages) -> None:
-    """Add the list of jobs and the form that cancels the selected ones."""
+    """Add the list of jobs and the forms that change the selected ones."""
 
     @pages.show("/jobs")
     async def list_jobs(visit: Visit) -> Response:
@@ -262,8 +263,13 @@ def add_jobs(pages: Pages) -> None:
             found = await search(visit)
             if found.address is not None:
                 return visit.go(found.address)
+        elif "" in visit.request.query_params.values():
+            # The form sends empty fields too; the address is the filter, for people to keep and to pass on.
+            return visit.go(urls.with_query("jobs", dict(visit.request.query_params)))
         view = await read_jobs(visit, found)
-        return await visit.page("jobs.html", view, title="Jobs", section="jobs")
+        return await visit.page("job_list.html", view, title="Jobs", section="jobs")
+
+    _add_run_selected(pages)
 
     @pages.do("/jobs/cancel")
     async def cancel_selected(visit: Visit, form: Form) -> Response:
@@ -279,10 +285,30 @@ def add_jobs(pages: Pages) -> None:
             )
         done = 0
         for id in ids:
-            before = await visit.parts.store.jobs.get(checked_id(id))
-            if before is not None and await visit.queue.cancel(id) is not None:
-                done += 1
+            if await visit.parts.store.jobs.get(checked_id(id)) is None:
+                continue  # it was deleted after its retention
+            async with visit.act("cancel", target=id) as act:
+                act.count = 0 if await visit.queue.cancel(id) is None else 1
+            done += act.count
         return visit.go(back, "many", done)
+
+
+def _add_run_selected(pages: Pages) -> None:
+    @pages.do("/jobs/run")
+    async def run_selected(visit: Visit, form: Form) -> Response:
+        ids = form.all("id")[:ROWS]
+        back = _list_address(form.get("back"))
+        if not ids:
+            return visit.go(back, "none-selected")
+        done = 0
+        for id in ids:
+            try:
+                async with visit.act("reschedule", target=id):
+                    await visit.queue.reschedule(id, 0)
+            except (JobNotFound, JobNotWaiting):
+                continue  # it has started, or ended, since the page was read
+            done += 1
+        return visit.go(back, "many-due", done)
 
 
 def _list_address(text: str) -> str:

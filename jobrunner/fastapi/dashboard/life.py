@@ -23,9 +23,9 @@ class Run:
     look: str
     started_at: int
     named: bool
-    """Whether there is room for its number."""
+    """True if there is room for its number."""
     timed: bool
-    """Whether there is also room for its time."""
+    """True if there is also room for its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def life_of(row: JobRow, attempts: Sequence[AttemptRow], now: int) -> Life | Non
         return None
     # A job that waited for its time begins when it was due: the wait before is no part of the story.
     begin = min(shown[0].started_at, max(row.created_at, min(row.run_at, shown[0].started_at)))
-    end = max(max(one.finished_at or now for one in shown), begin + 1)
+    end = max(begin + 1, *(one.finished_at or now for one in shown))
     total = end - begin
     runs: list[Run] = []
     free = 0.0

@@ -1,4 +1,4 @@
-"""Marks the parts of a page that are updated while it is open, and hashes them.
+"""Marks and hashes the parts of a page that change while it is open.
 
 The script of the page asks for the page's own address again with the hash of what it shows.  If the parts are the same,
 the answer is an empty 304.

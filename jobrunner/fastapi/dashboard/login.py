@@ -1,4 +1,4 @@
-"""Lets people sign in on a page with the token of ``bearer()``, and remembers it in a cookie.
+"""Lets people sign in with the token of ``bearer()``; a cookie remembers it.
 
 The cookie holds no token, only *passes*: the time at which each ends, and an HMAC under a key that is made from the
 token.  A changed token makes them worthless.
@@ -37,7 +37,7 @@ def token_of(given: str, tokens: Iterable[BearerToken]) -> BearerToken | None:
 def sign_in(
     response: Response, request: Request, token: BearerToken, tokens: Iterable[BearerToken]
 ) -> None:
-    """Add a pass of the token to the cookie, beside the valid passes of other tokens."""
+    """Add a pass of the token to the valid passes in the cookie."""
     others = [one for one in tokens if one is not token]
     kept = [one for one in _passes(request) if any(_is_of(one, other) for other in others)]
     ends = str(now_us() // SECOND_US + PASS_S)

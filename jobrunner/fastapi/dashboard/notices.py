@@ -20,11 +20,13 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "schedule-resumed": "Resumed: the schedule makes jobs again.",
     "ran": "The schedule has made this job, due now.",
     "ran-kept": "An unfinished job had the schedule's key; this is that job.",
+    "due": "The job is due now.",
     "nothing-to-test": "No dead letter of the group can be replayed: unfinished jobs have their keys.",
     "none-selected": "No job was selected.",
 }
 _COUNTED: Final[Mapping[str, tuple[str, str]]] = {
     "many": ("job", "{} cancelled or asked to stop."),
+    "many-due": ("job", "{} due now."),
     "many-replayed": (
         "dead letter",
         "{} replayed. Those whose key an unfinished job has stay here.",

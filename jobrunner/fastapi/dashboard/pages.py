@@ -59,7 +59,7 @@ class Pages:
         return add
 
     def do(self, path: str, *, seeing: bool = False) -> Callable[[Do], Do]:
-        """Return a decorator that adds a form, which only those may send who may act."""
+        """Return a decorator that adds a form behind the guard of ``act``."""
         guards = self.site.guards
         needed = [guards.act, *[guards.arguments] * seeing]
 
@@ -90,12 +90,13 @@ class Pages:
         """Return the dependency that makes the visit; FastAPI resolves it after the guards."""
         guards = self.site.guards
         acts, sees = Question(guards.act), Question(guards.arguments)
-        provided, actor = self.queue, self.actor or Depends(_nobody)
+        provided: Any = self.queue
+        actor: Any = self.actor or Depends(_nobody)
 
         async def visit(
             request: Request,
             queue: JobQueue = provided,
-            name: object = actor,  # type: ignore[assignment]
+            name: object = actor,
         ) -> Visit:
             may_act = guards.act is guards.read or await acts.is_allowed(request)
             may_see = may_act if guards.arguments is guards.act else await sees.is_allowed(request)

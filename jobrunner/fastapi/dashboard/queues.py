@@ -30,7 +30,7 @@ class QueueView:
     oldest: str
     late: bool
     can_change: bool
-    """Whether this process has the queue, so that it can pause it."""
+    """True if this process has the queue, so that it can pause it."""
 
     @property
     def look(self) -> str:
@@ -59,7 +59,7 @@ class Storage:
 
     @property
     def is_tight(self) -> bool:
-        """Whether the disk is nearly full."""
+        """True if the disk is nearly full."""
         return self.free < LITTLE_ROOM
 
 
@@ -139,10 +139,14 @@ def add_queues(pages: Pages) -> None:
 
     @pages.do("/queues/{name}/pause")
     async def pause(visit: Visit, form: Form) -> Response:
-        await visit.queue.queues.pause(visit.path("name"))
+        name = visit.path("name")
+        async with visit.act("queues.pause", target=name):
+            await visit.queue.queues.pause(name)
         return visit.go("queues", "paused")
 
     @pages.do("/queues/{name}/resume")
     async def resume(visit: Visit, form: Form) -> Response:
-        await visit.queue.queues.resume(visit.path("name"))
+        name = visit.path("name")
+        async with visit.act("queues.resume", target=name):
+            await visit.queue.queues.resume(name)
         return visit.go("queues", "resumed")

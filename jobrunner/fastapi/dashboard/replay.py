@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from starlette.responses import Response
 
+from jobrunner.core.audit import Action
 from jobrunner.core.errors import AlreadyReplayed, InvalidArguments, UnknownTask
 from jobrunner.core.model import JobRow
 from jobrunner.fastapi.dashboard import arguments
@@ -36,7 +37,7 @@ class Field:
     label: str
     control: Control
     text: str
-    """What the field holds: the stored value, or what was typed."""
+    """The stored value, or the text that was typed."""
     choices: Sequence[str]
     hint: str
     error: str
@@ -62,7 +63,7 @@ class EditView:
 
 
 class _Unreadable(Exception):
-    """What was typed into a field is no value of its kind."""
+    """The text in a field is no value of its kind."""
 
 
 def fields_of(
@@ -140,7 +141,7 @@ def _text_of(control: Control, value: object) -> str:
 def changes_of(
     schema: Mapping[str, Any] | None, values: Mapping[str, Any], form: Form
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the arguments that a form changes, and the errors of fields that cannot be read."""
+    """Return the arguments that a form changes, and errors by field."""
     if schema is None:
         try:
             given = _json(form.get(WHOLE))
@@ -217,17 +218,21 @@ def add_edit(pages: Pages) -> None:
     async def edit(visit: Visit) -> Response:
         row = await _dead(visit)
         arguments.shown(visit, row.id)
-        fields = fields_of(_schema_of(visit, row), json.loads(row.args))
+        fields = fields_of(_schema_of(visit, row), visit.redaction.value(json.loads(row.args)))
         return await _page(visit, EditView(row_of(row, None), fields, ""))
 
     @pages.do("/jobs/{id}/edit", seeing=True)
     async def replay_edited(visit: Visit, form: Form) -> Response:
         row = await _dead(visit)
-        schema, values = _schema_of(visit, row), json.loads(row.args)
+        schema, args = _schema_of(visit, row), json.loads(row.args)
+        values = visit.redaction.value(args)
         changes, errors = changes_of(schema, values, form)
         if not errors:
+            action: Action = "dead_letters.replay_edited" if changes else "dead_letters.replay"
             try:
-                job = await visit.queue.dead_letters.replay(row.id, args=changes or None)
+                changes = visit.redaction.restored(changes, args)
+                async with visit.act(action, target=row.id):
+                    job = await visit.queue.dead_letters.replay(row.id, args=changes or None)
             except InvalidArguments as error:
                 names = [WHOLE] if schema is None else list(schema.get("properties", {}))
                 errors = errors_by_name(error, names)

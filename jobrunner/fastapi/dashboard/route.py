@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -20,6 +20,7 @@ from jobrunner.fastapi.dashboard.site import Site
 from jobrunner.fastapi.dashboard.visit import SignInView, error_page, own_address, sign_in_page
 
 _IN_SCOPE = "starlette.exception_handlers"
+_HANDLED: Final = (HTTPException, RequestValidationError, JobRunnerError, Exception)
 ANYTHING: Final = "/{rest:path}"
 """The path of the route that answers all addresses without a page."""
 
@@ -27,53 +28,51 @@ ANYTHING: Final = "/{rest:path}"
 def page_route(site: Site) -> type[APIRoute]:
     """Return the route class of one dashboard.
 
-    The name of each route is its path below the dashboard's root, which the path of an included route does not tell.
+    The name of each route is its path below the dashboard's root: an included route has another path.
     """
 
-    async def answer_error(request: Request, error: Exception) -> Response:
-        path = request.scope["route"].name
-        if path == ANYTHING:
-            path = f"/{request.path_params['rest']}"
-        return _answer(site, request, urls.base_of(path), error)
+    return type("PageRoute", (_PageRoute,), {"site": site})
 
-    handlers: dict[type[Exception], Any] = dict.fromkeys(
-        (HTTPException, RequestValidationError, JobRunnerError, Exception), answer_error
-    )
 
-    class PageRoute(APIRoute):
-        """A route of the dashboard."""
+class _PageRoute(APIRoute):
+    """A route with the error pages and the headers of a dashboard."""
 
-        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-            """Handle a request with the error pages and the headers of the dashboard."""
+    site: ClassVar[Site]
 
-            async def send_with_headers(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    headers = MutableHeaders(scope=message)
-                    for name, value in HEADERS.items():
-                        headers.setdefault(name, value)
-                await send(message)
+    async def answer_error(self, request: Request, error: Exception) -> Response:
+        """Return the page of an error."""
+        path = f"/{request.path_params['rest']}" if self.name == ANYTHING else self.name
+        return _answer(self.site, request, urls.base_of(path), error)
 
-            scope[_IN_SCOPE] = (handlers, {})
-            try:
-                await super().handle(scope, receive, send_with_headers)
-            except HTTPException as error:
-                # Starlette refuses a wrong method before it calls the handlers; nothing has been sent yet.
-                if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
-                    raise
-                answer = await answer_error(Request(scope), error)
-                await answer(scope, receive, send_with_headers)
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request with the error pages and the headers of the dashboard."""
 
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            """Return FastAPI's handler behind the check of the sender."""
-            handle = super().get_route_handler()
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
 
-            async def guarded(request: Request) -> Response:
-                refuse_cross_site(request)
-                return await handle(request)
+        scope[_IN_SCOPE] = (dict.fromkeys(_HANDLED, self.answer_error), {})
+        try:
+            await super().handle(scope, receive, send_with_headers)
+        except HTTPException as error:
+            # Starlette refuses a wrong method before it calls the handlers; nothing has been sent yet.
+            if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
+                raise
+            answer = await self.answer_error(Request(scope), error)
+            await answer(scope, receive, send_with_headers)
 
-            return guarded
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler behind the check of the sender."""
+        handle = super().get_route_handler()
 
-    return PageRoute
+        async def guarded(request: Request) -> Response:
+            refuse_cross_site(request)
+            return await handle(request)
+
+        return guarded
 
 
 def _answer(site: Site, request: Request, base: str, error: Exception) -> Response:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from fastapi import APIRouter, Depends
 
+from jobrunner.core.redaction import Redaction
 from jobrunner.fastapi.dashboard.assets import add_assets
 from jobrunner.fastapi.dashboard.dead_letters import add_dead_letters
 from jobrunner.fastapi.dashboard.groups import add_groups
@@ -28,6 +29,7 @@ def build_dashboard(
     arguments: Guard | None = None,
     actor: Guard | None = None,
     insecure: bool = False,
+    redaction: Redaction,
 ) -> APIRouter:
     """Return the router with all pages.
 
@@ -40,11 +42,12 @@ def build_dashboard(
         arguments: the guard of what shows arguments and results; by default ``act``.
         actor: the dependency that returns the viewer's name.
         insecure: without ``read``, answer every request that names a local host.
+        redaction: hides sensitive arguments and results.
 
     Raises:
         ConfigurationError: There is no ``read``, and ``insecure`` is not set; or a guard is no dependency.
     """
-    site = Site(guards_of(read, act, arguments, insecure=insecure))
+    site = Site(guards_of(read, act, arguments, insecure=insecure), redaction)
     router = APIRouter(route_class=page_route(site), include_in_schema=False)
     named = None if actor is None else depends_on("actor", actor)
     pages = Pages(router, site, Depends(queue), named)

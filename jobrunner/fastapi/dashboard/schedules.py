@@ -48,14 +48,14 @@ class Entry:
     """Its recurrence as it is written."""
     english: str
     state: str
-    """How its last job went, in one word."""
+    """The state of its last job; empty if there is none."""
     last: str
     ticks: Sequence[bool]
-    """Whether each of its latest ticks made a job, oldest first."""
+    """Its latest ticks, oldest first: True if a tick made a job."""
 
     @property
     def is_active(self) -> bool:
-        """Whether it makes jobs."""
+        """True if it makes jobs."""
         return not (self.schedule.paused or self.schedule.disabled)
 
 
@@ -203,15 +203,21 @@ def _add_forms(pages: Pages) -> None:
 
     @pages.do("/schedules/{id}/run")
     async def run_now(visit: Visit, form: Form) -> Response:
-        job = await visit.queue.schedules.run_now(visit.path("id"))
+        id = visit.path("id")
+        async with visit.act("schedules.run_now", target=id):
+            job = await visit.queue.schedules.run_now(id)
         return visit.go(f"jobs/{job.id}", "ran" if job.created else "ran-kept")
 
     @pages.do("/schedules/{id}/pause")
     async def pause(visit: Visit, form: Form) -> Response:
-        await visit.queue.schedules.pause(visit.path("id"))
+        id = visit.path("id")
+        async with visit.act("schedules.pause", target=id):
+            await visit.queue.schedules.pause(id)
         return back(visit, form, "schedule-paused")
 
     @pages.do("/schedules/{id}/resume")
     async def resume(visit: Visit, form: Form) -> Response:
-        await visit.queue.schedules.resume(visit.path("id"))
+        id = visit.path("id")
+        async with visit.act("schedules.resume", target=id):
+            await visit.queue.schedules.resume(id)
         return back(visit, form, "schedule-resumed")

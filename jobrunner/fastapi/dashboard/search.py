@@ -22,7 +22,7 @@ class Found:
     """The result of a search."""
 
     address: str | None
-    """Where to go on; None if nothing was found."""
+    """The address to go on to; None if nothing was found."""
     unknown: str = ""
     alike: Sequence[str] = ()
 

@@ -1,4 +1,4 @@
-"""Headers that limit what a page may load and do, and the refusal of forms from other sites."""
+"""Limits what a page may load and do, and refuses forms of other sites."""
 
 from typing import Final
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from jobrunner.core.redaction import Redaction
 from jobrunner.core.version import __version__
 from jobrunner.fastapi.dashboard import urls, words
 from jobrunner.fastapi.dashboard.assets import Assets
@@ -18,57 +19,14 @@ from jobrunner.fastapi.dashboard.zone import Clock
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
-@dataclass(frozen=True, slots=True)
-class Shell:
-    """The frame around every page."""
-
-    base: str
-    """The relative address of the dashboard's root."""
-    title: str
-    section: str = ""
-    """The entry of the navigation that is current."""
-    back: str = ""
-    """The address of this page, relative to the root."""
-    store: str = ""
-    """The name of the database file."""
-    dead: int = 0
-    """Dead letters, counted up to the cap."""
-    actor: str | None = None
-    may_act: bool = False
-    may_see: bool = False
-    """Whether the viewer may see arguments and results."""
-    signs_in: bool = False
-    """Whether there is a sign-in page."""
-    signed_in: bool = False
-    live: bool = False
-    framed: bool = True
-    """False without navigation: the viewer may not read."""
-    notice: str = ""
-    """What the last action did."""
-    bad: bool = False
-    """Whether something needs attention, for the icon of the tab."""
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """The templates, files and guards of one dashboard."""
-
-    guards: Guards
-    assets: Assets = field(default_factory=Assets)
-    environment: Environment = field(default_factory=lambda: _environment())
-
-    def render(self, template: str, shell: Shell, view: object, clock: Clock) -> tuple[str, str]:
-        """Return a page and the hash of its live parts."""
-        live = LiveParts(self.assets.build)
-        text = self.environment.get_template(template).render(
-            shell=shell,
-            v=view,
-            clock=clock,
-            live=live,
-            asset=lambda name: f"{shell.base}static/{self.assets.names[name]}",
-            version=__version__,
-        )
-        return text, live.etag
+def _with_code(text: str) -> Markup:
+    """Return a sentence with its quoted and back-ticked words as code."""
+    parts: list[Any] = re.split(r"`([^`]+)`", text)
+    pieces = [
+        Markup("<code>{}</code>").format(part) if index % 2 else Markup.escape(part)
+        for index, part in enumerate(parts)
+    ]
+    return Markup("").join(pieces)
 
 
 def _environment() -> Environment:
@@ -92,11 +50,55 @@ def _environment() -> Environment:
     return made
 
 
-def _with_code(text: str) -> Markup:
-    """Return a sentence with its quoted and back-ticked words as code."""
-    parts: list[Any] = re.split(r"`([^`]+)`", text)
-    pieces = [
-        Markup("<code>{}</code>").format(part) if index % 2 else Markup.escape(part)
-        for index, part in enumerate(parts)
-    ]
-    return Markup("").join(pieces)
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """The frame around every page."""
+
+    base: str
+    """The relative address of the dashboard's root."""
+    title: str
+    section: str = ""
+    """The entry of the navigation that is current."""
+    back: str = ""
+    """The address of this page, relative to the root."""
+    store: str = ""
+    """The name of the database file."""
+    dead: int = 0
+    """Dead letters, counted up to the cap."""
+    actor: str | None = None
+    may_act: bool = False
+    may_see: bool = False
+    """True if the viewer may see arguments and results."""
+    signs_in: bool = False
+    """True if there is a sign-in page."""
+    signed_in: bool = False
+    live: bool = False
+    framed: bool = True
+    """False without navigation: the viewer may not read."""
+    notice: str = ""
+    """The effect of the last action, as a sentence."""
+    bad: bool = False
+    """True if something needs attention, for the icon of the tab."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The templates, files and guards of one dashboard."""
+
+    guards: Guards
+    redaction: Redaction
+    assets: Assets = field(default_factory=Assets)
+    environment: Environment = field(default_factory=_environment)
+
+    def render(self, template: str, shell: Shell, view: object, clock: Clock) -> tuple[str, str]:
+        """Return a page and the hash of its live parts."""
+        live = LiveParts(self.assets.build)
+        text = self.environment.get_template(template).render(
+            shell=shell,
+            v=view,
+            clock=clock,
+            live=live,
+            asset=lambda name: f"{shell.base}static/{self.assets.names[name]}",
+            version=__version__,
+        )
+        return text, live.etag

@@ -16,7 +16,7 @@ MAX_BACK: Final = 2_000
 
 
 def base_of(path: str) -> str:
-    """Return the relative address of the dashboard's root, as seen from one of its pages.
+    """Return the relative address of the dashboard's root, from one of its pages.
 
     Args:
         path: the path of the page below the root, such as ``/jobs/1``.
@@ -30,9 +30,11 @@ def segment(text: str) -> str:
 
 
 def with_query(path: str, parameters: Mapping[str, object]) -> str:
-    """Return a path with the parameters that have a value."""
+    """Return an address with the parameters that have a value."""
     given = {name: value for name, value in parameters.items() if value not in (None, "")}
-    return f"{path}?{urlencode(given)}" if given else path
+    if not given:
+        return path
+    return f"{path}{'&' if '?' in path else '?'}{urlencode(given)}"
 
 
 def own_address(text: str) -> str:
@@ -40,7 +42,8 @@ def own_address(text: str) -> str:
 
     Addresses come from hidden fields and query strings, which a stranger can write.
     """
-    if len(text) > MAX_BACK:
+    # urlsplit drops line breaks and blanks without a word.
+    if len(text) > MAX_BACK or not text.isascii() or not text.isprintable() or " " in text:
         return ""
     try:
         parts = urlsplit(text)

@@ -1,5 +1,7 @@
 """One request for a page: who asks, for which queue, and how the page is answered."""
 
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -8,8 +10,10 @@ from typing import Final
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, Response
 
+from jobrunner.core.audit import UNKNOWN_ACTOR, Action
 from jobrunner.core.clock import utcnow
 from jobrunner.core.model import Filter
+from jobrunner.core.redaction import Redaction
 from jobrunner.fastapi.dashboard import urls
 from jobrunner.fastapi.dashboard.errors import ErrorView
 from jobrunner.fastapi.dashboard.login import COOKIE
@@ -17,6 +21,7 @@ from jobrunner.fastapi.dashboard.notices import notice_of
 from jobrunner.fastapi.dashboard.site import Shell, Site
 from jobrunner.fastapi.dashboard.words import COUNT_CAP
 from jobrunner.fastapi.dashboard.zone import Clock
+from jobrunner.queue.audit import Act, audited
 from jobrunner.queue.parts import QueueParts
 from jobrunner.queue.queue import JobQueue, enqueuer_of
 
@@ -26,7 +31,7 @@ MOST_NAMED: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One request for a page, by a viewer whom the guard of the page has let through."""
+    """One request for a page that its guard has let through."""
 
     request: Request
     site: Site
@@ -43,9 +48,25 @@ class Visit:
         return enqueuer_of(self.queue).parts
 
     @property
+    def redaction(self) -> Redaction:
+        """Hides sensitive arguments and results."""
+        return self.site.redaction
+
+    @property
     def now(self) -> datetime:
         """The time of the page."""
         return self.clock.now
+
+    def act(
+        self,
+        action: Action,
+        *,
+        target: str | None = None,
+        filter: Mapping[str, object] | None = None,
+    ) -> AbstractAsyncContextManager[Act]:
+        """Record the act inside the block; see ``audited``."""
+        actor = UNKNOWN_ACTOR if self.actor is None else self.actor
+        return audited(self.queue.audit, actor, action, target=target, filter=filter)
 
     def asked(self, name: str) -> str:
         """Return a parameter of the query; empty if it is missing."""
@@ -66,7 +87,7 @@ class Visit:
         live: bool = True,
         bad: bool = False,
     ) -> Response:
-        """Render a page, or answer 304 if its live parts are those that the browser shows."""
+        """Render a page, or answer 304 if its live parts have not changed."""
         store = getattr(self.parts.store, "path", None)
         shell = Shell(
             base=self.base,

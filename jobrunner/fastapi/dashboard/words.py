@@ -37,33 +37,32 @@ def count_of(value: int, noun: str) -> str:
 
 
 def duration(value: timedelta | int | None) -> str:
-    """Return a duration with its two largest units.
+    """Return a duration with its one or two largest units.
 
     Args:
         value: a timedelta, or microseconds.
     """
     if value is None:
         return "–"
-    us = value if isinstance(value, int) else value // timedelta(microseconds=1)
-    us = max(us, 0)
+    us = max(value if isinstance(value, int) else value // timedelta(microseconds=1), 0)
     if us < _SECOND:
         return f"{us / _MILLISECOND:.0f} ms" if us >= _MILLISECOND else "under 1 ms"
-    if us < 10 * _SECOND:
-        return f"{us / _SECOND:.1f} s"
     if us < _MINUTE:
-        return f"{us // _SECOND} s"
-    if us < 10 * _MINUTE:
-        minutes, rest = divmod(us, _MINUTE)
-        return f"{minutes} min {rest // _SECOND:02d} s" if rest >= _SECOND else f"{minutes} min"
-    if us < _HOUR:
-        return f"{us // _MINUTE} min"
-    if us < _DAY:
-        hours, rest = divmod(us, _HOUR)
-        return f"{hours} h {rest // _MINUTE} min" if rest >= _MINUTE else f"{hours} h"
-    days, rest = divmod(us, _DAY)
-    if days < 10 and rest >= _HOUR:  # noqa: PLR2004 - beyond, the hours say nothing
-        return f"{days} d {rest // _HOUR} h"
-    return f"{days:,} days" if days > 1 else "1 day"
+        return f"{us / _SECOND:.1f} s" if us < 10 * _SECOND else f"{us // _SECOND} s"
+    for unit, name, smaller, smaller_name in _UNITS:
+        if us >= unit:
+            count, rest = divmod(us, unit)
+            shown = rest // smaller if count < 10 or unit == _HOUR else 0  # noqa: PLR2004 - of two digits
+            text = f"{count:,} {name}"
+            return f"{text} {shown} {smaller_name}" if shown else text
+    raise AssertionError(us)
+
+
+_UNITS: Final = (
+    (_DAY, "d", _HOUR, "h"),
+    (_HOUR, "h", _MINUTE, "min"),
+    (_MINUTE, "min", _SECOND, "s"),
+)
 
 
 def rough(value: timedelta | int) -> str:
@@ -75,7 +74,7 @@ def rough(value: timedelta | int) -> str:
         return f"{us // _MINUTE} min"
     if us < _DAY:
         return duration(us // _MINUTE * _MINUTE)
-    return f"{us // _DAY} d" if us < 2 * _DAY else f"{us // _DAY} days"
+    return f"{us // _DAY:,} d"
 
 
 def size(value: int) -> str:

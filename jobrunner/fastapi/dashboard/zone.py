@@ -82,7 +82,7 @@ class Clock:
         return f"{moment.astimezone(self.zone):%H:%M}"
 
     def ago(self, moment: datetime | None) -> Markup | str:
-        """Return the distance of a time from now, such as ``3 min ago`` or ``in 46 s``."""
+        """Return a time relative to now, such as ``3 min ago``."""
         if moment is None:
             return "–"
         past = self.now - moment

@@ -111,7 +111,7 @@
   // -- copying, choosing rows, the zone ------------------------------------------------------------------------
 
   function prepare() {
-    for (const one of all("[data-copies], [data-all], [data-opens]")) one.hidden = false;
+    for (const one of all("[data-copies], [data-whole], [data-opens]")) one.hidden = false;
     count();
   }
 

@@ -214,7 +214,7 @@ def _test(where: Filter, *, since: str) -> tuple[str, tuple[str | int, ...]]:
 
 
 def chain(conn: sqlite3.Connection, job: JobRow) -> Sequence[JobRow]:
-    """Return the jobs that were stored with a job in its chain, in their order.
+    """Return the jobs stored in the chain of a job, in their order.
 
     They were inserted together, so their keys are neighbours; an index of chains would cost every job of one an entry.
     """
@@ -234,7 +234,7 @@ def chain(conn: sqlite3.Connection, job: JobRow) -> Sequence[JobRow]:
 
 
 def counts(conn: sqlite3.Connection, cap: int) -> dict[str, int]:
-    """Count the jobs in each state but ``dead``, and those that wait for another attempt."""
+    """Count the jobs in each state but ``dead``, and the retrying ones."""
 
     def count(select: str, most: int) -> int:
         number: int = conn.execute(f"SELECT count(*) FROM ({select} LIMIT ?)", (most,)).fetchone()[
