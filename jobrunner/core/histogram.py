@@ -40,21 +40,25 @@ class Histogram:
     __slots__ = ("counts",)
 
     def __init__(self, durations: Iterable[int] = ()) -> None:
+        """Count durations in µs."""
         self.counts: dict[int, int] = {}
         counts = self.counts
-        last = LANES - 1
         for duration in durations:
             # ``lane_of``, inlined: a call would take as long again.
             if duration > 3:  # noqa: PLR2004 - as there
                 bits = duration.bit_length()
                 lane = 4 * bits - 12 + (duration >> bits - 3)
-                lane = min(lane, last)
             else:
                 lane = max(0, duration)
             if lane in counts:
                 counts[lane] += 1
             else:
                 counts[lane] = 1
+        if counts and max(counts) >= LANES:
+            self.counts = {lane: count for lane, count in counts.items() if lane < LANES - 1}
+            self.counts[LANES - 1] = sum(
+                count for lane, count in counts.items() if lane >= LANES - 1
+            )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Histogram) and self.counts == other.counts
@@ -69,12 +73,11 @@ class Histogram:
         """The number of durations."""
         return sum(self.counts.values())
 
-    def __add__(self, other: "Histogram") -> "Histogram":
-        total = Histogram()
-        counts = total.counts = self.counts.copy()
+    def add(self, other: "Histogram") -> None:
+        """Add the counts of another histogram."""
+        counts = self.counts
         for lane, count in other.counts.items():
             counts[lane] = counts.get(lane, 0) + count
-        return total
 
     def percentile(self, share: float) -> int | None:
         """Return the duration in µs that this share of all does not exceed; None if there are none.

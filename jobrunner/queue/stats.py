@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import reduce
 from typing import Any, Final, TypedDict, get_args
 
 from jobrunner.core.clock import from_us, now_us
@@ -21,6 +20,7 @@ from jobrunner.store.statistics import (
     By,
     Per,
     StatisticsRow,
+    Total,
 )
 from jobrunner.tasks.task import Task
 
@@ -119,14 +119,12 @@ async def stats_of(
     rows = await store.statistics.read(
         per=per, since=begin, until=end, by=by, queue=queue, task=name
     )
-    nothing = StatisticsRow(begin, queue or "", name or "", 0, 0, 0, Histogram(), Histogram())
-    total = reduce(StatisticsRow.plus, rows, nothing)
+    key = queue or "", name or ""
+    total = Total(rows).row(begin, *key)
     if by == "time":
         found = {row.start: row for row in rows}
-        rows = [
-            found.get(start, nothing._replace(start=start))
-            for start in range(begin, end, LENGTH_US[per])
-        ]
+        starts = range(begin, end, LENGTH_US[per])
+        rows = [found.get(start) or Total().row(start, *key) for start in starts]
     return Stats(
         per=per,
         by=by,

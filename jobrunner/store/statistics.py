@@ -44,25 +44,40 @@ class StatisticsRow(NamedTuple):
         """The fields that identify a row."""
         return self[:3]
 
-    def plus(self, other: "StatisticsRow") -> "StatisticsRow":
-        """Return the sum of both under the key of this row."""
+
+class Total:
+    """Adds up rows in place."""
+
+    __slots__ = ("dead", "failed", "run", "succeeded", "wait")
+
+    def __init__(self, rows: Iterable[StatisticsRow] = ()) -> None:
+        self.succeeded = self.failed = self.dead = 0
+        self.wait = Histogram()
+        self.run = Histogram()
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: StatisticsRow) -> None:
+        """Add a row."""
+        self.succeeded += row.succeeded
+        self.failed += row.failed
+        self.dead += row.dead
+        self.wait.add(row.wait)
+        self.run.add(row.run)
+
+    def add_encoded(self, succeeded: int, failed: int, dead: int, wait: bytes, run: bytes) -> None:
+        """Add a row whose histograms are encoded."""
+        self.succeeded += succeeded
+        self.failed += failed
+        self.dead += dead
+        self.wait.add_encoded(wait)
+        self.run.add_encoded(run)
+
+    def row(self, start: int, queue: str, task: str) -> StatisticsRow:
+        """Return the sum under a key."""
         return StatisticsRow(
-            *self.key,
-            succeeded=self.succeeded + other.succeeded,
-            failed=self.failed + other.failed,
-            dead=self.dead + other.dead,
-            wait=self.wait + other.wait,
-            run=self.run + other.run,
+            *(start, queue, task, self.succeeded, self.failed, self.dead), self.wait, self.run
         )
-
-
-def summed(rows: Iterable[StatisticsRow]) -> list[StatisticsRow]:
-    """Return one row for each key: the sum of the rows with this key."""
-    sums: dict[tuple[int, str, str], StatisticsRow] = {}
-    for row in rows:
-        found = sums.get(row.key)
-        sums[row.key] = row if found is None else found.plus(row)
-    return list(sums.values())
 
 
 class StatisticsStore(Protocol):

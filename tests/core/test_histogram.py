@@ -68,17 +68,12 @@ def test_encoded_histogram_is_decoded_as_it_was(found: dict[int, int]) -> None:
 
 @given(many, many)
 def test_sum_is_the_histogram_of_all(some: list[int], others: list[int]) -> None:
-    both = Histogram(some) + Histogram(others)
+    both = Histogram(some)
+    both.add(Histogram(others))
     assert both == Histogram(some + others)
     again = Histogram.decode(Histogram(some).encode())
     again.add_encoded(Histogram(others).encode())
     assert again == both
-
-
-def test_sum_leaves_its_parts_as_they_were() -> None:
-    one, other = Histogram([1]), Histogram([1, 2])
-    _ = one + other
-    assert (one, other) == (Histogram([1]), Histogram([1, 2]))
 
 
 def test_usual_histograms_take_few_bytes() -> None:

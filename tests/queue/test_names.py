@@ -19,6 +19,7 @@ PUBLIC = {
     "payload",
     "queues",
     "schedules",
+    "stats",
 }
 
 

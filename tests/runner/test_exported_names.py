@@ -16,8 +16,8 @@ PUBLIC = """
     InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidTask InvalidWrite Job JobCancelled
     JobContext JobDead JobExpired JobNotFound JobQueue JobRunner JobRunnerError KeyTaken LeaseLost
     NotADatabase NotAwaited NotCommitted NotRunning Page ProcessLost QueueInfo Queues ResultError ResultNotStored
-    ResultTimeout Retry Schedule ScheduleNotFound ScheduleTick Schedules SchemaTooNew Snooze StoreBusy
-    StoreCorrupt StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable
+    ResultTimeout Retry Schedule ScheduleNotFound ScheduleTick Schedules SchemaTooNew Snooze Stats StatsBucket
+    StoreBusy StoreCorrupt StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable
     StoreUnsupported SyncQueue Task TaskRouter TimedOut UnknownQueue UnknownTask WorkerInfo WouldDeadlock
     WrongThread __version__
 """.split()  # noqa: SIM905 - one to a line, they would fill a page

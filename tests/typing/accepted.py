@@ -34,6 +34,7 @@ from jobrunner import (
     QueueInfo,
     Schedule,
     Schedules,
+    Stats,
     SyncQueue,
     Task,
     TaskRouter,
@@ -333,4 +334,7 @@ async def pages(jobs: JobRunner, queue: JobQueue) -> None:
     assert_type(await jobs.list(task="send", limit=5), Page[Job[Any]])
     assert_type(await queue.dead_letters.list(queue="mail"), Page[DeadLetter])
     assert_type((await queue.queues.list()).items, list[QueueInfo])
+    stats = await queue.stats(per="hour", by="queue", since=datetime(2026, 1, 1, tzinfo=UTC))
+    assert_type(stats, Stats)
+    assert_type(stats.total.wait_p95, timedelta | None)
     assert_type(await queue.cancel("x"), Literal["cancelled", "requested"] | None)
