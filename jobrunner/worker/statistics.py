@@ -1,7 +1,8 @@
-"""Counts a worker's ended attempts in memory, until a round adds them to the statistics of the store."""
+"""Counts a worker's ended attempts in memory, until a round stores the counts."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 from jobrunner.core.histogram import Histogram
@@ -15,16 +16,15 @@ logger = log_of("jobrunner")
 WRITE_S: Final = 1.0
 """The time between two rounds with statistics; a process that is killed loses as much of them."""
 ROWS_PER_ROUND: Final = 500
-"""The most rows that a round adds, which takes about 20 ms; the next rounds add the rest."""
-MOST_WAITING: Final = 20_000
+"""The most rows that a round adds, which takes 10 to 20 ms; the next rounds add the rest."""
+MOST_WAITING: Final = 10_000
 """The most rows that wait while the store cannot write them; further ones are dropped, with a log line."""
-
 
 _FAILED: Final = frozenset({"failed", "timed_out"})
 
 
 class Statistics:
-    """The attempts that ended in this process and are not yet in the statistics of the store."""
+    """The counts of one worker that no round has stored yet."""
 
     def __init__(self) -> None:
         self._period = Period(WRITE_S)
@@ -37,7 +37,8 @@ class Statistics:
         """
         self._failed: Counter[tuple[str, str]] = Counter()
         self._dead: Counter[tuple[str, str]] = Counter()
-        self._rows: list[StatisticsRow] = []
+        self._rows: dict[tuple[int, str, str], StatisticsRow] = {}
+        """The rows of earlier seconds and minutes, by key."""
 
     def count(self, outcomes: Sequence[Outcome], now: int) -> None:
         """Count attempts whose outcomes were stored in a round at ``now``."""
@@ -70,11 +71,10 @@ class Statistics:
 
     def _make_rows(self) -> None:
         """Turn what was counted into rows of its minute."""
-        rows = self._rows
         for queue, tasks in self._durations.items():
             for task, durations in tasks.items():
                 failed = self._failed[queue, task]
-                rows.append(
+                self._keep(
                     StatisticsRow(
                         *(self._minute, queue, task),
                         succeeded=len(durations) // 2 - failed,
@@ -87,28 +87,30 @@ class Statistics:
         self._durations.clear()
         self._failed.clear()
         self._dead.clear()
-        if len(rows) > MOST_WAITING:
+        if len(self._rows) > MOST_WAITING:
             logger.error(
-                "the statistics of %d minutes could not be written and are dropped; jobs are not affected",
-                len({row.start for row in rows}),
+                "the statistics of %d minute(s) could not be written and are dropped; jobs are not affected",
+                len({start for start, _, _ in self._rows}),
             )
-            rows.clear()
+            self._rows.clear()
+
+    def _keep(self, row: StatisticsRow) -> None:
+        waiting = self._rows.get(row.key)
+        self._rows[row.key] = row if waiting is None else Total((waiting, row)).row(*row.key)
 
     def take(self, *, all_of_them: bool = False) -> Sequence[StatisticsRow]:
         """Take rows for the next round; none before ``WRITE_S`` is over, unless ``all_of_them``."""
-        if not (self._durations or self._rows) or not (self._period.begin() or all_of_them):
+        if not (self._durations or self._rows) or not (all_of_them or self._period.begin()):
             return ()
         self._make_rows()
-        if len(self._rows) <= ROWS_PER_ROUND or all_of_them:
-            rows, self._rows = self._rows, []
-            return rows
-        self._period.end()
-        rows, self._rows = self._rows[:ROWS_PER_ROUND], self._rows[ROWS_PER_ROUND:]
-        return rows
+        number = len(self._rows) if all_of_them else ROWS_PER_ROUND
+        taken = [self._rows.pop(key) for key in list(islice(self._rows, number))]
+        if self._rows:
+            self._period.end()
+        return taken
 
     def put_back(self, rows: Sequence[StatisticsRow]) -> None:
-        """Keep rows that were not stored for a later round."""
-        totals: defaultdict[tuple[int, str, str], Total] = defaultdict(Total)
-        for row in (*rows, *self._rows):
-            totals[row.key].add(row)
-        self._rows = [total.row(*key) for key, total in totals.items()]
+        """Keep rows that were not stored for a round in a second."""
+        for row in rows:
+            self._keep(row)
+        self._period.begin()

@@ -44,7 +44,7 @@ def add(conn: sqlite3.Connection, rows: Iterable[StatisticsRow]) -> None:
 
 
 def add_dead(conn: sqlite3.Connection, dead: Mapping[tuple[str, str], int], now: int) -> None:
-    """Count dead letters that no attempt of a live worker made, by queue and task."""
+    """Count dead letters that the store itself makes, by queue and task."""
     start = now - now % MINUTE_US
     add(
         conn,
