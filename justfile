@@ -37,9 +37,9 @@ demo *ARGS: setup
 test *ARGS: setup
     @.venv/bin/python -m pytest -n auto --dist worksteal "$@"
 
-# a minute of tests: without the slow ones and those that start processes
+# a minute of tests: two cases of each, without the slow ones and those that start processes
 quick *ARGS: setup
-    @.venv/bin/python -m pytest -n auto --dist worksteal -m "not slow and not process" "$@"
+    @.venv/bin/python -m pytest -n auto --dist worksteal -m "not slow and not process" --cases 2 "$@"
 
 # build the single-file executable and try it; takes minutes, CI does it in a step of its own
 test-binary *ARGS: setup

@@ -24,7 +24,7 @@ def configure(log_format: LogFormat, level: str) -> None:
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root.addHandler(handler)
     root.setLevel(level)
-    # Uvicorn's command brings handlers of its own; one process has one format.
+    # Uvicorn's command brings its own handlers; one process has one format.
     for name in ("uvicorn", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()

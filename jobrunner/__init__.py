@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jobrunner.core.audit import AuditEntry
+    from jobrunner.core.counts import CancelCounts, ReplayCounts
     from jobrunner.core.errors import (
         AlreadyReplayed,
         AlreadyRunning,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         JobDead,
         JobExpired,
         JobNotFound,
+        JobNotWaiting,
         JobRunnerError,
         KeyTaken,
         LeaseLost,
@@ -59,8 +62,10 @@ if TYPE_CHECKING:
         WouldDeadlock,
         WrongThread,
     )
+    from jobrunner.core.groups import DeadLetterGroup, DeadLetterGroups
     from jobrunner.core.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInfo
     from jobrunner.core.version import __version__
+    from jobrunner.queue.audit import AuditLog
     from jobrunner.queue.dead_letters import DeadLetters
     from jobrunner.queue.page import Page
     from jobrunner.queue.queue import JobQueue
@@ -81,12 +86,17 @@ __all__ = [
     "AlreadyRunning",
     "AmbiguousRunner",
     "Attempt",
+    "AuditEntry",
+    "AuditLog",
     "Bury",
     "Call",
+    "CancelCounts",
     "ConfigurationError",
     "Conflict",
     "Cron",
     "DeadLetter",
+    "DeadLetterGroup",
+    "DeadLetterGroups",
     "DeadLetters",
     "Deadlock",
     "DeclaredInCode",
@@ -107,6 +117,7 @@ __all__ = [
     "JobDead",
     "JobExpired",
     "JobNotFound",
+    "JobNotWaiting",
     "JobQueue",
     "JobRunner",
     "JobRunnerError",
@@ -120,6 +131,7 @@ __all__ = [
     "ProcessLost",
     "QueueInfo",
     "Queues",
+    "ReplayCounts",
     "ResultError",
     "ResultNotStored",
     "ResultTimeout",
@@ -154,17 +166,21 @@ __all__ = [
 ]
 
 _NAMES = {
+    "jobrunner.core.audit": "AuditEntry",
+    "jobrunner.core.counts": "CancelCounts ReplayCounts",
     "jobrunner.core.errors": """
         AlreadyReplayed AlreadyRunning AmbiguousRunner Bury ConfigurationError Conflict Deadlock
         DeclaredInCode DuplicateTask InvalidArguments InvalidCursor InvalidOptions InvalidSchedule
-        InvalidSession InvalidTask InvalidWrite JobCancelled JobDead JobExpired JobNotFound JobRunnerError
+        InvalidSession InvalidTask InvalidWrite JobCancelled JobDead JobExpired JobNotFound JobNotWaiting JobRunnerError
         KeyTaken LeaseLost NotADatabase NotAwaited NotCommitted NotRunning ProcessLost ResultError
         ResultNotStored ResultTimeout Retry ScheduleNotFound SchemaTooNew Snooze StoreBusy StoreCorrupt
         StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable StoreUnsupported
         TimedOut UnknownQueue UnknownTask WouldDeadlock WrongThread
     """,
+    "jobrunner.core.groups": "DeadLetterGroup DeadLetterGroups",
     "jobrunner.core.job": "Attempt DeadLetter Health Job QueueInfo WorkerInfo",
     "jobrunner.core.version": "__version__",
+    "jobrunner.queue.audit": "AuditLog",
     "jobrunner.queue.dead_letters": "DeadLetters",
     "jobrunner.queue.page": "Page",
     "jobrunner.queue.queue": "JobQueue",

@@ -1,4 +1,4 @@
-"""What every test gets: the checks of what it starts and leaves running, a frozen clock, a place for a database."""
+"""Fixtures of all tests: a frozen clock, a database file, checks for leaked threads, tasks and processes."""
 
 import asyncio
 import gc
@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,39 +24,42 @@ from tests.support.clocks import freeze
 from tests.support.marking import starts_processes
 
 OURS = ("_connection_worker_thread", "jobrunner")
-"""Parts of the names of aiosqlite's threads and of our own, which are daemons and count as left behind all the same."""
+"""Parts of the names of aiosqlite's threads and of our own, which are daemons and still count as left behind."""
 
 GOODBYE_S = 2.0
-"""How long a thread that has been told to end may take to do so."""
+"""The time that a stopping thread has until it counts as left behind."""
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes the directory, with rights for its user alone
 ROOM = 2**30
-"""What must be free there: some tests write large files."""
+"""Bytes that must be free there: some tests write large files."""
 
 LOG_BYTES = connection.LOG_BYTES
-"""As it is outside of the tests."""
+"""The value outside of the tests."""
 
 COLLECT_AFTER = 10_000
-"""Objects that are made before the collector looks at the young ones; by default 700."""
+"""New objects after which the collector runs on the youngest generation; Python's default is 700."""
 
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 """The audit events of a process that starts. Source: the audit events table of the library reference."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let a run be repeated with what it drew, in an order that it drew, or on a disk."""
-    parser.addoption("--seed", type=int, help="of what the rounds of kill -9 and the like draw")
+    """Add the options that repeat a run, shorten it, shuffle it, or keep its files on the disk."""
+    parser.addoption(
+        "--seed", type=int, help="of random numbers in tests, such as the moment of a kill -9"
+    )
+    parser.addoption("--cases", type=int, help="run only the first N cases of each test")
     parser.addoption("--shuffle", action="store_true", help="run in an order that the seed draws")
     parser.addoption("--disk", action="store_true", help="keep the tests' files on the disk")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the seed, choose where files lie, and set up the processes, which those of pytest-xdist follow."""
+    """Draw the seed, choose the directory of the files, and set up the process."""
     if config.option.seed is None:
         started_with: dict[str, int] = getattr(config, "workerinput", {})
         config.option.seed = started_with.get("seed", random.randrange(2**32))
     if not config.option.disk and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
-        # A test waits longer for the disk's sync than for all else, and no power is cut here.
+        # Tests spend most of their time in syncs of the disk, and no power is cut here.
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     # No plugin is in use here, and the search for them takes a fifth of what a process needs to start.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
@@ -64,26 +68,41 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Pass the seed on to a process of pytest-xdist, which gets no more than the command line."""
+    """Pass the seed to a process of pytest-xdist, which otherwise gets only the command line."""
     node.workerinput["seed"] = node.config.option.seed
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests that start processes; put the slow ones first, or shuffle all if that was asked for."""
+    """Mark the tests that start processes, leave out cases beyond ``--cases``, and order the rest."""
     for item in items:
         if starts_processes(item):
             item.add_marker("process")
+    if config.option.cases is not None:
+        _keep_first_cases(config, items)
     # At the end, a core would wait for the other one's slow test.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if config.option.shuffle:
         random.Random(config.option.seed).shuffle(items)
 
 
+def _keep_first_cases(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the cases of each test beyond the first ``--cases``."""
+    cases = Counter[str]()
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        test, *_ = item.nodeid.split("[")
+        cases[test] += 1
+        (kept if cases[test] <= config.option.cases else left_out).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Keep the collector off the tests and modules that are loaded, which outlive every test.
+    """Exclude the loaded tests and modules from garbage collection, since they outlive every test.
 
-    Each of its full rounds walks all of them otherwise, which takes a tenth of the suite's time.
+    Otherwise each full collection walks all of them, which takes a tenth of the suite's time.
     """
     gc.collect()
     gc.freeze()
@@ -92,7 +111,7 @@ def pytest_collection_finish() -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say which seed it was, also when all is well."""
+    """Print the seed, also after a run without failures."""
     terminalreporter.write_line(f"seed {config.option.seed} (repeat with --seed)")
 
 
@@ -104,17 +123,17 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def hear_sigint() -> None:
-    """Let the processes that tests start hear SIGINT also where the suite itself must not: behind a shell's ``&``."""
+def handle_sigint() -> None:
+    """Let processes that tests start handle SIGINT, which a shell's ``&`` makes the suite ignore."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def make_no_room_in_logs() -> Iterator[None]:
-    """Let a store that opens not fill its log with eight megabytes of nothing: that takes longer than most tests.
+def preallocate_no_log() -> Iterator[None]:
+    """Open stores without preallocating eight megabytes of log, which takes longer than most tests.
 
-    Processes that tests start do, and so do tests with ``room_in_log``.
+    Processes that tests start preallocate it, and so do tests with ``room_in_log``.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connection, "LOG_BYTES", 0)
@@ -123,12 +142,12 @@ def make_no_room_in_logs() -> Iterator[None]:
 
 @pytest.fixture
 def room_in_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let stores make room in their logs, as they do outside of the tests."""
+    """Let stores preallocate their logs, as they do outside of the tests."""
     monkeypatch.setattr(connection, "LOG_BYTES", LOG_BYTES)
 
 
 class Processes:
-    """Notes the processes that this one starts; an audit hook cannot be taken away again, so there is one."""
+    """Records the processes that this one starts, with one audit hook, since a hook cannot be removed."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -141,7 +160,7 @@ class Processes:
 
 @pytest.fixture(scope="session")
 def processes() -> Processes:
-    """Return what notes the processes that start."""
+    """Return the recorder of started processes."""
     return Processes()
 
 
@@ -149,7 +168,7 @@ def processes() -> Processes:
 def start_processes_only_if_marked(
     request: pytest.FixtureRequest, processes: Processes
 ) -> Iterator[None]:
-    """Fail a test that starts a process without the mark: `just quick` leaves those with it out."""
+    """Fail a test that starts a process without the mark ``process``, which `just quick` leaves out."""
     processes.started.clear()
     yield
     if request.node.get_closest_marker("process") is None:
@@ -158,13 +177,13 @@ def start_processes_only_if_marked(
 
 @pytest.fixture(autouse=True)
 def count_log_lines_anew() -> None:
-    """Let no test's log lines make those of the next one a flood."""
+    """Forget the log lines of earlier tests, so that no flood carries over."""
     repeats.end()
 
 
 @pytest.fixture(autouse=True)
 def leave_no_thread_behind() -> Iterator[None]:
-    """Fail a test after which a thread still runs that would keep the process, or a connection, open."""
+    """Fail a test that leaves a thread which keeps the process or a connection open."""
     before = set(threading.enumerate())
     yield
     left = [
@@ -201,14 +220,14 @@ async def _no_task_left() -> AsyncIterator[None]:
 
 @pytest.fixture
 def frozen() -> Iterator[FrozenDateTimeFactory]:
-    """Hold the wall clock at ``tests.support.clocks.MOMENT``; ``frozen.tick(seconds)`` moves it. See ``freeze``."""
+    """Freeze the wall clock at ``tests.support.clocks.MOMENT``; ``frozen.tick(seconds)`` moves it. See ``freeze``."""
     with freeze() as clock:
         yield clock
 
 
 @pytest.fixture(scope="session")
 def blank_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Return the file of a store without jobs: to write it anew takes longer than most tests."""
+    """Return the bytes of an empty store's file, which takes longer to make than most tests."""
     path = tmp_path_factory.mktemp("blank") / "jobs.db"
 
     async def make() -> None:
@@ -222,13 +241,13 @@ def blank_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def new_db(tmp_path: Path) -> Path:
-    """Name a database file that is not there yet, in a directory of the test's own."""
+    """Return the path of a database file that does not exist yet, in ``tmp_path``."""
     return tmp_path / "jobs.db"
 
 
 @pytest.fixture
 def tmp_db(new_db: Path, blank_store: bytes) -> Path:
-    """Lay a store without jobs into a directory of the test's own."""
+    """Write the file of an empty store to ``tmp_path``, and return its path."""
     new_db.write_bytes(blank_store)
     return new_db
 

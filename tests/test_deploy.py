@@ -1,4 +1,4 @@
-"""``docs/deploy.md``: systemd checks its units, these tests its commands and exit codes."""
+"""The units, commands and exit codes of the documentation are correct."""
 
 import asyncio
 import os
@@ -21,6 +21,7 @@ from tests.support.processes import CHECKOUT, PATIENCE_S
 
 PAGE = (CHECKOUT / "docs" / "deploy.md").read_text(encoding="utf-8")
 MONITORING = (CHECKOUT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+COMMAND_LINE = (CHECKOUT / "docs" / "guides" / "command-line.md").read_text(encoding="utf-8")
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 
 
@@ -71,8 +72,8 @@ def test_commands_on_the_page_exist_with_their_options(page: str) -> None:
         group.make_context(group.name, words, parent=context)
 
 
-def test_exit_codes_on_the_page_are_those_of_the_help() -> None:
-    said = dict(re.findall(r"^\| (\d[\d, ]*) \| (.*) \|$", PAGE, re.MULTILINE))
+def test_exit_codes_of_the_guide_are_those_of_the_help() -> None:
+    said = dict(re.findall(r"^\| (\d[\d, ]*) \| (.*) \|$", COMMAND_LINE, re.MULTILINE))
     helped = dict(re.findall(r"^  (\d[\d, ]*)  (.*)$", IN_WORDS, re.MULTILINE))
     assert list(said) == list(helped)
 

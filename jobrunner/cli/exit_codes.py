@@ -1,4 +1,4 @@
-"""Maps errors to exit codes; ``jobrunner --help`` and docs/deploy.md list them."""
+"""Maps errors to exit codes; ``jobrunner --help`` and docs/guides/command-line.md list them."""
 
 import contextlib
 import logging

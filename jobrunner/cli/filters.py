@@ -22,6 +22,24 @@ STATES: Final = (
     "expired",
     "dead",
 )
+ACTIONS: Final = (
+    "cancel",
+    "cancel_all",
+    "reschedule",
+    "dead_letters.replay",
+    "dead_letters.replay_edited",
+    "dead_letters.replay_all",
+    "dead_letters.delete",
+    "dead_letters.delete_all",
+    "queues.pause",
+    "queues.resume",
+    "schedules.upsert",
+    "schedules.remove",
+    "schedules.run_now",
+    "schedules.pause",
+    "schedules.resume",
+)
+UNFINISHED: Final = STATES[:4]
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -32,21 +50,46 @@ def instant(text: str) -> datetime:
     """
     from jobrunner.core.clock import utcnow
 
+    try:
+        age = _duration(text)
+        if age is not None:
+            return utcnow() - age
+    except OverflowError as error:
+        raise click.BadParameter(f"{text} is too long ago") from error
+    return _moment(text, "24h, or 2026-11-22T08:00:00Z")
+
+
+def moment(text: str) -> datetime:
+    """Return an aware datetime from ISO 8601 with an offset."""
+    return _moment(text, "2026-11-22T08:00:00Z")
+
+
+def _moment(text: str, example: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not a time: write {example}") from error
+    if found.tzinfo is None:
+        raise click.BadParameter(f"{text!r} has no time zone: write {text}Z for UTC")
+    return found.astimezone(UTC)
+
+
+def duration(text: str) -> timedelta:
+    """Return a duration from a number with a unit: 90s, 30m, 24h, 7d, 2w."""
+    try:
+        found = _duration(text)
+    except OverflowError as error:
+        raise click.BadParameter(f"{text} is too long") from error
+    if found is None:
+        raise click.BadParameter(f"{text!r} is not a duration: write 90s, 30m, 24h, 7d or 2w")
+    return found
+
+
+def _duration(text: str) -> timedelta | None:
     number, unit = text[:-1], text[-1:]
     if number.isascii() and number.isdigit() and unit in _UNITS:
-        try:
-            return utcnow() - timedelta(**{_UNITS[unit]: int(number)})
-        except OverflowError as error:
-            raise click.BadParameter(f"{text} is too long ago") from error
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{text!r} is not a time: write 24h, or 2026-11-22T08:00:00Z"
-        ) from error
-    if moment.tzinfo is None:
-        raise click.BadParameter(f"{text!r} has no time zone: write {text}Z for UTC")
-    return moment.astimezone(UTC)
+        return timedelta(**{_UNITS[unit]: int(number)})
+    return None
 
 
 def which(*, verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -76,6 +119,41 @@ def which(*, verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return command
 
     return give
+
+
+def many(*, what: str, verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of a command that changes one thing or many: --all, --dry-run and --yes.
+
+    Args:
+        what: the things that the filter options select.
+        verb: the verb that needs ``--yes`` if there is no terminal.
+    """
+
+    def give(command: Callable[..., Any]) -> Callable[..., Any]:
+        command = click.option(
+            "--yes",
+            is_flag=True,
+            help=f"Do not ask for confirmation; required to {verb} by filter without a terminal.",
+        )(command)
+        command = click.option(
+            "--dry-run", is_flag=True, help=f"Only count the matching {what}; change nothing."
+        )(command)
+        return click.option("--all", "every", is_flag=True, help=f"All {what}.")(command)
+
+    return give
+
+
+def check_which(id: str | None, where: dict[str, Any], *, every: bool, filters: str) -> None:
+    """Check that a command got exactly one of an id, filters and ``--all``.
+
+    Raises:
+        UsageError: It got none of them, or several.
+    """
+    filtered = any(value is not None for value in where.values())
+    if id is not None and (filtered or every):
+        raise click.UsageError("give an id or a filter, not both")
+    if id is None and not filtered and not every:
+        raise click.UsageError(f"say which: an id, a filter ({filters}), or --all")
 
 
 def page(command: Callable[..., Any]) -> Callable[..., Any]:

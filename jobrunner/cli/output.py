@@ -179,9 +179,10 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name, *words in zip(columns, *rows, strict=True):
         # Columns wrap between words, and inside long words. An id never wraps: nobody could copy it.
+        is_id = name in ("id", "group")
         longest = max(len(part) for word in (name, *words) for part in word.split(" "))
-        width = longest if name == "id" else min(longest, NARROWEST)
-        table.add_column(name, overflow="fold", no_wrap=name == "id", min_width=width)
+        width = longest if is_id else min(longest, NARROWEST)
+        table.add_column(name, overflow="fold", no_wrap=is_id, min_width=width)
     for row in rows:
         table.add_row(*map(Text, row))  # plain text: rich would read brackets in a str as markup
     console = Console(highlight=False)

@@ -17,6 +17,7 @@ import click
 
 from jobrunner.cli.location import Location
 from jobrunner.cli.target import load_runner
+from jobrunner.core.redaction import Redaction
 from jobrunner.queue.queue import JobQueue, open_queue
 from jobrunner.runner.shutdown import SIGNALS, without_echo
 from jobrunner.store.committer import Committer
@@ -42,6 +43,8 @@ class StoreSession:
     """The tasks of the application; None if the command was given only a store."""
     queues: frozenset[str]
     """Every known queue: declared, served by a worker, paused, or with jobs in it."""
+    redaction: Redaction
+    """Hides sensitive arguments and results; a command that was given only a store knows the default names."""
 
 
 def run_in_session(location: Location, command: Callable[[StoreSession], Awaitable[T]]) -> T:
@@ -128,7 +131,7 @@ async def _session_on(
         worker=worker,
         timezone=settings.timezone,
     )
-    return StoreSession(store, queue, tasks, known)
+    return StoreSession(store, queue, tasks, known, settings.redact)
 
 
 async def _nothing(*_: object) -> None:

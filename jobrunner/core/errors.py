@@ -27,11 +27,12 @@
     ├── Conflict
     │   ├── KeyTaken                another unfinished job holds the key
     │   ├── AlreadyReplayed         the dead letter has been replayed with edited arguments
+    │   ├── JobNotWaiting           the job runs, is blocked or has ended, and cannot be rescheduled
     │   └── DeclaredInCode          the schedule is declared in code and can only be changed there
     ├── ResultError                 the job has no result
     │   ├── JobDead                 the job is a dead letter
     │   ├── JobCancelled            the job was cancelled
-    │   ├── JobExpired              the job expired before it started
+    │   ├── JobExpired              the job expired while it waited to run
     │   ├── NotCommitted            the transaction that stores the job has not been committed
     │   ├── Deadlock                the caller is an attempt, and its wait could never end
     │   ├── ResultTimeout           the job did not finish in time (also a TimeoutError)
@@ -219,6 +220,14 @@ class AlreadyReplayed(Conflict):
 
 
 @exported
+class JobNotWaiting(Conflict):
+    """The job is running, blocked, finished or dead, so it cannot be rescheduled.
+
+    The message says which, and what to do instead.
+    """
+
+
+@exported
 class DeclaredInCode(Conflict):
     """The schedule is declared in code and can only be changed there."""
 
@@ -240,7 +249,7 @@ class JobCancelled(ResultError):
 
 @exported
 class JobExpired(ResultError):
-    """The job expired before it could start."""
+    """The job expired while it waited for its first attempt or a retry."""
 
 
 @exported

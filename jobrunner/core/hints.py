@@ -179,7 +179,7 @@ FOREIGN_WORDS: Final[Mapping[Place, tuple[ForeignWords, ...]]] = {
         _row(
             "start startup open open_async run_worker run_worker_async worker_main listen start_in_background"
             " run_until_stopped shutdown stop close close_async",
-            "FastAPI(lifespan=jobs.lifespan), `async with jobs.running():`, or in a process of its own jobs.run()",
+            "FastAPI(lifespan=jobs.lifespan), `async with jobs.running():`, or in a separate process jobs.run()",
         ),
         _row(
             "periodic periodic_task scheduled_job add_periodic_task on_after_configure crontab",

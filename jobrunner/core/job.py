@@ -96,7 +96,9 @@ class Job(Generic[R_co]):
     """
 
     id: str = field(
-        metadata=doc("UUIDv7, made before the job was stored; the job's idempotency key.")
+        metadata=doc(
+            "UUIDv7, made before the job was stored; the same in all attempts, the job's idempotency key."
+        )
     )
     task: str = field(metadata=doc("The task's stored name."))
     queue: str
@@ -124,7 +126,7 @@ class Job(Generic[R_co]):
     )
     schedule: str | None = field(default=None, metadata=doc("The schedule that made it."))
     scheduled_for: datetime | None = field(
-        default=None, metadata=doc("The tick that it was made for.")
+        default=None, metadata=doc("The tick that it was made for, or the time of `run_now`.")
     )
     chain: str | None = field(
         default=None, metadata=doc("The id of the first job of its chain; null if it is in none.")
@@ -170,7 +172,7 @@ class Job(Generic[R_co]):
         Raises:
             JobDead: The job became a dead letter.
             JobCancelled: The job was cancelled.
-            JobExpired: The job expired before it started.
+            JobExpired: The job expired while it waited for its first attempt or a retry.
             NotCommitted: The transaction that stores the job is not committed, or was rolled back.
             Deadlock: The caller is an attempt, and the job cannot start because attempts like it hold all slots.
             ResultTimeout: The job did not finish within ``timeout``. It goes on.
@@ -396,6 +398,14 @@ class DeadLetter:
     after: str | None = field(metadata=doc("The id of the job before it in the chain."))
     history: tuple[Attempt, ...] = ()
     """The attempts, oldest first. Only ``get`` loads them."""
+    group: str | None = field(
+        default=None,
+        metadata=doc(
+            "The fingerprint of its failure, equal in all dead letters that failed in the same way. Null in one of an"
+            " older version until a worker has grouped it.",
+            "8c5ae6b1f2d09374",
+        ),
+    )
 
 
 @exported

@@ -140,7 +140,7 @@ class Repeats:
     ) -> bool:
         """Count a line and return whether to write it."""
         now = now_us()
-        self.look(now)
+        self.flush(now)
         kind = (level, msg, like)
         with self._lock:
             series = self._series.get(kind)
@@ -162,7 +162,7 @@ class Repeats:
             series.args = shown
         return False
 
-    def look(self, now: int) -> None:
+    def flush(self, now: int) -> None:
         """Write the summaries of windows that are over and of floods that have ended."""
         # The 0 <=: after the clock was set back a line must not stay silent for hours.
         if not self._series or 0 <= now - self._oldest < WINDOW_US:

@@ -28,6 +28,8 @@ State = Literal[
 ]
 """The state of a job.  ``dead`` rows are in the dead-letter table, all others in the jobs table."""
 
+UnfinishedState = Literal["scheduled", "queued", "running", "blocked"]
+
 UNFINISHED: Final = frozenset({"scheduled", "queued", "running", "blocked"})
 FINISHED: Final = frozenset({"succeeded", "cancelled", "expired", "dead"})
 
@@ -242,7 +244,7 @@ class Claim(NamedTuple):
 
 
 class JobRow(NamedTuple):
-    """A job as stored; the last five fields are set for dead letters only."""
+    """A job as stored; the last six fields are set for dead letters only."""
 
     seq: int
     id: str
@@ -278,6 +280,8 @@ class JobRow(NamedTuple):
     error: str | None = None
     traceback: str | None = None
     replayed_as: str | None = None
+    fingerprint: str | None = None
+    """None in a dead letter of an older version until its fingerprint has been filled in."""
 
 
 class AttemptRow(NamedTuple):
@@ -307,6 +311,8 @@ class Filter(NamedTuple):
     """The earliest time at which a job was created or a dead letter died."""
     until: int | None = None
     """The time before which a job was created or a dead letter died."""
+    group: str | None = None
+    """The fingerprint of a dead letter."""
 
 
 class QueueStats(NamedTuple):

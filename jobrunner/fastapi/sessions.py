@@ -191,7 +191,7 @@ def _background(session: params.Depends, find: FindQueue, owner: object = None) 
 def _check_shared(session: params.Depends) -> None:
     if not session.use_cache:
         raise ConfigurationError(
-            "with use_cache=False the queue would get a session of its own, and not the route's: write"
+            "with use_cache=False the queue would get a separate session, not the route's: write"
             f" session={_written(session)}"
         )
 
@@ -232,7 +232,7 @@ def advice_for(session: params.Depends | Callable[..., Any]) -> str:
     written = _written(marker_of(session))
     return (
         f"this runner has session={written}, and a plain Queue, SyncQueue or Background would store jobs in a"
-        f" transaction of its own: write Queue = Annotated[JobQueue, Depends(job_queue({written}))], in `def` routes"
+        f" separate transaction: write Queue = Annotated[JobQueue, Depends(job_queue({written}))], in `def` routes"
         f" SyncQueue = Annotated[SyncQueue, Depends(sync_job_queue({written}))], Background ="
         f" Annotated[DurableBackgroundTasks, Depends(job_background({written}))], with the functions"
         " from jobrunner.fastapi; or Depends(jobs.queue) and Depends(jobs.background)"

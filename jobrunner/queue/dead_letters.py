@@ -1,12 +1,14 @@
-"""Lists, replays and deletes the dead letters of an open runner."""
+"""Lists, groups, replays and deletes the dead letters of an open runner."""
 
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Unpack
 
-from jobrunner.core.clock import from_us, now_us
-from jobrunner.core.errors import JobNotFound, UnknownTask
+from jobrunner.core.clock import SECOND_US, from_us, now_us
+from jobrunner.core.counts import ReplayCounts
+from jobrunner.core.errors import InvalidOptions, JobNotFound, UnknownTask
 from jobrunner.core.exports import exported
+from jobrunner.core.groups import DeadLetterGroup, DeadLetterGroups
 from jobrunner.core.ids import new_id
 from jobrunner.core.job import DeadLetter, Job, history_of
 from jobrunner.core.model import Enqueue, Enqueued, Filter, JobRow
@@ -20,18 +22,22 @@ from jobrunner.queue.filters import (
     write_cursor,
 )
 from jobrunner.queue.page import Page
+from jobrunner.store.groups import GroupRow
 from jobrunner.store.protocol import Store
 from jobrunner.tasks.spec import TaskSpec
 
 REPLAYED_PER_SLICE: Final = 500
 """The most dead letters that one transaction replays or deletes."""
+MINUTE_US: Final = 60 * SECOND_US
+MOST_GROUPS: Final = 200
+"""The most groups that ``groups`` returns."""
 COUNT_CAP: Final = 1_000_000
 """The number at which ``count`` stops."""
 
 
 @exported
 class DeadLetters:
-    """Lists, replays and deletes dead letters: the jobs that will not run again by themselves.
+    """Lists, groups, replays and deletes dead letters: the jobs that will not run again by themselves.
 
     ::
 
@@ -77,8 +83,8 @@ class DeadLetters:
         Args:
             limit: The most dead letters on the page, 1 to 1,000. Default: 50.
             cursor: The ``next_cursor`` of the previous page; None for the first page.
-            **where: Only dead letters with this ``task``, ``queue``, ``reason`` or ``tag``, that died at ``since`` or
-                later, and before ``until`` (aware datetimes).
+            **where: Only dead letters with this ``task``, ``queue``, ``reason``, ``tag`` or ``group``, that died at
+                ``since`` or later, and before ``until`` (aware datetimes).
 
         Raises:
             InvalidCursor: The cursor does not come from a page.
@@ -104,6 +110,25 @@ class DeadLetters:
         """
         return await self._store.dead_letters.count(
             dead_letter_filter("count", where), cap=COUNT_CAP
+        )
+
+    async def groups(self) -> DeadLetterGroups:
+        """Return the dead letters by group, most recent death first.
+
+        ::
+
+            groups = await jobs.dead_letters.groups()
+            for group in groups.items:
+                print(group.count, group.task, group.error_type, group.error)
+            await jobs.dead_letters.replay_all(group=groups.items[0].fingerprint)
+
+        Returns:
+            At most 200 groups. Counting stops after about 100 ms; then ``complete`` is False and groups are missing or
+            have counts that are too low.
+        """
+        found = await self._store.dead_letters.groups(now=now_us(), limit=MOST_GROUPS)
+        return DeadLetterGroups(
+            [group_of(row) for row in found.rows], found.ungrouped, found.complete
         )
 
     async def get(self, id: str) -> DeadLetter:
@@ -178,37 +203,61 @@ class DeadLetters:
     async def replay_all(
         self,
         *,
+        per_minute: int | None = None,
+        dry_run: bool = False,
         on_slice: Callable[[int], None] | None = None,
         **where: Unpack[DeadLetterFilter],
-    ) -> int:
-        """Replay all dead letters that match the filters.
+    ) -> ReplayCounts:
+        """Replay all dead letters that match the filters, most recent death first.
+
+        ::
+
+            plan = await jobs.dead_letters.replay_all(task=charge, dry_run=True)
+            counts = await jobs.dead_letters.replay_all(task=charge, per_minute=60)
 
         Each transaction replays up to 500 of them, so that other writers do not wait long. A dead letter stays if an
         unfinished job has its key, or if the runner does not have its task. Jobs that die during the call stay too.
 
+        With ``per_minute`` the call does not take longer: it spreads the due times, and the first job is due at once.
+        They are stored with the jobs, so the pace does not depend on this process.
+
         Args:
+            per_minute: The number of jobs that become due per minute. Default: all are due at once.
+            dry_run: True to count only, without changing anything.
             on_slice: Called after each transaction with the number of dead letters that it handled.
             **where: Filters, as for ``list``; none for all dead letters.
 
-        Returns:
-            The number of dead letters that were replayed.
+        Raises:
+            InvalidOptions: ``per_minute`` is not a whole number of at least 1, or a filter has an invalid value.
         """
         meant = _until_now(dead_letter_filter("replay_all", where))
-        replayed, before = 0, None
+        spacing = _spacing(per_minute)
+        tasks = None if self._tasks is None else self._tasks.keys()
+        letters = self._store.dead_letters
+        if dry_run:
+            return await letters.plan_replay_all(meant, tasks=tasks)
+        replayed = conflicts = due = 0
+        before = None
         while True:
-            done = await self._store.dead_letters.replay_all(
+            now = now_us()
+            due = max(due, now)
+            done = await letters.replay_all(
                 meant,
                 before=before,
-                now=now_us(),
+                now=now,
                 limit=REPLAYED_PER_SLICE,
-                tasks=None if self._tasks is None else self._tasks.keys(),
+                tasks=tasks,
+                run_at=due,
+                spacing=spacing,
             )
+            due += done.replayed * spacing
             replayed += done.replayed
+            conflicts += done.conflicts
             self._wake()
             if on_slice is not None:
                 on_slice(done.replayed + done.conflicts)
             if done.cursor is None:
-                return replayed
+                return ReplayCounts(replayed, conflicts)
             before = done.cursor
 
     async def delete_all(
@@ -253,6 +302,22 @@ class DeadLetters:
             )
 
 
+def _spacing(per_minute: int | None) -> int:
+    """Return the time between two replayed jobs, in microseconds; 0 for none.
+
+    Raises:
+        InvalidOptions: The number is not a whole number from 1 to 60,000,000.
+    """
+    if per_minute is None:
+        return 0
+    whole = isinstance(per_minute, int) and not isinstance(per_minute, bool)
+    if not whole or not 1 <= per_minute <= MINUTE_US:
+        raise InvalidOptions(
+            f"per_minute={per_minute!r} is not a whole number from 1 to {MINUTE_US:,}; None sets no pace"
+        )
+    return MINUTE_US // per_minute
+
+
 def _until_now(where: Filter) -> Filter:
     """Limit a filter to the jobs that are dead now.
 
@@ -260,6 +325,22 @@ def _until_now(where: Filter) -> Filter:
     """
     until = now_us() + 1
     return where._replace(until=until if where.until is None else min(where.until, until))
+
+
+def group_of(row: GroupRow) -> DeadLetterGroup:
+    """Return a group in its public form."""
+    return DeadLetterGroup(
+        fingerprint=row.fingerprint,
+        task=row.task,
+        error_type=row.error_type,
+        error=row.error,
+        count=row.letters,
+        first_died_at=None if row.first_died_at is None else from_us(row.first_died_at),
+        last_died_at=None if row.last_died_at is None else from_us(row.last_died_at),
+        newest_id=row.newest,
+        deaths_per_hour=row.hours,
+        retrying=row.retrying,
+    )
 
 
 def dead_letter_of(row: JobRow, history: tuple[Any, ...] = ()) -> DeadLetter:
@@ -286,4 +367,5 @@ def dead_letter_of(row: JobRow, history: tuple[Any, ...] = ()) -> DeadLetter:
         chain=row.chain,
         after=row.after,
         history=history,
+        group=row.fingerprint,
     )

@@ -1,12 +1,12 @@
-"""Validates ids, filters, limits and cursors from callers."""
+"""Validates ids, filters, limits, cursors and due times from callers."""
 
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final, TypedDict, get_args
 
 from jobrunner.core.errors import InvalidCursor, InvalidOptions, JobNotFound
-from jobrunner.core.model import DeadReason, Filter, State
-from jobrunner.core.units import instant_us
+from jobrunner.core.model import DeadReason, Filter, State, UnfinishedState
+from jobrunner.core.units import Seconds, duration_us, instant_us
 from jobrunner.tasks.task import Task
 
 MOST_ROWS: Final = 1_000
@@ -18,6 +18,7 @@ CURSOR_DIGITS: Final = 18
 
 
 STATES: Final = get_args(State)
+UNFINISHED_STATES: Final = get_args(UnfinishedState)
 REASONS: Final = get_args(DeadReason)
 
 
@@ -36,6 +37,20 @@ class JobFilter(TypedDict, total=False):
     """Created before this instant; with ``state="dead"``, died before it."""
 
 
+class CancelFilter(TypedDict, total=False):
+    """The filters of ``cancel_all``; an unfinished job must match all that are given."""
+
+    task: Task[..., Any] | str | None
+    queue: str | None
+    state: UnfinishedState | None
+    tag: str | None
+    key: str | None
+    since: datetime | None
+    """Created at this instant or later."""
+    until: datetime | None
+    """Created before this instant."""
+
+
 class DeadLetterFilter(TypedDict, total=False):
     """The filters of the methods of ``dead_letters``; a dead letter must match all that are given."""
 
@@ -43,6 +58,8 @@ class DeadLetterFilter(TypedDict, total=False):
     queue: str | None
     reason: DeadReason | None
     tag: str | None
+    group: str | None
+    """The ``fingerprint`` of a group."""
     since: datetime | None
     """Died at this instant or later."""
     until: datetime | None
@@ -66,6 +83,13 @@ def checked_id(id: str) -> str:
 def job_filter(where: JobFilter) -> Filter:
     """Check the filters of a call that lists jobs; raises as ``_filter_of``."""
     check_words("list", where, JobFilter.__annotations__)
+    return _filter_of(**where)
+
+
+def cancel_filter(where: CancelFilter) -> Filter:
+    """Check the filters of a call of ``cancel_all``; raises as ``_filter_of``."""
+    check_words("cancel_all", where, CancelFilter.__annotations__)
+    check_choice("state", where.get("state"), UNFINISHED_STATES)
     return _filter_of(**where)
 
 
@@ -95,6 +119,7 @@ def _filter_of(
     reason: DeadReason | None = None,
     tag: str | None = None,
     key: str | None = None,
+    group: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Filter:
@@ -104,7 +129,8 @@ def _filter_of(
         InvalidOptions: The state or the reason is unknown, a datetime is naive, or a value is not a string.
     """
     name = task.name if isinstance(task, Task) else task
-    for what, text in (("task", name), ("queue", queue), ("tag", tag), ("key", key)):
+    texts = {"task": name, "queue": queue, "tag": tag, "key": key, "group": group}
+    for what, text in texts.items():
         check_text(what, text)
     check_choice("state", state, STATES)
     check_choice("reason", reason, REASONS)
@@ -117,11 +143,11 @@ def _filter_of(
         key=key,
         since=None if since is None else instant_us(since, "since"),
         until=None if until is None else instant_us(until, "until"),
+        group=group,
     )
 
 
 def check_text(what: str, text: object) -> None:
-    """Raise ``InvalidOptions`` if a filter is not a text that can be stored."""
     if text is None:
         return
     if not isinstance(text, str):
@@ -135,9 +161,24 @@ def check_text(what: str, text: object) -> None:
 
 
 def check_choice(what: str, value: object, known: tuple[str, ...]) -> None:
-    """Raise ``InvalidOptions`` if a filter has an unknown value."""
     if value is not None and value not in known:
         raise InvalidOptions(f"{what}={value!r} is none of {', '.join(known)}")
+
+
+def due_us(delay: Seconds | None, run_at: datetime | None, now: int) -> int:
+    """Check the new time of a job and return it.
+
+    Raises:
+        InvalidOptions: Neither or both of the two are given, or the time is invalid.
+    """
+    if (delay is None) == (run_at is None):
+        raise InvalidOptions(
+            "reschedule() takes a delay or a run_at: reschedule(id, 3600), or reschedule(id, run_at=...)"
+        )
+    if run_at is not None:
+        return instant_us(run_at, "run_at")
+    assert delay is not None  # noqa: S101 - checked above
+    return now + duration_us(delay, "delay")
 
 
 def checked_limit(limit: int) -> int:

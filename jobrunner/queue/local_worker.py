@@ -1,6 +1,7 @@
 """The worker of this process, as the queue uses it."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from jobrunner.core.errors import StoreError
@@ -22,8 +23,8 @@ class LocalWorker(Protocol):
         """Make workers find due jobs now, in this process and in others."""
         ...
 
-    async def cancel_requested(self, seq: int) -> None:
-        """Notify the workers that a running job is to be cancelled."""
+    def cancel_requested(self, seqs: Sequence[int]) -> None:
+        """Notify the workers that these running jobs are to be cancelled."""
         ...
 
     def is_ready(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from jobrunner.core.errors import StoreError
 from jobrunner.core.forked import refuse_forked
+from jobrunner.queue.audit import AuditLog
 from jobrunner.queue.dead_letters import DeadLetters
 from jobrunner.queue.local_worker import LocalWorker
 from jobrunner.queue.queues import Queues
@@ -35,6 +36,7 @@ class QueueParts:
     queues: Queues
     dead_letters: DeadLetters
     schedules: Schedules
+    audit: AuditLog
     opened_on: asyncio.AbstractEventLoop
     opened_in: int
     """The process that opened the runner; see ``forked.generation``."""

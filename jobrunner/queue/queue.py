@@ -1,25 +1,32 @@
-"""Offers ``JobQueue``: the public API to store, read and cancel jobs."""
+"""Offers ``JobQueue``: the public API to store, read, cancel and reschedule jobs."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from functools import partial
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Final, ParamSpec, TypeVar, Unpack, overload
 
 from jobrunner.core.clock import now_us
+from jobrunner.core.counts import CancelCounts
 from jobrunner.core.errors import JobNotFound, UnknownTask
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation
 from jobrunner.core.hints import answers_foreign_words
 from jobrunner.core.job import CancelStatus, Health, Job, Payload, fresh_job, job_of, payload_of
 from jobrunner.core.model import FINISHED, Enqueue, JobRow
+from jobrunner.core.units import Seconds
+from jobrunner.queue.audit import AuditLog
 from jobrunner.queue.dead_letters import DeadLetters
 from jobrunner.queue.enqueuer import Enqueuer
 from jobrunner.queue.filters import (
     DEFAULT_ROWS,
+    CancelFilter,
     JobFilter,
+    cancel_filter,
     check_words,
     checked_id,
     checked_limit,
+    due_us,
     job_filter,
     read_cursor,
     write_cursor,
@@ -42,6 +49,9 @@ from jobrunner.worker.events import Events
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+CANCELLED_PER_SLICE: Final = 500
+"""The most jobs that one transaction of ``cancel_all`` finds; their chains may add more."""
 
 
 @exported
@@ -234,12 +244,92 @@ class JobQueue:
         if before.state in FINISHED:
             return None
         if before.state == "running":
-            await self._parts.worker.cancel_requested(before.seq)
+            self._parts.worker.cancel_requested([before.seq])
             return "requested"
         self._parts.events.wake(id)
         return "cancelled"
 
-    # -- queues, dead letters, schedules, health ---------------------------------------------
+    async def cancel_all(
+        self,
+        *,
+        dry_run: bool = False,
+        on_slice: Callable[[int], None] | None = None,
+        **where: Unpack[CancelFilter],
+    ) -> CancelCounts:
+        """Cancel all unfinished jobs that match the filters, each as ``cancel`` does.
+
+        ::
+
+            counts = await queue.cancel_all(task=send_newsletter, tag="campaign:7")
+            print(counts.cancelled, counts.requested)
+
+        Each transaction cancels up to 500 of them, newest first, so that other writers do not wait long. Jobs that are
+        enqueued during the call stay. If the call is broken off, the rest stays too; call it again to go on.
+
+        Args:
+            dry_run: True to count only, without changing anything.
+            on_slice: Called after each transaction with the number of jobs that it cancelled or asked to stop.
+            **where: Only jobs with this ``task``, ``queue``, ``state``, ``tag`` or ``key``, created at ``since`` or
+                later and before ``until`` (aware datetimes); none for all unfinished jobs.
+
+        Raises:
+            InvalidOptions: A datetime is naive, or a filter has an invalid value.
+        """
+        meant = cancel_filter(where)
+        store = self._parts.store.jobs
+        if dry_run:
+            return await store.plan_cancel_all(meant)
+        cancelled, requested, before = 0, 0, None
+        while True:
+            done = await store.cancel_all(
+                meant, before=before, now=now_us(), limit=CANCELLED_PER_SLICE
+            )
+            self._parts.worker.cancel_requested(done.requested)
+            for id in done.cancelled:
+                self._parts.events.wake(id)
+            cancelled += len(done.cancelled)
+            requested += len(done.requested)
+            if on_slice is not None:
+                on_slice(len(done.cancelled) + len(done.requested))
+            if done.cursor is None:
+                return CancelCounts(cancelled, requested)
+            before = done.cursor
+
+    # -- rescheduling --------------------------------------------------------------------
+
+    async def reschedule(
+        self, id: str, delay: Seconds | None = None, *, run_at: datetime | None = None
+    ) -> Job[Any]:
+        """Make a waiting job due at another time; it may also wait for a retry.
+
+        ::
+
+            await queue.reschedule(job.id, 3600)  # in an hour
+            await queue.reschedule(job.id, 0)  # now
+
+        A job that becomes due starts at once, in any process with a free slot. Its attempts stay as they are.
+
+        Args:
+            id: The id of a job that is scheduled or queued.
+            delay: Seconds, or a timedelta, from now.
+            run_at: An aware datetime, instead of ``delay``; the past means now.
+
+        Returns:
+            The job as it is now.
+
+        Raises:
+            JobNotFound: No job has this id; it may be past its retention.
+            JobNotWaiting: The job is running, blocked, finished or dead; it did not change.
+            InvalidOptions: Neither or both of the two times are given, one of them is invalid, or the job would expire
+                before it is due.
+        """
+        now = now_us()
+        due = due_us(delay, run_at, now)
+        row = await self._parts.store.jobs.reschedule(checked_id(id), run_at=due, now=now)
+        self._parts.worker.wake()
+        return job_of(row, (), self._enqueuer.reader)
+
+    # -- queues, dead letters, schedules, audit log, health ---------------------------------------------
 
     @property
     def queues(self) -> Queues:
@@ -255,6 +345,11 @@ class JobQueue:
     def schedules(self) -> Schedules:
         """Lists, stores, pauses and removes schedules."""
         return self._parts.schedules
+
+    @property
+    def audit(self) -> AuditLog:
+        """Lists what operators changed over HTTP and on the command line."""
+        return self._parts.audit
 
     async def health(self) -> Health:
         """Return the health of the runner and its store, with the problems found."""
@@ -338,6 +433,7 @@ def open_queue(
         schedules=Schedules(
             store, known, queues, timezone=timezone, enqueue=enqueue, wake=worker.wake
         ),
+        audit=AuditLog(store),
         opened_on=loop,
         opened_in=generation(),
         notify=call_on(loop, worker.wake),

@@ -163,7 +163,7 @@ def result_in(row: JobRow, tasks: Mapping[str, TaskSpec]) -> Any:
     Raises:
         JobDead: The job is a dead letter.
         JobCancelled: The job was cancelled.
-        JobExpired: The job expired before it started.
+        JobExpired: The job expired while it waited for its first attempt or a retry.
         ResultNotStored: The job has succeeded, but its result could not be stored.
     """
     name = f"{row.task} {row.id}"
@@ -172,7 +172,7 @@ def result_in(row: JobRow, tasks: Mapping[str, TaskSpec]) -> Any:
     if row.state == "cancelled":
         raise JobCancelled(f"{name} was cancelled")
     if row.state == "expired":
-        raise JobExpired(f"{name} expired before it could start")
+        raise JobExpired(f"{name} expired while it waited to run")
     if row.result_omitted is not None:
         raise ResultNotStored(row.result_omitted)
     spec = tasks.get(row.task)

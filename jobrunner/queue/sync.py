@@ -16,6 +16,7 @@ from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation, is_forked
 from jobrunner.core.job import Job
 from jobrunner.core.shield import at_once
+from jobrunner.queue.audit import AuditLog
 from jobrunner.queue.dead_letters import DeadLetters
 from jobrunner.queue.queue import JobQueue, enqueuer_of
 from jobrunner.queue.queues import Queues
@@ -161,6 +162,7 @@ class SyncDeadLetters(BlockingVerbs[DeadLetters]):
     _prefix = "dead_letters."
 
     count = Blocking(DeadLetters.count)
+    groups = Blocking(DeadLetters.groups)
     get = Blocking(DeadLetters.get)
     replay = Blocking(DeadLetters.replay)
     replay_all = Blocking(DeadLetters.replay_all)
@@ -182,6 +184,14 @@ class SyncSchedules(BlockingVerbs[Schedules]):
     remove = Blocking(Schedules.remove)
     run_now = Blocking(Schedules.run_now)
     list = Blocking(Schedules.list)
+
+
+class SyncAuditLog(BlockingVerbs[AuditLog]):
+    """Offers the methods of ``AuditLog``, blocking."""
+
+    _prefix = "audit."
+
+    list = Blocking(AuditLog.list)
 
 
 @exported
@@ -248,6 +258,8 @@ class SyncQueue(BlockingVerbs[JobQueue]):
 
     payload = Blocking(JobQueue.payload)
     cancel = Blocking(JobQueue.cancel)
+    cancel_all = Blocking(JobQueue.cancel_all)
+    reschedule = Blocking(JobQueue.reschedule)
     health = Blocking(JobQueue.health)
     stats = Blocking(JobQueue.stats)
     list = Blocking(JobQueue.list)
@@ -266,6 +278,11 @@ class SyncQueue(BlockingVerbs[JobQueue]):
     def schedules(self) -> SyncSchedules:
         """Lists, stores, pauses and removes schedules."""
         return SyncSchedules(lambda: self._find().schedules, self._find_loop)
+
+    @property
+    def audit(self) -> SyncAuditLog:
+        """Lists what operators changed over HTTP and on the command line."""
+        return SyncAuditLog(lambda: self._find().audit, self._find_loop)
 
 
 class SyncRunner(SyncQueue, Generic[R]):

@@ -19,18 +19,22 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
+from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
+from jobrunner.core.counts import CancelCounts
 from jobrunner.core.errors import AlreadyRunning, NotRunning
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation
 from jobrunner.core.hints import answers_foreign_words
 from jobrunner.core.job import CancelStatus, DeadLetter, Health, Job, Payload
+from jobrunner.core.units import Seconds
+from jobrunner.queue.audit import AuditLog
 from jobrunner.queue.background import DurableBackgroundTasks
 from jobrunner.queue.dead_letters import DeadLetters
-from jobrunner.queue.filters import DEFAULT_ROWS, JobFilter
+from jobrunner.queue.filters import DEFAULT_ROWS, CancelFilter, JobFilter
 from jobrunner.queue.page import Page
 from jobrunner.queue.queue import JobQueue, enqueuer_of
 from jobrunner.queue.queues import Queues
@@ -301,6 +305,7 @@ class JobRunner(TaskRouter):
         read: "params.Depends | Callable[..., Any] | None" = None,
         act: "params.Depends | Callable[..., Any] | None" = None,
         arguments: "params.Depends | Callable[..., Any] | None" = None,
+        actor: "params.Depends | Callable[..., Any] | None" = None,
         insecure: bool = False,
     ) -> "APIRouter":
         """Return the HTTP routes that show and change jobs, queues, dead letters and schedules.
@@ -315,6 +320,8 @@ class JobRunner(TaskRouter):
                 ``read``.
             arguments: A dependency that raises unless the client may read the arguments and the result of any job.
                 Default: there is no such route.
+            actor: A dependency that returns the name of the client, for the audit log: a string such as an e-mail
+                address. It is called after ``act`` has let the client pass. Default: ``"unknown"``.
             insecure: True to leave out ``read``, for an application that only this machine can reach. Then requests
                 that name another host are refused: a web page may have sent them (DNS rebinding). Default: False.
 
@@ -325,7 +332,15 @@ class JobRunner(TaskRouter):
 
         # Its routes change the queue and open no session.
         queue = self.queue if self._session_advice is None else self._own_queue
-        return build_router(queue, read=read, act=act, arguments=arguments, insecure=insecure)
+        return build_router(
+            queue,
+            read=read,
+            act=act,
+            arguments=arguments,
+            actor=actor,
+            insecure=insecure,
+            redaction=self.settings.redact,
+        )
 
     # -- the queue's methods, outside requests -------------------------------------------
 
@@ -389,6 +404,23 @@ class JobRunner(TaskRouter):
         """Cancel a waiting job, or ask a running one to stop; see ``JobQueue.cancel``."""
         return await self._opened("jobs.cancel(...)").cancel(id)
 
+    async def cancel_all(
+        self,
+        *,
+        dry_run: bool = False,
+        on_slice: Callable[[int], None] | None = None,
+        **where: Unpack[CancelFilter],
+    ) -> CancelCounts:
+        """Cancel all unfinished jobs that match the filters; see ``JobQueue.cancel_all``."""
+        queue = self._opened("jobs.cancel_all(...)")
+        return await queue.cancel_all(dry_run=dry_run, on_slice=on_slice, **where)
+
+    async def reschedule(
+        self, id: str, delay: Seconds | None = None, *, run_at: datetime | None = None
+    ) -> Job[Any]:
+        """Make a waiting job due at another time; see ``JobQueue.reschedule``."""
+        return await self._opened("jobs.reschedule(...)").reschedule(id, delay, run_at=run_at)
+
     @property
     def dead_letters(self) -> DeadLetters:
         """Lists, replays and deletes dead letters."""
@@ -403,6 +435,11 @@ class JobRunner(TaskRouter):
     def queues(self) -> Queues:
         """Lists, pauses and resumes queues."""
         return self._opened("jobs.queues").queues
+
+    @property
+    def audit(self) -> AuditLog:
+        """Lists what operators changed over HTTP and on the command line."""
+        return self._opened("jobs.audit").audit
 
     async def health(self) -> Health:
         """Return the health of the runner and its store; see ``JobQueue.health``."""

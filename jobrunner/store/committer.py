@@ -57,7 +57,7 @@ class RoundParticipant(Protocol):
         """Return the claim for the next round; None if the worker claims nothing."""
         ...
 
-    def take_look_due(self) -> bool:
+    def take_promote_due(self) -> bool:
         """Return whether the next round should promote due jobs, and reset the request."""
         ...
 
@@ -264,15 +264,17 @@ class Committer:
             # These attempts have ended, but the store still has them as running.
             ended = ((one.job.seq, one.job.lease) for one in (*outcomes, *self._outcomes))
             claim = claim._replace(held=claim.held.union(ended))
-        look_due = participant is not None and participant.take_look_due()
+        promote_due = participant is not None and participant.take_promote_due()
         request = Round(
             now=now_us(),
             outcomes=outcomes,
-            look_due=look_due,
+            promote_due=promote_due,
             fires=[fire for step in steps for fire in step.fires],
             enqueues=[job for unit in units for job in unit.jobs],
             claim=claim,
-            ticks_of=participant.tasks if participant is not None and (look_due or steps) else None,
+            ticks_of=participant.tasks
+            if participant is not None and (promote_due or steps)
+            else None,
             statistics=() if participant is None else participant.take_statistics(),
         )
         return units, steps, request

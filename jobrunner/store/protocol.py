@@ -9,46 +9,18 @@ Rules for every method:
 - A call that would wait for the transaction it is made in raises ``WouldDeadlock``.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from jobrunner.core.model import (
-    AttemptRow,
-    DeadReason,
-    Enqueue,
-    Enqueued,
-    Filter,
-    JobRow,
-    QueueStats,
-    ScheduleChange,
-    ScheduleRow,
-    TickRow,
-    WorkerRow,
-)
+from jobrunner.core.audit import Action, AuditRow
+from jobrunner.core.model import ScheduleChange, ScheduleRow, TickRow, WorkerRow
 from jobrunner.core.wait_graph import Snapshot, WaitReport
+from jobrunner.store.job_protocol import DeadLetterStore, JobStore
 from jobrunner.store.round import Round, Written
 from jobrunner.store.session import Session
 from jobrunner.store.statistics import StatisticsStore
-
-
-class Replayed(NamedTuple):
-    """The result of one slice of a replay by filter."""
-
-    replayed: int
-    conflicts: int
-    """Dead letters that were not replayed because their key is taken."""
-    cursor: int | None
-    """The cursor for the next slice; None after the last one."""
-
-
-class Slice(NamedTuple):
-    """The result of one slice of a deletion by filter."""
-
-    deleted: int
-    cursor: int | None
-    """The cursor for the next slice; None after the last one."""
 
 
 class Recovered(NamedTuple):
@@ -61,179 +33,12 @@ class Recovered(NamedTuple):
     """Ids of jobs that became dead letters (``lost``)."""
 
 
-class RowPage(NamedTuple):
-    """A page of rows, newest first; ``next`` is the cursor of the next page, None at the end."""
+class AuditPage(NamedTuple):
+    """A page of the audit log; ``next`` and ``complete`` mean the same as in ``RowPage``."""
 
-    rows: Sequence[JobRow]
+    rows: Sequence[AuditRow]
     next: int | None
     complete: bool = True
-    """False if the page ended before its limit although more rows may follow on the next page."""
-
-
-class JobStore(Protocol):
-    """The jobs of a store and their queues."""
-
-    async def get(self, id: str) -> JobRow | None:
-        """Return a job or dead letter by its id."""
-        ...
-
-    async def attempts(self, seq: int) -> Sequence[AttemptRow]:
-        """Return a job's attempts, oldest first; a running one is last and has no end time."""
-        ...
-
-    async def cancel(self, id: str, *, now: int) -> JobRow | None:
-        """Cancel a waiting job at once; ask a running one to stop.
-
-        A blocked job counts as waiting: the jobs behind it in its chain are cancelled with it, and the jobs before it
-        continue. A finished or dead job does not change.
-
-        Returns:
-            The job as it was before; None if no job has this id.
-        """
-        ...
-
-    async def cancel_requests(self, worker: int) -> Sequence[tuple[int, int]]:
-        """Return ``(seq, lease)`` of the worker's running jobs that were asked to stop."""
-        ...
-
-    async def list(self, where: Filter, *, before: int | None, limit: int) -> RowPage:
-        """Return jobs with a ``seq`` below ``before``, newest first; dead letters are excluded.
-
-        None begins at the newest job. Arguments and results are left out. If few rows match, a page ends after about
-        100 ms with the rows found so far and is not ``complete``; following ``next`` reaches the end. A list never
-        delays another method.
-        """
-        ...
-
-    async def queues(self) -> Sequence[QueueStats]:
-        """Return every queue that has unfinished jobs or is paused.
-
-        Each count stops at 10,000 (for scheduled and blocked jobs: 10,000 over all queues), or earlier if counting
-        takes too long for a list; then the queue is not ``complete``. A queue that has only scheduled or blocked jobs
-        is missing if counting stopped before reaching them.
-        """
-        ...
-
-    async def waiting_tasks(self) -> Sequence[tuple[str, str, int]]:
-        """Return ``(queue, task, due_since)`` for each pair with queued jobs."""
-        ...
-
-    async def pause(self, queue: str, *, now: int) -> None:
-        """Stop all claims from the queue until ``resume``; running jobs continue."""
-        ...
-
-    async def resume(self, queue: str) -> None:
-        """Undo ``pause``."""
-        ...
-
-    async def prune(
-        self,
-        *,
-        finished_before: int,
-        by_task: Mapping[str, int],
-        died_before: int,
-        keep_finished: int,
-        limit: int,
-    ) -> int:
-        """Delete one slice of the finished jobs and dead letters past their retention.
-
-        A waiting job, also a blocked one, is never deleted, however old it is.
-
-        Args:
-            finished_before: succeeded, cancelled and expired jobs that finished before this are deleted.
-            by_task: overrides ``finished_before`` for the tasks with their own retention.
-            died_before: dead letters that died before this are deleted.
-            keep_finished: finished jobs beyond the newest this many are deleted too.
-            limit: maximum number of rows in this slice.
-
-        Returns:
-            The number of deleted jobs and dead letters.
-        """
-        ...
-
-
-class DeadLetterStore(Protocol):
-    """The dead letters of a store."""
-
-    async def list(self, where: Filter, *, before: int | None, limit: int) -> RowPage:
-        """Return dead letters, most recent death first.
-
-        Dead letters that were replayed with edited arguments are excluded. The cursor is opaque. A page may end before
-        it is ``complete``, as a page of jobs may, and also when its rows hold about four million characters.
-        """
-        ...
-
-    async def count(self, where: Filter, *, cap: int) -> int:
-        """Count the dead letters that match ``where``, up to ``cap``; never delays another method."""
-        ...
-
-    async def replay(self, id: str, *, now: int) -> Enqueued:
-        """Put a dead letter back under its own id, due now, with fresh attempts.
-
-        Its history stays. A job of a chain keeps its place in the chain, but the jobs behind it were unblocked when it
-        died and do not wait for it again.
-
-        Raises:
-            JobNotFound: No dead letter has this id (it may have been replayed a moment ago).
-            KeyTaken: An unfinished job of the task holds its key.
-            AlreadyReplayed: The dead letter was replayed with edited arguments.
-        """
-        ...
-
-    async def replay_edited(self, id: str, job: Enqueue) -> Enqueued:
-        """Store ``job`` and mark the dead letter as replayed by it.
-
-        Both happen in one transaction. Raises the same errors as ``replay``.
-        """
-        ...
-
-    async def replay_all(
-        self,
-        where: Filter,
-        *,
-        before: int | None,
-        now: int,
-        limit: int,
-        tasks: Collection[str] | None = None,
-    ) -> Replayed:
-        """Replay one slice of the dead letters that match ``where``, most recent death first.
-
-        Args:
-            where: the filter.
-            before: the cursor that the previous slice returned; None for the first slice.
-            now: the current time; the jobs are due at once.
-            limit: maximum number of dead letters in this slice.
-            tasks: replay dead letters of these tasks only; None for all tasks.
-        """
-        ...
-
-    async def delete(self, id: str) -> bool:
-        """Delete a dead letter and its history; return False if no dead letter has this id."""
-        ...
-
-    async def delete_all(self, where: Filter, *, before: int | None, limit: int) -> Slice:
-        """Delete one slice of the dead letters that match ``where``, most recent death first.
-
-        Their histories are deleted with them.
-        """
-        ...
-
-    async def bury_waiting(
-        self,
-        queue: str,
-        task: str,
-        *,
-        due_before: int,
-        reason: DeadReason,
-        error: str,
-        now: int,
-        limit: int,
-    ) -> Sequence[str]:
-        """Bury the task's queued jobs that became due before ``due_before``; return their ids.
-
-        Buries none if a worker that has joined knows the task: it may have joined after the caller checked.
-        """
-        ...
 
 
 class ScheduleStore(Protocol):
@@ -353,6 +158,55 @@ class WorkerStore(Protocol):
         ...
 
 
+class AuditStore(Protocol):
+    """The audit log of a store: one entry for each act of an operator."""
+
+    async def record(
+        self,
+        *,
+        at: int,
+        actor: str,
+        action: Action,
+        target: str | None,
+        filter: str | None,
+        reason: str | None,
+    ) -> int:
+        """Store an entry without a count, and return its number; later entries have larger numbers.
+
+        Args:
+            at: the current time.
+            actor: who does it.
+            action: what is done.
+            target: the id or the name of the one thing that it is done to; None with a filter.
+            filter: JSON, which things it is done to; None with a target.
+            reason: at most 500 characters; None if none is given.
+        """
+        ...
+
+    async def finish(self, entry: int, count: int) -> None:
+        """Store how many things the act was done to; does nothing if the entry has been pruned."""
+        ...
+
+    async def list(
+        self, *, actor: str | None, action: Action | None, before: int | None, limit: int
+    ) -> AuditPage:
+        """Return entries with a number below ``before``, newest first.
+
+        None begins at the newest entry. A page may end before it is ``complete``, as a page of jobs may.
+
+        Args:
+            actor: only entries of this actor; None for all.
+            action: only entries of this action; None for all.
+            before: the cursor of the previous page.
+            limit: maximum number of entries on the page.
+        """
+        ...
+
+    async def prune(self, *, before: int, limit: int) -> int:
+        """Delete one slice of the entries recorded before ``before``, oldest first; return their number."""
+        ...
+
+
 class Store(Protocol):
     """A database of jobs, shared by any number of processes."""
 
@@ -364,6 +218,8 @@ class Store(Protocol):
     def schedules(self) -> ScheduleStore: ...
     @property
     def workers(self) -> WorkerStore: ...
+    @property
+    def audit(self) -> AuditStore: ...
     @property
     def statistics(self) -> StatisticsStore: ...
 

@@ -17,7 +17,7 @@ class Round(NamedTuple):
 
     now: int
     outcomes: Sequence[Outcome] = ()
-    look_due: bool = False
+    promote_due: bool = False
     """True to promote and expire jobs that have become due."""
     fires: Sequence[Fire] = ()
     """Steps of schedules; before the claim, so that the same round claims their jobs."""
@@ -43,7 +43,7 @@ class Written(NamedTuple):
     next_due: int | None
     """The next time at which a stored job becomes due or expires; None if there is none.
 
-    Without ``Round.look_due`` it covers only the rows that the round wrote.
+    Without ``Round.promote_due`` it covers only the rows that the round wrote.
     """
     more_due: bool
     """True if more jobs were due than one round promotes: the next round must promote again."""

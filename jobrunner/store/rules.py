@@ -5,11 +5,13 @@ cost more.  Such a rule is also written here, and ``tests/store/test_rules.py`` 
 in the order of ``Round``'s fields.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Final, Literal, NamedTuple
 
+from jobrunner.core.clock import from_us
+from jobrunner.core.errors import InvalidOptions, JobNotWaiting
 from jobrunner.core.model import (
     LOST_LIMIT,
     Cancelled,
@@ -123,6 +125,38 @@ def on_cancel(state: State) -> Literal["cancelled", "requested"] | None:
     if state in ("scheduled", "queued", "blocked"):
         return "cancelled"
     return "requested" if state == "running" else None
+
+
+def rescheduled(job: JobRow, run_at: int, now: int) -> JobRow:
+    """Return a waiting job with another due time and its new state.
+
+    Raises:
+        JobNotWaiting: The job is neither scheduled nor queued.
+        InvalidOptions: The job would expire before it is due.
+    """
+    if job.state not in ("scheduled", "queued"):
+        raise JobNotWaiting(_WHY_NOT_WAITING[job.state].format(job))
+    if run_at <= now:
+        # A job that is due already keeps its place, and another one does not overtake those that are.
+        return job._replace(state="queued", run_at=min(job.run_at, now))
+    if job.expires_at is not None and job.expires_at <= run_at:
+        raise InvalidOptions(
+            f"job {job.id} would expire before it is due: it expires at {from_us(job.expires_at).isoformat()}"
+        )
+    return job._replace(state="scheduled", run_at=run_at)
+
+
+_CANNOT: Final = "job {0.id} cannot be rescheduled: "
+_ENDED: Final = _CANNOT + "it is {0.state}; enqueue it again"
+_WHY_NOT_WAITING: Final[Mapping[State, str]] = {
+    "running": _CANNOT + "it is running; its task can `raise Snooze(run_at=...)`",
+    "blocked": _CANNOT
+    + "it waits for job {0.after}, the one before it in its chain; reschedule that one",
+    "succeeded": _ENDED,
+    "cancelled": _ENDED,
+    "expired": _ENDED,
+    "dead": _CANNOT + "it is a dead letter; write `await queue.dead_letters.replay(id)`",
+}
 
 
 # -- chains --------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class Session(Protocol):
         """
         ...
 
-    async def enqueue(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
+    async def insert(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
         """Store jobs in the session's transaction, all or none, in the order given.
 
         Begins a transaction if there is none. If an unfinished job holds a key, that job is returned, as by

@@ -50,7 +50,7 @@ class SessionWriter:
         self._caller = caller
 
     async def insert(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
-        """Insert jobs in the session's transaction; see ``Session.enqueue``.
+        """Insert jobs in the session's transaction; see ``Session.insert``.
 
         Raises:
             WrongThread: The session belongs to another event loop than the running one.
@@ -61,11 +61,11 @@ class SessionWriter:
         if not session.blocking and asyncio.get_running_loop() is not self._loop:
             raise WrongThread(
                 "an async session belongs to the event loop that its runner is open on, and this is another one; in a"
-                " thread use a Session of SQLAlchemy or a sqlite3.Connection of its own"
+                " thread use a Session of SQLAlchemy or a sqlite3.Connection of that thread"
             )
         lost = partial(self._lost, sorted({job.task for job in jobs}), len(jobs))
         try:
-            stored = await session.enqueue(jobs, now=now)
+            stored = await session.insert(jobs, now=now)
         except asyncio.CancelledError:
             # The rows may be in the transaction all the same, and the caller may still commit it.
             session.watch(self._notify, lost)

@@ -19,7 +19,7 @@ STARRED: Final = (
     ' PlainSerializer(SecretStr.get_secret_value, when_used="json")]'
 )
 EXCLUDED: Final = (
-    "it has exclude=True, so it is not written and the job would not get it; pass it as a parameter of its own, or"
+    "it has exclude=True, so it is not written and the job would not get it; pass it as a separate parameter, or"
     " leave out exclude=True"
 )
 LEFT_OUT: Final = (

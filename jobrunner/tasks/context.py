@@ -70,18 +70,20 @@ class JobContext:
             await payments.capture(order_id, idempotency_key=job.id)
 
     Attributes:
-        id: The job's id, a UUIDv7. It is the same in every attempt: use it as the idempotency key of outside effects.
+        id: The job's id, a UUIDv7. It is the same in every attempt and after a replay, unless the replay changes the
+            arguments. Use it as the idempotency key of outside effects.
         attempt: The number of this run; 1 for the first.
         max_attempts: Runs in total; None if the task's ``stop=`` alone decides.
         task: The stored name under which the job was enqueued.
         queue: The name of the job's queue.
-        scheduled_for: The tick for which a schedule made the job, in UTC; None for a job that was enqueued.
+        scheduled_for: The tick for which a schedule made the job, in UTC; for a job of ``run_now()``, the time of that
+            call. None if no schedule made the job.
     """
 
     __slots__ = (
         "_cancelled",
         "_logger",
-        "_told",
+        "_saw_stop",
         "_transact",
         "_writes",
         "attempt",
@@ -102,7 +104,7 @@ class JobContext:
             None if job.scheduled_for is None else from_us(job.scheduled_for)
         )
         self._cancelled = False  # the executor sets it
-        self._told = False
+        self._saw_stop = False
         self._logger: JobLogger | None = None
         self._writes: list[Write] = []
         self._transact: Callable[[], JobTransaction] | None = None  # the executor sets it
@@ -123,7 +125,7 @@ class JobContext:
         back, not as a success.
         """
         if self._cancelled:
-            self._told = True
+            self._saw_stop = True
         return self._cancelled
 
     def transaction(self) -> "JobTransaction":

@@ -181,7 +181,7 @@ def _fault_of(parameter: inspect.Parameter) -> str | None:
         return f"must come first and be no other than a JobContext: write `{name}: JobContext` as the first parameter"
     if marker_of(annotation) is not None:
         return (
-            "is a FastAPI dependency, which whoever enqueues the task cannot pass: "
+            "is a FastAPI dependency, which callers of enqueue cannot pass: "
             f"write `{name}: ... = Injected`, and each attempt is handed what it depends on"
         )
     is_field = isinstance(parameter.default, FieldInfo)

@@ -43,7 +43,10 @@ class TaskDefaults(AttemptOptions, total=False):
     priority: int | None
     """The priority of its jobs, from -32,767 to 32,767; higher runs first. Default: 0."""
     expires: Seconds | None
-    """The time after which a due job that has not started never runs; seconds or a timedelta. Default: None, never."""
+    """The time after its due time at which a waiting job expires, instead of starting its first attempt or a retry.
+
+    Seconds or a timedelta. An attempt that runs then is not stopped. Default: None, never.
+    """
     retention: Seconds | None
     """The time for which finished jobs are kept; seconds or a timedelta. Default: None, the runner's."""
 
@@ -77,10 +80,10 @@ class JobOptions(TypedDict, total=False):
     queue: str | None
     """The job's queue, instead of the task's."""
     expires: Seconds | datetime | None
-    """The time after which a job that has not started never runs.
+    """The time at which a waiting job expires, instead of starting its first attempt or a retry.
 
     An aware datetime, or seconds or a timedelta from the moment at which the job is due. None for never, even if the
-    task has a value.
+    task has a value. An attempt that runs at that time is not stopped.
     """
     max_attempts: int | None
     """Runs in total, instead of the task's."""

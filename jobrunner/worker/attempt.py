@@ -124,8 +124,8 @@ class Attempt:
         self.warn(reason)
         if self.stopped_at is None:
             self.stopped_at = asyncio.get_running_loop().time()
-        can_be_told = self.thread is None or reason == "timeout"
-        if self.task is not None and self.begun_at is not None and can_be_told:
+        can_be_cancelled = self.thread is None or reason == "timeout"
+        if self.task is not None and self.begun_at is not None and can_be_cancelled:
             self.task.cancel()
 
     def end_clean_up(self) -> None:

@@ -441,6 +441,6 @@ def _message(attempt: Attempt, wait: Wait, slots: Mapping[str, int]) -> str:
         why = f"cannot start: {held} held by attempts that wait for jobs of it"
     return (
         f"{job.task} {job.id} waits for job {wait.id}, which {why}. Let one start when the other has ended, `await"
-        " jobs.enqueue_chain([...])`; or give what is waited for a queue of its own, `@jobs.task(queue=...)`; or do not"
+        " jobs.enqueue_chain([...])`; or give that job's task another queue, `@jobs.task(queue=...)`; or do not"
         " wait for it"
     )

@@ -136,7 +136,7 @@ class Events:
                         # One task per hook, so that its changes of context variables do not reach the next hook.
                         await asyncio.create_task(_call(event, hook, loaded))
             except Exception:
-                logger.exception("hooks could not be told that job %s is %s", id, event)
+                logger.exception("job %s is %s, but its hooks could not be called", id, event)
             finally:
                 self._queue.task_done()
 

@@ -246,7 +246,7 @@ def _returned(attempt: Attempt, value: Any) -> Outcome:
     A stopped task that has read ``job.cancelled`` ended early, which is not a success. One that never read it has done
     its work; it fails only if it returned after its timeout.
     """
-    saw_stop = attempt.context._told  # noqa: SLF001 - written there, read here
+    saw_stop = attempt.context._saw_stop  # noqa: SLF001 - written there, read here
     if attempt.stopped == "timeout" or (attempt.stopped and saw_stop):
         return attempt.outcome_of_stop()
     return _succeeded(attempt, value)

@@ -28,7 +28,11 @@ BEAT_S: Final = 10.0
 UNKNOWN_S: Final = 10.0
 PRUNE_S: Final = 60.0
 ROWS_PER_SLICE: Final = 500
+LETTERS_PER_SLICE: Final = 100
+"""A row is written as a whole, and may have a megabyte of arguments."""
 CLOCK_STEP_S: Final = 2.0
+AUDIT_RETENTION_US: Final = 365 * 24 * 3600 * SECOND_US
+"""A year."""
 
 
 class ClockCheck:
@@ -50,7 +54,7 @@ class ClockCheck:
 
 async def log_repeats() -> None:
     """Log the summaries of repeated lines that were left out."""
-    repeats.look(now_us())
+    repeats.flush(now_us())
 
 
 class Recovery:
@@ -173,7 +177,7 @@ class DeclaredSchedules:
         )
         for _, row in changes:
             if row is not None and row.disabled:
-                logger.warning("schedule %s is disabled: the code declares it no more", row.id)
+                logger.warning("schedule %s is disabled: the code no longer declares it", row.id)
         if changes:
             self._store.workers.notify()
 
@@ -304,7 +308,7 @@ class UnknownTasks:
 
 
 class Retention:
-    """Deletes jobs, dead letters and ticks that are past their retention."""
+    """Deletes jobs, dead letters, ticks and audit entries past their retention."""
 
     def __init__(self, store: Store, specs: Mapping[str, TaskSpec], settings: Settings) -> None:
         self._store = store
@@ -337,7 +341,24 @@ class Retention:
             ticks = await self._store.schedules.prune_ticks(
                 before=now - settings.retention_us, limit=ROWS_PER_SLICE
             )
+        entries = ROWS_PER_SLICE
+        while entries == ROWS_PER_SLICE:
+            entries = await self._store.audit.prune(
+                before=now - AUDIT_RETENTION_US, limit=ROWS_PER_SLICE
+            )
         return total
+
+
+class Grouping:
+    """Fills in the fingerprints of dead letters that an older version stored."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def fill(self) -> None:
+        """Fill in slices until none is left; then this costs one index seek."""
+        while await self._store.dead_letters.fill_groups(limit=LETTERS_PER_SLICE):
+            pass
 
 
 class StatisticsRetention:
@@ -430,6 +451,7 @@ class Maintenance:
                 Chore("beat", Period(BEAT_S), self.heartbeat.beat),
                 Chore("unknown", Period(UNKNOWN_S), self.unknown_tasks.check),
                 Chore("prune", Period(PRUNE_S), self.retention.prune),
+                Chore("groups", Period(PRUNE_S), Grouping(store).fill),
                 Chore("statistics", Period(PRUNE_S), StatisticsRetention(store).run),
             ]
         self.chores = ChoreRunner(chores, on_fatal)

@@ -49,7 +49,7 @@ class Producer:
         self._statistics = statistics
         self._notify_others = notify_others
         self._on_next_tick = on_next_tick
-        self._look_due = True
+        self._promote_due = True
         self._suspects_wait = True
         self._claim_lost = False
         """True if a round with a claim may have been written and its answer was lost."""
@@ -74,10 +74,10 @@ class Producer:
         )
         return Claim(self._worker, free, self.tasks, suspects, held)
 
-    def take_look_due(self) -> bool:
+    def take_promote_due(self) -> bool:
         """Return whether the next round should promote due jobs, and reset the flag."""
-        look, self._look_due = self._look_due, False
-        return look
+        requested, self._promote_due = self._promote_due, False
+        return requested
 
     def take_statistics(self, *, all_of_them: bool = False) -> Sequence[StatisticsRow]:
         """Return the statistics to add with the next round."""
@@ -93,7 +93,7 @@ class Producer:
             self._settled(request, written)
         if request.claim is not None:
             self._claimed(request.claim, written.claimed)
-        if request.look_due or (
+        if request.promote_due or (
             written.next_due is not None
             and (self._next_due is None or written.next_due < self._next_due)
         ):
@@ -120,7 +120,7 @@ class Producer:
 
     def after_failure(self, request: Round, error: StoreError) -> None:
         """Called after a failed round: request the same again."""
-        self._look_due = self._look_due or request.look_due
+        self._promote_due = self._promote_due or request.promote_due
         if request.claim is not None and isinstance(error, StoreOutcomeUnknown):
             self._claim_lost = True
 
@@ -132,7 +132,7 @@ class Producer:
 
     def wake(self, *, suspects: bool = False) -> None:
         """Request a round soon that promotes and claims due jobs."""
-        self._look_due = True
+        self._promote_due = True
         self._suspects_wait = self._suspects_wait or suspects
         self._committer.wake()
 

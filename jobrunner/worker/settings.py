@@ -1,12 +1,13 @@
 """Checks the options of a runner and freezes them as settings."""
 
-from collections.abc import Iterable, KeysView, Mapping
+from collections.abc import Collection, Iterable, KeysView, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Final, Literal, TypedDict, Unpack
 
 from jobrunner.core.errors import ConfigurationError, InvalidOptions, UnknownQueue
+from jobrunner.core.redaction import DEFAULT_NAMES, Redaction
 from jobrunner.core.units import Seconds, checked_name, duration_us
 from jobrunner.tasks.recurrence import zone_of
 
@@ -45,6 +46,13 @@ class RunnerOptions(TypedDict, total=False):
 
     During a rolling deploy the schedules of the newest revision apply.
     """
+    redact: Collection[str]
+    """Names of fields whose values operators do not see, at any depth of arguments and results.
+
+    The routes of ``jobs.router()`` and the command line show ``"[redacted]"`` in their place; the stored values stay.
+    Case, ``_`` and ``-`` in names do not count. The option replaces the default: ``{"password", "secret",
+    "client_secret", "token", "access_token", "refresh_token", "api_key", "private_key", "authorization"}``.
+    """
 
 
 RUNNER_OPTIONS: Final[KeysView[str]] = RunnerOptions.__annotations__.keys()
@@ -66,6 +74,7 @@ class Settings:
     unknown_task_after_us: int
     timezone: str
     revision: int
+    redact: Redaction
 
     @classmethod
     def make(cls, store: str, **options: Unpack[RunnerOptions]) -> "Settings":
@@ -107,6 +116,7 @@ class Settings:
                 unknown_task_after_us=us("unknown_task_after", timedelta(days=7)),
                 timezone=timezone,
                 revision=revision,
+                redact=Redaction.of(options.get("redact", DEFAULT_NAMES)),
             )
         except InvalidOptions as error:
             raise ConfigurationError(str(error)) from error

@@ -108,7 +108,10 @@ class Supervisor:
         except (Exception, GeneratorExit) as error:
             # A bug in jobrunner, or a future that failed with GeneratorExit, which closes the coroutines that await it.
             # The job and its slot must not be lost, and the job must not run again at once.
-            logger.critical("an attempt's end could not be told; please report this", exc_info=True)
+            logger.critical(
+                "the outcome of an attempt could not be determined; please report this",
+                exc_info=True,
+            )
             now = now_us()
             ended = Ended("failed", now, type(error).__name__, str(error))
             outcome = RetryAt(attempt.job, ended, now + 60 * SECOND_US)
@@ -265,7 +268,7 @@ class Supervisor:
             if attempt.thread is None and stopped_at is not None and now_s - stopped_at > OBEY_S:
                 job = attempt.job
                 logger.error(
-                    "%s %s has swallowed its cancel for %g s and is left behind; what it returns counts no more."
+                    "%s %s has swallowed its cancel for %g s and is left behind; its result no longer counts."
                     " Let CancelledError pass through %s",
                     job.task,
                     job.id,

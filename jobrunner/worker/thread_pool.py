@@ -124,7 +124,7 @@ class _Answer:
         if self._error is None:
             self._future.set_result(self._result)
         elif isinstance(self._error, (StopIteration, GeneratorExit)):
-            # A future refuses StopIteration, because in a generator it would look like its end. GeneratorExit would
+            # A future refuses StopIteration, because in a generator it would be taken for its end. GeneratorExit would
             # close the waiting coroutine instead of being raised in it.
             wrapped = RuntimeError(f"the task raised {self._error!r}")
             wrapped.__cause__ = self._error

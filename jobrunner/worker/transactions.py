@@ -335,7 +335,7 @@ class Transaction:
                         " `async with session.begin_nested():`"
                     )
                 if added:
-                    await session.enqueue(added, now=now_us())
+                    await session.insert(added, now=now_us())
                 await session.commit()
             except BaseException:
                 await session.rollback()

@@ -135,13 +135,14 @@ _WRITTEN: Final[Mapping[str, str]] = {
     "Queues": "jobs.queues",
     "DeadLetters": "jobs.dead_letters",
     "Schedules": "jobs.schedules",
+    "AuditLog": "jobs.audit",
 }
 """The classes whose coroutine functions are verbs, each with the usual name of an object in code."""
 _BLOCKING: Final = frozenset(
     {"enqueue", "enqueue_many", "enqueue_chain", "get", "list", "payload", "cancel", "health"}
 )
 """The verbs of a queue that ``jobs.sync`` has under the same name."""
-_COLLECTIONS: Final = frozenset({"Queues", "DeadLetters", "Schedules"})
+_COLLECTIONS: Final = frozenset({"Queues", "DeadLetters", "Schedules", "AuditLog"})
 """The classes whose objects ``jobs.sync`` has with all verbs, under the same names as ``jobs``."""
 _HOOK: Final = "_warn_unawaited_coroutine"
 _OF_PYTHON: Final = ("warnings", "_py_warnings")

@@ -7,7 +7,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from jobrunner.core.clock import now_us
@@ -189,9 +189,13 @@ class Worker:
             self._producer.wake(suspects=True)
         self.maintenance.chores.ring()
 
-    async def cancel_requested(self, seq: int) -> None:
-        """Stop the attempt of a job if it runs here; otherwise notify the other workers."""
-        if self._supervisor is None or not self._supervisor.stop(seq, None, "cancel"):
+    def cancel_requested(self, seqs: Sequence[int]) -> None:
+        """Stop the attempts of these jobs that run here; notify the other workers of the rest."""
+        supervisor = self._supervisor
+        elsewhere = [
+            seq for seq in seqs if supervisor is None or not supervisor.stop(seq, None, "cancel")
+        ]
+        if elsewhere:
             self._store.workers.notify()
 
     async def do_chores(self) -> None:

@@ -23,7 +23,7 @@ class SmtpServer(Controller):
         self.rcpt_answers: deque[str] = deque()
         self.data_answers: deque[str] = deque()
         self.login_answer: str | None = None
-        """What every login gets; by default it depends on the password."""
+        """The answer to every login; by default it depends on the password."""
         self.offered: list[EmailMessage] = []
         """Every mail whose DATA came through, refused ones too."""
         self.accepted: list[EmailMessage] = []

@@ -79,8 +79,8 @@ def of_many(bench: Bench) -> list[Row]:
             ours, yardstick = [], []
             for _ in range(bench.runs):
                 # As between two looks for what is due: at each the claim finds anew where its jobs begin.
-                yardstick.append(asyncio.run(claim_cost(empty, yardstick_tasks, look_due=False)))
-                ours.append(asyncio.run(claim_cost(full, MANY, look_due=False)))
+                yardstick.append(asyncio.run(claim_cost(empty, yardstick_tasks, promote_due=False)))
+                ours.append(asyncio.run(claim_cost(full, MANY, promote_due=False)))
         rows.append(
             Row(
                 f"claim of {SLOTS} of {MANY} tasks{words}",
@@ -111,7 +111,7 @@ def _paused(past: Past) -> None:
     past.paused("side")
 
 
-async def claim_cost(file: Path, tasks: int = 1, *, look_due: bool = True) -> float:
+async def claim_cost(file: Path, tasks: int = 1, *, promote_due: bool = True) -> float:
     """Return the median time of one claim, in µs; what is put in for it is gone afterwards."""
     names = [f"noop-{number}" if number else "noop" for number in range(tasks)]
     store = SqliteStore(file, durability="normal")
@@ -137,7 +137,7 @@ async def claim_cost(file: Path, tasks: int = 1, *, look_due: bool = True) -> fl
         for _ in range(CLAIMS):
             started = time.perf_counter()
             written = await store.write(
-                Round(now, look_due=look_due, claim=claim, ticks_of=claim.tasks)
+                Round(now, promote_due=promote_due, claim=claim, ticks_of=claim.tasks)
             )
             took.append((time.perf_counter() - started) * 1e6)
             assert len(written.claimed) == SLOTS, f"{len(written.claimed)} of {SLOTS} jobs claimed"

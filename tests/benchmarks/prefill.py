@@ -97,7 +97,7 @@ class Past:
         self._conn.execute("INSERT INTO jobrunner_paused_queues VALUES (?, ?)", (queue, self._now))
 
     def close(self) -> None:
-        """Move everything into the file and let go of it."""
+        """Move everything into the file and close it."""
         self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._conn.close()
 

@@ -60,6 +60,17 @@ def create_runner(store: str | None = None) -> JobRunner:
     return runner
 
 
+def create_bank() -> JobRunner:
+    """Return a runner that hides what its one task is given."""
+    bank = JobRunner(os.environ["SERVICE_STORE"], redact={"pin"})
+
+    @bank.task(max_attempts=1)
+    async def pay(password: str, card: dict[str, str]) -> None:
+        raise RuntimeError("the card is declined")
+
+    return bank
+
+
 def create_app() -> FastAPI:
     """Return an application that enqueues, and runs its jobs."""
     app = FastAPI(lifespan=create_runner().lifespan)

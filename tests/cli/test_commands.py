@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from jobrunner import JobRunner
 from jobrunner.fastapi.api.dead_letter_schemas import (
     DeadLetterBody,
+    DeadLetterGroupBody,
     DeadLetterPageBody,
     DeadLetterSummaryBody,
 )
@@ -132,6 +133,44 @@ async def test_cancel_ends_a_waiting_job_and_refuses_one_that_has_ended(stored: 
     assert (await jobrunner("jobs", "cancel", NO_ID, *at)).code == 4
 
 
+async def test_unfinished_jobs_are_counted_first_then_cancelled_by_filter(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    runner = JobRunner(stored.path, queues={"default": 1, "mail": 1})
+    runner.include(tasks)
+    async with runner.running(work=False):
+        for _ in range(2):
+            await runner.enqueue(hold.options(tag="t"))
+    some = ("jobs", "cancel", "--tag", "t", "--state", "queued")
+    dry = await jobrunner(*some, "--dry-run", "--json", *at)
+    assert dry.json == {"would": "cancel", "cancelled": 2, "requested": 0}
+    in_words = await jobrunner("jobs", "cancel", "--all", "--dry-run", *at)
+    assert in_words.out == "would cancel 3 waiting and 0 running job(s)\n"
+    unasked = await jobrunner(*some, *at)
+    assert (unasked.code, "add --yes" in unasked.err) == (2, True)
+    assert len((await jobrunner("jobs", "list", "--state", "queued", *at)).rows) == 2
+    done = await jobrunner(*some, "--yes", "--json", *at)
+    assert done.json == {"cancelled": 2, "requested": 0}
+    rest = await jobrunner("jobs", "cancel", "--all", "--yes", *at)
+    assert (rest.code, rest.out) == (0, "1 cancelled\n")
+    assert (await jobrunner("jobs", "cancel", "--all", *at)).out == "0 cancelled\n"
+
+
+async def test_waiting_job_is_rescheduled(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    again = ("jobs", "reschedule", stored.waiting)
+    moved = await jobrunner(*again, "--at", "2100-01-01T01:00:00+01:00", "--json", *at)
+    assert (moved.json["state"], moved.json["run_at"]) == ("scheduled", "2100-01-01T00:00:00Z")
+    now = await jobrunner(*again, "--in", "0s", *at)
+    assert now.out.startswith("queued, due at 20")
+    shown = await jobrunner("jobs", "show", stored.waiting, "--json", *at)
+    assert shown.json["state"] == "queued"
+    refused = await jobrunner("jobs", "reschedule", stored.done, "--in", "1h", *at)
+    assert (refused.code, "it is succeeded" in refused.err) == (5, True)
+    letter = await jobrunner("jobs", "reschedule", stored.dead[0], "--in", "1h", *at)
+    assert (letter.code, "replay" in letter.err) == (5, True)
+    assert (await jobrunner("jobs", "reschedule", NO_ID, "--in", "1h", *at)).code == 4
+
+
 async def test_chain_is_listed_shown_and_counted_by_its_blocked_jobs(stored: Stored) -> None:
     at = ("--store", stored.path)
     runner = JobRunner(stored.path, queues={"default": 1, "mail": 1})
@@ -170,18 +209,50 @@ async def test_dead_letters_are_listed_and_shown_whole(stored: Stored) -> None:
     assert (await jobrunner("dead", "show", stored.done, *at)).code == 4
 
 
+async def test_groups_of_dead_letters_are_shown_and_are_a_filter(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    (row,) = (await jobrunner("dead", "groups", *at)).rows
+    assert (row["task"], row["count"], row["last 24 h"], row["retrying"]) == ("fail", "3", "3", "0")
+    assert row["error"] == "RuntimeError: no to 2"
+    answer = (await jobrunner("dead", "groups", "--json", *at)).json
+    assert (answer["ungrouped"], answer["complete"]) == (0, True)
+    (group,) = answer["items"]
+    assert group.keys() == DeadLetterGroupBody.model_fields.keys()
+    assert (group["fingerprint"], group["newest_id"]) == (row["group"], stored.dead[2])
+    where = ("--group", row["group"])
+    listed = await jobrunner("dead", "list", *where, *at)
+    assert [row["id"] for row in listed.rows] == list(reversed(stored.dead))
+    assert (await jobrunner("dead", "list", "--group", "0" * 16, *at)).rows == []
+    assert (await jobrunner("dead", "replay", *where, "--json", *at)).json == {
+        "replayed": 3,
+        "left": 0,
+    }
+    assert (await jobrunner("dead", "groups", *at)).rows == []
+
+
 async def test_dead_letters_are_counted_first_then_replayed_by_filter(stored: Stored) -> None:
     at = ("--store", stored.path)
     counted = await jobrunner("dead", "replay", "--task", "fail", "--dry-run", "--json", *at)
-    assert counted.json == {"would": "replay", "count": 3}
+    assert counted.json == {"would": "replay", "count": 3, "conflicts": 0}
     assert len((await jobrunner("jobs", "list", "--state", "dead", *at)).rows) == 3
     assert (await jobrunner("dead", "replay", "--task", "fail", "--json", *at)).json == {
         "replayed": 3,
+        "conflicts": 0,
         "left": 0,
     }
     assert (await jobrunner("dead", "list", *at)).rows == []
     assert (await jobrunner("jobs", "list", "--state", "dead", *at)).rows == []
     assert len((await jobrunner("jobs", "list", "--state", "queued", *at)).rows) == 3
+
+
+async def test_dead_letters_are_replayed_at_a_pace(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    paced = await jobrunner("dead", "replay", "--all", "--per-minute", "1", *at)
+    assert (paced.code, paced.out) == (0, "3 replayed\n")
+    states = [
+        (await jobrunner("jobs", "show", id, "--json", *at)).json["state"] for id in stored.dead
+    ]
+    assert states == ["scheduled", "scheduled", "queued"]
 
 
 async def test_dead_letter_is_replayed_by_id_and_with_other_arguments(stored: Stored) -> None:
@@ -227,6 +298,15 @@ async def test_dead_letters_are_deleted_by_id_and_all(stored: Stored) -> None:
         (("dead", "delete", NO_ID, "--all"), "not both"),
         (("dead", "replay", "--all", "--args", "{}"), "give its id"),
         (("dead", "replay", NO_ID, "--args", "[]"), "takes an object"),
+        (("dead", "replay", NO_ID, "--per-minute", "5"), "give a filter"),
+        (("jobs", "cancel"), "say which"),
+        (("jobs", "cancel", NO_ID, "--all"), "not both"),
+        (("jobs", "cancel", NO_ID, "--dry-run"), "for many jobs"),
+        (("jobs", "reschedule", NO_ID), "say when"),
+        (("jobs", "reschedule", NO_ID, "--in", "1h", "--at", "2026-11-22T08:00Z"), "say when"),
+        (("jobs", "reschedule", NO_ID, "--in", "soon"), "is not a duration"),
+        (("jobs", "reschedule", NO_ID, "--in", f"{'9' * 20}w"), "too long"),
+        (("jobs", "reschedule", NO_ID, "--at", "24h"), "is not a time"),
         (("jobs", "list", "--since", "yesterday"), "is not a time"),
         (("jobs", "list", "--since", "2026-11-22T08:00"), "no time zone"),
         (("status",), "--store sqlite:///shop.db"),

@@ -12,9 +12,11 @@ import pytest
 
 import jobrunner
 from jobrunner.cli import filters
+from jobrunner.cli.commands.audit import audit
 from jobrunner.cli.commands.dead_letters import list_letters
 from jobrunner.cli.commands.jobs import list_jobs
 from jobrunner.cli.exit_codes import IN_WORDS
+from jobrunner.core.audit import ACTIONS
 from jobrunner.queue.filters import DEFAULT_ROWS, MOST_ROWS, REASONS, STATES
 from tests.cli.commands import jobrunner as run
 from tests.support.pace import pace
@@ -28,9 +30,11 @@ COMMANDS = (
     ("serve",),
     ("worker",),
     ("status",),
+    ("audit",),
     ("jobs", "list"),
     ("jobs", "show"),
     ("jobs", "cancel"),
+    ("jobs", "reschedule"),
     ("dead", "list"),
     ("dead", "show"),
     ("dead", "replay"),
@@ -62,7 +66,7 @@ def test_help_of_every_command_imports_no_engine(words: tuple[str, ...]) -> None
     assert imported_by(*words, "--help").isdisjoint(HEAVY)
 
 
-@pytest.mark.parametrize("command", [list_jobs, list_letters], ids=["jobs", "dead"])
+@pytest.mark.parametrize("command", [list_jobs, list_letters, audit], ids=["jobs", "dead", "audit"])
 def test_limit_of_a_list_is_that_of_python_and_http(command: click.Command) -> None:
     (limit,) = [option for option in command.params if option.name == "limit"]
     assert isinstance(limit.type, click.IntRange)
@@ -70,7 +74,7 @@ def test_limit_of_a_list_is_that_of_python_and_http(command: click.Command) -> N
 
 
 def test_choices_of_filters_are_those_of_python() -> None:
-    assert (filters.STATES, filters.REASONS) == (STATES, REASONS)
+    assert (filters.STATES, filters.REASONS, filters.ACTIONS) == (STATES, REASONS, ACTIONS)
 
 
 def test_help_answers_within_four_tenths_of_a_second() -> None:

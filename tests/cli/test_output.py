@@ -180,6 +180,8 @@ def commands_about(store: Path, id: str) -> list[tuple[str, ...]]:
         ("jobs", "list"),
         ("jobs", "show", id),
         ("jobs", "cancel", id),
+        ("jobs", "cancel", "--task", EVIL, "--dry-run"),
+        ("jobs", "reschedule", id, "--in", "1h"),
         ("dead", "list"),
         ("dead", "show", id),
         ("dead", "show", EVIL),

@@ -1,4 +1,4 @@
 """Tests that every store must pass, one file per operation.
 
-They test the sentences of ``jobrunner/store/protocol.py``.
+They test the sentences of ``store/protocol.py`` and ``store/job_protocol.py``.
 """

@@ -55,7 +55,7 @@ class Peer:
         """Join as a worker and claim whatever there is; return it."""
         self.call("join", worker_row(worker))
         claimed: Sequence[Claimed] = self.call(
-            "write", Round(NOW, look_due=True, claim=claim_of(worker=worker))
+            "write", Round(NOW, promote_due=True, claim=claim_of(worker=worker))
         ).claimed
         return claimed
 

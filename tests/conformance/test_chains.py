@@ -85,7 +85,7 @@ async def test_blocked_job_is_nobodys_next_due_time(store: Store) -> None:
     later = new(run_at=NOW + HOUR, expires_at=NOW + DAY)
     chain = chained([new(run_at=NOW + DAY), later])
     assert (await store.write(Round(NOW, enqueues=chain))).next_due == NOW + DAY
-    assert (await store.write(Round(NOW, look_due=True))).next_due == NOW + DAY
+    assert (await store.write(Round(NOW, promote_due=True))).next_due == NOW + DAY
 
 
 async def test_one_job_alone_is_no_chain(store: Store) -> None:
@@ -348,7 +348,7 @@ async def test_expiry_cancels_the_rest(store: Store) -> None:
     jobs = await a_chain(store, new(expires_at=NOW + MINUTE), new(), new())
     other = new(expires_at=NOW + MINUTE)
     await enqueue(store, other)
-    await store.write(Round(NOW + HOUR, look_due=True))
+    await store.write(Round(NOW + HOUR, promote_due=True))
     assert await states(store, jobs) == ["expired", "cancelled", "cancelled"]
     assert (await row_of(store, jobs[2].id)).finished_at == NOW + HOUR
 
@@ -358,11 +358,11 @@ async def test_blocked_job_past_its_time_expires_once_it_is_unblocked_and_never_
 ) -> None:
     jobs = await a_chain(store, new(), new(expires_at=NOW + MINUTE), new())
     (first,) = await claim(store)
-    written = await store.write(Round(NOW + HOUR, look_due=True))
+    written = await store.write(Round(NOW + HOUR, promote_due=True))
     assert (written.next_due, await states(store, jobs[1:])) == (None, ["blocked", "blocked"])
     written = await store.write(Round(NOW + HOUR, [succeeded(first)], claim=claim_of()))
     assert (written.claimed, written.next_due) == ([], NOW + MINUTE)
-    await store.write(Round(NOW + HOUR, look_due=True))
+    await store.write(Round(NOW + HOUR, promote_due=True))
     assert await states(store, jobs[1:]) == ["expired", "cancelled"]
 
 

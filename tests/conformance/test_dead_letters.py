@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from jobrunner.core.errors import AlreadyReplayed, JobNotFound, KeyTaken
+from jobrunner.core.fingerprint import fingerprint
 from jobrunner.core.ids import new_id
 from jobrunner.core.model import Enqueue, Enqueued, Filter, JobRow
 from jobrunner.store.protocol import Store
@@ -61,6 +62,7 @@ async def test_bury_moves_the_job_with_every_column_and_its_attempts(store: Stor
         error_type="ValueError",
         error="no luck",
         traceback="Traceback: no luck",
+        fingerprint=fingerprint("mail.send", "ValueError", "no luck", "Traceback: no luck"),
     )
     assert [one.outcome for one in await store.jobs.attempts(letter.seq)] == ["failed", "failed"]
     assert (await store.dead_letters.list(Filter(), before=None, limit=10)).rows == [letter]
@@ -86,6 +88,7 @@ async def test_replay_brings_the_job_back_under_its_id_with_fresh_attempts(store
         error_type=None,
         error=None,
         traceback=None,
+        fingerprint=None,
     )
     assert (await store.dead_letters.list(Filter(), before=None, limit=10)).rows == []
     (again,) = await claim(store, "mail", tasks=["mail.send"], now=NOW + HOUR)

@@ -191,6 +191,6 @@ async def test_enqueue_of_the_same_id_and_key_twice_stores_it_once(store: Store)
 
 async def test_enqueue_that_no_worker_claims_waits(store: Store) -> None:
     (made,) = await enqueue(store, new("unheard-of", queue="nowhere"))
-    written = await store.write(Round(NOW + DAY, look_due=True, claim=claim_of()))
+    written = await store.write(Round(NOW + DAY, promote_due=True, claim=claim_of()))
     assert written.claimed == []
     assert (await row_of(store, made.id)).state == "queued"

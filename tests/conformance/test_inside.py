@@ -40,6 +40,10 @@ async def _refuse_wait(store: Store) -> None:
 
 WAIT: dict[str, Callable[[Store], Awaitable[object]]] = {
     "cancel": lambda store: store.jobs.cancel(new_id(NOW), now=NOW),
+    "cancel by filter": lambda store: store.jobs.cancel_all(
+        Filter(), before=None, now=NOW, limit=1
+    ),
+    "reschedule": lambda store: store.jobs.reschedule(new_id(NOW), run_at=NOW, now=NOW),
     "pause": lambda store: store.jobs.pause("mail", now=NOW),
     "resume": lambda store: store.jobs.resume("mail"),
     "replay": lambda store: store.dead_letters.replay(new_id(NOW), now=NOW),

@@ -92,7 +92,7 @@ async def test_enqueue_in_the_round_that_retries_the_holder_is_refused(store: St
 async def test_enqueue_in_the_round_that_expires_the_holder_gets_the_key(store: Store) -> None:
     await bring(store, "queued")
     rival = new(key="key", created_at=EXPIRY)
-    made = await _round(store, now=EXPIRY, look_due=True, enqueues=[rival])
+    made = await _round(store, now=EXPIRY, promote_due=True, enqueues=[rival])
     assert (made.id, made.created) == (rival.id, True)
 
 

@@ -192,7 +192,7 @@ async def test_settle_that_is_stale_keeps_nothing_else_from_the_round(store: Sto
         Round(
             NOW + 1,
             outcomes=[retry(job)],
-            look_due=True,
+            promote_due=True,
             enqueues=[fresh],
             claim=claim_of(),
         )

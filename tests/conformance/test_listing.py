@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from jobrunner.core.model import Filter, JobRow
-from jobrunner.store.protocol import RowPage, Store
+from jobrunner.store.job_protocol import RowPage
+from jobrunner.store.protocol import Store
 from tests.support.factories import (
     HOUR,
     MINUTE,

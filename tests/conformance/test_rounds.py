@@ -54,7 +54,7 @@ async def test_a_round_settles_then_promotes_then_enqueues_then_claims(store: St
         Round(
             NOW + SECOND,
             outcomes=[retry(again, NOW + SECOND)],
-            look_due=True,
+            promote_due=True,
             enqueues=[fresh],
             claim=claim_of(),
         )
@@ -76,11 +76,11 @@ async def test_a_round_that_does_not_look_promotes_nothing(store: Store) -> None
 
 
 async def test_next_due_is_the_earliest_of_what_waits(store: Store) -> None:
-    assert (await store.write(Round(NOW, look_due=True))).next_due is None
+    assert (await store.write(Round(NOW, promote_due=True))).next_due is None
     await enqueue(store, new(run_at=NOW + HOUR), new(run_at=NOW + MINUTE), new())
-    assert (await store.write(Round(NOW, look_due=True))).next_due == NOW + MINUTE
-    assert (await store.write(Round(NOW + MINUTE, look_due=True))).next_due == NOW + HOUR
-    assert (await store.write(Round(NOW + HOUR, look_due=True))).next_due is None
+    assert (await store.write(Round(NOW, promote_due=True))).next_due == NOW + MINUTE
+    assert (await store.write(Round(NOW + MINUTE, promote_due=True))).next_due == NOW + HOUR
+    assert (await store.write(Round(NOW + HOUR, promote_due=True))).next_due is None
 
 
 @pytest.mark.parametrize("outcome", [retry, snoozed])
@@ -100,12 +100,12 @@ async def test_next_due_ignores_what_is_over(store: Store) -> None:
     await store.jobs.cancel(job.id, now=NOW)
     done = await claim_one(store, new(expires_at=NOW + MINUTE))
     await settle(store, succeeded(done))
-    assert (await store.write(Round(NOW, look_due=True))).next_due is None
+    assert (await store.write(Round(NOW, promote_due=True))).next_due is None
 
 
 async def test_next_due_ignores_the_expiry_of_what_the_round_has_claimed(store: Store) -> None:
     job = new(expires_at=NOW + MINUTE)
-    written = await store.write(Round(NOW, look_due=True, enqueues=[job], claim=claim_of()))
+    written = await store.write(Round(NOW, promote_due=True, enqueues=[job], claim=claim_of()))
     assert len(written.claimed) == 1
     assert written.next_due is None
 
@@ -119,7 +119,9 @@ async def test_more_due_says_that_one_round_did_not_promote_all(store: Store) ->
     looks, promoted = 0, 0
     while True:
         looks += 1
-        written = await store.write(Round(NOW + HOUR, look_due=True, claim=claim_of(slots=5_000)))
+        written = await store.write(
+            Round(NOW + HOUR, promote_due=True, claim=claim_of(slots=5_000))
+        )
         promoted += len(written.claimed)
         runs = [job.run_at for job in written.claimed]
         assert runs == sorted(runs)
@@ -133,7 +135,7 @@ async def test_more_due_says_that_one_round_did_not_promote_all(store: Store) ->
 async def test_more_due_says_that_one_round_did_not_expire_all(store: Store) -> None:
     many = 1_234
     await enqueue(store, *[new(expires_at=NOW + SECOND) for _ in range(many)])
-    while (await store.write(Round(NOW + HOUR, look_due=True))).more_due:
+    while (await store.write(Round(NOW + HOUR, promote_due=True))).more_due:
         pass
     expired = await store.jobs.list(Filter(state="expired"), before=None, limit=many)
     assert len(expired.rows) == many
@@ -151,7 +153,7 @@ async def test_left_queued_says_that_others_may_find_work(store: Store) -> None:
     assert await left(enqueues=[new(), new(), new()], claim=claim_of(slots=2)) is True
     assert await left(claim=claim_of()) is False
     assert await left(enqueues=[new("unknown")], claim=claim_of()) is True
-    assert await left(now=NOW + HOUR, look_due=True) is True
+    assert await left(now=NOW + HOUR, promote_due=True) is True
 
 
 async def test_left_queued_after_a_release_says_that_others_may_find_work(store: Store) -> None:
@@ -209,7 +211,7 @@ async def test_write_with_one_bad_row_refuses_that_row_alone(
         Round(
             NOW + SECOND,
             outcomes=[succeeded(ending, "1"), succeeded(lost), dead(failing)],
-            look_due=True,
+            promote_due=True,
             enqueues=[before, culprit, between, new(key="key"), after],
             claim=claim_of(),
         )

@@ -225,7 +225,7 @@ class StoreMachine(RuleBasedStateMachine):
                 tasks=data.draw(st.sampled_from([TASKS, TASKS[:1], TASKS[1:]])),
                 suspects=data.draw(st.booleans()),
             )
-        self.write(Round(self.now, outcomes, look_due=look, enqueues=enqueues, claim=claim))
+        self.write(Round(self.now, outcomes, promote_due=look, enqueues=enqueues, claim=claim))
 
     def write(self, request: Round) -> None:
         """Write a round, and do the same to the model."""
@@ -233,12 +233,12 @@ class StoreMachine(RuleBasedStateMachine):
             request.outcomes,
             request.enqueues,
             request.claim,
-            request.look_due,
+            request.promote_due,
         )
         written = self.do(self.rig.store.write(request))
         assert list(written.stale) == [one for one in outcomes if not self.settled(one)]
         if look:
-            self.look_due()
+            self.promote_due()
             assert not written.more_due
         self.stored(enqueues, written.enqueued)
         expected = [] if claim is None else self.claimable(claim)
@@ -306,7 +306,7 @@ class StoreMachine(RuleBasedStateMachine):
             job.suspect = False
         return True
 
-    def look_due(self) -> None:
+    def promote_due(self) -> None:
         for job in self.jobs.values():
             if job.state in {"scheduled", "queued"}:
                 if job.expires_at is not None and job.expires_at <= self.now:
@@ -543,7 +543,7 @@ class StoreMachine(RuleBasedStateMachine):
             if not any(job.unfinished for job in self.jobs.values()):
                 break
             before = len(self.claims)
-            self.write(Round(self.now, look_due=True, claim=claim_of(slots=99, tasks=TASKS)))
+            self.write(Round(self.now, promote_due=True, claim=claim_of(slots=99, tasks=TASKS)))
             ends = [succeeded(job, at=self.now) for job in self.claims[before:]]
             self.write(Round(self.now, ends))
         assert not any(job.unfinished for job in self.jobs.values())

@@ -41,12 +41,12 @@ def an_outcome(kind: str) -> Transition:
 
 
 async def promote(rig: Rig, specimen: Specimen) -> bool:
-    await rig.store.write(Round(DUE, look_due=True))
+    await rig.store.write(Round(DUE, promote_due=True))
     return (await row_of(rig.store, specimen.row.id)).state != specimen.row.state
 
 
 async def expire(rig: Rig, specimen: Specimen) -> bool:
-    await rig.store.write(Round(EXPIRY, look_due=True))
+    await rig.store.write(Round(EXPIRY, promote_due=True))
     return (await row_of(rig.store, specimen.row.id)).state != specimen.row.state
 
 

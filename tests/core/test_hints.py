@@ -180,7 +180,7 @@ def test_runner_with_a_foreign_verb_gives_the_line_to_write(attribute: str, line
         ("max_tries", "@task(max_attempts=..."), ("job_timeout", "@task(timeout=...)"),
         ("keep_result", "retention=..."), ("delay", "task.options(delay=...)"),
         ("countdown", "task.options(delay=...)"),
-        ("colour", "it has queues, work, durability"), ("colour", "timezone, revision, session"),
+        ("colour", "it has queues, work, durability"), ("colour", "timezone, revision, redact, session"),
     ],
 )  # fmt: skip
 def test_runner_with_a_foreign_word_names_ours(word: str, line: str) -> None:

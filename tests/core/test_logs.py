@@ -155,10 +155,10 @@ def test_outage_is_summed_up(log: Log, stream: io.StringIO, frozen: FrozenDateTi
     for number in range(4_295):
         log.warning("job %s failed: %s", number, "connection refused", like="mail")
         frozen.tick(75 / 4_295)
-        repeats.look(now_us())
+        repeats.flush(now_us())
     for _ in range(60):
         frozen.tick(1)
-        repeats.look(now_us())
+        repeats.flush(now_us())
     lines = stream.getvalue().splitlines()
     whole = [line for line in lines if line.startswith("WARNING jobrunner: job")]
     more = [line for line in lines if "more like this" in line]
@@ -200,10 +200,10 @@ def test_clock_that_is_set_back_silences_nothing(
     for _ in range(WHOLE + 5):
         log.error("busy")
     frozen.tick(-3600)
-    repeats.look(now_us())
+    repeats.flush(now_us())
     assert stream.getvalue().splitlines()[-1].startswith("ERROR jobrunner: 5 more like this")
     frozen.tick(31)
-    repeats.look(now_us())
+    repeats.flush(now_us())
     log.error("busy")
     assert stream.getvalue().splitlines()[-1] == "ERROR jobrunner: busy"
 

@@ -3,10 +3,11 @@
 Such a part stands between ``<!-- made: errors -->`` and ``<!-- end -->``.
 """
 
+import functools
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,15 +83,18 @@ def _first_line(thing: object) -> str:
 # -- HTTP -------------------------------------------------------------------------------------------------
 
 
-def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield method, path and OpenAPI operation of each route, mounted as the pages do it."""
+@functools.cache
+def operations() -> Sequence[tuple[str, str, dict[str, Any]]]:
+    """Return method, path and OpenAPI operation of each route, mounted as the pages do it."""
     jobs = JobRunner()
     app = FastAPI(lifespan=jobs.lifespan)
     app.include_router(jobs.router(read=bearer("token"), arguments=bearer("other")), prefix="/jobs")
     app.include_router(probes(), prefix="/health")
-    for path, methods in app.openapi()["paths"].items():
-        for method, operation in methods.items():
-            yield method.upper(), path, operation
+    return [
+        (method.upper(), path, operation)
+        for path, methods in app.openapi()["paths"].items()
+        for method, operation in methods.items()
+    ]
 
 
 def _routes() -> str:

@@ -8,14 +8,17 @@ from tests.fastapi.conftest import NOBODY
 READS = [
     "/jobs",
     "/jobs/dead-letters",
+    "/jobs/dead-letters/groups",
     f"/jobs/dead-letters/{NOBODY}",
     "/jobs/queues",
     "/jobs/health",
 ]
 READS += ["/jobs/schedules", "/jobs/schedules/greet", "/jobs/schedules/greet/ticks"]
-READS += [f"/jobs/{NOBODY}"]
+READS += ["/jobs/audit", f"/jobs/{NOBODY}"]
 ACTS = [
     ("POST", f"/jobs/{NOBODY}/cancel"),
+    ("POST", f"/jobs/{NOBODY}/reschedule"),
+    ("POST", "/jobs/cancel"),
     ("POST", f"/jobs/dead-letters/{NOBODY}/replay"),
     ("POST", "/jobs/dead-letters/replay"),
     ("DELETE", f"/jobs/dead-letters/{NOBODY}"),

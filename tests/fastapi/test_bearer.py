@@ -1,4 +1,4 @@
-"""The token that locks routes."""
+"""The token that guards routes."""
 
 import os
 
@@ -14,8 +14,8 @@ from jobrunner.fastapi import bearer
 TOKEN = "s3cret-token"  # noqa: S105 - of these tests alone
 
 
-def locked(token: str = TOKEN) -> TestClient:
-    """Return a client of an app whose one route, at /, is locked."""
+def guarded(token: str = TOKEN) -> TestClient:
+    """Return a client of an app whose one route, at /, is guarded."""
     app = FastAPI()
 
     @app.get("/", dependencies=[Depends(bearer(token))])
@@ -27,7 +27,7 @@ def locked(token: str = TOKEN) -> TestClient:
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_ask_with_the_token_enters(scheme: str) -> None:
-    assert locked().get("/", headers={"Authorization": f"{scheme} {TOKEN}"}).json() == "in"
+    assert guarded().get("/", headers={"Authorization": f"{scheme} {TOKEN}"}).json() == "in"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_ask_with_the_token_enters(scheme: str) -> None:
 def test_T2_ask_with_anything_else_is_unauthorized(header: str | bytes | None) -> None:
     # As bytes: a client need not be polite.
     raw = header.encode() if isinstance(header, str) else header
-    answer = locked().get("/", headers={} if raw is None else {b"Authorization": raw})
+    answer = guarded().get("/", headers={} if raw is None else {b"Authorization": raw})
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
     assert answer.json() == {"detail": "Not authenticated"}
@@ -70,12 +70,12 @@ def test_T2_ask_with_anything_else_is_unauthorized(header: str | bytes | None) -
 async def test_ask_with_a_token_outside_ascii_compares_its_bytes(sent: bytes, enters: bool) -> None:
     # Not through TestClient, which sends every header as UTF-8.
     request = HTTPConnection({"type": "http", "headers": [(b"authorization", b"Bearer " + sent)]})
-    lock = bearer("schl\u00fcssel")
+    guard = bearer("schl\u00fcssel")
     if enters:
-        assert await lock(request)
+        assert await guard(request)
     else:
         with pytest.raises(HTTPException):
-            await lock(request)
+            await guard(request)
 
 
 @pytest.mark.parametrize("token", ["", " ", f"{TOKEN}\n", f" {TOKEN}", "a\x00b", "a\r\nb"])
@@ -96,7 +96,7 @@ def test_bearer_does_not_show_its_token() -> None:
     assert TOKEN not in repr(bearer(TOKEN))
 
 
-def test_bearer_is_documented_as_a_lock() -> None:
+def test_bearer_is_documented_as_a_guard() -> None:
     app = FastAPI()
     reader, actor = bearer("reader", scheme_name="reader"), bearer("actor", scheme_name="actor")
 

@@ -1,6 +1,7 @@
 """The routes of dead letters: what reaches the queue, and what its answers and errors become."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,35 @@ def test_page_of_heavy_dead_letters_ends_early_and_its_cursor_goes_on(
     assert ([item["id"] for item in page["items"]], page["complete"]) == ([second], False)
     page = site.client.get("/jobs/dead-letters", params={"cursor": page["next_cursor"]}).json()
     assert [item["id"] for item in page["items"]] == [first]
+
+
+def test_groups_have_counts_and_the_newest_dead_letter(site: Site) -> None:
+    site.dead("ada")
+    other, newest = site.dead("bob"), site.dead("ada")
+    answer = site.client.get("/jobs/dead-letters/groups")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["ungrouped"], body["complete"]) == (0, True)
+    ada, bob = body["items"]
+    assert (ada["count"], ada["newest_id"], bob["newest_id"]) == (2, newest, other)
+    assert (ada["task"], ada["error"], ada["retrying"]) == ("write_letter", "ada is no address", 0)
+    assert (len(ada["deaths_per_hour"]), sum(ada["deaths_per_hour"])) == (24, 2)
+    letter = site.client.get(f"/jobs/dead-letters/{newest}").json()
+    assert (letter["group"], letter["died_at"]) == (ada["fingerprint"], ada["last_died_at"])
+
+
+def test_list_and_replay_by_group_take_its_dead_letters(site: Site) -> None:
+    first, other = site.dead("ada"), site.dead("bob")
+    group = site.client.get(f"/jobs/dead-letters/{first}").json()["group"]
+    items = site.client.get("/jobs/dead-letters", params={"group": group}).json()["items"]
+    assert [item["id"] for item in items] == [first]
+    body = {"group": group, "dry_run": True}
+    answer = site.client.post("/jobs/dead-letters/replay", json=body).json()
+    assert (answer["matched"], answer["replayed"]) == (1, 0)
+    answer = site.client.post("/jobs/dead-letters/replay", json={"group": group}).json()
+    assert (answer["matched"], answer["replayed"]) == (1, 1)
+    assert site.client.get(f"/jobs/dead-letters/{other}").status_code == 200
+    assert site.client.get("/jobs/dead-letters?group=no%20hex").status_code == 422
 
 
 def test_get_of_a_dead_letter_gives_it_whole(site: Site) -> None:
@@ -186,6 +216,18 @@ def test_H8_replay_of_a_task_that_is_gone_is_a_conflict(tmp_db: Path) -> None:
         assert client.get(f"/jobs/dead-letters/{id}").status_code == 200
 
 
+def counts(
+    *, matched: int, replayed: int, conflicts: int = 0, dry_run: bool = False
+) -> dict[str, int]:
+    """Return the body of an answer to a replay by filter."""
+    return {
+        "matched": matched,
+        "replayed": replayed,
+        "conflicts": conflicts,
+        "dry_run": dry_run,
+    }
+
+
 def test_replay_by_filter_passes_each_filter_on(site: Site) -> None:
     first, second = site.dead(tag="a"), site.dead(tag="b")
     site.client.post("/jobs/queues/mail/pause")
@@ -207,18 +249,22 @@ def test_replay_by_filter_passes_each_filter_on(site: Site) -> None:
     }
     for name, value in others.items():
         answer = site.client.post("/jobs/dead-letters/replay", json=where | {name: value})
-        assert answer.json() == {"matched": 0, "replayed": 0, "dry_run": False}, name
+        assert answer.json() == counts(matched=0, replayed=0), name
     answer = site.client.post("/jobs/dead-letters/replay", json=where)
     assert answer.status_code == 200
-    assert answer.json() == {"matched": 1, "replayed": 1, "dry_run": False}
+    assert answer.json() == counts(matched=1, replayed=1)
     assert site.client.get(f"/jobs/{first}").json()["state"] == "queued"
     assert site.client.get(f"/jobs/{second}").json()["state"] == "dead"
 
 
 @pytest.mark.usefixtures("keyed")
-def test_replay_by_filter_counts_letters_whose_key_is_taken_as_matched_alone(site: Site) -> None:
-    answer = site.client.post("/jobs/dead-letters/replay", json={"queue": "mail"})
-    assert answer.json() == {"matched": 1, "replayed": 0, "dry_run": False}
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_replay_by_filter_counts_letters_whose_key_is_taken_as_conflicts(
+    site: Site, dry_run: bool
+) -> None:
+    body = {"queue": "mail", "dry_run": dry_run}
+    answer = site.client.post("/jobs/dead-letters/replay", json=body)
+    assert answer.json() == counts(matched=1, replayed=0, conflicts=1, dry_run=dry_run)
 
 
 def test_replay_by_filter_as_a_dry_run_only_counts(site: Site) -> None:
@@ -226,7 +272,7 @@ def test_replay_by_filter_as_a_dry_run_only_counts(site: Site) -> None:
     answer = site.client.post(
         "/jobs/dead-letters/replay", json={"task": "write_letter", "dry_run": True}
     )
-    assert answer.json() == {"matched": 1, "replayed": 0, "dry_run": True}
+    assert answer.json() == counts(matched=1, replayed=1, dry_run=True)
     assert site.client.get(f"/jobs/{id}").json()["state"] == "dead"
 
 
@@ -238,7 +284,19 @@ def test_replay_of_all_has_to_be_said(site: Site) -> None:
         assert '{"all": true}' in answer.json()["detail"]
     assert site.client.post("/jobs/dead-letters/replay").status_code == 422
     answer = site.client.post("/jobs/dead-letters/replay", json={"all": True})
-    assert answer.json() == {"matched": 1, "replayed": 1, "dry_run": False}
+    assert answer.json() == counts(matched=1, replayed=1)
+
+
+def test_replay_by_filter_with_a_pace_spreads_the_due_times(site: Site) -> None:
+    ids = [site.dead(), site.dead(), site.dead()]
+    site.client.post("/jobs/queues/mail/pause")
+    body = {"task": "write_letter", "per_minute": 2}
+    answer = site.client.post("/jobs/dead-letters/replay", json=body)
+    assert answer.json() == counts(matched=3, replayed=3)
+    jobs = [site.client.get(f"/jobs/{id}").json() for id in reversed(ids)]
+    assert [job["state"] for job in jobs] == ["queued", "scheduled", "scheduled"]
+    first, second, third = (datetime.fromisoformat(job["run_at"]) for job in jobs)
+    assert (second - first, third - second) == (timedelta(seconds=30), timedelta(seconds=30))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +316,10 @@ def test_replay_of_all_has_to_be_said(site: Site) -> None:
         {"since": False},
         {"since": "2026-01-01T00:00:00"},
         {"since": 1767225600},
-        {"per_minute": 5, "all": True},
+        {"per_minute": 5},
+        {"per_minute": 0, "all": True},
+        {"per_minute": 1.5, "all": True},
+        {"per_minute": True, "all": True},
         {"state": "dead"},
     ],
 )

@@ -1,4 +1,4 @@
-"""A router without a lock answers local host names only, against DNS rebinding."""
+"""A router without a guard answers local host names only, against DNS rebinding."""
 
 import asyncio
 import socket
@@ -103,14 +103,14 @@ def test_name_that_a_site_of_the_web_can_have_is_not_local(host: str) -> None:
 def opened(database: Path, *, act: str | None = None) -> FastAPI:
     jobs = JobRunner(f"sqlite:///{database}", queues={"default": 1, "mail": 1})
     app = FastAPI(lifespan=jobs.lifespan)
-    lock = None if act is None else bearer(act)
-    app.include_router(jobs.router(act=lock, insecure=True), prefix="/jobs")
+    guard = None if act is None else bearer(act)
+    app.include_router(jobs.router(act=guard, insecure=True), prefix="/jobs")
     return app
 
 
 @pytest.fixture(scope="module")
 def open_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """Open an app whose jobs router has no lock, for tests that store nothing."""
+    """Open an app whose jobs router has no guard, for tests that store nothing."""
     with TestClient(opened(tmp_path_factory.mktemp("open") / "jobs.db")) as client:
         yield client
 
@@ -140,16 +140,16 @@ def test_every_route_of_an_open_router_answers_under_a_local_name(tmp_db: Path, 
     assert statuses(opened(tmp_db), {"host": host}) == ({200, 404}, {200, 404, 422})
 
 
-def test_lock_that_is_given_stands_in_place_of_the_name(tmp_db: Path) -> None:
+def test_guard_that_is_given_stands_in_place_of_the_name(tmp_db: Path) -> None:
     """A client with the token cannot be another site's page."""
     app = opened(tmp_db, act="token")
     foreign = {"host": "shop.example"}
     assert statuses(app, foreign) == ({403}, {401})
     assert statuses(app, foreign | {"authorization": "Bearer token"})[1] == {200, 404, 422}
     jobs = JobRunner(f"sqlite:///{tmp_db}", queues={"default": 1, "mail": 1})
-    locked = FastAPI(lifespan=jobs.lifespan)
-    locked.include_router(jobs.router(read=lambda: None, insecure=True), prefix="/jobs")
-    assert statuses(locked, foreign) == ({200, 404}, {200, 404, 422})
+    guarded = FastAPI(lifespan=jobs.lifespan)
+    guarded.include_router(jobs.router(read=lambda: None, insecure=True), prefix="/jobs")
+    assert statuses(guarded, foreign) == ({200, 404}, {200, 404, 422})
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_host_that_is_long_or_odd_is_quoted_in_part_and_safely(tmp_db: Path) -> 
             assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_lock_also_stands_before_a_websocket() -> None:
+def test_guard_also_stands_before_a_websocket() -> None:
     router = APIRouter()
 
     @router.websocket("/events", dependencies=[ONLY_LOCAL])

@@ -145,6 +145,101 @@ def test_cancel_of_a_waiting_job_cancels_it(site: Site) -> None:
     assert site.client.get(f"/jobs/{job.id}").json()["state"] == "cancelled"
 
 
+def test_cancel_by_filter_cancels_what_matches_and_says_how_many(site: Site) -> None:
+    wanted = site.waiting(key="k", tag="sign-up")
+    others = [site.waiting(), *site.chain()]
+    where = {
+        "task": "greet",
+        "queue": "default",
+        "state": "scheduled",
+        "tag": "sign-up",
+        "key": "k",
+        "since": "2020-01-01T00:00:00+02:00",
+        "until": "2100-01-01T00:00:00Z",
+    }
+    none = {"cancelled": 0, "requested": 0, "dry_run": False}
+    different = {
+        "task": "write_letter",
+        "queue": "mail",
+        "state": "queued",
+        "tag": "other",
+        "key": "other",
+        "since": "2100-01-01T00:00:00Z",
+        "until": "2020-01-01T00:00:00Z",
+    }
+    for name, value in different.items():
+        answer = site.client.post("/jobs/cancel", json=where | {name: value})
+        assert (answer.status_code, answer.json()) == (200, none), name
+    answer = site.client.post("/jobs/cancel", json=where | {"dry_run": True})
+    assert answer.json() == {"cancelled": 1, "requested": 0, "dry_run": True}
+    assert site.client.get(f"/jobs/{wanted.id}").json()["state"] == "scheduled"
+    assert site.client.post("/jobs/cancel", json=where).json() == none | {"cancelled": 1}
+    assert site.client.get(f"/jobs/{wanted.id}").json()["state"] == "cancelled"
+    assert site.client.post("/jobs/cancel", json={"all": True}).json()["cancelled"] == len(others)
+
+
+def test_cancel_of_all_has_to_be_said(site: Site) -> None:
+    job = site.waiting()
+    for body in ({}, {"all": False}, {"dry_run": True}, {"task": None}):
+        answer = site.client.post("/jobs/cancel", json=body)
+        assert answer.status_code == 422
+        assert '{"all": true}' in answer.json()["detail"]
+    for bad in ({"all": True, "tag": "x"}, {"state": "succeeded"}, {"reason": "lost"}, {"all": 1}):
+        answer = site.client.post("/jobs/cancel", json=bad)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
+    assert site.client.post("/jobs/cancel").status_code == 422
+    assert site.client.get(f"/jobs/{job.id}").json()["state"] == "scheduled"
+
+
+def test_reschedule_moves_a_waiting_job(site: Site) -> None:
+    site.client.post("/jobs/queues/default/pause")
+    job = site.waiting()
+    path = f"/jobs/{job.id}/reschedule"
+    answer = site.client.post(path, json={"run_at": "2100-01-01T01:00:00+01:00"})
+    assert answer.status_code == 200
+    assert (answer.json()["id"], answer.json()["state"]) == (job.id, "scheduled")
+    assert answer.json()["run_at"] == "2100-01-01T00:00:00Z"
+    for body in ({"delay": 0}, {"run_at": "2020-01-01T00:00:00Z"}):
+        assert site.client.post(path, json=body).json()["state"] == "queued"
+    assert site.client.post(path, json={"delay": 60.5}).json()["state"] == "scheduled"
+
+
+def test_reschedule_of_what_does_not_wait_is_a_conflict(site: Site) -> None:
+    blocked = site.chain()[1].id
+    for id, said in (
+        (site.finished().id, "it is succeeded"),
+        (site.dead(), "dead_letters.replay"),
+        (blocked, "it waits for job"),
+    ):
+        answer = site.client.post(f"/jobs/{id}/reschedule", json={"delay": 0})
+        assert (answer.status_code, answer.json()["code"]) == (409, "not-waiting")
+        assert said in answer.json()["detail"]
+    answer = site.client.post(f"/jobs/{NOBODY}/reschedule", json={"delay": 0})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"delay": 1, "run_at": "2100-01-01T00:00:00Z"},
+        {"delay": -1},
+        {"delay": "1"},
+        {"delay": 1e300},
+        {"run_at": "2100-01-01T00:00:00"},
+        {"run_at": 7},
+        {"at": "2100-01-01T00:00:00Z"},
+    ],
+)
+def test_reschedule_with_a_bad_body_is_refused(site: Site, body: dict[str, object]) -> None:
+    job = site.waiting()
+    answer = site.client.post(f"/jobs/{job.id}/reschedule", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["code"] in {"invalid-request", "invalid-options"}
+    shown = site.client.get(f"/jobs/{job.id}").json()
+    assert datetime.fromisoformat(shown["run_at"]) == job.run_at
+
+
 def test_job_of_a_chain_shows_its_place_there(site: Site) -> None:
     chain = site.chain()
     first, second, third = (job.id for job in chain)

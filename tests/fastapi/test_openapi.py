@@ -12,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter
 from jobrunner import JobRunner
 from jobrunner.fastapi import bearer
 from jobrunner.fastapi.api import (
+    audit_schemas,
     dead_letter_schemas,
     health_schemas,
     job_schemas,
@@ -62,6 +63,7 @@ def test_page_has_every_route(page: dict[str, Any]) -> None:
     assert {name for name, _ in operations(page)} == {
         "GET /jobs",
         "GET /jobs/dead-letters",
+        "GET /jobs/dead-letters/groups",
         "GET /jobs/dead-letters/{id}",
         "POST /jobs/dead-letters/{id}/replay",
         "POST /jobs/dead-letters/replay",
@@ -78,9 +80,12 @@ def test_page_has_every_route(page: dict[str, Any]) -> None:
         "POST /jobs/schedules/{id}/pause",
         "POST /jobs/schedules/{id}/resume",
         "GET /jobs/stats",
+        "GET /jobs/audit",
         "GET /jobs/health",
         "GET /jobs/{id}",
         "POST /jobs/{id}/cancel",
+        "POST /jobs/{id}/reschedule",
+        "POST /jobs/cancel",
     }
 
 
@@ -159,9 +164,20 @@ OF_BODIES = {"bad-request", "too-large", "not-json"}
         ("GET /jobs/queues", set()),
         ("GET /jobs/health", set()),
         ("GET /jobs/stats", {"invalid-request", "invalid-options"}),
+        ("GET /jobs/audit", {"invalid-request", "invalid-options", "invalid-cursor"}),
         ("GET /jobs/schedules", {"invalid-request", "invalid-options"}),
         ("GET /jobs/schedules/{id}/ticks", {"invalid-request", "schedule-not-found"}),
         ("POST /jobs/{id}/cancel", OF_CHANGES | {"invalid-request", "not-found"}),
+        (
+            "POST /jobs/{id}/reschedule",
+            OF_CHANGES
+            | OF_BODIES
+            | {"invalid-request", "invalid-options", "not-found", "not-waiting"},
+        ),
+        (
+            "POST /jobs/cancel",
+            OF_CHANGES | OF_BODIES | {"invalid-request", "invalid-options"},
+        ),
         ("POST /jobs/queues/{name}/pause", OF_CHANGES | {"invalid-request", "unknown-queue"}),
         (
             "POST /jobs/dead-letters/{id}/replay",
@@ -214,6 +230,7 @@ def test_health_documents_both_of_its_503(page: dict[str, Any]) -> None:
     [
         model
         for module in (
+            audit_schemas,
             dead_letter_schemas,
             health_schemas,
             job_schemas,
@@ -241,7 +258,7 @@ def test_operations_of_two_routers_in_one_app_have_names_of_their_own(jobs: JobR
     app.include_router(jobs.router(insecure=True), prefix="/admin/mail-jobs")
     page = app.openapi()  # a duplicate would be a warning
     names = [operation["operationId"] for _, operation in operations(page)]
-    assert len(set(names)) == len(names) == 42
+    assert len(set(names)) == len(names) == 48
     assert page["paths"]["/jobs/{id}"]["get"]["operationId"] == "jobs_get_job"
     assert page["paths"]["/admin/mail-jobs"]["get"]["operationId"] == "admin_mail_jobs_list_jobs"
 

@@ -35,6 +35,7 @@ EXPECTED = {
     errors.Conflict: (409, "conflict"),
     errors.KeyTaken: (409, "key-taken"),
     errors.AlreadyReplayed: (409, "already-replayed"),
+    errors.JobNotWaiting: (409, "not-waiting"),
     errors.StoreBusy: (503, "store-busy"),
     errors.StoreFull: (507, "store-full"),
     errors.StoreUnavailable: (503, "store-unavailable"),
@@ -244,30 +245,30 @@ OWN: list[dict[str, str]] = [
 
 
 @pytest.fixture(scope="module")
-def unlocked(shared: Site) -> Site:
-    """Return the shared site with a second router, without a lock, at /open."""
+def unguarded(shared: Site) -> Site:
+    """Return the shared site with a second router, without a guard, at /open."""
     shared.app.include_router(shared.jobs.router(insecure=True), prefix="/open")
     return shared
 
 
 @pytest.mark.parametrize("headers", FOREIGN)
 def test_T3_change_that_another_site_sends_is_refused(
-    unlocked: Site, headers: dict[str, str]
+    unguarded: Site, headers: dict[str, str]
 ) -> None:
-    job = unlocked.waiting()
+    job = unguarded.waiting()
     path = f"/open/{job.id}/cancel"
     foreign = headers | {"authorization": "Basic YTpi"}
-    answer = unlocked.client.post(path, headers=foreign)
+    answer = unguarded.client.post(path, headers=foreign)
     assert (answer.status_code, answer.json()["code"]) == (403, "cross-origin")
-    assert unlocked.client.get(f"/open/{job.id}", headers=foreign).json()["state"] == "scheduled"
+    assert unguarded.client.get(f"/open/{job.id}", headers=foreign).json()["state"] == "scheduled"
 
 
-def test_T3_every_change_that_another_site_sends_is_refused(unlocked: Site) -> None:
+def test_T3_every_change_that_another_site_sends_is_refused(unguarded: Site) -> None:
     foreign = {"sec-fetch-site": "cross-site", "authorization": "Basic YTpi"}
     for method, path in ACTS:
         # A browser sends DELETE to another site only after it has asked for leave.
         if method != "DELETE":
-            answer = unlocked.client.request(
+            answer = unguarded.client.request(
                 method, path.replace("/jobs", "/open"), headers=foreign
             )
             assert (answer.status_code, answer.json()["code"]) == (403, "cross-origin"), path
@@ -275,10 +276,12 @@ def test_T3_every_change_that_another_site_sends_is_refused(unlocked: Site) -> N
 
 @pytest.mark.parametrize("headers", OWN)
 def test_change_from_the_same_site_or_no_browser_is_made(
-    unlocked: Site, headers: dict[str, str]
+    unguarded: Site, headers: dict[str, str]
 ) -> None:
-    job = unlocked.waiting()
-    answer = unlocked.client.post(f"/open/{job.id}/cancel", headers=headers | {"authorization": ""})
+    job = unguarded.waiting()
+    answer = unguarded.client.post(
+        f"/open/{job.id}/cancel", headers=headers | {"authorization": ""}
+    )
     assert answer.json() == {"status": "cancelled"}
 
 
@@ -286,11 +289,11 @@ def test_change_from_the_same_site_or_no_browser_is_made(
     "leave", [{"authorization": "Bearer x"}, {"content-type": "application/json"}]
 )
 def test_change_for_which_a_browser_must_ask_cors_is_left_to_cors(
-    unlocked: Site, leave: dict[str, str]
+    unguarded: Site, leave: dict[str, str]
 ) -> None:
-    job = unlocked.waiting()
+    job = unguarded.waiting()
     headers = {"sec-fetch-site": "cross-site", "authorization": ""} | leave
-    assert unlocked.client.post(f"/open/{job.id}/cancel", headers=headers).json() == {
+    assert unguarded.client.post(f"/open/{job.id}/cancel", headers=headers).json() == {
         "status": "cancelled"
     }
 

@@ -92,6 +92,7 @@ LETTER = DeadLetter(
     replays=1,
     replay_of=None,
     replayed_as="n",
+    group="0f",
     chain=None,
     after=None,
     history=(ATTEMPT,),
@@ -99,7 +100,7 @@ LETTER = DeadLetter(
 LETTER_JSON = (
     '"id":"i","task":"t","queue":"q","reason":"buried","error_type":"E","error":"e","args":{"a":[1,null,1.5]},'
     f'"attempt":5,"created_at":{BEGIN_JSON},"died_at":{END_JSON},"key":"k","tag":null,"replays":1,'
-    '"replay_of":null,"replayed_as":"n","chain":null,"after":null'
+    '"replay_of":null,"replayed_as":"n","chain":null,"after":null,"group":"0f"'
 )
 WORKER = WorkerInfo(4611686018427387905, 7, "h", BEGIN, END, False, {"default": 2})
 WORKER_JSON = (

@@ -23,7 +23,7 @@ class Steps:
         self._run = run
         self._cancel_at = cancel_at
         self.done = False
-        """Whether it came to its end before the n-th step."""
+        """True if it came to its end before the n-th step."""
 
     async def take(self) -> None:
         """Run it up to that step, cancel it there, and wait for its end."""
@@ -95,6 +95,8 @@ async def test_C1_enqueue_cancelled_at_every_step_leaves_no_transaction_open(
 VERBS: dict[str, Callable[[JobRunner, Job[Any]], Awaitable[object]]] = {
     "enqueue_many": lambda jobs, _: jobs.enqueue_many([jobs.tasks["work"].call(1)] * 3),
     "cancel": lambda jobs, job: jobs.cancel(job.id),
+    "cancel_all": lambda jobs, _: jobs.cancel_all(),
+    "reschedule": lambda jobs, job: jobs.reschedule(job.id, 7200),
     "get": lambda jobs, job: jobs.get(job.id),
     "list": lambda jobs, _: jobs.list(),
     "pause": lambda jobs, _: jobs.queues.pause("default"),

@@ -23,7 +23,7 @@ class Failures:
         self.left = 0
         self.error: StoreError = StoreFull("no room left")
         self.after = False
-        """Whether the round is written all the same, and only its answer is lost."""
+        """True if the round is written, and only its answer is lost."""
         self.failed = asyncio.Event()
         self._write = store_of(jobs).write
         monkeypatch.setattr(store_of(jobs), "write", self._fail)

@@ -69,6 +69,8 @@ with jobs.sync.running():
         "get": lambda: jobs.get(job.id),
         "list": lambda: jobs.list(),
         "cancel": lambda: jobs.cancel(job.id),
+        "cancel_all": lambda: jobs.cancel_all(),
+        "reschedule": lambda: jobs.reschedule(job.id, 60),
         "queues": lambda: jobs.queues.list(),
         "pause": lambda: jobs.queues.pause("default"),
         "resume": lambda: jobs.queues.resume("default"),

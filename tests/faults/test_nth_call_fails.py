@@ -56,7 +56,7 @@ class ScriptedWorker:
     def next_claim(self) -> Claim | None:
         return claim_of(worker=self.worker, tasks=SCRIPT)
 
-    def take_look_due(self) -> bool:
+    def take_promote_due(self) -> bool:
         return True
 
     def after_commit(self, request: Round, written: Written) -> None:

@@ -132,3 +132,5 @@ async def test_lists_refuse_a_filter_that_they_do_not_have(tmp_db: Path) -> None
         ):
             with pytest.raises(TypeError, match=r"dead_letters\.\w+\(\) has no filter 'state'"):
                 await call(state="queued")  # type: ignore[call-arg]
+        with pytest.raises(TypeError, match=r"cancel_all\(\) has no filter 'reason'; it has task"):
+            await jobs.cancel_all(reason="lost")  # type: ignore[call-arg]

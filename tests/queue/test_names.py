@@ -8,7 +8,9 @@ from jobrunner import JobRunner
 from jobrunner.queue.queue import joined
 
 PUBLIC = {
+    "audit",
     "cancel",
+    "cancel_all",
     "dead_letters",
     "enqueue",
     "enqueue_chain",
@@ -18,6 +20,7 @@ PUBLIC = {
     "list",
     "payload",
     "queues",
+    "reschedule",
     "schedules",
     "stats",
 }

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from jobrunner import (
+    AuditLog,
     Bury,
     DeadLetters,
     InvalidArguments,
@@ -24,6 +25,7 @@ from jobrunner import (
     JobRunner,
     NotRunning,
     Queues,
+    ReplayCounts,
     ResultTimeout,
     ScheduleNotFound,
     Schedules,
@@ -32,7 +34,7 @@ from jobrunner import (
 )
 from jobrunner import SyncQueue as PublicSyncQueue
 from jobrunner.fastapi import SyncQueue
-from jobrunner.queue.sync import SyncDeadLetters, SyncQueues, SyncSchedules
+from jobrunner.queue.sync import SyncAuditLog, SyncDeadLetters, SyncQueues, SyncSchedules
 from tests.support.engine import soon
 
 
@@ -259,6 +261,7 @@ def names_of(cls: type) -> set[str]:
         (Queues, SyncQueues),
         (DeadLetters, SyncDeadLetters),
         (Schedules, SyncSchedules),
+        (AuditLog, SyncAuditLog),
     ],
 )
 def test_every_verb_is_there_blocking_and_with_its_words(ours: type, blocking: type) -> None:
@@ -306,12 +309,14 @@ def test_verbs_of_dead_letters_answer_a_script(tmp_db: Path) -> None:
                 sync.result(job, timeout=15)
         assert len(letters.list(task=fail, reason="buried", limit=3).items) == 3
         assert letters.count() == 4
+        (group,) = letters.groups().items
+        assert (group.count, letters.count(group=group.fingerprint)) == (4, 4)
         letters.delete(stored[0].id)
         assert letters.get(stored[1].id).args == {"number": 1}
         broken = False
         assert sync.result(letters.replay(stored[1].id), timeout=15) == 1
         assert sync.result(letters.replay(stored[2].id, args={"number": 7}), timeout=15) == 7
-        assert letters.replay_all(task=fail) == 1
+        assert letters.replay_all(task=fail) == ReplayCounts(1, 0)
         assert sync.result(stored[3], timeout=15) == 3
         assert letters.delete_all() == 0
 

@@ -11,12 +11,14 @@ import jobrunner.fastapi
 from jobrunner.core import errors
 
 PUBLIC = """
-    AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt Bury Call ConfigurationError Conflict Cron DeadLetter
-    DeadLetters Deadlock DeclaredInCode DuplicateTask Every Health Injected InvalidArguments
+    AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt AuditEntry AuditLog Bury Call CancelCounts ConfigurationError
+    Conflict Cron DeadLetter DeadLetterGroup DeadLetterGroups DeadLetters Deadlock DeclaredInCode DuplicateTask Every
+    Health Injected InvalidArguments
     InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidTask InvalidWrite Job JobCancelled
-    JobContext JobDead JobExpired JobNotFound JobQueue JobRunner JobRunnerError KeyTaken LeaseLost
-    NotADatabase NotAwaited NotCommitted NotRunning Page ProcessLost QueueInfo Queues ResultError ResultNotStored
-    ResultTimeout Retry Schedule ScheduleNotFound ScheduleTick Schedules SchemaTooNew Snooze Stats StatsBucket
+    JobContext JobDead JobExpired JobNotFound JobNotWaiting JobQueue JobRunner JobRunnerError KeyTaken LeaseLost
+    NotADatabase NotAwaited NotCommitted NotRunning Page ProcessLost QueueInfo Queues ReplayCounts ResultError
+    ResultNotStored ResultTimeout Retry Schedule ScheduleNotFound ScheduleTick Schedules SchemaTooNew Snooze Stats
+    StatsBucket
     StoreBusy StoreCorrupt StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable
     StoreUnsupported SyncQueue Task TaskRouter TimedOut UnknownQueue UnknownTask WorkerInfo WouldDeadlock
     WrongThread __version__

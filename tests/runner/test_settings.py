@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jobrunner import ConfigurationError, InvalidTask, JobRunner
+from jobrunner.core.redaction import Redaction
 from jobrunner.worker.settings import RUNNER_OPTIONS, Settings
 
 DAY_US = 24 * 3600 * 1_000_000
@@ -26,6 +27,10 @@ def test_settings_left_out_are_the_documented_ones() -> None:
         unknown_task_after_us=7 * DAY_US,
         timezone="UTC",
         revision=0,
+        redact=Redaction.of(
+            {"password", "secret", "client_secret", "token", "access_token", "refresh_token"}
+            | {"api_key", "private_key", "authorization"}
+        ),
     )
 
 
@@ -47,7 +52,9 @@ def test_settings_given_are_kept() -> None:
         unknown_task_after=timedelta(hours=1),
         timezone="Europe/Berlin",
         revision=7,
+        redact=["card_number", "PIN"],
     ).settings
+    assert settings.redact == Redaction.of({"cardNumber", "pin"})
     assert (settings.timezone, settings.revision) == ("Europe/Berlin", 7)
     assert (settings.store, settings.work, settings.durability) == ("some.db", False, "normal")
     assert dict(settings.queues) == {"a": 1, "b-c.d:e": 10_000}
@@ -83,6 +90,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"unknown_task_after": None}, "unknown_task_after"),
     ({"keep_finished": -1}, "keep_finished"),
     ({"keep_finished": 1.0}, "keep_finished"),
+    ({"redact": "password"}, 'write redact={"password", "card_number"}'),
+    ({"redact": None}, "redact=None is not a set of names"),
+    ({"redact": ["password", 5]}, "redact holds 5"),
+    ({"redact": ["_"]}, "redact holds '_'"),
 ]
 
 

@@ -39,7 +39,7 @@ class Load:
         self.runner = JobRunner(file, keep_finished=KEEP)
         self.acked = 0
         self.runs = bytearray()
-        """How often each job ran; a byte per job, so that the test itself stays small."""
+        """The number of runs of each job; a byte per job, so that the test itself stays small."""
         self.enqueued_ms: list[float] = []
         self.lags_ms: list[float] = []
         self.wal_mb: list[float] = []

@@ -52,9 +52,11 @@ class File:
         outcomes: Sequence[Outcome] = (),
         enqueues: Sequence[Enqueue] = (),
         claim: Claim | None = None,
-        look_due: bool = False,
+        promote_due: bool = False,
     ) -> Sequence[Claimed]:
-        request = Round(now, outcomes=outcomes, enqueues=enqueues, claim=claim, look_due=look_due)
+        request = Round(
+            now, outcomes=outcomes, enqueues=enqueues, claim=claim, promote_due=promote_due
+        )
         return transact(self.conn, write_round, request, self.heads).claimed
 
     def claim(self, slots: int = 1, *, tasks: Sequence[str] = ("work",)) -> Sequence[Claimed]:
@@ -104,12 +106,12 @@ def by_promotion(
     file: File, job: Claimed, urgent: Enqueue, claim: Claim | None
 ) -> Sequence[Claimed]:
     file.round(enqueues=[urgent._replace(run_at=NOW + MINUTE)])
-    return file.round(now=NOW + MINUTE, look_due=True, claim=claim)
+    return file.round(now=NOW + MINUTE, promote_due=True, claim=claim)
 
 
 def by_retry(file: File, job: Claimed, urgent: Enqueue, claim: Claim | None) -> Sequence[Claimed]:
     running = started(file, urgent)
-    return file.round(outcomes=[retry(running)], look_due=True, claim=claim)
+    return file.round(outcomes=[retry(running)], promote_due=True, claim=claim)
 
 
 def by_end_of_the_one_before(
@@ -240,7 +242,7 @@ def test_claims_among_writes_of_all_kinds_take_what_a_sort_of_all_rows_would(
             slots = rng.choice([1, 2, 5])
             kept += bool(file.heads.ranks)
             claimed = file.round(
-                enqueues=some, claim=claim_of(slots=slots), look_due=rng.random() < 0.1
+                enqueues=some, claim=claim_of(slots=slots), promote_due=rng.random() < 0.1
             )
             # By what is queued and running now; what this claim took would still be the first.
             asked = "SELECT seq FROM jobrunner_jobs WHERE state = 'queued' AND task = 'work'"

@@ -418,7 +418,7 @@ class Hand:
     def next_claim(self) -> Claim | None:
         return self.claim
 
-    def take_look_due(self) -> bool:
+    def take_promote_due(self) -> bool:
         look, self.look = self.look, False
         return look
 
@@ -451,9 +451,9 @@ async def test_a_worker_takes_part_in_each_round_and_hears_of_it(
     job = new()
     await committer.submit([job])
     assert [one.id for one in hand.claimed] == [job.id]
-    assert [request.look_due for request in store.rounds] == [True]
+    assert [request.promote_due for request in store.rounds] == [True]
     await committer.submit([new()])
-    assert [request.look_due for request in store.rounds] == [True, False]
+    assert [request.promote_due for request in store.rounds] == [True, False]
     store.faults[3] = Fault("before", StoreBusy("busy"))
     with pytest.raises(StoreBusy):
         await committer.submit([new()])

@@ -204,7 +204,7 @@ async def test_prune_that_finds_nothing_takes_no_write_lock(store: SqliteStore) 
 async def test_prune_goes_on_in_steps_past_rows_that_stay(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "ROWS_PER_LOOK", 2)
+    monkeypatch.setattr(retention, "ROWS_PER_STEP", 2)
     monkeypatch.setattr(walks, "STEP_S", 1e-9)
     await enqueue(store, *[new("stay") for _ in range(7)], *[new("go") for _ in range(3)])
     claimed = await claim(store, tasks=["stay", "go"])

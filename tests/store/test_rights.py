@@ -119,7 +119,7 @@ async def test_folder_that_is_no_folder_is_refused_and_followed_nowhere(
             folder.symlink_to(elsewhere)
         case _:
             folder.touch()
-    with pytest.raises(StoreUnavailable, match=r"no folder of its own but a .*: remove it"):
+    with pytest.raises(StoreUnavailable, match=r"not a folder but a .*: remove it"):
         await SqliteStore(tmp_db).open()
     assert not tmp_db.exists()
     assert not elsewhere.exists() or list(elsewhere.iterdir()) == []

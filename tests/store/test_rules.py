@@ -305,7 +305,7 @@ def test_pass_goes_in_the_order_of_the_fields_of_a_round(conn: sqlite3.Connectio
     done: list[str] = []
     starts = {
         "UPDATE jobrunner_jobs SET state = 'succeeded'": "outcomes",
-        "UPDATE jobrunner_jobs SET state = 'expired'": "look_due",
+        "UPDATE jobrunner_jobs SET state = 'expired'": "promote_due",
         "INSERT INTO jobrunner_jobs": "enqueues",
         "UPDATE jobrunner_jobs SET state = 'running'": "claim",
     }
@@ -317,7 +317,7 @@ def test_pass_goes_in_the_order_of_the_fields_of_a_round(conn: sqlite3.Connectio
     batch = Round(
         NOW,
         outcomes=[Succeeded(running, succeeded(running).ended, None)],
-        look_due=True,
+        promote_due=True,
         enqueues=[new()],
         claim=claim_of(),
     )

@@ -72,7 +72,7 @@ async def test_enqueue_is_committed_with_the_sessions_rows(
         assert session.source is held.source
         assert session.blocking is kind.is_blocking
         await held.execute("INSERT INTO orders (item) VALUES ('tea')")
-        (stored,) = await session.enqueue([new()], now=NOW)
+        (stored,) = await session.insert([new()], now=NOW)
         assert stored.created
         assert (count_jobs(tmp_db), count_rows(tmp_db)) == (0, 0)
         await held.commit()
@@ -84,12 +84,12 @@ async def test_enqueue_first_begins_the_transaction_of_the_rows_that_follow(
     store: SqliteStore, tmp_db: Path, kind: Kind
 ) -> None:
     async with kind.hold(tmp_db) as held:
-        await store.session(held.source).enqueue([new(), new()], now=NOW)
+        await store.session(held.source).insert([new(), new()], now=NOW)
         await held.execute("INSERT INTO orders (item) VALUES ('tea')")
         assert count_jobs(tmp_db) == 0
         await held.rollback()
         assert (count_jobs(tmp_db), count_rows(tmp_db)) == (0, 0)
-        await store.session(held.source).enqueue([new(), new()], now=NOW)
+        await store.session(held.source).insert([new(), new()], now=NOW)
         await held.commit()
         assert count_jobs(tmp_db) == 2
 
@@ -102,7 +102,7 @@ async def test_enqueue_of_many_with_one_bad_row_leaves_none_and_the_rows_before(
         await held.execute("INSERT INTO orders (item) VALUES ('tea')")
         bad = new(key="k", queue="\ud800")
         with pytest.raises(StoreUnavailable):
-            await store.session(held.source).enqueue([new(), bad], now=NOW)
+            await store.session(held.source).insert([new(), bad], now=NOW)
         await held.commit()
         assert (count_jobs(tmp_db), count_rows(tmp_db)) == (0, 1)
 
@@ -114,9 +114,9 @@ async def test_enqueue_with_a_taken_key_returns_the_unfinished_job(
     (first,) = await enqueue(store, new(key="k"))
     async with kind.hold(tmp_db) as held:
         session = store.session(held.source)
-        (again,) = await session.enqueue([new(key="k")], now=NOW)
+        (again,) = await session.insert([new(key="k")], now=NOW)
         assert (again.id, again.created) == (first.id, False)
-        a, b = await session.enqueue([new(key="other"), new(key="other")], now=NOW)
+        a, b = await session.insert([new(key="other"), new(key="other")], now=NOW)
         assert (b.id, b.created) == (a.id, False)
         await held.commit()
     assert count_jobs(tmp_db) == 2
@@ -128,7 +128,7 @@ async def test_enqueue_in_many_transactions_of_one_session(
 ) -> None:
     async with kind.hold(tmp_db) as held:
         for number in range(1, 4):
-            await store.session(held.source).enqueue([new()], now=NOW)
+            await store.session(held.source).insert([new()], now=NOW)
             await held.commit()
             assert count_jobs(tmp_db) == number
 
@@ -173,7 +173,7 @@ def write_at_once(path: Path) -> None:
 async def test_commit_that_is_cancelled_has_happened(store: SqliteStore, tmp_db: Path) -> None:
     async with async_session(tmp_db) as held:
         session = store.session(held.source)
-        await session.enqueue([new()], now=NOW)
+        await session.insert([new()], now=NOW)
         began, go_on = threading.Event(), threading.Event()
 
         def hold_up() -> None:
@@ -206,7 +206,7 @@ async def test_commit_that_fails_says_so_and_leaves_no_job(
         await held.commit()
         session = store.session(held.source)
         ears = Ears(tmp_db)
-        await session.enqueue([new()], now=NOW)
+        await session.insert([new()], now=NOW)
         session.watch(ears.tell, ears.lost)
         await held.execute("INSERT INTO parts VALUES (7)")
         with pytest.raises(IntegrityError):
@@ -272,12 +272,12 @@ async def test_watch_tells_once_others_see_the_job(
     async with kind.hold(tmp_db) as held:
         session = store.session(held.source)
         for number in range(1, 4):
-            await session.enqueue([new()], now=NOW)
+            await session.insert([new()], now=NOW)
             session.watch(ears.tell, ears.lost)
             assert ears.seen.empty()
             await held.commit()
             assert await ears.told() == number
-        await session.enqueue([new()], now=NOW)
+        await session.insert([new()], now=NOW)
         session.watch(ears.tell, ears.lost)
         await held.commit()
     assert await ears.told() == 4
@@ -292,7 +292,7 @@ async def test_watch_tells_nothing_after_a_rollback(
     ears = Ears(tmp_db)
     async with kind.hold(tmp_db) as held:
         session = store.session(held.source)
-        await session.enqueue([new()], now=NOW)
+        await session.insert([new()], now=NOW)
         session.watch(ears.tell, ears.lost)
         await held.rollback()
         await nothing_is_watched(store)
@@ -309,7 +309,7 @@ async def test_watch_finds_jobs_lost_where_the_session_only_closes(
         await held.execute("INSERT INTO orders (item) VALUES ('tea')")
         await held.commit()
         session = store.session(held.source)
-        await session.enqueue([new()], now=NOW)
+        await session.insert([new()], now=NOW)
         session.watch(ears.tell, ears.lost)
     await nothing_is_watched(store)
     assert count_jobs(tmp_db) == 0
@@ -334,17 +334,17 @@ async def test_rollback_to_a_savepoint_takes_the_job_along(
         session = store.session(held.source)
         await held.execute("INSERT INTO orders (item) VALUES ('tea')")
         nested = await held.source.begin_nested()
-        await session.enqueue([new()], now=NOW)
+        await session.insert([new()], now=NOW)
         session.watch(ears.tell, ears.lost)
         await nested.rollback()
         async with held.source.begin_nested():
-            await session.enqueue([new(task="kept")], now=NOW)
+            await session.insert([new(task="kept")], now=NOW)
             session.watch(ears.tell, ears.lost)
         assert ears.seen.empty()
         await held.commit()
         assert await ears.told() == 1
         nested = await held.source.begin_nested()
-        await session.enqueue([new()], now=NOW)
+        await session.insert([new()], now=NOW)
         session.watch(ears.tell, ears.lost)
         await nested.rollback()
     assert ears.lost_count == 0
@@ -362,7 +362,7 @@ async def test_session_inside_somebody_elses_transaction_tells_after_that_ones_c
         connection.execute(text("INSERT INTO orders (item) VALUES ('tea')"))
         with AlchemySession(connection) as inner:
             session = store.session(inner)
-            await session.enqueue([new()], now=NOW)
+            await session.insert([new()], now=NOW)
             session.watch(ears.tell, ears.lost)
             inner.commit()
         assert ears.seen.empty()
@@ -382,7 +382,7 @@ async def test_C4_enqueue_that_is_cancelled_anywhere_is_in_the_transaction_whole
             async with kind.hold(tmp_db) as held:
                 await held.execute("UPDATE orders SET item = 'tea'")
                 jobs = [new(task=f"{kind.name} {turns}"), new(task=f"{kind.name} {turns}")]
-                storing = asyncio.ensure_future(store.session(held.source).enqueue(jobs, now=NOW))
+                storing = asyncio.ensure_future(store.session(held.source).insert(jobs, now=NOW))
                 for _ in range(turns):
                     await asyncio.sleep(0)  # noqa: TID251 - turns of the loop
                 storing.cancel()
@@ -397,7 +397,7 @@ async def test_C4_enqueue_that_is_cancelled_anywhere_is_in_the_transaction_whole
 
 async def refused(store: SqliteStore, source: object, match: str) -> None:
     with pytest.raises(InvalidSession, match=match):
-        await store.session(source).enqueue([new()], now=NOW)
+        await store.session(source).insert([new()], now=NOW)
 
 
 async def test_engine_that_is_not_attached_is_refused_with_the_line(
@@ -432,7 +432,7 @@ async def test_session_on_the_same_file_by_another_name_is_taken(
     link = tmp_db.with_name("link.db")
     link.symlink_to(tmp_db)
     async with async_session(link) as held:
-        await store.session(held.source).enqueue([new()], now=NOW)
+        await store.session(held.source).insert([new()], now=NOW)
         await held.commit()
     assert count_jobs(tmp_db) == 1
 
@@ -468,7 +468,7 @@ async def test_bare_connections_are_prepared_when_they_are_handed_in(
 ) -> None:
     conn = sqlite3.connect(tmp_db)
     weak(conn)
-    await store.session(conn).enqueue([new()], now=NOW)
+    await store.session(conn).insert([new()], now=NOW)
     assert pragmas(conn) == (2, 0, 0)
     conn.rollback()
     weak(conn)
@@ -478,7 +478,7 @@ async def test_bare_connections_are_prepared_when_they_are_handed_in(
     conn.close()
     async with aiosqlite.connect(tmp_db) as connection:
         await hop(connection, weak)
-        await store.session(connection).enqueue([new()], now=NOW)
+        await store.session(connection).insert([new()], now=NOW)
         assert await hop(connection, pragmas) == (2, 0, 0)
 
 
@@ -505,7 +505,7 @@ async def test_connection_in_autocommit_mode_is_refused_unless_it_has_begun(
     conn = sqlite3.connect(tmp_db, isolation_level=None)
     await refused(store, conn, 'connection.execute\\("BEGIN IMMEDIATE"\\)')
     conn.execute("BEGIN IMMEDIATE")
-    await store.session(conn).enqueue([new()], now=NOW)
+    await store.session(conn).insert([new()], now=NOW)
     assert count_jobs(tmp_db) == 0
     conn.execute("COMMIT")
     conn.close()
@@ -525,7 +525,7 @@ async def test_connection_of_python_3_12s_autocommit_attribute(
     conn = sqlite3.connect(tmp_db, **options)
     session = store.session(conn)
     await session.begin()
-    await session.enqueue([new(), new()], now=NOW)
+    await session.insert([new(), new()], now=NOW)
     ears = Ears(tmp_db)
     session.watch(ears.tell, ears.lost)
     assert count_jobs(tmp_db) == 0
@@ -582,9 +582,9 @@ async def test_busy_file_is_refused_as_busy(store: SqliteStore, tmp_db: Path) ->
     other.execute("BEGIN IMMEDIATE")
     conn = sqlite3.connect(tmp_db, timeout=0)
     with pytest.raises(StoreBusy):
-        await store.session(conn).enqueue([new()], now=NOW)
+        await store.session(conn).insert([new()], now=NOW)
     other.close()
-    await store.session(conn).enqueue([new()], now=NOW)
+    await store.session(conn).insert([new()], now=NOW)
     conn.close()
 
 
@@ -596,9 +596,9 @@ async def test_session_that_has_read_an_older_state_is_told_so(
     conn.execute("SELECT count(*) FROM orders").fetchone()
     await enqueue(store, new())
     with pytest.raises(StoreBusy, match="has read"):
-        await store.session(conn).enqueue([new()], now=NOW)
+        await store.session(conn).insert([new()], now=NOW)
     conn.rollback()
-    await store.session(conn).enqueue([new()], now=NOW)
+    await store.session(conn).insert([new()], now=NOW)
     conn.close()
 
 

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from jobrunner.core.model import Enqueue, Filter, JobRow
-from jobrunner.store.protocol import RowPage
+from jobrunner.store.job_protocol import RowPage
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore, readers
 from jobrunner.store.sqlite.sql import queries, walks

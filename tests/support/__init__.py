@@ -1,1 +1,1 @@
-"""Helpers that the tests of several rooms share; no tests."""
+"""Helpers that the tests of several packages share; no tests."""

@@ -137,6 +137,11 @@ async def client(file: str) -> None:
             match word.split():
                 case ["cancel", id]:
                     say("cancelled", status=await jobs.cancel(id))
+                case ["cancel-all"]:
+                    counts = await jobs.cancel_all()
+                    say("cancelled", cancelled=counts.cancelled, requested=counts.requested)
+                case ["reschedule", id, delay]:
+                    say("rescheduled", state=(await jobs.reschedule(id, float(delay))).state)
                 case ["hold", name]:
                     say("stored", id=(await jobs.enqueue(hold, name)).id)
                 case ["fork"]:

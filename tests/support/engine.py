@@ -1,4 +1,4 @@
-"""The engine as its tests hold it: bounded waits, tasks that wait to be let go, the parts of an open runner."""
+"""The engine as its tests hold it: bounded waits, tasks that wait for a signal, the parts of an open runner."""
 
 import asyncio
 import math
@@ -41,7 +41,7 @@ class Gate:
     def __init__(self) -> None:
         self.inside = 0
         self.most = 0
-        """How many were inside at once, at most."""
+        """The largest number that was inside at once."""
         self.arrivals: list[Any] = []
         self._came: asyncio.Queue[Any] = asyncio.Queue()
         self._passes = asyncio.Semaphore(0)
@@ -191,7 +191,7 @@ async def stop_between_writes(jobs: JobRunner, pid: int) -> None:
                 await store_of(jobs).jobs.resume("no queue")
         except TimeoutError:
             os.kill(pid, signal.SIGCONT)
-            # Once it has let go: stopped again at once, it would stand in that write for a minute.
+            # Once it has released the lock: stopped again at once, it would stand in that write for a minute.
             await store_of(jobs).jobs.resume("no queue")
         else:
             return

@@ -181,7 +181,7 @@ async def claim(
 ) -> Sequence[Claimed]:
     """Promote what is due and claim what there is; return the attempts that may be made."""
     wanted = claim_of(*queues, worker=worker, slots=slots, tasks=tasks, suspects=suspects)
-    return (await store.write(Round(now, look_due=True, claim=wanted))).claimed
+    return (await store.write(Round(now, promote_due=True, claim=wanted))).claimed
 
 
 async def claim_one(store: Store, job: Enqueue | None = None, *, worker: int = WORKER) -> Claimed:
@@ -288,7 +288,7 @@ async def bring(store: Store, start: Start, *, worker: int = WORKER) -> Specimen
             assert claimed
             await settle(store, succeeded(claimed, '"done"'))
         case "expired":
-            await store.write(Round(NOW + SECOND, look_due=True))
+            await store.write(Round(NOW + SECOND, promote_due=True))
         case "dead":
             assert claimed
             await settle(store, dead(claimed))

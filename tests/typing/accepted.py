@@ -21,9 +21,13 @@ from tenacity import (
 )
 
 from jobrunner import (
+    AuditEntry,
     Call,
+    CancelCounts,
     Cron,
     DeadLetter,
+    DeadLetterGroup,
+    DeadLetterGroups,
     Every,
     Injected,
     Job,
@@ -32,6 +36,7 @@ from jobrunner import (
     JobRunner,
     Page,
     QueueInfo,
+    ReplayCounts,
     Schedule,
     Schedules,
     Stats,
@@ -191,6 +196,13 @@ async def steer(schedules: Schedules) -> None:
     assert_type(await schedules.run_now("a"), Job[Any])
 
 
+async def look_up(runner: JobRunner) -> None:
+    page = await runner.audit.list(actor="ada", action="dead_letters.replay_all", limit=10)
+    assert_type(page, Page[AuditEntry])
+    assert_type(runner.sync.audit.list(), Page[AuditEntry])
+    JobRunner(redact={"password"}).router(read=lambda: None, actor=lambda: "ada")
+
+
 # -- dependencies -----------------------------------------------------------------------------------------
 
 
@@ -325,14 +337,18 @@ def block(jobs: JobRunner, queue: SyncQueue, job: Job[int]) -> None:
         assert_type(sync.list(task=send, state="dead", limit=5), Page[Job[Any]])
         assert_type(sync.queues.list(), Page[QueueInfo])
         assert_type(sync.dead_letters.list(reason="lost", cursor=None), Page[DeadLetter])
-        assert_type(sync.dead_letters.replay_all(tag="x"), int)
+        assert_type(sync.dead_letters.replay_all(tag="x"), ReplayCounts)
+        assert_type(sync.dead_letters.groups(), DeadLetterGroups)
+        assert_type(sync.cancel_all(tag="x", state="queued"), CancelCounts)
+        assert_type(sync.reschedule("id", 60), Job[Any])
         assert_type(sync.schedules.upsert("a", send, every=60, overlap="skip"), Schedule)
         assert_type(sync.schedules.list(), Page[Schedule])
 
 
 async def pages(jobs: JobRunner, queue: JobQueue) -> None:
     assert_type(await jobs.list(task="send", limit=5), Page[Job[Any]])
-    assert_type(await queue.dead_letters.list(queue="mail"), Page[DeadLetter])
+    assert_type(await queue.dead_letters.list(queue="mail", group="0f"), Page[DeadLetter])
+    assert_type((await queue.dead_letters.groups()).items, list[DeadLetterGroup])
     assert_type((await queue.queues.list()).items, list[QueueInfo])
     stats = await queue.stats(per="hour", by="queue", since=datetime(2026, 1, 1, tzinfo=UTC))
     assert_type(stats, Stats)

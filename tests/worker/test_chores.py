@@ -15,6 +15,7 @@ from jobrunner.core.errors import StoreBusy, StoreError, StoreFailed
 from jobrunner.store.protocol import Recovered
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.worker.chores import Chore, ChoreRunner, Period
+from tests.store.test_migrations import written_by
 from tests.support.engine import make_all_due, make_due, soon, store_of, suspend, worker_of
 from tests.support.factories import WORKER, enqueue, new, worker_row
 
@@ -218,3 +219,15 @@ async def test_row_that_two_chores_miss_at_once_is_stored_once(
         assert [row.worker for row in await store.workers.list()] == [id]
         assert sum("stored anew" in line for line in caplog.messages) == 1
     assert not [one for one in caplog.records if one.levelname == "ERROR"]
+
+
+async def test_dead_letters_of_an_older_version_are_grouped_after_the_start(tmp_db: Path) -> None:
+    written_by(4, tmp_db)
+    jobs = JobRunner(tmp_db)
+    async with jobs.running():
+        chores = worker_of(jobs).maintenance.chores
+        make_due(jobs, "groups")
+        await chores.run_due()
+        found = await jobs.dead_letters.groups()
+        assert found.ungrouped == 0
+        assert sum(group.count for group in found.items) >= 6

@@ -8,6 +8,7 @@ import pytest
 from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner import JobNotFound, JobRunner
+from jobrunner.queue.audit import audited
 from jobrunner.worker import maintenance
 from tests.support.engine import Heard, next_round, soon, store_of, worker_of
 
@@ -130,3 +131,25 @@ async def test_prunes_by_itself(tmp_db: Path) -> None:
         await next_round(jobs)
         with pytest.raises(JobNotFound):
             await jobs.get(job.id)
+
+
+async def test_prunes_the_audit_log_after_a_year_in_slices(
+    tmp_db: Path, frozen: FrozenDateTimeFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "ROWS_PER_SLICE", 2)
+    jobs = JobRunner(tmp_db)
+
+    async def record(target: str) -> None:
+        async with audited(jobs.audit, "ada", "cancel", target=target):
+            pass
+
+    async with jobs.running():
+        for number in range(5):
+            await record(str(number))
+        frozen.tick(timedelta(days=364))
+        await record("young")
+        await worker_of(jobs).maintenance.retention.prune()
+        assert len((await jobs.audit.list()).items) == 6
+        frozen.tick(timedelta(days=1, seconds=1))
+        await worker_of(jobs).maintenance.retention.prune()
+        assert [one.target for one in (await jobs.audit.list()).items] == ["young"]

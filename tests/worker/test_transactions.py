@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,9 @@ from jobrunner import (
     LeaseLost,
     ResultNotStored,
 )
-from tests.support.engine import Gate, on_writer, producer_of, soon, supervisor_of
+from jobrunner.core.model import Outcome
+from jobrunner.store.session import Session
+from tests.support.engine import Gate, on_writer, producer_of, soon, store_of, supervisor_of
 from tests.worker.site import Site, ended, until_idle, until_logged
 
 
@@ -413,6 +416,75 @@ async def test_attempt_that_is_stopped_inside_writes_nothing_and_lets_others_wri
             while (await jobs.get(job.id)).state == "running":  # noqa: ASYNC110
                 await asyncio.sleep(0.01)  # noqa: TID251 - a cancel is not told
         assert (await jobs.get(job.id)).state == ("cancelled" if how == "cancel" else "dead")
+        assert site.words() == []
+
+
+async def test_transaction_that_is_cancelled_while_it_begins_lets_others_write(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+
+    @site.tasks.task
+    async def nothing() -> None: ...
+
+    @site.tasks.task(max_attempts=1)
+    async def work(job: JobContext) -> None:
+        async def enter() -> None:
+            async with job.transaction() as tx:
+                await site.add(tx, "never")
+
+        entering = asyncio.create_task(enter())
+        await gate.arrival()
+        entering.cancel()
+        gate.open()
+        await asyncio.wait([entering])
+        assert entering.cancelled()
+        # Still inside the attempt: its session is closed only afterwards.
+        await (await nothing.enqueue()).result(timeout=15)
+
+    async with site.open() as jobs:
+        store = store_of(jobs)
+        session_of = store.session
+
+        def slow_session(source: object) -> Session:
+            session = session_of(source)
+            settle = session.settle
+
+            async def settle_slowly(outcome: Outcome, *, now: int) -> bool:
+                written = await settle(outcome, now=now)
+                await gate.enter()
+                return written
+
+            monkeypatch.setattr(session, "settle", settle_slowly)
+            return session
+
+        monkeypatch.setattr(store, "session", slow_session)
+        job = await ended(await work.enqueue())
+        assert (job.state, [one.outcome for one in job.history]) == ("succeeded", ["succeeded"])
+        assert site.words() == []
+
+
+async def test_lease_that_is_lost_leaves_no_transaction_behind(site: Site) -> None:
+    @site.tasks.task
+    async def nothing() -> None: ...
+
+    @site.tasks.task(max_attempts=1)
+    async def work(job: JobContext) -> None:
+        await on_writer(site.jobs, take_away)
+        with pytest.raises(LeaseLost):
+            async with job.transaction() as tx:
+                await site.add(tx, "never")
+        await (await nothing.enqueue()).result(timeout=15)
+        ran.set()
+
+    def take_away(conn: sqlite3.Connection) -> None:
+        conn.execute("UPDATE jobrunner_jobs SET lease = lease + 1 WHERE state = 'running'")
+
+    ran = asyncio.Event()
+    async with site.open():
+        await work.enqueue()
+        async with asyncio.timeout(15):
+            await ran.wait()
         assert site.words() == []
 
 

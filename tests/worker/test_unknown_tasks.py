@@ -11,6 +11,7 @@ from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner import InvalidArguments, Job, JobDead, JobRunner, UnknownTask
 from jobrunner.core.clock import utcnow
+from jobrunner.core.counts import ReplayCounts
 from jobrunner.core.logs import WHOLE, repeats
 from jobrunner.store.sqlite.sql import workers
 from tests.support.engine import next_round, worker_of
@@ -212,7 +213,8 @@ async def test_replay_all_leaves_dead_letters_of_unknown_tasks_where_they_are(
             await (await old.enqueue(gone)).result(timeout=15)
 
     async with JobRunner(tmp_db).running(work=False) as jobs:
-        assert await jobs.dead_letters.replay_all() == 0
+        assert await jobs.dead_letters.replay_all() == ReplayCounts(0, 0)
+        assert await jobs.dead_letters.replay_all(dry_run=True) == ReplayCounts(0, 0)
         assert await jobs.dead_letters.count() == 1
 
 

@@ -1,28 +1,45 @@
-"""``jobrunner dead``: lists, shows, replays and deletes dead letters."""
+"""``jobrunner dead``: lists, groups, shows, replays and deletes dead letters."""
 
 import json
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from jobrunner.cli.filters import REASONS, listed, page, which
+from jobrunner.cli.audit import audited, with_reason
+from jobrunner.cli.filters import REASONS, check_which, listed, many, page, which
 from jobrunner.cli.location import Location, as_json, with_location
 
 if TYPE_CHECKING:
     from jobrunner.cli.session import StoreSession
+    from jobrunner.core.audit import Action
+
+
+_FILTERS: Final = "--task, --queue, --reason, --group, --tag, --since, --until"
+
+
+def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the filter options of dead letters to a command."""
+    command = click.option(
+        "--group",
+        metavar="FINGERPRINT",
+        help="Only dead letters of this group; see `jobrunner dead groups`.",
+    )(command)
+    command = click.option(
+        "--reason", type=click.Choice(REASONS), help="Only dead letters with this reason."
+    )(command)
+    return which(verb="that died")(command)
 
 
 @click.group()
 def dead() -> None:
-    """List, show, replay and delete dead letters."""
+    """List, group, show, replay and delete dead letters."""
 
 
 @dead.command("list")
 @with_location
-@which(verb="that died")
-@click.option("--reason", type=click.Choice(REASONS), help="Only dead letters with this reason.")
+@_filters
 @page
 @as_json
 def list_letters(location: Location, *, as_json: bool, **where: Any) -> None:
@@ -37,7 +54,7 @@ async def _list(session: "StoreSession", where: dict[str, Any], *, as_json: bool
 
     found, after = await listed(session.queue.dead_letters.list, **where)
     if as_json:
-        items = [letter_fields(letter) for letter in found]
+        items = [letter_fields(session.redaction.shown(letter)) for letter in found]
         say_json({"items": items, "next_cursor": after, "complete": True})
         return
     say_table(
@@ -64,6 +81,52 @@ def _in_a_line(kind: str | None, error: str | None) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"  # noqa: PLR2004 - a terminal's line
 
 
+@dead.command("groups")
+@with_location
+@as_json
+def groups(location: Location, *, as_json: bool) -> None:
+    """List groups of dead letters that failed in the same way.
+
+    The group with the most recent death comes first.
+    """
+    from jobrunner.cli.session import run_in_session
+
+    run_in_session(location, lambda session: _groups(session, as_json=as_json))
+
+
+async def _groups(session: "StoreSession", *, as_json: bool) -> None:
+    from jobrunner.cli.output import say, say_json, say_table
+
+    found = await session.queue.dead_letters.groups()
+    if as_json:
+        say_json(found)
+        return
+    say_table(
+        ("group", "task", "count", "last 24 h", "retrying", "first died", "last died", "error"),
+        [
+            (
+                one.fingerprint,
+                one.task,
+                one.count,
+                sum(one.deaths_per_hour),
+                one.retrying,
+                one.first_died_at,
+                one.last_died_at,
+                _in_a_line(one.error_type, one.error),
+            )
+            for one in found.items
+        ],
+        empty="no dead letters",
+    )
+    if found.ungrouped:
+        say(
+            f"{found.ungrouped:,} dead letter(s) of an older version: a worker groups them",
+            err=True,
+        )
+    if not found.complete:
+        say("there are more: groups are missing, or counts are too low", err=True)
+
+
 @dead.command("show")
 @click.argument("id")
 @with_location
@@ -80,7 +143,7 @@ async def _show(session: "StoreSession", id: str, *, as_json: bool) -> None:
 
     from jobrunner.cli.output import attempt_fields, say, say_fields, say_json
 
-    letter = await session.queue.dead_letters.get(id)
+    letter = session.redaction.shown(await session.queue.dead_letters.get(id))
     fields = {field.name: getattr(letter, field.name) for field in dataclasses.fields(letter)}
     history = attempt_fields(letter.history)
     if as_json:
@@ -96,20 +159,8 @@ async def _show(session: "StoreSession", id: str, *, as_json: bool) -> None:
 
 
 def _many(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that filter dead letters to a command."""
-    command = click.option(
-        "--yes",
-        is_flag=True,
-        help="Do not ask for confirmation; required to delete by filter without a terminal.",
-    )(command)
-    command = click.option(
-        "--dry-run", is_flag=True, help="Only count the matching dead letters; change nothing."
-    )(command)
-    command = click.option("--all", "every", is_flag=True, help="All dead letters.")(command)
-    command = click.option(
-        "--reason", type=click.Choice(REASONS), help="Only dead letters with this reason."
-    )(command)
-    return which(verb="that died")(command)
+    """Add the options of commands that change dead letters."""
+    return _filters(many(what="dead letters", verb="delete")(with_reason(command)))
 
 
 @dead.command("replay")
@@ -122,6 +173,12 @@ def _many(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="JSON",
     help="With an ID: new values for arguments, by name; the others keep their values. Needs --app.",
 )
+@click.option(
+    "--per-minute",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With a filter: only N of the jobs become due per minute; by default all are due at once.",
+)
 @as_json
 def replay(
     location: Location,
@@ -131,13 +188,17 @@ def replay(
     dry_run: bool,
     yes: bool,
     edited: str | None,
+    per_minute: int | None,
+    audit_reason: str | None,
     as_json: bool,
     **where: Any,
 ) -> None:
     """Replay one dead letter (by ID) or all that match a filter."""
     from jobrunner.cli.session import run_in_session
 
-    _check(id, where, every=every)
+    check_which(id, where, every=every, filters=_FILTERS)
+    if per_minute is not None and id is not None:
+        raise click.UsageError("--per-minute is for many dead letters; give a filter")
     if edited is not None and id is None:
         raise click.UsageError("--args is for one dead letter; give its id")
     changes = None if edited is None else _object(edited)
@@ -145,17 +206,20 @@ def replay(
         only = id
         run_in_session(
             location,
-            lambda session: _replay_one(session, only, changes, dry_run=dry_run, as_json=as_json),
+            lambda session: _replay_one(
+                session, only, changes, dry_run=dry_run, reason=audit_reason, as_json=as_json
+            ),
         )
     else:
         run_in_session(
             location,
-            lambda session: _do_many(
+            lambda session: _replay_many(
                 session,
                 where,
-                verb="replay",
+                per_minute=per_minute,
                 dry_run=dry_run,
                 yes=yes,
+                reason=audit_reason,
                 as_json=as_json,
             ),
         )
@@ -173,6 +237,7 @@ def delete(
     every: bool,
     dry_run: bool,
     yes: bool,
+    audit_reason: str | None,
     as_json: bool,
     **where: Any,
 ) -> None:
@@ -182,33 +247,21 @@ def delete(
     """
     from jobrunner.cli.session import run_in_session
 
-    _check(id, where, every=every)
+    check_which(id, where, every=every, filters=_FILTERS)
     if id is not None:
         only = id
         run_in_session(
-            location, lambda session: _delete_one(session, only, dry_run=dry_run, as_json=as_json)
+            location,
+            lambda session: _delete_one(
+                session, only, dry_run=dry_run, reason=audit_reason, as_json=as_json
+            ),
         )
     else:
         run_in_session(
             location,
-            lambda session: _do_many(
-                session,
-                where,
-                verb="delete",
-                dry_run=dry_run,
-                yes=yes,
-                as_json=as_json,
+            lambda session: _delete_many(
+                session, where, dry_run=dry_run, yes=yes, reason=audit_reason, as_json=as_json
             ),
-        )
-
-
-def _check(id: str | None, where: dict[str, Any], *, every: bool) -> None:
-    filtered = any(value is not None for value in where.values())
-    if id is not None and (filtered or every):
-        raise click.UsageError("give an id or a filter, not both")
-    if id is None and not filtered and not every:
-        raise click.UsageError(
-            "say which: an id, a filter (--task, --queue, --reason, --tag, --since, --until), or --all"
         )
 
 
@@ -228,20 +281,27 @@ async def _replay_one(
     changes: dict[str, Any] | None,
     *,
     dry_run: bool,
+    reason: str | None,
     as_json: bool,
 ) -> None:
     from jobrunner.cli.output import say, say_json
     from jobrunner.core.errors import ConfigurationError
 
-    letter = await session.queue.dead_letters.get(id)
+    letters = session.queue.dead_letters
     if dry_run:
+        await letters.get(id)
         _say_count(1, "replay", as_json=as_json)
         return
     if changes is not None and session.tasks is None:
         raise ConfigurationError(
             "--args are checked against the task, so name its application: --app"
         )
-    stored_id = (await session.queue.dead_letters.replay(id, args=changes)).id
+    action: Action = "dead_letters.replay" if changes is None else "dead_letters.replay_edited"
+    async with audited(session, action, target=id, reason=reason):
+        letter = await letters.get(id)
+        if changes is not None:
+            changes = session.redaction.restored(changes, letter.args)
+        stored_id = (await letters.replay(id, args=changes)).id
     if session.tasks is None:
         await _warn_if_unknown(session, letter.task)
     if as_json:
@@ -258,66 +318,104 @@ async def _warn_if_unknown(session: "StoreSession", task: str) -> None:
         say(f"but no worker that runs now knows the task {task}", err=True)
 
 
-async def _delete_one(session: "StoreSession", id: str, *, dry_run: bool, as_json: bool) -> None:
+async def _delete_one(
+    session: "StoreSession", id: str, *, dry_run: bool, reason: str | None, as_json: bool
+) -> None:
     from jobrunner.cli.output import say_json
 
-    await session.queue.dead_letters.get(id)
+    letters = session.queue.dead_letters
     if dry_run:
+        await letters.get(id)
         _say_count(1, "delete", as_json=as_json)
         return
-    await session.queue.dead_letters.delete(id)
+    async with audited(session, "dead_letters.delete", target=id, reason=reason):
+        await letters.delete(id)
     if as_json:
         say_json({"id": id, "deleted": 1})
     else:
         click.echo("deleted")
 
 
-async def _do_many(
+async def _replay_many(
     session: "StoreSession",
     where: dict[str, Any],
     *,
-    verb: Literal["replay", "delete"],
+    per_minute: int | None,
     dry_run: bool,
     yes: bool,
+    reason: str | None,
     as_json: bool,
 ) -> None:
     from jobrunner.cli.output import ask, is_terminal, say, say_json
     from jobrunner.cli.progress import Progress
 
     letters = session.queue.dead_letters
-    count = await letters.count(**where)
     if dry_run:
-        _say_count(count, verb, as_json=as_json)
+        plan = await letters.replay_all(**where, per_minute=per_minute, dry_run=True)
+        _say_count(plan.replayed, "replay", as_json=as_json, conflicts=plan.conflicts)
         return
-    # A script may replay without --yes. A delete cannot be undone, so it always needs --yes or an answer.
-    if count and not yes and (verb == "delete" or is_terminal(sys.stdin)):
-        ask(f"{verb} {count:,} dead letter(s)?")
-    with Progress(verb) as progress:
-
-        def on_slice(number: int) -> None:
-            progress.advance(number, count)
-
-        if verb == "replay":
-            done = await letters.replay_all(**where, on_slice=on_slice)
-        else:
-            done = await letters.delete_all(**where, on_slice=on_slice)
-    left = max(count - done, 0)
-    participle = "replayed" if verb == "replay" else "deleted"
+    count = await letters.count(**where)
+    # A script may replay without --yes.
+    if count and not yes and is_terminal(sys.stdin):
+        ask(f"replay {count:,} dead letter(s)?")
+    with Progress("replay") as progress:
+        async with audited(session, "dead_letters.replay_all", filter=where, reason=reason) as act:
+            done = await letters.replay_all(
+                **where,
+                per_minute=per_minute,
+                on_slice=lambda number: progress.advance(number, count),
+            )
+            act.count = done.replayed
+    left = max(count - done.replayed, 0)
     if as_json:
-        say_json({participle: done, "left": left})
+        say_json({"replayed": done.replayed, "conflicts": done.conflicts, "left": left})
         return
-    say(f"{done:,} {participle}")
-    if left and verb == "replay":
+    say(f"{done.replayed:,} replayed")
+    if left:
         say(
             f"{left:,} were not replayed: an unfinished job holds their key, or their task is unknown",
             err=True,
         )
 
 
-def _say_count(count: int, verb: str, *, as_json: bool) -> None:
+async def _delete_many(
+    session: "StoreSession",
+    where: dict[str, Any],
+    *,
+    dry_run: bool,
+    yes: bool,
+    reason: str | None,
+    as_json: bool,
+) -> None:
+    from jobrunner.cli.output import ask, say, say_json
+    from jobrunner.cli.progress import Progress
+
+    letters = session.queue.dead_letters
+    count = await letters.count(**where)
+    if dry_run:
+        _say_count(count, "delete", as_json=as_json)
+        return
+    # It cannot be undone, so it always needs --yes or an answer.
+    if count and not yes:
+        ask(f"delete {count:,} dead letter(s)?")
+    with Progress("delete") as progress:
+        async with audited(session, "dead_letters.delete_all", filter=where, reason=reason) as act:
+            act.count = done = await letters.delete_all(
+                **where, on_slice=lambda number: progress.advance(number, count)
+            )
+    if as_json:
+        say_json({"deleted": done, "left": max(count - done, 0)})
+    else:
+        say(f"{done:,} deleted")
+
+
+def _say_count(count: int, verb: str, *, as_json: bool, conflicts: int | None = None) -> None:
     from jobrunner.cli.output import say, say_json
 
     if as_json:
-        say_json({"would": verb, "count": count})
-    else:
-        say(f"would {verb} {count:,} dead letter(s)")
+        counted = {} if conflicts is None else {"conflicts": conflicts}
+        say_json({"would": verb, "count": count, **counted})
+        return
+    say(f"would {verb} {count:,} dead letter(s)")
+    if conflicts:
+        say(f"{conflicts:,} would stay: their key is taken", err=True)

@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobrunner.cli.audit import audited, with_reason
 from jobrunner.cli.location import Location, as_json, with_location
 
 if TYPE_CHECKING:
     from jobrunner.cli.session import StoreSession
+    from jobrunner.core.audit import Action
 
 
 @click.group()
@@ -38,39 +40,51 @@ async def _list(session: "StoreSession", *, as_json: bool) -> None:
 @queues.command("pause")
 @click.argument("name")
 @with_location
+@with_reason
 @as_json
-def pause(location: Location, *, name: str, as_json: bool) -> None:
+def pause(location: Location, *, name: str, audit_reason: str | None, as_json: bool) -> None:
     """Pause a queue: no process starts its jobs; running jobs continue."""
     from jobrunner.cli.session import run_in_session
 
-    run_in_session(location, lambda session: _set(session, name, paused=True, as_json=as_json))
+    run_in_session(
+        location,
+        lambda session: _set(session, name, paused=True, reason=audit_reason, as_json=as_json),
+    )
 
 
 @queues.command("resume")
 @click.argument("name")
 @with_location
+@with_reason
 @as_json
-def resume(location: Location, *, name: str, as_json: bool) -> None:
+def resume(location: Location, *, name: str, audit_reason: str | None, as_json: bool) -> None:
     """Start the jobs of a paused queue again."""
     from jobrunner.cli.session import run_in_session
 
-    run_in_session(location, lambda session: _set(session, name, paused=False, as_json=as_json))
+    run_in_session(
+        location,
+        lambda session: _set(session, name, paused=False, reason=audit_reason, as_json=as_json),
+    )
 
 
-async def _set(session: "StoreSession", name: str, *, paused: bool, as_json: bool) -> None:
+async def _set(
+    session: "StoreSession", name: str, *, paused: bool, reason: str | None, as_json: bool
+) -> None:
     from jobrunner.cli.output import say, say_json
     from jobrunner.core.errors import UnknownQueue
 
-    if name not in session.queues:
-        known = ", ".join(sorted(session.queues)) or "none"
-        raise UnknownQueue(
-            f"nobody serves a queue {name!r}, and it holds no jobs (known: {known}); one that is declared but has not"
-            " been used yet is known to its application: give --app"
-        )
-    if paused:
-        await session.queue.queues.pause(name)
-    else:
-        await session.queue.queues.resume(name)
+    action: Action = "queues.pause" if paused else "queues.resume"
+    async with audited(session, action, target=name, reason=reason):
+        if name not in session.queues:
+            known = ", ".join(sorted(session.queues)) or "none"
+            raise UnknownQueue(
+                f"nobody serves a queue {name!r}, and it holds no jobs (known: {known}); one that is declared but has"
+                " not been used yet is known to its application: give --app"
+            )
+        if paused:
+            await session.queue.queues.pause(name)
+        else:
+            await session.queue.queues.resume(name)
     if as_json:
         say_json({"name": name, "paused": paused})
     else:

@@ -2,8 +2,10 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field, StrictBool, model_validator
+from pydantic import ConfigDict, Field, StrictBool, StrictInt, model_validator
 
+from jobrunner.core.counts import ReplayCounts
+from jobrunner.core.groups import DeadLetterGroup
 from jobrunner.core.job import DeadLetter
 from jobrunner.core.model import DeadReason
 from jobrunner.core.response_models import ResponseModel
@@ -18,9 +20,15 @@ from jobrunner.fastapi.api.schemas import (
     RequestModel,
     Tag,
     Task,
+    check_meant,
 )
+from jobrunner.queue.dead_letters import MINUTE_US
 from jobrunner.queue.filters import DEFAULT_ROWS
 
+Group = Annotated[
+    Annotated[str, Field(max_length=200, pattern=r"^[0-9a-f]+$")] | None,
+    Field(description="Only dead letters of the group with this `fingerprint`."),
+]
 Reason = Annotated[DeadReason | None, Field(description="Only dead letters with this reason.")]
 
 
@@ -29,6 +37,7 @@ class _DeadLetterFilter(RequestModel):
     queue: QueueName = None
     reason: Reason = None
     tag: Tag = None
+    group: Group = None
     since: Annotated[
         Instant | None, Field(description="Only jobs that died at this time or later.")
     ] = None
@@ -65,6 +74,7 @@ class DeadLetterSummaryBody(
         "replayed_as",
         "chain",
         "after",
+        "group",
     ),
 ):
     """A dead letter in a list, with the arguments for a replay."""
@@ -90,6 +100,44 @@ class DeadLetterPageBody(ResponseModel):
         description="The cursor of the next page; null on the last page."
     )
     complete: bool = Field(description=COMPLETE)
+
+
+class DeadLetterGroupBody(
+    ResponseModel,
+    of=DeadLetterGroup,
+    shows=(
+        "fingerprint",
+        "task",
+        "error_type",
+        "error",
+        "count",
+        "first_died_at",
+        "last_died_at",
+        "newest_id",
+        "deaths_per_hour",
+        "retrying",
+    ),
+):
+    """A group of dead letters that failed in the same way."""
+
+    model_config = ConfigDict(title="DeadLetterGroup")
+
+
+class DeadLetterGroupsBody(ResponseModel):
+    """The groups of dead letters, most recent death first."""
+
+    model_config = ConfigDict(title="DeadLetterGroups")
+
+    items: list[DeadLetterGroupBody] = Field(
+        description="At most 200; the groups without a dead letter come last, those with most jobs first."
+    )
+    ungrouped: int = Field(
+        description="Dead letters of an older version that a worker has not grouped yet."
+    )
+    complete: bool = Field(
+        description="False if there are more groups, or counting stopped after about 100 ms or 1,000 jobs that wait for"
+        " a retry."
+    )
 
 
 class ReplayBody(RequestModel):
@@ -126,32 +174,35 @@ class ReplayFilterBody(_DeadLetterFilter):
         description="Replay every dead letter. Required if there is no filter; not allowed with one.",
     )
     dry_run: StrictBool = Field(
-        default=False, description="Only count the matching dead letters; replay none."
+        default=False, description="Only count what would be replayed; replay none."
+    )
+    per_minute: Annotated[StrictInt, Field(ge=1, le=MINUTE_US)] | None = Field(
+        default=None,
+        description="The number of jobs that become due per minute, the most recent death first. By default all are due"
+        " at once.",
     )
 
     @model_validator(mode="after")
     def _meant(self) -> Self:
-        filtered = any(getattr(self, name) is not None for name in _DeadLetterFilter.model_fields)
-        if self.all and filtered:
-            raise ValueError('either a filter or {"all": true}, not both')
-        if not self.all and not filtered:
-            raise ValueError('no filter given: to replay every dead letter, say {"all": true}')
+        check_meant(self, _DeadLetterFilter, everything=self.all, what="replay every dead letter")
         return self
 
+    def where(self) -> dict[str, Any]:
+        """Return the filters."""
+        return self.model_dump(include=set(_DeadLetterFilter.model_fields))
 
-class ReplayedBody(ResponseModel):
-    """The counts of a replay by filter."""
+
+class ReplayedBody(ResponseModel, of=ReplayCounts, shows=("replayed", "conflicts")):
+    """The counts of a replay by filter; with `dry_run`, of what would be replayed."""
 
     model_config = ConfigDict(
         title="Replayed",
-        json_schema_extra={"examples": [{"matched": 12, "replayed": 11, "dry_run": False}]},
+        json_schema_extra={
+            "examples": [{"matched": 12, "replayed": 11, "conflicts": 1, "dry_run": False}]
+        },
     )
 
     matched: int = Field(
         description="The number of dead letters that match; counted up to a million."
-    )
-    replayed: int = Field(
-        description="The number of dead letters that were replayed. One whose key an unfinished job holds stays a dead"
-        " letter."
     )
     dry_run: bool

@@ -1,5 +1,6 @@
-"""Routes that list, get, replay and delete dead letters."""
+"""Routes that list, group, get, replay and delete dead letters."""
 
+from dataclasses import asdict, replace
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
@@ -8,9 +9,11 @@ from fastapi import Path, Query
 
 from jobrunner.core.errors import JobNotFound, UnknownQueue, UnknownTask
 from jobrunner.core.job import JobBody
+from jobrunner.core.redaction import Redaction
 from jobrunner.fastapi.api import problems
 from jobrunner.fastapi.api.dead_letter_schemas import (
     DeadLetterBody,
+    DeadLetterGroupsBody,
     DeadLetterPageBody,
     DeadLetterQuery,
     ReplayBody,
@@ -18,6 +21,7 @@ from jobrunner.fastapi.api.dead_letter_schemas import (
     ReplayFilterBody,
 )
 from jobrunner.fastapi.api.operations import Operations
+from jobrunner.fastapi.api.operators import Operator
 from jobrunner.fastapi.api.problems import BODY, Problems, Refusal
 from jobrunner.queue.queue import JobQueue
 
@@ -33,14 +37,17 @@ Replay = Annotated[ReplayBody | None, Problems(problems.INVALID_ARGUMENTS, *BODY
 ReplayFilter = Annotated[ReplayFilterBody, Problems(problems.INVALID_OPTIONS, *BODY)]
 
 
-def add_dead_letters(reading: Operations, acting: Operations, provided: Any) -> None:
+def add_dead_letters(
+    reading: Operations, acting: Operations, provided: Any, operating: Any, redaction: Redaction
+) -> None:
     """Add the routes of dead letters to the jobs router."""
-    _add_reads(reading, provided)
-    _add_replays(acting, provided)
-    _add_delete(acting, provided)
+    _add_reads(reading, provided, redaction)
+    _add_replay(acting, operating, redaction)
+    _add_replay_all(acting, operating)
+    _add_delete(acting, operating)
 
 
-def _add_reads(reading: Operations, provided: Any) -> None:
+def _add_reads(reading: Operations, provided: Any, redaction: Redaction) -> None:
     @reading.route(
         "GET",
         "/dead-letters",
@@ -59,22 +66,39 @@ def _add_reads(reading: Operations, provided: Any) -> None:
             queue=where.queue,
             reason=where.reason,
             tag=where.tag,
+            group=where.group,
             since=where.since,
             until=where.until,
             limit=where.limit,
             cursor=where.cursor,
         )
-        return DeadLetterPageBody.model_validate(page)
+        items = [redaction.shown(letter) for letter in page.items]
+        return DeadLetterPageBody.model_validate(replace(page, items=items))
+
+    @reading.route(
+        "GET",
+        "/dead-letters/groups",
+        summary="List groups of dead letters",
+        answers="The groups, most recent death first.",
+    )
+    async def list_dead_letter_groups(queue: JobQueue = provided) -> DeadLetterGroupsBody:
+        """List groups of dead letters that failed in the same way.
+
+        The group with the most recent death comes first. Jobs that wait for a retry are counted in the group of their
+        last failure.
+        """
+        return DeadLetterGroupsBody.model_validate(await queue.dead_letters.groups())
 
     @reading.route(
         "GET", "/dead-letters/{id}", summary="Get a dead letter", answers="The dead letter."
     )
     async def get_dead_letter(id: DeadLetterId, queue: JobQueue = provided) -> DeadLetterBody:
         """Get a dead letter with its arguments, its last traceback and its attempts."""
-        return DeadLetterBody.model_validate(await queue.dead_letters.get(str(id)))
+        letter = redaction.shown(await queue.dead_letters.get(str(id)))
+        return DeadLetterBody.model_validate(letter)
 
 
-def _add_replays(acting: Operations, provided: Any) -> None:
+def _add_replay(acting: Operations, operating: Any, redaction: Redaction) -> None:
     @acting.route(
         "POST",
         "/dead-letters/{id}/replay",
@@ -86,46 +110,69 @@ def _add_replays(acting: Operations, provided: Any) -> None:
         status=HTTPStatus.ACCEPTED,
     )
     async def replay_dead_letter(
-        id: DeadLetterId, body: Replay = None, queue: JobQueue = provided
+        id: DeadLetterId, body: Replay = None, operator: Operator = operating
     ) -> JobBody:
         """Put a dead letter back into its queue, with a new count of attempts.
 
         Without changed arguments the job keeps its id. With changed arguments a new job with a new id is stored, linked
-        to the dead letter.
+        to the dead letter. An argument that is sent as `[redacted]`, as it was shown, keeps its value.
         """
-        changes = body.args if body else None
+        queue, given = operator.queue, body.args if body else None
         try:
             # An empty object changes nothing: the same job runs again and keeps its id.
-            job = await queue.dead_letters.replay(str(id), args=changes or None)
+            if not given:
+                async with operator.act("dead_letters.replay", target=str(id)):
+                    job = await queue.dead_letters.replay(str(id))
+            else:
+                async with operator.act("dead_letters.replay_edited", target=str(id)):
+                    letter = await queue.dead_letters.get(str(id))
+                    changes = redaction.restored(given, letter.args)
+                    job = await queue.dead_letters.replay(str(id), args=changes)
         except (UnknownTask, UnknownQueue) as error:
             raise Refusal(problems.NO_HANDLER, str(error)) from error
         except JobNotFound:
             # The second click of a double click: the replay is already done. If the job never existed, get() raises.
             job = await queue.get(str(id))
             raise Refusal(
-                problems.ALREADY_REPLAYED, f"the job is {job.state}, not (or no more) a dead letter"
+                problems.ALREADY_REPLAYED,
+                f"the job is {job.state}, not (or no longer) a dead letter",
             ) from None
         return JobBody.model_validate(job)
 
+
+def _add_replay_all(acting: Operations, operating: Any) -> None:
     @acting.route(
         "POST",
         "/dead-letters/replay",
         summary="Replay dead letters by filter",
         answers="The number of replayed dead letters.",
     )
-    async def replay_dead_letters(body: ReplayFilter, queue: JobQueue = provided) -> ReplayedBody:
+    async def replay_dead_letters(
+        body: ReplayFilter, operator: Operator = operating
+    ) -> ReplayedBody:
         """Replay every dead letter that matches all given filters, with its arguments unchanged.
 
-        `dry_run` only counts them.
+        `dry_run` only counts them. `per_minute` spreads the due times of the jobs, which are then `scheduled`.
         """
-        letters = queue.dead_letters
-        where: dict[str, Any] = body.model_dump(exclude={"all", "dry_run"})
+        letters = operator.queue.dead_letters
+        where = body.where()
         matched = await letters.count(**where)
-        replayed = 0 if body.dry_run else await letters.replay_all(**where)
-        return ReplayedBody(matched=max(matched, replayed), replayed=replayed, dry_run=body.dry_run)
+        if body.dry_run:
+            counts = await letters.replay_all(**where, per_minute=body.per_minute, dry_run=True)
+        else:
+            async with operator.act("dead_letters.replay_all", filter=where) as act:
+                counts = await letters.replay_all(**where, per_minute=body.per_minute)
+                act.count = counts.replayed
+        return ReplayedBody.model_validate(
+            {
+                **asdict(counts),
+                "matched": max(matched, counts.replayed + counts.conflicts),
+                "dry_run": body.dry_run,
+            }
+        )
 
 
-def _add_delete(acting: Operations, provided: Any) -> None:
+def _add_delete(acting: Operations, operating: Any) -> None:
     @acting.route(
         "DELETE",
         "/dead-letters/{id}",
@@ -133,6 +180,7 @@ def _add_delete(acting: Operations, provided: Any) -> None:
         answers="The dead letter is deleted.",
         status=HTTPStatus.NO_CONTENT,
     )
-    async def delete_dead_letter(id: DeadLetterId, queue: JobQueue = provided) -> None:
+    async def delete_dead_letter(id: DeadLetterId, operator: Operator = operating) -> None:
         """Delete a dead letter and its attempts permanently."""
-        await queue.dead_letters.delete(str(id))
+        async with operator.act("dead_letters.delete", target=str(id)):
+            await operator.queue.dead_letters.delete(str(id))

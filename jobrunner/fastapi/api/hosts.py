@@ -52,7 +52,7 @@ async def refuse_other_hosts(connection: HTTPConnection) -> None:
         if not is_local(host):
             raise Refusal(
                 HOST_NOT_LOCAL,
-                f"jobs.router(insecure=True) has no lock, so it answers on this machine alone and not as"
+                f"jobs.router(insecure=True) has no guard, so it answers on this machine alone and not as"
                 f" {host[:_MOST_SHOWN]!r}: open it as http://127.0.0.1 with its port, or write"
                 " jobs.router(read=bearer(TOKEN)), or read=... with a dependency of your own",
             )

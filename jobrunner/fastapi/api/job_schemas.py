@@ -1,11 +1,12 @@
 """Bodies and filters of the routes of jobs."""
 
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, StrictBool, model_validator
 
+from jobrunner.core.counts import CancelCounts
 from jobrunner.core.job import ID, Attempt, CancelStatus, Job, JobFields, Payload
-from jobrunner.core.model import State
+from jobrunner.core.model import State, UnfinishedState
 from jobrunner.core.response_models import ResponseModel
 from jobrunner.fastapi.api.schemas import (
     COMPLETE,
@@ -17,8 +18,10 @@ from jobrunner.fastapi.api.schemas import (
     Number,
     QueueName,
     RequestModel,
+    Seconds,
     Tag,
     Task,
+    check_meant,
 )
 from jobrunner.queue.filters import DEFAULT_ROWS
 
@@ -152,6 +155,79 @@ class JobPageBody(ResponseModel):
         description="The cursor of the next page; null on the last page."
     )
     complete: bool = Field(description=COMPLETE)
+
+
+class _CancelFilter(RequestModel):
+    task: Task = None
+    queue: QueueName = None
+    state: Annotated[UnfinishedState | None, Field(description="Only jobs in this state.")] = None
+    tag: Tag = None
+    key: Key = None
+    since: Annotated[
+        Instant | None, Field(description="Only jobs created at this time or later.")
+    ] = None
+    until: Annotated[Instant | None, Field(description="Only jobs created before this time.")] = (
+        None
+    )
+
+
+class CancelFilterBody(_CancelFilter):
+    """Filters of a cancel; an unfinished job must match all of them."""
+
+    model_config = ConfigDict(
+        title="CancelFilter",
+        json_schema_extra={
+            "examples": [
+                {"task": "send_newsletter", "tag": "campaign:7", "dry_run": True},
+                {"queue": "mail", "state": "queued"},
+                {"all": True},
+            ]
+        },
+    )
+
+    all: StrictBool = Field(
+        default=False,
+        description="Cancel every unfinished job. Required if there is no filter; not allowed with one.",
+    )
+    dry_run: StrictBool = Field(
+        default=False, description="Only count what would be cancelled; cancel none."
+    )
+
+    @model_validator(mode="after")
+    def _meant(self) -> Self:
+        check_meant(self, _CancelFilter, everything=self.all, what="cancel every unfinished job")
+        return self
+
+    def where(self) -> dict[str, Any]:
+        """Return the filters."""
+        return self.model_dump(include=set(_CancelFilter.model_fields))
+
+
+class CancelCountsBody(ResponseModel, of=CancelCounts, shows=("cancelled", "requested")):
+    """The counts of a cancel by filter; with `dry_run`, of what would be cancelled."""
+
+    model_config = ConfigDict(
+        title="CancelCounts",
+        json_schema_extra={"examples": [{"cancelled": 12, "requested": 2, "dry_run": False}]},
+    )
+
+    dry_run: bool
+
+
+class RescheduleBody(RequestModel):
+    """The new time of a job: exactly one of `run_at` and `delay`."""
+
+    model_config = ConfigDict(
+        title="Reschedule",
+        json_schema_extra={"examples": [{"run_at": MOMENT}, {"delay": 0}]},
+    )
+
+    run_at: Annotated[
+        Instant | None, Field(description="The time at which the job is due; the past means now.")
+    ] = None
+    delay: Annotated[
+        Seconds | None, Field(description="The seconds until the job is due; 0 means now.")
+    ] = None
 
 
 class CancelledBody(ResponseModel):

@@ -1,25 +1,56 @@
-"""Routes that list, get and cancel jobs, and show their arguments."""
+"""Routes that list, get, cancel and reschedule jobs, and show their arguments."""
 
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Path, Query
+from starlette.convertors import Convertor, register_url_convertor
 
+from jobrunner.core.job import JobBody
+from jobrunner.core.redaction import Redaction
 from jobrunner.fastapi.api import problems
 from jobrunner.fastapi.api.job_schemas import (
+    CancelCountsBody,
+    CancelFilterBody,
     CancelledBody,
     JobArgumentsBody,
     JobDetailBody,
     JobPageBody,
     JobQuery,
+    RescheduleBody,
 )
 from jobrunner.fastapi.api.operations import Operations
-from jobrunner.fastapi.api.problems import Problems
+from jobrunner.fastapi.api.operators import Operator
+from jobrunner.fastapi.api.problems import BODY, Problems
 from jobrunner.queue.queue import JobQueue
 
 JobFilter = Annotated[
     JobQuery, Query(), Problems(problems.INVALID_OPTIONS, problems.INVALID_CURSOR)
 ]
+CancelFilter = Annotated[CancelFilterBody, Problems(problems.INVALID_OPTIONS, *BODY)]
+Reschedule = Annotated[RescheduleBody, Problems(problems.INVALID_OPTIONS, *BODY)]
+
+
+class _IdConvertor(Convertor[str]):
+    """Matches the id of a job, or a part of one, but no word.
+
+    So a router of the application can have paths such as ``/jobs/ui``, whichever of the two is included first, and a
+    mistyped id still gets a problem document.
+    """
+
+    regex = "(?=[a-fA-F-]*[0-9])[0-9a-fA-F-]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("jobrunner_id", _IdConvertor())
+_ONE: Final = "/{id:jobrunner_id}"
+
 JobId = Annotated[UUID, Path(description="The job's id."), Problems(problems.NOT_FOUND)]
 
 
@@ -46,40 +77,84 @@ def add_job_list(reading: Operations, provided: Any) -> None:
         return JobPageBody.model_validate(page)
 
 
-def add_job(reading: Operations, acting: Operations, provided: Any) -> None:
-    """Add the routes of one job.
+def add_job(reading: Operations, acting: Operations, provided: Any, operating: Any) -> None:
+    """Add the routes of one job."""
 
-    Call it after the other routes: the path ``/{id}`` matches every word.
-    """
-
-    @reading.route("GET", "/{id}", summary="Get a job", answers="The job.")
+    @reading.route("GET", _ONE, summary="Get a job", answers="The job.")
     async def get_job(id: JobId, queue: JobQueue = provided) -> JobDetailBody:
         """Get a job with its attempts, without its arguments. Dead jobs are included."""
         return JobDetailBody.model_validate(await queue.get(str(id)))
 
     @acting.route(
         "POST",
-        "/{id}/cancel",
+        f"{_ONE}/cancel",
         summary="Cancel a job",
         answers="The effect of the request.",
     )
-    async def cancel_job(id: JobId, queue: JobQueue = provided) -> CancelledBody:
+    async def cancel_job(id: JobId, operator: Operator = operating) -> CancelledBody:
         """Cancel a waiting job at once, or ask a running one to stop.
 
         A finished or dead job is not changed.
         """
-        return CancelledBody(status=await queue.cancel(str(id)))
+        async with operator.act("cancel", target=str(id)) as act:
+            status = await operator.queue.cancel(str(id))
+            act.count = 0 if status is None else 1
+        return CancelledBody(status=status)
+
+    @acting.route(
+        "POST",
+        f"{_ONE}/reschedule",
+        problems.NOT_WAITING,
+        summary="Reschedule a job",
+        answers="The job as it is now.",
+    )
+    async def reschedule_job(
+        id: JobId, body: Reschedule, operator: Operator = operating
+    ) -> JobBody:
+        """Make a scheduled or queued job due at another time. It may also wait for a retry.
+
+        A job that is due now starts at once if a slot is free.
+        """
+        async with operator.act("reschedule", target=str(id)):
+            job = await operator.queue.reschedule(str(id), body.delay, run_at=body.run_at)
+        return JobBody.model_validate(job)
 
 
-def add_arguments(seeing: Operations, provided: Any) -> None:
+def add_cancel(acting: Operations, operating: Any) -> None:
+    """Add the route that cancels jobs by filter."""
+
+    @acting.route(
+        "POST",
+        "/cancel",
+        summary="Cancel jobs by filter",
+        answers="The numbers of cancelled jobs and of running jobs that were asked to stop.",
+    )
+    async def cancel_jobs(body: CancelFilter, operator: Operator = operating) -> CancelCountsBody:
+        """Cancel every unfinished job that matches all given filters.
+
+        Waiting jobs are cancelled at once, with the jobs behind them in their chains; running ones are asked to stop.
+        Jobs that are stored after the request began stay. `dry_run` only counts.
+        """
+        where = body.where()
+        if body.dry_run:
+            counts = await operator.queue.cancel_all(**where, dry_run=True)
+        else:
+            async with operator.act("cancel_all", filter=where) as act:
+                counts = await operator.queue.cancel_all(**where)
+                act.count = counts.cancelled + counts.requested
+        return CancelCountsBody.model_validate({**asdict(counts), "dry_run": body.dry_run})
+
+
+def add_arguments(seeing: Operations, provided: Any, redaction: Redaction) -> None:
     """Add the route that shows the arguments and the result of any job."""
 
     @seeing.route(
         "GET",
-        "/{id}/arguments",
+        f"{_ONE}/arguments",
         summary="Get a job's arguments and result",
         answers="The arguments and the result.",
     )
     async def get_job_arguments(id: JobId, queue: JobQueue = provided) -> JobArgumentsBody:
-        """Get the arguments and the result of a job. Dead jobs are included."""
-        return JobArgumentsBody.model_validate(await queue.payload(str(id)))
+        """Get the arguments and the result of a job, redacted. Dead jobs are included."""
+        payload = redaction.shown(await queue.payload(str(id)))
+        return JobArgumentsBody.model_validate(payload)

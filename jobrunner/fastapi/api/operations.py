@@ -1,6 +1,6 @@
 """Adds routes to the jobs router and documents the problems that they can answer.
 
-A problem is declared once: for all routes, with the lock, or beside the parameter that causes it (``Problems``).  A
+A problem is declared once: for all routes, with the guard, or beside the parameter that causes it (``Problems``).  A
 route names only the problems that its own verb adds.
 """
 
@@ -27,18 +27,19 @@ WRITE = (
     problems.OUTCOME_UNKNOWN,
     problems.STORE_FULL,
     problems.CROSS_ORIGIN,
+    problems.INVALID_REQUEST,
 )
-"""Problems of every route that changes something."""
+"""Problems of every route that changes something; each takes a reason for the audit log."""
 
 
 @dataclass(frozen=True)
 class Operations:
-    """Adds the routes behind one lock to the jobs router."""
+    """Adds the routes behind one guard to the jobs router."""
 
     router: APIRouter
-    lock: params.Depends
+    guard: params.Depends
     common: tuple[Kind, ...]
-    """Problems of every route, in addition to those of its lock, its parameters and its verb."""
+    """Problems of every route, in addition to those of its guard, its parameters and its verb."""
 
     def route(
         self,
@@ -61,7 +62,7 @@ class Operations:
         def add(function: F) -> F:
             refused = (
                 (problems.HOST_NOT_LOCAL,)
-                if self.lock is ONLY_LOCAL
+                if self.guard is ONLY_LOCAL
                 else (problems.UNAUTHORIZED, problems.FORBIDDEN)
             )
             found = documented(*refused, *_caused_by_parameters(function), *own, *self.common)
@@ -75,7 +76,7 @@ class Operations:
                 summary=summary,
                 response_description=answers,
                 status_code=status,
-                dependencies=[self.lock],
+                dependencies=[self.guard],
                 responses=found,
                 openapi_extra=extra,
             )(function)

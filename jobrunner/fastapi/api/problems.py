@@ -55,7 +55,7 @@ HOST_NOT_LOCAL = Kind(
     403,
     "host-not-local",
     "Refused under this name",
-    "jobs.router(insecure=True) has no lock, so it answers on this machine alone and not as 'shop.example'",
+    "jobs.router(insecure=True) has no guard, so it answers on this machine alone and not as 'shop.example'",
 )
 NOT_FOUND = Kind(404, "not-found", "No such job", "no job has this id")
 SCHEDULE_NOT_FOUND = Kind(
@@ -66,6 +66,9 @@ CONFLICT = Kind(409, "conflict", "Not possible now", "the job is running")
 KEY_TAKEN = Kind(409, "key-taken", "Key taken", "an unfinished job of the task holds the key")
 ALREADY_REPLAYED = Kind(
     409, "already-replayed", "Already replayed", "the dead letter has been replayed before"
+)
+NOT_WAITING = Kind(
+    409, "not-waiting", "Not waiting", "the job is running, so it cannot be rescheduled"
 )
 DECLARED_IN_CODE = Kind(
     409,
@@ -143,6 +146,7 @@ KINDS: Final[Mapping[type[errors.JobRunnerError], Kind]] = {
     errors.Conflict: CONFLICT,
     errors.KeyTaken: KEY_TAKEN,
     errors.AlreadyReplayed: ALREADY_REPLAYED,
+    errors.JobNotWaiting: NOT_WAITING,
     errors.StoreError: STORE_UNAVAILABLE,
     errors.StoreBusy: STORE_BUSY,
     errors.StoreFull: STORE_FULL,

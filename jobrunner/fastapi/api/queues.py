@@ -6,6 +6,7 @@ from fastapi import Path
 
 from jobrunner.fastapi.api import problems
 from jobrunner.fastapi.api.operations import Operations
+from jobrunner.fastapi.api.operators import Operator
 from jobrunner.fastapi.api.problems import Problems
 from jobrunner.fastapi.api.queue_schemas import PausedBody, QueuesBody
 from jobrunner.fastapi.api.schemas import Name
@@ -18,7 +19,7 @@ QueueName = Annotated[
 ]
 
 
-def add_queues(reading: Operations, acting: Operations, provided: Any) -> None:
+def add_queues(reading: Operations, acting: Operations, provided: Any, operating: Any) -> None:
     """Add the routes of queues to the jobs router."""
 
     @reading.route("GET", "/queues", summary="List queues", answers="The queues.")
@@ -29,12 +30,13 @@ def add_queues(reading: Operations, acting: Operations, provided: Any) -> None:
     @acting.route(
         "POST", "/queues/{name}/pause", summary="Pause a queue", answers="The queue is paused."
     )
-    async def pause_queue(name: QueueName, queue: JobQueue = provided) -> PausedBody:
+    async def pause_queue(name: QueueName, operator: Operator = operating) -> PausedBody:
         """Stop starting jobs of a queue, in all processes, until it is resumed.
 
         Running jobs continue.
         """
-        await queue.queues.pause(name)
+        async with operator.act("queues.pause", target=name):
+            await operator.queue.queues.pause(name)
         return PausedBody(name=name, paused=True)
 
     @acting.route(
@@ -43,7 +45,8 @@ def add_queues(reading: Operations, acting: Operations, provided: Any) -> None:
         summary="Resume a queue",
         answers="The queue is not paused.",
     )
-    async def resume_queue(name: QueueName, queue: JobQueue = provided) -> PausedBody:
+    async def resume_queue(name: QueueName, operator: Operator = operating) -> PausedBody:
         """Start jobs of a paused queue again."""
-        await queue.queues.resume(name)
+        async with operator.act("queues.resume", target=name):
+            await operator.queue.queues.resume(name)
         return PausedBody(name=name, paused=False)

@@ -1,7 +1,7 @@
 """Builds the jobs router from the routes of each noun.
 
-Two locks protect the routes: ``read`` those that only read, ``act`` those that change something.  FastAPI resolves
-the lock before the queue, so that a stranger cannot find out even that the runner is closed.
+Two guards protect the routes: ``read`` those that only read, ``act`` those that change something.  FastAPI resolves
+the guard before the queue, so that a stranger cannot find out even that the runner is closed.
 """
 
 import re
@@ -11,26 +11,29 @@ from fastapi import APIRouter, Depends, params
 from fastapi.routing import APIRoute
 
 from jobrunner.core.errors import ConfigurationError
+from jobrunner.core.redaction import Redaction
+from jobrunner.fastapi.api.audit import add_audit
 from jobrunner.fastapi.api.dead_letters import add_dead_letters
 from jobrunner.fastapi.api.health import add_health
 from jobrunner.fastapi.api.hosts import ONLY_LOCAL
-from jobrunner.fastapi.api.jobs import add_arguments, add_job, add_job_list
+from jobrunner.fastapi.api.jobs import add_arguments, add_cancel, add_job, add_job_list
 from jobrunner.fastapi.api.operations import READ, WRITE, Operations
+from jobrunner.fastapi.api.operators import operator_of
 from jobrunner.fastapi.api.queues import add_queues
 from jobrunner.fastapi.api.route import ProblemRoute
 from jobrunner.fastapi.api.schedules import add_schedules
 from jobrunner.fastapi.api.stats import add_stats
 
 Guard = params.Depends | Callable[..., object]
-"""A lock: ``Depends(f)``, or the function ``f`` itself."""
+"""A guard or another dependency: ``Depends(f)``, or the function ``f`` itself."""
 
 OPEN_TO_ALL = (
-    "jobs.router() has no lock, so everyone could read and replay jobs: write"
+    "jobs.router() has no guard, so everyone could read and replay jobs: write"
     " jobs.router(read=bearer(TOKEN)) with `from jobrunner.fastapi import bearer` (or a dependency of your"
     " own), or jobs.router(insecure=True) for an app that only localhost can reach"
 )
 OPEN_TO_READ = (
-    "jobs.router(act=...) locks what changes jobs, but everyone could read them: write"
+    "jobs.router(act=...) guards the routes that change jobs, but everyone could read them: write"
     " jobs.router(read=..., act=...), or jobs.router(act=..., insecure=True) if that is meant"
 )
 
@@ -41,7 +44,9 @@ def build_router(
     read: Guard | None = None,
     act: Guard | None = None,
     arguments: Guard | None = None,
+    actor: Guard | None = None,
     insecure: bool = False,
+    redaction: Redaction,
 ) -> APIRouter:
     """Return the router with all routes of jobs.
 
@@ -53,15 +58,17 @@ def build_router(
         act: the guard of the routes that replay, cancel, delete, pause and schedule; by default ``read``.
         arguments: the guard of the route that shows the arguments and the result of any job.  Without it the route does
             not exist, even with ``insecure``.
+        actor: the dependency that returns the client's name for the audit log; by default it is ``"unknown"``.
         insecure: without ``read`` or ``act``, accept every request that names a local host.
+        redaction: hides sensitive arguments and results.
 
     Raises:
         ConfigurationError: The router has no ``read``, and ``insecure`` is not set.
     """
     if read is None and not insecure:
         raise ConfigurationError(OPEN_TO_ALL if act is None else OPEN_TO_READ)
-    may_read = ONLY_LOCAL if read is None else _lock("read", read)
-    may_act = may_read if act is None else _lock("act", act)
+    may_read = ONLY_LOCAL if read is None else _marker("read", read)
+    may_act = may_read if act is None else _marker("act", act)
 
     router = APIRouter(
         tags=["jobs"], route_class=ProblemRoute, generate_unique_id_function=_operation_id
@@ -69,27 +76,32 @@ def build_router(
     reading = Operations(router, may_read, READ)
     acting = Operations(router, may_act, WRITE)
     provided = Depends(queue)
+    operator = Depends(operator_of(queue, None if actor is None else _marker("actor", actor)))
     add_job_list(reading, provided)
-    add_dead_letters(reading, acting, provided)
-    add_queues(reading, acting, provided)
-    add_schedules(reading, acting, provided)
+    add_dead_letters(reading, acting, provided, operator, redaction)
+    add_queues(reading, acting, provided, operator)
+    add_schedules(reading, acting, provided, operator, redaction)
     add_stats(reading, provided)
+    add_audit(reading, provided)
     add_health(reading, provided)
     if arguments is not None:
-        add_arguments(Operations(router, _lock("arguments", arguments), READ), provided)
-    add_job(reading, acting, provided)  # last: its path /{id} matches every word
+        seeing = Operations(router, _marker("arguments", arguments), READ)
+        add_arguments(seeing, provided, redaction)
+    add_cancel(acting, operator)
+    add_job(reading, acting, provided, operator)
     return router
 
 
-def _lock(name: str, guard: Guard) -> params.Depends:
+def _marker(name: str, guard: Guard) -> params.Depends:
     if isinstance(guard, params.Depends):
         if guard.dependency is not None:
             return guard
     elif callable(guard):
         made: params.Depends = Depends(guard)
         return made
+    example = "" if name == "actor" else "bearer(TOKEN), "
     raise ConfigurationError(
-        f"jobs.router({name}=...) takes a dependency: bearer(TOKEN), Depends(f), or the function itself"
+        f"jobs.router({name}=...) takes a dependency: {example}Depends(f), or the function itself"
     )
 
 

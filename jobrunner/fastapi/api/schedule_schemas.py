@@ -1,6 +1,6 @@
 """Bodies and filters of the routes of schedules; durations are seconds."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
@@ -15,13 +15,12 @@ from jobrunner.fastapi.api.schemas import (
     Limit,
     Name,
     RequestModel,
+    Seconds,
     Task,
 )
 from jobrunner.queue.filters import DEFAULT_ROWS
 from jobrunner.queue.schedules import Schedule, ScheduleTick
 from jobrunner.tasks.recurrence import MAX_CRON_CHARS, MAX_ZONE_CHARS
-
-Seconds = Annotated[float, Field(allow_inf_nan=False, strict=True, ge=0)]
 
 _EXAMPLE: JsonDict = {
     "id": "daily_report",

@@ -1,14 +1,17 @@
 """Routes that list, get, store, remove, run, pause and resume schedules."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import Path, Query
 
-from jobrunner.core.errors import UnknownTask
+from jobrunner.core.errors import ScheduleNotFound, UnknownTask
 from jobrunner.core.job import JobBody
+from jobrunner.core.redaction import Redaction
 from jobrunner.fastapi.api import problems
 from jobrunner.fastapi.api.operations import Operations
+from jobrunner.fastapi.api.operators import Operator
 from jobrunner.fastapi.api.problems import BODY, Problems, Refusal
 from jobrunner.fastapi.api.schedule_schemas import (
     ScheduleBody,
@@ -19,6 +22,7 @@ from jobrunner.fastapi.api.schedule_schemas import (
 )
 from jobrunner.queue.filters import DEFAULT_ROWS, MOST_ROWS
 from jobrunner.queue.queue import JobQueue
+from jobrunner.queue.schedules import Schedules
 
 ScheduleFilter = Annotated[ScheduleQuery, Query(), Problems(problems.INVALID_OPTIONS)]
 NewScheduleId = Annotated[
@@ -41,14 +45,17 @@ TickLimit = Annotated[
 ]
 
 
-def add_schedules(reading: Operations, acting: Operations, provided: Any) -> None:
+def add_schedules(
+    reading: Operations, acting: Operations, provided: Any, operating: Any, redaction: Redaction
+) -> None:
     """Add the routes of schedules to the jobs router."""
-    _add_reads(reading, provided)
-    _add_changes(acting, provided)
-    _add_pauses(acting, provided)
+    _add_reads(reading, provided, redaction)
+    _add_changes(acting, operating, redaction)
+    _add_run_now(acting, operating)
+    _add_pauses(acting, operating, redaction)
 
 
-def _add_reads(reading: Operations, provided: Any) -> None:
+def _add_reads(reading: Operations, provided: Any, redaction: Redaction) -> None:
     @reading.route(
         "GET",
         "/schedules",
@@ -71,7 +78,7 @@ def _add_reads(reading: Operations, provided: Any) -> None:
     )
     async def get_schedule(id: ScheduleId, queue: JobQueue = provided) -> ScheduleBody:
         """Get a schedule with its arguments."""
-        return ScheduleBody.model_validate(await queue.schedules.get(id))
+        return ScheduleBody.model_validate(redaction.shown(await queue.schedules.get(id)))
 
     @reading.route(
         "GET",
@@ -89,7 +96,7 @@ def _add_reads(reading: Operations, provided: Any) -> None:
         return TicksBody.model_validate({"items": await queue.schedules.ticks(id, limit=limit)})
 
 
-def _add_changes(acting: Operations, provided: Any) -> None:
+def _add_changes(acting: Operations, operating: Any, redaction: Redaction) -> None:
     @acting.route(
         "PUT",
         "/schedules/{id}",
@@ -98,12 +105,19 @@ def _add_changes(acting: Operations, provided: Any) -> None:
         answers="The stored schedule.",
     )
     async def put_schedule(
-        id: NewScheduleId, body: Upsert, queue: JobQueue = provided
+        id: NewScheduleId, body: Upsert, operator: Operator = operating
     ) -> ScheduleBody:
-        """Store a schedule, or change the one with this id. All workers use it at once."""
+        """Store a schedule, or change the one with this id. All workers use it at once.
+
+        An argument that is sent as `[redacted]`, as it was shown, keeps its value.
+        """
         # Take each value by itself: model_dump() would turn values nested in the arguments into plain data.
         given = {name: getattr(body, name) for name in UpsertBody.model_fields if name != "task"}
-        return ScheduleBody.model_validate(await queue.schedules.upsert(id, body.task, **given))
+        schedules = operator.queue.schedules
+        async with operator.act("schedules.upsert", target=id):
+            given["args"] = redaction.restored(body.args, await _args_of(schedules, id, body.task))
+            stored = await schedules.upsert(id, body.task, **given)
+        return ScheduleBody.model_validate(redaction.shown(stored))
 
     @acting.route(
         "DELETE",
@@ -113,13 +127,25 @@ def _add_changes(acting: Operations, provided: Any) -> None:
         answers="The schedule is removed.",
         status=HTTPStatus.NO_CONTENT,
     )
-    async def remove_schedule(id: ScheduleId, queue: JobQueue = provided) -> None:
+    async def remove_schedule(id: ScheduleId, operator: Operator = operating) -> None:
         """Remove a schedule and the record of its ticks; its jobs stay.
 
         A schedule that is declared in code cannot be removed.
         """
-        await queue.schedules.remove(id)
+        async with operator.act("schedules.remove", target=id):
+            await operator.queue.schedules.remove(id)
 
+
+async def _args_of(schedules: Schedules, id: str, task: str) -> Mapping[str, Any]:
+    """Return the stored arguments of a schedule; none if it does not exist or is of another task."""
+    try:
+        stored = await schedules.get(id)
+    except ScheduleNotFound:
+        return {}
+    return stored.args if stored.task == task else {}
+
+
+def _add_run_now(acting: Operations, operating: Any) -> None:
     @acting.route(
         "POST",
         "/schedules/{id}/run",
@@ -128,28 +154,32 @@ def _add_changes(acting: Operations, provided: Any) -> None:
         answers="The job that will run.",
         status=HTTPStatus.ACCEPTED,
     )
-    async def run_schedule_now(id: ScheduleId, queue: JobQueue = provided) -> JobBody:
+    async def run_schedule_now(id: ScheduleId, operator: Operator = operating) -> JobBody:
         """Store a job of the schedule that is due at once.
 
         The job has the same options as the other jobs of the schedule. The ticks do not change.
         """
         try:
-            job = await queue.schedules.run_now(id)
+            async with operator.act("schedules.run_now", target=id) as act:
+                job = await operator.queue.schedules.run_now(id)
+                act.count = 1 if job.created else 0
         except UnknownTask as error:
             raise Refusal(problems.NO_HANDLER, str(error)) from error
         return JobBody.model_validate(job)
 
 
-def _add_pauses(acting: Operations, provided: Any) -> None:
+def _add_pauses(acting: Operations, operating: Any, redaction: Redaction) -> None:
     @acting.route(
         "POST",
         "/schedules/{id}/pause",
         summary="Pause a schedule",
         answers="The schedule is paused.",
     )
-    async def pause_schedule(id: ScheduleId, queue: JobQueue = provided) -> ScheduleBody:
+    async def pause_schedule(id: ScheduleId, operator: Operator = operating) -> ScheduleBody:
         """Stop making jobs for a schedule, in all processes, until it is resumed."""
-        return ScheduleBody.model_validate(await queue.schedules.pause(id))
+        async with operator.act("schedules.pause", target=id):
+            paused = await operator.queue.schedules.pause(id)
+        return ScheduleBody.model_validate(redaction.shown(paused))
 
     @acting.route(
         "POST",
@@ -157,6 +187,8 @@ def _add_pauses(acting: Operations, provided: Any) -> None:
         summary="Resume a schedule",
         answers="The schedule is not paused.",
     )
-    async def resume_schedule(id: ScheduleId, queue: JobQueue = provided) -> ScheduleBody:
+    async def resume_schedule(id: ScheduleId, operator: Operator = operating) -> ScheduleBody:
         """Make jobs for a schedule again. Ticks during the pause make no jobs."""
-        return ScheduleBody.model_validate(await queue.schedules.resume(id))
+        async with operator.act("schedules.resume", target=id):
+            resumed = await operator.queue.schedules.resume(id)
+        return ScheduleBody.model_validate(redaction.shown(resumed))

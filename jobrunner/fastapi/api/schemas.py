@@ -54,6 +54,7 @@ Cursor = Annotated[
     Annotated[str, Field(max_length=500)] | None,
     Field(description="The `next_cursor` of the previous page."),
 ]
+Seconds = Annotated[float, Field(allow_inf_nan=False, strict=True, ge=0)]
 Limit = Annotated[int, Field(ge=1, le=MOST_ROWS, description="The most entries on a page.")]
 
 
@@ -61,3 +62,24 @@ class RequestModel(BaseModel):
     """A query or a body that refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+def check_meant(body: BaseModel, filters: type[BaseModel], *, everything: bool, what: str) -> None:
+    """Check that a body has either a filter or ``all``.
+
+    So nobody means all by mistake.
+
+    Args:
+        body: the body.
+        filters: the model with the fields that are filters.
+        everything: the body's ``all``.
+        what: the effect of ``all``, for the error.
+
+    Raises:
+        ValueError: The body has both or neither.
+    """
+    filtered = any(getattr(body, name) is not None for name in filters.model_fields)
+    if everything and filtered:
+        raise ValueError('either a filter or {"all": true}, not both')
+    if not everything and not filtered:
+        raise ValueError(f'no filter given: to {what}, say {{"all": true}}')

@@ -18,7 +18,7 @@ class Access:
     def __init__(self, path: Path, refuse_wait: Callable[[object], None]) -> None:
         """``refuse_wait`` raises if the calling code's own transaction blocks other writers."""
         self._path = path
-        self._refuse_wait = refuse_wait
+        self.refuse_wait = refuse_wait
         self._opened_in = generation()
         self._writer: Writer | None = None
         self._readers: Readers | None = None
@@ -74,7 +74,7 @@ class Access:
         Raises:
             WouldDeadlock: The calling code's own transaction blocks other writers.
         """
-        self._refuse_wait(function)
+        self.refuse_wait(function)
         return await self.writer.write(function, *args)
 
     async def read(self, function: Callable[..., T], *args: Any) -> T:

@@ -23,7 +23,7 @@ FRESH_US: Final = 30 * SECOND_US
 """Maximum age of a live worker's beat; an older worker is gone, or hangs and will be fenced."""
 WATCH_S: Final = 12.0
 """Time to watch for beats; a little longer than the interval between two beats of a worker."""
-LOOK_S: Final = 0.25
+CHECK_S: Final = 0.25
 
 _NOTE = """
 INSERT INTO jobrunner_meta (name, value) VALUES ('boot_id', ?)
@@ -53,13 +53,13 @@ async def require_one_system(writer: Writer, path: Path, folder: Path) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + WATCH_S
     while seen and loop.time() < deadline:
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(CHECK_S)
         for worker, (host, beat) in (await _beats_elsewhere(writer, folder, 0)).items():
             if worker not in seen or beat > seen[worker][1]:
                 raise StoreUnsupported(
                     f"{path} is in use on another machine (a worker on {host} beats). Locks do not reach from one"
                     " kernel to another, so two would run the same jobs and damage the file: stop one of them, or give"
-                    " each a file of its own"
+                    " each its own file"
                 )
     await writer.write(note)
 

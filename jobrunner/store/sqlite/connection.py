@@ -160,7 +160,7 @@ def make_room_in_log(conn: sqlite3.Connection, log: Path) -> None:
         conn.execute(f"PRAGMA cache_size = {cache_size}")
 
 
-def look(conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:
+def read_snapshot(conn: sqlite3.Connection, function: Callable[..., T], *args: Any) -> T:
     """Run ``function(conn, *args)`` in one read transaction, so that it reads one snapshot."""
     conn.execute(BEGIN_TO_READ)
     try:

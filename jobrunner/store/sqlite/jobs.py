@@ -1,11 +1,17 @@
 """Implements ``JobStore`` on SQLite."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
+from jobrunner.core.counts import CancelCounts
 from jobrunner.core.model import AttemptRow, Filter, JobRow, QueueStats
-from jobrunner.store.protocol import RowPage
+from jobrunner.store.job_protocol import CancelledSlice, RowPage
 from jobrunner.store.sqlite.access import Access
-from jobrunner.store.sqlite.sql import control, queries, retention
+from jobrunner.store.sqlite.readers import Found
+from jobrunner.store.sqlite.sql import chains, control, queries, retention
+
+PLANNED_ROWS: Final = 1_000
+"""Maximum number of jobs or dead letters that a plan reads at once."""
 
 
 class SqliteJobs:
@@ -32,6 +38,43 @@ class SqliteJobs:
 
     async def cancel(self, id: str, *, now: int) -> JobRow | None:
         return await self._access.write(control.cancel, id, now)
+
+    async def cancel_all(
+        self, where: Filter, *, before: int | None, now: int, limit: int
+    ) -> CancelledSlice:
+        self._access.refuse_wait(control.cancel_slice)
+        found = await self._unfinished(where, before, limit)
+        if not found.rows:
+            return CancelledSlice((), (), found.next)
+        seqs = [seq for seq, *_ in found.rows]
+        # The search holds no lock, so the transaction checks each job again.
+        cancelled, requested = await self._access.write(control.cancel_slice, seqs, where, now)
+        return CancelledSlice(cancelled, requested, found.next)
+
+    async def plan_cancel_all(self, where: Filter) -> CancelCounts:
+        test, values = queries.job_test(where)
+        cancelled, requested, before = 0, 0, None
+        while True:
+            found = await self._unfinished(where, before, PLANNED_ROWS)
+            running = sum(state == "running" for _, _, state, _ in found.rows)
+            requested += running
+            cancelled += len(found.rows) - running
+            chained = [
+                id for _, id, state, chain in found.rows if chain is not None and state != "running"
+            ]
+            if chained:
+                cancelled += await self._access.read_list(chains.count_rest, chained, test, values)
+            if found.next is None:
+                return CancelCounts(cancelled, requested)
+            before = found.next
+
+    async def _unfinished(self, where: Filter, before: int | None, limit: int) -> Found:
+        return await self._access.readers.page(
+            queries.unfinished, where, before=before, limit=limit
+        )
+
+    async def reschedule(self, id: str, *, run_at: int, now: int) -> JobRow:
+        return await self._access.write(control.reschedule, id, run_at, now)
 
     async def cancel_requests(self, worker: int) -> Sequence[tuple[int, int]]:
         return await self._access.read(control.cancel_requests, worker)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
-from jobrunner.store.sqlite.connection import Connection, look
+from jobrunner.store.sqlite.connection import Connection, read_snapshot
 from jobrunner.store.sqlite.maintenance import backup
 from jobrunner.store.sqlite.sql.walks import EVERYTHING, Position, Step
 
@@ -66,11 +66,11 @@ class Readers:
 
     async def read(self, function: Callable[..., T], *args: Any) -> T:
         """Run ``function(connection, *args)``, which must end within a few milliseconds."""
-        return await self._single.run(look, function, *args)
+        return await self._single.run(read_snapshot, function, *args)
 
     async def read_list(self, function: Callable[..., T], *args: Any) -> T:
         """Run ``function(connection, *args)`` on the connection for lists, after their queued steps."""
-        return await self._lists.run(look, function, *args)
+        return await self._lists.run(read_snapshot, function, *args)
 
     async def page(
         self,

@@ -20,6 +20,7 @@ from jobrunner.store.round import Round, Written
 from jobrunner.store.session import Session
 from jobrunner.store.sqlite import boot
 from jobrunner.store.sqlite.access import Access
+from jobrunner.store.sqlite.audit import SqliteAudit
 from jobrunner.store.sqlite.dead_letters import SqliteDeadLetters
 from jobrunner.store.sqlite.host import identity
 from jobrunner.store.sqlite.host.location import (
@@ -59,6 +60,7 @@ class SqliteStore:
         self.dead_letters = SqliteDeadLetters(self._access)
         self.schedules = SqliteSchedules(self._access)
         self.workers = SqliteWorkers(self._access, self._folder)
+        self.audit = SqliteAudit(self._access)
         self.statistics = SqliteStatistics(self._access)
         self._claim: identity.StoreClaim | None = None
         self._checkpointer: Checkpointer | None = None
@@ -165,7 +167,7 @@ class SqliteStore:
         if not self._access.holds_turnstile():
             raise locks_lost(self._folder)
         if self._checkpointer is not None:
-            self._checkpointer.look()
+            self._checkpointer.check()
 
     async def backup(self, destination: Path, on_progress: Callable[[int, int], None]) -> None:
         """See ``FileStore.backup``."""

@@ -83,7 +83,7 @@ class SqliteWorkers:
         return rows
 
     async def recover(self, *, now: int, thorough: bool) -> Recovered:
-        return await self._recovery.look(now=now, thorough=thorough)
+        return await self._recovery.search(now=now, thorough=thorough)
 
     def check_locks(self) -> None:
         """Check that other processes still find the locks of this process's workers.

@@ -55,7 +55,7 @@ def private_directory(path: Path) -> None:
     # lstat: in a directory that everybody may write to, another user's symlink could redirect us.
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "not a directory of its own", str(path))
+        raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(path))
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise PermissionError(errno.EPERM, "another user can get in", str(path))
 
@@ -109,7 +109,7 @@ class Doorbell:
         if self._socket.fileno() < 0:
             return
         if self._pid == os.getpid():
-            # Not in a forked child: it shares the parent's epoll, so the parent would get no more rings.
+            # Not in a forked child: it shares the parent's epoll, so the parent would get no further rings.
             self._loop.remove_reader(self._socket.fileno())
             with contextlib.suppress(OSError):
                 os.unlink(self.address)

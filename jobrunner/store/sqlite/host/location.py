@@ -199,7 +199,7 @@ def check_folder(folder: Path, path: Path) -> None:
     found = os.lstat(folder)
     if not stat.S_ISDIR(found.st_mode):
         raise StoreUnavailable(
-            f"{folder} is no folder of its own but {'a link' if stat.S_ISLNK(found.st_mode) else 'a file'}, and the"
+            f"{folder} is not a folder but {'a link' if stat.S_ISLNK(found.st_mode) else 'a file'}, and the"
             f" locks of {path} must lie in one: remove it, and it is made anew"
         )
     trusted = {os.geteuid()}

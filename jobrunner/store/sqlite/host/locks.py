@@ -69,7 +69,7 @@ class _HeldFile:
                 return
             try:
                 # Unlinked while still locked: a process that opened the file before finds the path gone once it gets
-                # the lock, and a later one finds no file. In the other order it would look like a dead worker's file.
+                # the lock, and a later one finds no file. In the other order it would pass for a dead worker's file.
                 # A forked child must not unlink the parent's file; its close does not affect the parent's lock.
                 if unlink and self._pid == os.getpid() and is_at(self.path, self._inode):
                     os.unlink(self.path)

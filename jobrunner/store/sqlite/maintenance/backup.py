@@ -18,7 +18,7 @@ from jobrunner.core.errors import StoreCorrupt, StoreUnavailable
 
 PAGES_PER_STEP: Final = 2_000
 """Pages (4 KiB) per step: about ten milliseconds between two progress reports."""
-OPCODES_PER_LOOK: Final = 10_000
+OPCODES_PER_CHECK: Final = 10_000
 """SQLite virtual-machine instructions, a few milliseconds, between two checks for a cancel."""
 
 
@@ -114,7 +114,7 @@ def _copy(conn: sqlite3.Connection, part: Path, on_progress: Callable[[int, int]
                 progress=lambda _, left, total: on_progress(total - left, total),
             )
             # The check reads every page again; ``on_progress`` can also end it.
-            copy.set_progress_handler(partial(on_progress, 1, 1), OPCODES_PER_LOOK)
+            copy.set_progress_handler(partial(on_progress, 1, 1), OPCODES_PER_CHECK)
             (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
             # Closing moves the log into the copy and deletes it, so that the copy is one file.
     finally:
@@ -137,7 +137,7 @@ def vacuum(conn: sqlite3.Connection, broken_off: Callable[[], bool]) -> None:
     (temp_store,) = conn.execute("PRAGMA temp_store").fetchone()
     # SQLite builds a temporary file first; with temp_store = MEMORY it would take as much memory as the database.
     conn.execute("PRAGMA temp_store = FILE")
-    conn.set_progress_handler(broken_off, OPCODES_PER_LOOK)
+    conn.set_progress_handler(broken_off, OPCODES_PER_CHECK)
     try:
         conn.execute("VACUUM")
     finally:

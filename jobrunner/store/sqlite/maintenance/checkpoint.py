@@ -52,13 +52,13 @@ class Checkpointer:
         if self._pages >= PAGES_PER_CHECKPOINT:
             self._start()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Start to move the log if it has changed, at most once per ``EVERY_S``."""
-        self._look_at_file()
+        self._check_file()
         if asyncio.get_running_loop().time() - self._started_at >= EVERY_S and self._log_changed():
             self._start()
 
-    def _look_at_file(self) -> None:
+    def _check_file(self) -> None:
         """Warn once if the database file has changed since the log was moved.
 
         No process of jobrunner does that.
@@ -88,7 +88,7 @@ class Checkpointer:
         self._pages = 0.0
         if self._task is not None and not self._task.done():
             return
-        self._look_at_file()
+        self._check_file()
         self._started_at = asyncio.get_running_loop().time()
         try:
             if self._lock is None:

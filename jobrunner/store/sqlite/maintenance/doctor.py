@@ -17,7 +17,7 @@ from jobrunner.core.errors import (
     StoreError,
 )
 from jobrunner.store.findings import Finding, Level
-from jobrunner.store.sqlite.connection import look
+from jobrunner.store.sqlite.connection import read_snapshot
 from jobrunner.store.sqlite.driver_errors import as_ours
 from jobrunner.store.sqlite.host import identity, locks, processes
 from jobrunner.store.sqlite.host.location import (
@@ -176,7 +176,7 @@ def _schema(conn: sqlite3.Connection) -> Iterator[Finding]:
             "warning",
             "tables",
             f"version {found}, by their columns: {migrate.say_noted(noted)}; the next start writes it",
-            "look for what empties all tables of the file, and leave those named jobrunner_* out",
+            "find the code that empties all tables of the file, and exclude those named jobrunner_*",
         )
     elif waits:
         yield Finding("ok", "tables", f"version {found}; the next start migrates them to {known}")
@@ -198,7 +198,7 @@ def _file(conn: sqlite3.Connection) -> Iterator[Finding]:
             "problem",
             "pragmas",
             f"journal_mode={mode}, where readers and writers wait for each other",
-            "start the application: it sets WAL; then look for what sets it back",
+            "start the application: it sets WAL; then find the program that sets it back",
         )
     empty = int(_ask(conn, "freelist_count")) * int(page_size)
     if empty > MUCH_EMPTY:
@@ -230,7 +230,7 @@ def _log(path: Path) -> Finding:
             "warning",
             "log",
             f"{what}: it is not being moved into the file",
-            "look for a transaction that is held open (the processes above), or start a worker",
+            "find a transaction that is held open (the processes above), or start a worker",
         )
     return Finding("ok", "log", what)
 
@@ -300,12 +300,12 @@ def _waiting(conn: sqlite3.Connection) -> Iterator[Finding]:
     rows = workers.rows(conn)
     tasks = {task for row in rows for task in row.tasks}
     served = {queue for row in rows for queue in row.queues}
-    paused = {one.name for one in look(conn, queries.queues) if one.paused}
+    paused = {one.name for one in read_snapshot(conn, queries.queues) if one.paused}
     for queue in sorted(paused):
         yield Finding("ok", "queue", f"{queue} is paused", f"jobrunner queues resume {queue}")
     if not rows:
         return
-    for queue, task, due in look(conn, queries.waiting_tasks):
+    for queue, task, due in read_snapshot(conn, queries.waiting_tasks):
         since = f"jobs of {task} wait in queue {queue} since {from_us(due):%F %T} UTC"
         if queue not in served and queue not in paused:
             yield Finding(
@@ -381,7 +381,7 @@ def _locks(path: Path) -> Iterator[Finding]:
                 "problem",
                 "locks",
                 f"a process of jobrunner has held the write lock for {PATIENCE_S:g} s",
-                "look for one that was stopped (state T in ps), and continue or kill it",
+                "find the one that was stopped (state T in ps), and continue or kill it",
             )
             return
         yield _try_to_write(path)
@@ -398,6 +398,6 @@ def _try_to_write(path: Path) -> Finding:
             conn.execute("ROLLBACK")
     except sqlite3.Error as error:
         ours = as_ours(error, path)
-        held = "look at the processes above: one that is no worker keeps a write transaction open"
+        held = "check the processes above: one that is no worker keeps a write transaction open"
         return Finding("problem", "locks", str(ours), held if isinstance(ours, StoreBusy) else None)
     return Finding("ok", "locks", "the write lock can be acquired")

@@ -32,7 +32,7 @@ def findings(path: Path) -> Iterator[Finding]:
         with open_read_only(path):
             # Copies of an engine with other execution options share its pool.
             for engine in {id(one.pool): one for one in found}.values():
-                yield _look_at(engine)
+                yield _check(engine)
     except StoreError:
         return  # ``doctor.diagnose`` reports the same error
 
@@ -47,7 +47,7 @@ def _is_on(engine: Any, path: Path) -> bool:
     return bool(os.path.realpath(named) == os.path.realpath(path))
 
 
-def _look_at(engine: Any) -> Finding:
+def _check(engine: Any) -> Finding:
     from jobrunner.store.sqlite.sessions.engine import ATTACH, engines  # noqa: PLC0415 - SQLAlchemy is optional
 
     name = f"{engine.url.render_as_string(hide_password=True)}"
@@ -72,7 +72,7 @@ def _look_at(engine: Any) -> Finding:
             "problem",
             "engine",
             f"{name} is attached, but then set to {wrong} by the application: it {harm}",
-            "leave those pragmas out of its own listener",
+            "remove these pragmas from the application's listener",
         )
     if wrong:
         return Finding(

@@ -38,7 +38,7 @@ class Recovery:
         self._write = write
         self._missing_since: dict[int, int] = {}
 
-    async def look(self, *, now: int, thorough: bool) -> Recovered:
+    async def search(self, *, now: int, thorough: bool) -> Recovered:
         """Search once; see ``WorkerStore.recover``.
 
         The cheap search lists the folder once and tries each lock in it. The thorough search also finds rows whose lock

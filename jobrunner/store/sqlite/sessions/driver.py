@@ -27,7 +27,7 @@ Verb = Literal["commit", "rollback"]
 CLOSED = "the connection is closed: enqueue before the block ends that opened it"
 IN_TRANSACTION = (
     "the session is in a transaction already, and a write transaction cannot begin in the middle of it: commit or roll"
-    " back first, or use a session of its own"
+    " back first, or use another session"
 )
 
 
@@ -127,7 +127,7 @@ class SessionAdapter(ABC):
     async def begin(self) -> None:
         await self.call(self._begin, self.may_be_in_transaction())
 
-    async def enqueue(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
+    async def insert(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
         return await self.call(self._insert, jobs, now)
 
     async def settle(self, outcome: Outcome, *, now: int) -> bool:

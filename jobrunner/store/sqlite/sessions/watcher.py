@@ -17,7 +17,7 @@ from jobrunner.core.errors import StoreError
 FIRST_PAUSE_S: Final = 0.002
 LONGEST_PAUSE_S: Final = 0.1
 WATCH_S: Final = 30.0
-LAST_LOOKS: Final = 8
+LAST_CHECKS: Final = 8
 """Number of reads after the end of the transaction before a missing row counts as rolled back."""
 
 Find = Callable[[str], Awaitable[object | None]]
@@ -122,14 +122,14 @@ class Watch:
 
     async def _end_of(self, watched: Watched) -> list[Callable[[], None]]:
         """Wait for the end of the transaction; return the callbacks to call."""
-        pause_s, looks = FIRST_PAUSE_S, 0
+        pause_s, checks = FIRST_PAUSE_S, 0
         deadline_s = self._loop.time() + WATCH_S
         while self._loop.time() < deadline_s:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
             state, id = watched.state(), watched.id
             if state == "open":
-                looks = 0
+                checks = 0
                 continue
             with contextlib.suppress(StoreError):
                 if await self._find(id) is not None:
@@ -138,8 +138,8 @@ class Watch:
                 continue
             if state == "closed":
                 return watched.on_lost
-            looks += 1
-            if state == "ended" and looks >= LAST_LOOKS:
+            checks += 1
+            if state == "ended" and checks >= LAST_CHECKS:
                 return []
         return []
 

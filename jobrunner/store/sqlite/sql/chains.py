@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from jobrunner.core.model import State
-from jobrunner.store.sqlite.sql.statements import CANCEL_REST, UNBLOCK
+from jobrunner.store.sqlite.sql.statements import CANCEL_REST, COUNT_REST, UNBLOCK
 
 
 def follow(
@@ -27,7 +27,21 @@ def follow(
         State, due time and expiry of each unblocked job.
     """
     if stopped:
-        conn.execute(CANCEL_REST, {"now": now, "ended": json.dumps(stopped)})
+        cancel_rest(conn, now, stopped)
     if not done:
         return ()
     return conn.execute(UNBLOCK, {"now": now, "ended": json.dumps(done)}).fetchall()
+
+
+def cancel_rest(conn: sqlite3.Connection, now: int, stopped: Sequence[str]) -> list[str]:
+    """Cancel all jobs behind each stopped one; return their ids."""
+    rows = conn.execute(CANCEL_REST, {"now": now, "ended": json.dumps(stopped)}).fetchall()
+    return [id for (id,) in rows]
+
+
+def count_rest(
+    conn: sqlite3.Connection, ids: Sequence[str], test: str, values: Sequence[str | int]
+) -> int:
+    """Count the jobs behind these, up to the first that passes a test."""
+    row = conn.execute(COUNT_REST.format(test), (json.dumps(ids), *values, *values)).fetchone()
+    return int(row[0])

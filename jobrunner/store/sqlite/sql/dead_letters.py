@@ -7,11 +7,18 @@ from typing import NamedTuple
 
 from jobrunner.core.errors import AlreadyReplayed, JobNotFound, KeyTaken
 from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter
-from jobrunner.store.protocol import Replayed, Slice
+from jobrunner.store.job_protocol import Replayed, Slice
 from jobrunner.store.sqlite.sql import chains, queries, statistics, walks
+from jobrunner.store.sqlite.sql.groups import burial
 from jobrunner.store.sqlite.sql.insert import insert_queued
-from jobrunner.store.sqlite.sql.statements import BURY_WAITING, FIND_BY_KEY, KEY_IS_TAKEN
-from jobrunner.store.sqlite.sql.walks import Position, Rows
+from jobrunner.store.sqlite.sql.statements import (
+    BURY_WAITING,
+    FIND_BY_KEY,
+    KEY_IS_TAKEN,
+    RESCHEDULE,
+    TAKEN_KEYS,
+)
+from jobrunner.store.sqlite.sql.walks import Position, Rows, Step
 
 # The lease is kept and never decreases, so that the fence still refuses outcomes from before the death. The row keeps
 # its seq, which the attempt rows refer to.
@@ -34,7 +41,7 @@ def replay(conn: sqlite3.Connection, id: str, now: int) -> Enqueued:
     made = _put_back(conn, [letter], now)
     if not made:
         raise _key_taken(conn, letter)
-    return made[0]
+    return next(iter(made.values()))
 
 
 def _find(conn: sqlite3.Connection, id: str) -> int:
@@ -51,8 +58,8 @@ def _find(conn: sqlite3.Connection, id: str) -> int:
     return int(letter)
 
 
-def _put_back(conn: sqlite3.Connection, letters: Sequence[int], now: int) -> list[Enqueued]:
-    """Put dead letters back, except those whose key is taken.
+def _put_back(conn: sqlite3.Connection, letters: Sequence[int], now: int) -> dict[int, Enqueued]:
+    """Put dead letters back, except those whose key is taken; return the jobs by ``seq``.
 
     The key may be taken by another of these dead letters: the one that died later is put back first.
     """
@@ -61,7 +68,7 @@ def _put_back(conn: sqlite3.Connection, letters: Sequence[int], now: int) -> lis
     conn.execute(
         "DELETE FROM jobrunner_dead_letters WHERE seq IN (SELECT value FROM json_each(?))", (gone,)
     )
-    return [Enqueued(id, True, *rest) for _, id, *rest in rows]
+    return {seq: Enqueued(id, True, *rest) for seq, id, *rest in rows}
 
 
 def _key_taken(conn: sqlite3.Connection, letter: int) -> KeyTaken:
@@ -91,24 +98,65 @@ def replay_edited(conn: sqlite3.Connection, id: str, job: Enqueue) -> Enqueued:
     return made
 
 
+def _replayable(conn: sqlite3.Connection, where: Filter, tasks: Collection[str] | None) -> Rows:
+    """Return the rows to walk: dead letters of these tasks (None for all) that match ``where``."""
+    rows = queries.letters(conn, where)
+    if tasks is None:
+        return rows
+    return rows._replace(
+        test=f"{rows.test} AND task IN (SELECT value FROM json_each(?))",
+        values=(*rows.values, json.dumps(sorted(tasks))),
+    )
+
+
+class Pace(NamedTuple):
+    """The due times of the jobs that one slice of a replay puts back."""
+
+    now: int
+    run_at: int
+    """The due time of the first one."""
+    spacing: int
+    """The time from each to the next."""
+
+
 def replay_all(
     conn: sqlite3.Connection,
     where: Filter,
-    before: int | None,
-    now: int,
-    limit: int,
     tasks: Collection[str] | None,
+    before: int | None,
+    limit: int,
+    pace: Pace,
 ) -> Replayed:
-    """Replay one slice of the dead letters that match ``where``."""
-    rows = queries.letters(where)
-    if tasks is not None:
-        rows = rows._replace(
-            test=f"{rows.test} AND task IN (SELECT value FROM json_each(?))",
-            values=(*rows.values, json.dumps(sorted(tasks))),
-        )
-    found = _slice(conn, rows, before, limit)
-    replayed = len(_put_back(conn, [letter for letter, _ in found.rows], now))
-    return Replayed(replayed, len(found.rows) - replayed, found.cursor)
+    """Replay one slice of dead letters."""
+    found = _slice(conn, _replayable(conn, where, tasks), before, limit)
+    made = _put_back(conn, [letter for letter, _ in found.rows], pace.now)
+    _spread(conn, [seq for _, seq in found.rows if seq in made], pace)
+    return Replayed(len(made), len(found.rows) - len(made), found.cursor)
+
+
+def _spread(conn: sqlite3.Connection, seqs: Sequence[int], pace: Pace) -> None:
+    """Schedule those of the jobs that are due later than now."""
+    due = [(pace.run_at + number * pace.spacing, seq) for number, seq in enumerate(seqs)]
+    later = [("scheduled", run_at, seq) for run_at, seq in due if run_at > pace.now]
+    conn.executemany(RESCHEDULE, later)
+
+
+def keys(
+    conn: sqlite3.Connection,
+    where: Filter,
+    tasks: Collection[str] | None,
+    position: Position | None,
+    limit: int,
+    room: int,
+) -> Step:
+    """Run one step of a walk through the tasks and keys of dead letters."""
+    rows = _replayable(conn, where, tasks)
+    return walks.step(conn, rows, "task, key", position, limit=limit, room=room)
+
+
+def taken(conn: sqlite3.Connection, keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the pairs of a task and a key that an unfinished job holds."""
+    return conn.execute(TAKEN_KEYS, (json.dumps(keys),)).fetchall()
 
 
 class _Slice(NamedTuple):
@@ -135,7 +183,7 @@ def delete(conn: sqlite3.Connection, id: str) -> bool:
 
 def delete_all(conn: sqlite3.Connection, where: Filter, before: int | None, limit: int) -> Slice:
     """Delete one slice of the dead letters that match ``where``, with their histories."""
-    found = _slice(conn, queries.letters(where), before, limit)
+    found = _slice(conn, queries.letters(conn, where), before, limit)
     conn.executemany(
         "DELETE FROM jobrunner_dead_letters WHERE letter = ?",
         [(letter,) for letter, _ in found.rows],
@@ -169,7 +217,8 @@ def bury_waiting(
             """,
             (queue, task, due_before, limit - len(seqs)),
         ).fetchall()
-    conn.executemany(BURY_WAITING, [(now, reason, None, error, None, seq) for (seq,) in seqs])
+    death = burial(task, now, reason, None, error, None)
+    conn.executemany(BURY_WAITING, [(*death, seq) for (seq,) in seqs])
     buried: list[tuple[str, str | None]] = []
     for (seq,) in seqs:
         buried += conn.execute(

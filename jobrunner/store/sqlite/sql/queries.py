@@ -7,9 +7,8 @@ from typing import Final
 
 from jobrunner.core.clock import now_s
 from jobrunner.core.model import AttemptRow, Filter, JobRow, QueueStats, State
-from jobrunner.store.sqlite.driver_errors import primary_code
-from jobrunner.store.sqlite.sql import walks
-from jobrunner.store.sqlite.sql.statements import WAITING_TASKS
+from jobrunner.store.sqlite.sql import groups, walks
+from jobrunner.store.sqlite.sql.statements import UNFINISHED, WAITING_TASKS
 from jobrunner.store.sqlite.sql.walks import EVERYTHING, MAX_INTEGER, Position, Rows, Step
 
 COUNT_CAP: Final = 10_000
@@ -36,7 +35,8 @@ _LISTED_JOB = _JOB.replace(" args,", " '',").replace(" result,", " NULL,").parti
 _LETTER = """
     seq, id, task, queue, 'dead', args, created_at, run_at, attempt, priority, key, tag, expires_at, max_attempts,
     timeout, started_at, first_started_at, died_at, NULL, NULL, 0, crashes, replays,
-    replay_of, schedule, scheduled_for, chain, after, reason, error_type, error, traceback, replayed_as"""
+    replay_of, schedule, scheduled_for, chain, after, reason, error_type, error, traceback, replayed_as,
+    fingerprint"""
 
 _BY_STATE: Final[Mapping[State | None, str]] = {
     # Each uses the partial index of its state.
@@ -46,6 +46,8 @@ _BY_STATE: Final[Mapping[State | None, str]] = {
     "running": "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_running WHERE state = 'running'",
     "blocked": "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_blocked WHERE state = 'blocked'",
 }
+
+_UNFINISHED: Final = " UNION ALL ".join(_BY_STATE.values())
 
 _QUEUED = """
 SELECT ?, count(*) FROM (
@@ -88,48 +90,92 @@ def jobs(
     conn: sqlite3.Connection, where: Filter, position: Position | None, limit: int, room: int
 ) -> Step:
     """Run one step of a walk through jobs, newest first, without arguments and results."""
-    test, values = _test(where, since="created_at")
+    test, values = job_test(where)
     rows = Rows("jobrunner_jobs", "NOT INDEXED", "seq", test, values, largest=LARGEST_WINDOW)
-    if where.key is not None:
-        rows = rows._replace(how="INDEXED BY jobrunner_jobs_by_key", largest=EVERYTHING)
-    elif where.tag is not None:
-        rows = rows._replace(how="INDEXED BY jobrunner_jobs_by_tag", largest=EVERYTHING)
+    if where.key is not None or where.tag is not None:
+        rows = _by_label(rows, where)
     elif where.state in _BY_STATE:
-        few = conn.execute(f"{_BY_STATE[where.state]} LIMIT {FEW + 1}").fetchall()
-        if len(few) <= FEW:
-            rows = rows._replace(
-                test=f"seq IN (SELECT value FROM json_each(?)) AND {test}",
-                values=(json.dumps([seq for (seq,) in few]), *values),
-                window=EVERYTHING,
-                largest=EVERYTHING,
-            )
+        rows = _if_few(conn, rows, _BY_STATE[where.state]) or rows
     return walks.step(conn, rows, _LISTED_JOB, position, limit=limit, room=room)
+
+
+def unfinished(
+    conn: sqlite3.Connection, where: Filter, position: Position | None, limit: int, room: int
+) -> Step:
+    """Run one step of a walk through unfinished jobs: id, state and chain."""
+    test, values = job_test(where)
+    rows = Rows(
+        *("jobrunner_jobs", "NOT INDEXED", "seq", f"{UNFINISHED} AND {test}", values),
+        largest=LARGEST_WINDOW,
+    )
+    few = _if_few(conn, rows, _BY_STATE.get(where.state, _UNFINISHED))
+    if few is not None:
+        rows = few
+    elif where.key is not None or where.tag is not None:
+        rows = _by_label(rows, where)
+    return walks.step(conn, rows, "id, state, chain", position, limit=limit, room=room)
+
+
+def _by_label(rows: Rows, where: Filter) -> Rows:
+    """Walk along the index of the key or the tag that the filter names."""
+    label = "tag" if where.key is None else "key"
+    return rows._replace(how=f"INDEXED BY jobrunner_jobs_by_{label}", largest=EVERYTHING)
+
+
+def _if_few(conn: sqlite3.Connection, rows: Rows, among: str) -> Rows | None:
+    """Restrict a walk to the jobs of a statement; None if it has more than ``FEW``."""
+    few = conn.execute(f"{among} LIMIT {FEW + 1}").fetchall()
+    if len(few) > FEW:
+        return None
+    return rows._replace(
+        test=f"seq IN (SELECT value FROM json_each(?)) AND {rows.test}",
+        values=(json.dumps([seq for (seq,) in few]), *rows.values),
+        window=EVERYTHING,
+        largest=EVERYTHING,
+    )
 
 
 def dead_letters(
     conn: sqlite3.Connection, where: Filter, position: Position | None, limit: int, room: int
 ) -> Step:
     """Run one step of a walk through dead letters, most recent death first."""
-    return walks.step(conn, letters(where), _LETTER, position, limit=limit, room=room)
+    return walks.step(conn, letters(conn, where), _LETTER, position, limit=limit, room=room)
 
 
 def count_dead_letters(
     conn: sqlite3.Connection, where: Filter, position: Position | None, cap: int
 ) -> tuple[int, Position | None]:
     """Run one step of counting dead letters."""
-    return walks.count(conn, letters(where), position, cap=cap)
+    rows = letters(conn, where)
+    if where.group is not None:
+        rows = rows._replace(how=groups.INDEX, window=EVERYTHING, largest=EVERYTHING)
+    return walks.count(conn, rows, position, cap=cap)
 
 
-def letters(where: Filter) -> Rows:
+def letters(conn: sqlite3.Connection, where: Filter) -> Rows:
     """Return the rows to walk: dead letters that match ``where`` and were not replayed."""
     test, values = _test(where, since="died_at")
-    return Rows(
+    rows = Rows(
         "jobrunner_dead_letters",
         "INDEXED BY jobrunner_dead_letters_listed",
         "letter",
         f"replayed_as IS NULL AND {test}",
         values,
     )
+    if where.group is not None and groups.is_small(conn, where.group):
+        rows = rows._replace(
+            how="NOT INDEXED",
+            test=f"letter IN ({groups.LETTERS}) AND {rows.test}",
+            values=(where.group, *rows.values),
+            window=EVERYTHING,
+            largest=EVERYTHING,
+        )
+    return rows
+
+
+def job_test(where: Filter) -> tuple[str, tuple[str | int, ...]]:
+    """Return a condition on the columns of jobs for a filter, with its values."""
+    return _test(where, since="created_at")
 
 
 def _test(where: Filter, *, since: str) -> tuple[str, tuple[str | int, ...]]:
@@ -140,6 +186,7 @@ def _test(where: Filter, *, since: str) -> tuple[str, tuple[str | int, ...]]:
         ("reason = ?", where.reason),
         ("tag = ?", where.tag),
         ("key = ?", where.key),
+        ("fingerprint = ?", where.group),
         (f"{since} >= ?", where.since),
         (f"{since} < ?", where.until),
     ]
@@ -200,19 +247,11 @@ def _count(conn: sqlite3.Connection, counts: Sequence[_Count]) -> None:
     first, *larger = _CAPS
     for count in counts:
         count.up_to(conn, first)
-    end_s = now_s() + COUNT_S
-    conn.set_progress_handler(lambda: now_s() > end_s, 1_000)
-    try:
+    with walks.interrupted(conn, now_s() + COUNT_S):
         for cap in larger:
             for count in counts:
                 if not count.complete:
                     count.up_to(conn, cap)
-    except sqlite3.OperationalError as error:
-        # An interrupt before the time is up comes from ``Connection.close``.
-        if primary_code(error) != sqlite3.SQLITE_INTERRUPT or now_s() <= end_s:
-            raise
-    finally:
-        conn.set_progress_handler(None, 0)
 
 
 def _queues_with_queued(conn: sqlite3.Connection) -> list[str]:

@@ -12,7 +12,7 @@ from jobrunner.core.clock import now_s
 from jobrunner.store.sqlite.sql import walks
 from jobrunner.store.sqlite.sql.statements import FINISHED
 
-ROWS_PER_LOOK: Final = 1_000
+ROWS_PER_STEP: Final = 1_000
 
 
 class End(NamedTuple):
@@ -72,7 +72,7 @@ def finished(
             f"""
             SELECT finished_at, seq, task FROM jobrunner_jobs
             WHERE {FINISHED} AND (finished_at, seq) > (?, ?) AND finished_at < ?
-            ORDER BY finished_at, seq LIMIT {ROWS_PER_LOOK}
+            ORDER BY finished_at, seq LIMIT {ROWS_PER_STEP}
             """,
             (*after, latest),
         ).fetchall()
@@ -83,7 +83,7 @@ def finished(
                 found.append(seq)
                 if len(found) == limit:
                     return found, after
-        if len(rows) < ROWS_PER_LOOK:
+        if len(rows) < ROWS_PER_STEP:
             return found, None
         if now_s() >= end_s:
             return found, after

@@ -95,17 +95,17 @@ class _Pass:
         settling, effects, heads = self.settling, self.effects, self.heads
         heads.check(self.conn)
         cancelled = settling.settle(request.outcomes) if request.outcomes else frozenset()
-        more_due = self.look_due() if request.look_due else False
+        more_due = self.promote_due() if request.promote_due else False
         fired = [self.fire(fire) for fire in request.fires]
         if effects.added:
             heads.ranks.clear()
         heads.added(request.enqueues)
-        enqueued = self.enqueue(request.enqueues) if request.enqueues else []
+        enqueued = self.insert_new(request.enqueues) if request.enqueues else []
         claimed = claim.claim(self.conn, request.claim, self.now, heads) if request.claim else []
         if request.statistics:
             statistics.add(self.conn, request.statistics)
         heads.keep(self.conn)
-        if request.look_due:
+        if request.promote_due:
             # Replaces the value collected during the pass: those jobs may have been promoted or claimed by now.
             (effects.next_due,) = self.conn.execute(NEXT_DUE).fetchone()
         return Written(
@@ -125,7 +125,7 @@ class _Pass:
 
     # -- what has become due -----------------------------------------------------
 
-    def look_due(self) -> bool:
+    def promote_due(self) -> bool:
         """Expire and promote due jobs; return whether more are due than one round handles."""
         limit = PROMOTED_PER_ROUND
         expired = self.conn.execute(EXPIRE, (self.now, self.now, limit)).fetchall()
@@ -137,7 +137,7 @@ class _Pass:
 
     # -- enqueues ------------------------------------------------------------------
 
-    def enqueue(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
+    def insert_new(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
         if self.row_by_row:
             return [one for unit in rules.units(jobs) for one in self.insert_row_by_row(unit)]
         return self.insert(jobs)

@@ -25,6 +25,7 @@ from jobrunner.core.model import (
 from jobrunner.store import rules
 from jobrunner.store.sqlite.driver_errors import primary_code
 from jobrunner.store.sqlite.sql import chains, task_writes
+from jobrunner.store.sqlite.sql.groups import burial
 from jobrunner.store.sqlite.sql.insert import insert_all
 from jobrunner.store.sqlite.sql.statements import (
     BURY_RUNNING,
@@ -311,11 +312,7 @@ def _bury(conn: sqlite3.Connection, group: Sequence[Dead]) -> int:
         BURY_RUNNING,
         [
             (
-                ended.at,
-                reason,
-                ended.error_type,
-                ended.error,
-                ended.traceback,
+                *burial(job.task, ended.at, reason, ended.error_type, ended.error, ended.traceback),
                 job.seq,
                 job.lease,
                 job.worker,

@@ -48,13 +48,16 @@ CANCEL = f"""
 UPDATE jobrunner_jobs SET state = 'cancelled', worker = NULL, finished_at = ?
 {FENCE}"""
 
+# The first values are those of ``groups.burial``.
 _BURY = """
 INSERT INTO jobrunner_dead_letters (
-    died_at, reason, error_type, error, traceback, seq, id, task, queue, args, priority, created_at, run_at, attempt,
+    died_at, reason, error_type, error, traceback, fingerprint,
+    seq, id, task, queue, args, priority, created_at, run_at, attempt,
     lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of,
     schedule, scheduled_for, chain, after
 )
-SELECT ?, ?, ?, ?, ?, seq, id, task, queue, args, priority, created_at, run_at, attempt,
+SELECT ?, ?, ?, ?, ?, ?,
+    seq, id, task, queue, args, priority, created_at, run_at, attempt,
     lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of,
     schedule, scheduled_for, chain, after
 FROM jobrunner_jobs """
@@ -78,6 +81,11 @@ NEWEST = "SELECT id FROM jobrunner_jobs ORDER BY seq DESC LIMIT ?"
 FIND_BY_KEY = f"""
 SELECT id, task, queue, state, created_at, run_at, attempt, chain, after FROM jobrunner_jobs
 WHERE task = ? AND key = ? AND {UNFINISHED}"""
+
+TAKEN_KEYS = f"""
+SELECT json_extract(wanted.value, '$[0]') AS its_task, json_extract(wanted.value, '$[1]') AS its_key
+FROM json_each(?) wanted
+WHERE EXISTS (SELECT 1 FROM jobrunner_jobs WHERE task = its_task AND key = its_key AND {UNFINISHED})"""
 
 PROMOTE = """
 UPDATE jobrunner_jobs SET state = 'queued' WHERE seq IN (
@@ -107,7 +115,33 @@ WITH RECURSIVE rest (seq, id) AS (
     UNION ALL
     SELECT job.seq, job.id FROM rest JOIN jobrunner_jobs job ON job.state = 'blocked' AND job.after = rest.id
 )
-UPDATE jobrunner_jobs SET state = 'cancelled', finished_at = :now WHERE seq IN (SELECT seq FROM rest)"""
+UPDATE jobrunner_jobs SET state = 'cancelled', finished_at = :now WHERE seq IN (SELECT seq FROM rest)
+RETURNING id"""
+
+# The jobs behind these in their chains, up to those that match a filter (the braces).
+COUNT_REST = """
+WITH RECURSIVE rest (seq, id) AS (
+    SELECT seq, id FROM jobrunner_jobs
+    WHERE state = 'blocked' AND after IN (SELECT value FROM json_each(?)) AND ({0}) IS NOT TRUE
+    UNION ALL
+    SELECT job.seq, job.id FROM rest JOIN jobrunner_jobs job ON job.state = 'blocked' AND job.after = rest.id
+    WHERE ({0}) IS NOT TRUE
+)
+SELECT count(*) FROM rest"""
+
+# NOT INDEXED: the rows are found by their number, whatever the filter (the braces) names.
+CANCEL_SLICE = """
+UPDATE jobrunner_jobs NOT INDEXED SET state = 'cancelled', finished_at = ?
+WHERE seq IN (SELECT value FROM json_each(?))
+    AND (state = 'scheduled' OR state = 'queued' OR state = 'blocked') AND {}
+RETURNING id, chain"""
+
+REQUEST_SLICE = """
+UPDATE jobrunner_jobs NOT INDEXED SET cancel_requested = 1
+WHERE seq IN (SELECT value FROM json_each(?)) AND state = 'running' AND {}
+RETURNING seq"""
+
+RESCHEDULE = "UPDATE jobrunner_jobs SET state = ?, run_at = ? WHERE seq = ?"
 
 NEXT_DUE = f"""
 SELECT min(due) FROM (

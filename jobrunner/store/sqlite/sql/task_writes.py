@@ -18,7 +18,7 @@ from jobrunner.store.sqlite.driver_errors import primary_code
 
 BUDGET_S: Final = 0.25
 """Time limit for the writes of one job; other writers wait meanwhile."""
-OPCODES_PER_LOOK: Final = 10_000
+OPCODES_PER_CHECK: Final = 10_000
 """SQLite virtual-machine instructions between two checks of the time limit."""
 
 _PREFIX: Final = "jobrunner_"
@@ -86,7 +86,7 @@ class WriterConnection(sqlite3.Connection):
         deadline_s = now_s() + BUDGET_S
         self._lent, self._refused = True, None
         self.__dict__.update(self._keeping)
-        self.set_progress_handler(lambda: now_s() > deadline_s, OPCODES_PER_LOOK)
+        self.set_progress_handler(lambda: now_s() > deadline_s, OPCODES_PER_CHECK)
         name = ""
         try:
             for function, args, context in writes:

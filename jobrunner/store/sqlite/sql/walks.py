@@ -6,10 +6,11 @@ clock after each, and knows its position even if no row matched.
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any, Final, NamedTuple
 
 from jobrunner.core.clock import now_s
+from jobrunner.store.sqlite.driver_errors import primary_code
 
 STEP_S: Final = 0.01
 """Duration of a step; other reads on the connection wait for it, and other writers if it holds the write lock."""
@@ -56,6 +57,20 @@ class Step(NamedTuple):
     """Characters of text in the rows."""
     position: Position | None
     """The start of the next step; None at the end."""
+
+
+@contextmanager
+def interrupted(conn: sqlite3.Connection, end_s: float) -> Iterator[None]:
+    """Interrupt the statements of the block at a time of the clock; the code after the block goes on."""
+    conn.set_progress_handler(lambda: now_s() >= end_s, 1_000)
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        # An interrupt before the time is up comes from ``Connection.close``.
+        if primary_code(error) != sqlite3.SQLITE_INTERRUPT or now_s() < end_s:
+            raise
+    finally:
+        conn.set_progress_handler(None, 0)
 
 
 def step(

@@ -13,6 +13,7 @@ from jobrunner.core.model import WorkerRow
 from jobrunner.core.wait_graph import Snapshot, WaitingAttempt, WaitReport
 from jobrunner.store import rules
 from jobrunner.store.sqlite.sql import chains, statistics
+from jobrunner.store.sqlite.sql.groups import burial
 from jobrunner.store.sqlite.sql.statements import BURY_RUNNING, CANCEL, FENCE, KEEP_ATTEMPT, REMOVE
 
 _LOST = "the process that ran this attempt died"
@@ -239,7 +240,8 @@ def _take(
             ends = stopped
         elif what == "buried":
             conn.execute("UPDATE jobrunner_jobs SET crashes = ? WHERE seq = ?", (deaths, seq))
-            conn.execute(BURY_RUNNING, (now, "lost", "ProcessLost", _LOST, None, *fence))
+            death = burial(task, now, "lost", "ProcessLost", _LOST, None)
+            conn.execute(BURY_RUNNING, (*death, *fence))
             conn.execute(REMOVE, fence)
             buried.append(id)
             dead[queue, task] += 1

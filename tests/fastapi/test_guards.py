@@ -1,4 +1,4 @@
-"""The locks of the jobs router: each stands before its own routes, and before the queue."""
+"""The guards of the jobs router: each stands before its own routes, and before the queue."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def test_T1_a_closed_site_tells_strangers_nothing_but_that_they_are_strangers(tm
         assert client.request(method, path).status_code == 401
 
 
-def test_router_without_a_lock_is_refused_with_the_line_to_write(tmp_db: Path) -> None:
+def test_router_without_a_guard_is_refused_with_the_line_to_write(tmp_db: Path) -> None:
     jobs = JobRunner(f"sqlite:///{tmp_db}")
     with pytest.raises(ConfigurationError, match=r"jobs\.router\(read=bearer\(TOKEN\)\)"):
         jobs.router()
@@ -46,16 +46,16 @@ def test_router_without_a_lock_is_refused_with_the_line_to_write(tmp_db: Path) -
         jobs.router(act=bearer(TOKEN))
 
 
-@pytest.mark.parametrize("lock", ["secret", Depends(), 5, [bearer("x")]])
-def test_router_with_a_lock_that_is_no_dependency_is_refused(tmp_db: Path, lock: Any) -> None:
+@pytest.mark.parametrize("guard", ["secret", Depends(), 5, [bearer("x")]])
+def test_router_with_a_guard_that_is_no_dependency_is_refused(tmp_db: Path, guard: Any) -> None:
     jobs = JobRunner(f"sqlite:///{tmp_db}")
     with pytest.raises(ConfigurationError, match="takes a dependency"):
-        jobs.router(read=lock)
+        jobs.router(read=guard)
     with pytest.raises(ConfigurationError, match="takes a dependency"):
-        jobs.router(read=bearer(TOKEN), act=lock)
+        jobs.router(read=bearer(TOKEN), act=guard)
 
 
-def test_T17_each_lock_guards_its_own_routes(tmp_db: Path) -> None:
+def test_T17_each_guard_protects_its_own_routes(tmp_db: Path) -> None:
     jobs = JobRunner(f"sqlite:///{tmp_db}", queues={"default": 1, "mail": 1})
     app = FastAPI(lifespan=jobs.lifespan)
     reader, actor = bearer("reader", scheme_name="reader"), bearer("actor", scheme_name="actor")
