@@ -1,18 +1,18 @@
-"""Counts durations in lanes that grow with the duration, so that a percentile is at most an eighth off.
+"""Histograms of durations whose percentiles are at most an eighth off.
 
-Durations below 4 µs have a lane each.  From there on each power of two has four lanes of equal width.  Histograms of
-several processes, minutes or tasks are merged by adding their counts.
+Each lane counts the durations between two bounds.  Durations below 4 µs have a lane each.  From there on each power of
+two has four lanes of equal width.  Histograms of several processes, minutes or tasks are merged by adding their counts.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 LANES: Final = 176
 """The last lane also holds everything above 2⁴⁵ µs, which is more than a year."""
 
 _GAP: Final = 4
-"""From this distance on, a new segment takes no more bytes than the empty lanes between."""
+"""The largest distance of two lanes in a segment: a new one would take as many bytes as the empty lanes between."""
 _FORMATS: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 """The formats of ``struct`` by the bytes of a count."""
 
@@ -40,21 +40,25 @@ class Histogram:
     __slots__ = ("counts",)
 
     def __init__(self, durations: Iterable[int] = ()) -> None:
+        """Count durations in µs."""
         self.counts: dict[int, int] = {}
         counts = self.counts
-        last = LANES - 1
         for duration in durations:
             # ``lane_of``, inlined: a call would take as long again.
             if duration > 3:  # noqa: PLR2004 - as there
                 bits = duration.bit_length()
                 lane = 4 * bits - 12 + (duration >> bits - 3)
-                lane = min(lane, last)
             else:
                 lane = max(0, duration)
             if lane in counts:
                 counts[lane] += 1
             else:
                 counts[lane] = 1
+        if counts and max(counts) >= LANES:
+            self.counts = {lane: count for lane, count in counts.items() if lane < LANES - 1}
+            self.counts[LANES - 1] = sum(
+                count for lane, count in counts.items() if lane >= LANES - 1
+            )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Histogram) and self.counts == other.counts
@@ -69,24 +73,32 @@ class Histogram:
         """The number of durations."""
         return sum(self.counts.values())
 
-    def __add__(self, other: "Histogram") -> "Histogram":
-        total = Histogram()
-        counts = total.counts = self.counts.copy()
+    def add(self, other: "Histogram") -> None:
+        """Add the counts of another histogram."""
+        counts = self.counts
         for lane, count in other.counts.items():
             counts[lane] = counts.get(lane, 0) + count
-        return total
 
-    def percentile(self, share: float) -> int | None:
-        """Return the duration in µs that this share of all does not exceed; None if there are none.
+    def percentiles(self, *shares: float) -> Sequence[int | None]:
+        """Return the durations in µs that these shares of all do not exceed.
 
-        It is the middle of a lane, so it is at most an eighth off.
+        It is the middle of a lane, so it is at most an eighth off; None if there are no durations.
+
+        Args:
+            shares: from 0 to 1, in ascending order.
         """
-        left = share * self.total
-        for lane, count in sorted(self.counts.items()):
-            left -= count
-            if left <= 0:
-                return sum(bounds(lane)) // 2
-        return None
+        total = self.total
+        if not total:
+            return [None] * len(shares)
+        found: list[int] = []
+        lanes = iter(sorted(self.counts.items()))
+        lane = passed = 0
+        for share in shares:
+            while passed < share * total:
+                lane, count = next(lanes)
+                passed += count
+            found.append(sum(bounds(lane)) // 2)
+        return found
 
     # -- as bytes ---------------------------------------------------------------------
 

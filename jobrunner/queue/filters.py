@@ -148,7 +148,6 @@ def _filter_of(
 
 
 def check_text(what: str, text: object) -> None:
-    """Raise ``InvalidOptions`` if a filter is not a text that can be stored."""
     if text is None:
         return
     if not isinstance(text, str):
@@ -162,7 +161,6 @@ def check_text(what: str, text: object) -> None:
 
 
 def check_choice(what: str, value: object, known: tuple[str, ...]) -> None:
-    """Raise ``InvalidOptions`` if a filter has an unknown value."""
     if value is not None and value not in known:
         raise InvalidOptions(f"{what}={value!r} is none of {', '.join(known)}")
 

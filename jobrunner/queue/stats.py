@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import reduce
 from typing import Any, Final, TypedDict, get_args
 
 from jobrunner.core.clock import from_us, now_us
 from jobrunner.core.errors import InvalidOptions
 from jobrunner.core.exports import exported
-from jobrunner.core.histogram import Histogram
 from jobrunner.core.response_models import doc
 from jobrunner.core.units import instant_us
 from jobrunner.queue.filters import check_choice, check_text
@@ -21,6 +19,7 @@ from jobrunner.store.statistics import (
     By,
     Per,
     StatisticsRow,
+    Total,
 )
 from jobrunner.tasks.task import Task
 
@@ -52,9 +51,9 @@ class StatsQuery(TypedDict, total=False):
 @exported
 @dataclass(frozen=True, slots=True)
 class StatsBucket:
-    """What ended in a minute, an hour or a longer time; the percentiles are at most an eighth off.
+    """The attempts that ended in a minute, an hour or a longer time.
 
-    The durations are those of the attempts that succeeded or failed, and None if there are none.
+    The percentiles are those of the attempts that succeeded or failed, at most an eighth off; None if there are none.
     """
 
     start: datetime = field(metadata=doc("Its first instant."))
@@ -119,14 +118,12 @@ async def stats_of(
     rows = await store.statistics.read(
         per=per, since=begin, until=end, by=by, queue=queue, task=name
     )
-    nothing = StatisticsRow(begin, queue or "", name or "", 0, 0, 0, Histogram(), Histogram())
-    total = reduce(StatisticsRow.plus, rows, nothing)
+    key = queue or "", name or ""
+    total = Total(rows).row(begin, *key)
     if by == "time":
         found = {row.start: row for row in rows}
-        rows = [
-            found.get(start, nothing._replace(start=start))
-            for start in range(begin, end, LENGTH_US[per])
-        ]
+        starts = range(begin, end, LENGTH_US[per])
+        rows = [found.get(start) or Total().row(start, *key) for start in starts]
     return Stats(
         per=per,
         by=by,
@@ -152,7 +149,7 @@ def _window(per: Per, since: datetime | None, until: datetime | None) -> tuple[i
         raise InvalidOptions(
             f"since={since!r} is not before until={until!r}: write an earlier since="
         )
-    if end - begin > _KEPT_US[per] + length:
+    if end - begin > _KEPT_US[per] + 2 * length:
         raise InvalidOptions(
             f"since={since!r} is {(end - begin) / HOUR_US:,.0f} hours before the end of the window, and"
             f" {_KEPT[per]}"
@@ -161,6 +158,8 @@ def _window(per: Per, since: datetime | None, until: datetime | None) -> tuple[i
 
 
 def _bucket(row: StatisticsRow) -> StatsBucket:
+    wait_p50, wait_p95 = map(_duration, row.wait.percentiles(0.5, 0.95))
+    run_p50, run_p95 = map(_duration, row.run.percentiles(0.5, 0.95))
     return StatsBucket(
         start=from_us(row.start),
         queue=row.queue or None,
@@ -168,13 +167,12 @@ def _bucket(row: StatisticsRow) -> StatsBucket:
         succeeded=row.succeeded,
         failed=row.failed,
         dead=row.dead,
-        wait_p50=_percentile(row.wait, 0.5),
-        wait_p95=_percentile(row.wait, 0.95),
-        run_p50=_percentile(row.run, 0.5),
-        run_p95=_percentile(row.run, 0.95),
+        wait_p50=wait_p50,
+        wait_p95=wait_p95,
+        run_p50=run_p50,
+        run_p95=run_p95,
     )
 
 
-def _percentile(histogram: Histogram, share: float) -> timedelta | None:
-    us = histogram.percentile(share)
+def _duration(us: int | None) -> timedelta | None:
     return None if us is None else timedelta(microseconds=us)

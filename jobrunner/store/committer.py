@@ -335,7 +335,10 @@ class Committer:
         return await self._store.write(request._replace(statistics=()))
 
     def _keep_statistics(self, request: Round, error: StoreError) -> None:
-        """Keep the statistics of a failed round for a later one, unless they may be stored: none counts twice."""
+        """Keep the statistics of a failed round for a later one.
+
+        Those that may be stored are dropped, so that none counts twice.
+        """
         may_be_stored = isinstance(error, StoreOutcomeUnknown)
         if request.statistics and self.participant is not None and not may_be_stored:
             self.participant.put_back_statistics(request.statistics)

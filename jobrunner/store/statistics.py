@@ -14,16 +14,16 @@ HOURS_KEPT_US: Final = 30 * 24 * HOUR_US
 Per = Literal["minute", "hour"]
 """The length of the time that a row of statistics covers."""
 By = Literal["time", "queue", "task"]
-"""How rows of statistics are summed: for each minute or hour, each queue or each task."""
+"""The grouping of sums: one for each minute or hour, each queue or each task."""
 
 LENGTH_US: Final[dict[Per, int]] = {"minute": MINUTE_US, "hour": HOUR_US}
 
 
 class StatisticsRow(NamedTuple):
-    """What ended in one minute or hour, of one task in one queue or of several."""
+    """The attempts of a task that ended in one minute or hour."""
 
     start: int
-    """The first microsecond of the minute or hour; of several, the beginning of all."""
+    """The first microsecond of the minute or hour; in a sum of several, that of the first one that was asked for."""
     queue: str
     """Empty if the row is the sum of several queues."""
     task: str
@@ -44,25 +44,40 @@ class StatisticsRow(NamedTuple):
         """The fields that identify a row."""
         return self[:3]
 
-    def plus(self, other: "StatisticsRow") -> "StatisticsRow":
-        """Return the sum of both under the key of this row."""
+
+class Total:
+    """Adds up rows in place."""
+
+    __slots__ = ("dead", "failed", "run", "succeeded", "wait")
+
+    def __init__(self, rows: Iterable[StatisticsRow] = ()) -> None:
+        self.succeeded = self.failed = self.dead = 0
+        self.wait = Histogram()
+        self.run = Histogram()
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: StatisticsRow) -> None:
+        """Add a row."""
+        self.succeeded += row.succeeded
+        self.failed += row.failed
+        self.dead += row.dead
+        self.wait.add(row.wait)
+        self.run.add(row.run)
+
+    def add_encoded(self, succeeded: int, failed: int, dead: int, wait: bytes, run: bytes) -> None:
+        """Add a row whose histograms are encoded."""
+        self.succeeded += succeeded
+        self.failed += failed
+        self.dead += dead
+        self.wait.add_encoded(wait)
+        self.run.add_encoded(run)
+
+    def row(self, start: int, queue: str, task: str) -> StatisticsRow:
+        """Return the sum under a key."""
         return StatisticsRow(
-            *self.key,
-            succeeded=self.succeeded + other.succeeded,
-            failed=self.failed + other.failed,
-            dead=self.dead + other.dead,
-            wait=self.wait + other.wait,
-            run=self.run + other.run,
+            *(start, queue, task, self.succeeded, self.failed, self.dead), self.wait, self.run
         )
-
-
-def summed(rows: Iterable[StatisticsRow]) -> list[StatisticsRow]:
-    """Return one row for each key: the sum of the rows with this key."""
-    sums: dict[tuple[int, str, str], StatisticsRow] = {}
-    for row in rows:
-        found = sums.get(row.key)
-        sums[row.key] = row if found is None else found.plus(row)
-    return list(sums.values())
 
 
 class StatisticsStore(Protocol):
@@ -82,22 +97,28 @@ class StatisticsStore(Protocol):
         queue: str | None = None,
         task: str | None = None,
     ) -> Sequence[StatisticsRow]:
-        """Return the sums of the minutes or hours that begin at ``since`` or later and before ``until``.
+        """Return sums of the minutes or hours from ``since`` to ``until``.
+
+        An hour has everything that was added to its minutes.
 
         Args:
-            per: read minutes or hours. An hour has what was added to its minutes.
-            since: a multiple of the length.
-            until: a multiple of the length.
-            by: return a row for each minute or hour in which something ended, each queue or each task, in this order.
+            per: read minutes or hours.
+            since: the start of the first minute or hour.
+            until: the end of the last one.
+            by: return a row for each minute or hour with something that ended, each queue or each task, in order.
             queue: add up this queue only; None for all queues.
             task: add up this task only; None for all tasks.
         """
         ...
 
     async def roll_up(self, *, before: int) -> bool:
-        """Add the oldest minute that no hour has yet, if it begins before ``before``, to its hour.
+        """Add the oldest minute that is not part of its hour to it.
 
-        Whoever calls it and however often, each minute is added once. ``read`` returns the same before and after.
+        Each minute is added once, however many processes call this. ``read`` returns the same before and after. What is
+        added to the minute later is also added to its hour.
+
+        Args:
+            before: only a minute that begins before this time.
 
         Returns:
             True if a minute was added, so that there may be another one.

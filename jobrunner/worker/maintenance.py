@@ -349,6 +349,18 @@ class Retention:
         return total
 
 
+class Grouping:
+    """Fills in the fingerprints of dead letters that an older version stored."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def fill(self) -> None:
+        """Fill in slices until none is left; then this costs one index seek."""
+        while await self._store.dead_letters.fill_groups(limit=LETTERS_PER_SLICE):
+            pass
+
+
 class StatisticsRetention:
     """Rolls minutes of statistics up into hours, and deletes old minutes and hours."""
 
@@ -367,18 +379,6 @@ class StatisticsRetention:
                 hours_before=now - HOURS_KEPT_US,
                 limit=ROWS_PER_SLICE,
             )
-
-
-class Grouping:
-    """Fills in the fingerprints of dead letters that an older version stored."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def fill(self) -> None:
-        """Fill in slices until none is left; then this costs one index seek."""
-        while await self._store.dead_letters.fill_groups(limit=LETTERS_PER_SLICE):
-            pass
 
 
 class Maintenance:
@@ -451,8 +451,8 @@ class Maintenance:
                 Chore("beat", Period(BEAT_S), self.heartbeat.beat),
                 Chore("unknown", Period(UNKNOWN_S), self.unknown_tasks.check),
                 Chore("prune", Period(PRUNE_S), self.retention.prune),
-                Chore("statistics", Period(PRUNE_S), StatisticsRetention(store).run),
                 Chore("groups", Period(PRUNE_S), Grouping(store).fill),
+                Chore("statistics", Period(PRUNE_S), StatisticsRetention(store).run),
             ]
         self.chores = ChoreRunner(chores, on_fatal)
 

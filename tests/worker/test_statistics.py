@@ -110,7 +110,18 @@ async def test_many_rows_take_several_rounds() -> None:
     counter = Statistics()
     many = ROWS_PER_ROUND + 1
     counter.count([succeeded(claimed(task=f"t{n}")) for n in range(many)], 0)
-    assert [len(counter.take()), len(counter.take()), len(counter.take())] == [many - 1, 1, 0]
+    first = counter.take()
+    assert [len(first), len(counter.take()), len(counter.take())] == [many - 1, 1, 0]
+
+
+async def test_rows_that_were_put_back_wait_for_a_second() -> None:
+    """The rounds of a full disk must not try all of them again and again."""
+    counter = Statistics()
+    many = ROWS_PER_ROUND + 1
+    counter.count([succeeded(claimed(task=f"t{n}")) for n in range(many)], 0)
+    counter.put_back(counter.take())
+    assert counter.take() == ()
+    assert len(counter.take(all_of_them=True)) == many
 
 
 async def test_rows_that_were_put_back_are_taken_again_with_what_came_since() -> None:
@@ -129,10 +140,13 @@ async def test_rows_that_can_never_be_written_do_not_fill_the_memory(
 ) -> None:
     counter = Statistics()
     outcomes = [succeeded(claimed(task=f"t{n}")) for n in range(1_000)]
-    for minute in range(MOST_WAITING // 1_000 + 2):
+    minutes = MOST_WAITING // 1_000 + 2
+    for minute in range(minutes):
         counter.count(outcomes, minute * MINUTE)
     assert len(counter._rows) <= MOST_WAITING
-    assert "statistics of 21 minutes could not be written and are dropped" in caplog.text
+    assert (
+        f"statistics of {minutes - 1} minute(s) could not be written and are dropped" in caplog.text
+    )
 
 
 # -- in a worker -------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ class StatsBucketBody(
         "run_p95",
     ),
 ):
-    """What ended in a minute, an hour or a longer time."""
+    """The attempts that ended in a minute, an hour or a longer time."""
 
     model_config = ConfigDict(
         title="StatsBucket",

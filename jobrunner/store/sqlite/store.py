@@ -61,8 +61,8 @@ class SqliteStore:
         self.dead_letters = SqliteDeadLetters(self._access)
         self.schedules = SqliteSchedules(self._access)
         self.workers = SqliteWorkers(self._access, self._folder)
-        self.statistics = SqliteStatistics(self._access)
         self.audit = SqliteAudit(self._access)
+        self.statistics = SqliteStatistics(self._access)
         self._claim: identity.StoreClaim | None = None
         self._checkpointer: Checkpointer | None = None
         self._identity: identity.FileIdentity | None = None

@@ -7,15 +7,19 @@ queue, and one with an empty queue too for everything.
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from jobrunner.core.clock import now_s
 from jobrunner.core.histogram import Histogram
 from jobrunner.store.sqlite.sql import walks
-from jobrunner.store.statistics import HOUR_US, LENGTH_US, MINUTE_US, By, Per, StatisticsRow, summed
+from jobrunner.store.statistics import HOUR_US, LENGTH_US, MINUTE_US, By, Per, StatisticsRow, Total
 
 _TABLES: Final[dict[Per, str]] = {"minute": "jobrunner_minutes", "hour": "jobrunner_hours"}
 _COLUMNS: Final = "start, queue, task, succeeded, failed, dead, wait, run"
+
+Key = tuple[int, str, str]
+"""Start, queue and task."""
 
 _ROLLED_UP_UNTIL: Final = "SELECT value FROM jobrunner_meta WHERE name = 'rolled_up_until'"
 _NOTE_ROLLED_UP: Final = """
@@ -28,18 +32,19 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value"""
 
 def add(conn: sqlite3.Connection, rows: Iterable[StatisticsRow]) -> None:
     """Add rows of minutes and their sums; those of minutes that were rolled up also to their hours."""
-    minutes = summed(
-        row._replace(queue=queue, task=task)
-        for row in rows
-        for queue, task in ((row.queue, row.task), (row.queue, ""), ("", ""))
-    )
-    _add_to(conn, "minute", minutes)
+    minutes: defaultdict[Key, Total] = defaultdict(Total)
+    for row in rows:
+        start, queue, task = row.key
+        for key in ((start, queue, task), (start, queue, ""), (start, "", "")):
+            minutes[key].add(row)
     until = _rolled_up_until(conn)
-    _add_to(conn, "hour", _hours(row for row in minutes if row.start < until))
+    late = _hours(one.row(*key) for key, one in minutes.items() if key[0] < until)
+    _add_to(conn, "minute", minutes)
+    _add_to(conn, "hour", late)
 
 
 def add_dead(conn: sqlite3.Connection, dead: Mapping[tuple[str, str], int], now: int) -> None:
-    """Count dead letters that no attempt of a live worker made, by queue and task."""
+    """Count dead letters that the store itself makes, by queue and task."""
     start = now - now % MINUTE_US
     add(
         conn,
@@ -50,33 +55,36 @@ def add_dead(conn: sqlite3.Connection, dead: Mapping[tuple[str, str], int], now:
     )
 
 
-def _hours(minutes: Iterable[StatisticsRow]) -> Sequence[StatisticsRow]:
-    return summed(row._replace(start=row.start - row.start % HOUR_US) for row in minutes)
+def _hours(minutes: Iterable[StatisticsRow]) -> Mapping[Key, Total]:
+    hours: defaultdict[Key, Total] = defaultdict(Total)
+    for row in minutes:
+        hours[row.start - row.start % HOUR_US, row.queue, row.task].add(row)
+    return hours
 
 
-def _add_to(conn: sqlite3.Connection, per: Per, rows: Iterable[StatisticsRow]) -> None:
-    written: list[tuple[Any, ...]] = []
-    for row in rows:
+def _add_to(conn: sqlite3.Connection, per: Per, rows: Mapping[Key, Total]) -> None:
+    """Add rows to what a table has of them; the totals are then those in the table."""
+    for key, total in rows.items():
         found = conn.execute(
-            f"SELECT {_COLUMNS} FROM {_TABLES[per]} WHERE start = ? AND queue = ? AND task = ?",
-            row.key,
+            f"SELECT succeeded, failed, dead, wait, run FROM {_TABLES[per]}"
+            " WHERE start = ? AND queue = ? AND task = ?",
+            key,
         ).fetchone()
-        total = row if found is None else row.plus(_row(found))
-        written.append((*total[:-2], total.wait.encode(), total.run.encode()))
-    if written:
-        conn.executemany(
-            f"INSERT OR REPLACE INTO {_TABLES[per]} ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            written,
-        )
-
-
-def _row(columns: tuple[Any, ...]) -> StatisticsRow:
-    start, queue, task, succeeded, failed, dead, wait, run = columns
-    return StatisticsRow(
-        *(start, queue, task, succeeded, failed, dead),
-        wait=Histogram.decode(wait),
-        run=Histogram.decode(run),
+        if found is not None:
+            total.add_encoded(*found)
+    conn.executemany(
+        f"INSERT OR REPLACE INTO {_TABLES[per]} ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (*key, one.succeeded, one.failed, one.dead, one.wait.encode(), one.run.encode())
+            for key, one in rows.items()
+        ],
     )
+
+
+def _row(start: int, queue: str, task: str, *columns: Any) -> StatisticsRow:
+    total = Total()
+    total.add_encoded(*columns)
+    return total.row(start, queue, task)
 
 
 # -- hours ---------------------------------------------------------------------------------------------
@@ -97,7 +105,7 @@ def roll_up(conn: sqlite3.Connection, before: int) -> bool:
     if start is None:
         return False
     rows = conn.execute(f"SELECT {_COLUMNS} FROM jobrunner_minutes WHERE start = ?", (start,))
-    _add_to(conn, "hour", _hours(map(_row, rows.fetchall())))
+    _add_to(conn, "hour", _hours([_row(*columns) for columns in rows]))
     conn.execute(_NOTE_ROLLED_UP, (start + MINUTE_US,))
     return True
 
@@ -140,7 +148,7 @@ class Wanted(NamedTuple):
             of_queue = "queue = :queue"
         return f"{of_task} AND {of_queue}", {"task": self.task, "queue": self.queue}
 
-    def key(self, start: int, queue: str, task: str) -> tuple[int, str, str]:
+    def key(self, start: int, queue: str, task: str) -> Key:
         """Return the key of the sum that a row belongs to."""
         if self.by == "time":
             return start - start % LENGTH_US[self.per], self.queue or "", self.task or ""
@@ -149,38 +157,21 @@ class Wanted(NamedTuple):
         return self.since, self.queue or "", task
 
 
-class _Sum:
-    __slots__ = ("dead", "failed", "run", "succeeded", "wait")
-
-    def __init__(self) -> None:
-        self.succeeded = self.failed = self.dead = 0
-        self.wait = Histogram()
-        self.run = Histogram()
-
-
 class Sums:
     """The sums of the rows that were read so far."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
-        self._sums: defaultdict[tuple[int, str, str], _Sum] = defaultdict(_Sum)
+        self._sums: defaultdict[Key, Total] = defaultdict(Total)
 
     def add(self, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add rows of a table."""
-        for start, queue, task, succeeded, failed, dead, wait, run in rows:
-            total = self._sums[self.wanted.key(start, queue, task)]
-            total.succeeded += succeeded
-            total.failed += failed
-            total.dead += dead
-            total.wait.add_encoded(wait)
-            total.run.add_encoded(run)
+        for start, queue, task, *columns in rows:
+            self._sums[self.wanted.key(start, queue, task)].add_encoded(*columns)
 
     def rows(self) -> Sequence[StatisticsRow]:
         """Return the sums in the order of their keys."""
-        return [
-            StatisticsRow(*key, one.succeeded, one.failed, one.dead, one.wait, one.run)
-            for key, one in sorted(self._sums.items())
-        ]
+        return [total.row(*key) for key, total in sorted(self._sums.items(), key=itemgetter(0))]
 
 
 def read(conn: sqlite3.Connection, sums: Sums, start: int) -> int | None:
