@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from jobrunner.queue.queue import JobQueue
     from jobrunner.queue.queues import Queues
     from jobrunner.queue.schedules import Schedule, Schedules, ScheduleTick
+    from jobrunner.queue.stats import Stats, StatsBucket
     from jobrunner.queue.sync import SyncQueue
     from jobrunner.runner.runner import JobRunner
     from jobrunner.tasks.call import Call
@@ -141,6 +142,8 @@ __all__ = [
     "Schedules",
     "SchemaTooNew",
     "Snooze",
+    "Stats",
+    "StatsBucket",
     "StoreBusy",
     "StoreCorrupt",
     "StoreError",
@@ -183,6 +186,7 @@ _NAMES = {
     "jobrunner.queue.queue": "JobQueue",
     "jobrunner.queue.queues": "Queues",
     "jobrunner.queue.schedules": "Schedule ScheduleTick Schedules",
+    "jobrunner.queue.stats": "Stats StatsBucket",
     "jobrunner.queue.sync": "SyncQueue",
     "jobrunner.runner.runner": "JobRunner",
     "jobrunner.tasks.call": "Call",

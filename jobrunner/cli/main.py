@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "serve": "jobrunner.cli.commands.serve:serve",
     "worker": "jobrunner.cli.commands.worker:worker",
     "status": "jobrunner.cli.commands.status:status",
+    "stats": "jobrunner.cli.commands.stats:stats",
     "jobs": "jobrunner.cli.commands.jobs:jobs",
     "dead": "jobrunner.cli.commands.dead_letters:dead",
     "queues": "jobrunner.cli.commands.queues:queues",

@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TextIO
 
 import click
@@ -46,6 +46,8 @@ def _json(value: object, *, ascii_only: bool = False, indent: int | None = None)
 def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return str(value)
@@ -218,6 +220,8 @@ def _word(value: object, *, lines: bool = False) -> str:
         return "yes" if value else "no"
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():.3g} s"
     if isinstance(value, dict | list | tuple):
         return _json(value)
     text = str(value)

@@ -169,6 +169,14 @@ FOREIGN_WORDS: Final[Mapping[Place, tuple[ForeignWords, ...]]] = {
         _row("chain pipeline add_chain", "await {name}.enqueue_chain([task.call(...), ...])"),
         _row("get_job fetch_job job AsyncResult find", "await {name}.get(id)"),
         _row("abort abort_job cancel_job cancel_job_by_id revoke revoke_by_id", "await {name}.cancel(id)"),
+        _row(
+            "purge discard_all empty flush cancel_all_jobs delete_all drain clear",
+            'await {name}.cancel_all(queue="default"), which also asks running jobs to stop',
+        ),
+        _row(
+            "reschedule_job change_execution_time run_now set_scheduled_at move_job",
+            "await {name}.reschedule(id, run_at=...), or await {name}.reschedule(id, 0) for now",
+        ),
         _row("failed failed_job_registry dead_letter dlq", "{name}.dead_letters"),
         _row("requeue retry retry_job retry_job_by_id", "await {name}.dead_letters.replay(id)"),
         _row("pause pause_queue", "await {name}.queues.pause(name)"),
@@ -185,7 +193,11 @@ FOREIGN_WORDS: Final[Mapping[Place, tuple[ForeignWords, ...]]] = {
             "periodic periodic_task scheduled_job add_periodic_task on_after_configure crontab",
             '@jobs.cron("0 8 * * *") or @jobs.every(minutes=5) above the task',
         ),
-        _row("add_schedule reschedule_job modify_job", "await jobs.schedules.upsert(id, task, cron=...)"),
+        _row("add_schedule modify_job", "await jobs.schedules.upsert(id, task, cron=...)"),
+        _row(
+            "reschedule_job",
+            "await jobs.reschedule(id, run_at=...), or await jobs.schedules.upsert(id, task, cron=...)",
+        ),
         _row("remove_job remove_schedule", "await jobs.cancel(id), or await jobs.schedules.remove(id)"),
         _row("pause_job pause_schedule", "await jobs.schedules.pause(id)"),
         _row("resume_job unpause_schedule", "await jobs.schedules.resume(id)"),

@@ -448,6 +448,9 @@ class WorkerInfo:
     )
     """The loop is blocked, or the process is stopped (SIGSTOP)."""
     queues: dict[str, int] = field(metadata=doc("Its slots by queue.", {"default": 20}))
+    revision: int | None = field(
+        default=None, metadata=doc("The revision of its code, as `JobRunner(revision=)` has it.", 0)
+    )
 
 
 @exported

@@ -344,6 +344,8 @@ class WorkerRow(NamedTuple):
     queues: Mapping[str, int]
     tasks: Mapping[str, int | None]
     """Every task name that it can run, with the task's ``max_attempts``; None if ``stop=`` alone decides."""
+    revision: int | None = None
+    """The revision of its code; None if its version of the library does not store it."""
     wait_report: WaitReport = WaitReport()
     """Its attempts that wait for jobs; the other workers read them."""
 

@@ -82,13 +82,13 @@ def checked_id(id: str) -> str:
 
 def job_filter(where: JobFilter) -> Filter:
     """Check the filters of a call that lists jobs; raises as ``_filter_of``."""
-    _check_words("list", where, JobFilter.__annotations__)
+    check_words("list", where, JobFilter.__annotations__)
     return _filter_of(**where)
 
 
 def cancel_filter(where: CancelFilter) -> Filter:
     """Check the filters of a call of ``cancel_all``; raises as ``_filter_of``."""
-    _check_words("cancel_all", where, CancelFilter.__annotations__)
+    check_words("cancel_all", where, CancelFilter.__annotations__)
     check_choice("state", where.get("state"), UNFINISHED_STATES)
     return _filter_of(**where)
 
@@ -100,11 +100,12 @@ def dead_letter_filter(verb: str, where: DeadLetterFilter) -> Filter:
         verb: The method that was called, for the error.
         where: Its filters.
     """
-    _check_words(f"dead_letters.{verb}", where, DeadLetterFilter.__annotations__)
+    check_words(f"dead_letters.{verb}", where, DeadLetterFilter.__annotations__)
     return _filter_of(**where)
 
 
-def _check_words(call: str, given: Iterable[str], known: Iterable[str]) -> None:
+def check_words(call: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ``TypeError`` if a call was given an unknown filter."""
     unknown = [word for word in given if word not in known]
     if unknown:
         raise TypeError(f"{call}() has no filter {unknown[0]!r}; it has {', '.join(known)}")

@@ -23,6 +23,7 @@ from jobrunner.queue.filters import (
     CancelFilter,
     JobFilter,
     cancel_filter,
+    check_words,
     checked_id,
     checked_limit,
     due_us,
@@ -37,6 +38,7 @@ from jobrunner.queue.queues import Queues
 from jobrunner.queue.results import JobReader, no_job
 from jobrunner.queue.schedules import Schedules
 from jobrunner.queue.sinks import CommitterSink
+from jobrunner.queue.stats import Stats, StatsQuery, stats_of
 from jobrunner.store.committer import Committer
 from jobrunner.store.protocol import Store
 from jobrunner.store.session_writer import Caller, call_on
@@ -352,6 +354,29 @@ class JobQueue:
     async def health(self) -> Health:
         """Return the health of the runner and its store, with the problems found."""
         return await self._parts.worker.health()
+
+    async def stats(self, **query: Unpack[StatsQuery]) -> Stats:
+        """Return what ended in a window of time: attempts, dead letters, and percentiles of waits and runs.
+
+        ::
+
+            hour = await jobs.stats()                          # a bucket for each minute of the last hour
+            day = await jobs.stats(per="hour", by="queue")     # a bucket for each queue, over the last day
+
+        Workers write their statistics about once a second, so the last one or two seconds may be missing. A process
+        that is killed loses those, but no jobs.
+
+        Args:
+            **query: The window (``since`` and ``until``, aware datetimes), ``per="minute"`` or ``"hour"``, the grouping
+                ``by="time"``, ``"queue"`` or ``"task"``, and the filters ``queue`` and ``task``. Default: by time, the
+                minutes of the last hour, or the hours of the last day.
+
+        Raises:
+            InvalidOptions: A datetime is naive, the window is empty or longer than its minutes or hours are kept (6
+                hours, 30 days), or an option has an invalid value.
+        """
+        check_words("stats", query, StatsQuery.__annotations__)
+        return await stats_of(self._parts.store, **query)
 
 
 def _task(task: Task[P, R]) -> Task[P, R]:

@@ -261,6 +261,7 @@ class SyncQueue(BlockingVerbs[JobQueue]):
     cancel_all = Blocking(JobQueue.cancel_all)
     reschedule = Blocking(JobQueue.reschedule)
     health = Blocking(JobQueue.health)
+    stats = Blocking(JobQueue.stats)
     list = Blocking(JobQueue.list)
 
     @property

@@ -39,6 +39,7 @@ from jobrunner.queue.page import Page
 from jobrunner.queue.queue import JobQueue, enqueuer_of
 from jobrunner.queue.queues import Queues
 from jobrunner.queue.schedules import Schedules
+from jobrunner.queue.stats import Stats, StatsQuery
 from jobrunner.queue.sync import SyncQueue, SyncRunner
 from jobrunner.runner import shutdown
 from jobrunner.runner.asgi import App
@@ -485,6 +486,10 @@ class JobRunner(TaskRouter):
     async def health(self) -> Health:
         """Return the health of the runner and its store; see ``JobQueue.health``."""
         return await self._opened("jobs.health()").health()
+
+    async def stats(self, **query: Unpack[StatsQuery]) -> Stats:
+        """Return what ended in a window of time; see ``JobQueue.stats``."""
+        return await self._opened("jobs.stats()").stats(**query)
 
     # -- hooks ---------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ from jobrunner.core.errors import (
     InvalidOptions,
     StoreError,
     StoreFailed,
+    StoreFull,
+    StoreOutcomeUnknown,
     StoreUnavailable,
     WrongThread,
 )
@@ -22,6 +24,7 @@ from jobrunner.core.logs import log_of
 from jobrunner.core.model import Claim, Enqueue, Enqueued, Fire, Fired, Outcome
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round, Written
+from jobrunner.store.statistics import StatisticsRow
 
 logger = log_of("jobrunner")
 
@@ -56,6 +59,14 @@ class RoundParticipant(Protocol):
 
     def take_promote_due(self) -> bool:
         """Return whether the next round should promote due jobs, and reset the request."""
+        ...
+
+    def take_statistics(self, *, all_of_them: bool = False) -> Sequence[StatisticsRow]:
+        """Return the statistics to add with the next round; by default about once a second."""
+        ...
+
+    def put_back_statistics(self, rows: Sequence[StatisticsRow]) -> None:
+        """Keep statistics that were not stored for a later round."""
         ...
 
     def after_commit(self, request: Round, written: Written) -> None:
@@ -223,7 +234,9 @@ class Committer:
             if not self._wake.is_set():
                 self._idle.set()
                 if self._closing:
-                    break
+                    await self._write_last_statistics()
+                    if not self._wake.is_set():
+                        break
 
     def _gather(self) -> tuple[list[_Unit], list[_Fires], Round]:
         """Take the waiting work that fits into the next round."""
@@ -262,6 +275,7 @@ class Committer:
             ticks_of=participant.tasks
             if participant is not None and (promote_due or steps)
             else None,
+            statistics=() if participant is None else participant.take_statistics(),
         )
         return units, steps, request
 
@@ -276,7 +290,7 @@ class Committer:
             else loop.call_later(SLOW_S, self.participant.warn_slow)
         )
         try:
-            written = await self._store.write(request)
+            written = await self._store_round(request)
         except StoreError as error:
             self._failed(units, steps, request, error)
             return error
@@ -308,6 +322,37 @@ class Committer:
             # No worker of this process runs them.
             self._store.workers.notify()
         return None
+
+    async def _store_round(self, request: Round) -> Written:
+        """Store a round, without its statistics if it fails with them."""
+        try:
+            return await self._store.write(request)
+        except StoreError as error:
+            self._keep_statistics(request, error)
+            if not request.statistics or not isinstance(error, (StoreFull, StoreUnavailable)):
+                raise
+        # Jobs must not fail because of their statistics, for which a full disk may have no room.
+        return await self._store.write(request._replace(statistics=()))
+
+    def _keep_statistics(self, request: Round, error: StoreError) -> None:
+        """Keep the statistics of a failed round for a later one.
+
+        Those that may be stored are dropped, so that none counts twice.
+        """
+        may_be_stored = isinstance(error, StoreOutcomeUnknown)
+        if request.statistics and self.participant is not None and not may_be_stored:
+            self.participant.put_back_statistics(request.statistics)
+
+    async def _write_last_statistics(self) -> None:
+        """Write the statistics of the last second before closing."""
+        if self.participant is None:
+            return
+        rows = self.participant.take_statistics(all_of_them=True)
+        if rows:
+            try:
+                await self._store.write(Round(now=now_us(), statistics=rows))
+            except StoreError as error:
+                logger.warning("the last statistics could not be written: %s", error)
 
     def _failed(
         self, units: list[_Unit], steps: list[_Fires], request: Round, error: StoreError

@@ -20,6 +20,7 @@ from jobrunner.core.wait_graph import Snapshot, WaitReport
 from jobrunner.store.job_protocol import DeadLetterStore, JobStore
 from jobrunner.store.round import Round, Written
 from jobrunner.store.session import Session
+from jobrunner.store.statistics import StatisticsStore
 
 
 class Recovered(NamedTuple):
@@ -219,6 +220,8 @@ class Store(Protocol):
     def workers(self) -> WorkerStore: ...
     @property
     def audit(self) -> AuditStore: ...
+    @property
+    def statistics(self) -> StatisticsStore: ...
 
     # -- open and close -----------------------------------------------------
 
@@ -262,6 +265,8 @@ class Store(Protocol):
         that ends a job claims the next one. A job that is cancelled or expires cancels all jobs behind it. If a job was
         not stored because its key was taken, the next job follows the last stored one. This holds for every method that
         ends a job.
+
+        Statistics are added to their minutes, with the round or not at all.
 
         Raises:
             StoreBusy, StoreFull, StoreUnavailable: Nothing of the round was stored.

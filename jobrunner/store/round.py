@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from jobrunner.core.errors import StoreError
 from jobrunner.core.model import Claim, Claimed, Enqueue, Enqueued, Fire, Fired, Outcome, Succeeded
+from jobrunner.store.statistics import StatisticsRow
 
 
 class Round(NamedTuple):
@@ -24,6 +25,8 @@ class Round(NamedTuple):
     claim: Claim | None = None
     ticks_of: frozenset[str] | None = None
     """Tasks for ``Written.next_tick``; None leaves it out."""
+    statistics: Sequence[StatisticsRow] = ()
+    """Statistics of minutes to add: of attempts that ended in earlier rounds."""
 
 
 class Written(NamedTuple):

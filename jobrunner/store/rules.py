@@ -10,7 +10,6 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final, Literal, NamedTuple
 
-from jobrunner.core.clock import from_us
 from jobrunner.core.errors import InvalidOptions, JobNotWaiting
 from jobrunner.core.model import (
     LOST_LIMIT,
@@ -141,7 +140,7 @@ def rescheduled(job: JobRow, run_at: int, now: int) -> JobRow:
         return job._replace(state="queued", run_at=min(job.run_at, now))
     if job.expires_at is not None and job.expires_at <= run_at:
         raise InvalidOptions(
-            f"job {job.id} would expire before it is due: it expires at {from_us(job.expires_at).isoformat()}"
+            f"job {job.id} would expire before it is due; give an earlier time, or cancel it and enqueue it again"
         )
     return job._replace(state="scheduled", run_at=run_at)
 

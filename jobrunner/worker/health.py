@@ -141,4 +141,5 @@ def _worker_info(row: WorkerRow, now: int) -> WorkerInfo:
         beat_at=from_us(row.beat_at),
         stalled=now - row.beat_at > STALLED_US,
         queues=dict(row.queues),
+        revision=row.revision,
     )

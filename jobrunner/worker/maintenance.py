@@ -9,6 +9,7 @@ from jobrunner.core.errors import StoreError
 from jobrunner.core.logs import log_of, repeats
 from jobrunner.core.model import Definition, WorkerRow
 from jobrunner.store.protocol import Store
+from jobrunner.store.statistics import HOURS_KEPT_US, MINUTE_US, MINUTES_KEPT_US
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.worker.chores import Chore, ChoreRunner, Period
 from jobrunner.worker.deadlock import Deadlocks
@@ -360,6 +361,26 @@ class Grouping:
             pass
 
 
+class StatisticsRetention:
+    """Rolls minutes of statistics up into hours, and deletes old minutes and hours."""
+
+    def __init__(self, store: Store) -> None:
+        self._statistics = store.statistics
+
+    async def run(self) -> None:
+        """Roll up the minutes that are over, one by one, then delete in slices."""
+        now = now_us()
+        while await self._statistics.roll_up(before=now - now % MINUTE_US):
+            pass
+        deleted = ROWS_PER_SLICE
+        while deleted == ROWS_PER_SLICE:
+            deleted = await self._statistics.prune(
+                minutes_before=now - MINUTES_KEPT_US,
+                hours_before=now - HOURS_KEPT_US,
+                limit=ROWS_PER_SLICE,
+            )
+
+
 class Maintenance:
     """Composes the chores of one worker, each with its period.
 
@@ -431,6 +452,7 @@ class Maintenance:
                 Chore("unknown", Period(UNKNOWN_S), self.unknown_tasks.check),
                 Chore("prune", Period(PRUNE_S), self.retention.prune),
                 Chore("groups", Period(PRUNE_S), Grouping(store).fill),
+                Chore("statistics", Period(PRUNE_S), StatisticsRetention(store).run),
             ]
         self.chores = ChoreRunner(chores, on_fatal)
 

@@ -12,11 +12,13 @@ from typing import Final
 from jobrunner.core.clock import SECOND_US, now_us
 from jobrunner.core.errors import StoreError, StoreOutcomeUnknown
 from jobrunner.core.logs import log_of
-from jobrunner.core.model import Cancelled, Claim, Claimed, Ended, Outcome, Released, Succeeded
+from jobrunner.core.model import Cancelled, Claim, Claimed, Ended, Released, Succeeded
 from jobrunner.store.committer import Committer
 from jobrunner.store.round import Round, Written
+from jobrunner.store.statistics import StatisticsRow
 from jobrunner.worker.events import Events
 from jobrunner.worker.outcomes import extra, failed, log
+from jobrunner.worker.statistics import Statistics
 from jobrunner.worker.supervisor import Supervisor
 
 logger = log_of("jobrunner")
@@ -35,6 +37,7 @@ class Producer:
         supervisor: Supervisor,
         *,
         events: Events,
+        statistics: Statistics,
         notify_others: Callable[[], None],
         on_next_tick: Callable[[int | None], None],
     ) -> None:
@@ -43,6 +46,7 @@ class Producer:
         self._committer = committer
         self.supervisor = supervisor
         self._events = events
+        self._statistics = statistics
         self._notify_others = notify_others
         self._on_next_tick = on_next_tick
         self._promote_due = True
@@ -75,10 +79,18 @@ class Producer:
         requested, self._promote_due = self._promote_due, False
         return requested
 
+    def take_statistics(self, *, all_of_them: bool = False) -> Sequence[StatisticsRow]:
+        """Return the statistics to add with the next round."""
+        return self._statistics.take(all_of_them=all_of_them)
+
+    def put_back_statistics(self, rows: Sequence[StatisticsRow]) -> None:
+        """Keep statistics that were not stored for a later round."""
+        self._statistics.put_back(rows)
+
     def after_commit(self, request: Round, written: Written) -> None:
         """Called after the commit: start the claimed jobs and resolve waiters."""
         if request.outcomes:
-            self._settled(request.outcomes, written)
+            self._settled(request, written)
         if request.claim is not None:
             self._claimed(request.claim, written.claimed)
         if request.promote_due or (
@@ -146,12 +158,16 @@ class Producer:
 
     # -- outcomes ---------------------------------------------------------------------------------
 
-    def _settled(self, outcomes: Sequence[Outcome], written: Written) -> None:
+    def _settled(self, request: Round, written: Written) -> None:
+        outcomes = request.outcomes
         undone = {(outcome.job.seq, outcome.job.lease) for outcome in written.stale}
         for success, error in written.refused:
             job = success.job
             undone.add((job.seq, job.lease))
             self._committer.settle(failed(job, self.supervisor.specs[job.task], error, now_us()))
+        if undone:
+            outcomes = [one for one in outcomes if (one.job.seq, one.job.lease) not in undone]
+        self._statistics.count(outcomes, request.now)
         events = self._events
         debug = logger.isEnabledFor(logging.DEBUG)
         for outcome in written.stale:
@@ -163,8 +179,6 @@ class Producer:
             )
         for outcome in outcomes:
             job = outcome.job
-            if undone and (job.seq, job.lease) in undone:
-                continue
             if type(outcome) is Succeeded:
                 if debug:
                     logger.debug("%s %s succeeded", job.task, job.id, extra=extra(job))

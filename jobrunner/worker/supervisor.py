@@ -19,6 +19,7 @@ from jobrunner.worker.events import Events
 from jobrunner.worker.executor import clean_up, execute
 from jobrunner.worker.grace import Grace
 from jobrunner.worker.outcomes import extra, log_wait
+from jobrunner.worker.statistics import Statistics
 from jobrunner.worker.thread_pool import Threads
 from jobrunner.worker.transactions import Transactions
 from jobrunner.worker.unawaited import caller
@@ -42,6 +43,7 @@ class Supervisor:
         specs: Mapping[str, TaskSpec],
         slots: Mapping[str, int],
         events: Events,
+        statistics: Statistics,
         around: AttemptScope,
         transactions: Transactions,
     ) -> None:
@@ -57,6 +59,7 @@ class Supervisor:
         self._busy = dict.fromkeys(slots, 0)
         self._committer = committer
         self._events = events
+        self._statistics = statistics
         self._around = around
         self._transactions = transactions
         self._threads = Threads(sum(slots.values()))
@@ -211,6 +214,7 @@ class Supervisor:
         if not (attempt.settled or attempt.abandoned):
             attempt.settled = True
             if attempt.has_committed:
+                self._statistics.count((outcome,), now_us())
                 self._events.notify_outcome(outcome)
                 self._committer.wake()
             else:

@@ -28,6 +28,7 @@ from jobrunner.worker.maintenance import Maintenance
 from jobrunner.worker.producer import Producer
 from jobrunner.worker.scheduler import Scheduler
 from jobrunner.worker.settings import Settings
+from jobrunner.worker.statistics import Statistics
 from jobrunner.worker.supervisor import Supervisor
 from jobrunner.worker.transactions import Transactions
 
@@ -64,16 +65,19 @@ class Worker:
         self._committer = committer
         self._specs = specs
         self._grace = grace
+        self._revision = settings.revision
         self._scheduler = Scheduler(store, committer, specs)
         self._supervisor: Supervisor | None = None
         self._producer: Producer | None = None
         if work:
             notify = call_on(asyncio.get_running_loop(), self.wake)
+            statistics = Statistics()
             self._supervisor = Supervisor(
                 committer,
                 specs=specs,
                 slots=slots,
                 events=events,
+                statistics=statistics,
                 around=around,
                 transactions=Transactions(store, session, notify),
             )
@@ -82,6 +86,7 @@ class Worker:
                 committer,
                 self._supervisor,
                 events=events,
+                statistics=statistics,
                 notify_others=store.workers.notify,
                 on_next_tick=self._scheduler.set_next_tick,
             )
@@ -120,6 +125,7 @@ class Worker:
                     doorbell=None,
                     queues=self._supervisor.slots,
                     tasks={name: spec.policy.max_attempts for name, spec in self._specs.items()},
+                    revision=self._revision,
                 ),
                 self._on_ring,
             )

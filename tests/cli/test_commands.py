@@ -28,6 +28,7 @@ from jobrunner.fastapi.api.job_schemas import (
     JobSummaryBody,
 )
 from jobrunner.fastapi.api.queue_schemas import QueueBody, QueuesBody
+from jobrunner.fastapi.api.stats_schemas import StatsBody, StatsBucketBody
 from tests.cli.commands import APP, RUNNER, jobrunner, worker
 from tests.cli.conftest import Stored
 from tests.cli.service import hold, tasks
@@ -48,6 +49,25 @@ async def test_status_of_a_stopped_store_shows_queues_and_dead_letters(stored: S
     text = await jobrunner("status", "--store", stored.path)
     assert f"store: {stored.path}" in text.out
     assert "dead letters: 3" in text.out
+
+
+async def test_stats_of_a_stopped_store_show_what_has_ended(stored: Stored) -> None:
+    answer = await jobrunner("stats", "--store", stored.path, "--by", "task", "--json")
+    assert answer.code == 0
+    total = answer.json["total"]
+    assert (total["succeeded"], total["dead"]) == (1, 3)
+    assert 0 < total["run_p95"] < 60
+    table = await jobrunner("stats", "--store", stored.path, "--per", "hour", "--since", "2d")
+    head, *rows = (line.split("\t") for line in table.out.splitlines())
+    assert head == [
+        *("start", "succeeded", "failed", "dead"),
+        *("wait p50", "wait p95", "run p50", "run p95"),
+    ]
+    assert [row[:4] for row in rows[-1:]] == [["total", "1", str(total["failed"]), "3"]]
+    assert all(cell.endswith(" s") for cell in rows[-1][4:])
+    refused = await jobrunner("stats", "--store", stored.path, "--since", "2d")
+    assert refused.code == 2
+    assert "minutes are kept for 6 hours" in refused.err
 
 
 @pytest.mark.parametrize("place", ["url", "path", "variable", "app", "runner"])
@@ -447,6 +467,9 @@ async def test_json_has_the_names_of_the_http_api(stored: Stored) -> None:
     assert set(status) == {"store", "queues", "workers", "dead_letters", "problems"}
     assert set(status["queues"][0]) == keys(QueueBody)
     assert set(status["workers"][0]) == keys(WorkerBody)
+    stats = await ask("stats")
+    assert set(stats) == keys(StatsBody)
+    assert set(stats["total"]) == set(stats["buckets"][0]) == keys(StatsBucketBody)
     queues = await ask("queues", "list")
     assert (set(queues), set(queues["items"][0])) == (keys(QueuesBody), keys(QueueBody))
     # Whether the call has stored the job is told to who has enqueued it.
@@ -471,6 +494,13 @@ async def test_json_has_the_names_of_the_http_api(stored: Stored) -> None:
 
 async def test_json_is_json_for_every_command_that_answers(stored: Stored) -> None:
     at = ("--store", str(stored.path))
-    for words in (("status",), ("jobs", "list"), ("dead", "list"), ("queues", "list"), ("doctor",)):
+    for words in (
+        ("status",),
+        ("stats",),
+        ("jobs", "list"),
+        ("dead", "list"),
+        ("queues", "list"),
+        ("doctor",),
+    ):
         answer = await jobrunner(*words, "--json", *at)
         assert isinstance(json.loads(answer.out), dict), words

@@ -375,7 +375,7 @@ jobs = JobRunner(os.environ["SERVICE_STORE"])
             "e = create_engine(url)\nattach(e)\nevent.listen(e, 'connect', moves_the_log)",
             "problem",
             "is attached, but then set to wal_autocheckpoint=1000",
-            "leave those pragmas out",
+            "remove these pragmas",
         ),
     ],
     ids=["unattached", "unattached by URI", "attached", "by hand", "undone"],

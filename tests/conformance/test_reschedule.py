@@ -6,6 +6,8 @@ from jobrunner.core.errors import InvalidOptions, JobNotFound, JobNotWaiting
 from jobrunner.core.ids import new_id
 from jobrunner.core.model import chained
 from jobrunner.store.protocol import Store
+from tests.conformance.rigs import Rig
+from tests.conformance.test_queues import make_suspect
 from tests.support.factories import (
     EXPIRY,
     HOUR,
@@ -120,3 +122,11 @@ async def test_reschedule_keeps_the_key(store: Store) -> None:
     await store.jobs.reschedule(job.id, run_at=NOW + HOUR, now=NOW)
     (again,) = await enqueue(store, new(key="k"))
     assert (again.id, again.created, again.state) == (job.id, False, "scheduled")
+
+
+async def test_reschedule_leaves_a_suspect_a_suspect(rig: Rig) -> None:
+    id = await make_suspect(rig)
+    await rig.store.jobs.reschedule(id, run_at=NOW + HOUR, now=NOW)
+    assert not await claim(rig.store, now=NOW + HOUR, suspects=False)
+    (attempt,) = await claim(rig.store, now=NOW + HOUR)
+    assert (attempt.id, bool(attempt.suspect)) == (id, True)

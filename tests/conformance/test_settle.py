@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from jobrunner.core.fingerprint import fingerprint
 from jobrunner.core.model import AttemptRow, State, Succeeded
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
@@ -47,6 +48,7 @@ MADE_OF_IT: dict[str, tuple[State, dict[str, Any]]] = {
             "error_type": "ValueError",
             "error": "no luck",
             "traceback": "Traceback: no luck",
+            "fingerprint": fingerprint("work", "ValueError", "no luck", "Traceback: no luck"),
         },
     ),
 }

@@ -25,7 +25,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobrunner.core.errors import AlreadyReplayed, JobNotFound, KeyTaken, StoreError
+from jobrunner.core.errors import (
+    AlreadyReplayed,
+    InvalidOptions,
+    JobNotFound,
+    JobNotWaiting,
+    KeyTaken,
+    StoreError,
+)
 from jobrunner.core.model import LOST_LIMIT, Claimed, Enqueue, Enqueued, Filter, Outcome, chained
 from jobrunner.store.round import Round
 from tests.conformance.rigs import RIGS, Rig
@@ -396,6 +403,50 @@ class StoreMachine(RuleBasedStateMachine):
             self.ended(job)
         elif job.state == "running":
             job.cancel_requested = True
+
+    @rule(task=st.sampled_from([None, *TASKS]), limit=st.integers(1, 3))
+    def cancel_all(self, task: str | None, limit: int) -> None:
+        where = Filter(task=task)
+        plan = self.do(self.rig.store.jobs.plan_cancel_all(where))
+        cancelled, requested, cursor = 0, 0, None
+        while True:
+            done = self.do(
+                self.rig.store.jobs.cancel_all(where, before=cursor, now=self.now, limit=limit)
+            )
+            cancelled, requested = cancelled + len(done.cancelled), requested + len(done.requested)
+            cursor = done.cursor
+            if cursor is None:
+                break
+        waiting = [job for job in self.jobs.values() if job.unfinished and job.state != "running"]
+        for job in sorted(self.jobs.values(), key=lambda job: -job.age):
+            if task is not None and job.enqueue.task != task:
+                continue
+            if job.state == "running":
+                job.cancel_requested = True
+                requested -= 1
+            elif job.unfinished:
+                job.state, job.finished_at = "cancelled", self.now
+                self.ended(job)
+        gone = sum(job.state == "cancelled" for job in waiting)
+        assert (cancelled, requested) == (gone, 0)
+        assert plan.cancelled == gone
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), later=TIMES)
+    def reschedule(self, data: st.DataObject, later: int) -> None:
+        job = data.draw(st.sampled_from(list(self.jobs.values())))
+        run_at = self.now + later
+        verb = self.rig.store.jobs.reschedule(job.enqueue.id, run_at=run_at, now=self.now)
+        if job.state not in {"scheduled", "queued"}:
+            self.refused(JobNotWaiting, verb)
+        elif later == 0:
+            self.do(verb)
+            job.state, job.run_at = "queued", min(job.run_at, self.now)
+        elif job.expires_at is not None and job.expires_at <= run_at:
+            self.refused(InvalidOptions, verb)
+        else:
+            self.do(verb)
+            job.state, job.run_at = "scheduled", run_at
 
     @precondition(lambda self: self.any_in("dead"))
     @rule(data=st.data())

@@ -22,7 +22,7 @@ NOBODY = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
 """A good id that no job has."""
 
 LIKE_AN_ID = r"(?=[a-fA-F-]*[0-9])[0-9a-fA-F-]+"
-"""What the jobs router takes for the id of a job; other words are left to other routers."""
+"""A path segment that the jobs router accepts as a job id; other segments are left to other routers."""
 
 PATIENCE_S = 30
 

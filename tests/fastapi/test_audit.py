@@ -155,7 +155,7 @@ def test_the_page_has_the_reason_on_the_acting_routes_alone(site: Site) -> None:
 
 
 def test_actions_are_the_names_of_methods() -> None:
-    """What a program reads in the log is what it calls."""
+    """A program reads the names in the log that it calls."""
     for action in set(ACTIONS) - {"dead_letters.replay_edited"}:
         thing: Any = JobRunner
         *nouns, verb = action.split(".")
@@ -200,7 +200,7 @@ def test_the_actor_is_who_the_application_s_dependency_says(tmp_db: Path, actor:
         assert [one["actor"] for one in log(client)] == ["ada"]
 
 
-def test_the_lock_comes_before_the_actor(tmp_db: Path) -> None:
+def test_the_guard_comes_before_the_actor(tmp_db: Path) -> None:
     asked: list[str] = []
 
     def actor() -> str:

@@ -79,6 +79,7 @@ def test_page_has_every_route(page: dict[str, Any]) -> None:
         "POST /jobs/schedules/{id}/run",
         "POST /jobs/schedules/{id}/pause",
         "POST /jobs/schedules/{id}/resume",
+        "GET /jobs/stats",
         "GET /jobs/audit",
         "GET /jobs/health",
         "GET /jobs/{id}",
@@ -162,6 +163,7 @@ OF_BODIES = {"bad-request", "too-large", "not-json"}
         ("GET /jobs/{id}", {"invalid-request", "not-found"}),
         ("GET /jobs/queues", set()),
         ("GET /jobs/health", set()),
+        ("GET /jobs/stats", {"invalid-request", "invalid-options"}),
         ("GET /jobs/audit", {"invalid-request", "invalid-options", "invalid-cursor"}),
         ("GET /jobs/schedules", {"invalid-request", "invalid-options"}),
         ("GET /jobs/schedules/{id}/ticks", {"invalid-request", "schedule-not-found"}),
@@ -256,7 +258,7 @@ def test_operations_of_two_routers_in_one_app_have_names_of_their_own(jobs: JobR
     app.include_router(jobs.router(insecure=True), prefix="/admin/mail-jobs")
     page = app.openapi()  # a duplicate would be a warning
     names = [operation["operationId"] for _, operation in operations(page)]
-    assert len(set(names)) == len(names) == 46
+    assert len(set(names)) == len(names) == 48
     assert page["paths"]["/jobs/{id}"]["get"]["operationId"] == "jobs_get_job"
     assert page["paths"]["/admin/mail-jobs"]["get"]["operationId"] == "admin_mail_jobs_list_jobs"
 

@@ -19,6 +19,7 @@ from jobrunner.core.errors import StoreBusy, StoreError, StoreOutcomeUnknown
 from jobrunner.core.model import Claim, Claimed, Enqueue, Filter, Outcome
 from jobrunner.store.committer import Committer
 from jobrunner.store.round import Round, Written
+from jobrunner.store.statistics import StatisticsRow
 from tests.support.factories import (
     OTHER_WORKER,
     OUTCOMES,
@@ -66,6 +67,12 @@ class ScriptedWorker:
     def outcome_of(self, job: Claimed) -> Outcome:
         script, _ = SCRIPT[job.task]
         return OUTCOMES[script[min(job.lease, len(script)) - 1]](job)
+
+    def take_statistics(self, *, all_of_them: bool = False) -> Sequence[StatisticsRow]:
+        return ()
+
+    def put_back_statistics(self, rows: Sequence[StatisticsRow]) -> None:
+        raise AssertionError(rows)
 
     def warn_slow(self) -> None: ...
 

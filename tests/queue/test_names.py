@@ -22,6 +22,7 @@ PUBLIC = {
     "queues",
     "reschedule",
     "schedules",
+    "stats",
 }
 
 

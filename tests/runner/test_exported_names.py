@@ -17,7 +17,8 @@ PUBLIC = """
     InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidTask InvalidWrite Job JobCancelled
     JobContext JobDead JobExpired JobNotFound JobNotWaiting JobQueue JobRunner JobRunnerError KeyTaken LeaseLost
     NotADatabase NotAwaited NotCommitted NotRunning Page ProcessLost QueueInfo Queues ReplayCounts ResultError
-    ResultNotStored ResultTimeout Retry Schedule ScheduleNotFound ScheduleTick Schedules SchemaTooNew Snooze
+    ResultNotStored ResultTimeout Retry Schedule ScheduleNotFound ScheduleTick Schedules SchemaTooNew Snooze Stats
+    StatsBucket
     StoreBusy StoreCorrupt StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable
     StoreUnsupported SyncQueue Task TaskRouter TimedOut UnknownQueue UnknownTask WorkerInfo WouldDeadlock
     WrongThread __version__

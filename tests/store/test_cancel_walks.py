@@ -55,8 +55,7 @@ async def test_cancel_by_filter_finds_the_one_job_that_matches(
     if walks_the_table and not has_time:
         # Four windows hold all, and only the last one holds the job.
         assert slices == [[], [], [], [wanted.id]]
-    queued = await store.jobs.list(Filter(state="queued"), before=None, limit=1_000)
-    assert len(queued.rows) == ROWS - 1
+    assert sum(queue.queued for queue in await store.jobs.queues()) == ROWS - 1
 
 
 async def test_slice_without_a_match_writes_nothing(

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -17,10 +18,13 @@ from jobrunner.core.errors import (
     StoreOutcomeUnknown,
     StoreUnavailable,
 )
+from jobrunner.core.histogram import Histogram
 from jobrunner.core.model import Claim, Claimed, Enqueue, Enqueued, Filter
 from jobrunner.store.committer import BYTES_PER_ROUND, ROWS_PER_CALL, ROWS_PER_ROUND, Committer
 from jobrunner.store.round import Round, Written
+from jobrunner.store.statistics import StatisticsRow
 from tests.support.factories import (
+    MINUTE,
     NOW,
     WORKER,
     claim_of,
@@ -407,6 +411,9 @@ class Hand:
         self.broken = False
         self.claimed: list[Claimed] = []
         self.failed: list[StoreError] = []
+        self.statistics: list[StatisticsRow] = []
+        self.last_statistics: list[StatisticsRow] = []
+        """Those that are not due before the committer closes."""
 
     def next_claim(self) -> Claim | None:
         return self.claim
@@ -419,6 +426,15 @@ class Hand:
         if self.broken:
             raise ZeroDivisionError
         self.claimed += written.claimed
+
+    def take_statistics(self, *, all_of_them: bool = False) -> Sequence[StatisticsRow]:
+        rows, self.statistics = self.statistics, []
+        if all_of_them:
+            rows += self.last_statistics
+        return rows
+
+    def put_back_statistics(self, rows: Sequence[StatisticsRow]) -> None:
+        self.statistics += rows
 
     def warn_slow(self) -> None: ...
 
@@ -474,6 +490,116 @@ async def test_a_worker_that_breaks_stops_the_committer_and_leaves_nobody_waitin
     assert len(fatal) == 1
     with pytest.raises(StoreFailed, match="ZeroDivisionError"):
         await committer.submit([new()])
+
+
+# -- statistics -----------------------------------------------------------------------------------------
+
+
+def of_task(task: str = "work") -> StatisticsRow:
+    return StatisticsRow(
+        NOW - NOW % MINUTE, "default", task, 1, 0, 0, Histogram([1]), Histogram([1])
+    )
+
+
+async def counted(store: FaultyStore) -> int:
+    """Return how many attempts the statistics of the store have."""
+    rows = await store.statistics.read(
+        per="minute", since=NOW - NOW % MINUTE, until=NOW + MINUTE, by="time"
+    )
+    return sum(row.succeeded for row in rows)
+
+
+async def test_statistics_are_written_with_the_next_round(
+    store: FaultyStore, committer: Committer
+) -> None:
+    committer.participant = hand = Hand()
+    hand.statistics = [of_task(), of_task("other")]
+    await committer.submit([new()])
+    assert [len(one.statistics) for one in store.rounds] == [2]
+    assert await counted(store) == 2
+
+
+@pytest.mark.parametrize("error", [StoreFull("no room"), StoreUnavailable("no table")])
+async def test_round_that_fails_with_statistics_is_written_without_them(
+    store: FaultyStore, committer: Committer, error: StoreError
+) -> None:
+    """As on a disk with room for the jobs alone: their callers see no error, and the outcome is settled."""
+    job = await claim_one(store)
+    committer.participant = hand = Hand()
+    hand.statistics = [of_task()]
+    store.faults[len(store.rounds) + 1] = Fault("before", error)
+    committer.settle(succeeded(job))
+    (made,) = await committer.submit([new()])
+    assert (await row_of(store, made.id)).state == "queued"
+    assert (await row_of(store, job.id)).state == "succeeded"
+    assert (hand.failed, committer.error) == ([], None)
+    assert (hand.statistics, await counted(store)) == ([of_task()], 0)
+    await committer.submit([new()])
+    assert (hand.statistics, await counted(store)) == ([], 1)
+
+
+async def test_statistics_of_a_full_disk_are_tried_once_a_round(
+    store: FaultyStore, committer: Committer
+) -> None:
+    committer.participant = hand = Hand()
+    hand.statistics = [of_task()]
+    store.always = Fault("before", StoreFull("no room"))
+    with pytest.raises(StoreFull):
+        await committer.submit([new()])
+    assert [len(one.statistics) for one in store.rounds] == [1, 0]
+    assert hand.statistics == [of_task()]
+    store.always = None
+    await committer.submit([new()])
+    assert await counted(store) == 1
+
+
+async def test_statistics_of_a_round_that_waited_too_long_are_written_later(
+    store: FaultyStore, committer: Committer
+) -> None:
+    committer.participant = hand = Hand()
+    hand.statistics = [of_task()]
+    store.faults[1] = Fault("before", StoreBusy("busy"))
+    with pytest.raises(StoreBusy):
+        await committer.submit([new()])
+    await committer.submit([new()])
+    assert await counted(store) == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_statistics_that_may_be_written_are_not_written_again(
+    store: FaultyStore, committer: Committer, when: Literal["before", "after"]
+) -> None:
+    committer.participant = hand = Hand()
+    hand.statistics = [of_task()]
+    store.faults[1] = Fault(when, StoreOutcomeUnknown("who knows"))
+    with pytest.raises(StoreOutcomeUnknown):
+        await committer.submit([new()])
+    await committer.submit([new()])
+    assert hand.statistics == []
+    assert await counted(store) == (1 if when == "after" else 0)
+
+
+async def test_close_writes_the_last_statistics(store: FaultyStore) -> None:
+    committer = Committer(store)
+    committer.participant = hand = Hand()
+    committer.start()
+    await committer.submit([new()])
+    hand.last_statistics = [of_task()]
+    await committer.close()
+    assert await counted(store) == 1
+
+
+async def test_close_ends_if_the_last_statistics_cannot_be_written(
+    store: FaultyStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    committer = Committer(store)
+    committer.participant = hand = Hand()
+    committer.start()
+    await committer.submit([new()])
+    hand.last_statistics = [of_task()]
+    store.faults[len(store.rounds) + 2] = Fault("before", StoreFull("no room"))
+    await committer.close()
+    assert "the last statistics could not be written: no room" in caplog.text
 
 
 # -- close ---------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from jobrunner import (
     ReplayCounts,
     Schedule,
     Schedules,
+    Stats,
     SyncQueue,
     Task,
     TaskRouter,
@@ -349,4 +350,7 @@ async def pages(jobs: JobRunner, queue: JobQueue) -> None:
     assert_type(await queue.dead_letters.list(queue="mail", group="0f"), Page[DeadLetter])
     assert_type((await queue.dead_letters.groups()).items, list[DeadLetterGroup])
     assert_type((await queue.queues.list()).items, list[QueueInfo])
+    stats = await queue.stats(per="hour", by="queue", since=datetime(2026, 1, 1, tzinfo=UTC))
+    assert_type(stats, Stats)
+    assert_type(stats.total.wait_p95, timedelta | None)
     assert_type(await queue.cancel("x"), Literal["cancelled", "requested"] | None)

@@ -221,9 +221,9 @@ async def test_row_that_two_chores_miss_at_once_is_stored_once(
     assert not [one for one in caplog.records if one.levelname == "ERROR"]
 
 
-async def test_dead_letters_of_an_older_version_are_grouped_after_the_start(tmp_db: Path) -> None:
-    written_by(4, tmp_db)
-    jobs = JobRunner(tmp_db)
+async def test_dead_letters_of_an_older_version_are_grouped_after_the_start(new_db: Path) -> None:
+    written_by(4, new_db)
+    jobs = JobRunner(new_db)
     async with jobs.running():
         chores = worker_of(jobs).maintenance.chores
         make_due(jobs, "groups")

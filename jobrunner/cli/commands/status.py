@@ -36,6 +36,7 @@ async def _status(session: "StoreSession", *, as_json: bool) -> None:
                 "beat_at": one.beat_at,
                 "stalled": one.stalled,
                 "queues": one.queues,
+                "revision": one.revision,
             }
             for one in health.workers
         ]
@@ -52,13 +53,14 @@ async def _status(session: "StoreSession", *, as_json: bool) -> None:
     say(f"store: {session.store.path}")
     say_queues(queues)
     say_table(
-        ("pid", "host", "since", "last beat", "queues"),
+        ("pid", "host", "since", "last beat", "revision", "queues"),
         [
             (
                 w.pid,
                 w.host,
                 w.started_at,
                 w.beat_at,
+                w.revision,
                 ", ".join(f"{n}={s}" for n, s in w.queues.items()),
             )
             for w in health.workers

@@ -10,7 +10,7 @@ from jobrunner.fastapi.api.schemas import Number
 class WorkerBody(
     ResponseModel,
     of=WorkerInfo,
-    shows=("id", "pid", "host", "started_at", "beat_at", "stalled", "queues"),
+    shows=("id", "pid", "host", "started_at", "beat_at", "stalled", "queues", "revision"),
 ):
     """One process that runs jobs on the store."""
 

@@ -22,6 +22,7 @@ from jobrunner.fastapi.api.operators import operator_of
 from jobrunner.fastapi.api.queues import add_queues
 from jobrunner.fastapi.api.route import ProblemRoute
 from jobrunner.fastapi.api.schedules import add_schedules
+from jobrunner.fastapi.api.stats import add_stats
 
 Guard = params.Depends | Callable[..., object]
 """A guard or another dependency: ``Depends(f)``, or the function ``f`` itself."""
@@ -80,6 +81,7 @@ def build_router(
     add_dead_letters(reading, acting, provided, operator, redaction)
     add_queues(reading, acting, provided, operator)
     add_schedules(reading, acting, provided, operator, redaction)
+    add_stats(reading, provided)
     add_audit(reading, provided)
     add_health(reading, provided)
     if arguments is not None:

@@ -9,7 +9,7 @@ from jobrunner.store.groups import Groups
 from jobrunner.store.job_protocol import Replayed, RowPage, Slice
 from jobrunner.store.sqlite import readers
 from jobrunner.store.sqlite.access import Access
-from jobrunner.store.sqlite.jobs import PLANNED_ROWS
+from jobrunner.store.sqlite.readers import PLANNED_ROWS
 from jobrunner.store.sqlite.sql import dead_letters, groups, queries
 
 

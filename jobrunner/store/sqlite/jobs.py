@@ -1,17 +1,13 @@
 """Implements ``JobStore`` on SQLite."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from jobrunner.core.counts import CancelCounts
 from jobrunner.core.model import AttemptRow, Filter, JobRow, QueueStats
 from jobrunner.store.job_protocol import CancelledSlice, RowPage
 from jobrunner.store.sqlite.access import Access
-from jobrunner.store.sqlite.readers import Found
+from jobrunner.store.sqlite.readers import PLANNED_ROWS, Found
 from jobrunner.store.sqlite.sql import chains, control, queries, retention
-
-PLANNED_ROWS: Final = 1_000
-"""Maximum number of jobs or dead letters that a plan reads at once."""
 
 
 class SqliteJobs:

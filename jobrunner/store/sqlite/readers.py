@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 PAGE_S: Final = 0.1
 """After this time a page ends with the rows found so far and the cursor of the next page."""
+PLANNED_ROWS: Final = 1_000
+"""Maximum number of jobs or dead letters that a plan reads at once."""
 LISTS_CACHE_KIB: Final = 2_048
 """Small, since a list reads most database pages once; only the few upper pages of the tree are read again."""
 

@@ -42,6 +42,7 @@ from jobrunner.store.sqlite.sessions.driver import StoreHandle
 from jobrunner.store.sqlite.sessions.watcher import Watch
 from jobrunner.store.sqlite.sql.claim import Heads
 from jobrunner.store.sqlite.sql.round import write_round
+from jobrunner.store.sqlite.statistics import SqliteStatistics
 from jobrunner.store.sqlite.workers import SqliteWorkers, locks_lost
 
 logger = log_of("jobrunner")
@@ -60,6 +61,7 @@ class SqliteStore:
         self.schedules = SqliteSchedules(self._access)
         self.workers = SqliteWorkers(self._access, self._folder)
         self.audit = SqliteAudit(self._access)
+        self.statistics = SqliteStatistics(self._access)
         self._claim: identity.StoreClaim | None = None
         self._checkpointer: Checkpointer | None = None
         self._identity: identity.FileIdentity | None = None
@@ -115,7 +117,7 @@ class SqliteStore:
         written = await self._access.writer.write(write_round, request, self._heads)
         if self._checkpointer is not None:
             rows = len(request.outcomes) + len(written.enqueued) + len(written.claimed)
-            rows += len(written.fired)
+            rows += len(written.fired) + len(request.statistics)
             self._checkpointer.wrote(rows)
         return written
 

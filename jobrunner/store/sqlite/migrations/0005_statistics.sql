@@ -9,30 +9,33 @@ ALTER TABLE jobrunner_dead_letters ADD COLUMN fingerprint TEXT;
 CREATE INDEX jobrunner_dead_letters_groups ON jobrunner_dead_letters (fingerprint, died_at)
     WHERE replayed_as IS NULL;
 
--- What ended in each minute, and in each hour. Workers add to these rows about once a second, so a process that is killed
--- loses the statistics of its last second.
+-- What ended in each minute, and in each hour. Workers add to the minutes about once a second, so a process that is killed
+-- loses the statistics of its last second. Minutes before `rolled_up_until` in jobrunner_meta are part of their hours.
+--
+-- A row with an empty task is the sum of its queue's tasks, and the one with an empty queue too the sum of all: they are the
+-- first rows of each minute, so that a chart does not read a row for each task.
 CREATE TABLE jobrunner_minutes (
-    minute INTEGER NOT NULL, -- its first microsecond
-    queue TEXT NOT NULL,
+    start INTEGER NOT NULL, -- the first microsecond
     task TEXT NOT NULL,
+    queue TEXT NOT NULL,
     succeeded INTEGER NOT NULL,
     failed INTEGER NOT NULL, -- attempts, not jobs
     dead INTEGER NOT NULL,
     wait BLOB NOT NULL, -- histogram of the time from due to started
     run BLOB NOT NULL, -- histogram of the time from started to ended
-    PRIMARY KEY (minute, queue, task)
+    PRIMARY KEY (start, task, queue)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE jobrunner_hours (
-    hour INTEGER NOT NULL,
-    queue TEXT NOT NULL,
+    start INTEGER NOT NULL,
     task TEXT NOT NULL,
+    queue TEXT NOT NULL,
     succeeded INTEGER NOT NULL,
     failed INTEGER NOT NULL,
     dead INTEGER NOT NULL,
     wait BLOB NOT NULL,
     run BLOB NOT NULL,
-    PRIMARY KEY (hour, queue, task)
+    PRIMARY KEY (start, task, queue)
 ) STRICT, WITHOUT ROWID;
 
 -- Who changed something over HTTP, on a page or on the command line.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jobrunner.core.errors import AlreadyReplayed, JobNotFound, KeyTaken
 from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter
 from jobrunner.store.job_protocol import Replayed, Slice
-from jobrunner.store.sqlite.sql import chains, queries, walks
+from jobrunner.store.sqlite.sql import chains, queries, statistics, walks
 from jobrunner.store.sqlite.sql.groups import burial
 from jobrunner.store.sqlite.sql.insert import insert_queued
 from jobrunner.store.sqlite.sql.statements import (
@@ -225,4 +225,6 @@ def bury_waiting(
             "DELETE FROM jobrunner_jobs WHERE seq = ? RETURNING id, chain", (seq,)
         )
     chains.follow(conn, now, done=[id for id, chain in buried if chain is not None])
+    if buried:
+        statistics.add_dead(conn, {(queue, task): len(buried)}, now)
     return [id for id, _ in buried]

@@ -19,7 +19,7 @@ from jobrunner.core.model import (
 )
 from jobrunner.store import rules
 from jobrunner.store.round import Round, Written
-from jobrunner.store.sqlite.sql import chains, claim, schedules
+from jobrunner.store.sqlite.sql import chains, claim, schedules, statistics
 from jobrunner.store.sqlite.sql.claim import Heads
 from jobrunner.store.sqlite.sql.insert import ROW_ERRORS, insert_all
 from jobrunner.store.sqlite.sql.settle import Effects, FallBackToRows, Settling, WriteFailed
@@ -102,6 +102,8 @@ class _Pass:
         heads.added(request.enqueues)
         enqueued = self.insert_new(request.enqueues) if request.enqueues else []
         claimed = claim.claim(self.conn, request.claim, self.now, heads) if request.claim else []
+        if request.statistics:
+            statistics.add(self.conn, request.statistics)
         heads.keep(self.conn)
         if request.promote_due:
             # Replaces the value collected during the pass: those jobs may have been promoted or claimed by now.

@@ -5,13 +5,14 @@ Runs inside an open transaction.
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jobrunner.core.model import WorkerRow
 from jobrunner.core.wait_graph import Snapshot, WaitingAttempt, WaitReport
 from jobrunner.store import rules
-from jobrunner.store.sqlite.sql import chains
+from jobrunner.store.sqlite.sql import chains, statistics
 from jobrunner.store.sqlite.sql.groups import burial
 from jobrunner.store.sqlite.sql.statements import BURY_RUNNING, CANCEL, FENCE, KEEP_ATTEMPT, REMOVE
 
@@ -31,8 +32,8 @@ class Taken(NamedTuple):
 def join(conn: sqlite3.Connection, worker: WorkerRow) -> None:
     """Store a worker's row."""
     conn.execute(
-        "INSERT INTO jobrunner_workers (worker, pid, host, started_at, beat_at, doorbell, queues, tasks)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO jobrunner_workers (worker, pid, host, started_at, beat_at, doorbell, queues, tasks, revision)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             worker.worker,
             worker.pid,
@@ -42,6 +43,7 @@ def join(conn: sqlite3.Connection, worker: WorkerRow) -> None:
             worker.doorbell,
             json.dumps(dict(worker.queues)),
             json.dumps(dict(worker.tasks)),
+            worker.revision,
         ),
     )
 
@@ -82,21 +84,21 @@ def beat(conn: sqlite3.Connection, worker: int, now: int) -> bool:
 
 
 def rows(conn: sqlite3.Connection) -> Sequence[WorkerRow]:
-    """Return the workers' rows, oldest first, without wait reports.
+    """Return the workers' rows, oldest first, without wait reports and revisions.
 
     Also works on a file that is not migrated yet.
     """
-    return _rows(conn, "NULL")
+    return _rows(conn, "NULL, NULL")
 
 
 def workers(conn: sqlite3.Connection) -> Sequence[WorkerRow]:
-    """Return the workers' rows, oldest first, with their wait reports."""
-    return _rows(conn, "waits")
+    """Return the workers' rows, oldest first, with their wait reports and revisions."""
+    return _rows(conn, "revision, waits")
 
 
-def _rows(conn: sqlite3.Connection, waits_column: str) -> Sequence[WorkerRow]:
+def _rows(conn: sqlite3.Connection, new_columns: str) -> Sequence[WorkerRow]:
     found = conn.execute(
-        f"SELECT worker, pid, host, started_at, beat_at, doorbell, queues, tasks, {waits_column}"
+        f"SELECT worker, pid, host, started_at, beat_at, doorbell, queues, tasks, {new_columns}"
         " FROM jobrunner_workers ORDER BY started_at, worker"
     )
     return [
@@ -104,9 +106,10 @@ def _rows(conn: sqlite3.Connection, waits_column: str) -> Sequence[WorkerRow]:
             *(worker, pid, host, at, beat, bell),
             queues=json.loads(queues),
             tasks=json.loads(tasks),
+            revision=revision,
             wait_report=WaitReport() if waits is None else _wait_report(worker, json.loads(waits)),
         )
-        for worker, pid, host, at, beat, bell, queues, tasks, waits in found
+        for worker, pid, host, at, beat, bell, queues, tasks, revision, waits in found
     ]
 
 
@@ -211,15 +214,16 @@ def _take(
     conn: sqlite3.Connection, worker: int, max_attempts: Mapping[str, int | None], now: int
 ) -> Taken:
     requeued, buried = 0, list[str]()
+    dead = Counter[tuple[str, str]]()
     done, stopped = list[str](), list[str]()
     held = conn.execute(
         """
-        SELECT seq, lease, id, task, attempt, max_attempts, crashes + 1, started_at, cancel_requested, chain
+        SELECT seq, lease, id, queue, task, attempt, max_attempts, crashes + 1, started_at, cancel_requested, chain
         FROM jobrunner_jobs WHERE state = 'running' AND worker = ?
         """,
         (worker,),
     ).fetchall()
-    for seq, lease, id, task, attempt, own_max, deaths, started_at, cancel, chain in held:
+    for seq, lease, id, queue, task, attempt, own_max, deaths, started_at, cancel, chain in held:
         fence = (seq, lease, worker)
         conn.execute(
             KEEP_ATTEMPT,
@@ -240,6 +244,7 @@ def _take(
             conn.execute(BURY_RUNNING, (*death, *fence))
             conn.execute(REMOVE, fence)
             buried.append(id)
+            dead[queue, task] += 1
             ends = done
         else:
             conn.execute(_QUEUE_AGAIN, (deaths, what == "suspect", *fence))
@@ -248,4 +253,6 @@ def _take(
         if chain is not None:
             ends.append(id)
     chains.follow(conn, now, done=done, stopped=stopped)
+    if dead:
+        statistics.add_dead(conn, dead, now)
     return Taken(requeued, buried)

@@ -1,0 +1,116 @@
+"""Counts a worker's ended attempts in memory, until a round stores the counts."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from typing import Final
+
+from jobrunner.core.histogram import Histogram
+from jobrunner.core.logs import log_of
+from jobrunner.core.model import Dead, Outcome, Succeeded
+from jobrunner.store.statistics import MINUTE_US, StatisticsRow, Total
+from jobrunner.worker.chores import Period
+
+logger = log_of("jobrunner")
+
+WRITE_S: Final = 1.0
+"""The time between two rounds with statistics; a process that is killed loses as much of them."""
+ROWS_PER_ROUND: Final = 500
+"""The most rows that a round adds, which takes 10 to 20 ms; the next rounds add the rest."""
+MOST_WAITING: Final = 10_000
+"""The most rows that wait while the store cannot write them; further ones are dropped, with a log line."""
+
+_FAILED: Final = frozenset({"failed", "timed_out"})
+
+
+class Statistics:
+    """The counts of one worker that no round has stored yet."""
+
+    def __init__(self) -> None:
+        self._period = Period(WRITE_S)
+        self._minute = 0
+        """The start of the minute of the next three."""
+        self._durations: dict[str, dict[str, list[int]]] = {}
+        """The wait and the run of each attempt (µs), alternately, by queue and task.
+
+        Their lanes are found once a second, which is cheaper than at once.
+        """
+        self._failed: Counter[tuple[str, str]] = Counter()
+        self._dead: Counter[tuple[str, str]] = Counter()
+        self._rows: dict[tuple[int, str, str], StatisticsRow] = {}
+        """The rows of earlier seconds and minutes, by key."""
+
+    def count(self, outcomes: Sequence[Outcome], now: int) -> None:
+        """Count attempts whose outcomes were stored in a round at ``now``."""
+        minute = now - now % MINUTE_US
+        if minute != self._minute:
+            self._make_rows()
+            self._minute = minute
+        by_queue = self._durations
+        for outcome in outcomes:
+            if type(outcome) is not Succeeded and not self._counts(outcome):
+                continue
+            job = outcome.job
+            try:
+                durations = by_queue[job.queue][job.task]
+            except KeyError:
+                durations = by_queue.setdefault(job.queue, {})[job.task] = []
+            started_at = job.started_at
+            durations.append(started_at - job.run_at)
+            durations.append(outcome.ended.at - started_at)
+
+    def _counts(self, outcome: Outcome) -> bool:
+        """Count a failure; return whether the attempt counts, as one that was snoozed or cancelled does not."""
+        job, ended = outcome.job, outcome.ended
+        if ended.outcome not in _FAILED:
+            return ended.outcome == "succeeded"
+        self._failed[job.queue, job.task] += 1
+        if type(outcome) is Dead:
+            self._dead[job.queue, job.task] += 1
+        return True
+
+    def _make_rows(self) -> None:
+        """Turn what was counted into rows of its minute."""
+        for queue, tasks in self._durations.items():
+            for task, durations in tasks.items():
+                failed = self._failed[queue, task]
+                self._keep(
+                    StatisticsRow(
+                        *(self._minute, queue, task),
+                        succeeded=len(durations) // 2 - failed,
+                        failed=failed,
+                        dead=self._dead[queue, task],
+                        wait=Histogram(durations[::2]),
+                        run=Histogram(durations[1::2]),
+                    )
+                )
+        self._durations.clear()
+        self._failed.clear()
+        self._dead.clear()
+        if len(self._rows) > MOST_WAITING:
+            logger.error(
+                "the statistics of %d minute(s) could not be written and are dropped; jobs are not affected",
+                len({start for start, _, _ in self._rows}),
+            )
+            self._rows.clear()
+
+    def _keep(self, row: StatisticsRow) -> None:
+        waiting = self._rows.get(row.key)
+        self._rows[row.key] = row if waiting is None else Total((waiting, row)).row(*row.key)
+
+    def take(self, *, all_of_them: bool = False) -> Sequence[StatisticsRow]:
+        """Take rows for the next round; none before ``WRITE_S`` is over, unless ``all_of_them``."""
+        if not (self._durations or self._rows) or not (all_of_them or self._period.begin()):
+            return ()
+        self._make_rows()
+        number = len(self._rows) if all_of_them else ROWS_PER_ROUND
+        taken = [self._rows.pop(key) for key in list(islice(self._rows, number))]
+        if self._rows:
+            self._period.end()
+        return taken
+
+    def put_back(self, rows: Sequence[StatisticsRow]) -> None:
+        """Keep rows that were not stored for a round in a second."""
+        for row in rows:
+            self._keep(row)
+        self._period.begin()

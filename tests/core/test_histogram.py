@@ -1,0 +1,87 @@
+"""Histograms: percentiles close to the true ones, and bytes that keep every count."""
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobrunner.core.histogram import LANES, Histogram, bounds, lane_of
+
+DAYS_US = 400 * 24 * 3600 * 1_000_000
+LONGEST_US = (1 << 45) - 1
+
+durations = st.one_of(
+    st.integers(0, 200),
+    st.integers(0, DAYS_US).map(lambda us: us >> 20),
+    st.integers(0, LONGEST_US),
+)
+many = st.lists(durations, max_size=200)
+counts = st.dictionaries(st.integers(0, LANES - 1), st.integers(1, (1 << 63) - 1), max_size=LANES)
+
+
+def of_counts(found: dict[int, int]) -> Histogram:
+    histogram = Histogram()
+    histogram.counts = found
+    return histogram
+
+
+def test_lanes_lie_one_behind_the_other_without_gaps() -> None:
+    assert bounds(0) == (0, 0)
+    for lane in range(1, LANES):
+        assert bounds(lane)[0] == bounds(lane - 1)[1] + 1
+        assert [lane_of(one) for one in bounds(lane)] == [lane, lane]
+    assert bounds(LANES - 1)[1] == LONGEST_US
+
+
+def test_what_lies_beyond_the_lanes_counts_in_the_first_and_the_last() -> None:
+    # The clock was set back between due and started, or by years.
+    histogram = Histogram([-1, -DAYS_US, LONGEST_US + 1, 1 << 70])
+    assert histogram.counts == {0: 2, LANES - 1: 2}
+    assert [lane_of(-1), lane_of(1 << 70)] == [0, LANES - 1]
+
+
+@given(many)
+def test_histogram_counts_each_duration_in_its_lane(values: list[int]) -> None:
+    expected: dict[int, int] = {}
+    for value in values:
+        expected[lane_of(value)] = expected.get(lane_of(value), 0) + 1
+    assert Histogram(values).counts == expected
+    assert Histogram(values).total == len(values)
+
+
+@given(
+    st.lists(durations, min_size=1, max_size=200),
+    st.lists(st.floats(0.01, 1), min_size=1, max_size=4).map(sorted),
+)
+def test_percentiles_are_at_most_an_eighth_off(values: list[int], shares: list[float]) -> None:
+    for share, found in zip(shares, Histogram(values).percentiles(*shares), strict=True):
+        true = sorted(values)[math.ceil(share * len(values)) - 1]
+        assert found is not None
+        assert abs(found - true) <= true / 8
+
+
+def test_percentiles_of_nothing_are_none() -> None:
+    assert Histogram().percentiles(0.5, 0.95) == [None, None]
+
+
+@given(counts)
+def test_encoded_histogram_is_decoded_as_it_was(found: dict[int, int]) -> None:
+    assert Histogram.decode(of_counts(found).encode()).counts == found
+
+
+@given(many, many)
+def test_sum_is_the_histogram_of_all(some: list[int], others: list[int]) -> None:
+    both = Histogram(some)
+    both.add(Histogram(others))
+    assert both == Histogram(some + others)
+    again = Histogram.decode(Histogram(some).encode())
+    again.add_encoded(Histogram(others).encode())
+    assert again == both
+
+
+def test_usual_histograms_take_few_bytes() -> None:
+    assert Histogram().encode() == b""
+    minute = Histogram(range(2_000, 20_000, 100))
+    assert len(minute.counts) <= len(minute.encode()) <= 20
+    # One that waited for an hour among many that did not.
+    assert len(Histogram([5_000, 3_600_000_000]).encode()) == 8
