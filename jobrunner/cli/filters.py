@@ -26,6 +26,7 @@ ACTIONS: Final = (
     "cancel",
     "cancel_all",
     "reschedule",
+    "arguments.show",
     "dead_letters.replay",
     "dead_letters.replay_edited",
     "dead_letters.replay_all",

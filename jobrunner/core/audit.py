@@ -14,6 +14,7 @@ Action = Literal[
     "cancel",
     "cancel_all",
     "reschedule",
+    "arguments.show",
     "dead_letters.replay",
     "dead_letters.replay_edited",
     "dead_letters.replay_all",
@@ -27,7 +28,7 @@ Action = Literal[
     "schedules.pause",
     "schedules.resume",
 ]
-"""The acts of operators: the names of the methods, and one more for a replay with edited arguments."""
+"""The names of the methods, and two more: a replay with edited arguments, and arguments shown on a page."""
 
 ACTIONS: Final = get_args(Action)
 UNKNOWN_ACTOR: Final = "unknown"

@@ -17,11 +17,13 @@ _OBJECT: Final = Markup("{{\n{}\n}}")
 _MOST_DEEP: Final = 60
 
 
-def shown(visit: Visit, id: str) -> None:
-    """Note that a viewer has seen the arguments or the result of a job.
+async def record_shown(visit: Visit, id: str) -> None:
+    """Record in the audit log that a viewer sees the arguments or the result of a job.
 
     Every page calls it before it shows any.  Its guard has let the viewer through.
     """
+    async with visit.act("arguments.show", target=id):
+        pass
 
 
 def written(value: object) -> str:

@@ -1,7 +1,7 @@
 """The page of groups: dead letters that failed in the same way, and what can be done about them."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from jobrunner.core.clock import from_us, to_us
 from jobrunner.core.counts import ReplayCounts
-from jobrunner.core.errors import JobNotFound, KeyTaken, UnknownTask
+from jobrunner.core.errors import InvalidOptions, JobNotFound, KeyTaken, UnknownTask
 from jobrunner.core.groups import DeadLetterGroup
 from jobrunner.core.model import Filter, JobRow
 from jobrunner.fastapi.dashboard import urls, words
@@ -182,6 +182,16 @@ async def _open(visit: Visit, group: DeadLetterGroup) -> OpenGroup:
     )
 
 
+_TESTED: Final[Mapping[str, tuple[str, str]]] = {
+    "succeeded": ("ok", "Test passed: the job succeeded."),
+    "dead": ("bad", "Test failed: the job is a dead letter again."),
+    "scheduled": ("bad", "Test failed: the job waits for another attempt."),
+    "cancelled": ("warn", "The test has no result: the job was cancelled."),
+    "expired": ("warn", "The test has no result: the job has expired."),
+}
+"""What the state of the tested job says; in other states it is still under way."""
+
+
 async def _test(visit: Visit) -> TestView | None:
     """Return how the job is doing that the address names as the test."""
     id = visit.asked("test")
@@ -191,27 +201,8 @@ async def _test(visit: Visit) -> TestView | None:
         job = await visit.queue.get(id)
     except JobNotFound:
         return None
-    last = job.history[-1] if job.history else None
-    ran = (
-        ""
-        if last is None or last.finished_at is None
-        else words.duration(last.finished_at - last.started_at)
-    )
-    match job.state:
-        case "succeeded":
-            return TestView(id, job.state, "ok", f"Test passed: the job succeeded in {ran}.")
-        case "dead":
-            return TestView(id, job.state, "bad", "Test failed: the job is a dead letter again.")
-        case "cancelled" | "expired":
-            return TestView(
-                id, job.state, "warn", f"The test has no result: the job is {job.state}."
-            )
-        case "scheduled" if job.attempt:
-            return TestView(id, job.state, "bad", "Test failed: the job waits for another attempt.")
-        case _:
-            return TestView(
-                id, job.state, "warn", f"The test is under way: the job is {job.state}."
-            )
+    look, text = _TESTED.get(job.state, ("warn", f"The test is under way: the job is {job.state}."))
+    return TestView(id, job.state, look, text)
 
 
 async def read_groups(visit: Visit) -> GroupsView:
@@ -242,8 +233,32 @@ def _address(group: str, **more: str) -> str:
 
 
 def _until(form: Form) -> datetime:
-    """Return the end of the set that the viewer saw; later deaths stay."""
-    return datetime.fromisoformat(form.get("until"))
+    """Return the end of the set that the viewer saw; later deaths stay.
+
+    Raises:
+        InvalidOptions: The field was changed.
+    """
+    try:
+        until = datetime.fromisoformat(form.get("until"))
+    except ValueError:
+        until = None
+    if until is None or until.tzinfo is None:
+        raise InvalidOptions("until= of the form is no time with an offset: open the group again")
+    return until
+
+
+def _rate(form: Form) -> int | None:
+    """Return the chosen number of jobs per minute; None for all at once.
+
+    Raises:
+        InvalidOptions: The field was changed.
+    """
+    text = form.get("rate") or str(DEFAULT_RATE)
+    if text not in {str(rate) for rate in RATES}:
+        raise InvalidOptions(
+            f"rate={text!r} is none of the rates of the form: open the group again"
+        )
+    return int(text) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +279,7 @@ def add_groups(pages: Pages) -> None:
         group = visit.path("group")
         where = Filter(group=group, until=to_us(_until(form)))
         page = await visit.parts.store.dead_letters.list(where, before=None, limit=SAMPLE)
-        tested = await _replay_first(visit, page.rows)
+        tested = await _replay_first(visit, page.rows, form.get("reason"))
         if tested is None:
             return visit.go(_address(group), "nothing-to-test")
         return visit.go(_address(group, test=tested))
@@ -272,10 +287,15 @@ def add_groups(pages: Pages) -> None:
     @pages.do("/dead/{group}/replay")
     async def replay(visit: Visit, form: Form) -> Response:
         group = visit.path("group")
-        rate = int(form.get("rate") or DEFAULT_RATE)
-        counts = await visit.queue.dead_letters.replay_all(
-            group=group, until=_until(form), per_minute=rate or None
-        )
+        rate, until = _rate(form), _until(form)
+        where = {"group": group, "until": until.isoformat(), "per_minute": rate}
+        async with visit.act(
+            "dead_letters.replay_all", filter=where, reason=form.get("reason")
+        ) as act:
+            counts = await visit.queue.dead_letters.replay_all(
+                group=group, until=until, per_minute=rate
+            )
+            act.count = counts.replayed
         return visit.go(_address(group), "many-replayed", counts.replayed)
 
     @pages.show("/dead/{group}/delete", acting=True)
@@ -293,17 +313,21 @@ def add_groups(pages: Pages) -> None:
 
     @pages.do("/dead/{group}/delete")
     async def delete(visit: Visit, form: Form) -> Response:
-        number = await visit.queue.dead_letters.delete_all(
-            group=visit.path("group"), until=_until(form)
-        )
-        return visit.go("dead", "many-deleted", number)
+        group, until = visit.path("group"), _until(form)
+        where = {"group": group, "until": until.isoformat()}
+        async with visit.act(
+            "dead_letters.delete_all", filter=where, reason=form.get("reason")
+        ) as act:
+            act.count = await visit.queue.dead_letters.delete_all(group=group, until=until)
+        return visit.go("dead", "many-deleted", act.count)
 
 
-async def _replay_first(visit: Visit, rows: Sequence[JobRow]) -> str | None:
+async def _replay_first(visit: Visit, rows: Sequence[JobRow], reason: str) -> str | None:
     """Replay the newest dead letter whose key is free; return its id, None if there is none."""
     for row in rows:
         try:
-            await visit.queue.dead_letters.replay(row.id)
+            async with visit.act("dead_letters.replay", target=row.id, reason=reason):
+                await visit.queue.dead_letters.replay(row.id)
         except (JobNotFound, KeyTaken, UnknownTask):
             continue
         return row.id

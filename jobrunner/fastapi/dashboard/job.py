@@ -273,7 +273,6 @@ def _values(visit: Visit, row: JobRow, *, show: bool) -> Values:
         return Values(
             arguments.hidden(stored_arguments), None, row.result_omitted, "", False, has_result
         )
-    arguments.shown(visit, row.id)
     result = None if row.result is None else visit.redaction.value(json.loads(row.result))
     return Values(
         arguments=arguments.coloured(stored_arguments),
@@ -306,9 +305,15 @@ class ConfirmView:
 
 async def _show(visit: Visit, *, values: bool) -> Response:
     row = await stored(visit)
+    if values:
+        await arguments.record_shown(visit, row.id)
     view = await read_job(visit, row, show_values=values)
     return await visit.page(
-        "job_page.html", view, title=row.task, section="dead" if view.is_dead else "jobs"
+        "job_page.html",
+        view,
+        title=row.task,
+        section="dead" if view.is_dead else "jobs",
+        live=not values,  # each poll would be an entry of the audit log
     )
 
 

@@ -8,9 +8,11 @@ from typing import Final
 from starlette.responses import Response
 
 from jobrunner.core.clock import MAX_US, from_us, to_us
+from jobrunner.core.groups import DeadLetterGroup
 from jobrunner.core.job import WorkerInfo
 from jobrunner.core.model import Filter
 from jobrunner.fastapi.dashboard import words
+from jobrunner.fastapi.dashboard.audit import Change, last_changes
 from jobrunner.fastapi.dashboard.charts import BarChart, bar_chart
 from jobrunner.fastapi.dashboard.groups import GroupView, group_view
 from jobrunner.fastapi.dashboard.pages import Pages
@@ -27,7 +29,6 @@ from jobrunner.fastapi.dashboard.verdict import (
 )
 from jobrunner.fastapi.dashboard.visit import Visit
 from jobrunner.queue.filters import MOST_ROWS
-from jobrunner.core.groups import DeadLetterGroup
 from jobrunner.queue.schedules import Schedule
 from jobrunner.queue.stats import Stats
 
@@ -65,6 +66,7 @@ class OverviewView:
     queues: Sequence[QueueView]
     running: Sequence[Running]
     coming: Sequence[Schedule]
+    changes: Sequence[Change]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,7 @@ async def read_overview(visit: Visit) -> OverviewView:
         queues=queues,
         running=await _running(visit),
         coming=await _coming(visit),
+        changes=await last_changes(visit, MOST_SHOWN),
     )
 
 

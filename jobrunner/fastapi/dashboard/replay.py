@@ -217,7 +217,7 @@ def add_edit(pages: Pages) -> None:
     @pages.show("/jobs/{id}/edit", acting=True, seeing=True)
     async def edit(visit: Visit) -> Response:
         row = await _dead(visit)
-        arguments.shown(visit, row.id)
+        await arguments.record_shown(visit, row.id)
         fields = fields_of(_schema_of(visit, row), visit.redaction.value(json.loads(row.args)))
         return await _page(visit, EditView(row_of(row, None), fields, ""))
 
@@ -238,7 +238,7 @@ def add_edit(pages: Pages) -> None:
                 errors = errors_by_name(error, names)
             else:
                 return visit.go(f"jobs/{job.id}", "replayed-edited" if changes else "replayed")
-        arguments.shown(visit, row.id)
+        await arguments.record_shown(visit, row.id)
         view = EditView(
             row_of(row, None), fields_of(schema, values, form, errors), errors.pop("", "")
         )

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends
 
 from jobrunner.core.redaction import Redaction
 from jobrunner.fastapi.dashboard.assets import add_assets
+from jobrunner.fastapi.dashboard.audit import add_audit
 from jobrunner.fastapi.dashboard.dead_letters import add_dead_letters
 from jobrunner.fastapi.dashboard.groups import add_groups
 from jobrunner.fastapi.dashboard.guards import Guard, depends_on, guards_of
@@ -61,5 +62,6 @@ def build_dashboard(
     add_groups(pages)
     add_schedules(pages)
     add_queues(pages)
+    add_audit(pages)
     add_last(router, site)
     return router

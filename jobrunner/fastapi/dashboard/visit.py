@@ -63,10 +63,17 @@ class Visit:
         *,
         target: str | None = None,
         filter: Mapping[str, object] | None = None,
+        reason: str = "",
     ) -> AbstractAsyncContextManager[Act]:
         """Record the act inside the block; see ``audited``."""
-        actor = UNKNOWN_ACTOR if self.actor is None else self.actor
-        return audited(self.queue.audit, actor, action, target=target, filter=filter)
+        return audited(
+            self.queue.audit,
+            UNKNOWN_ACTOR if self.actor is None else self.actor,
+            action,
+            target=target,
+            filter=filter,
+            reason=reason.strip() or None,
+        )
 
     def asked(self, name: str) -> str:
         """Return a parameter of the query; empty if it is missing."""

@@ -46,7 +46,7 @@ def duration(value: timedelta | int | None) -> str:
         return "–"
     us = max(value if isinstance(value, int) else value // timedelta(microseconds=1), 0)
     if us < _SECOND:
-        return f"{us / _MILLISECOND:.0f} ms" if us >= _MILLISECOND else "under 1 ms"
+        return f"{us / _MILLISECOND:.0f} ms" if us >= _MILLISECOND else "< 1 ms"
     if us < _MINUTE:
         return f"{us / _SECOND:.1f} s" if us < 10 * _SECOND else f"{us // _SECOND} s"
     for unit, name, smaller, smaller_name in _UNITS:

@@ -24,7 +24,18 @@ from tests.fastapi.dashboard.conftest import (
     text_of,
 )
 
-READS = ["", "jobs", f"jobs/{NOBODY}", "dead", "schedules", "schedules/x", "queues", "nope"]
+READS = [
+    "",
+    "jobs",
+    f"jobs/{NOBODY}",
+    "dead",
+    "dead?view=letters",
+    "schedules",
+    "schedules/x",
+    "queues",
+    "audit",
+    "nope",
+]
 SEES = [f"jobs/{NOBODY}/arguments", f"jobs/{NOBODY}/edit"]
 ACTS = [
     "jobs/cancel",
@@ -34,6 +45,9 @@ ACTS = [
     f"jobs/{NOBODY}/replay",
     f"jobs/{NOBODY}/edit",
     f"jobs/{NOBODY}/delete",
+    "dead/8c5ae6b1f2d09374/test",
+    "dead/8c5ae6b1f2d09374/replay",
+    "dead/8c5ae6b1f2d09374/delete",
     "schedules/x/run",
     "schedules/x/pause",
     "schedules/x/resume",
@@ -57,6 +71,7 @@ def routes_of(board: Board, method: str) -> set[str]:
 def test_lists_of_these_tests_hold_every_form(board: Board) -> None:
     templates = [re.sub(NOBODY, "{id}", f"/{path}") for path in ACTS]
     templates = [re.sub(r"^/schedules/x/", "/schedules/{id}/", path) for path in templates]
+    templates = [re.sub(r"^/dead/[0-9a-f]+/", "/dead/{group}/", path) for path in templates]
     templates = [re.sub(r"^/queues/mail/", "/queues/{name}/", path) for path in templates]
     assert routes_of(board, "POST") == {*templates, "/zone"}  # without a token there is no sign-in
 
