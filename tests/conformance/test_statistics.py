@@ -43,7 +43,7 @@ def row(
     wait: Sequence[int] = (1_000,),
     run: Sequence[int] = (50_000,),
 ) -> StatisticsRow:
-    """Return what ended in a minute: one success of task ``work``, unless told otherwise."""
+    """Return the row of a minute: by default one success of task ``work``."""
     return StatisticsRow(
         start, queue, task, succeeded, failed, dead, Histogram(wait), Histogram(run)
     )

@@ -14,7 +14,7 @@ READS = [
     "/jobs/health",
 ]
 READS += ["/jobs/schedules", "/jobs/schedules/greet", "/jobs/schedules/greet/ticks"]
-READS += ["/jobs/audit", f"/jobs/{NOBODY}"]
+READS += ["/jobs/audit", "/jobs/stats", f"/jobs/{NOBODY}"]
 ACTS = [
     ("POST", f"/jobs/{NOBODY}/cancel"),
     ("POST", f"/jobs/{NOBODY}/reschedule"),

@@ -102,10 +102,10 @@ LETTER_JSON = (
     f'"attempt":5,"created_at":{BEGIN_JSON},"died_at":{END_JSON},"key":"k","tag":null,"replays":1,'
     '"replay_of":null,"replayed_as":"n","chain":null,"after":null,"group":"0f"'
 )
-WORKER = WorkerInfo(4611686018427387905, 7, "h", BEGIN, END, False, {"default": 2})
+WORKER = WorkerInfo(4611686018427387905, 7, "h", BEGIN, END, False, {"default": 2}, 3)
 WORKER_JSON = (
     f'{{"id":"4611686018427387905","pid":7,"host":"h","started_at":{BEGIN_JSON},"beat_at":{END_JSON},'
-    '"stalled":false,"queues":{"default":2}}'
+    '"stalled":false,"queues":{"default":2},"revision":3}'
 )
 SCHEDULE = Schedule(
     id="s",

@@ -23,7 +23,7 @@ class Counted(NamedTuple):
     attempts: int
     """The attempts that succeeded, by the table of attempts."""
     safe: int
-    """Those that had ended ``LOST_US`` before the last one, or earlier."""
+    """The ones among them that had ended ``LOST_US`` before the last one, or earlier."""
     succeeded: int
     """The attempts that succeeded, by the statistics."""
     waits: int

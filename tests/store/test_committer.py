@@ -413,7 +413,7 @@ class Hand:
         self.failed: list[StoreError] = []
         self.statistics: list[StatisticsRow] = []
         self.last_statistics: list[StatisticsRow] = []
-        """Those that are not due before the committer closes."""
+        """They are not due before the committer closes."""
 
     def next_claim(self) -> Claim | None:
         return self.claim
