@@ -61,6 +61,24 @@ def sign_in(page: Page, token: str) -> None:
     page.get_by_role("button", name="Sign in").click()
 
 
+def test_link_on_another_site_finds_the_viewer_signed_in(open_page: Open, shop: Shop) -> None:
+    watched = open_page(f"{shop.locked}/queues", javascript=False)
+    page = watched.page
+    sign_in(page, TOKEN)
+    expect(page.locator("h1")).to_have_text("Queues and workers")
+    # Another name of this machine is another site.
+    page.route(
+        f"http://localhost:{shop.port}/mail",
+        lambda route: route.fulfill(
+            content_type="text/html", body=f'<a href="{shop.locked}/jobs">the job</a>'
+        ),
+    )
+    page.goto(f"http://localhost:{shop.port}/mail")
+    page.get_by_role("link", name="the job").click()
+    expect(page.locator("h1")).to_have_text("Jobs")
+    assert watched.requests.count(f"{shop.locked}/jobs") == 2  # without the cookie, then with it
+
+
 def test_signing_in_and_out(open_page: Open, shop: Shop) -> None:
     page = open_page(f"{shop.locked}/queues", javascript=False).page
     expect(page.locator("h1")).to_have_text("Sign in")

@@ -17,7 +17,13 @@ from jobrunner.fastapi.dashboard import urls
 from jobrunner.fastapi.dashboard.errors import explain
 from jobrunner.fastapi.dashboard.security import HEADERS, refuse_cross_site
 from jobrunner.fastapi.dashboard.site import Site
-from jobrunner.fastapi.dashboard.visit import SignInView, error_page, own_address, sign_in_page
+from jobrunner.fastapi.dashboard.visit import (
+    SignInView,
+    comes_from_elsewhere,
+    error_page,
+    own_address,
+    sign_in_page,
+)
 
 _IN_SCOPE = "starlette.exception_handlers"
 _HANDLED: Final = (HTTPException, RequestValidationError, JobRunnerError, Exception)
@@ -83,7 +89,8 @@ def _answer(site: Site, request: Request, base: str, error: Exception) -> Respon
     view = explain(error)
     if view.status == HTTPStatus.UNAUTHORIZED and site.guards.tokens:
         back = own_address(request, base) if request.method == "GET" else ""
-        answer = sign_in_page(site, request, base, SignInView(back), view.status)
+        again = request.method == "GET" and comes_from_elsewhere(request)
+        answer = sign_in_page(site, request, base, SignInView(back, again=again), view.status)
     else:
         answer = error_page(site, request, base, view)
     answer.headers.update(headers or {})

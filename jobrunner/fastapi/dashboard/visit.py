@@ -162,6 +162,19 @@ class SignInView:
     next: str
     """The address to go on to, relative to the root."""
     error: str = ""
+    again: bool = False
+    """True to load the page again at once: see ``comes_from_elsewhere``."""
+
+
+def comes_from_elsewhere(request: HTTPConnection) -> bool:
+    """Return whether a link on another site led here.
+
+    The browser then withholds a cookie with ``SameSite=Strict``, and sends it if the page loads itself again.
+    """
+    return (
+        request.headers.get("sec-fetch-site") in {"cross-site", "same-site"}
+        and request.headers.get("sec-fetch-mode") == "navigate"
+    )
 
 
 def sign_in_page(

@@ -32,7 +32,10 @@ class Board:
 
     def __init__(self, database: Path, **guards: Any) -> None:
         self.jobs = jobs = JobRunner(
-            f"sqlite:///{database}", queues={"default": 5, "mail": 5}, redact={"card", "password"}
+            f"sqlite:///{database}",
+            queues={"default": 5, "mail": 5},
+            redact={"card", "password"},
+            revision=7,
         )
 
         @jobs.task

@@ -253,6 +253,7 @@ def test_schedules_are_shown_in_english_with_ticks_and_their_jobs(board: Board) 
 def test_queues_show_workers_and_storage(board: Board) -> None:
     board.waiting()
     page = text_of(board.get("queues"))
+    assert "revision 7" in page
     for part in ("default", "mail", "0 / 5", "alive", "4 tasks", "jobs.db", "free"):
         assert part in page
 

@@ -334,6 +334,14 @@ def test_pass_with_another_end_is_worth_nothing(locked: Board) -> None:
     assert locked.get("jobs", headers=headers).status_code == 401
 
 
+def test_page_is_loaded_again_once_if_a_link_of_another_site_led_to_it(locked: Board) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    again = '<meta http-equiv="refresh" content="0">'
+    assert again in locked.get("jobs", headers=headers).text
+    assert again not in locked.get("jobs", headers=headers | SAME).text
+    assert again not in locked.get("login", headers=headers).text
+
+
 def test_sign_out_deletes_the_cookie(locked: Board) -> None:
     locked.sign_in(READ_TOKEN)
     answer = locked.post("logout")
