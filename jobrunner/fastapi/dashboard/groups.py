@@ -192,7 +192,7 @@ _TESTED: Final[Mapping[str, tuple[str, str]]] = {
     "cancelled": ("warn", "The test has no result: the job was cancelled."),
     "expired": ("warn", "The test has no result: the job has expired."),
 }
-"""Look and text for each state of the tested job; in other states the test is under way."""
+"""Kind and text for each state of the tested job; in other states the test is under way."""
 
 
 async def _test(visit: Visit) -> TestView | None:
