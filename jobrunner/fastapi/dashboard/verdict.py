@@ -1,4 +1,4 @@
-"""Judges from a few facts whether a store is healthy, what fails and since when.
+"""Judges from a few facts whether a store is healthy.
 
 The rules are pure: they read nothing, and the time is one of the facts.
 """
@@ -32,7 +32,7 @@ Level = Literal["ok", "warn", "bad"]
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """Dead letters and jobs that wait for a retry, which failed in the same way."""
+    """Dead letters and retrying jobs that failed in the same way."""
 
     fingerprint: str
     task: str
@@ -103,7 +103,7 @@ class Verdict:
     more: int = 0
     """The number of further troubles."""
     since: datetime | None = None
-    """When the oldest of the present failures began."""
+    """The time at which the oldest of the present failures began."""
     started: WorkerInfo | None = None
     """The worker that had started shortly before."""
 
@@ -138,7 +138,7 @@ def judge(facts: Facts) -> Verdict:
 
 
 def is_overdue(queue: QueueInfo, usual: timedelta | None, now: datetime) -> bool:
-    """Return whether the oldest due job of a queue has waited far longer than usual."""
+    """Return whether a queue's oldest due job has waited far longer than usual."""
     if queue.paused or queue.oldest_due_at is None:
         return False
     return now - queue.oldest_due_at > max(_SHORTEST_WAIT, _TIMES_USUAL * (usual or timedelta()))
@@ -203,7 +203,7 @@ def _failing(group: Failing) -> Trouble:
 
 
 def _failing_without_group(facts: Facts, known: set[str]) -> Iterator[Trouble]:
-    """Tasks whose attempts fail, but whose jobs have all been run again or buried by others since."""
+    """Yield tasks whose attempts fail, but that have no group of failures left."""
     for task in sorted(facts.recent):
         if task in known or not _fails_often(task, facts):
             continue
