@@ -151,7 +151,7 @@ def test_plan_counts_those_whose_key_is_held(shop: Shop) -> None:
     ((group, _),) = shop.groups()
     page, fields = shop.open(group)
     text = text_of(page)
-    assert "− 1" in text
+    assert "\N{MINUS SIGN} 1" in text
     assert re.search(r"Dead letters\s*3", text)
     assert re.search(r"Will run\s*2", text)
     assert "Replay 2" in text
