@@ -70,6 +70,7 @@ class Story:
         )
         took = self._shop.start()
         say.say(f"mail server at 127.0.0.1:{self._mail.port}, shop at {self._shop.url}")
+        say.say(f"dashboard at {self._shop.url}/jobs/ui/, token {TOKEN}")
         say.say(f"(pid {self._shop.pid}, up after {took:.1f} s), all its data in one SQLite file")
         for name in PEOPLE:
             job_id = self._register(name)

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from jobrunner import Bury, Job, JobDead, JobRunner, Retry
 from jobrunner.fastapi import bearer
+from jobrunner.store.sqlite import readers
 
 T = TypeVar("T")
 
@@ -165,6 +166,12 @@ def tags_of(answer: httpx2.Response) -> list[tuple[str, dict[str, str | None]]]:
     reader = Reader()
     reader.feed(answer.text)
     return reader.found
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let lists and groups take their time: on a busy machine they would stop after 100 ms with a part."""
+    monkeypatch.setattr(readers, "PAGE_S", PATIENCE_S)
 
 
 @pytest.fixture
