@@ -4,6 +4,8 @@ It serves the dashboard of a shop that has worked for an hour, whose mails fail 
 """
 
 import asyncio
+import contextlib
+import sqlite3
 import sys
 import tempfile
 import threading
@@ -36,6 +38,12 @@ ROOT: Final = f"http://127.0.0.1:{PORT}/jobs/ui"
 DESK: Final = (1200, 820)
 PHONE: Final = (390, 780)
 
+_SPREAD: Final = """
+UPDATE jobrunner_dead_letters
+SET died_at = died_at - (letter * 7919 * 1000003) % :span,
+    traceback = replace(traceback, :here, '/srv/shop/mails.py')"""
+"""The letters have died over some minutes, in a file of the shop."""
+
 
 class Demo:
     """A shop whose mails fail, and its dashboard."""
@@ -67,39 +75,40 @@ class Demo:
         async def sync_stock() -> None:
             """Read the stock."""
 
-        self.tasks = (send_receipt, charge_card, build_export)
+        self.file, self.tasks = file, (send_receipt, charge_card)
 
         async def ada() -> str:
             return "ada"
 
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-            store = await open_store(f"sqlite:///{file}", durability="full")
-            await store.write(Round(now_us(), statistics=_past_hour()))
-            await store.close()
             async with jobs.running(app):
-                await self._fill()
+                for customer in ("acme", "globex"):
+                    await jobs.enqueue(build_export, customer)
                 self.ready.set()
                 yield
 
         self.app = FastAPI(lifespan=lifespan)
         self.app.include_router(jobs.dashboard(insecure=True, actor=ada), prefix="/jobs/ui")
 
-    async def _fill(self) -> None:
-        send_receipt, charge_card, build_export = self.tasks
+    async def fill(self) -> None:
+        """Make the past: an hour of statistics, and dead letters of the last minutes."""
+        send_receipt, charge_card = self.tasks
+        store = await open_store(f"sqlite:///{self.file}", durability="full")
+        await store.write(Round(now_us(), statistics=_past_hour()))
+        await store.close()
         dead = [send_receipt.call(4000 + number) for number in range(DEAD)]
         dead += [charge_card.call(number) for number in (1, 2, 3, 4)]
-        stored = await self.jobs.enqueue_many(dead)
-        for job in stored[:DEAD]:
-            try:
-                await job.result(PATIENCE_S)
-            except JobDead:
-                continue
-        await self.jobs.enqueue(build_export, "acme")
-        await self.jobs.enqueue(build_export, "globex")
-        self.group = max(
-            (await self.jobs.dead_letters.groups()).items, key=lambda one: one.count
-        ).fingerprint
+        async with self.jobs.running():
+            for job in (await self.jobs.enqueue_many(dead))[:DEAD]:
+                with contextlib.suppress(JobDead):
+                    await job.result(PATIENCE_S)
+            groups = (await self.jobs.dead_letters.groups()).items
+        self.group = max(groups, key=lambda one: one.count).fingerprint
+        with contextlib.closing(sqlite3.connect(self.file)) as conn:
+            values = {"here": __file__, "span": FAILS_SINCE * MINUTE_US - MINUTE_US // 2}
+            conn.execute(_SPREAD, values)
+            conn.commit()
 
 
 def _past_hour() -> list[StatisticsRow]:
@@ -139,6 +148,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         demo = Demo(Path(folder, "shop.db"))
         server = uvicorn.Server(uvicorn.Config(demo.app, port=PORT, log_level="error"))
+        asyncio.run(demo.fill())
         thread = threading.Thread(target=server.run)
         thread.start()
         assert demo.ready.wait(PATIENCE_S)
