@@ -40,7 +40,7 @@ PHONE: Final = (390, 780)
 
 _SPREAD: Final = """
 UPDATE jobrunner_dead_letters
-SET died_at = died_at - (letter * 7919 * 1000003) % :span,
+SET died_at = died_at - :span * ((SELECT max(letter) FROM jobrunner_dead_letters) - letter) / :number,
     traceback = replace(traceback, :here, '/srv/shop/mails.py')"""
 """The letters have died over some minutes, in a file of the shop."""
 
@@ -106,7 +106,11 @@ class Demo:
             groups = (await self.jobs.dead_letters.groups()).items
         self.group = max(groups, key=lambda one: one.count).fingerprint
         with contextlib.closing(sqlite3.connect(self.file)) as conn:
-            values = {"here": __file__, "span": FAILS_SINCE * MINUTE_US - MINUTE_US // 2}
+            values = {
+                "here": __file__,
+                "number": len(dead),
+                "span": FAILS_SINCE * MINUTE_US - MINUTE_US // 2,
+            }
             conn.execute(_SPREAD, values)
             conn.commit()
 
