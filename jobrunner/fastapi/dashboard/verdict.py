@@ -13,6 +13,8 @@ from jobrunner.fastapi.dashboard import words
 
 RECENT: Final = timedelta(minutes=10)
 """The time whose failures are compared with those of the hour before it."""
+LATEST: Final = timedelta(minutes=1)
+"""Attempts that fail and are retried make a task fail for so long, if nothing remains of them."""
 BEFORE: Final = timedelta(hours=1)
 MOST_TROUBLES: Final = 5
 
@@ -53,6 +55,13 @@ class Attempts:
 
     succeeded: int = 0
     failed: int = 0
+    dead: int = 0
+    """Those of the failed ones after which the job became a dead letter."""
+
+    @property
+    def retried(self) -> int:
+        """The failed ones after which the job was not dead."""
+        return max(0, self.failed - self.dead)
 
     @property
     def share(self) -> float:
@@ -74,6 +83,8 @@ class Facts:
     """Attempts in the recent time, by task."""
     before: Mapping[str, Attempts] = field(default_factory=dict)
     """Attempts in the hour before the recent time, by task."""
+    latest: Mapping[str, Attempts] = field(default_factory=dict)
+    """Attempts in the last one or two minutes, by task."""
     free_bytes: int | None = None
     """Free space beside the store; None if unknown."""
 
@@ -147,10 +158,24 @@ def is_overdue(queue: QueueInfo, usual: timedelta | None, now: datetime) -> bool
 def _is_hot(group: Failing, facts: Facts) -> bool:
     if group.recent >= _FEWEST and _has_risen(group.recent, group.before):
         return True
-    return (group.retrying > 0 or group.recent > 0) and _fails_often(group.task, facts)
+    return (group.retrying > 0 or group.recent > 0) and _still_fails(group.task, facts)
 
 
-def _fails_often(task: str, facts: Facts) -> bool:
+def _still_fails(task: str, facts: Facts) -> bool:
+    """Return whether a task has failed often in the recent time, and the trouble is not over.
+
+    It is over once few of the failed jobs are left, and no more attempts have failed in the last minutes.  A death
+    without a dead letter counts no more: somebody has replayed or deleted it.
+    """
+    if not _failed_often(task, facts):
+        return False
+    left = sum(one.retrying + one.recent for one in facts.failing if one.task == task)
+    latest = facts.latest.get(task, Attempts())
+    ended = latest.succeeded + latest.retried
+    return left >= _FEWEST or (latest.retried > 0 and latest.retried >= _SHARE * ended)
+
+
+def _failed_often(task: str, facts: Facts) -> bool:
     recent = facts.recent.get(task, Attempts())
     before = facts.before.get(task, Attempts())
     return (
@@ -203,9 +228,9 @@ def _failing(group: Failing) -> Trouble:
 
 
 def _failing_without_group(facts: Facts, known: set[str]) -> Iterator[Trouble]:
-    """Tasks whose attempts fail, but whose jobs have all been run again or buried by others since."""
+    """Tasks whose attempts fail at this time, but whose retries have succeeded so far."""
     for task in sorted(facts.recent):
-        if task in known or not _fails_often(task, facts):
+        if task in known or not _still_fails(task, facts):
             continue
         recent = facts.recent[task]
         yield Trouble(
