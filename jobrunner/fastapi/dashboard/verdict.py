@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from jobrunner.core.job import Health, QueueInfo, WorkerInfo
-from jobrunner.fastapi.dashboard import words
+from jobrunner.fastapi.dashboard import urls, words
 
 RECENT: Final = timedelta(minutes=10)
 """The time whose failures are compared with those of the hour before it."""
@@ -221,9 +221,12 @@ def _failing(group: Failing) -> Trouble:
     if group.recent:
         text += f", {group.recent:,} new in ten minutes"
     if group.dead:
-        step, href = "Show and replay", f"dead?group={group.fingerprint}"
+        step, href = "Show and replay", urls.with_query("dead", {"group": group.fingerprint})
     else:
-        step, href = "Show the jobs", f"jobs?state=retrying&task={group.task}"
+        step, href = (
+            "Show the jobs",
+            urls.with_query("jobs", {"state": "retrying", "task": group.task}),
+        )
     return Trouble("bad", group.error, group.task, text, step, href)
 
 
@@ -239,7 +242,7 @@ def _failing_without_group(facts: Facts, known: set[str]) -> Iterator[Trouble]:
             task,
             f"{recent.failed:,} of {recent.failed + recent.succeeded:,} attempts in ten minutes",
             "Show the jobs",
-            f"jobs?task={task}",
+            urls.with_query("jobs", {"task": task}),
         )
 
 
@@ -268,7 +271,7 @@ def _unknown(facts: Facts) -> Iterator[Trouble]:
             task,
             f"Its jobs have waited for {words.rough(facts.now - due)}; deploy the task, or keep its name as an alias",
             "Show the jobs",
-            f"jobs?state=queued&task={task}",
+            urls.with_query("jobs", {"state": "queued", "task": task}),
         )
 
 
