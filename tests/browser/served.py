@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -95,13 +94,18 @@ class Served:
     def dead(self, task: Any, *args: object) -> str:
         """Return the id of a dead letter."""
 
-        async def die() -> str:
-            job = await self.jobs.enqueue(task, *args)
-            with pytest.raises(JobDead):
-                await job.result(PATIENCE_S)
-            return job.id
+        id = self.enqueue(task, *args).id
+        self.until_dead(id)
+        return id
 
-        return self.call(die)
+    def until_dead(self, id: str) -> None:
+        """Wait until a job is a dead letter."""
+
+        async def fail() -> None:
+            with pytest.raises(JobDead):
+                await (await self.jobs.get(id)).result(PATIENCE_S)
+
+        self.call(fail)
 
     def state(self, id: str) -> str:
         """Return the state of a job."""
@@ -110,12 +114,6 @@ class Served:
             return (await self.jobs.get(id)).state
 
         return self.call(get)
-
-    def until(self, id: str, state: str) -> None:
-        """Wait until a job is in a state."""
-        end_s = time.perf_counter() + PATIENCE_S
-        while self.state(id) != state:
-            assert time.perf_counter() < end_s, f"the job is {self.state(id)}, not {state}"
 
 
 class Process:
