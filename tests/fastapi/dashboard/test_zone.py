@@ -16,7 +16,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 SHIFT = timedelta(hours=5, minutes=30)
 MINUTE = timedelta(minutes=1)
 _TIME = re.compile(r'<time datetime="([^"]+)" title="([^"]+)">([^<]*)</time>')
-_OF_DAY = re.compile(r"\b\d\d:\d\d\b")
+_OF_DAY = re.compile(r"(?<![\d:])\d\d:\d\d\b")
 
 
 def labels_of(page: str) -> list[str]:
