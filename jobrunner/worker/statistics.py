@@ -14,9 +14,11 @@ from jobrunner.worker.chores import Period
 logger = log_of("jobrunner")
 
 WRITE_S: Final = 1.0
-"""The time between two rounds with statistics; a process that is killed loses as much of them."""
+"""The least time between two rounds with statistics; a process that is killed loses as much of them."""
+ROW_S: Final = 0.004
+"""The time after a round with statistics for each of its rows: making and adding a row takes less than 1 % of it."""
 ROWS_PER_ROUND: Final = 500
-"""The most rows that a round adds, which takes 10 to 20 ms; the next rounds add the rest."""
+"""The most rows that a round adds, which takes about 10 ms; the rest is for later rounds."""
 MOST_WAITING: Final = 10_000
 """The most rows that wait while the store cannot write them; further ones are dropped, with a log line."""
 
@@ -99,18 +101,16 @@ class Statistics:
         self._rows[row.key] = row if waiting is None else Total((waiting, row)).row(*row.key)
 
     def take(self, *, all_of_them: bool = False) -> Sequence[StatisticsRow]:
-        """Take rows for the next round; none before ``WRITE_S`` is over, unless ``all_of_them``."""
+        """Take rows for the next round; none before the period is over, unless ``all_of_them``."""
         if not (self._durations or self._rows) or not (all_of_them or self._period.begin()):
             return ()
         self._make_rows()
         number = len(self._rows) if all_of_them else ROWS_PER_ROUND
         taken = [self._rows.pop(key) for key in list(islice(self._rows, number))]
-        if self._rows:
-            self._period.end()
+        self._period.lasts(max(WRITE_S, ROW_S * len(taken)))
         return taken
 
     def put_back(self, rows: Sequence[StatisticsRow]) -> None:
-        """Keep rows that were not stored for a round in a second."""
+        """Keep rows that were not stored for the next period."""
         for row in rows:
             self._keep(row)
-        self._period.begin()
