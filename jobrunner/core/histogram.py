@@ -1,10 +1,10 @@
 """Histograms of durations in µs whose percentiles are at most a tenth off.
 
-Each lane counts the durations between two bounds: each power of two has four lanes, whose bounds grow by the fourth root
-of two.  Histograms of several processes, minutes or tasks are merged by adding their counts.
+Each lane counts the durations between two bounds, which grow by the fourth root of two: each power of two has four
+lanes.  Histograms of several processes, minutes or tasks are merged by adding their counts.
 
 All counts together are one integer with 64 bits for each lane.  So one addition adds all lanes, and a few operations
-encode them, whatever their number; a worker with hundreds of tasks does this for each of them every few seconds.
+encode them, whatever their number: a worker with hundreds of tasks does this for each of them every few seconds.
 """
 
 import math
@@ -39,7 +39,10 @@ def lane_of(duration: int) -> int:
 
 
 def bounds(lane: int) -> tuple[int, int]:
-    """Return the shortest and the longest duration of a lane, in µs; the shortest is above the longest if it has none."""
+    """Return the shortest and the longest duration of a lane, in µs.
+
+    The shortest is above the longest if the lane has none, as some below 4 µs.
+    """
     return (_fourth_root(1 << lane - 1), _fourth_root(1 << lane) - 1) if lane else (0, 0)
 
 
@@ -51,11 +54,12 @@ def _fourth_root(value: int) -> int:
 class Histogram:
     """The number of durations by lane."""
 
-    __slots__ = ("_counts",)
+    __slots__ = ("packed",)
 
     def __init__(self, durations: Sequence[int] = ()) -> None:
         """Count durations in µs."""
-        self._counts = 0
+        self.packed = 0
+        """The counts, 64 bits each."""
         if not durations:
             return
         if min(durations) < 0 or max(durations) > _LONGEST:
@@ -63,12 +67,12 @@ class Histogram:
         # ``lane_of``, without a line of Python for each duration.
         lanes = map(int.bit_length, map(pow, durations, repeat(4)))
         if len(durations) < _MANY:
-            self._counts = sum(map(_ONE.__getitem__, lanes))
+            self.packed = sum(map(_ONE.__getitem__, lanes))
         else:
-            self._counts = _integer_of(Counter(lanes))
+            self.packed = _pack(Counter(lanes))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Histogram) and self._counts == other._counts
+        return isinstance(other, Histogram) and self.packed == other.packed
 
     __hash__ = None  # type: ignore[assignment] # it can change
 
@@ -79,13 +83,13 @@ class Histogram:
     def of_counts(cls, counts: Mapping[int, int]) -> "Histogram":
         """Return the histogram with these counts by lane."""
         self = cls()
-        self._counts = _integer_of(counts)
+        self.packed = _pack(counts)
         return self
 
     @property
     def counts(self) -> Mapping[int, int]:
         """The counts that are not 0 by lane, in the order of the lanes."""
-        counts = _ALL.unpack(self._counts.to_bytes(_ALL.size, "little"))
+        counts = _ALL.unpack(self.packed.to_bytes(_ALL.size, "little"))
         return {lane: count for lane, count in enumerate(counts) if count}
 
     @property
@@ -95,12 +99,12 @@ class Histogram:
 
     def add(self, other: "Histogram") -> None:
         """Add the counts of another histogram."""
-        self._counts += other._counts
+        self.packed += other.packed
 
     def percentiles(self, *shares: float) -> Sequence[int | None]:
         """Return the durations in µs that these shares of all do not exceed.
 
-        It is the geometric middle of a lane, so at most a tenth or 1 µs off; None if there are no durations.
+        It is the geometric middle of a lane, rounded, so at most a tenth and half a µs off; None if there are none.
 
         Args:
             shares: from 0 to 1, in ascending order.
@@ -124,10 +128,10 @@ class Histogram:
     def encode(self) -> bytes:
         """Return the counts as bytes, for ``decode``.
 
-        They are the first lane, and the bytes of each count; then the lowest byte of the count of each lane from the first to
-        the last one, the second lowest byte of each, and so on.
+        They are the first lane and the bytes of each count, then the lowest bytes of the counts from the first lane to
+        the last one, their second lowest bytes, and so on.
         """
-        counts = self._counts
+        counts = self.packed
         if not counts:
             return b""
         first = ((counts & -counts).bit_length() - 1) // _BITS
@@ -154,9 +158,9 @@ class Histogram:
         wide = bytearray(lanes * _BYTES)
         for byte in range(width):
             wide[byte::_BYTES] = encoded[2 + byte * lanes : 2 + (byte + 1) * lanes]
-        self._counts += int.from_bytes(wide, "little") << first * _BITS
+        self.packed += int.from_bytes(wide, "little") << first * _BITS
 
 
-def _integer_of(counts: Mapping[int, int]) -> int:
+def _pack(counts: Mapping[int, int]) -> int:
     """Return counts by lane as one integer."""
     return sum(count * _ONE[lane] for lane, count in counts.items())
