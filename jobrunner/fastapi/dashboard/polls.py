@@ -36,7 +36,7 @@ class Polls:
         self._stores: WeakKeyDictionary[Store, dict[_Key, _Rendered]] = WeakKeyDictionary()
 
     async def answer(self, visit: Visit, show: Callable[[Visit], Awaitable[Response]]) -> Response:
-        """Answer 304 if the viewer has the page as it is, else with the page."""
+        """Answer 304 if the viewer's page is current, else with the page."""
         store, at = visit.parts.store, now_s()
         # Read before the page: a commit in between makes the next poll read again.
         counter = await store.change_counter()

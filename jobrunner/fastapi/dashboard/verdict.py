@@ -56,7 +56,7 @@ class Attempts:
     succeeded: int = 0
     failed: int = 0
     dead: int = 0
-    """Those of the failed ones after which the job became a dead letter."""
+    """The failed ones after which the job became a dead letter."""
 
     @property
     def retried(self) -> int:
@@ -162,10 +162,10 @@ def _is_hot(group: Failing, facts: Facts) -> bool:
 
 
 def _still_fails(task: str, facts: Facts) -> bool:
-    """Return whether a task has failed often in the recent time, and the trouble is not over.
+    """Return whether a task has failed often lately and still does.
 
-    It is over once few of the failed jobs are left, and no more attempts have failed in the last minutes.  A death
-    without a dead letter counts no more: somebody has replayed or deleted it.
+    The trouble is over once few of the failed jobs are left and no attempt has failed in the last minutes.  A death
+    whose dead letter was replayed or deleted does not count.
     """
     if not _failed_often(task, facts):
         return False

@@ -21,7 +21,8 @@ _OF_DAY = re.compile(r"(?<![\d:])\d\d:\d\d\b")
 
 def labels_of(page: str) -> list[str]:
     """Return the times of day outside of the elements ``time``: the labels of axes and of bars."""
-    return _OF_DAY.findall(re.sub(r"<pre.*?</pre>", "", _TIME.sub("", page), flags=re.DOTALL))
+    hidden = r"<pre.*?</pre>|<input type=\"hidden\"[^>]*>"
+    return _OF_DAY.findall(re.sub(hidden, "", _TIME.sub("", page), flags=re.DOTALL))
 
 
 def test_every_time_and_axis_of_a_page_changes_with_the_zone(board: Board) -> None:
