@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "jobs": "jobrunner.cli.commands.jobs:jobs",
     "dead": "jobrunner.cli.commands.dead_letters:dead",
     "queues": "jobrunner.cli.commands.queues:queues",
+    "schedules": "jobrunner.cli.commands.schedules:schedules",
     "audit": "jobrunner.cli.commands.audit:audit",
     "doctor": "jobrunner.cli.commands.doctor:doctor",
     "backup": "jobrunner.cli.commands.maintenance:backup",

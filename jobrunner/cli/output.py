@@ -13,6 +13,7 @@ import click
 
 from jobrunner.core.escape import escaped, escaped_json
 from jobrunner.core.job import Attempt, DeadLetter, Job, Payload, QueueInfo
+from jobrunner.queue.schedules import Schedule
 
 NARROWEST: Final = 10
 """The minimum width of a column in a drawn table: the length of a date."""
@@ -78,6 +79,15 @@ def letter_fields(letter: DeadLetter) -> dict[str, object]:
         field.name: getattr(letter, field.name)
         for field in dataclasses.fields(letter)
         if field.name not in {"history", "traceback"}
+    }
+
+
+def schedule_fields(schedule: Schedule) -> dict[str, object]:
+    """Return the fields of a schedule to print, without its arguments."""
+    return {
+        field.name: getattr(schedule, field.name)
+        for field in dataclasses.fields(schedule)
+        if field.name != "args"
     }
 
 

@@ -43,8 +43,18 @@ class StoreSession:
     """The tasks of the application; None if the command was given only a store."""
     queues: frozenset[str]
     """Every known queue: declared, served by a worker, paused, or with jobs in it."""
+    committer: Committer
     redaction: Redaction
     """Hides sensitive arguments and results; a command that was given only a store knows the default names."""
+
+    @asynccontextmanager
+    async def enqueuing(self) -> AsyncIterator[None]:
+        """Run rounds inside the block, which store jobs and claim none; once in a session."""
+        self.committer.start()
+        try:
+            yield
+        finally:
+            await self.committer.close()
 
 
 def run_in_session(location: Location, command: Callable[[StoreSession], Awaitable[T]]) -> T:
@@ -104,7 +114,7 @@ async def _opened(location: Location) -> AsyncIterator[StoreSession]:
 async def _session_on(
     store: FileStore, settings: Settings, tasks: Mapping[str, TaskSpec] | None, queues: set[str]
 ) -> StoreSession:
-    # Do not start these two: the committer would run rounds, and the worker would recover jobs.
+    # Do not start the worker: it would recover jobs. Only a command that enqueues starts the committer.
     committer = Committer(store)
     events = Events(Hooks(), _nothing)
     worker = Worker(
@@ -131,7 +141,7 @@ async def _session_on(
         worker=worker,
         timezone=settings.timezone,
     )
-    return StoreSession(store, queue, tasks, known, settings.redact)
+    return StoreSession(store, queue, tasks, known, committer, settings.redact)
 
 
 async def _nothing(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""The application that a process of its own serves for a browser: it works, and has a dashboard."""
+"""The application that a separate process serves for a browser: it works, and has a dashboard."""
 
 import os
 

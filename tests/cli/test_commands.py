@@ -225,6 +225,7 @@ async def test_groups_of_dead_letters_are_shown_and_are_a_filter(stored: Stored)
     assert (await jobrunner("dead", "list", "--group", "0" * 16, *at)).rows == []
     assert (await jobrunner("dead", "replay", *where, "--json", *at)).json == {
         "replayed": 3,
+        "conflicts": 0,
         "left": 0,
     }
     assert (await jobrunner("dead", "groups", *at)).rows == []

@@ -156,7 +156,7 @@ def test_the_page_has_the_reason_on_the_acting_routes_alone(site: Site) -> None:
 
 def test_actions_are_the_names_of_methods() -> None:
     """A program reads the names in the log that it calls."""
-    for action in set(ACTIONS) - {"dead_letters.replay_edited"}:
+    for action in set(ACTIONS) - {"dead_letters.replay_edited", "arguments.show"}:
         thing: Any = JobRunner
         *nouns, verb = action.split(".")
         for noun in nouns:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak import rates, requests
+from tests.soak import pages, rates, requests
 from tests.soak.__main__ import Part, parts, table
 from tests.soak.budget import CI_SECONDS, rounds
 from tests.support.processes import CHECKOUT
@@ -22,6 +22,11 @@ def test_requests_of_any_kind_are_answered_as_the_page_says(tmp_path: Path, seed
 
 async def test_jobs_at_a_steady_rate_are_run_once_and_leave_log_and_memory_small(seed: int) -> None:
     await rates.run(seed, CI_SECONDS)
+
+
+async def test_every_page_is_answered_from_a_file_with_a_past() -> None:
+    figures = await pages.run(2_000)
+    assert len(figures) == 2 + 2 * len(pages.PAGES)
 
 
 def test_rounds_end_with_the_time_but_not_before_the_least() -> None:

@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -223,7 +224,7 @@ async def test_row_that_two_chores_miss_at_once_is_stored_once(
 
 async def test_dead_letters_of_an_older_version_are_grouped_after_the_start(new_db: Path) -> None:
     written_by(4, new_db)
-    jobs = JobRunner(new_db)
+    jobs = JobRunner(new_db, dead_letter_retention=timedelta(days=36_500))
     async with jobs.running():
         chores = worker_of(jobs).maintenance.chores
         make_due(jobs, "groups")

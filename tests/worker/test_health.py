@@ -78,6 +78,7 @@ async def test_C9_health_names_a_worker_whose_loop_does_not_turn(
 ) -> None:
     async with jobs.running():
         worker = worker_of(jobs)
+        await worker.do_chores()  # the first beat is over, and the next one is ten seconds away
         frozen.tick(timedelta(seconds=31))
         health = await jobs.health()
         assert health.status == "degraded"

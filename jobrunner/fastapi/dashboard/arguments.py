@@ -18,7 +18,7 @@ _MOST_DEEP: Final = 60
 
 
 async def record_shown(visit: Visit, id: str) -> None:
-    """Record in the audit log that a viewer sees the arguments or the result of a job.
+    """Record that a viewer sees a job's arguments or result.
 
     Every page calls it before it shows any.  Its guard has let the viewer through.
     """

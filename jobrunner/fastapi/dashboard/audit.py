@@ -33,7 +33,7 @@ _VERBS: Final[Mapping[Action, tuple[str, str]]] = {
     "schedules.pause": ("Paused", "schedule"),
     "schedules.resume": ("Resumed", "schedule"),
 }
-"""What each act did, and to what."""
+"""Verb and object of each act."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Change:
     target: str
     """The id or name of what was changed, or the filters."""
     address: str
-    """Where the target is shown; empty if there is no page of it."""
+    """The page of the target; empty if there is none."""
     state: str
     """`refused`, or `unfinished` if its end is unknown; else empty."""
     reason: str

@@ -52,7 +52,7 @@ class Mark:
 
     @property
     def is_right(self) -> bool:
-        """Whether the name stands left of the line, since there is more room."""
+        """True if the name stands left of the line, where there is more room."""
         return self.x > WIDTH / 2
 
 

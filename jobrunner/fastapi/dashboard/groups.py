@@ -22,7 +22,7 @@ from jobrunner.fastapi.dashboard.pages import Pages
 from jobrunner.fastapi.dashboard.visit import Visit
 
 SAMPLE: Final = 200
-"""The newest dead letters of a group that are read to tell what they share."""
+"""The newest dead letters of a group that are read to find what they share."""
 NEWEST: Final = 6
 RATES: Final = (60, 300, 1_000, 0)
 """Jobs per minute; 0 replays all at once."""
@@ -74,7 +74,7 @@ class TestView:
 
 @dataclass(frozen=True, slots=True)
 class OpenGroup:
-    """The group that is open, with what its dead letters share and the plan of a replay."""
+    """The open group, with the plan of its replay."""
 
     group: GroupView
     sampled: int
@@ -127,7 +127,10 @@ def _first_line(text: str | None) -> str:
 
 
 def _share(values: Iterable[str]) -> str:
-    """Return the most frequent values with their shares, such as ``mail 97 %, bulk 3 %``."""
+    """Return the most frequent values with their shares.
+
+    For example ``mail 97 %, bulk 3 %``.
+    """
     counts = Counter(values)
     total = counts.total()
     if len(counts) == 1:
@@ -189,7 +192,7 @@ _TESTED: Final[Mapping[str, tuple[str, str]]] = {
     "cancelled": ("warn", "The test has no result: the job was cancelled."),
     "expired": ("warn", "The test has no result: the job has expired."),
 }
-"""What the state of the tested job says; in other states it is still under way."""
+"""Kind and text for each state of the tested job; in other states the test is under way."""
 
 
 async def _test(visit: Visit) -> TestView | None:

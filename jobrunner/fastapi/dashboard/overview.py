@@ -61,7 +61,7 @@ class OverviewView:
     tiles: Sequence[Tile]
     chart: BarChart
     has_stats: bool
-    """Whether any attempt has ended in the time of the chart."""
+    """True if an attempt has ended in the time of the chart."""
     groups: Sequence[GroupView]
     ungrouped: int
     queues: Sequence[QueueView]

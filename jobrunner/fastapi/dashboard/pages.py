@@ -1,7 +1,7 @@
 """Adds pages and forms to the router, each behind its guard."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import APIRouter, Depends, params
@@ -12,6 +12,7 @@ from jobrunner.core.clock import utcnow
 from jobrunner.fastapi.dashboard import urls
 from jobrunner.fastapi.dashboard.forms import Form, read_form
 from jobrunner.fastapi.dashboard.guards import Question
+from jobrunner.fastapi.dashboard.polls import Polls
 from jobrunner.fastapi.dashboard.site import Site
 from jobrunner.fastapi.dashboard.visit import MOST_NAMED, Visit
 from jobrunner.fastapi.dashboard.zone import Clock
@@ -33,6 +34,7 @@ class Pages:
     site: Site
     queue: params.Depends
     actor: params.Depends | None
+    polls: Polls = field(default_factory=Polls)
 
     def show(
         self, path: str, *, seeing: bool = False, acting: bool = False
@@ -51,7 +53,7 @@ class Pages:
             visit = self._visits(path)
 
             async def get_page(visit: Visit = Depends(visit)) -> Response:
-                return await show(visit)
+                return await self.polls.answer(visit, show)
 
             self._add("GET", path, get_page, needed)
             return show

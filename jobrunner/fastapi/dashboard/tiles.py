@@ -1,4 +1,4 @@
-"""Shows the throughput, failures, waits and runs of the last minutes beside those of the hour before."""
+"""Shows the last ten minutes beside the hour before, in four tiles."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

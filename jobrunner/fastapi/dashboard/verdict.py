@@ -1,4 +1,4 @@
-"""Judges from a few facts whether a store is healthy, what fails and since when.
+"""Judges from a few facts whether a store is healthy.
 
 The rules are pure: they read nothing, and the time is one of the facts.
 """
@@ -34,7 +34,7 @@ Level = Literal["ok", "warn", "bad"]
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """Dead letters and jobs that wait for a retry, which failed in the same way."""
+    """Dead letters and retrying jobs that failed in the same way."""
 
     fingerprint: str
     task: str
@@ -56,7 +56,7 @@ class Attempts:
     succeeded: int = 0
     failed: int = 0
     dead: int = 0
-    """Those of the failed ones after which the job became a dead letter."""
+    """The failed ones after which the job became a dead letter."""
 
     @property
     def retried(self) -> int:
@@ -114,7 +114,7 @@ class Verdict:
     more: int = 0
     """The number of further troubles."""
     since: datetime | None = None
-    """When the oldest of the present failures began."""
+    """The time at which the oldest of the present failures began."""
     started: WorkerInfo | None = None
     """The worker that had started shortly before."""
 
@@ -149,7 +149,7 @@ def judge(facts: Facts) -> Verdict:
 
 
 def is_overdue(queue: QueueInfo, usual: timedelta | None, now: datetime) -> bool:
-    """Return whether the oldest due job of a queue has waited far longer than usual."""
+    """Return whether a queue's oldest due job has waited far longer than usual."""
     if queue.paused or queue.oldest_due_at is None:
         return False
     return now - queue.oldest_due_at > max(_SHORTEST_WAIT, _TIMES_USUAL * (usual or timedelta()))
@@ -162,10 +162,10 @@ def _is_hot(group: Failing, facts: Facts) -> bool:
 
 
 def _still_fails(task: str, facts: Facts) -> bool:
-    """Return whether a task has failed often in the recent time, and the trouble is not over.
+    """Return whether a task has failed often lately and still does.
 
-    It is over once few of the failed jobs are left, and no more attempts have failed in the last minutes.  A death
-    without a dead letter counts no more: somebody has replayed or deleted it.
+    The trouble is over once few of the failed jobs are left and no attempt has failed in the last minutes.  A death
+    whose dead letter was replayed or deleted does not count.
     """
     if not _failed_often(task, facts):
         return False
@@ -231,7 +231,7 @@ def _failing(group: Failing) -> Trouble:
 
 
 def _failing_without_group(facts: Facts, known: set[str]) -> Iterator[Trouble]:
-    """Tasks whose attempts fail at this time, but whose retries have succeeded so far."""
+    """Yield tasks whose attempts fail now, but whose retries have succeeded so far."""
     for task in sorted(facts.recent):
         if task in known or not _still_fails(task, facts):
             continue

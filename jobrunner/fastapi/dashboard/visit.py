@@ -113,10 +113,14 @@ class Visit:
             bad=bad,
         )
         text, etag = self.site.render(template, shell, view, self.clock)
-        headers = {"etag": etag, "x-as-of": f"{self.now.astimezone(self.clock.zone):%H:%M:%S}"}
-        if status == HTTPStatus.OK and self.request.headers.get("if-none-match") == etag:
+        headers = self.live_headers(etag) if live else {}
+        if live and status == HTTPStatus.OK and self.request.headers.get("if-none-match") == etag:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return HTMLResponse(text, status, headers)
+
+    def live_headers(self, etag: str) -> dict[str, str]:
+        """Return the headers that the page's script reads: hash and time."""
+        return {"etag": etag, "x-as-of": f"{self.now.astimezone(self.clock.zone):%H:%M:%S}"}
 
     def go(self, address: str, said: str = "", n: int | None = None) -> Response:
         """Answer a form: the browser goes on to a page below the root."""

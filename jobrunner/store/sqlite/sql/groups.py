@@ -207,7 +207,7 @@ class Search:
 
 
 def _with_retrying(row: GroupRow, retrying: GroupRow | None) -> GroupRow:
-    """Return a group of dead letters with the jobs that wait for a retry after the same failure."""
+    """Return a group of dead letters with its retrying jobs."""
     if retrying is None:
         return row
     since, failed_at = row.since, retrying.since
