@@ -363,8 +363,8 @@ class JobQueue:
             hour = await jobs.stats()                          # a bucket for each minute of the last hour
             day = await jobs.stats(per="hour", by="queue")     # a bucket for each queue, over the last day
 
-        Workers write their statistics about once a second, so the last one or two seconds may be missing. A process
-        that is killed loses those, but no jobs.
+        Workers write their statistics about once a second, or every few seconds with hundreds of tasks, so the last
+        ones may be missing. A process that is killed loses those, but no jobs.
 
         Args:
             **query: The window (``since`` and ``until``, aware datetimes), ``per="minute"`` or ``"hour"``, the grouping

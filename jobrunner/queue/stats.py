@@ -53,7 +53,7 @@ class StatsQuery(TypedDict, total=False):
 class StatsBucket:
     """The attempts that ended in a minute, an hour or a longer time.
 
-    The percentiles are those of the attempts that succeeded or failed, at most an eighth off; None if there are none.
+    The percentiles are those of the attempts that succeeded or failed, at most a tenth off; None if there are none.
     """
 
     start: datetime = field(metadata=doc("Its first instant."))

@@ -32,6 +32,10 @@ class Period:
         self._begun_s = now_s
         return True
 
+    def lasts(self, seconds: float) -> None:
+        """Change the length of the current period and of the next ones."""
+        self._seconds = seconds
+
     def end(self) -> None:
         """End the current period now."""
         self._begun_s = -math.inf

@@ -14,9 +14,11 @@ from jobrunner.worker.chores import Period
 logger = log_of("jobrunner")
 
 WRITE_S: Final = 1.0
-"""The time between two rounds with statistics; a process that is killed loses as much of them."""
+"""The least time between two rounds with statistics; a process that is killed loses as much of them."""
+ROW_S: Final = 0.005
+"""The time between two rounds for each row of the second one: to make and add a row takes less than 1 % of it."""
 ROWS_PER_ROUND: Final = 500
-"""The most rows that a round adds, which takes 10 to 20 ms; the next rounds add the rest."""
+"""The most rows that a round adds, which takes about 10 ms; the rest is for later rounds."""
 MOST_WAITING: Final = 10_000
 """The most rows that wait while the store cannot write them; further ones are dropped, with a log line."""
 
@@ -73,13 +75,13 @@ class Statistics:
         """Turn what was counted into rows of its minute."""
         for queue, tasks in self._durations.items():
             for task, durations in tasks.items():
-                failed = self._failed[queue, task]
+                failed = self._failed.get((queue, task), 0)
                 self._keep(
                     StatisticsRow(
                         *(self._minute, queue, task),
                         succeeded=len(durations) // 2 - failed,
                         failed=failed,
-                        dead=self._dead[queue, task],
+                        dead=self._dead.get((queue, task), 0),
                         wait=Histogram(durations[::2]),
                         run=Histogram(durations[1::2]),
                     )
@@ -99,18 +101,17 @@ class Statistics:
         self._rows[row.key] = row if waiting is None else Total((waiting, row)).row(*row.key)
 
     def take(self, *, all_of_them: bool = False) -> Sequence[StatisticsRow]:
-        """Take rows for the next round; none before ``WRITE_S`` is over, unless ``all_of_them``."""
-        if not (self._durations or self._rows) or not (all_of_them or self._period.begin()):
+        """Take rows for the next round; none before the period is over, unless ``all_of_them``."""
+        number = len(self._rows) + sum(map(len, self._durations.values()))
+        if not all_of_them:
+            number = min(number, ROWS_PER_ROUND)
+            self._period.lasts(max(WRITE_S, ROW_S * number))
+        if not number or not (all_of_them or self._period.begin()):
             return ()
         self._make_rows()
-        number = len(self._rows) if all_of_them else ROWS_PER_ROUND
-        taken = [self._rows.pop(key) for key in list(islice(self._rows, number))]
-        if self._rows:
-            self._period.end()
-        return taken
+        return [self._rows.pop(key) for key in list(islice(self._rows, number))]
 
     def put_back(self, rows: Sequence[StatisticsRow]) -> None:
-        """Keep rows that were not stored for a round in a second."""
+        """Keep rows that were not stored for the next period."""
         for row in rows:
             self._keep(row)
-        self._period.begin()

@@ -4,24 +4,19 @@ import asyncio
 import fcntl
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal
 
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from jobrunner import Bury, Job, JobDead, JobRunner, Retry
+from jobrunner import Bury, JobDead, JobRunner, Retry
 from jobrunner.fastapi import bearer
-
-T = TypeVar("T")
+from jobrunner.queue.audit import audited
+from tests.browser.served import PATIENCE_S, Served
 
 TOKEN: Final = "correct-horse"  # noqa: S105 - of these tests alone
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -35,7 +30,6 @@ ARGUMENTS: Final = (
 )  # fmt: skip
 INSTALL_S: Final = 600
 LONG: Final = "n" * 200
-PATIENCE_S: Final = 30
 
 Theme = Literal["light", "dark"]
 SIZES: Final = {"desk": (1280, 900), "phone": (390, 844)}
@@ -86,13 +80,11 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-class Shop:
+class Shop(Served):
     """An application with jobs in every state, served on a port."""
 
     def __init__(self, directory: Path) -> None:
-        self.jobs = jobs = JobRunner(
-            directory / "shop.db", queues={"default": 20, "mail": 5, LONG: 1}
-        )
+        jobs = JobRunner(directory / "shop.db", queues={"default": 20, "mail": 5, LONG: 1})
         self.release: asyncio.Event | None = None
 
         @jobs.task
@@ -106,6 +98,10 @@ class Shop:
         @jobs.task
         async def try_again(text: str) -> None:
             raise Retry(delay=3600)
+
+        @jobs.task(max_attempts=1)
+        async def undecided(text: str) -> None:
+            raise ValueError(text)
 
         @jobs.task
         async def wait() -> None:
@@ -121,92 +117,46 @@ class Shop:
         async def daily_report() -> None: ...
 
         self.greet, self.write_letter, self.try_again = greet, write_letter, try_again
-        self.wait, self.long_one = wait, long_one
-
-        @asynccontextmanager
-        async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-            async with jobs.running(app):
-                await self._fill()
-                self._ready.set()
-                yield
-
-        app = FastAPI(lifespan=lifespan)
-        app.include_router(jobs.dashboard(insecure=True), prefix="/open")
-        app.include_router(jobs.dashboard(read=bearer(TOKEN)), prefix="/locked/ui")
-        # It listens from here on, so that no request comes too early.
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        self._thread = threading.Thread(target=self._serve, name="server", daemon=True)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._ready = threading.Event()
-        self.letter = self.waiting = self.running = self.retrying = self.long = ""
-
-    @property
-    def root(self) -> str:
-        """The address of the dashboard without a guard."""
-        return f"http://127.0.0.1:{self.port}/open"
+        self.wait, self.long_one, self.undecided = wait, long_one, undecided
+        super().__init__(jobs)
+        self.app.include_router(jobs.dashboard(read=bearer(TOKEN)), prefix="/locked/ui")
+        self.letter = self.waiting = self.running = self.retrying = self.long = self.group = ""
 
     @property
     def locked(self) -> str:
         """The address of the dashboard with a token."""
         return f"http://127.0.0.1:{self.port}/locked/ui"
 
-    def _serve(self) -> None:
-        async def serve() -> None:
-            self._loop, self.release = asyncio.get_running_loop(), asyncio.Event()
-            await self._server.serve(sockets=[self._socket])
-
-        asyncio.run(serve())
-
-    def start(self) -> None:
-        """Serve, and wait until the jobs are stored."""
-        self._thread.start()
-        assert self._ready.wait(PATIENCE_S)
-
     def stop(self) -> None:
         """Stop serving; the jobs that wait are let go."""
-        assert self._loop is not None
         assert self.release is not None
-        self._loop.call_soon_threadsafe(self.release.set)
-        self._server.should_exit = True
-        self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive()
+        self.loop.call_soon_threadsafe(self.release.set)
+        super().stop()
 
-    def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-        """Run a coroutine function on the server's loop."""
-        assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(function(*args), self._loop).result(PATIENCE_S)
-
-    def enqueue(self, task: Any, *args: object) -> Job[Any]:
-        """Store a job."""
-
-        async def enqueue() -> Job[Any]:
-            return await self.jobs.enqueue(task, *args)
-
-        return self.call(enqueue)
-
-    def dead(self, task: Any, *args: object) -> str:
-        """Return the id of a dead letter."""
-
-        async def die() -> str:
-            job = await self.jobs.enqueue(task, *args)
-            with pytest.raises(JobDead):
-                await job.result(PATIENCE_S)
-            return job.id
-
-        return self.call(die)
-
-    async def _fill(self) -> None:
+    async def fill(self) -> None:
+        """Store the jobs."""
+        self.release = asyncio.Event()
         jobs = self.jobs
         for name in ("ada", "bob"):
             await (await jobs.enqueue(self.greet, name)).result(PATIENCE_S)
         first = await jobs.enqueue(self.write_letter.options(tag="sign-up"), "<b>nobody</b>")
-        second = await jobs.enqueue(self.long_one.options(tag="t" * 200, key="k" * 200), "v" * 500)
-        for job in (first, second):
+        # Enough of them to make the overview red.
+        several = [
+            await jobs.enqueue(self.long_one.options(tag="t" * 200, key=f"{n}" * 200), "v" * 500)
+            for n in range(5)
+        ]
+        for job in (first, *several):
             with pytest.raises(JobDead):
                 await job.result(PATIENCE_S)
-        self.letter, self.long = first.id, second.id
+        self.letter, self.long = first.id, several[0].id
+        self.group = (await jobs.dead_letters.get(self.long)).group or ""
+        where = {"group": self.group, "until": "u" * 200}
+        async with audited(
+            jobs.audit, "a" * 200, "dead_letters.replay_all", filter=where, reason="r" * 500
+        ) as act:
+            act.count = 0
+        async with audited(jobs.audit, "ada", "queues.pause", target=LONG):
+            pass
         self.running = (await jobs.enqueue(self.wait)).id
         self.retrying = (await jobs.enqueue(self.try_again, "x")).id
         later = [self.greet.options(delay=7200, tag="later").call(f"n{i}") for i in range(3)]
@@ -231,7 +181,14 @@ class Shop:
             "shown": f"/jobs/{self.long}/arguments",
             "edit": f"/jobs/{self.long}/edit",
             "confirm": f"/jobs/{self.long}/delete",
-            "dead": "/dead",
+            "groups": "/dead",
+            "group": f"/dead?group={self.group}",
+            "test": f"/dead?group={self.group}&test={self.long}",
+            "no group": "/dead?group=0123456789abcdef",
+            "delete group": f"/dead/{self.group}/delete",
+            "letters": f"/dead?view=letters&group={self.group}",
+            "audit": "/audit",
+            "nobody": f"/audit?actor={'z' * 200}",
             "schedules": "/schedules",
             "schedule": f"/schedules/{'s' * 200}",
             "queues": "/queues",

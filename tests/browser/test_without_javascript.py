@@ -92,3 +92,34 @@ def test_signing_in_and_out(open_page: Open, shop: Shop) -> None:
     page.get_by_role("button", name="Sign out").click()
     expect(page.locator("h1")).to_have_text("Sign in")
     assert page.context.cookies() == []
+
+
+def test_groups_are_opened_tested_replayed_and_deleted(open_page: Open, shop: Shop) -> None:
+    letters = {shop.dead(shop.undecided, "x") for _ in range(4)}
+    page = open_page(f"{shop.root}/dead", javascript=False).page
+    page.get_by_role("link", name="undecided").click()
+    expect(page.locator(".sums dd").last).to_have_text("4")
+
+    page.get_by_role("button", name="Test with one").click()
+    tested = page.url.partition("&test=")[2]
+    assert tested in letters
+    shop.until_dead(tested)
+    page.reload()
+    expect(page.locator(".canary")).to_contain_text("Test failed: the job is a dead letter again.")
+
+    page.get_by_label("Why, for the audit log").fill("by hand")
+    page.get_by_role("radio", name="60 3.0 s").check()
+    page.get_by_role("button", name="Replay 4").dblclick()
+    expect(page.locator(".notice").first).to_contain_text("replayed")
+    states = [shop.state(id) for id in letters]
+    assert states.count("scheduled") >= 2
+
+    more = shop.dead(shop.undecided, "x")
+    page.goto(f"{shop.root}/dead")
+    page.get_by_role("link", name="undecided").click()
+    page.get_by_role("link", name="Delete all…").click()
+    expect(page.locator("h1")).to_contain_text("of undecided?")
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator(".notice").first).to_contain_text("deleted")
+    page.goto(f"{shop.root}/jobs/{more}")
+    expect(page.locator("main h1")).to_have_text("No such job")

@@ -71,7 +71,7 @@ async def test_backup_that_is_restored_goes_on_where_it_was(stored: Stored, tmp_
     status = await jobrunner("status", "--store", backup, "--json")
     assert status.json["dead_letters"] == 3
     answer = await jobrunner("dead", "replay", "--all", "--store", backup, "--json")
-    assert answer.json == {"replayed": 3, "left": 0}
+    assert answer.json == {"replayed": 3, "conflicts": 0, "left": 0}
 
 
 async def test_backup_into_a_directory_is_named_after_store_and_time(

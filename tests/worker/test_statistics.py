@@ -13,6 +13,7 @@ from freezegun.api import FrozenDateTimeFactory
 from tenacity import wait_fixed, wait_none
 
 from jobrunner import Bury, Injected, JobContext, JobDead, JobRunner, Snooze, Stats
+from jobrunner.core.histogram import lane_of
 from jobrunner.core.model import Claimed, Ended, Outcome
 from jobrunner.worker.statistics import MOST_WAITING, ROWS_PER_ROUND, Statistics
 from tests.support.clocks import MOMENT
@@ -80,7 +81,7 @@ async def test_wait_is_from_due_to_started_and_run_from_started_to_ended() -> No
     counter.count([succeeded(job, at=1_010)], MINUTE)
     (row,) = counter.take()
     assert row.key == (MINUTE, "default", "task")
-    assert (row.wait.counts, row.run.counts) == ({3: 1}, {7: 1})
+    assert (row.wait.counts, row.run.counts) == ({lane_of(3): 1}, {lane_of(7): 1})
 
 
 async def test_rows_are_taken_once_a_second() -> None:
@@ -106,15 +107,25 @@ async def test_minutes_queues_and_tasks_have_rows_of_their_own() -> None:
     }
 
 
-async def test_many_rows_take_several_rounds() -> None:
+async def test_rows_are_taken_less_often_the_more_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now_s)
     counter = Statistics()
-    many = ROWS_PER_ROUND + 1
-    counter.count([succeeded(claimed(task=f"t{n}")) for n in range(many)], 0)
-    first = counter.take()
-    assert [len(first), len(counter.take()), len(counter.take())] == [many - 1, 1, 0]
+    outcomes = [succeeded(claimed(task=f"t{n}")) for n in range(1_000)]
+    taken: list[tuple[float, int]] = []
+    for more in (800, 1, 300, 0, 0, 0, 10, 0, 0, 0):
+        counter.count(outcomes[:more], 0)
+        rows = counter.take()
+        if rows:
+            taken.append((now_s, len(rows)))
+        now_s += 0.5
+    # 500 at most, and 5 ms for each but a second at least; of the 800, 300 are left for the second time.
+    assert taken == [(0, 500), (2.5, 500), (3.5, 110)]
 
 
-async def test_rows_that_were_put_back_wait_for_a_second() -> None:
+async def test_rows_that_were_put_back_wait_for_a_period() -> None:
     """The rounds of a full disk must not try all of them again and again."""
     counter = Statistics()
     many = ROWS_PER_ROUND + 1

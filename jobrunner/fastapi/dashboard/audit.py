@@ -82,9 +82,16 @@ def change_of(entry: AuditEntry) -> Change:
         what=what,
         target=target,
         address=_address(noun, entry.target) if entry.target else "",
-        state="unfinished" if entry.count is None else "refused" if entry.count == 0 else "",
+        state=_state(entry),
         reason=entry.reason or "",
     )
+
+
+def _state(entry: AuditEntry) -> str:
+    if entry.count is None:
+        return "unfinished"
+    # An act on many may have found none.
+    return "refused" if entry.count == 0 and entry.filter is None else ""
 
 
 def _address(noun: str, target: str) -> str:

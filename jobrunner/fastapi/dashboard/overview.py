@@ -20,6 +20,7 @@ from jobrunner.fastapi.dashboard.queues import QueueView, read_queues, storage_o
 from jobrunner.fastapi.dashboard.tiles import Tile, tiles_of
 from jobrunner.fastapi.dashboard.verdict import (
     BEFORE,
+    LATEST,
     RECENT,
     Attempts,
     Facts,
@@ -75,6 +76,7 @@ class _Numbers:
 
     recent: Stats
     before: Stats
+    latest: Stats
     series: Stats
     day: Stats
 
@@ -85,6 +87,7 @@ class _Numbers:
         return cls(
             recent=await stats(by="task", since=begin, until=now),
             before=await stats(by="task", since=begin - BEFORE, until=begin),
+            latest=await stats(by="task", since=now - LATEST, until=now),
             series=await stats(by="time", since=now - SERIES, until=now),
             day=await stats(per="hour", by="queue", since=now - DAY, until=now),
         )
@@ -100,7 +103,7 @@ class _Numbers:
 
 def _attempts(stats: Stats) -> Mapping[str, Attempts]:
     return {
-        one.task: Attempts(one.succeeded, one.failed)
+        one.task: Attempts(one.succeeded, one.failed, one.dead)
         for one in stats.buckets
         if one.task is not None
     }
@@ -181,6 +184,7 @@ async def read_overview(visit: Visit) -> OverviewView:
             failing=[_failing(one, visit.now) for one in groups.items],
             recent=_attempts(numbers.recent),
             before=_attempts(numbers.before),
+            latest=_attempts(numbers.latest),
             free_bytes=None if storage is None else storage.free,
         )
     )

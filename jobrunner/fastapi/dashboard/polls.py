@@ -36,7 +36,7 @@ class Polls:
         self._stores: WeakKeyDictionary[Store, dict[_Key, _Rendered]] = WeakKeyDictionary()
 
     async def answer(self, visit: Visit, show: Callable[[Visit], Awaitable[Response]]) -> Response:
-        """Answer 304 if the viewer has this page, else render it."""
+        """Answer 304 if the viewer's page is current, else with the page."""
         store, at = visit.parts.store, now_s()
         # Read before the page: a commit in between makes the next poll read again.
         counter = await store.change_counter()
@@ -62,7 +62,7 @@ class Polls:
 
 
 def _key_of(visit: Visit) -> _Key:
-    """Return what a page depends on besides store and time."""
+    """Return all that a page depends on besides the store and the time."""
     return (
         str(visit.request.url),
         visit.may_act,

@@ -9,10 +9,12 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from jobrunner.core.job import Health, QueueInfo, WorkerInfo
-from jobrunner.fastapi.dashboard import words
+from jobrunner.fastapi.dashboard import urls, words
 
 RECENT: Final = timedelta(minutes=10)
 """The time whose failures are compared with those of the hour before it."""
+LATEST: Final = timedelta(minutes=1)
+"""Attempts that fail and are retried make a task fail for so long, if nothing remains of them."""
 BEFORE: Final = timedelta(hours=1)
 MOST_TROUBLES: Final = 5
 
@@ -53,6 +55,13 @@ class Attempts:
 
     succeeded: int = 0
     failed: int = 0
+    dead: int = 0
+    """The failed ones after which the job became a dead letter."""
+
+    @property
+    def retried(self) -> int:
+        """The failed ones after which the job was not dead."""
+        return max(0, self.failed - self.dead)
 
     @property
     def share(self) -> float:
@@ -74,6 +83,8 @@ class Facts:
     """Attempts in the recent time, by task."""
     before: Mapping[str, Attempts] = field(default_factory=dict)
     """Attempts in the hour before the recent time, by task."""
+    latest: Mapping[str, Attempts] = field(default_factory=dict)
+    """Attempts in the last one or two minutes, by task."""
     free_bytes: int | None = None
     """Free space beside the store; None if unknown."""
 
@@ -147,10 +158,24 @@ def is_overdue(queue: QueueInfo, usual: timedelta | None, now: datetime) -> bool
 def _is_hot(group: Failing, facts: Facts) -> bool:
     if group.recent >= _FEWEST and _has_risen(group.recent, group.before):
         return True
-    return (group.retrying > 0 or group.recent > 0) and _fails_often(group.task, facts)
+    return (group.retrying > 0 or group.recent > 0) and _still_fails(group.task, facts)
 
 
-def _fails_often(task: str, facts: Facts) -> bool:
+def _still_fails(task: str, facts: Facts) -> bool:
+    """Return whether a task has failed often lately and still does.
+
+    The trouble is over once few of the failed jobs are left and no attempt has failed in the last minutes.  A death
+    whose dead letter was replayed or deleted does not count.
+    """
+    if not _failed_often(task, facts):
+        return False
+    left = sum(one.retrying + one.recent for one in facts.failing if one.task == task)
+    latest = facts.latest.get(task, Attempts())
+    ended = latest.succeeded + latest.retried
+    return left >= _FEWEST or (latest.retried > 0 and latest.retried >= _SHARE * ended)
+
+
+def _failed_often(task: str, facts: Facts) -> bool:
     recent = facts.recent.get(task, Attempts())
     before = facts.before.get(task, Attempts())
     return (
@@ -196,16 +221,19 @@ def _failing(group: Failing) -> Trouble:
     if group.recent:
         text += f", {group.recent:,} new in ten minutes"
     if group.dead:
-        step, href = "Show and replay", f"dead?group={group.fingerprint}"
+        step, href = "Show and replay", urls.with_query("dead", {"group": group.fingerprint})
     else:
-        step, href = "Show the jobs", f"jobs?state=retrying&task={group.task}"
+        step, href = (
+            "Show the jobs",
+            urls.with_query("jobs", {"state": "retrying", "task": group.task}),
+        )
     return Trouble("bad", group.error, group.task, text, step, href)
 
 
 def _failing_without_group(facts: Facts, known: set[str]) -> Iterator[Trouble]:
-    """Yield tasks whose attempts fail, but that have no group of failures left."""
+    """Yield tasks whose attempts fail now, but whose retries have succeeded so far."""
     for task in sorted(facts.recent):
-        if task in known or not _fails_often(task, facts):
+        if task in known or not _still_fails(task, facts):
             continue
         recent = facts.recent[task]
         yield Trouble(
@@ -214,7 +242,7 @@ def _failing_without_group(facts: Facts, known: set[str]) -> Iterator[Trouble]:
             task,
             f"{recent.failed:,} of {recent.failed + recent.succeeded:,} attempts in ten minutes",
             "Show the jobs",
-            f"jobs?task={task}",
+            urls.with_query("jobs", {"task": task}),
         )
 
 
@@ -243,7 +271,7 @@ def _unknown(facts: Facts) -> Iterator[Trouble]:
             task,
             f"Its jobs have waited for {words.rough(facts.now - due)}; deploy the task, or keep its name as an alias",
             "Show the jobs",
-            f"jobs?state=queued&task={task}",
+            urls.with_query("jobs", {"state": "queued", "task": task}),
         )
 
 

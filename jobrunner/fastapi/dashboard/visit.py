@@ -119,7 +119,7 @@ class Visit:
         return HTMLResponse(text, status, headers)
 
     def live_headers(self, etag: str) -> dict[str, str]:
-        """Return the hash of a page's live parts and its time, for the script of the page."""
+        """Return the headers that the page's script reads: hash and time."""
         return {"etag": etag, "x-as-of": f"{self.now.astimezone(self.clock.zone):%H:%M:%S}"}
 
     def go(self, address: str, said: str = "", n: int | None = None) -> Response:

@@ -70,11 +70,45 @@ def test_group_is_red_from_five_deaths_and_three_times_the_hour_before(
 def test_task_is_red_from_five_percent_of_its_attempts(
     recent: Attempts, before: Attempts, level: str
 ) -> None:
-    group = replace(MAIL, retrying=3)
-    found = judge(facts(failing=[group], recent={"mail": recent}, before={"mail": before}))
+    attempts = {"recent": {"mail": recent}, "before": {"mail": before}}
+    waiting = replace(MAIL, retrying=5)
+
+    assert judge(facts(failing=[waiting], **attempts)).level == level
+    assert judge(facts(latest={"mail": recent}, **attempts)).level == level
+
+
+def test_task_that_failed_is_well_again_once_its_dead_letters_are_replayed() -> None:
+    twelve = {"mail": Attempts(12, 12, dead=12)}
+    mended = facts(recent=twelve, latest=twelve)
+
+    assert judge(mended).level == "ok"
+    kept = replace(MAIL, dead=1, recent=1)
+    assert judge(replace(mended, failing=[kept])).level == "ok"
+    assert judge(replace(mended, failing=[replace(kept, dead=5, recent=5)])).level == "bad"
+    two = [replace(kept, dead=3, recent=3), replace(kept, fingerprint="f2", dead=2, recent=2)]
+    assert judge(replace(mended, failing=two)).level == "bad"
+
+
+@pytest.mark.parametrize(
+    ("latest", "level"),
+    [
+        (Attempts(), "ok"),
+        (Attempts(20, 0), "ok"),
+        (Attempts(20, 1), "ok"),
+        (Attempts(19, 1), "bad"),
+        (Attempts(0, 1), "bad"),
+        (Attempts(0, 8, dead=8), "ok"),
+        (Attempts(19, 9, dead=8), "bad"),
+    ],
+)
+def test_task_whose_retries_succeed_is_red_while_the_last_minutes_have_failures(
+    latest: Attempts, level: str
+) -> None:
+    found = judge(facts(recent={"mail": Attempts(50, 50, dead=8)}, latest={"mail": latest}))
 
     assert found.level == level
-    assert judge(facts(recent={"mail": recent}, before={"mail": before})).level == level
+    if level == "bad":
+        assert found.headline == "mail: 50% of the attempts fail"
 
 
 def test_headline_names_the_task_and_since_when() -> None:

@@ -13,8 +13,9 @@
 
   const key = (node) => node.nodeType === 1 ? node.id || node.dataset.key : undefined;
   const alike = (a, b) => a.nodeType === b.nodeType && a.nodeName === b.nodeName && key(a) === key(b);
-  // What the viewer has opened, typed or switched is theirs: these attributes are never taken from the server again.
+  // What the viewer has opened, typed or switched is theirs, and never taken from the server again.
   const THEIRS = new Set(["open", "hidden", "checked", "value"]);
+  const theirs = (node, name) => THEIRS.has(name) && node.type !== "hidden";
 
   function morph(old, fresh) {
     if (old.nodeType !== 1) {
@@ -22,9 +23,9 @@
       return;
     }
     for (const { name } of [...old.attributes])
-      if (!fresh.hasAttribute(name) && !THEIRS.has(name)) old.removeAttribute(name);
+      if (!fresh.hasAttribute(name) && !theirs(old, name)) old.removeAttribute(name);
     for (const { name, value } of fresh.attributes)
-      if (!THEIRS.has(name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
+      if (!theirs(old, name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
     const kept = new Map();
     for (const child of old.childNodes) if (key(child)) kept.set(key(child), child);
     let at = old.firstChild;
@@ -149,10 +150,18 @@
     count();
   });
 
+  let sent = null;
+  addEventListener("pageshow", () => { sent = null; });
+  document.addEventListener("submit", (event) => {
+    if (event.target.method !== "post") return;
+    if (event.target === sent) event.preventDefault(); // a double click
+    sent = event.target;
+  });
+
   // -- keys ----------------------------------------------------------------------------------------------------
 
   function step(by) {
-    const rows = all("[data-row] a.strong, [data-row] td:last-child a");
+    const rows = all("[data-row]").map((one) => $("a.strong", one) || $("a", one)).filter(Boolean);
     const now = rows.findIndex((one) => one.closest("[data-row]") === document.activeElement?.closest("[data-row]"));
     const next = rows[now < 0 ? (by > 0 ? 0 : rows.length - 1) : now + by];
     next?.focus();
@@ -172,7 +181,7 @@
     if (does) { event.preventDefault(); does(); }
   });
 
-  // -- at the start --------------------------------------------------------------------------------------------
+  // -- at the start -----------------------------------------------------------------------------
 
   const zone = $("[data-zone]"), own = Intl.DateTimeFormat().resolvedOptions().timeZone;
   if (zone && own && own !== "UTC") {
