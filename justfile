@@ -37,9 +37,9 @@ demo *ARGS: setup
 test *ARGS: setup
     @.venv/bin/python -m pytest -n auto --dist worksteal "$@"
 
-# a minute of tests: two cases of each, without the slow ones and those that start processes
+# a minute of tests below HTTP: two cases of each, without the slow ones and those that start processes
 quick *ARGS: setup
-    @.venv/bin/python -m pytest -n auto --dist worksteal -m "not slow and not process and not browser" --cases 2 "$@"
+    @.venv/bin/python -m pytest -n auto --dist worksteal -m "not slow and not process and not browser" --cases 2 --ignore tests/fastapi --ignore tests/app --ignore tests/browser "$@"
 
 # build the single-file executable and try it; takes minutes, CI does it in a step of its own
 test-binary *ARGS: setup
