@@ -205,7 +205,7 @@ def test_function_and_file_count() -> None:
         f"{LIBRARIES}/httpx/_client.py",
         "/usr/lib/python3/dist-packages/requests/api.py",
         f"{STANDARD}/asyncio/runners.py",
-        "/root/.pyenv/versions/3.11.7/lib/python3.11/smtplib.py",
+        "/usr/local/lib/python3.11/smtplib.py",
         "/usr/lib64/python3.13/json/decoder.py",
         "<frozen importlib._bootstrap>",
         codec_errors.__file__,
