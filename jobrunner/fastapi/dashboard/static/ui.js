@@ -62,7 +62,7 @@
   async function ask() {
     asking = new AbortController();
     const limit = setTimeout(() => asking.abort(), 10000);
-    const address = body.dataset.polls || location.pathname + location.search;
+    const address = location.pathname + location.search;
     try {
       const answer = await fetch(address, {
         headers: etag ? { "If-None-Match": etag } : {}, cache: "no-store", redirect: "error", signal: asking.signal,
