@@ -3,7 +3,6 @@
 (() => {
   const $ = (selector, root = document) => root.querySelector(selector);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-  const body = document.body;
 
   // -- live parts: ask for this page again while the tab is visible, and change only what has changed ----------
 
