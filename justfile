@@ -33,13 +33,21 @@ run *ARGS: setup
 demo *ARGS: setup
     @exec .venv/bin/python -m app.demo "$@"
 
-# run the tests, on all cores: just test -k dead_letter
+# run the tests, on all cores, at most three cases of each; all cases of some: just test -k dead_letter
 test *ARGS: setup
-    @.venv/bin/python -m pytest -n auto --dist worksteal "$@"
+    @.venv/bin/python -m pytest -n auto --dist worksteal --cases 3 "$@"
+
+# run what `just test` leaves out: further cases, PostgreSQL, the browser, type checkers on examples, longer rounds of kill -9
+test-rest *ARGS: setup
+    @.venv/bin/python -m pytest -n auto --dist worksteal --cases 3 --rest "$@"
+
+# run all tests that can run on PostgreSQL, also those of workers and queues; they start a server, whose programs must be installed
+test-postgres *ARGS: setup
+    @CI=1 JOBRUNNER_TEST_ON_POSTGRES=all .venv/bin/python -m pytest -n auto --dist worksteal -k postgres "$@"
 
 # a minute of tests below HTTP: two cases of each, without the slow ones and those that start processes
 quick *ARGS: setup
-    @.venv/bin/python -m pytest -n auto --dist worksteal -m "not slow and not process and not browser" --cases 2 --ignore tests/fastapi --ignore tests/app --ignore tests/browser "$@"
+    @JOBRUNNER_TEST_ON_POSTGRES=none .venv/bin/python -m pytest -n auto --dist worksteal -m "not slow and not process and not browser" --cases 2 --ignore tests/fastapi --ignore tests/app --ignore tests/browser "$@"
 
 # build the single-file executable and try it; takes minutes, CI does it in a step of its own
 test-binary *ARGS: setup

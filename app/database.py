@@ -1,9 +1,9 @@
-"""The shop's own tables, in the same SQLite file as its jobs.
+"""The shop's own tables, in the same database as its jobs: an SQLite file, or a PostgreSQL database.
 
 One transaction can therefore hold rows and jobs.
 
-Write transactions are short and begin with ``BEGIN IMMEDIATE``: a transaction that reads first and writes
-later can fail at its first write.
+Write transactions are short. On SQLite they begin with ``BEGIN IMMEDIATE``: a transaction that reads first and writes
+later can fail at its first write.  On PostgreSQL many write at once, so each row is changed by one statement.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -13,17 +13,21 @@ from typing import ClassVar
 
 from sqlalchemy import (
     URL,
+    BigInteger,
     CheckConstraint,
     DateTime,
     Dialect,
+    Integer,
     TypeDecorator,
     delete,
     event,
     func,
+    make_url,
     select,
+    text,
     update,
 )
-from sqlalchemy.dialects.sqlite import Insert, insert
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import (
@@ -41,7 +45,7 @@ from jobrunner.sqlalchemy import attach
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware datetime; SQLite keeps no zone, so it is stored in UTC and read as UTC."""
+    """An aware datetime; SQLite keeps no zone, so it is stored in UTC and read as UTC, on PostgreSQL too."""
 
     impl = DateTime
     cache_ok = True
@@ -58,7 +62,11 @@ class UtcDateTime(TypeDecorator[datetime]):
 class Base(DeclarativeBase):
     """The shop's tables."""
 
-    type_annotation_map: ClassVar = {datetime: UtcDateTime}
+    type_annotation_map: ClassVar = {
+        datetime: UtcDateTime,
+        # The key of an SQLite table is numbered only if its type is INTEGER.
+        int: BigInteger().with_variant(Integer, "sqlite"),
+    }
 
 
 class User(Base):
@@ -125,17 +133,25 @@ class AuditRow(Base):
 class Database:
     """Opens sessions on the shop's tables."""
 
-    def __init__(self, path: Path) -> None:
-        self._reader = _engine(path, "BEGIN")
-        # One connection: writers queue for it in order of arrival. SQLite's own lock is polled, and some waiters would
-        # starve for seconds.
-        self._writer = _engine(path, "BEGIN IMMEDIATE", pool_size=1, max_overflow=0)
+    def __init__(self, store: str | Path) -> None:
+        """Open nothing yet; a text is the URL of a PostgreSQL database."""
+        if isinstance(store, str):
+            self._writer = create_async_engine(_without_options(store))
+            self._reader = self._writer.execution_options(isolation_level="REPEATABLE READ")
+        else:
+            self._reader = _engine(store, "BEGIN")
+            # One connection: writers queue for it in order of arrival. SQLite's own lock is polled, and some waiters
+            # would starve for seconds.
+            self._writer = _engine(store, "BEGIN IMMEDIATE", pool_size=1, max_overflow=0)
         self._reading = async_sessionmaker(self._reader, expire_on_commit=False)
         self._writing = async_sessionmaker(self._writer, expire_on_commit=False)
 
     async def create_tables(self) -> None:
         """Create the missing tables."""
         async with self._writer.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                # Several processes start at once, and only one may create a table.
+                await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('shop'))"))
             await connection.run_sync(Base.metadata.create_all)
 
     async def close(self) -> None:
@@ -150,7 +166,7 @@ class Database:
     def writing(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Return a session in a write transaction: committed at the end, rolled back on an error.
 
-        From its first statement on, all other writers wait.
+        On SQLite all other writers wait from its first statement on.
         """
         return self._writing.begin()
 
@@ -161,7 +177,7 @@ async def take_from_stock(session: AsyncSession, item: str, quantity: int, *, in
     Args:
         initial: the stock of an item that has no row yet.
     """
-    await session.execute(_known(item, initial))
+    await _make_known(session, item, initial)
     where = (Stock.item == item, Stock.available >= quantity)
     lower = update(Stock).where(*where).values(available=Stock.available - quantity)
     return await session.scalar(lower.returning(Stock.item)) is not None
@@ -169,13 +185,21 @@ async def take_from_stock(session: AsyncSession, item: str, quantity: int, *, in
 
 async def add_to_stock(session: AsyncSession, item: str, quantity: int, *, initial: int) -> Stock:
     """Raise the stock of an item; return the new stock."""
-    await session.execute(_known(item, initial))
+    await _make_known(session, item, initial)
     more = update(Stock).where(Stock.item == item).values(available=Stock.available + quantity)
     return (await session.scalars(more.returning(Stock))).one()
 
 
-def _known(item: str, initial: int) -> Insert:
-    return insert(Stock).values(item=item, available=initial, sent=0).on_conflict_do_nothing()
+async def _make_known(session: AsyncSession, item: str, initial: int) -> None:
+    row = {"item": item, "available": initial, "sent": 0}
+    # Each database has an INSERT of its own for this.
+    if session.get_bind().dialect.name == "postgresql":
+        # Imported here: it takes a twentieth of a second of a start that mostly needs SQLite.
+        from sqlalchemy.dialects import postgresql  # noqa: PLC0415
+
+        await session.execute(postgresql.insert(Stock).values(row).on_conflict_do_nothing())
+    else:
+        await session.execute(sqlite.insert(Stock).values(row).on_conflict_do_nothing())
 
 
 async def delete_old_tokens(session: AsyncSession, *, now: datetime) -> int:
@@ -190,6 +214,12 @@ async def count_since(
     """Count the rows created at ``since`` or later, and before ``until``."""
     rows = select(func.count()).where(table.created_at >= since, table.created_at < until)
     return await session.scalar(rows) or 0
+
+
+def _without_options(store: str) -> URL:
+    """Return the URL of a PostgreSQL database for SQLAlchemy, without the options of jobrunner."""
+    url = make_url(store).set(drivername="postgresql+asyncpg")
+    return url.difference_update_query(["schema"])
 
 
 def _engine(path: Path, begin: str, **pool: int) -> AsyncEngine:

@@ -16,7 +16,7 @@ from app.database import Database
 from app.mail import Mailer, mailer
 from app.settings import Settings
 from jobrunner import JobQueue
-from jobrunner.fastapi import DurableBackgroundTasks, job_background, job_queue
+from jobrunner.fastapi import job_queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Services:
         return cls(
             settings=settings,
             mailer=mailer(settings),
-            database=Database(settings.database_path),
+            database=Database(settings.store),
             audit_log=AuditLog(settings.audit_file),
         )
 
@@ -90,6 +90,3 @@ SessionDep = Annotated[AsyncSession, in_session]
 
 Queue = Annotated[JobQueue, Depends(job_queue(in_session))]
 """Stores jobs in the transaction of the request's session."""
-
-Background = Annotated[DurableBackgroundTasks, Depends(job_background(in_session))]
-"""Stores jobs that run one after another, in the transaction of the request's session."""

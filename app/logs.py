@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from app.settings import LogFormat
+from jobrunner import JobLogFilter
 
 _JOB_FIELDS = ("job_id", "task", "attempt")
 
@@ -21,6 +22,7 @@ def configure(log_format: LogFormat, level: str) -> None:
         if isinstance(handler, _Stderr):
             root.removeHandler(handler)
     handler = _Stderr()
+    handler.addFilter(JobLogFilter())
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root.addHandler(handler)
     root.setLevel(level)

@@ -10,6 +10,7 @@ from tenacity import wait_exponential, wait_random
 
 from app import logs
 from app.dependencies import Services, get_services, in_session
+from app.pages import everybody, report_routes
 from app.problems import add_exception_handlers
 from app.routes import router
 from app.settings import Settings
@@ -37,9 +38,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if token is None:
             log.warning("SHOP_ADMIN_TOKEN is not set; for this run it is: %s", admin_token)
-        settings.database_path.parent.mkdir(parents=True, exist_ok=True)
-        # The runner opens the file first, since it checks it, and closes it before the sessions are closed, since the
-        # last jobs still use them.
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        if not settings.is_postgres:
+            settings.database_path.parent.mkdir(parents=True, exist_ok=True)
+        # The runner opens the database first, since it checks it, and closes it before the sessions are closed, since
+        # the last jobs still use them.
         try:
             async with jobs.running(app):
                 await services.database.create_tables()
@@ -55,7 +58,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.dependency_overrides[get_services] = services_of_this_app
     add_exception_handlers(app)
     app.include_router(router)
+    app.include_router(report_routes(jobs))
+    app.include_router(
+        jobs.status_router(everybody, public=[reports.make_sales_report]), prefix="/status"
+    )
     app.include_router(probes(), prefix="/health")
+    app.include_router(jobs.metrics(read=bearer(admin_token)), prefix="/metrics")
     # Before the JSON routes, one of which takes any word after /jobs for the id of a job.
     app.include_router(jobs.dashboard(read=bearer(admin_token)), prefix="/jobs/ui")
     app.include_router(jobs.router(read=bearer(admin_token)), prefix="/jobs")
@@ -65,7 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def create_runner(settings: Settings) -> JobRunner:
     """Return the runner of the shop's tasks."""
     jobs = JobRunner(
-        settings.database_path,
+        settings.store,
         session=in_session,
         queues={"default": 20, "mail": settings.mail_slots},
         timezone=settings.timezone,

@@ -98,9 +98,10 @@ async def confirm(token: Annotated[str, Path(max_length=100)], session: SessionD
 async def create_order(
     order: OrderCreate, orders: Annotated[OrderService, Depends()], caller: Caller = 1
 ) -> OrderPlaced:
-    """Place an order; the confirmation, the audit entry and the mail to the warehouse follow in this order.
+    """Place an order; its confirmation and its audit entry follow, then the mail to the warehouse.
 
-    Each step waits for the one before it, until that has succeeded or is a dead letter.
+    The first two run side by side. The warehouse is notified when both have ended, even if one of them has become a
+    dead letter.
     """
     try:
         placed = await orders.place(order, user_id=caller)

@@ -30,7 +30,7 @@ RowId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 """A key that SQLite can store."""
 
 OrderStatus = Literal["placed", "confirmed", "audited", "at_warehouse"]
-"""The steps of an order, in sequence; a step that became a dead letter is skipped."""
+"""The steps of an order; one that became a dead letter is skipped."""
 
 Quantity = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -128,6 +128,13 @@ class StockOut(BaseModel):
     item: str
     available: int
     sent: int
+
+
+class SalesReport(BaseModel):
+    """The number of orders, and the quantity of each item."""
+
+    orders: int
+    quantities: dict[str, int]
 
 
 class Deleted(BaseModel):

@@ -30,8 +30,8 @@ class Settings(BaseSettings):
     )
     database: str | None = Field(
         default=None,
-        description="The SQLite file of the shop and its jobs, as a path or as `sqlite:///shop.db`. "
-        "By default `shop.db` in the data directory.",
+        description="The database of the shop and its jobs: an SQLite file, as a path or as `sqlite:///shop.db`, or "
+        "`postgresql://user:password@host/database`. By default `shop.db` in the data directory.",
     )
 
     host: str = Field(default="127.0.0.1", description="Where `just run` listens.")
@@ -83,13 +83,22 @@ class Settings(BaseSettings):
         default=3600, description="For how long the token in a confirmation mail is good."
     )
 
+    report_pause: float = Field(
+        default=0,
+        ge=0,
+        le=60,
+        description="Seconds that a sales report pauses after each part, to leave the disk to others.",
+    )
+
     @model_validator(mode="after")
-    def _store_is_sqlite(self) -> Self:
-        if self.database is not None:
+    def _database_is_known(self) -> Self:
+        if self.database is not None and not self.is_postgres:
             scheme, separator, _ = self.database.partition("://")
             path = self.database.removeprefix("sqlite:///")
             if separator and path == self.database:
-                raise ValueError(f"SHOP_DATABASE begins with {scheme}://, not with sqlite:///")
+                raise ValueError(
+                    f"SHOP_DATABASE begins with {scheme}://, not with sqlite:/// or postgresql://"
+                )
             if path in ("", ":memory:"):
                 raise ValueError(
                     "SHOP_DATABASE must name a file: jobs that live in memory die with it"
@@ -103,6 +112,18 @@ class Settings(BaseSettings):
         if self.smtp_username and not self.smtp_starttls and self.smtp_host not in _LOOPBACK:
             raise ValueError("SHOP_SMTP_STARTTLS=false would send the password in the clear")
         return self
+
+    @property
+    def is_postgres(self) -> bool:
+        """True if the database is on a PostgreSQL server."""
+        return self.database is not None and self.database.startswith("postgresql://")
+
+    @property
+    def store(self) -> str | Path:
+        """The database as the runner of the jobs takes it."""
+        if self.is_postgres and self.database is not None:
+            return self.database
+        return self.database_path
 
     @property
     def database_path(self) -> Path:

@@ -8,28 +8,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jobrunner.core.attempt import Attempt
     from jobrunner.core.audit import AuditEntry
-    from jobrunner.core.counts import CancelCounts, ReplayCounts
+    from jobrunner.core.batch import Batch
+    from jobrunner.core.counts import CancelCounts, ReplayCounts, RescheduleCounts
+    from jobrunner.core.dead_letter import DeadLetter
     from jobrunner.core.errors import (
         AlreadyReplayed,
         AlreadyRunning,
         AmbiguousRunner,
-        Bury,
+        BatchEnded,
+        BatchNotFound,
+        ChildrenFailed,
         ConfigurationError,
         Conflict,
         Deadlock,
         DeclaredInCode,
         DuplicateTask,
         InvalidArguments,
+        InvalidBatch,
         InvalidCursor,
         InvalidOptions,
         InvalidSchedule,
         InvalidSession,
+        InvalidStep,
         InvalidTask,
         InvalidWrite,
         JobCancelled,
         JobDead,
         JobExpired,
+        JobFinished,
         JobNotFound,
         JobNotWaiting,
         JobRunnerError,
@@ -40,13 +48,14 @@ if TYPE_CHECKING:
         NotCommitted,
         NotRunning,
         ProcessLost,
+        QueueFull,
         ResultError,
         ResultNotStored,
         ResultTimeout,
-        Retry,
         ScheduleNotFound,
         SchemaTooNew,
-        Snooze,
+        StepError,
+        StepMismatch,
         StoreBusy,
         StoreCorrupt,
         StoreError,
@@ -59,14 +68,20 @@ if TYPE_CHECKING:
         TimedOut,
         UnknownQueue,
         UnknownTask,
+        WaitTimedOut,
         WouldDeadlock,
         WrongThread,
     )
     from jobrunner.core.groups import DeadLetterGroup, DeadLetterGroups
-    from jobrunner.core.job import Attempt, DeadLetter, Health, Job, QueueInfo, WorkerInfo
+    from jobrunner.core.health import Health, QueueInfo, WorkerInfo
+    from jobrunner.core.job import Job, Step
+    from jobrunner.core.progress import Progress
+    from jobrunner.core.steering import Bury, Retry, Snooze
     from jobrunner.core.version import __version__
     from jobrunner.queue.audit import AuditLog
+    from jobrunner.queue.batches import Batches
     from jobrunner.queue.dead_letters import DeadLetters
+    from jobrunner.queue.limits import LimitInfo, Limits
     from jobrunner.queue.page import Page
     from jobrunner.queue.queue import JobQueue
     from jobrunner.queue.queues import Queues
@@ -77,9 +92,13 @@ if TYPE_CHECKING:
     from jobrunner.tasks.call import Call
     from jobrunner.tasks.context import JobContext
     from jobrunner.tasks.dependencies import Injected
+    from jobrunner.tasks.limits import Concurrency, Rate
     from jobrunner.tasks.recurrence import Cron, Every
     from jobrunner.tasks.router import TaskRouter
+    from jobrunner.tasks.steps import SyncSteps
     from jobrunner.tasks.task import Task
+    from jobrunner.worker.log_filter import JobLogFilter
+    from jobrunner.worker.settings import QueueSettings
 
 __all__ = [
     "AlreadyReplayed",
@@ -88,9 +107,15 @@ __all__ = [
     "Attempt",
     "AuditEntry",
     "AuditLog",
+    "Batch",
+    "BatchEnded",
+    "BatchNotFound",
+    "Batches",
     "Bury",
     "Call",
     "CancelCounts",
+    "ChildrenFailed",
+    "Concurrency",
     "ConfigurationError",
     "Conflict",
     "Cron",
@@ -105,10 +130,12 @@ __all__ = [
     "Health",
     "Injected",
     "InvalidArguments",
+    "InvalidBatch",
     "InvalidCursor",
     "InvalidOptions",
     "InvalidSchedule",
     "InvalidSession",
+    "InvalidStep",
     "InvalidTask",
     "InvalidWrite",
     "Job",
@@ -116,6 +143,8 @@ __all__ = [
     "JobContext",
     "JobDead",
     "JobExpired",
+    "JobFinished",
+    "JobLogFilter",
     "JobNotFound",
     "JobNotWaiting",
     "JobQueue",
@@ -123,15 +152,22 @@ __all__ = [
     "JobRunnerError",
     "KeyTaken",
     "LeaseLost",
+    "LimitInfo",
+    "Limits",
     "NotADatabase",
     "NotAwaited",
     "NotCommitted",
     "NotRunning",
     "Page",
     "ProcessLost",
+    "Progress",
+    "QueueFull",
     "QueueInfo",
+    "QueueSettings",
     "Queues",
+    "Rate",
     "ReplayCounts",
+    "RescheduleCounts",
     "ResultError",
     "ResultNotStored",
     "ResultTimeout",
@@ -144,6 +180,9 @@ __all__ = [
     "Snooze",
     "Stats",
     "StatsBucket",
+    "Step",
+    "StepError",
+    "StepMismatch",
     "StoreBusy",
     "StoreCorrupt",
     "StoreError",
@@ -154,11 +193,13 @@ __all__ = [
     "StoreUnavailable",
     "StoreUnsupported",
     "SyncQueue",
+    "SyncSteps",
     "Task",
     "TaskRouter",
     "TimedOut",
     "UnknownQueue",
     "UnknownTask",
+    "WaitTimedOut",
     "WorkerInfo",
     "WouldDeadlock",
     "WrongThread",
@@ -166,22 +207,31 @@ __all__ = [
 ]
 
 _NAMES = {
+    "jobrunner.core.attempt": "Attempt",
     "jobrunner.core.audit": "AuditEntry",
-    "jobrunner.core.counts": "CancelCounts ReplayCounts",
+    "jobrunner.core.batch": "Batch",
+    "jobrunner.core.counts": "CancelCounts ReplayCounts RescheduleCounts",
+    "jobrunner.core.dead_letter": "DeadLetter",
     "jobrunner.core.errors": """
-        AlreadyReplayed AlreadyRunning AmbiguousRunner Bury ConfigurationError Conflict Deadlock
-        DeclaredInCode DuplicateTask InvalidArguments InvalidCursor InvalidOptions InvalidSchedule
-        InvalidSession InvalidTask InvalidWrite JobCancelled JobDead JobExpired JobNotFound JobNotWaiting JobRunnerError
-        KeyTaken LeaseLost NotADatabase NotAwaited NotCommitted NotRunning ProcessLost ResultError
-        ResultNotStored ResultTimeout Retry ScheduleNotFound SchemaTooNew Snooze StoreBusy StoreCorrupt
-        StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable StoreUnsupported
-        TimedOut UnknownQueue UnknownTask WouldDeadlock WrongThread
+        AlreadyReplayed AlreadyRunning AmbiguousRunner BatchEnded BatchNotFound ChildrenFailed
+        ConfigurationError Conflict Deadlock DeclaredInCode DuplicateTask InvalidArguments InvalidBatch
+        InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidStep InvalidTask InvalidWrite
+        JobCancelled JobDead JobExpired JobFinished JobNotFound JobNotWaiting JobRunnerError KeyTaken
+        LeaseLost NotADatabase NotAwaited NotCommitted NotRunning ProcessLost QueueFull ResultError
+        ResultNotStored ResultTimeout ScheduleNotFound SchemaTooNew StepError StepMismatch StoreBusy
+        StoreCorrupt StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable
+        StoreUnsupported TimedOut UnknownQueue UnknownTask WaitTimedOut WouldDeadlock WrongThread
     """,
     "jobrunner.core.groups": "DeadLetterGroup DeadLetterGroups",
-    "jobrunner.core.job": "Attempt DeadLetter Health Job QueueInfo WorkerInfo",
+    "jobrunner.core.health": "Health QueueInfo WorkerInfo",
+    "jobrunner.core.job": "Job Step",
+    "jobrunner.core.progress": "Progress",
+    "jobrunner.core.steering": "Bury Retry Snooze",
     "jobrunner.core.version": "__version__",
     "jobrunner.queue.audit": "AuditLog",
+    "jobrunner.queue.batches": "Batches",
     "jobrunner.queue.dead_letters": "DeadLetters",
+    "jobrunner.queue.limits": "LimitInfo Limits",
     "jobrunner.queue.page": "Page",
     "jobrunner.queue.queue": "JobQueue",
     "jobrunner.queue.queues": "Queues",
@@ -192,9 +242,13 @@ _NAMES = {
     "jobrunner.tasks.call": "Call",
     "jobrunner.tasks.context": "JobContext",
     "jobrunner.tasks.dependencies": "Injected",
+    "jobrunner.tasks.limits": "Concurrency Rate",
     "jobrunner.tasks.recurrence": "Cron Every",
     "jobrunner.tasks.router": "TaskRouter",
+    "jobrunner.tasks.steps": "SyncSteps",
     "jobrunner.tasks.task": "Task",
+    "jobrunner.worker.log_filter": "JobLogFilter",
+    "jobrunner.worker.settings": "QueueSettings",
 }
 """The public names by module. A test compares them with the imports above, which are for type checkers."""
 

@@ -140,7 +140,8 @@ async def test_log_under_uvicorn_with_the_file_of_the_page_has_time_level_and_na
     log = await log_of(tmp_path, "uvicorn", "shop:app", *options)
 
     assert re.search(LINE + r"jobrunner: jobs are stored in ", log, re.MULTILINE), log
-    assert re.search(LINE + r"jobrunner\.task: hello$", log, re.MULTILINE), log
+    greeting = r"jobrunner\.task task=greet attempt=1 job_id=[-0-9a-f]{36}: hello$"
+    assert re.search(LINE + greeting, log, re.MULTILINE), log
     assert re.search(LINE + r"uvicorn\.error: Application startup complete", log, re.MULTILINE)
     assert len(re.findall("jobs are stored in", log)) == 1
 

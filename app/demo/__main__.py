@@ -1,4 +1,4 @@
-"""The story: a broken mail server, a ``kill -9``, a dead letter, and nothing lost.
+"""The story: a broken mail server, a ``kill -9``, a batch that goes on, a dead letter, and nothing lost.
 
 Every number that it prints is asked over HTTP from the shop, or counted by the demo itself in a ledger outside of it.
 Exit status: 0 if every promise held, 1 if one was broken, 130 after Ctrl-C.
@@ -23,6 +23,7 @@ from app.demo.terminal import Terminal
 
 PEOPLE = ("ada", "alan", "barbara", "donald", "edsger", "grace", "ken", "margaret")
 UNLUCKY = "grace"
+WAREHOUSE = "warehouse@example.com"
 TASK = "send_welcome_email"
 ATTEMPTS = 5
 CROWD = 40
@@ -30,6 +31,7 @@ CROWD = 40
 SETTINGS = {
     "SMTP_HOST": "127.0.0.1",
     "SMTP_STARTTLS": "false",
+    "WAREHOUSE_EMAIL": WAREHOUSE,
     "MAIL_ATTEMPTS": ATTEMPTS,
     "MAIL_WAIT": 0.5,
     "MAIL_WAIT_MAX": 4,
@@ -45,6 +47,8 @@ class Story:
         self._shop = shop
         self._ledger: dict[str, str] = {}
         """The registered addresses, by the id of the welcome mail's job; the shop answered 201 to each."""
+        self._batch = ""
+        """The id of the batch of an order: two jobs, and one that starts when both have ended."""
 
     def tell(self) -> None:
         """Run all chapters.
@@ -75,6 +79,9 @@ class Story:
         for name in PEOPLE:
             job_id = self._register(name)
             say.event(name, "201 Created", after=f"  job {job_id}", good=True)
+        self._place_order()
+        say.event("order", "201 Created", after=f"  batch {self._batch}", good=True)
+        say.say("the order is confirmed and audited side by side; then the warehouse gets a mail")
 
     def retries_with_back_off(self) -> None:
         """Watch the first two attempts of each mail fail."""
@@ -114,6 +121,12 @@ class Story:
             return True if len(running) >= len(PEOPLE) else None
 
         wait_for("all mails are under way", 20, look)
+        batch = self._shop.get(f"/jobs/batches/{self._batch}")
+        self._check(
+            (batch["state"], batch["at_end"]["state"]) == ("running", "blocked"),
+            f"the order's batch runs: {batch['succeeded']} of {batch['total']} jobs have succeeded,"
+            " its callback waits",
+        )
         say.event("shop", f"{len(PEOPLE)} jobs run", after="  each in the middle of its mail")
         crowd = threading.Thread(target=self._register_until_it_dies, daemon=True)
         crowd.start()
@@ -153,12 +166,31 @@ class Story:
 
         wait_for("all mails but one are sent", 30, look)
         say.event("mail", f"{len(rest)} jobs succeeded", after="  all but one", good=True)
+        self._the_order_went_on()
         survivor = self._id_of(PEOPLE[0])
         say.say(f"What happened to {PEOPLE[0]}'s, from GET /jobs/{survivor}:")
         self._tell_history(self._shop.get(f"/jobs/{survivor}"))
         reached = {mail.to for mail in self._mail.received}
         expected = {_address(self._ledger[id]) for id in rest}
         self._check(expected <= reached, f"all {len(expected)} mails are in their mailboxes")
+
+    def _the_order_went_on(self) -> None:
+        """Check that the batch outlived the kill and its callback ran once."""
+
+        def look() -> dict[str, Any] | None:
+            batch: dict[str, Any] = self._shop.get(f"/jobs/batches/{self._batch}")
+            return batch if batch["at_end"]["state"] == "succeeded" else None
+
+        batch = wait_for("the callback of the order's batch", 30, look)
+        self._check(
+            (batch["state"], batch["succeeded"]) == ("succeeded", batch["total"]),
+            f"the order's batch went on: {batch['succeeded']} of {batch['total']} jobs succeeded",
+        )
+        recipients = [mail.to for mail in self._mail.received]
+        self._check(
+            recipients.count(WAREHOUSE) == 1,
+            "its callback ran after them: the warehouse has 1 mail",
+        )
 
     def a_dead_letter(self) -> None:
         """Wait until the mail to the full mailbox is out of attempts."""
@@ -233,6 +265,12 @@ class Story:
         answer = self._shop.post("/register", {"username": name, "email": _address(name)})
         self._ledger[answer["job_id"]] = name
         return str(answer["job_id"])
+
+    def _place_order(self) -> None:
+        wanted = {"email": _address(PEOPLE[0]), "item": "analytical engine"}
+        order = self._shop.post("/orders", wanted)["order_id"]
+        (batch,) = self._shop.get("/jobs/batches", name=f"order:{order}")["items"]
+        self._batch = str(batch["id"])
 
     def _register_until_it_dies(self) -> None:
         try:

@@ -2,12 +2,20 @@
 
 from app.dependencies import MailerDep
 from app.mail import Mail
-from jobrunner import Injected, JobContext, TaskRouter
+from jobrunner import Concurrency, Injected, JobContext, TaskRouter
 
 tasks = TaskRouter(queue="mail")
 
 
-@tasks.task
+def domain(email: str) -> str:
+    """Return the domain of an address: its mail server refuses clients that come too often at once."""
+    return email.rpartition("@")[2].lower()
+
+
+PER_DOMAIN = Concurrency(10, by=domain)
+
+
+@tasks.task(concurrency=PER_DOMAIN)
 async def send_welcome_email(
     job: JobContext, email: str, username: str, mailer: MailerDep = Injected
 ) -> None:
@@ -16,7 +24,7 @@ async def send_welcome_email(
     job.logger.info("welcome mail sent")
 
 
-@tasks.task
+@tasks.task(concurrency=PER_DOMAIN)
 async def send_reminder(job: JobContext, email: str, mailer: MailerDep = Injected) -> None:
     text = "You asked us to remind you: the shop is open.\n"
     await mailer.send(Mail(email, "Your reminder", text), id=job.id)

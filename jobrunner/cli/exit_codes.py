@@ -15,6 +15,7 @@ import click
 from jobrunner.core.errors import (
     AlreadyRunning,
     AmbiguousRunner,
+    BatchNotFound,
     ConfigurationError,
     Conflict,
     InvalidArguments,
@@ -48,7 +49,7 @@ Exit codes:
   1  an error in jobrunner or the application (with a traceback), an error of the system, or you answered no
   2  the command line is invalid
   3  the server could not start; the log has the reason
-  4  there is no such job, dead letter, queue, schedule or task
+  4  there is no such job, dead letter, batch, queue, schedule or task
   5  the current state does not allow it: the job has ended, or its key is taken
   6  the store cannot be used: it is missing, full, busy, damaged or too new
   7  the application cannot be loaded, or is not set up for this command
@@ -61,6 +62,7 @@ _BY_ERROR: Final[tuple[tuple[type[JobRunnerError], int], ...]] = (
     (UnknownQueue, NOT_FOUND),
     (UnknownTask, NOT_FOUND),
     (ScheduleNotFound, NOT_FOUND),
+    (BatchNotFound, NOT_FOUND),
     (Conflict, CONFLICT),
     (InvalidArguments, USAGE),
     (InvalidCursor, USAGE),

@@ -22,26 +22,34 @@ STATES: Final = (
     "expired",
     "dead",
 )
+BATCH_STATES: Final = ("running", "succeeded", "failed", "cancelled")
 ACTIONS: Final = (
     "cancel",
     "cancel_all",
     "reschedule",
+    "reschedule_all",
+    "signal",
     "arguments.show",
     "dead_letters.replay",
     "dead_letters.replay_edited",
     "dead_letters.replay_all",
     "dead_letters.delete",
     "dead_letters.delete_all",
+    "batches.cancel",
+    "batches.retry",
     "queues.pause",
     "queues.resume",
+    "limits.set",
+    "limits.reset",
     "schedules.upsert",
     "schedules.remove",
     "schedules.run_now",
     "schedules.pause",
     "schedules.resume",
 )
-UNFINISHED: Final = STATES[:4]
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+LIST_STATES: Final = (*STATES, "retrying")
+UNFINISHED: Final = (*STATES[:4], "retrying")
+WAITING: Final = ("scheduled", "queued", "retrying")
 
 
 def instant(text: str) -> datetime:
@@ -50,9 +58,10 @@ def instant(text: str) -> datetime:
     ISO 8601 needs an offset. An age is a number with a unit: 90s, 30m, 24h, 7d, 2w.
     """
     from jobrunner.core.clock import utcnow
+    from jobrunner.core.units import written_duration
 
     try:
-        age = _duration(text)
+        age = written_duration(text)
         if age is not None:
             return utcnow() - age
     except OverflowError as error:
@@ -77,20 +86,15 @@ def _moment(text: str, example: str) -> datetime:
 
 def duration(text: str) -> timedelta:
     """Return a duration from a number with a unit: 90s, 30m, 24h, 7d, 2w."""
+    from jobrunner.core.units import written_duration
+
     try:
-        found = _duration(text)
+        found = written_duration(text)
     except OverflowError as error:
         raise click.BadParameter(f"{text} is too long") from error
     if found is None:
         raise click.BadParameter(f"{text!r} is not a duration: write 90s, 30m, 24h, 7d or 2w")
     return found
-
-
-def _duration(text: str) -> timedelta | None:
-    number, unit = text[:-1], text[-1:]
-    if number.isascii() and number.isdigit() and unit in _UNITS:
-        return timedelta(**{_UNITS[unit]: int(number)})
-    return None
 
 
 def which(*, verb: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -31,7 +31,8 @@ def with_location(command: Callable[..., Any]) -> Callable[..., Any]:
         "--store",
         metavar="URL",
         envvar="JOBRUNNER_STORE",
-        help="The store: sqlite:///shop.db or a path. Without --app no application is loaded. [$JOBRUNNER_STORE]",
+        help="The store: sqlite:///shop.db, a path, or postgresql://host/shop. Without --app no application is loaded."
+        " [$JOBRUNNER_STORE]",
     )
     @click.option(
         "--app",

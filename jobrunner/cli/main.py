@@ -24,7 +24,9 @@ _COMMANDS: Final = {
     "stats": "jobrunner.cli.commands.stats:stats",
     "jobs": "jobrunner.cli.commands.jobs:jobs",
     "dead": "jobrunner.cli.commands.dead_letters:dead",
+    "batches": "jobrunner.cli.commands.batches:batches",
     "queues": "jobrunner.cli.commands.queues:queues",
+    "limits": "jobrunner.cli.commands.limits:limits",
     "schedules": "jobrunner.cli.commands.schedules:schedules",
     "audit": "jobrunner.cli.commands.audit:audit",
     "doctor": "jobrunner.cli.commands.doctor:doctor",
@@ -46,6 +48,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except JobRunnerError as error:
             raise exit_codes.Refused(error) from error
+        except click.exceptions.NoArgsIsHelpError:
+            raise  # its message is the help of a group that was called without a command
         except click.ClickException as error:
             # Names from the command line and from files can hold control characters too.
             error.message = escaped(error.message)  # type: ignore[misc] # as in Refused

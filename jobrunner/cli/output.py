@@ -11,8 +11,13 @@ from typing import Any, Final, TextIO
 
 import click
 
+from jobrunner.core.attempt import Attempt
+from jobrunner.core.batch import Batch
+from jobrunner.core.dead_letter import DeadLetter
 from jobrunner.core.escape import escaped, escaped_json
-from jobrunner.core.job import Attempt, DeadLetter, Job, Payload, QueueInfo
+from jobrunner.core.health import QueueInfo
+from jobrunner.core.job import Job, Payload, Step
+from jobrunner.queue.limits import LimitInfo
 from jobrunner.queue.schedules import Schedule
 
 NARROWEST: Final = 10
@@ -56,10 +61,20 @@ def _plain(value: object) -> object:
 
 def job_fields(job: Job[Any]) -> dict[str, object]:
     """Return the fields of a job to print, without its arguments."""
-    hidden = {"history", "created"}
+    hidden = {"history", "created", "steps"}
     return {
         field.name: getattr(job, field.name)
         for field in dataclasses.fields(job)
+        if field.name not in hidden
+    }
+
+
+def batch_fields(batch: Batch[Any]) -> dict[str, object]:
+    """Return the fields of a batch to print, without its jobs."""
+    hidden = {"jobs", "then", "otherwise", "at_end"}
+    return {
+        field.name: getattr(batch, field.name)
+        for field in dataclasses.fields(batch)
         if field.name not in hidden
     }
 
@@ -70,7 +85,13 @@ def payload_fields(payload: Payload) -> dict[str, object]:
         "args": payload.args,
         "result": payload.result,
         "result_omitted": payload.result_omitted,
+        "step_values": payload.steps,
     }
+
+
+def step_fields(steps: Sequence[Step]) -> list[dict[str, object]]:
+    """Return the fields of a job's steps to print."""
+    return [dataclasses.asdict(step) for step in steps]
 
 
 def letter_fields(letter: DeadLetter) -> dict[str, object]:
@@ -88,6 +109,19 @@ def schedule_fields(schedule: Schedule) -> dict[str, object]:
         field.name: getattr(schedule, field.name)
         for field in dataclasses.fields(schedule)
         if field.name != "args"
+    }
+
+
+def limit_fields(limit: LimitInfo) -> dict[str, object]:
+    """Return the fields of a limit to print, the rate as three numbers."""
+    rate = limit.rate_limit
+    return {
+        "scope": limit.scope,
+        "name": limit.name,
+        "concurrency": limit.concurrency,
+        "rate_limit": rate and {"limit": rate.limit, "per": rate.per, "burst": rate.burst},
+        "max_waiting": limit.max_waiting,
+        "set_at": limit.set_at,
     }
 
 

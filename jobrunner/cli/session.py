@@ -17,17 +17,20 @@ import click
 
 from jobrunner.cli.location import Location
 from jobrunner.cli.target import load_runner
+from jobrunner.core.errors import ConfigurationError
 from jobrunner.core.redaction import Redaction
-from jobrunner.queue.queue import JobQueue, open_queue
+from jobrunner.queue.open import open_queue
+from jobrunner.queue.queue import JobQueue
 from jobrunner.runner.shutdown import SIGNALS, without_echo
 from jobrunner.store.committer import Committer
-from jobrunner.store.open import open_store
-from jobrunner.store.protocol import FileStore
+from jobrunner.store.open import location_of, open_store
+from jobrunner.store.protocol import FileStore, Store
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.worker.dependencies import AttemptScope
 from jobrunner.worker.events import Events, Hooks
 from jobrunner.worker.grace import Grace
 from jobrunner.worker.settings import Settings
+from jobrunner.worker.watches import Watches
 from jobrunner.worker.worker import Worker
 
 T = TypeVar("T")
@@ -37,7 +40,9 @@ T = TypeVar("T")
 class StoreSession:
     """An open store and its queue."""
 
-    store: FileStore
+    store: Store
+    location: str
+    """The path of its file, or its URL without user and password."""
     queue: JobQueue
     tasks: Mapping[str, TaskSpec] | None
     """The tasks of the application; None if the command was given only a store."""
@@ -46,6 +51,19 @@ class StoreSession:
     committer: Committer
     redaction: Redaction
     """Hides sensitive arguments and results; a command that was given only a store knows the default names."""
+
+    def file(self, instead: str) -> FileStore:
+        """Return the store if it is one in a file.
+
+        Args:
+            instead: What to do with another store, in the imperative.
+
+        Raises:
+            ConfigurationError: It is not.
+        """
+        if not isinstance(self.store, FileStore):
+            raise ConfigurationError(f"this command is for SQLite files; {instead}")
+        return self.store
 
     @asynccontextmanager
     async def enqueuing(self) -> AsyncIterator[None]:
@@ -105,18 +123,26 @@ async def _opened(location: Location) -> AsyncIterator[StoreSession]:
     store = await open_store(named, durability=settings.durability, must_exist=True)
     try:
         yield await _session_on(
-            store, settings, tasks, set() if runner is None else set(settings.queues)
+            store,
+            location_of(named),
+            settings,
+            tasks,
+            set() if runner is None else set(settings.queues),
         )
     finally:
         await store.close()
 
 
 async def _session_on(
-    store: FileStore, settings: Settings, tasks: Mapping[str, TaskSpec] | None, queues: set[str]
+    store: Store,
+    location: str,
+    settings: Settings,
+    tasks: Mapping[str, TaskSpec] | None,
+    queues: set[str],
 ) -> StoreSession:
     # Do not start the worker: it would recover jobs. Only a command that enqueues starts the committer.
     committer = Committer(store)
-    events = Events(Hooks(), _nothing)
+    events = Events(Hooks(), _nothing, Watches(store.workers.notify_watchers))
     worker = Worker(
         store,
         committer,
@@ -141,7 +167,7 @@ async def _session_on(
         worker=worker,
         timezone=settings.timezone,
     )
-    return StoreSession(store, queue, tasks, known, committer, settings.redact)
+    return StoreSession(store, location, queue, tasks, known, committer, settings.redact)
 
 
 async def _nothing(*_: object) -> None:

@@ -13,6 +13,7 @@ from jobrunner.cli.exit_codes import say_traceback
 from jobrunner.cli.location import Target
 from jobrunner.core.errors import AmbiguousRunner, ConfigurationError
 from jobrunner.runner.runner import JobRunner, made
+from jobrunner.store.open import location_of
 
 
 def load(target: Target) -> Any:
@@ -111,7 +112,7 @@ def load_runner(target: Target) -> JobRunner:
             f"{target.name} makes no JobRunner; name one, or give --store in its place"
         )
     if len(found) > 1:
-        stores = ", ".join(sorted(runner.settings.store for runner in found))
+        stores = ", ".join(sorted(location_of(runner.settings.store) for runner in found))
         raise AmbiguousRunner(
             f"{target.name} makes {len(found)} runners ({stores}); name one (--app module:jobs), or give --store in"
             " its place"

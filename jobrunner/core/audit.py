@@ -14,14 +14,20 @@ Action = Literal[
     "cancel",
     "cancel_all",
     "reschedule",
+    "reschedule_all",
+    "signal",
     "arguments.show",
     "dead_letters.replay",
     "dead_letters.replay_edited",
     "dead_letters.replay_all",
     "dead_letters.delete",
     "dead_letters.delete_all",
+    "batches.cancel",
+    "batches.retry",
     "queues.pause",
     "queues.resume",
+    "limits.set",
+    "limits.reset",
     "schedules.upsert",
     "schedules.remove",
     "schedules.run_now",
@@ -63,7 +69,10 @@ class AuditEntry:
     )
     action: Action = field(metadata=doc("What was done, by the name of the method."))
     target: str | None = field(
-        metadata=doc("The id of the job or schedule, or the name of the queue; null with a filter.")
+        metadata=doc(
+            "The id of the job, batch or schedule, or the name of the queue; of a limit also its scope. Null with a"
+            " filter."
+        )
     )
     filter: Mapping[str, Any] | None = field(
         metadata=doc(
@@ -73,8 +82,8 @@ class AuditEntry:
     )
     count: int | None = field(
         metadata=doc(
-            "How many jobs, dead letters, queues or schedules it was done to: 0 if it was refused. Null while it runs,"
-            " and for good if its end is unknown, as after a crash.",
+            "How many jobs, dead letters, batches, queues, limits or schedules it was done to: 0 if it was refused."
+            " Null while it runs, and for good if its end is unknown, as after a crash.",
             12,
         )
     )

@@ -1,6 +1,4 @@
-"""The exceptions that jobrunner raises, and the three that a task raises.
-
-``Retry``, ``Snooze`` and ``Bury`` are raised by a task to decide what happens to its own job.
+"""The errors that jobrunner raises; ``core/steering.py`` has the exceptions that a task raises.
 
 ::
 
@@ -18,16 +16,20 @@
     ├── InvalidSession              jobs cannot be stored through the application's session
     ├── InvalidArguments            the arguments do not fit the task (also a ValueError)
     ├── InvalidOptions              an option has an invalid value (also a ValueError)
+    ├── InvalidBatch                a batch cannot run: a cycle, a call outside it, a limit (also a ValueError)
     ├── InvalidCursor               the cursor is not from a page of this list (also a ValueError)
     ├── InvalidWrite                a function of job.write() did something that its transaction does not allow
     ├── WouldDeadlock               the call would wait for the transaction in which it is made
     ├── LeaseLost                   the attempt is no longer this worker's: its transaction is rolled back
     ├── JobNotFound                 no job or dead letter has this id (also a LookupError)
+    ├── BatchNotFound               no batch has this id (also a LookupError)
     ├── ScheduleNotFound            no schedule has this id (also a LookupError)
     ├── Conflict
     │   ├── KeyTaken                another unfinished job holds the key
     │   ├── AlreadyReplayed         the dead letter has been replayed with edited arguments
+    │   ├── BatchEnded              the batch has ended or is cancelled, and takes no jobs
     │   ├── JobNotWaiting           the job runs, is blocked or has ended, and cannot be rescheduled
+    │   ├── JobFinished             the job has ended, and takes no signal
     │   └── DeclaredInCode          the schedule is declared in code and can only be changed there
     ├── ResultError                 the job has no result
     │   ├── JobDead                 the job is a dead letter
@@ -37,10 +39,16 @@
     │   ├── Deadlock                the caller is an attempt, and its wait could never end
     │   ├── ResultTimeout           the job did not finish in time (also a TimeoutError)
     │   └── ResultNotStored         the job succeeded, but its result was not stored
+    ├── StepError                   a step or a wait of a job cannot go on; the job becomes a dead letter
+    │   ├── InvalidStep             a name is used twice in a run, or a value cannot be stored
+    │   ├── StepMismatch            a stored value no longer fits the type that the code declares
+    │   ├── WaitTimedOut            no signal came in time (also a TimeoutError)
+    │   └── ChildrenFailed          a child of job.run() did not succeed
     ├── NotAwaited                  an attempt forgot an ``await`` (stored as the attempt's error)
     ├── TimedOut                    an attempt took longer than its timeout (stored as the attempt's error)
     ├── ProcessLost                 an attempt's process died (stored as the attempt's error)
     └── StoreError
+        ├── QueueFull               as many jobs wait in the queue as may; nothing was stored
         ├── StoreBusy               another process held the write lock for too long; nothing was stored
         ├── StoreFull               no room on the disk; nothing was stored
         ├── StoreUnavailable        the file cannot be read or written at present; nothing was stored
@@ -51,14 +59,9 @@
             ├── StoreReplaced       the file was moved, deleted or replaced while open, or its tables dropped
             ├── SchemaTooNew        the file was written by a later jobrunner
             └── StoreUnsupported    the file system or the SQLite library is not supported
-
-    Steering (not errors): Retry, Snooze, Bury
 """
 
-from datetime import datetime, timedelta
-
 from jobrunner.core.exports import exported
-from jobrunner.core.hints import answer_to
 
 
 @exported
@@ -159,6 +162,15 @@ class InvalidOptions(JobRunnerError, ValueError):
 
 
 @exported
+class InvalidBatch(JobRunnerError, ValueError):
+    """The calls of a batch cannot run as they are given; nothing was stored.
+
+    They wait for each other in a circle, need a call that is not in the batch, or are too many. The message says what
+    to change.
+    """
+
+
+@exported
 class InvalidCursor(JobRunnerError, ValueError):
     """The cursor does not come from a page of this list."""
 
@@ -194,6 +206,11 @@ class JobNotFound(JobRunnerError, LookupError):
 
 
 @exported
+class BatchNotFound(JobRunnerError, LookupError):
+    """No batch has this id."""
+
+
+@exported
 class ScheduleNotFound(JobRunnerError, LookupError):
     """No schedule has this id."""
 
@@ -221,9 +238,22 @@ class AlreadyReplayed(Conflict):
 
 @exported
 class JobNotWaiting(Conflict):
-    """The job is running, blocked, finished or dead, so it cannot be rescheduled.
+    """The job is running, blocked, asleep, finished or dead, so it cannot be rescheduled.
 
     The message says which, and what to do instead.
+    """
+
+
+@exported
+class JobFinished(Conflict):
+    """The job has ended, so it takes no signal; a dead letter takes none either."""
+
+
+@exported
+class BatchEnded(Conflict):
+    """The batch has ended or was cancelled, so it takes no jobs.
+
+    Nothing was stored. Enqueue another batch.
     """
 
 
@@ -259,7 +289,7 @@ class NotCommitted(ResultError):
 
 @exported
 class Deadlock(ResultError):
-    """An attempt waits for a job that can never start.
+    """An attempt waits for a job or batch that can never end.
 
     All slots that the job could use are held by attempts that wait in the same way.
     """
@@ -288,6 +318,53 @@ class TimedOut(JobRunnerError, TimeoutError):
 
 
 @exported
+class StepError(JobRunnerError):
+    """The base class of the errors of steps and waits.
+
+    A job whose task lets one pass becomes a dead letter at once, since another attempt would end in the same way.
+    """
+
+
+@exported
+class InvalidStep(StepError):
+    """A step cannot be stored as the task writes it.
+
+    Its name was used before in the same run, or its result has no form as JSON. The message says what to write.
+    """
+
+
+@exported
+class StepMismatch(StepError):
+    """A stored step or signal does not fit the type in the code.
+
+    Replay the dead letter with ``forget=["charge"]`` to run the step again, or let the type accept the old value.
+    """
+
+
+@exported
+class WaitTimedOut(StepError, TimeoutError):
+    """No signal came within the ``timeout`` of ``job.wait_for()``.
+
+    This is stored: the same wait raises it again in every later run.
+    """
+
+
+@exported
+class ChildrenFailed(StepError):
+    """A child of ``job.run()`` died, was cancelled or expired.
+
+    Retry the children, and then replay the dead letter of the parent.
+
+    Attributes:
+        batch_id: The id of the children's batch.
+    """
+
+    def __init__(self, message: str, batch_id: str = "") -> None:
+        super().__init__(message)
+        self.batch_id = batch_id
+
+
+@exported
 class NotAwaited(JobRunnerError):
     """An attempt forgot an ``await``, so it does not count as a success.
 
@@ -306,6 +383,14 @@ class StoreError(JobRunnerError):
     """The store could not complete the call.
 
     The subclass says whether something was stored.
+    """
+
+
+@exported
+class QueueFull(StoreError):
+    """As many jobs wait in the queue as its ``max_waiting`` allows; nothing of the call was stored.
+
+    Over HTTP the answer is 429 with ``Retry-After``.
     """
 
 
@@ -377,102 +462,3 @@ def shown(value: object) -> str:
     return (
         text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text):,} characters)"
     )
-
-
-def _refuse_foreign_words(call: str, words: dict[str, object]) -> None:
-    """Raise TypeError for an unknown keyword, with our word if one is known."""
-    for word in words:
-        line = answer_to("steering option", word, call)
-        hint = f"; write {line}" if line else ""
-        raise TypeError(f"{call}() has no option {word!r}{hint}")
-
-
-class Steering(Exception):
-    """The base class of ``Retry``, ``Snooze`` and ``Bury``, which a task raises."""
-
-
-class _Postponed(Steering):
-    def __init__(
-        self,
-        delay: float | timedelta | None = None,
-        *,
-        run_at: datetime | None = None,
-        **foreign: object,
-    ) -> None:
-        _refuse_foreign_words(type(self).__name__, foreign)
-        if delay is not None and run_at is not None:
-            raise TypeError(f"{type(self).__name__}() takes a delay or a run_at, not both")
-        super().__init__(delay if run_at is None else run_at)
-        self.delay = delay
-        self.run_at = run_at
-
-
-@exported
-class Retry(_Postponed):
-    """Raised by a task: end the attempt as failed and run the job again.
-
-    The given time overrides the task's ``wait``. ``max_attempts`` still applies: after the last attempt the job becomes
-    a dead letter. Without a time the task's ``wait`` decides.
-
-    ::
-
-        response = await client.post(url)
-        if response.status_code == 429:
-            raise Retry(float(response.headers["Retry-After"]))
-
-    Args:
-        delay: Seconds, or a timedelta, from now.
-        run_at: An aware datetime, instead of ``delay``.
-
-    Raises:
-        TypeError: Both a delay and a ``run_at`` are given, or an unknown option.
-    """
-
-
-@exported
-class Snooze(_Postponed):
-    """Raised by a task: run the job again later, without using an attempt.
-
-    ::
-
-        if not await report_is_ready(report_id):
-            raise Snooze(60)
-
-    Args:
-        delay: Seconds, or a timedelta, from now.
-        run_at: An aware datetime, instead of ``delay``.
-
-    Raises:
-        TypeError: Neither or both of the two are given, or an unknown option.
-    """
-
-    def __init__(
-        self,
-        delay: float | timedelta | None = None,
-        *,
-        run_at: datetime | None = None,
-        **foreign: object,
-    ) -> None:
-        super().__init__(delay, run_at=run_at, **foreign)
-        if delay is None and run_at is None:
-            raise TypeError("Snooze() needs to know for how long: Snooze(60) or Snooze(run_at=...)")
-
-
-@exported
-class Bury(Steering):
-    """Raised by a task: make the job a dead letter now.
-
-    Attempts that are left are not used.
-
-    ::
-
-        if payment.is_refused:
-            raise Bury("the card was refused")
-
-    Args:
-        why: Stored as the error of the dead letter.
-    """
-
-    def __init__(self, why: str = "") -> None:
-        super().__init__(why)
-        self.why = why

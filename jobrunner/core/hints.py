@@ -72,10 +72,10 @@ FOREIGN_WORDS: Final[Mapping[Place, tuple[ForeignWords, ...]]] = {
         _row("keep_result result_ttl result_expires keep_result_s", "retention=..."),
         _row("task_name actor_name fn_name", "name=..."),
         _row(
-            "rate_limit concurrency",
-            'a queue with few slots: queues={"default": 20, "name": 1} at the JobRunner, queue="name" at the task;'
-            " slots are per process, so two processes run two at once",
+            "max_concurrency concurrency_limit limits_concurrency concurrency_key",
+            "concurrency=Concurrency(10, by=...)",
         ),
+        _row("rate_limit_per rate limiter throttle", "rate_limit=Rate(100, per=60)"),
         _row("acks_late reject_on_worker_lost track_started store_result retry_on_error store_results", _NOTHING),
         _row("ignore_result", "nothing: a task that returns None stores no result"),
         _row("failure_ttl", "dead_letter_retention=... at the JobRunner"),
@@ -105,6 +105,10 @@ FOREIGN_WORDS: Final[Mapping[Place, tuple[ForeignWords, ...]]] = {
         _row("session_factory session_maker", "session=..., the dependency that yields the session"),
         _row("shutdown_timeout graceful_timeout job_completion_wait", "grace=..."),
         _row("poll_delay poll_interval fetch_job_polling_interval", _NOTHING),
+        _row(
+            "task_always_eager always_eager immediate is_async burst",
+            "async with JobTester(app) as t: in the test, with JobTester of jobrunner.testing",
+        ),
     ),
     "schedule option": (
         _row("misfire_grace_time", "grace=..."),
@@ -165,7 +169,11 @@ FOREIGN_WORDS: Final[Mapping[Place, tuple[ForeignWords, ...]]] = {
             "apply_async enqueue_in enqueue_at enqueue_call_later schedule configure_task enqueue_with",
             "await {name}.enqueue(task.options(delay=60), ...)",
         ),
-        _row("enqueue_all insert_many add_jobs batch", "await {name}.enqueue_many([task.call(...), ...])"),
+        _row("enqueue_all insert_many add_jobs", "await {name}.enqueue_many([task.call(...), ...])"),
+        _row(
+            "batch chord group new_batch enqueue_group",
+            "await {name}.enqueue_batch([task.call(...), ...], then=task.call(...))",
+        ),
         _row("chain pipeline add_chain", "await {name}.enqueue_chain([task.call(...), ...])"),
         _row("get_job fetch_job job AsyncResult find", "await {name}.get(id)"),
         _row("abort abort_job cancel_job cancel_job_by_id revoke revoke_by_id", "await {name}.cancel(id)"),
@@ -175,7 +183,8 @@ FOREIGN_WORDS: Final[Mapping[Place, tuple[ForeignWords, ...]]] = {
         ),
         _row(
             "reschedule_job change_execution_time run_now set_scheduled_at move_job",
-            "await {name}.reschedule(id, run_at=...), or await {name}.reschedule(id, 0) for now",
+            "await {name}.reschedule(id, run_at=...), or await {name}.reschedule(id, 0) for now;"
+            " await {name}.reschedule_all(0, tag=...) for many",
         ),
         _row("failed failed_job_registry dead_letter dlq", "{name}.dead_letters"),
         _row("requeue retry retry_job retry_job_by_id", "await {name}.dead_letters.replay(id)"),
@@ -231,6 +240,10 @@ FOREIGN_WORDS: Final[Mapping[Place, tuple[ForeignWords, ...]]] = {
         _row("is_aborted should_abort is_cancelled aborted", "{name}.cancelled"),
         _row("retry", "raise Retry(60)"),
         _row("defer", "raise Snooze(60), which costs no attempt"),
+        _row(
+            "update_state set_progress update_progress update_meta save_meta",
+            "{name}.progress(done, total, message)",
+        ),
     ),}  # fmt: skip
 """Every foreign word that has an answer, by its place; a word occurs once per place."""
 

@@ -1,4 +1,4 @@
-"""The values that users read: jobs, attempts, dead letters, queues, workers and health."""
+"""The values that users read of a job: the job, its steps and its payload."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,12 +10,17 @@ from pydantic import ConfigDict, Field, GetCoreSchemaHandler
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import core_schema
 
+from jobrunner.core.attempt import Attempt, history_of
 from jobrunner.core.clock import from_us
 from jobrunner.core.errors import JobRunnerError, NotRunning
 from jobrunner.core.exports import exported
 from jobrunner.core.hints import answers_foreign_words
-from jobrunner.core.model import AttemptOutcome, AttemptRow, DeadReason, Enqueued, JobRow, State
+from jobrunner.core.limits import Wait
+from jobrunner.core.model import AttemptRow, Enqueued, JobRow, MemoKind, State
+from jobrunner.core.progress import Progress, progress_of
 from jobrunner.core.response_models import ResponseModel, doc
+from jobrunner.core.tracing import trace_id_of
+from jobrunner.core.workflows import ParkedWait, StepRow
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -32,47 +37,50 @@ class JobSource(Protocol):
         """Wait for a job's result."""
         ...
 
+    async def row_within(self, job: "Job[Any]", within: float | timedelta, what: str) -> JobRow:
+        """Wait for a job's end up to a limit."""
+        ...
+
     async def refreshed(self, job: "Job[Any]") -> "Job[Any]":
         """Read a job again."""
         ...
 
-    def arguments_of(self, job: "Job[Any]", stored: str) -> dict[str, Any]:
-        """Decode a job's stored arguments."""
+    def arguments_of(
+        self, job: "Job[Any]", stored: str, handed: str | None = None
+    ) -> dict[str, Any]:
+        """Decode a job's stored arguments, without those that it takes from other jobs."""
         ...
 
 
 @exported
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """One run of a job, as an entry of ``job.history``.
+class Step:
+    """A memo that a job has stored, as an entry of ``job.steps``.
 
-    While it runs, ``finished_at`` and ``outcome`` are None.
+    It is of a step, a wait, a signal, a batch of children or a cursor.
     """
 
-    attempt: int = field(metadata=doc("1 for the first run; a replay begins again at 1.", 1))
-    started_at: datetime
-    finished_at: datetime | None = field(metadata=doc("Null while it runs."))
-    outcome: AttemptOutcome | None = field(metadata=doc("How it ended; null while it runs."))
-    error_type: str | None = field(metadata=doc(example="smtplib.SMTPServerDisconnected"))
-    error: str | None = field(metadata=doc(example="Connection unexpectedly closed"))
-    traceback: str | None = field(metadata=doc("Shortened if it is very long."))
-    worker: int = field(metadata=doc("The id of the worker that ran it."))
-
-
-def history_of(attempts: Iterable[AttemptRow]) -> tuple[Attempt, ...]:
-    """Return stored attempts in their public form."""
-    return tuple(
-        Attempt(
-            attempt=row.attempt,
-            started_at=from_us(row.started_at),
-            finished_at=None if row.finished_at is None else from_us(row.finished_at),
-            outcome=row.outcome,
-            error_type=row.error_type,
-            error=row.error,
-            traceback=row.traceback,
-            worker=row.worker,
+    kind: MemoKind = field(
+        metadata=doc(
+            "`step`; `signal`: it came, or the wait for it has timed out; `sleep`; `batch`: children; `cursor`."
         )
-        for row in attempts
+    )
+    name: str = field(metadata=doc(example="charge"))
+    at: datetime = field(metadata=doc("When it was stored."))
+    timed_out: bool = field(metadata=doc("True for a signal that did not come in time."))
+
+
+def steps_of(rows: Iterable[StepRow]) -> tuple[Step, ...]:
+    """Return stored memos in their public form, without the deadlines of waits."""
+    return tuple(
+        Step(
+            row.kind,
+            row.name,
+            from_us(row.at),
+            timed_out=row.kind == "signal" and row.value is None,
+        )
+        for row in rows
+        if not row.name.startswith("!")
     )
 
 
@@ -137,17 +145,48 @@ class Job(Generic[R_co]):
             "The id of the job before it in the chain. While this job is `blocked`, it waits for that one."
         ),
     )
+    trace_id: str | None = field(
+        default=None,
+        metadata=doc(
+            "The OpenTelemetry trace in which it was enqueued, in 32 hexadecimal digits; null if there was none."
+        ),
+    )
+    progress: Progress | None = field(
+        default=None,
+        metadata=doc("The last report of its last attempt; null if there is none."),
+    )
+    """The last report of ``job.progress()`` in its last attempt; None if there is none."""
+    batch: str | None = field(
+        default=None,
+        metadata=doc("The id of the batch of which it is a member; null if it is in none."),
+    )
+    waits: str | None = field(
+        default=None,
+        metadata=doc(
+            "The limit that holds a queued job back, or what a job waits for that has begun; null if there is none."
+            " Times are in UTC.",
+            "limit sync[7] 2/2",
+        ),
+    )
+    """The limit that holds a queued job back: ``limit sync[7] 2/2``, ``rate task sync, next 2026-11-22 12:00:01Z``,
+    ``order: behind <id>``. Or what a job waits for that has begun: ``signal approved until 2026-11-24 12:00:00Z``,
+    ``sleeps until ...``, ``batch <id>``. None if there is none."""
+    steps: tuple[Step, ...] = ()
+    """The memos of its steps and waits, oldest first. Only ``get`` and ``refresh`` load them."""
     _origin: ClassVar[JobSource | None] = None
     """The runner that the job was read from. Not a dataclass field, so that a copy does not take the store along."""
     _stored_args: ClassVar[str | None] = None
     """The arguments, if they were read. Not a dataclass field, so that a dump of the fields does not show them."""
+    _handed: ClassVar[str | None] = None
+    """The arguments that it takes from other jobs; see ``Enqueue.handed``."""
 
     @property
     def args(self) -> dict[str, Any]:
         """The arguments by parameter name, in the types that the task declares.
 
         Only ``get`` and ``refresh`` load them. A parameter that the caller did not pass is not included, even if the
-        function has a default for it. If the runner does not have the task, the values are plain JSON.
+        function has a default for it, and neither is one that takes the result of another job. If the runner does not
+        have the task, the values are plain JSON.
 
         Raises:
             InvalidArguments: The task's signature has changed, and the stored arguments no longer fit.
@@ -158,7 +197,7 @@ class Job(Generic[R_co]):
                 f"the arguments of {self.task} {self.id} have not been read, which get() and refresh() do: write"
                 " `(await job.refresh()).args`"
             )
-        return self._home().arguments_of(self, self._stored_args)
+        return self._home().arguments_of(self, self._stored_args, self._handed)
 
     async def result(self, timeout: float | timedelta | None = None) -> R_co:
         """Wait until the job has succeeded, and return its result.
@@ -201,7 +240,7 @@ class Job(Generic[R_co]):
         return origin
 
     def __getstate__(self) -> dict[str, Any]:
-        hidden = {"_origin", "_stored_args"}
+        hidden = {"_origin", "_stored_args", "_handed"}
         return {name: value for name, value in self.__dict__.items() if name not in hidden}
 
     def __eq__(self, other: object) -> bool:
@@ -224,6 +263,15 @@ class Job(Generic[R_co]):
             lambda value: JobBody.model_validate(value) if isinstance(value, Job) else value,
             handler(JobBody),
         )
+
+
+def source_of(job: Job[Any]) -> JobSource:
+    """Return the runner that a job was read from.
+
+    Raises:
+        NotRunning: The job is a copy, or was unpickled.
+    """
+    return job._home()  # noqa: SLF001 - the only access to it
 
 
 class JobFields(
@@ -264,7 +312,12 @@ class JobBody(JobFields):
 
 
 def fresh_job(
-    stored: Enqueued, source: JobSource, *, key: str | None = None, tag: str | None = None
+    stored: Enqueued,
+    source: JobSource,
+    *,
+    key: str | None = None,
+    tag: str | None = None,
+    batch: str | None = None,
 ) -> Job[Any]:
     """Return the public form of a job that was just stored.
 
@@ -289,11 +342,19 @@ def fresh_job(
         after=stored.after,
         _origin=source,
     )
+    if batch is not None and stored.created:
+        job.__dict__["batch"] = batch
     return job
 
 
 def job_of(
-    row: JobRow, attempts: Sequence[AttemptRow], source: JobSource, *, args: str | None = None
+    row: JobRow,
+    attempts: Sequence[AttemptRow],
+    source: JobSource,
+    *,
+    args: str | None = None,
+    wait: Wait | ParkedWait | None = None,
+    steps: Iterable[StepRow] = (),
 ) -> Job[Any]:
     """Return the public form of a stored job.
 
@@ -302,6 +363,8 @@ def job_of(
         attempts: Its attempts, oldest first; empty if they were not read.
         source: The runner that the job was read from.
         args: Its stored arguments, as JSON; None if they were not read.
+        wait: The limit that holds it back, or what it waits for; None if there is none.
+        steps: Its memos, oldest first; empty if they were not read.
     """
     job: Job[Any] = Job(
         id=row.id,
@@ -320,10 +383,17 @@ def job_of(
         scheduled_for=None if row.scheduled_for is None else from_us(row.scheduled_for),
         chain=row.chain,
         after=row.after,
+        trace_id=trace_id_of(row.trace),
+        progress=progress_of(row.progress),
+        batch=row.batch,
+        waits=None if wait is None else wait.text,
+        steps=steps_of(steps),
     )
     job.__dict__["_origin"] = source
     if args is not None:
         job.__dict__["_stored_args"] = args
+        if row.handed is not None:
+            job.__dict__["_handed"] = row.handed
     return job
 
 
@@ -343,158 +413,24 @@ class Payload:
     result_omitted: str | None = field(
         metadata=doc("Why the result could not be kept, if it could not.")
     )
+    steps: dict[str, Any] = field(
+        metadata=doc(
+            "The stored values by kind and name, such as `step charge`.", {"step charge": "r-17"}
+        )
+    )
 
 
-def payload_of(row: JobRow) -> Payload:
-    """Return the arguments and the result of a stored job."""
+def payload_of(row: JobRow, steps: Iterable[StepRow]) -> Payload:
+    """Return the arguments, the result and the memos of a stored job."""
     return Payload(
         id=row.id,
         task=row.task,
         args=json.loads(row.args),
         result=None if row.result is None else json.loads(row.result),
         result_omitted=row.result_omitted,
-    )
-
-
-@exported
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A job that will not run again by itself, kept with its error.
-
-    ``jobs.dead_letters.replay(id)`` puts it back into its queue.
-    """
-
-    id: str = field(metadata=doc("The job's id.", ID))
-    task: str = field(metadata=doc(example="send_welcome_email"))
-    queue: str = field(metadata=doc(example="mail"))
-    reason: DeadReason = field(metadata=doc("Why it will not run again by itself."))
-    error_type: str | None = field(metadata=doc(example="smtplib.SMTPRecipientsRefused"))
-    error: str | None = field(metadata=doc(example="550 no such user"))
-    traceback: str | None = field(
-        metadata=doc("The traceback of the last attempt; shortened if it is very long.")
-    )
-    args: dict[str, Any] = field(
-        metadata=doc(
-            "The arguments by parameter name.", {"email": "ada@example.org", "username": "ada"}
-        )
-    )
-    """The stored arguments, as plain JSON values."""
-    attempt: int = field(metadata=doc("Runs since it was enqueued or last replayed.", 5))
-    created_at: datetime
-    died_at: datetime
-    key: str | None
-    tag: str | None
-    replays: int = field(metadata=doc("How often it was replayed before.", 0))
-    replay_of: str | None = field(
-        metadata=doc("The dead letter that it replayed with other arguments.")
-    )
-    replayed_as: str | None = field(metadata=doc("The job that replays it with other arguments."))
-    chain: str | None = field(
-        metadata=doc(
-            "The id of the first job of its chain; null if it is in none. The job after it was unblocked when"
-            " this one died."
-        )
-    )
-    after: str | None = field(metadata=doc("The id of the job before it in the chain."))
-    history: tuple[Attempt, ...] = ()
-    """The attempts, oldest first. Only ``get`` loads them."""
-    group: str | None = field(
-        default=None,
-        metadata=doc(
-            "The fingerprint of its failure, equal in all dead letters that failed in the same way. Null in one of an"
-            " older version until a worker has grouped it.",
-            "8c5ae6b1f2d09374",
-        ),
-    )
-
-
-@exported
-@dataclass(frozen=True, slots=True)
-class QueueInfo:
-    """The state of one queue, summed over all workers of the store."""
-
-    name: str = field(metadata=doc(example="mail"))
-    slots: int = field(metadata=doc("Slots of all live workers; 0 if none serves the queue.", 50))
-    paused: bool = field(metadata=doc(example=False))
-    queued: int = field(metadata=doc("Jobs that could start now.", 3))
-    scheduled: int = field(metadata=doc("Jobs that wait for their time.", 120))
-    blocked: int = field(metadata=doc("Jobs that wait for the one before them in a chain.", 4))
-    running: int = field(metadata=doc(example=2))
-    oldest_due_at: datetime | None = field(
-        metadata=doc("When the queued job that has waited longest became due.")
-    )
-    complete: bool = field(
-        default=True,
-        metadata=doc(
-            "False if counting stopped at 10,000 or because it took too long. Then `queued`, `scheduled` and"
-            " `blocked` are lower bounds.",
-            True,
-        ),
-    )
-
-
-@exported
-@dataclass(frozen=True, slots=True)
-class WorkerInfo:
-    """One process that runs jobs on the store."""
-
-    id: int
-    pid: int
-    host: str
-    started_at: datetime
-    beat_at: datetime = field(metadata=doc("When its event loop last reported."))
-    stalled: bool = field(
-        metadata=doc("Alive, but its event loop has not reported for half a minute.")
-    )
-    """The loop is blocked, or the process is stopped (SIGSTOP)."""
-    queues: dict[str, int] = field(metadata=doc("Its slots by queue.", {"default": 20}))
-    revision: int | None = field(
-        default=None, metadata=doc("The revision of its code, as `JobRunner(revision=)` has it.", 0)
-    )
-
-
-@exported
-@dataclass(frozen=True, slots=True)
-class Health:
-    """The health of a runner and its store, with the problems found."""
-
-    status: Literal["ok", "degraded", "stopping", "failed"] = field(
-        metadata=doc(
-            "`degraded`: jobs are safe, but something needs attention. `failed`: this worker has stopped."
-        )
-    )
-    problems: tuple[str, ...] = field(metadata=doc("One sentence each."))
-    ready: bool = field(
-        metadata=doc(
-            "Whether this process should receive work: it is not stopping, has not failed, and can write to the store."
-        )
-    )
-    working: bool = field(metadata=doc("Whether this process runs jobs."))
-    running: int = field(metadata=doc("Running attempts of this process."))
-    stuck_threads: tuple[str, ...] = field(
-        metadata=doc("Timed-out `def` attempts whose thread has not ended, as `task job-id`.")
-    )
-    unknown_tasks: dict[str, datetime] = field(
-        metadata=doc(
-            "Tasks that no live worker knows and that have waiting jobs, each with the time at which its oldest"
-            " job became due."
-        )
-    )
-    workers: tuple[WorkerInfo, ...]
-    version: str
-    error: str | None = field(
-        default=None,
-        metadata=doc(
-            "The error that stopped this worker, or that its last write to the store met."
-        ),
-    )
-    failing_chores: tuple[str, ...] = field(
-        default=(), metadata=doc("Background chores whose last run failed, such as `prune`.")
-    )
-    failing_schedules: tuple[str, ...] = field(
-        default=(), metadata=doc("One sentence for each schedule that cannot be fired.")
-    )
-    deadlocks: tuple[str, ...] = field(
-        default=(),
-        metadata=doc("One sentence for each set of queues whose slots all wait for other jobs."),
+        steps={
+            f"{one.kind} {one.name}": None if one.value is None else json.loads(one.value)
+            for one in steps
+            if not one.name.startswith("!")
+        },
     )

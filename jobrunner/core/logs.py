@@ -168,6 +168,8 @@ class Repeats:
         if not self._series or 0 <= now - self._oldest < WINDOW_US:
             return
         with self._lock:
+            # First: a line that is logged while these are summed up must not begin to sum up again.
+            self._oldest = now
             lines = [
                 line
                 for kind, one in list(self._series.items())

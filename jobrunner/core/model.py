@@ -1,4 +1,4 @@
-"""Defines jobs, their transitions and schedules as plain values, without I/O.
+"""Defines jobs and their transitions as plain values, without I/O.
 
 Times are microseconds since 1970 in UTC, durations microseconds, arguments and results JSON text.  The values of a
 round are named tuples: a worker makes twenty thousand of them a second, and they cost a fifth of a dataclass.
@@ -7,13 +7,15 @@ The life of a job (each arrow is one value below)::
 
     Enqueue ─▶ scheduled ─promote─▶ queued ─claim─▶ running ─▶ Succeeded ─▶ succeeded
                    ▲                  ▲                ├─────▶ RetryAt, Snoozed ─▶ scheduled
+                   │                  │                ├─────▶ Parked ─▶ blocked or scheduled, its attempt given back
                    └──────────────────┴────────────────┼─────▶ Released ─▶ queued, its attempt given back
                                       replay           ├─────▶ Cancelled ─▶ cancelled
                                         ▲              └─────▶ Dead ─┐
                                         └────── dead letter ◀────────┘
 
 In a chain, each job but the first is ``blocked`` until the one before it has succeeded or is dead; then it is scheduled
-or queued like a new job.  If a job is cancelled or expires, the jobs that wait behind it are cancelled.
+or queued like a new job.  If a job is cancelled or expires, the jobs that wait behind it are cancelled; so they are if
+it dies in a chain with ``on_dead``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +39,9 @@ AttemptOutcome = Literal[
     "succeeded", "failed", "timed_out", "snoozed", "cancelled", "released", "lost"
 ]
 DeadReason = Literal["exhausted", "buried", "not_retryable", "lost", "unknown_task", "invalid_args"]
+
+OnDead = Literal["continue", "cancel"]
+"""The effect of a dead letter on the jobs behind it in its chain."""
 
 LOST_LIMIT: Final = 5
 """Process deaths after which a job without ``max_attempts`` becomes a dead letter."""
@@ -71,14 +76,31 @@ class Enqueue(NamedTuple):
     """
     after: str | None = None
     """The id of the job before it in the chain, for which it waits."""
+    trace: str | None = None
+    """The trace context of the caller, as text; every attempt and a replay keep it."""
+    lane: str | None = None
+    """The lane in which the job's limits count it, such as ``sync[42]``."""
+    ordered: Literal[True] | None = None
+    """True if it waits for all older jobs of its lane."""
+    batch: int | None = None
+    """The store's number of its batch; a store sets it in the members of a ``BatchEnqueue``."""
+    handed: str | None = None
+    """JSON: by parameter, the id of the job whose result it takes, or a list of ids."""
+    on_dead: Literal["cancel"] | None = None
+    """``cancel``: it is cancelled if the job before it in its chain dies; None: it then starts."""
 
 
-def chained(jobs: Sequence[Enqueue]) -> Sequence[Enqueue]:
+def chained(
+    jobs: Sequence[Enqueue], *, on_dead: Literal["cancel"] | None = None
+) -> Sequence[Enqueue]:
     """Return the jobs of one round linked as a chain; a single job is returned unchanged."""
     if len(jobs) < 2:  # noqa: PLR2004 - a chain has two ends
         return jobs
     chain = jobs[0].id
-    followers = [job._replace(chain=chain, after=before.id) for before, job in pairwise(jobs)]
+    followers = [
+        job._replace(chain=chain, after=before.id, on_dead=on_dead)
+        for before, job in pairwise(jobs)
+    ]
     return [jobs[0]._replace(chain=chain), *followers]
 
 
@@ -122,6 +144,21 @@ class Claimed(NamedTuple):
     scheduled_for: int | None = None
     chain: str | None = None
     """Set if another job may wait for this one."""
+    trace: str | None = None
+    """The trace context of the code that enqueued the job."""
+    lane: str | None = None
+    batch: int | None = None
+    """The store's number of its batch; None if it is in none."""
+    handed: str | None = None
+    """See ``Enqueue.handed``."""
+
+
+class Progressed(NamedTuple):
+    """The progress that an attempt reports."""
+
+    job: Claimed
+    value: str
+    """JSON text; replaces the attempt's previous one."""
 
 
 class Raised(NamedTuple):
@@ -225,7 +262,68 @@ class Dead(NamedTuple):
     reason: DeadReason
 
 
-Outcome = Succeeded | Returned | RetryAt | Snoozed | Released | Cancelled | Dead
+Need = Literal["success", "end", "failure"]
+"""The end that a job waits for: with success, in whatever way, or without success."""
+MemoKind = Literal["step", "signal", "sleep", "batch", "cursor"]
+
+
+class Edge(NamedTuple):
+    """A job that waits for something."""
+
+    job: str
+    """The id of the job that waits."""
+    needs: str
+    """The id of a job or a batch, or ``!`` and the name of a signal."""
+    need: Need
+
+
+class NewBatch(NamedTuple):
+    """A batch, not yet stored."""
+
+    id: str
+    name: str | None
+    created_at: int
+    parent: str | None = None
+    """The id of the job that makes it and waits for it."""
+
+
+class BatchEnqueue(NamedTuple):
+    """The jobs and edges of one call, stored whole or not at all."""
+
+    batch: NewBatch | str
+    """A new one, or the id of an unfinished one to which members are added."""
+    members: Sequence[Enqueue]
+    callbacks: Sequence[Enqueue] = ()
+    """Jobs that wait for the end of the batch and are no members."""
+    edges: Sequence[Edge] = ()
+    """Of the members and of the callbacks; a job with an edge is blocked."""
+
+
+class Memo(NamedTuple):
+    """A memo of a running attempt, not yet stored."""
+
+    job: Claimed
+    kind: MemoKind
+    name: str
+    value: str | None
+    """JSON text."""
+
+
+class Parked(NamedTuple):
+    """The attempt ended because the job waits: the attempt is given back and leaves no row."""
+
+    job: Claimed
+    ended: Ended
+    until: int | None
+    """The time at which it runs again at the latest."""
+    waits: Sequence[Edge]
+    """It runs again once all of these are met."""
+    memos: Sequence[Memo] = ()
+    children: BatchEnqueue | None = None
+    """A batch to store in the same transaction."""
+
+
+Outcome = Succeeded | Returned | RetryAt | Snoozed | Parked | Released | Cancelled | Dead
 """The outcome of an attempt: the executor returns it and the store writes it."""
 
 
@@ -275,6 +373,16 @@ class JobRow(NamedTuple):
     scheduled_for: int | None = None
     chain: str | None = None
     after: str | None = None
+    trace: str | None = None
+    lane: str | None = None
+    progress: str | None = None
+    """The last report of its last attempt, as JSON text; None if there is none."""
+    batch: str | None = None
+    """The id of its batch."""
+    handed: str | None = None
+    """See ``Enqueue.handed``; None in a list of jobs."""
+    retrying: bool = False
+    """True if it waits for another attempt; not if it is parked."""
     reason: DeadReason | None = None
     error_type: str | None = None
     error: str | None = None
@@ -315,6 +423,8 @@ class Filter(NamedTuple):
     """Only jobs that wait for another attempt: they are scheduled and have run before."""
     group: str | None = None
     """The fingerprint of a dead letter."""
+    batch: str | None = None
+    """The id of a batch: only its members."""
 
 
 class QueueStats(NamedTuple):
@@ -330,6 +440,7 @@ class QueueStats(NamedTuple):
     """The time at which the queued job that has waited longest became due."""
     complete: bool = True
     """False if counting stopped early: then the counts are lower bounds."""
+    paused_at: int | None = None
 
 
 class WorkerRow(NamedTuple):
@@ -348,127 +459,3 @@ class WorkerRow(NamedTuple):
     """The revision of its code; None if its version of the library does not store it."""
     wait_report: WaitReport = WaitReport()
     """Its attempts that wait for jobs; the other workers read them."""
-
-
-# -- schedules -----------------------------------------------------------------------------------------
-
-Misfire = Literal["latest", "all", "skip"]
-Overlap = Literal["allow", "skip"]
-ScheduleSource = Literal["code", "stored"]
-TickOutcome = Literal["fired", "missed", "late", "overlap", "key"]
-"""The result of a tick.
-
-``fired`` made a job.  The others made none: a later tick was used instead (``missed``), its grace was over (``late``),
-a job of the schedule was still unfinished (``overlap``), or an unfinished job had the schedule's key (``key``).
-"""
-
-
-class Timing(NamedTuple):
-    """The timing of a schedule: exactly one of ``cron``, ``every`` and ``run_at``."""
-
-    cron: str | None = None
-    timezone: str | None = None
-    every: int | None = None
-    run_at: int | None = None
-    start: int | None = None
-    """The earliest time of a tick, and the first tick of an interval."""
-    end: int | None = None
-    """The latest time of a tick."""
-
-
-class Definition(NamedTuple):
-    """The task, timing and policies of a schedule, as declared or stored.
-
-    A declared schedule equals a stored one if their definitions are equal.
-    """
-
-    task: str
-    args: str
-    timing: Timing
-    options: str = "{}"
-    """The options of its jobs that differ from the task's, as JSON."""
-    misfire: Misfire = "latest"
-    grace: int | None = None
-    """The delay up to which a late tick still makes a job; None for no limit."""
-    cap: int = 1
-    """The most missed ticks that make a job each."""
-    overlap: Overlap = "allow"
-    jitter: int = 0
-
-
-class ScheduleRow(NamedTuple):
-    """A schedule as stored."""
-
-    id: str
-    source: ScheduleSource
-    definition: Definition
-    revision: int
-    """The application's revision that declared it; 0 if it was made at run time."""
-    edition: int
-    """Grows by one with each change, but not with a tick."""
-    paused: bool
-    disabled: bool
-    """True if the code declared it earlier and does not any longer."""
-    created_at: int
-    next: int | None
-    """The next tick; None if no tick is left."""
-    last: int | None = None
-    """The last tick that was processed, with or without a job."""
-    last_fired: int | None = None
-    last_job: str | None = None
-    fired: int = 0
-    """The number of ticks that made a job."""
-    skipped: int = 0
-    """The number of ticks that made no job."""
-
-
-class ScheduleChange(NamedTuple):
-    """Replaces the schedule row ``seen`` by ``row``.
-
-    ``seen`` is None for a new schedule, ``row`` is None to remove it.
-    """
-
-    seen: ScheduleRow | None
-    row: ScheduleRow | None
-
-
-class Tick(NamedTuple):
-    """The decision about one tick, or about consecutive ticks without a job."""
-
-    instant: int
-    outcome: TickOutcome
-    job: Enqueue | None = None
-    until: int | None = None
-    """The last of several consecutive ticks; None for a single tick."""
-    number: int = 1
-    """The number of ticks."""
-
-
-class Fire(NamedTuple):
-    """Advances a schedule to its next tick, with the jobs of due ticks."""
-
-    seen: ScheduleRow
-    next: int | None
-    ticks: Sequence[Tick]
-    """The decided ticks, oldest first."""
-
-
-class Fired(NamedTuple):
-    """The answer to a ``Fire``."""
-
-    advanced: bool
-    """False if the schedule had changed since it was read: then nothing was written."""
-    jobs: Sequence[Enqueued] = ()
-    skipped: Mapping[TickOutcome, int] = {}
-
-
-class TickRow(NamedTuple):
-    """One tick, or several consecutive ones without a job, as stored."""
-
-    instant: int
-    until: int
-    number: int
-    outcome: TickOutcome
-    job: str | None
-    at: int
-    """The time at which it was processed."""

@@ -31,7 +31,7 @@ DEFAULT_NAMES: Final = frozenset(
         "authorization",
     }
 )
-_SHOWN_FIELDS: Final = frozenset({"args", "result"})
+_SHOWN_FIELDS: Final = frozenset({"args", "result", "steps"})
 _MISSING: Final = object()
 
 

@@ -17,7 +17,10 @@ MAX_PRIORITY: Final = 32_767
 
 _SCHEDULE_ID: Final = re.compile(r"\w[\w.:@+-]{0,199}", re.ASCII)
 """Only characters that need no escape in the path of a URL."""
+_STEP: Final = re.compile(r"\w[\w.:@+-]{0,199}", re.ASCII)
+"""Only characters that need no escape in the path of a URL, where the name of a signal stands."""
 _NAME: Final = re.compile(r"[A-Za-z_][\w.:-]{0,199}", re.ASCII)
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class Unset(Enum):
@@ -27,6 +30,21 @@ class Unset(Enum):
 
 
 UNSET: Final = Unset.UNSET
+
+
+def written_duration(text: str) -> timedelta | None:
+    """Return the duration that a number with a unit means: 90s, 30m, 24h, 7d or 2w.
+
+    Returns:
+        None if the text is no such duration.
+
+    Raises:
+        OverflowError: It is too long for a timedelta.
+    """
+    number, unit = text[:-1], text[-1:]
+    if number.isascii() and number.isdigit() and unit in _UNITS:
+        return timedelta(**{_UNITS[unit]: int(number)})
+    return None
 
 
 def duration_us(value: Seconds, what: str) -> int:
@@ -100,6 +118,11 @@ def checked_name(value: str, what: str) -> str:
             f"{what}={shown(value)} is not a name: a letter or _, then letters, digits and _ . : -, at most 200 in all"
         )
     return value
+
+
+def is_step_name(value: object) -> bool:
+    """Return whether a value is a valid name of a step or signal."""
+    return isinstance(value, str) and _STEP.fullmatch(value) is not None
 
 
 def checked_schedule_id(value: str) -> str:

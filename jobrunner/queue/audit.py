@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -76,6 +76,10 @@ class AuditLog:
         return Page([entry_of(row) for row in page.rows], write_cursor(page.next), page.complete)
 
 
+class ActedAlready(Exception):
+    """Raised if the same form has acted before, perhaps in another process."""
+
+
 @dataclass(slots=True)
 class Act:
     """An act inside ``audited``."""
@@ -93,6 +97,7 @@ async def audited(
     target: str | None = None,
     filter: Mapping[str, object] | None = None,
     reason: str | None = None,
+    form: str | None = None,
 ) -> AsyncIterator[Act]:
     """Record the act inside the block: before it without a count, after it with one.
 
@@ -111,8 +116,11 @@ async def audited(
         target: The id or the name of the one thing that it is done to.
         filter: For an act on many, the filters that are not None; empty for all.
         reason: The operator's reason, at most 500 characters.
+        form: Names the form of a page that acts. One that has acted in the last hour, in whichever process, does not
+            act again.
 
     Raises:
+        ActedAlready: The form has acted, or does at this moment, and the block did not begin.
         InvalidOptions: The reason is too long; nothing was recorded, and the block did not begin.
         StoreError: The entry could not be stored, and the block did not begin.
     """
@@ -130,14 +138,20 @@ async def audited(
         target=target,
         filter=None if filter is None else _written(filter),
         reason=reason,
+        form=form,
     )
+    if entry is None:
+        raise ActedAlready
     act = Act()
     try:
         yield act
-    except StoreError:
-        raise
-    except JobRunnerError:
-        await _finish(store, entry, 0)
+    except Exception as error:
+        if isinstance(error, JobRunnerError) and not isinstance(error, StoreError):
+            await _finish(store, entry, 0)
+        if form is not None:
+            # The same form may be sent again after an error.
+            with suppress(StoreError):
+                await store.forget_form(form)
         raise
     await _finish(store, entry, act.count)
 

@@ -1,16 +1,19 @@
 """Lists, groups, replays and deletes the dead letters of an open runner."""
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Unpack
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Any, Final, NamedTuple, Unpack
 
-from jobrunner.core.clock import SECOND_US, from_us, now_us
+from jobrunner.core.attempt import history_of
+from jobrunner.core.clock import from_us, now_us
 from jobrunner.core.counts import ReplayCounts
+from jobrunner.core.dead_letter import DeadLetter, dead_letter_of
 from jobrunner.core.errors import InvalidOptions, JobNotFound, UnknownTask
 from jobrunner.core.exports import exported
 from jobrunner.core.groups import DeadLetterGroup, DeadLetterGroups
 from jobrunner.core.ids import new_id
-from jobrunner.core.job import DeadLetter, Job, history_of
+from jobrunner.core.job import Job
 from jobrunner.core.model import Enqueue, Enqueued, Filter, JobRow
 from jobrunner.queue.filters import (
     DEFAULT_ROWS,
@@ -22,13 +25,16 @@ from jobrunner.queue.filters import (
     write_cursor,
 )
 from jobrunner.queue.page import Page
+from jobrunner.queue.replay import check_fits, fits, spacing_of
 from jobrunner.store.groups import GroupRow
+from jobrunner.store.job_protocol import Replayed
 from jobrunner.store.protocol import Store
 from jobrunner.tasks.spec import TaskSpec
 
 REPLAYED_PER_SLICE: Final = 500
 """The most dead letters that one transaction replays or deletes."""
-MINUTE_US: Final = 60 * SECOND_US
+CHECKED_BY_PLAN: Final = 1_000
+"""The most dead letters whose arguments a dry run checks: an open page plans every few seconds."""
 MOST_GROUPS: Final = 200
 """The most groups that ``groups`` returns."""
 COUNT_CAP: Final = 1_000_000
@@ -83,8 +89,8 @@ class DeadLetters:
         Args:
             limit: The most dead letters on the page, 1 to 1,000. Default: 50.
             cursor: The ``next_cursor`` of the previous page; None for the first page.
-            **where: Only dead letters with this ``task``, ``queue``, ``reason``, ``tag`` or ``group``, that died at
-                ``since`` or later, and before ``until`` (aware datetimes).
+            **where: Only dead letters with this ``task``, ``queue``, ``reason``, ``tag``, ``group`` or ``batch``, that
+                died at ``since`` or later, and before ``until`` (aware datetimes).
 
         Raises:
             InvalidCursor: The cursor does not come from a page.
@@ -108,9 +114,8 @@ class DeadLetters:
         Returns:
             The number of dead letters; 1,000,000 means a million or more.
         """
-        return await self._store.dead_letters.count(
-            dead_letter_filter("count", where), cap=COUNT_CAP
-        )
+        where_dead = dead_letter_filter("count", where)
+        return (await self._store.dead_letters.count(where_dead, cap=COUNT_CAP)).number
 
     async def groups(self) -> DeadLetterGroups:
         """Return the dead letters by group, most recent death first.
@@ -148,12 +153,22 @@ class DeadLetters:
             )
         return row
 
-    async def replay(self, id: str, *, args: Mapping[str, object] | None = None) -> Job[Any]:
+    async def replay(
+        self,
+        id: str,
+        *,
+        args: Mapping[str, object] | None = None,
+        forget: Collection[str] = (),
+    ) -> Job[Any]:
         """Put a dead letter back, due at once and with fresh attempts.
+
+        Its finished steps keep their results. ``forget=["charge"]`` lets the job do that step again, or wait again for
+        the signal of that name. With ``args`` a new job is stored, which has no steps yet.
 
         Args:
             id: The id of the dead letter.
             args: Arguments by parameter name, which replace the stored ones of the same names. Default: no changes.
+            forget: Names of steps, signals, sleeps, ``run`` and ``iterate`` to forget. Default: none.
 
         Returns:
             Without ``args`` the same job, with ``created`` False. With ``args`` a new job, whose ``replay_of`` is the
@@ -164,8 +179,16 @@ class DeadLetters:
             KeyTaken: An unfinished job of the task has the same key.
             AlreadyReplayed: The dead letter was already replayed with other arguments.
             UnknownTask: The runner does not have the task.
-            InvalidArguments: The merged arguments do not fit the task.
+            InvalidArguments: The arguments, merged with ``args``, do not fit the task; the dead letter stays.
+            InvalidOptions: The job has no step of a name in ``forget``, or ``args`` is given too.
         """
+        if isinstance(forget, str):
+            raise InvalidOptions(f"forget={forget!r} is one text: write forget=[{forget!r}]")
+        if forget and args is not None:
+            raise InvalidOptions(
+                "replay() takes args= or forget=, not both: with other arguments a new job is stored, which has no"
+                " steps yet"
+            )
         row = await self._row(id)
         spec = None if self._tasks is None else self._tasks.get(row.task)
         if spec is None and (self._tasks is not None or args is not None):
@@ -173,16 +196,27 @@ class DeadLetters:
                 f"dead letter {id} is of task {row.task}, which this runner does not have; register it, or keep its"
                 " old name with @jobs.task(aliases=[...])"
             )
+        if args is None and spec is not None:
+            check_fits(spec, row)
         now = now_us()
         if args is None or spec is None:
             # The same row runs again; no new job is stored.
-            stored = (await self._store.dead_letters.replay(id, now=now))._replace(created=False)
+            letters = self._store.dead_letters
+            stored = (await letters.replay(id, now=now, forget=list(forget)))._replace(
+                created=False
+            )
         else:
+            handed = {
+                name: taken
+                for name, taken in json.loads(row.handed or "{}").items()
+                if name not in args
+            }
+            merged = spec.args.merge(row.args, args, without=handed)
             edited = Enqueue(
                 id=new_id(now),
                 task=spec.name,
                 queue=row.queue,
-                args=spec.args.merge(row.args, args),
+                args=merged,
                 created_at=now,
                 run_at=now,
                 priority=row.priority,
@@ -195,6 +229,10 @@ class DeadLetters:
                 scheduled_for=row.scheduled_for,
                 chain=row.chain,
                 after=row.after,
+                trace=row.trace,
+                lane=spec.lane_of(merged, handed),
+                ordered=True if spec.ordered else None,
+                handed=None if row.handed is None else json.dumps(handed, ensure_ascii=False),
             )
             stored = await self._store.dead_letters.replay_edited(id, edited)
         self._wake()
@@ -216,14 +254,15 @@ class DeadLetters:
             counts = await jobs.dead_letters.replay_all(task=charge, per_minute=60)
 
         Each transaction replays up to 500 of them, so that other writers do not wait long. A dead letter stays if an
-        unfinished job has its key, or if the runner does not have its task. Jobs that die during the call stay too.
+        unfinished job has its key, if the runner does not have its task, or if its arguments no longer fit the task;
+        ``replay(id, args=...)`` repairs those. Jobs that die during the call stay too.
 
         With ``per_minute`` the call does not take longer: it spreads the due times, and the first job is due at once.
         They are stored with the jobs, so the pace does not depend on this process.
 
         Args:
             per_minute: The number of jobs that become due per minute. Default: all are due at once.
-            dry_run: True to count only, without changing anything.
+            dry_run: True to count only, without changing anything. It checks the arguments of the first 1,000.
             on_slice: Called after each transaction with the number of dead letters that it handled.
             **where: Filters, as for ``list``; none for all dead letters.
 
@@ -231,34 +270,67 @@ class DeadLetters:
             InvalidOptions: ``per_minute`` is not a whole number of at least 1, or a filter has an invalid value.
         """
         meant = _until_now(dead_letter_filter("replay_all", where))
-        spacing = _spacing(per_minute)
-        tasks = None if self._tasks is None else self._tasks.keys()
-        letters = self._store.dead_letters
+        spacing = spacing_of(per_minute)
         if dry_run:
-            return await letters.plan_replay_all(meant, tasks=tasks)
-        replayed = conflicts = due = 0
+            return await self._plan_replay_all(meant)
+        tasks, letters = self._names, self._store.dead_letters
+        replayed = conflicts = invalid = checked = due = 0
         before = None
         while True:
-            now = now_us()
-            due = max(due, now)
-            done = await letters.replay_all(
-                meant,
-                before=before,
-                now=now,
-                limit=REPLAYED_PER_SLICE,
-                tasks=tasks,
-                run_at=due,
-                spacing=spacing,
-            )
-            due += done.replayed * spacing
-            replayed += done.replayed
-            conflicts += done.conflicts
-            self._wake()
-            if on_slice is not None:
-                on_slice(done.replayed + done.conflicts)
-            if done.cursor is None:
-                return ReplayCounts(replayed, conflicts)
-            before = done.cursor
+            found = await self._check(meant, before, REPLAYED_PER_SLICE)
+            done = Replayed(0, 0, before)
+            while True:
+                now = now_us()
+                due = max(due, now)
+                done = await letters.replay_all(
+                    meant,
+                    before=done.cursor,
+                    now=now,
+                    limit=REPLAYED_PER_SLICE,
+                    tasks=tasks,
+                    run_at=due,
+                    spacing=spacing,
+                    without=found.invalid,
+                    down_to=found.next,
+                )
+                due += done.replayed * spacing
+                replayed += done.replayed
+                conflicts += done.conflicts
+                self._wake()
+                if on_slice is not None:
+                    on_slice(done.replayed + done.conflicts)
+                if done.cursor is None:
+                    break
+            invalid += len(found.invalid)
+            checked += found.checked
+            if found.next is None:
+                return ReplayCounts(replayed, conflicts, invalid, checked)
+            before = found.next
+
+    async def _plan_replay_all(self, meant: Filter) -> ReplayCounts:
+        found = await self._check(meant, None, CHECKED_BY_PLAN)
+        plan = await self._store.dead_letters.plan_replay_all(
+            meant, tasks=self._names, without=found.invalid
+        )
+        return replace(plan, invalid=len(found.invalid), checked=found.checked)
+
+    async def _check(self, meant: Filter, before: int | None, limit: int) -> "_Checked":
+        """Compare the arguments of dead letters with the signatures of their tasks."""
+        if self._tasks is None:
+            return _Checked(frozenset(), 0, None)
+        page = await self._store.dead_letters.arguments(
+            meant, before=before, limit=limit, tasks=self._names
+        )
+        invalid = frozenset(
+            letter
+            for letter, task, args, handed in page.rows
+            if not fits(self._tasks[task], args, handed)
+        )
+        return _Checked(invalid, len(page.rows), page.next)
+
+    @property
+    def _names(self) -> Collection[str] | None:
+        return None if self._tasks is None else self._tasks.keys()
 
     async def delete_all(
         self,
@@ -302,20 +374,14 @@ class DeadLetters:
             )
 
 
-def _spacing(per_minute: int | None) -> int:
-    """Return the time between two replayed jobs, in microseconds; 0 for none.
+class _Checked(NamedTuple):
+    """Some dead letters, checked before they are replayed."""
 
-    Raises:
-        InvalidOptions: The number is not a whole number from 1 to 60,000,000.
-    """
-    if per_minute is None:
-        return 0
-    whole = isinstance(per_minute, int) and not isinstance(per_minute, bool)
-    if not whole or not 1 <= per_minute <= MINUTE_US:
-        raise InvalidOptions(
-            f"per_minute={per_minute!r} is not a whole number from 1 to {MINUTE_US:,}; None sets no pace"
-        )
-    return MINUTE_US // per_minute
+    invalid: frozenset[int]
+    """Numbers of those whose arguments do not fit."""
+    checked: int
+    next: int | None
+    """The cursor of those that follow; None at the end."""
 
 
 def _until_now(where: Filter) -> Filter:
@@ -343,32 +409,4 @@ def group_of(row: GroupRow) -> DeadLetterGroup:
         recent_deaths=row.recent,
         deaths_before=row.before,
         since=None if row.since is None else from_us(row.since),
-    )
-
-
-def dead_letter_of(row: JobRow, history: tuple[Any, ...] = ()) -> DeadLetter:
-    """Return a dead letter in its public form."""
-    assert row.reason is not None  # noqa: S101 - every row of the table has one
-    assert row.finished_at is not None  # noqa: S101 - as the line above
-    return DeadLetter(
-        id=row.id,
-        task=row.task,
-        queue=row.queue,
-        reason=row.reason,
-        error_type=row.error_type,
-        error=row.error,
-        traceback=row.traceback,
-        args=json.loads(row.args),
-        attempt=row.attempt,
-        created_at=from_us(row.created_at),
-        died_at=from_us(row.finished_at),
-        key=row.key,
-        tag=row.tag,
-        replays=row.replays,
-        replay_of=row.replay_of,
-        replayed_as=row.replayed_as,
-        chain=row.chain,
-        after=row.after,
-        history=history,
-        group=row.fingerprint,
     )

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Final, TypedDict, get_args
+from typing import Any, Final, Literal, TypedDict, get_args
 
-from jobrunner.core.errors import InvalidCursor, InvalidOptions, JobNotFound
+from jobrunner.core.errors import BatchNotFound, InvalidCursor, InvalidOptions, JobNotFound
 from jobrunner.core.model import DeadReason, Filter, State, UnfinishedState
 from jobrunner.core.units import Seconds, duration_us, instant_us
 from jobrunner.tasks.task import Task
@@ -17,8 +17,14 @@ CURSOR_DIGITS: Final = 18
 """The most digits of a cursor; a longer number might not fit SQLite's integers."""
 
 
+ListState = State | Literal["retrying"]
+"""``retrying`` jobs are the scheduled ones that wait for another attempt."""
+CancelState = UnfinishedState | Literal["retrying"]
+WaitingState = Literal["scheduled", "queued", "retrying"]
 STATES: Final = get_args(State)
-UNFINISHED_STATES: Final = get_args(UnfinishedState)
+LIST_STATES: Final = (*STATES, "retrying")
+CANCEL_STATES: Final = (*get_args(UnfinishedState), "retrying")
+WAITING_STATES: Final = get_args(WaitingState)
 REASONS: Final = get_args(DeadReason)
 
 
@@ -27,10 +33,13 @@ class JobFilter(TypedDict, total=False):
 
     task: Task[..., Any] | str | None
     queue: str | None
-    state: State | None
-    """``"dead"`` lists the dead letters, as jobs. Without it they are left out."""
+    state: ListState | None
+    """``"dead"`` lists the dead letters, as jobs; without it they are left out. ``"retrying"`` lists the scheduled jobs
+    that wait for another attempt; they are among those of ``"scheduled"`` too."""
     tag: str | None
     key: str | None
+    batch: str | None
+    """The id of a batch: only its members."""
     since: datetime | None
     """Created at this instant or later; with ``state="dead"``, died at it or later."""
     until: datetime | None
@@ -42,7 +51,21 @@ class CancelFilter(TypedDict, total=False):
 
     task: Task[..., Any] | str | None
     queue: str | None
-    state: UnfinishedState | None
+    state: CancelState | None
+    tag: str | None
+    key: str | None
+    since: datetime | None
+    """Created at this instant or later."""
+    until: datetime | None
+    """Created before this instant."""
+
+
+class RescheduleFilter(TypedDict, total=False):
+    """The filters of ``reschedule_all``; a waiting job must match all that are given."""
+
+    task: Task[..., Any] | str | None
+    queue: str | None
+    state: WaitingState | None
     tag: str | None
     key: str | None
     since: datetime | None
@@ -60,6 +83,8 @@ class DeadLetterFilter(TypedDict, total=False):
     tag: str | None
     group: str | None
     """The ``fingerprint`` of a group."""
+    batch: str | None
+    """The id of a batch: only its members."""
     since: datetime | None
     """Died at this instant or later."""
     until: datetime | None
@@ -80,16 +105,40 @@ def checked_id(id: str) -> str:
     return id
 
 
+def checked_batch_id(id: str) -> str:
+    """Check the id of a batch and return it unchanged; raises as ``checked_id``, and ``BatchNotFound``."""
+    if not isinstance(id, str):
+        raise TypeError(f"the id of a batch is a text, not {id!r}: write batch.id")
+    if not id.isascii():
+        raise BatchNotFound(f"no batch has the id {id!r}")
+    return id
+
+
 def job_filter(where: JobFilter) -> Filter:
     """Check the filters of a call that lists jobs; raises as ``_filter_of``."""
     check_words("list", where, JobFilter.__annotations__)
-    return _filter_of(**where)
+    check_choice("state", where.get("state"), LIST_STATES)
+    return _with_retrying({**where})
 
 
 def cancel_filter(where: CancelFilter) -> Filter:
     """Check the filters of a call of ``cancel_all``; raises as ``_filter_of``."""
     check_words("cancel_all", where, CancelFilter.__annotations__)
-    check_choice("state", where.get("state"), UNFINISHED_STATES)
+    check_choice("state", where.get("state"), CANCEL_STATES)
+    return _with_retrying({**where})
+
+
+def reschedule_filter(where: RescheduleFilter) -> Filter:
+    """Check the filters of a call of ``reschedule_all``; raises as ``_filter_of``."""
+    check_words("reschedule_all", where, RescheduleFilter.__annotations__)
+    check_choice("state", where.get("state"), WAITING_STATES)
+    return _with_retrying({**where})
+
+
+def _with_retrying(where: dict[str, Any]) -> Filter:
+    """Return the filter; ``retrying`` is not a state that is stored."""
+    if where.get("state") == "retrying":
+        return _filter_of(**{**where, "state": None})._replace(retrying=True)
     return _filter_of(**where)
 
 
@@ -120,6 +169,7 @@ def _filter_of(
     tag: str | None = None,
     key: str | None = None,
     group: str | None = None,
+    batch: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Filter:
@@ -129,10 +179,9 @@ def _filter_of(
         InvalidOptions: The state or the reason is unknown, a datetime is naive, or a value is not a string.
     """
     name = task.name if isinstance(task, Task) else task
-    texts = {"task": name, "queue": queue, "tag": tag, "key": key, "group": group}
+    texts = {"task": name, "queue": queue, "tag": tag, "key": key, "group": group, "batch": batch}
     for what, text in texts.items():
         check_text(what, text)
-    check_choice("state", state, STATES)
     check_choice("reason", reason, REASONS)
     return Filter(
         task=name,
@@ -144,6 +193,7 @@ def _filter_of(
         since=None if since is None else instant_us(since, "since"),
         until=None if until is None else instant_us(until, "until"),
         group=group,
+        batch=batch,
     )
 
 
@@ -165,7 +215,9 @@ def check_choice(what: str, value: object, known: tuple[str, ...]) -> None:
         raise InvalidOptions(f"{what}={value!r} is none of {', '.join(known)}")
 
 
-def due_us(delay: Seconds | None, run_at: datetime | None, now: int) -> int:
+def due_us(
+    delay: Seconds | None, run_at: datetime | None, now: int, call: str = "reschedule(id, {})"
+) -> int:
     """Check the new time of a job and return it.
 
     Raises:
@@ -173,7 +225,7 @@ def due_us(delay: Seconds | None, run_at: datetime | None, now: int) -> int:
     """
     if (delay is None) == (run_at is None):
         raise InvalidOptions(
-            "reschedule() takes a delay or a run_at: reschedule(id, 3600), or reschedule(id, run_at=...)"
+            f"a new time is a delay or a run_at: write {call.format(3600)}, or {call.format('run_at=...')}"
         )
     if run_at is not None:
         return instant_us(run_at, "run_at")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from jobrunner.core.errors import StoreError
-from jobrunner.core.job import Health
+from jobrunner.core.health import Health
 from jobrunner.worker.deadlock import Deadlocks
 
 

@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from jobrunner.core.clock import now_us
 from jobrunner.core.errors import StoreError
 from jobrunner.core.forked import refuse_forked
 from jobrunner.queue.audit import AuditLog
 from jobrunner.queue.dead_letters import DeadLetters
+from jobrunner.queue.limits import Limits
 from jobrunner.queue.local_worker import LocalWorker
 from jobrunner.queue.queues import Queues
 from jobrunner.queue.results import JobReader
 from jobrunner.queue.schedules import Schedules
+from jobrunner.queue.shared_reads import SharedReads
 from jobrunner.queue.sinks import CommitterSink
 from jobrunner.store.protocol import Store
 from jobrunner.tasks.spec import TaskSpec
@@ -26,6 +29,8 @@ class QueueParts:
     committer: CommitterSink
     worker: LocalWorker
     events: Events
+    reads: SharedReads
+    """Reads the jobs that callers wait for."""
     tasks: Mapping[str, TaskSpec]
     """The tasks by stored name and by alias."""
     names: frozenset[str]
@@ -37,11 +42,14 @@ class QueueParts:
     dead_letters: DeadLetters
     schedules: Schedules
     audit: AuditLog
+    limits: Limits
     opened_on: asyncio.AbstractEventLoop
     opened_in: int
     """The process that opened the runner; see ``forked.generation``."""
     notify: Callable[[], None]
     """Wakes the workers; may be called in any thread."""
+    now_us: Callable[[], int] = now_us
+    """The clock of new jobs; the system's beside a tester that has not taken over the runner."""
     session_advice: str | None = None
     """The error message for a plain ``Queue``, if the runner has a session to join."""
 

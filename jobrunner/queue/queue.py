@@ -1,27 +1,29 @@
 """Offers ``JobQueue``: the public API to store, read, cancel and reschedule jobs."""
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from functools import partial
-from typing import Any, Final, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
+from jobrunner.core.batch import Batch
 from jobrunner.core.clock import now_us
-from jobrunner.core.counts import CancelCounts
+from jobrunner.core.counts import CancelCounts, RescheduleCounts
 from jobrunner.core.errors import JobNotFound, UnknownTask
 from jobrunner.core.exports import exported
-from jobrunner.core.forked import generation
+from jobrunner.core.health import Health
 from jobrunner.core.hints import answers_foreign_words
-from jobrunner.core.job import CancelStatus, Health, Job, Payload, fresh_job, job_of, payload_of
-from jobrunner.core.model import FINISHED, Enqueue, JobRow
+from jobrunner.core.job import CancelStatus, Job, Payload, job_of, payload_of
+from jobrunner.core.model import FINISHED, JobRow, OnDead
 from jobrunner.core.units import Seconds
+from jobrunner.queue import slices
 from jobrunner.queue.audit import AuditLog
+from jobrunner.queue.batches import Batches, enqueue_batch
 from jobrunner.queue.dead_letters import DeadLetters
 from jobrunner.queue.enqueuer import Enqueuer
 from jobrunner.queue.filters import (
     DEFAULT_ROWS,
     CancelFilter,
     JobFilter,
+    RescheduleFilter,
     cancel_filter,
     check_words,
     checked_id,
@@ -29,29 +31,23 @@ from jobrunner.queue.filters import (
     due_us,
     job_filter,
     read_cursor,
+    reschedule_filter,
     write_cursor,
 )
-from jobrunner.queue.local_worker import LocalWorker
+from jobrunner.queue.limits import Limits
 from jobrunner.queue.page import Page
-from jobrunner.queue.parts import QueueParts
 from jobrunner.queue.queues import Queues
-from jobrunner.queue.results import JobReader, no_job
+from jobrunner.queue.results import no_job, waits_of
 from jobrunner.queue.schedules import Schedules
-from jobrunner.queue.sinks import CommitterSink
+from jobrunner.queue.signals import checked_signal, signal_text
 from jobrunner.queue.stats import Stats, StatsQuery, stats_of
-from jobrunner.store.committer import Committer
-from jobrunner.store.protocol import Store
-from jobrunner.store.session_writer import Caller, call_on
+from jobrunner.store.session_writer import Caller
 from jobrunner.tasks.call import Call
-from jobrunner.tasks.spec import TaskSpec
+from jobrunner.tasks.graph import Callbacks
 from jobrunner.tasks.task import Task
-from jobrunner.worker.events import Events
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-CANCELLED_PER_SLICE: Final = 500
-"""The most jobs that one transaction of ``cancel_all`` finds; their chains may add more."""
 
 
 @exported
@@ -121,7 +117,9 @@ class JobQueue:
         """
         return await self._enqueuer.enqueue_calls("enqueue_many", calls)
 
-    async def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
+    async def enqueue_chain(
+        self, calls: Iterable[Call[R]], *, on_dead: OnDead = "continue"
+    ) -> list[Job[R]]:
         """Store calls that run one after another, in one transaction: all of them, or none.
 
         ::
@@ -130,25 +128,80 @@ class JobQueue:
 
         The first job is due as if it were alone. Each later job is ``blocked`` until the job before it has succeeded or
         is a dead letter, after all its retries. Then it is due, or later if its own ``delay`` or ``run_at`` is later.
-        If a job is cancelled or expires, the jobs behind it are cancelled.
+        If a job is cancelled or expires, the jobs behind it are cancelled. So a chain goes on after a dead letter,
+        unless it has ``on_dead="cancel"``; a job in a batch that waits for another one always needs its success, and
+        a replay revives it (see ``enqueue_batch``).
 
         If an unfinished job of a task has the ``key`` of a call, nothing is stored for that call: the unfinished job is
         returned in its place, with ``created`` False, and the chain continues without it.
 
         Args:
             calls: At most 10,000 calls, each made with ``task.call(...)``, in the order in which they run.
+            on_dead: ``"continue"``: the next job starts after a dead letter too. ``"cancel"``: the jobs behind a dead
+                letter are cancelled, and a replay of the dead letter does not revive them.
 
         Returns:
             The jobs, in the order of the calls.
 
         Raises:
-            InvalidOptions: A value is not a call, the calls name different sessions, or there are more than 10,000.
+            InvalidOptions: A value is not a call, the calls name different sessions, there are more than 10,000, or
+                ``on_dead`` has another value.
             InvalidArguments: The arguments of a call do not fit its task; nothing was stored.
             UnknownTask: A task is not registered with this runner.
             UnknownQueue: The runner does not have a queue that the options name.
             StoreError: The jobs could not be stored; after a ``StoreOutcomeUnknown`` they may be stored all the same.
         """
-        return await self._enqueuer.enqueue_calls("enqueue_chain", calls)
+        return await self._enqueuer.enqueue_calls("enqueue_chain", calls, on_dead=on_dead)
+
+    async def enqueue_batch(
+        self,
+        calls: Iterable[Call[R]],
+        *,
+        then: Call[Any] | None = None,
+        otherwise: Call[Any] | None = None,
+        at_end: Call[Any] | None = None,
+        name: str | None = None,
+    ) -> Batch[R]:
+        """Store calls as a batch with callbacks, in one transaction: all of it, or nothing.
+
+        ::
+
+            await queue.enqueue_batch([resize.call(page) for page in pages], then=publish.call(doc))
+
+            paid = charge.call(order_id)
+            await queue.enqueue_batch([paid, ship.call(paid.result), mail.call(paid.result)])
+
+        The calls run side by side, except for those that wait for others: by taking a result (``Call.result``), or by
+        ``Call.after``. If a job that others need dies or is cancelled, these are cancelled; the rest of the batch goes
+        on. (In a chain, the next job starts after a dead letter too.) A replay of the dead letter revives them.
+
+        The batch ends when no member is unfinished. Then its callbacks start, which read the members' results with
+        ``job.batch``. An empty batch succeeds at once.
+
+        If an unfinished job of a task has the ``key`` of a call, nothing is stored for that call: the unfinished job is
+        returned in its place, with ``created`` False, and is no member. If another call or a callback depends on it,
+        that is ``KeyTaken``.
+
+        Args:
+            calls: At most 10,000 calls, each made with ``task.call(...)`` and used once.
+            then: The call that runs when all members have succeeded. It may take their results.
+            otherwise: The call that runs when the batch has ended without success. Once only: not again after a retry.
+            at_end: The call that runs when the batch has ended in any way. Once only, as ``otherwise``.
+            name: A name for people and for ``batches.list``; it need not be unique. Default: none.
+
+        Returns:
+            The batch, with its jobs in the order of the calls.
+
+        Raises:
+            InvalidBatch: Calls wait for each other in a circle or for a call that is not in the list, or are too many.
+            InvalidOptions: A value is not a call, the calls name different sessions, or the name is too long.
+            InvalidArguments: The arguments of a call do not fit its task; nothing was stored.
+            KeyTaken: An unfinished job has the key of a call that others depend on; nothing was stored.
+            UnknownTask: A task is not registered with this runner.
+            UnknownQueue: The runner does not have a queue that the options name.
+            StoreError: The batch could not be stored; after a ``StoreOutcomeUnknown`` it may be stored all the same.
+        """
+        return await enqueue_batch(self._enqueuer, calls, Callbacks(then, otherwise, at_end), name)
 
     # -- reading -------------------------------------------------------------------
 
@@ -172,17 +225,22 @@ class JobQueue:
         if task is not None and row.task not in {task.name, *task.spec.aliases}:
             raise JobNotFound(f"job {id} is one of {row.task}, not of {task.name}")
         attempts = await self._parts.store.jobs.attempts(row.seq)
-        return job_of(row, attempts, self._enqueuer.reader, args=row.args)
+        store = self._parts.store
+        waits = await waits_of(store, [row], now_us())
+        wait = waits.get(row.seq)
+        steps = await store.workflows.steps(row.seq)
+        return job_of(row, attempts, self._enqueuer.reader, args=row.args, wait=wait, steps=steps)
 
     async def payload(self, id: str) -> Payload:
-        """Return the stored arguments and result of a job, as plain JSON values.
+        """Return the stored arguments, result and steps of a job, as plain JSON values.
 
         This also works for dead letters, and for jobs of tasks that the runner does not have.
 
         Raises:
             JobNotFound: No job has this id; it may be past its retention.
         """
-        return payload_of(await self._row(id))
+        row = await self._row(id)
+        return payload_of(row, await self._parts.store.workflows.steps(row.seq))
 
     async def _row(self, id: str) -> JobRow:
         row = await self._parts.store.jobs.get(checked_id(id))
@@ -199,7 +257,8 @@ class JobQueue:
     ) -> Page[Job[Any]]:
         """Return a page of jobs, newest first.
 
-        With ``state="dead"`` it returns the dead letters, most recent death first; without it they are left out.
+        With ``state="dead"`` it returns the dead letters, most recent death first; without it they are left out. With
+        ``state="retrying"`` it returns the scheduled jobs that wait for another attempt.
 
         If few of many jobs match, the search stops after about 100 ms. Then the page has fewer jobs, perhaps none, and
         its ``complete`` is False. The last page has no ``next_cursor``.
@@ -207,8 +266,9 @@ class JobQueue:
         Args:
             limit: The most jobs on the page, 1 to 1,000. Default: 50.
             cursor: The ``next_cursor`` of the previous page; None for the first page.
-            **where: Only jobs with this ``task``, ``queue``, ``state``, ``tag`` or ``key``, created at ``since`` or
-                later and before ``until`` (aware datetimes). With ``state="dead"`` the two mean the time of death.
+            **where: Only jobs with this ``task``, ``queue``, ``state``, ``tag``, ``key`` or ``batch``, created at
+                ``since`` or later and before ``until`` (aware datetimes). With ``state="dead"`` the two mean the time
+                of death.
 
         Raises:
             InvalidCursor: The cursor does not come from a page.
@@ -220,8 +280,10 @@ class JobQueue:
             # Their table has no state column: each of its rows is dead.
             meant, lister = meant._replace(state=None), self._parts.store.dead_letters.list
         page = await lister(meant, before=read_cursor(cursor), limit=checked_limit(limit))
+        waits = await waits_of(self._parts.store, page.rows, now_us())
+        reader = self._enqueuer.reader
         return Page(
-            [job_of(row, (), self._enqueuer.reader) for row in page.rows],
+            [job_of(row, (), reader, wait=waits.get(row.seq)) for row in page.rows],
             write_cursor(page.next),
             page.complete,
         )
@@ -276,24 +338,10 @@ class JobQueue:
             InvalidOptions: A datetime is naive, or a filter has an invalid value.
         """
         meant = cancel_filter(where)
-        store = self._parts.store.jobs
         if dry_run:
-            return await store.plan_cancel_all(meant)
-        cancelled, requested, before = 0, 0, None
-        while True:
-            done = await store.cancel_all(
-                meant, before=before, now=now_us(), limit=CANCELLED_PER_SLICE
-            )
-            self._parts.worker.cancel_requested(done.requested)
-            for id in done.cancelled:
-                self._parts.events.wake(id)
-            cancelled += len(done.cancelled)
-            requested += len(done.requested)
-            if on_slice is not None:
-                on_slice(len(done.cancelled) + len(done.requested))
-            if done.cursor is None:
-                return CancelCounts(cancelled, requested)
-            before = done.cursor
+            plan = await self._parts.store.jobs.plan_cancel_all(meant)
+            return CancelCounts(plan.cancelled, plan.requested)
+        return await slices.cancel_all(self._parts, meant, on_slice)
 
     # -- rescheduling --------------------------------------------------------------------
 
@@ -310,7 +358,7 @@ class JobQueue:
         A job that becomes due starts at once, in any process with a free slot. Its attempts stay as they are.
 
         Args:
-            id: The id of a job that is scheduled or queued.
+            id: The id of a job that is scheduled or queued, and not asleep: the task decides when that goes on.
             delay: Seconds, or a timedelta, from now.
             run_at: An aware datetime, instead of ``delay``; the past means now.
 
@@ -319,7 +367,7 @@ class JobQueue:
 
         Raises:
             JobNotFound: No job has this id; it may be past its retention.
-            JobNotWaiting: The job is running, blocked, finished or dead; it did not change.
+            JobNotWaiting: The job is running, blocked, asleep, finished or dead; it did not change.
             InvalidOptions: Neither or both of the two times are given, one of them is invalid, or the job would expire
                 before it is due.
         """
@@ -329,12 +377,87 @@ class JobQueue:
         self._parts.worker.wake()
         return job_of(row, (), self._enqueuer.reader)
 
+    async def reschedule_all(
+        self,
+        delay: Seconds | None = None,
+        *,
+        run_at: datetime | None = None,
+        dry_run: bool = False,
+        on_slice: Callable[[int], None] | None = None,
+        **where: Unpack[RescheduleFilter],
+    ) -> RescheduleCounts:
+        """Move all waiting jobs that match the filters to another time.
+
+        Each is moved as ``reschedule`` does it. Jobs that are in ``job.sleep()`` or ``job.wait_for()`` are left out.
+
+        ::
+
+            await queue.reschedule_all(0, task=charge, state="retrying")  # the bank is back: do not wait
+
+        Each transaction changes up to 500 of them, newest first, so that other writers do not wait long. Jobs that are
+        enqueued during the call stay. If the call is broken off, the rest stays too; call it again to go on.
+
+        Args:
+            delay: Seconds, or a timedelta, from now; 0 means now.
+            run_at: An aware datetime, instead of ``delay``; the past means now.
+            dry_run: True to count only, without changing anything.
+            on_slice: Called after each transaction with the number of jobs that it rescheduled.
+            **where: Only jobs with this ``task``, ``queue``, ``state`` (``"scheduled"``, ``"queued"`` or
+                ``"retrying"``), ``tag`` or ``key``, created at ``since`` or later and before ``until`` (aware
+                datetimes); none for all waiting jobs.
+
+        Raises:
+            InvalidOptions: Neither or both of the two times are given, a datetime is naive, or a filter has an invalid
+                value.
+        """
+        meant = reschedule_filter(where)
+        due = due_us(delay, run_at, now_us(), "reschedule_all({})")
+        return await slices.reschedule_all(self._parts, meant, due, on_slice, dry_run=dry_run)
+
+    # -- signals -------------------------------------------------------------------------
+
+    async def signal(self, id: str, name: str, value: object = None) -> bool:
+        """Send a signal to a job, which gets it from ``await job.wait_for(name, ...)``.
+
+        ::
+
+            await queue.signal(job.id, "approved", Approval(by="ann", ok=True))
+
+        A job that waits for it goes on at once, in any process with a free slot. A job that does not wait for it yet
+        keeps it. When the call returns, the signal is on disk.
+
+        Args:
+            id: The id of the job.
+            name: The name of the signal: letters, digits and ``_ . : @ + -``, at most 200.
+            value: A pydantic model, or what JSON can express, up to 1 MiB. Default: None.
+
+        Returns:
+            False if the job has a signal of this name already, or its wait has timed out: nothing changed.
+
+        Raises:
+            JobNotFound: No job has this id; it may be past its retention.
+            JobFinished: The job has ended or is a dead letter.
+            InvalidOptions: The name or the value is invalid.
+        """
+        text = signal_text(value)
+        workflows = self._parts.store.workflows
+        is_kept = await workflows.signal(checked_id(id), checked_signal(name), text, now=now_us())
+        if is_kept:
+            self._parts.worker.wake()
+            self._parts.events.watches.changed((id,))
+        return is_kept
+
     # -- queues, dead letters, schedules, audit log, health ---------------------------------------------
 
     @property
     def queues(self) -> Queues:
         """Lists, pauses and resumes queues."""
         return self._parts.queues
+
+    @property
+    def batches(self) -> Batches:
+        """Lists, retries and cancels batches."""
+        return Batches(self._enqueuer)
 
     @property
     def dead_letters(self) -> DeadLetters:
@@ -345,6 +468,11 @@ class JobQueue:
     def schedules(self) -> Schedules:
         """Lists, stores, pauses and removes schedules."""
         return self._parts.schedules
+
+    @property
+    def limits(self) -> Limits:
+        """Lists, sets and resets limits."""
+        return self._parts.limits
 
     @property
     def audit(self) -> AuditLog:
@@ -385,60 +513,6 @@ def _task(task: Task[P, R]) -> Task[P, R]:
             f"{task!r} is not a task; decorate the function with @jobs.task, and write enqueue(task, *args, **kwargs)"
         )
     return task
-
-
-def open_queue(
-    store: Store,
-    committer: Committer,
-    *,
-    tasks: Mapping[str, TaskSpec] | None,
-    queues: frozenset[str],
-    events: Events,
-    worker: LocalWorker,
-    timezone: str,
-) -> JobQueue:
-    """Return the queue of an open store, on the running loop.
-
-    Args:
-        store: The open store.
-        committer: Stores the jobs that belong to no session.
-        tasks: The tasks by stored name and by alias; None if they are not known.
-        queues: The names of the runner's queues.
-        events: Wakes the code that waits for a job's result.
-        worker: The worker of this process.
-        timezone: The time zone of cron expressions that name none.
-    """
-    loop = asyncio.get_running_loop()
-    known = {} if tasks is None else tasks
-    reader = JobReader(store, events, worker, known)
-    sink = CommitterSink(store, committer)
-
-    async def enqueue(job: Enqueue) -> Job[Any]:
-        (stored,) = await sink.store((job,), job.created_at)
-        return fresh_job(stored, reader)
-
-    parts = QueueParts(
-        store=store,
-        committer=sink,
-        worker=worker,
-        events=events,
-        tasks=known,
-        names=queues,
-        reader=reader,
-        session_reader=JobReader(store, events, worker, known, in_session=True),
-        queues=Queues(store, queues, wake=worker.wake),
-        dead_letters=DeadLetters(
-            store, tasks, stored=partial(fresh_job, source=reader), wake=worker.wake
-        ),
-        schedules=Schedules(
-            store, known, queues, timezone=timezone, enqueue=enqueue, wake=worker.wake
-        ),
-        audit=AuditLog(store),
-        opened_on=loop,
-        opened_in=generation(),
-        notify=call_on(loop, worker.wake),
-    )
-    return JobQueue(Enqueuer(parts, sink, reader))
 
 
 def enqueuer_of(queue: JobQueue) -> Enqueuer:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from jobrunner.core.clock import now_us
 from jobrunner.core.exports import exported
-from jobrunner.core.job import QueueInfo
+from jobrunner.core.health import QueueInfo
 from jobrunner.queue.page import Page
 from jobrunner.store.protocol import Store
 from jobrunner.worker.health import queues_in

@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from jobrunner.core.clock import SECOND_US, now_us
 from jobrunner.core.errors import (
@@ -18,19 +18,19 @@ from jobrunner.core.errors import (
     ResultTimeout,
 )
 from jobrunner.core.job import Job, job_of
+from jobrunner.core.limits import Wait
 from jobrunner.core.model import FINISHED, RESULT_PENDING, JobRow
 from jobrunner.core.units import duration_us
+from jobrunner.core.workflows import ParkedWait
 from jobrunner.queue.local_worker import LocalWorker
+from jobrunner.queue.shared_reads import SharedReads
 from jobrunner.store.protocol import Store
 from jobrunner.store.reentrancy import refuse_inside
+from jobrunner.tasks.placeholder import handed_names
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.worker.events import Events
+from jobrunner.worker.handed import RETURN_US
 from jobrunner.worker.unawaited import caller
-
-RETURN_US: Final = 5 * SECOND_US
-"""The time to return for a task whose own transaction has settled its job; later, no result is expected."""
-POLL_S: Final = 0.5
-"""The time between two reads of a job while its result is awaited, because it may end in another process."""
 
 
 class JobReader:
@@ -39,6 +39,7 @@ class JobReader:
     def __init__(
         self,
         store: Store,
+        reads: SharedReads,
         events: Events,
         worker: LocalWorker,
         tasks: Mapping[str, TaskSpec],
@@ -49,6 +50,7 @@ class JobReader:
 
         Args:
             store: The open store.
+            reads: Reads the jobs that callers wait for.
             events: Wakes the code that waits for a job's result.
             worker: The worker of this process.
             tasks: The runner's tasks by stored name and by alias.
@@ -56,6 +58,7 @@ class JobReader:
                 uncommitted.
         """
         self._store = store
+        self._reads = reads
         self._events = events
         self._worker = worker
         self._tasks = tasks
@@ -66,25 +69,76 @@ class JobReader:
         refuse_inside(self._store, "result()")
         attempt = caller.get()
         deadlocks = self._worker.deadlocks
+        wait_s = None if timeout is None else duration_us(timeout, "timeout") / SECOND_US
         if attempt is None or deadlocks is None or not deadlocks.concern(attempt):
-            row = await self._end_of(job, timeout)
+            row = await self._awaited(job, wait_s, "result()")
         else:
             timed = timeout is not None
             with deadlocks.waiting(attempt, job.id, timed=timed) as wait:
-                row = await self._end_of(job, timeout, partial(deadlocks.check, attempt, wait))
+                check = partial(deadlocks.check, attempt, wait)
+                row = await self._awaited(job, wait_s, "result()", check)
+        if not has_ended(row):
+            raise ResultTimeout(
+                f"{job.task} {job.id} is {row.state} after {wait_s:g} s; it goes on"
+            )
         return result_in(row, self._tasks)
 
-    def _end_of(
+    async def row_within(self, job: Job[Any], within: float | timedelta, what: str) -> JobRow:
+        """Wait for a job's end, but not longer than ``within``, and return its row.
+
+        Args:
+            job: The job.
+            within: The longest wait, in seconds or as a timedelta.
+            what: The name of the call, for messages.
+
+        Raises:
+            NotCommitted: The transaction that stores the job is not committed.
+            WouldDeadlock: The caller holds a transaction that keeps workers from writing the job's end.
+            JobNotFound: The job was deleted after its retention.
+        """
+        refuse_inside(self._store, what)
+        return await self._awaited(job, duration_us(within, "within") / SECOND_US, what)
+
+    async def _awaited(
         self,
         job: Job[Any],
-        timeout: float | timedelta | None,
+        wait_s: float | None,
+        what: str,
         check: Callable[[JobRow], Awaitable[None]] | None = None,
-    ) -> Awaitable[JobRow]:
-        refuse_wait = partial(self._store.refuse_wait, "result()")
-        return end_of(job, self._row_of, self._events, timeout, refuse_wait, check)
+    ) -> JobRow:
+        """Return a job's row once it has ended, or at the time limit.
 
-    async def _row_of(self, job: Job[Any]) -> JobRow:
-        row = await self._store.jobs.get(job.id)
+        Args:
+            job: The job.
+            wait_s: The longest wait; None waits for ever.
+            what: The name of the call, for messages.
+            check: Raises if the job can never end; called after each read.
+
+        Raises:
+            WouldDeadlock: The caller holds a transaction that keeps workers from writing the job's end.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = None if wait_s is None else loop.time() + wait_s
+        while True:
+            # Registered before the read, so that no end between the two is missed.
+            waiter = self._events.ends.wait_for(job.id)
+            try:
+                row = self._found(job, await self._reads.get(job.id))
+                if has_ended(row):
+                    return row
+                self._store.refuse_wait(what)
+                if check is not None:
+                    await check(row)
+                left_s = self._reads.next_poll_s(job.id)
+                if deadline is not None:
+                    left_s = min(left_s, deadline - loop.time())
+                    if left_s <= 0:
+                        return row
+                await asyncio.wait([waiter], timeout=left_s)
+            finally:
+                waiter.cancel()
+
+    def _found(self, job: Job[Any], row: JobRow | None) -> JobRow:
         if row is not None:
             return row
         if not self._in_session:
@@ -96,16 +150,35 @@ class JobReader:
 
     async def refreshed(self, job: Job[Any]) -> Job[Any]:
         """Read a job again; see ``Job.refresh``."""
-        row = await self._row_of(job)
-        return job_of(row, await self._store.jobs.attempts(row.seq), self, args=row.args)
+        row = self._found(job, await self._store.jobs.get(job.id))
+        attempts = await self._store.jobs.attempts(row.seq)
+        wait = (await waits_of(self._store, [row], now_us())).get(row.seq)
+        steps = await self._store.workflows.steps(row.seq)
+        return job_of(row, attempts, self, args=row.args, wait=wait, steps=steps)
 
-    def arguments_of(self, job: Job[Any], stored: str) -> dict[str, Any]:
+    def arguments_of(self, job: Job[Any], stored: str, handed: str | None = None) -> dict[str, Any]:
         """Decode a job's stored arguments; see ``Job.args``."""
         spec = self._tasks.get(job.task)
         if spec is not None:
-            return spec.args.decode(stored)
+            return spec.args.decode(stored, handed_names(handed))
         plain: dict[str, Any] = json.loads(stored)
         return plain
+
+
+async def waits_of(
+    store: Store, rows: Sequence[JobRow], now: int
+) -> Mapping[int, Wait | ParkedWait]:
+    """Return what holds queued jobs back, and what parked jobs wait for, by ``seq``."""
+    parked = [row for row in rows if may_be_parked(row)]
+    waits: dict[int, Wait | ParkedWait] = dict(await store.limits.waits(rows, now=now))
+    if parked:
+        waits.update(await store.workflows.waits(parked))
+    return waits
+
+
+def may_be_parked(row: JobRow) -> bool:
+    """Return whether a job has begun and does not run: it is parked, or waits for a retry."""
+    return row.state in ("blocked", "scheduled") and row.first_started_at is not None
 
 
 def no_job(id: str) -> JobNotFound:
@@ -113,48 +186,9 @@ def no_job(id: str) -> JobNotFound:
     return JobNotFound(f"no job has the id {id}; it may be past its retention")
 
 
-async def end_of(
-    job: Job[Any],
-    read: Callable[[Job[Any]], Awaitable[JobRow]],
-    events: Events,
-    timeout: float | timedelta | None,
-    refuse_wait: Callable[[], None],
-    check: Callable[[JobRow], Awaitable[None]] | None = None,
-) -> JobRow:
-    """Wait until a job has ended, in any process, and return its row.
-
-    Args:
-        job: The job.
-        read: Reads the job's row again.
-        events: Ends the wait early if the job ends in this process.
-        timeout: The longest wait, in seconds or as a timedelta. None waits for ever.
-        refuse_wait: Raises if the caller holds a transaction that keeps workers from writing the job's end.
-        check: Raises if the job can never end; called after each read.
-
-    Raises:
-        ResultTimeout: The job has not ended within the timeout.
-    """
-    loop = asyncio.get_running_loop()
-    wait_s = None if timeout is None else duration_us(timeout, "timeout") / SECOND_US
-    deadline = None if wait_s is None else loop.time() + wait_s
-    while True:
-        # Registered before the read, so that no end between the two is missed.
-        waiter = events.wait_for(job.id)
-        try:
-            row = await read(job)
-            if row.state in FINISHED and not _is_returning(row):
-                return row
-            refuse_wait()
-            if check is not None:
-                await check(row)
-            left_s = POLL_S if deadline is None else min(POLL_S, deadline - loop.time())
-            if left_s <= 0:
-                raise ResultTimeout(
-                    f"{job.task} {job.id} is {row.state} after {wait_s:g} s; it goes on"
-                )
-            await asyncio.wait([waiter], timeout=left_s)
-        finally:
-            waiter.cancel()
+def has_ended(row: JobRow) -> bool:
+    """Return whether a job has ended and its task will return no other result."""
+    return row.state in FINISHED and not _is_returning(row)
 
 
 def result_in(row: JobRow, tasks: Mapping[str, TaskSpec]) -> Any:

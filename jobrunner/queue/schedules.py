@@ -17,8 +17,9 @@ from jobrunner.core.errors import (
 )
 from jobrunner.core.exports import exported
 from jobrunner.core.job import Job
-from jobrunner.core.model import (
-    Enqueue,
+from jobrunner.core.model import Enqueue
+from jobrunner.core.response_models import doc
+from jobrunner.core.schedule import (
     Misfire,
     Overlap,
     ScheduleChange,
@@ -27,8 +28,7 @@ from jobrunner.core.model import (
     TickOutcome,
     TickRow,
 )
-from jobrunner.core.response_models import doc
-from jobrunner.core.units import Seconds, checked_schedule_id
+from jobrunner.core.units import Seconds, checked_schedule_id, instant_us
 from jobrunner.queue.filters import DEFAULT_ROWS, checked_limit, no_cursor
 from jobrunner.queue.page import Page
 from jobrunner.store.protocol import Store
@@ -141,7 +141,7 @@ class Schedules:
         Raises:
             ScheduleNotFound: No schedule has this id.
         """
-        return _schedule_of(await self._row(id))
+        return schedule_of(await self._row(id))
 
     async def list(
         self,
@@ -168,26 +168,31 @@ class Schedules:
         rows = await self._store.schedules.list(
             task=name, after=cursor, limit=checked_limit(limit) + 1
         )
-        items = [_schedule_of(row) for row in rows[:limit]]
+        items = [schedule_of(row) for row in rows[:limit]]
         return Page(items, items[-1].id if len(rows) > limit else None)
 
-    async def ticks(self, id: str, *, limit: int = DEFAULT_ROWS) -> Sequence[ScheduleTick]:
+    async def ticks(
+        self, id: str, *, before: datetime | None = None, limit: int = DEFAULT_ROWS
+    ) -> Sequence[ScheduleTick]:
         """Return the latest ticks of a schedule, newest first.
 
-        Both the ticks that made a job and the skipped ones are returned.
+        Both the ticks that made a job and the skipped ones are returned. ``before=ticks[-1].at`` goes on with the
+        older ones.
 
         Args:
             id: The id of the schedule.
+            before: Only entries with an ``at`` before this aware datetime. Default: all.
             limit: The most entries, 1 to 1,000. Default: 50.
 
         Raises:
             ScheduleNotFound: No schedule has this id.
-            InvalidOptions: The limit is out of range.
+            InvalidOptions: The datetime is naive, or the limit is out of range.
         """
+        end = None if before is None else instant_us(before, "before")
+        most = checked_limit(limit)
         await self._row(id)
         return [
-            _tick_of(row)
-            for row in await self._store.schedules.ticks(id, limit=checked_limit(limit))
+            _tick_of(row) for row in await self._store.schedules.ticks(id, before=end, limit=most)
         ]
 
     async def _row(self, id: str) -> ScheduleRow:
@@ -263,7 +268,7 @@ class Schedules:
             tick = seen.next if same else first_tick(timing, now, last=seen.last)
             return seen._replace(definition=definition, next=tick)
 
-        return _schedule_of(await self._change(id, changed))
+        return schedule_of(await self._change(id, changed))
 
     def _recurrence(
         self,
@@ -368,7 +373,7 @@ class Schedules:
     async def _change_known(
         self, id: str, changed: Callable[[ScheduleRow], ScheduleRow]
     ) -> Schedule:
-        return _schedule_of(await self._change(id, lambda seen: changed(self._known(id, seen))))
+        return schedule_of(await self._change(id, lambda seen: changed(self._known(id, seen))))
 
     def _known(self, id: str, row: ScheduleRow | None) -> ScheduleRow:
         if row is None:
@@ -395,7 +400,7 @@ class Schedules:
                 return row
 
 
-def _schedule_of(row: ScheduleRow) -> Schedule:
+def schedule_of(row: ScheduleRow) -> Schedule:
     definition = row.definition
     timing = definition.timing
     active = not (row.paused or row.disabled)

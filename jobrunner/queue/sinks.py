@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Sequence
 from typing import Final, Protocol
 
 from jobrunner.core.forked import refuse_forked
-from jobrunner.core.model import Enqueue, Enqueued
+from jobrunner.core.model import BatchEnqueue, Enqueue, Enqueued
+from jobrunner.core.workflows import BatchEnqueued
 from jobrunner.queue.local_worker import LocalWorker
 from jobrunner.store.committer import ROWS_PER_CALL, Committer, too_many
 from jobrunner.store.protocol import Store
@@ -26,6 +27,10 @@ class Sink(Protocol):
 
     def store(self, jobs: Sequence[Enqueue], now: int) -> Awaitable[Sequence[Enqueued]]:
         """Store jobs: all of them, or none."""
+        ...
+
+    def store_batch(self, batch: BatchEnqueue, now: int) -> Awaitable[BatchEnqueued]:
+        """Store a batch: all of it, or nothing."""
         ...
 
     async def has_changes(self) -> bool:
@@ -51,6 +56,15 @@ class CommitterSink:
         """
         self._store.refuse_wait("enqueue()")
         return self._committer.submit(jobs)
+
+    def store_batch(self, batch: BatchEnqueue, now: int) -> Awaitable[BatchEnqueued]:
+        """Pass a batch to the committer; see ``Committer.submit_batch``.
+
+        Raises:
+            WouldDeadlock: The calling code holds a transaction that keeps the committer from writing.
+        """
+        self._store.refuse_wait("enqueue_batch()")
+        return self._committer.submit_batch(batch)
 
     async def has_changes(self) -> bool:
         """Return False: there is no session."""
@@ -96,9 +110,23 @@ class SessionSink:
         refuse_forked(self._opened_in)
         if len(jobs) > ROWS_PER_CALL:
             raise too_many(len(jobs))
+        self._check_open()
+        return self._writer.insert(jobs, now=now)
+
+    def store_batch(self, batch: BatchEnqueue, now: int) -> Awaitable[BatchEnqueued]:
+        """Insert a batch through the session; see ``SessionWriter.insert_batch``.
+
+        Raises:
+            NotRunning: This process was forked while the runner was open.
+            StoreError: The worker has stopped for good.
+        """
+        self._check_open()
+        return self._writer.insert_batch(batch, now=now)
+
+    def _check_open(self) -> None:
+        refuse_forked(self._opened_in)
         if self._worker.failed is not None:
             raise self._worker.failed
-        return self._writer.insert(jobs, now=now)
 
     async def has_changes(self) -> bool:
         return await self._writer.session.has_changes()

@@ -11,13 +11,17 @@ from functools import wraps
 from types import MethodType
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
 
+from jobrunner.core.batch import Batch
 from jobrunner.core.errors import InvalidWrite, JobRunnerError, NotRunning, WrongThread
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation, is_forked
 from jobrunner.core.job import Job
+from jobrunner.core.model import OnDead
 from jobrunner.core.shield import at_once
 from jobrunner.queue.audit import AuditLog
+from jobrunner.queue.batches import Batches
 from jobrunner.queue.dead_letters import DeadLetters
+from jobrunner.queue.limits import Limits
 from jobrunner.queue.queue import JobQueue, enqueuer_of
 from jobrunner.queue.queues import Queues
 from jobrunner.queue.schedules import Schedules
@@ -156,6 +160,16 @@ class SyncQueues(BlockingVerbs[Queues]):
     list = Blocking(Queues.list)
 
 
+class SyncLimits(BlockingVerbs[Limits]):
+    """Offers the methods of ``Limits``, blocking."""
+
+    _prefix = "limits."
+
+    set = Blocking(Limits.set)
+    reset = Blocking(Limits.reset)
+    list = Blocking(Limits.list)
+
+
 class SyncDeadLetters(BlockingVerbs[DeadLetters]):
     """Offers the methods of ``DeadLetters``, blocking."""
 
@@ -194,6 +208,17 @@ class SyncAuditLog(BlockingVerbs[AuditLog]):
     list = Blocking(AuditLog.list)
 
 
+class SyncBatches(BlockingVerbs[Batches]):
+    """Offers the methods of ``Batches``, blocking."""
+
+    _prefix = "batches."
+
+    get = Blocking(Batches.get)
+    retry = Blocking(Batches.retry)
+    cancel = Blocking(Batches.cancel)
+    list = Blocking(Batches.list)
+
+
 @exported
 class SyncQueue(BlockingVerbs[JobQueue]):
     """Offers the methods of ``JobQueue`` to code that is not async.
@@ -228,12 +253,36 @@ class SyncQueue(BlockingVerbs[JobQueue]):
         blocking = enqueuer_of(queue).is_blocking(_sessions_of(many))
         return self._stored(queue.enqueue_many(many), blocking)
 
-    def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
+    def enqueue_chain(
+        self, calls: Iterable[Call[R]], *, on_dead: OnDead = "continue"
+    ) -> list[Job[R]]:
         """Store calls that run one after another; see ``JobQueue.enqueue_chain``."""
         self._check_thread("enqueue_chain([...])")
         queue, many = self._find(), [*calls]
         blocking = enqueuer_of(queue).is_blocking(_sessions_of(many))
-        return self._stored(queue.enqueue_chain(many), blocking)
+        return self._stored(queue.enqueue_chain(many, on_dead=on_dead), blocking)
+
+    def enqueue_batch(
+        self,
+        calls: Iterable[Call[R]],
+        *,
+        then: Call[Any] | None = None,
+        otherwise: Call[Any] | None = None,
+        at_end: Call[Any] | None = None,
+        name: str | None = None,
+    ) -> Batch[R]:
+        """Store calls as a batch with callbacks; see ``JobQueue.enqueue_batch``.
+
+        The verbs of the returned batch are async: ``jobs.sync.run(batch.wait())``.
+        """
+        self._check_thread("enqueue_batch([...])")
+        queue, many = self._find(), [*calls]
+        callbacks = [call for call in (then, otherwise, at_end) if call is not None]
+        blocking = enqueuer_of(queue).is_blocking(_sessions_of([*many, *callbacks]))
+        storing = queue.enqueue_batch(
+            many, then=then, otherwise=otherwise, at_end=at_end, name=name
+        )
+        return self._stored(storing, blocking)
 
     def _stored(self, storing: Coroutine[Any, Any, T], blocking: bool) -> T:
         """Store in this thread if its session blocks, otherwise on the loop.
@@ -260,6 +309,8 @@ class SyncQueue(BlockingVerbs[JobQueue]):
     cancel = Blocking(JobQueue.cancel)
     cancel_all = Blocking(JobQueue.cancel_all)
     reschedule = Blocking(JobQueue.reschedule)
+    signal = Blocking(JobQueue.signal)
+    reschedule_all = Blocking(JobQueue.reschedule_all)
     health = Blocking(JobQueue.health)
     stats = Blocking(JobQueue.stats)
     list = Blocking(JobQueue.list)
@@ -268,6 +319,16 @@ class SyncQueue(BlockingVerbs[JobQueue]):
     def queues(self) -> SyncQueues:
         """Lists, pauses and resumes queues."""
         return SyncQueues(lambda: self._find().queues, self._find_loop)
+
+    @property
+    def limits(self) -> SyncLimits:
+        """Lists, sets and resets limits."""
+        return SyncLimits(lambda: self._find().limits, self._find_loop)
+
+    @property
+    def batches(self) -> SyncBatches:
+        """Lists, retries and cancels batches."""
+        return SyncBatches(lambda: self._find().batches, self._find_loop)
 
     @property
     def dead_letters(self) -> SyncDeadLetters:

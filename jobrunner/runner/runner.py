@@ -20,29 +20,35 @@ from contextlib import (
     contextmanager,
 )
 from datetime import datetime
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
-from jobrunner.core.counts import CancelCounts
-from jobrunner.core.errors import AlreadyRunning, NotRunning
+from jobrunner.core.batch import Batch
+from jobrunner.core.counts import CancelCounts, RescheduleCounts
+from jobrunner.core.dead_letter import DeadLetter
+from jobrunner.core.errors import AlreadyRunning
 from jobrunner.core.exports import exported
 from jobrunner.core.forked import generation
+from jobrunner.core.health import Health
 from jobrunner.core.hints import answers_foreign_words
-from jobrunner.core.job import CancelStatus, DeadLetter, Health, Job, Payload
+from jobrunner.core.job import CancelStatus, Job, Payload
+from jobrunner.core.model import OnDead
 from jobrunner.core.units import Seconds
 from jobrunner.queue.audit import AuditLog
-from jobrunner.queue.background import DurableBackgroundTasks
+from jobrunner.queue.batches import Batches
 from jobrunner.queue.dead_letters import DeadLetters
-from jobrunner.queue.filters import DEFAULT_ROWS, CancelFilter, JobFilter
+from jobrunner.queue.filters import DEFAULT_ROWS, CancelFilter, JobFilter, RescheduleFilter
+from jobrunner.queue.limits import Limits
 from jobrunner.queue.page import Page
 from jobrunner.queue.queue import JobQueue, enqueuer_of
 from jobrunner.queue.queues import Queues
 from jobrunner.queue.schedules import Schedules
 from jobrunner.queue.stats import Stats, StatsQuery
-from jobrunner.queue.sync import SyncQueue, SyncRunner
+from jobrunner.queue.sync import SyncRunner
 from jobrunner.runner import shutdown
 from jobrunner.runner.asgi import App
+from jobrunner.runner.routes import RunnerRoutes
 from jobrunner.runner.standalone import orders, work_until_signal
 from jobrunner.runner.startup import (
     StartupPlan,
@@ -51,10 +57,10 @@ from jobrunner.runner.startup import (
     slots_of,
     started,
 )
-from jobrunner.store.open import location_of
+from jobrunner.runner.status_routes import NONE_MOUNTED
+from jobrunner.store.open import check_durability, location_of
 from jobrunner.tasks import current_queue
 from jobrunner.tasks.call import Call
-from jobrunner.tasks.dependencies import supplied
 from jobrunner.tasks.options import check_options
 from jobrunner.tasks.router import TaskRouter
 from jobrunner.tasks.task import Task
@@ -66,7 +72,7 @@ from jobrunner.worker.settings import RUNNER_OPTIONS, RunnerOptions, Settings
 
 if TYPE_CHECKING:
     # FastAPI takes half a second to import, and a worker or a script does not need it.
-    from fastapi import APIRouter, params
+    from fastapi import params
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -81,8 +87,8 @@ made: "WeakSet[JobRunner]" = WeakSet()
 
 @exported
 @answers_foreign_words("runner", "queue", name="jobs")
-class JobRunner(TaskRouter):
-    """A durable job queue in one SQLite file, which runs inside an application.
+class JobRunner(TaskRouter, RunnerRoutes):
+    """A durable job queue inside an application, in a SQLite file or in PostgreSQL.
 
     ::
 
@@ -102,8 +108,8 @@ class JobRunner(TaskRouter):
     ``await jobs.enqueue(send_welcome_email, email)``.
 
     Args:
-        store: The SQLite file: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or a path. Default:
-            ``sqlite:///jobs.db``.
+        store: The SQLite file: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or a path; or the PostgreSQL
+            database: ``postgresql://user:password@host/database``. Default: ``sqlite:///jobs.db``.
         session: The dependency that yields the application's session, or ``Depends(get_session, scope="function")``.
             With it the queue of ``Depends(jobs.queue)`` stores jobs in the session's transaction. Default: none, and
             jobs are committed before ``enqueue`` returns.
@@ -122,35 +128,29 @@ class JobRunner(TaskRouter):
         **options: Unpack[RunnerOptions],
     ) -> None:
         check_options("JobRunner", options.keys(), RUNNER_OPTIONS, "session")
-        super().__init__()
+        TaskRouter.__init__(self)
         location_of(store)  # raises if it names no store
-        self.settings = Settings.make(os.fspath(store), **options)
+        settings = Settings.make(os.fspath(store), **options)
+        check_durability(store, settings.durability)
+        RunnerRoutes.__init__(self, settings, session)
         self._hooks = Hooks()
-        self._open: JobQueue | None = None
         self._opened_in: int | None = None
         """The process in which the runner is open or being opened; see ``forked.generation``."""
-        self._session: params.Depends | None = None
-        self._session_advice: str | None = None
-        if session is not None:
-            self._join(session)
         made.add(self)
-
-    def _join(self, session: "params.Depends | Callable[..., Any]") -> None:
-        """Make the queues of routes join the request's session."""
-        from jobrunner.fastapi import sessions  # noqa: PLC0415 - see the top
-
-        self._session = sessions.marker_of(session)
-        self._session_advice = sessions.advice_for(session)
-        queues = sessions.queues_of(self, session, partial(self._opened, "Depends(jobs.queue)"))
-        # They replace the methods, because FastAPI reads a dependency's own dependencies from its signature.
-        self.__dict__.update(queue=queues.queue, sync_queue=queues.sync_queue)
 
     # -- opening -----------------------------------------------------------------
 
-    def lifespan(self, app: App) -> AbstractAsyncContextManager[None]:
+    def lifespan(
+        self, app: App, *, store: str | os.PathLike[str] | None = None, work: bool | None = None
+    ) -> AbstractAsyncContextManager[None]:
         """Keep the runner open while the application runs: ``FastAPI(lifespan=jobs.lifespan)``.
 
         An application that has its own lifespan writes ``async with jobs.running(app):`` in it.
+
+        Args:
+            app: The application whose requests use the runner.
+            store: Another store than the runner's, such as a file for a test.
+            work: False to enqueue and read without running jobs. Default: the runner's setting.
 
         Raises:
             AlreadyRunning: A runner is open on the application, or this one is open in this process.
@@ -158,7 +158,7 @@ class JobRunner(TaskRouter):
             UnknownQueue: A task or a schedule names a queue that the runner does not have.
             StoreError: The store cannot be used; the message says why.
         """
-        return _lifespan(self, app)
+        return _lifespan(self, app, store, work)
 
     @asynccontextmanager
     async def running(
@@ -201,9 +201,12 @@ class JobRunner(TaskRouter):
         self._opened_in = generation()
         try:
             if app is not None and "jobrunner.fastapi" in sys.modules:
-                from jobrunner.fastapi.route_checks import check_routes  # noqa: PLC0415 - see the top
+                from jobrunner.fastapi import route_checks  # noqa: PLC0415 - see the top
 
-                check_routes(app)
+                route_checks.check_routes(app)
+                self._status.place(app, route_checks.paths_of(app))
+                if not self._status:
+                    route_checks.refuse_respond(app, self, NONE_MOUNTED)
             if (ordered := orders.get()) is not None:
                 work, queues = ordered
             tasks = self._resolved_tasks()
@@ -212,7 +215,7 @@ class JobRunner(TaskRouter):
                 store=self.settings.store if store is None else store,
                 work=self.settings.work if work is None else work,
                 grace=Grace(0 if shutdown.is_reloading() else self.settings.grace_s),
-                slots=slots_of(self.settings.queues, tasks, queues),
+                slots=slots_of(self.settings.slots, tasks, queues),
                 specs={name: task.spec for name, task in tasks.items()},
                 schedules=schedules_of(self.settings, tasks, self.declarations),
                 session=session_of_tasks(self._session),
@@ -224,6 +227,7 @@ class JobRunner(TaskRouter):
                 yield self
         finally:
             self._opened_in = None
+            self._status.place(None, {})
 
     @contextmanager
     def _named(self, queue: JobQueue) -> Iterator[None]:
@@ -250,149 +254,7 @@ class JobRunner(TaskRouter):
         """
         asyncio.run(work_until_signal(self.running(work=True, queues=queues)))
 
-    # -- FastAPI -----------------------------------------------------------------------
-
-    @supplied("queue")
-    async def queue(self) -> JobQueue:
-        """Return the open queue; a dependency for ``async def`` routes.
-
-        ::
-
-            Queue = Annotated[JobQueue, Depends(jobs.queue)]
-
-        With ``JobRunner(session=...)`` its jobs are stored in the transaction of the request's session.
-
-        Raises:
-            NotRunning: The runner is not open.
-        """
-        return self._opened("Depends(jobs.queue)")
-
-    async def sync_queue(self) -> SyncQueue:
-        """Return the open queue in its blocking form; a dependency for ``def`` routes.
-
-        ::
-
-            Queue = Annotated[SyncQueue, Depends(jobs.sync_queue)]
-
-        Raises:
-            NotRunning: The runner is not open.
-        """
-        return SyncQueue(self._opened("Depends(jobs.sync_queue)"))
-
-    @cached_property
-    def background(self) -> Callable[..., Awaitable[DurableBackgroundTasks]]:
-        """Collects the background tasks of a request; a dependency for routes.
-
-        ::
-
-            Background = Annotated[DurableBackgroundTasks, Depends(jobs.background)]
-
-        The added tasks are stored as one chain before the response is sent, and not at all if the route raises. With
-        ``JobRunner(session=...)`` they are committed or rolled back with the uncommitted rows of the session.
-        """
-        from jobrunner.fastapi import sessions  # noqa: PLC0415 - see the top
-
-        find = partial(self._opened, "Depends(jobs.background)")
-        return sessions.background_of(self, self._session, find)
-
-    async def _own_queue(self) -> JobQueue:
-        """Return the queue without a session; a dependency of ``router()`` and ``dashboard()``."""
-        return self._opened("jobs.router()")
-
-    def router(
-        self,
-        *,
-        read: "params.Depends | Callable[..., Any] | None" = None,
-        act: "params.Depends | Callable[..., Any] | None" = None,
-        arguments: "params.Depends | Callable[..., Any] | None" = None,
-        actor: "params.Depends | Callable[..., Any] | None" = None,
-        insecure: bool = False,
-    ) -> "APIRouter":
-        """Return the HTTP routes that show and change jobs, queues, dead letters and schedules.
-
-        ::
-
-            app.include_router(jobs.router(read=bearer(TOKEN)), prefix="/jobs")
-
-        Args:
-            read: A dependency that raises unless the client may read, such as ``bearer(TOKEN)``.
-            act: A dependency that raises unless the client may replay, cancel, delete, pause and schedule. Default:
-                ``read``.
-            arguments: A dependency that raises unless the client may read the arguments and the result of any job.
-                Default: there is no such route.
-            actor: A dependency that returns the name of the client, for the audit log: a string such as an e-mail
-                address. It is called after ``act`` has let the client pass. Default: ``"unknown"``.
-            insecure: True to leave out ``read``, for an application that only this machine can reach. Then requests
-                that name another host are refused: a web page may have sent them (DNS rebinding). Default: False.
-
-        Raises:
-            ConfigurationError: There is no ``read``, and ``insecure`` is False.
-        """
-        from jobrunner.fastapi.api.router import build_router  # noqa: PLC0415 - see the top
-
-        # Its routes change the queue and open no session.
-        queue = self.queue if self._session_advice is None else self._own_queue
-        return build_router(
-            queue,
-            read=read,
-            act=act,
-            arguments=arguments,
-            actor=actor,
-            insecure=insecure,
-            redaction=self.settings.redact,
-        )
-
-    def dashboard(
-        self,
-        *,
-        read: "params.Depends | Callable[..., Any] | None" = None,
-        act: "params.Depends | Callable[..., Any] | None" = None,
-        arguments: "params.Depends | Callable[..., Any] | None" = None,
-        actor: "params.Depends | Callable[..., Any] | None" = None,
-        insecure: bool = False,
-    ) -> "APIRouter":
-        """Return the pages that show and change jobs, queues, dead letters and schedules.
-
-        ::
-
-            app.include_router(jobs.dashboard(read=bearer(TOKEN)), prefix="/jobs/ui")
-
-        Args:
-            read: A dependency that raises unless the viewer may read. With ``bearer(TOKEN)`` the pages have a sign-in
-                form.
-            act: A dependency that raises unless the viewer may replay, cancel, delete, pause and run. Default:
-                ``read``.
-            arguments: A dependency that raises unless the viewer may see arguments and results. Default: ``act``.
-            actor: A dependency that returns the viewer's name, for the pages and the audit log. Default:
-                ``"unknown"``, which the pages do not show.
-            insecure: True to leave out ``read``, for an application that only this machine can reach. Then requests
-                that name another host are refused. Default: False.
-
-        Raises:
-            ConfigurationError: There is no ``read``, and ``insecure`` is False.
-        """
-        from jobrunner.fastapi.dashboard.router import build_dashboard  # noqa: PLC0415 - see the top
-
-        queue = self.queue if self._session_advice is None else self._own_queue
-        return build_dashboard(
-            queue,
-            read=read,
-            act=act,
-            arguments=arguments,
-            actor=actor,
-            insecure=insecure,
-            redaction=self.settings.redact,
-        )
-
     # -- the queue's methods, outside requests -------------------------------------------
-
-    def _opened(self, call: str) -> JobQueue:
-        if self._open is None:
-            raise NotRunning(
-                f"{call}: the runner is not open. In an application write FastAPI(lifespan=jobs.lifespan), in a test"
-                " `with TestClient(app) as client:`, in a script `async with jobs.running():`"
-            )
-        return self._open
 
     @property
     def sync(self) -> "SyncRunner[Self]":
@@ -415,9 +277,26 @@ class JobRunner(TaskRouter):
         """Store many calls in one transaction; see ``JobQueue.enqueue_many``."""
         return await self._opened("jobs.enqueue_many(...)").enqueue_many(calls)
 
-    async def enqueue_chain(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
+    async def enqueue_chain(
+        self, calls: Iterable[Call[R]], *, on_dead: OnDead = "continue"
+    ) -> list[Job[R]]:
         """Store calls that run one after another; see ``JobQueue.enqueue_chain``."""
-        return await self._opened("jobs.enqueue_chain(...)").enqueue_chain(calls)
+        queue = self._opened("jobs.enqueue_chain(...)")
+        return await queue.enqueue_chain(calls, on_dead=on_dead)
+
+    async def enqueue_batch(
+        self,
+        calls: Iterable[Call[R]],
+        *,
+        then: Call[Any] | None = None,
+        otherwise: Call[Any] | None = None,
+        at_end: Call[Any] | None = None,
+        name: str | None = None,
+    ) -> Batch[R]:
+        """Store calls as a batch with callbacks; see ``JobQueue.enqueue_batch``."""
+        return await self._opened("jobs.enqueue_batch(...)").enqueue_batch(
+            calls, then=then, otherwise=otherwise, at_end=at_end, name=name
+        )
 
     @overload
     async def get(self, id: str) -> Job[Any]: ...
@@ -463,6 +342,30 @@ class JobRunner(TaskRouter):
         """Make a waiting job due at another time; see ``JobQueue.reschedule``."""
         return await self._opened("jobs.reschedule(...)").reschedule(id, delay, run_at=run_at)
 
+    async def reschedule_all(
+        self,
+        delay: Seconds | None = None,
+        *,
+        run_at: datetime | None = None,
+        dry_run: bool = False,
+        on_slice: Callable[[int], None] | None = None,
+        **where: Unpack[RescheduleFilter],
+    ) -> RescheduleCounts:
+        """Make all waiting jobs that match the filters due at another time; see ``JobQueue.reschedule_all``."""
+        queue = self._opened("jobs.reschedule_all(...)")
+        return await queue.reschedule_all(
+            delay, run_at=run_at, dry_run=dry_run, on_slice=on_slice, **where
+        )
+
+    async def signal(self, id: str, name: str, value: object = None) -> bool:
+        """Send a signal to a job that waits for it, now or later; see ``JobQueue.signal``."""
+        return await self._opened("jobs.signal(...)").signal(id, name, value)
+
+    @property
+    def batches(self) -> Batches:
+        """Lists, retries and cancels batches."""
+        return self._opened("jobs.batches").batches
+
     @property
     def dead_letters(self) -> DeadLetters:
         """Lists, replays and deletes dead letters."""
@@ -477,6 +380,11 @@ class JobRunner(TaskRouter):
     def queues(self) -> Queues:
         """Lists, pauses and resumes queues."""
         return self._opened("jobs.queues").queues
+
+    @property
+    def limits(self) -> Limits:
+        """Lists, sets and resets limits."""
+        return self._opened("jobs.limits").limits
 
     @property
     def audit(self) -> AuditLog:
@@ -549,6 +457,8 @@ class JobRunner(TaskRouter):
 
 
 @asynccontextmanager
-async def _lifespan(runner: JobRunner, app: App) -> AsyncIterator[None]:
-    async with runner.running(app):
+async def _lifespan(
+    runner: JobRunner, app: App, store: str | os.PathLike[str] | None, work: bool | None
+) -> AsyncIterator[None]:
+    async with runner.running(app, store=store, work=work):
         yield

@@ -4,17 +4,22 @@ import asyncio
 import inspect
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
+from jobrunner.core import clock
 from jobrunner.core.errors import ConfigurationError, InvalidSchedule, InvalidTask, JobNotFound
-from jobrunner.core.model import Definition
+from jobrunner.core.schedule import Definition
 from jobrunner.core.shield import to_the_end
 from jobrunner.queue.background import DurableBackgroundTasks
-from jobrunner.queue.queue import JobQueue, enqueuer_of, joined_by, open_queue
-from jobrunner.runner import shutdown
+from jobrunner.queue.batches import children_of
+from jobrunner.queue.job_batches import JobBatches
+from jobrunner.queue.open import open_queue
+from jobrunner.queue.queue import JobQueue, enqueuer_of, joined_by
+from jobrunner.runner import harness, shutdown
 from jobrunner.runner.asgi import App, placed
+from jobrunner.runner.harness import OpenRunner
 from jobrunner.store.committer import Committer
 from jobrunner.store.open import open_store
 from jobrunner.tasks import current_queue
@@ -29,6 +34,7 @@ from jobrunner.worker.events import EventName, Events, Hooks
 from jobrunner.worker.grace import Grace
 from jobrunner.worker.settings import Settings, checked_queues, unknown_queue
 from jobrunner.worker.unawaited import watched
+from jobrunner.worker.watches import Watches
 from jobrunner.worker.worker import Worker
 
 
@@ -76,11 +82,21 @@ async def started(
     async with AsyncExitStack() as stack:
         stack.callback(lambda: thread_pool.warn_of_those_at_work() if signals else None)
         stack.enter_context(watched())
-        queue, worker, events = await _open_parts(stack, plan)
+        taken_by = harness.current()
+        # Under a harness the test moves the clock. It does not move that of a runner that was open before.
+        of_clock = nullcontext() if taken_by is not None else clock.kept()
+        opened, worker = await _open_parts(stack, plan, app, taken_by)
+        queue, events = opened.queue, opened.events
+
+        def begin_stop() -> None:
+            worker.begin_stop()
+            # At the signal: the server waits for the responses that stream changes before it ends the lifespan.
+            events.watches.end()
+
         # Installed until the worker has stopped: a second SIGINT comes while we wait for that.
         call = asyncio.get_running_loop().call_soon_threadsafe
         stack.callback(
-            shutdown.chain(lambda: call(worker.begin_stop), lambda: call(plan.grace.cut), signals)
+            shutdown.chain(lambda: call(begin_stop), lambda: call(plan.grace.cut), signals)
         )
         if app is not None:
             stack.enter_context(placed(queue, app))
@@ -90,21 +106,29 @@ async def started(
         stack.push_async_callback(lambda: to_the_end(worker.stop()))
         # Attempts run in copies of this context, so task.enqueue() in a task finds this runner.
         token = current_queue.running.set(enqueuer_of(queue))
-        events.start()
         try:
-            await worker.start()
+            with of_clock:
+                events.start()
+                await worker.start()
         finally:
             current_queue.running.reset(token)
+        if taken_by is not None:
+            await stack.enter_async_context(taken_by.opened(opened))
         yield
 
 
-async def _open_parts(stack: AsyncExitStack, plan: StartupPlan) -> tuple[JobQueue, Worker, Events]:
+async def _open_parts(
+    stack: AsyncExitStack, plan: StartupPlan, app: App | None, taken_by: harness.Harness | None
+) -> tuple[OpenRunner, Worker]:
     """Open the store, which the stack closes, and make the runner's parts.
 
-    Nothing runs yet.
+    Nothing runs yet. Under a harness the worker runs no jobs and no chores.
     """
     settings, around = plan.settings, plan.around
-    store = await open_store(plan.store, durability=settings.durability)
+    if taken_by is None:
+        store = await open_store(plan.store, durability=settings.durability)
+    else:
+        store = await open_store(await taken_by.store_of(plan.store), durability="off")
     stack.push_async_callback(lambda: to_the_end(store.close()))
     committer = Committer(store)
 
@@ -115,20 +139,21 @@ async def _open_parts(stack: AsyncExitStack, plan: StartupPlan) -> tuple[JobQueu
         except JobNotFound:
             return None
 
-    events = Events(plan.hooks, load)
-    worker = Worker(
+    events = Events(plan.hooks, load, Watches(store.workers.notify_watchers))
+    make_worker = partial(
+        Worker,
         store,
-        committer,
         specs=plan.specs,
-        slots=plan.slots,
         schedules=plan.schedules,
         settings=settings,
         events=events,
-        work=plan.work,
         grace=plan.grace,
         around=around,
         session=plan.session,
+        driven=taken_by is not None,
     )
+    work = plan.work and taken_by is None
+    worker = make_worker(committer, slots=plan.slots, work=work)
     queue = open_queue(
         store,
         committer,
@@ -138,11 +163,28 @@ async def _open_parts(stack: AsyncExitStack, plan: StartupPlan) -> tuple[JobQueu
         worker=worker,
         timezone=settings.timezone,
     )
-    enqueuer_of(queue).parts.session_advice = plan.session_advice
+    parts = enqueuer_of(queue).parts
+    parts.session_advice = plan.session_advice
+    if taken_by is None:
+        parts.now_us = clock.system_us
+    stack.push_async_callback(lambda: to_the_end(parts.reads.close()))
     around.makers["queue"] = partial(_plain, queue)
     around.supplies["joined queue"] = partial(joined_by, queue)
     around.makers["background"] = lambda: DurableBackgroundTasks(enqueuer_of(queue).prepare)
-    return queue, worker, events
+    around.batches = JobBatches(enqueuer_of(queue))
+    around.children = partial(children_of, enqueuer_of(queue))
+    opened = OpenRunner(
+        app,
+        queue,
+        store,
+        committer,
+        events,
+        settings,
+        plan.slots,
+        plan.schedules,
+        make_worker,
+    )
+    return opened, worker
 
 
 def slots_of(
@@ -162,8 +204,9 @@ def slots_of(
         ConfigurationError: A number of slots is invalid, or ``queues`` is empty.
     """
     for task in tasks.values():
-        if task.spec.queue not in known:
-            raise unknown_queue(task.spec.queue, f"task {task.name} ({task.spec.where})", known)
+        queue = task.spec.options.queue
+        if queue not in known:
+            raise unknown_queue(queue, f"task {task.name} ({task.spec.where})", known)
     if queues is None:
         return known
     chosen = queues if isinstance(queues, Mapping) else dict.fromkeys(queues)

@@ -8,7 +8,7 @@ cancelling a waiting caller does not undo its write.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from jobrunner.core.clock import now_us
 from jobrunner.core.errors import (
@@ -21,7 +21,10 @@ from jobrunner.core.errors import (
     WrongThread,
 )
 from jobrunner.core.logs import log_of
-from jobrunner.core.model import Claim, Enqueue, Enqueued, Fire, Fired, Outcome
+from jobrunner.core.model import BatchEnqueue, Claim, Enqueue, Enqueued, Memo, Outcome, Progressed
+from jobrunner.core.schedule import Fire, Fired
+from jobrunner.core.workflows import BatchEnqueued
+from jobrunner.store.gathered import Fires, Gathered, Kept, Unit, answer_all
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round, Written
 from jobrunner.store.statistics import StatisticsRow
@@ -34,11 +37,12 @@ BYTES_PER_ROUND: Final = 4 * 1024 * 1024
 ROWS_PER_CALL: Final = 10_000
 """Maximum number of jobs in one ``enqueue_many``: it is one transaction, which blocks other writers."""
 
-Several = Literal["enqueue_many", "enqueue_chain"]
+Several = Literal["enqueue_many", "enqueue_chain", "enqueue_batch"]
 _INSTEAD: Final[Mapping[Several, str]] = {
     "enqueue_many": f"Call it once per slice: `for i in range(0, len(calls), {ROWS_PER_CALL:_}):"
     f" await queue.enqueue_many(calls[i : i + {ROWS_PER_CALL:_}])`",
     "enqueue_chain": "Let the last job of a chain enqueue the next chain",
+    "enqueue_batch": "Enqueue one call that adds the others in parts: `job.batch.add(*calls)`",
 }
 
 SLOW_S: Final = 0.25
@@ -69,8 +73,19 @@ class RoundParticipant(Protocol):
         """Keep statistics that were not stored for a later round."""
         ...
 
-    def after_commit(self, request: Round, written: Written) -> None:
-        """Called after the commit: start the claimed jobs and resolve waiters."""
+    def take_progress(self) -> Sequence[Progressed]:
+        """Return the progress of attempts to store with the next round."""
+        ...
+
+    def put_back_progress(self, rows: Sequence[Progressed]) -> None:
+        """Keep progress that was not stored for the next round."""
+        ...
+
+    def after_commit(self, request: Round, written: Written, took_s: float) -> None:
+        """Called after the commit: start the claimed jobs and resolve waiters.
+
+        ``took_s`` is the time from handing the round to the store to its answer.
+        """
         ...
 
     def warn_slow(self) -> None:
@@ -82,35 +97,23 @@ class RoundParticipant(Protocol):
         ...
 
 
-class _Unit(NamedTuple):
-    """Jobs of one call, stored all or none, and the future of their caller."""
-
-    jobs: Sequence[Enqueue]
-    size: int
-    answer: asyncio.Future[list[Enqueued]]
-
-
-class _Fires(NamedTuple):
-    """Steps of schedules and the future of the scheduler."""
-
-    fires: Sequence[Fire]
-    answer: asyncio.Future[Sequence[Fired | StoreError]]
-
-
 class Committer:
     """Runs the rounds of one open store, one at a time."""
 
     def __init__(self, store: Store, participant: RoundParticipant | None = None) -> None:
         self._store = store
         self.participant = participant
-        self._units: deque[_Unit] = deque()
+        self._units: deque[Unit] = deque()
         self._outcomes: list[Outcome] = []
-        self._fires: list[_Fires] = []
+        self._fires: list[Fires] = []
+        self._memos: list[Kept] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._dropped: set[int] = set()
+        """The numbers of workers whose outcomes and memos are not written any more."""
         self._closing = False
         self._broken = False
         self.error: StoreError | None = None
@@ -146,26 +149,70 @@ class Committer:
         """
         if len(jobs) > ROWS_PER_CALL:
             raise too_many(len(jobs))
-        if self._closing or self._broken:
-            raise self.error or StoreUnavailable("the runner is closed")
+        answer: asyncio.Future[list[Enqueued]] = self._new_answer("enqueue", "task")
         if not jobs:
             return []
+        size = sum(len(job.args) for job in jobs)
+        self._units.append(Unit(jobs, len(jobs), size, answer))
+        self.wake()
+        return await answer
+
+    async def submit_batch(self, batch: BatchEnqueue) -> BatchEnqueued:
+        """Store a batch, or members of one, in one transaction; return the results once they are durable.
+
+        Raises:
+            BatchNotFound: No batch has the id.
+            BatchEnded: The batch to which members are added has ended, or was cancelled.
+            KeyTaken: An unfinished job has the key of a job that others wait for, or of a callback.
+            WrongThread: The call runs on another loop, where nothing would set its result.
+            StoreError: The jobs were not stored; after ``StoreOutcomeUnknown`` they may have been.
+        """
+        answer: asyncio.Future[BatchEnqueued] = self._new_answer("enqueue_batch", "[...]")
+        size = sum(len(job.args) for job in (*batch.members, *batch.callbacks))
+        rows = len(batch.members) + len(batch.callbacks) + len(batch.edges)
+        self._units.append(Unit((), rows, size, answer, batch))
+        self.wake()
+        return await answer
+
+    def _new_answer(self, verb: str, args: str) -> asyncio.Future[Any]:
+        """Return the future of a call that the calling loop may make now."""
+        if self._closing or self._broken:
+            raise self.error or StoreUnavailable("the runner is closed")
         loop = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not loop:
             raise WrongThread(
                 "the runner is open on another event loop than this one; in a thread write"
-                " `jobs.sync.enqueue(task, ...)`, and here `await asyncio.to_thread(jobs.sync.enqueue, task, ...)`"
+                f" `jobs.sync.{verb}({args}, ...)`, and here `await asyncio.to_thread(jobs.sync.{verb}, {args}, ...)`"
             )
-        answer: asyncio.Future[list[Enqueued]] = loop.create_future()
-        size = sum(len(job.args) for job in jobs)
-        self._units.append(_Unit(jobs, size, answer))
-        self.wake()
-        return await answer
+        return loop.create_future()
 
     def settle(self, outcome: Outcome) -> None:
         """Submit an outcome for the next round; failed rounds are tried again until it is written."""
         self._outcomes.append(outcome)
         self.wake()
+
+    async def keep(self, memo: Memo) -> bool:
+        """Store a memo of a running attempt; return once it is durable.
+
+        Failed rounds are tried again until it is written, since what it remembers has happened. A cancelled caller does
+        not undo it.
+
+        Returns:
+            False if it was not stored, since the attempt is no longer this worker's or such a memo is there.
+
+        Raises:
+            StoreError: The committer is closed, or the store needs an operator.
+        """
+        if self._closing or self._broken:
+            raise self.error or StoreUnavailable("the runner is closed")
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._memos.append(Kept(memo, answer))
+        self.wake()
+        return await answer
+
+    def keep_with_outcome(self, memos: Sequence[Memo]) -> None:
+        """Submit memos of an attempt whose outcome is submitted next."""
+        self._memos += [Kept(memo, None) for memo in memos]
 
     async def fire(self, fires: Sequence[Fire]) -> Sequence[Fired | StoreError]:
         """Carry out steps of schedules in one round; see ``Store.write``.
@@ -175,10 +222,14 @@ class Committer:
         """
         if self._closing or self._broken:
             raise self.error or StoreUnavailable("the runner is closed")
-        step = _Fires(fires, asyncio.get_running_loop().create_future())
+        step = Fires(fires, asyncio.get_running_loop().create_future())
         self._fires.append(step)
         self.wake()
         return await step.answer
+
+    def drop(self, worker: int) -> None:
+        """Write no outcome or memo of a worker's number: others may have taken its jobs over."""
+        self._dropped.add(worker)
 
     def wake(self) -> None:
         """Request a round as soon as possible."""
@@ -219,8 +270,7 @@ class Committer:
             if self._broken:
                 break
             self._wake.clear()
-            units, steps, request = self._gather()
-            failed = await self._write(units, steps, request)
+            failed = await self._write(self._gather())
             if failed is None:
                 pause_s = FIRST_PAUSE_S
             elif self._closing or isinstance(failed, StoreFailed):
@@ -229,7 +279,7 @@ class Committer:
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
                 self._wake.set()
-            if self._units or self._outcomes or self._fires:
+            if self._units or self._outcomes or self._fires or self._memos:
                 self._wake.set()
             if not self._wake.is_set():
                 self._idle.set()
@@ -238,26 +288,30 @@ class Committer:
                     if not self._wake.is_set():
                         break
 
-    def _gather(self) -> tuple[list[_Unit], list[_Fires], Round]:
+    def _gather(self) -> Gathered:
         """Take the waiting work that fits into the next round."""
+        if self._dropped:
+            self._drop()
+        # All of them: behind its outcome an attempt could not store one. There are at most as many as attempts run.
+        memos, self._memos = self._memos, []
         outcomes = self._outcomes[:ROWS_PER_ROUND]
         del self._outcomes[: len(outcomes)]
-        rows = len(outcomes)
+        rows = len(outcomes) + len(memos)
         size = 0
-        units: list[_Unit] = []
+        units: list[Unit] = []
         while self._units:
             unit = self._units[0]
             if unit.answer.cancelled():
                 # The caller was cancelled before its jobs reached the store: the only case where nothing is stored.
                 self._units.popleft()
                 continue
-            full = rows + len(unit.jobs) > ROWS_PER_ROUND or size + unit.size > BYTES_PER_ROUND
+            full = rows + unit.rows > ROWS_PER_ROUND or size + unit.size > BYTES_PER_ROUND
             if full and units:
                 break
             units.append(self._units.popleft())
-            rows += len(unit.jobs)
+            rows += unit.rows
             size += unit.size
-        steps, self._fires = self._fires, []
+        fires, self._fires = self._fires, []
         participant = self.participant
         claim = None if participant is None else participant.next_claim()
         if claim is not None and claim.held is not None:
@@ -267,21 +321,34 @@ class Committer:
         promote_due = participant is not None and participant.take_promote_due()
         request = Round(
             now=now_us(),
+            progress=() if participant is None else participant.take_progress(),
+            memos=[kept.memo for kept in memos],
             outcomes=outcomes,
             promote_due=promote_due,
-            fires=[fire for step in steps for fire in step.fires],
+            fires=[fire for step in fires for fire in step.fires],
             enqueues=[job for unit in units for job in unit.jobs],
+            calls=[len(unit.jobs) for unit in units if unit.batch is None],
+            batches=[unit.batch for unit in units if unit.batch is not None],
             claim=claim,
             ticks_of=participant.tasks
-            if participant is not None and (promote_due or steps)
+            if participant is not None and (promote_due or fires)
             else None,
             statistics=() if participant is None else participant.take_statistics(),
         )
-        return units, steps, request
+        return Gathered(units, fires, memos, request)
 
-    async def _write(
-        self, units: list[_Unit], steps: list[_Fires], request: Round
-    ) -> StoreError | None:
+    def _drop(self) -> None:
+        self._outcomes = [one for one in self._outcomes if one.job.worker not in self._dropped]
+        kept = []
+        for one in self._memos:
+            if one.memo.job.worker not in self._dropped:
+                kept.append(one)
+            elif one.answer is not None and not one.answer.done():
+                one.answer.set_result(False)
+        self._memos = kept
+
+    async def _write(self, work: Gathered) -> StoreError | None:
+        request = work.request
         loop = asyncio.get_running_loop()
         # Called during the wait: afterwards the sessions that blocked the round may be closed.
         slow = (
@@ -289,16 +356,17 @@ class Committer:
             if self.participant is None
             else loop.call_later(SLOW_S, self.participant.warn_slow)
         )
+        began_s = loop.time()
         try:
             written = await self._store_round(request)
         except StoreError as error:
-            self._failed(units, steps, request, error)
+            self._failed(work, error)
             return error
         except Exception as bug:
             # A bug of ours. Continuing would leave a worker that seems alive and writes nothing.
             logger.critical("a round broke; please report this", exc_info=True)
             broken = StoreFailed(f"a round broke: {bug!r}")
-            self._failed(units, steps, request, broken)
+            self._failed(work, broken)
             return broken
         finally:
             if slow is not None:
@@ -306,42 +374,39 @@ class Committer:
         if self.error is not None:
             self.error = None
             logger.info("rounds are written again")
-        self.written_at_s = loop.time()
-        at = 0
-        for unit in units:
-            _answer(unit, written.enqueued[at : at + len(unit.jobs)])
-            at += len(unit.jobs)
-        at = 0
-        for step in steps:
-            if not step.answer.done():
-                step.answer.set_result(written.fired[at : at + len(step.fires)])
-            at += len(step.fires)
+        self.written_at_s = written_at_s = loop.time()
+        answer_all(work, written)
         if self.participant is not None:
-            self.participant.after_commit(request, written)
+            self.participant.after_commit(request, written, written_at_s - began_s)
         elif written.left_queued:
             # No worker of this process runs them.
             self._store.workers.notify()
         return None
 
     async def _store_round(self, request: Round) -> Written:
-        """Store a round, without its statistics if it fails with them."""
+        """Store a round, without its progress and statistics if it fails with them."""
         try:
             return await self._store.write(request)
         except StoreError as error:
-            self._keep_statistics(request, error)
-            if not request.statistics or not isinstance(error, (StoreFull, StoreUnavailable)):
+            self._keep_rest(request, error)
+            has_rest = request.statistics or request.progress
+            if not has_rest or not isinstance(error, (StoreFull, StoreUnavailable)):
                 raise
-        # Jobs must not fail because of their statistics, for which a full disk may have no room.
-        return await self._store.write(request._replace(statistics=()))
+        # Jobs must not fail because of what is stored about them, for which a full disk may have no room.
+        return await self._store.write(request._replace(statistics=(), progress=()))
 
-    def _keep_statistics(self, request: Round, error: StoreError) -> None:
-        """Keep the statistics of a failed round for a later one.
+    def _keep_rest(self, request: Round, error: StoreError) -> None:
+        """Keep the progress and the statistics of a failed round for a later one.
 
-        Those that may be stored are dropped, so that none counts twice.
+        Statistics that may be stored are dropped, so that none counts twice.
         """
-        may_be_stored = isinstance(error, StoreOutcomeUnknown)
-        if request.statistics and self.participant is not None and not may_be_stored:
-            self.participant.put_back_statistics(request.statistics)
+        participant = self.participant
+        if participant is None:
+            return
+        if request.progress:
+            participant.put_back_progress(request.progress)
+        if request.statistics and not isinstance(error, StoreOutcomeUnknown):
+            participant.put_back_statistics(request.statistics)
 
     async def _write_last_statistics(self) -> None:
         """Write the statistics of the last second before closing."""
@@ -354,23 +419,22 @@ class Committer:
             except StoreError as error:
                 logger.warning("the last statistics could not be written: %s", error)
 
-    def _failed(
-        self, units: list[_Unit], steps: list[_Fires], request: Round, error: StoreError
-    ) -> None:
+    def _failed(self, work: Gathered, error: StoreError) -> None:
         if self.error is None or type(self.error) is not type(error):
             logger.error("a round could not be written: %s", error, like=type(error))
         self.error = error
-        # Outcomes must not be lost while the process lives: they wait until the store works again. If the failed commit
-        # has worked after all, the fence makes writing them twice harmless.
-        self._outcomes[:0] = request.outcomes
-        for unit in units:
+        # Outcomes and memos must not be lost while the process lives: they wait until the store works again. If the
+        # failed commit has worked after all, the fence makes writing them twice harmless.
+        self._outcomes[:0] = work.request.outcomes
+        self._memos[:0] = work.memos
+        for unit in work.units:
             if not unit.answer.done():
                 unit.answer.set_exception(error)
-        for step in steps:
+        for step in work.fires:
             if not step.answer.done():
                 step.answer.set_exception(error)
         if self.participant is not None:
-            self.participant.after_failure(request, error)
+            self.participant.after_failure(work.request, error)
         if isinstance(error, StoreFailed):
             self.fail(error)
             if self.on_fatal is not None:
@@ -385,18 +449,10 @@ class Committer:
             if not step.answer.done():
                 step.answer.set_exception(error)
         self._fires.clear()
-
-
-def _answer(unit: _Unit, stored: Sequence[Enqueued | StoreError]) -> None:
-    if unit.answer.done():
-        return
-    jobs: list[Enqueued] = []
-    for one in stored:
-        if isinstance(one, StoreError):
-            unit.answer.set_exception(one)
-            return
-        jobs.append(one)
-    unit.answer.set_result(jobs)
+        for kept in self._memos:
+            if kept.answer is not None and not kept.answer.done():
+                kept.answer.set_exception(error)
+        self._memos.clear()
 
 
 def too_many(jobs: int, verb: Several = "enqueue_many") -> InvalidOptions:

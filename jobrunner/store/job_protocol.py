@@ -6,7 +6,7 @@ The rules of ``store/protocol.py`` hold for each method, and each sentence has a
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from jobrunner.core.counts import CancelCounts, ReplayCounts
+from jobrunner.core.counts import ReplayCounts
 from jobrunner.core.model import (
     AttemptRow,
     DeadReason,
@@ -48,6 +48,14 @@ class Slice(NamedTuple):
     """The cursor for the next slice; None after the last one."""
 
 
+class LetterArguments(NamedTuple):
+    """The arguments of some dead letters; ``next`` is the cursor of those that follow, None at the end."""
+
+    rows: Sequence[tuple[int, str, str, str | None]]
+    """Number, task, stored arguments and ``handed`` of each dead letter."""
+    next: int | None
+
+
 class RowPage(NamedTuple):
     """A page of rows, newest first; ``next`` is the cursor of the next page, None at the end."""
 
@@ -55,6 +63,32 @@ class RowPage(NamedTuple):
     next: int | None
     complete: bool = True
     """False if the page ended before its limit although more rows may follow on the next page."""
+
+
+class Count(NamedTuple):
+    """The number of rows that match a filter."""
+
+    number: int
+    complete: bool = True
+    """False if there may be more: the cap was reached, or the time was up."""
+
+
+class RescheduledSlice(NamedTuple):
+    """The result of one slice of a reschedule by filter."""
+
+    rescheduled: int
+    expiring: int
+    """Jobs that did not change, because they would expire before the new time."""
+    cursor: int | None
+    """The start of the next slice; None at the end."""
+
+
+class CancelPlan(NamedTuple):
+    """The numbers of jobs that a cancel by filter would change; ``complete`` means the same as in ``Count``."""
+
+    cancelled: int
+    requested: int
+    complete: bool = True
 
 
 class JobStore(Protocol):
@@ -96,12 +130,20 @@ class JobStore(Protocol):
         """
         ...
 
-    async def plan_cancel_all(self, where: Filter) -> CancelCounts:
-        """Count what ``cancel_all`` would do in all of its slices, without changing anything."""
+    async def plan_cancel_all(
+        self, where: Filter, *, cap: int | None = None, seconds: float | None = None
+    ) -> CancelPlan:
+        """Count what ``cancel_all`` would do in all of its slices, without changing anything.
+
+        Args:
+            where: the filter.
+            cap: end once so many jobs are counted; None counts all.
+            seconds: end after about this time; None sets no limit.
+        """
         ...
 
     async def reschedule(self, id: str, *, run_at: int, now: int) -> JobRow:
-        """Make a scheduled or queued job due at ``run_at``.
+        """Make a scheduled or queued job due at ``run_at``, unless it is parked.
 
         A time in the past means now. A job that becomes due keeps the place of its old time if that is earlier, and
         otherwise does not overtake jobs that are due already.
@@ -111,8 +153,35 @@ class JobStore(Protocol):
 
         Raises:
             JobNotFound: No job has this id.
-            JobNotWaiting: The job is running, blocked, finished or dead; it did not change.
+            JobNotWaiting: The job is running, blocked, parked, finished or dead; it did not change.
             InvalidOptions: The job would expire before ``run_at``; it did not change.
+        """
+        ...
+
+    async def reschedule_all(
+        self,
+        where: Filter,
+        *,
+        before: int | None,
+        run_at: int,
+        now: int,
+        limit: int,
+        dry_run: bool = False,
+    ) -> RescheduledSlice:
+        """Reschedule one slice of the scheduled and queued jobs that match ``where``, newest first.
+
+        Each job is rescheduled as ``reschedule`` does. Those that would expire are counted and do not change, and
+        parked jobs are left out. A job
+        that is stored after the first slice is in no slice. If few jobs match, a slice may be empty although more may
+        follow. The search delays no other writer.
+
+        Args:
+            where: the filter; ``since`` and ``until`` mean the time of creation.
+            before: the cursor that the previous slice returned; None for the first slice.
+            run_at: the new time; in the past it means now.
+            now: the current time.
+            limit: maximum number of unfinished jobs that this slice reads.
+            dry_run: only count, without changing anything or delaying another writer.
         """
         ...
 
@@ -126,6 +195,16 @@ class JobStore(Protocol):
         None begins at the newest job. Arguments and results are left out. If few rows match, a page ends after about
         100 ms with the rows found so far and is not ``complete``; following ``next`` reaches the end. A list never
         delays another method.
+        """
+        ...
+
+    async def count(self, where: Filter, *, cap: int, seconds: float | None = None) -> Count:
+        """Count the jobs that ``list`` returns on all of its pages, up to ``cap``; never delays another method.
+
+        Args:
+            where: the filter.
+            cap: the largest number that is counted.
+            seconds: end after about this time; None sets no limit.
         """
         ...
 
@@ -178,6 +257,10 @@ class JobStore(Protocol):
 
         A waiting job, also a blocked one, is never deleted, however old it is.
 
+        A batch and its members, dead ones too, are deleted together: once the longest retention of their tasks has
+        passed since the end of the batch, its dead letters are old enough, and no callback, nor the job that made the
+        batch, is unfinished or dead. A callback that waits for the success of a failed batch is deleted with it.
+
         Args:
             finished_before: succeeded, cancelled and expired jobs that finished before this are deleted.
             by_task: overrides ``finished_before`` for the tasks with their own retention.
@@ -202,8 +285,15 @@ class DeadLetterStore(Protocol):
         """
         ...
 
-    async def count(self, where: Filter, *, cap: int) -> int:
-        """Count the dead letters that match ``where``, up to ``cap``; never delays another method."""
+    async def count(self, where: Filter, *, cap: int, seconds: float | None = None) -> Count:
+        """Count the dead letters that ``list`` returns, as ``JobStore.count`` does."""
+        ...
+
+    async def last_workers(self, letters: Sequence[int]) -> Mapping[int, int]:
+        """Count dead letters by the worker of their last attempt.
+
+        They are given by their ``seq``. One that never ran counts for no worker. The most frequent worker is first.
+        """
         ...
 
     async def groups(self, *, now: int, limit: int) -> Groups:
@@ -223,16 +313,18 @@ class DeadLetterStore(Protocol):
         """
         ...
 
-    async def replay(self, id: str, *, now: int) -> Enqueued:
+    async def replay(self, id: str, *, now: int, forget: Sequence[str] = ()) -> Enqueued:
         """Put a dead letter back under its own id, due now, with fresh attempts.
 
         Its history stays. A job of a chain keeps its place in the chain, but the jobs behind it were unblocked when it
-        died and do not wait for it again.
+        died and do not wait for it again. It keeps its memos, except those of the names in ``forget``, whatever their
+        kind; the deadline of a wait goes with its signal.
 
         Raises:
             JobNotFound: No dead letter has this id (it may have been replayed a moment ago).
             KeyTaken: An unfinished job of the task holds its key.
             AlreadyReplayed: The dead letter was replayed with edited arguments.
+            InvalidOptions: The job has no memo of a name in ``forget``; nothing changed.
         """
         ...
 
@@ -253,6 +345,8 @@ class DeadLetterStore(Protocol):
         tasks: Collection[str] | None = None,
         run_at: int | None = None,
         spacing: int = 0,
+        without: Collection[int] = (),
+        down_to: int | None = None,
     ) -> Replayed:
         """Replay one slice of the dead letters that match ``where``, most recent death first.
 
@@ -268,11 +362,31 @@ class DeadLetterStore(Protocol):
                 now is scheduled.
             spacing: the time from one replayed job to the next, in the order of the slice. A dead letter that is not
                 replayed takes no time.
+            without: numbers of dead letters that stay.
+            down_to: end with the rows before this cursor of ``arguments``; None ends with the last row.
+        """
+        ...
+
+    async def arguments(
+        self,
+        where: Filter,
+        *,
+        before: int | None,
+        limit: int,
+        tasks: Collection[str] | None = None,
+    ) -> LetterArguments:
+        """Return the arguments of the dead letters that ``replay_all`` would replay, in its order.
+
+        Its cursors are those of ``replay_all``. It may end before ``limit``, as a list of dead letters may.
         """
         ...
 
     async def plan_replay_all(
-        self, where: Filter, *, tasks: Collection[str] | None = None
+        self,
+        where: Filter,
+        *,
+        tasks: Collection[str] | None = None,
+        without: Collection[int] = (),
     ) -> ReplayCounts:
         """Count what ``replay_all`` would do in all of its slices, without changing anything."""
         ...

@@ -9,18 +9,33 @@ Rules for every method:
 - A call that would wait for the transaction it is made in raises ``WouldDeadlock``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from jobrunner.core.audit import Action, AuditRow
-from jobrunner.core.model import ScheduleChange, ScheduleRow, TickRow, WorkerRow
+from jobrunner.core.model import WorkerRow
+from jobrunner.core.schedule import ScheduleChange, ScheduleRow, TickRow
 from jobrunner.core.wait_graph import Snapshot, WaitReport
 from jobrunner.store.job_protocol import DeadLetterStore, JobStore
+from jobrunner.store.limit_protocol import LimitStore
 from jobrunner.store.round import Round, Written
 from jobrunner.store.session import Session
 from jobrunner.store.statistics import StatisticsStore
+from jobrunner.store.workflow_protocol import WorkflowStore
+
+WATCH_US: Final = 60_000_000
+"""The time for which a watcher is read after its last call; a killed process is no watcher for longer."""
+
+
+Standing = Literal["held", "doubtful", "lost"]
+"""The proof that a store has of a joined worker's life.
+
+It is ``held`` while its lock is. If the lock may be free it is ``doubtful``: it claims nothing, its attempts go on, and
+their outcomes are kept until it is ``held`` again. If others may have taken its jobs over it is ``lost``: the store has
+forgotten it, and nothing may be settled under its number.
+"""
 
 
 class Recovered(NamedTuple):
@@ -76,8 +91,11 @@ class ScheduleStore(Protocol):
         """
         ...
 
-    async def ticks(self, id: str, *, limit: int) -> Sequence[TickRow]:
-        """Return the recorded ticks of a schedule, newest first."""
+    async def ticks(self, id: str, *, before: int | None = None, limit: int) -> Sequence[TickRow]:
+        """Return the recorded ticks of a schedule with an ``instant`` below ``before``, newest first.
+
+        None begins at the newest tick.
+        """
         ...
 
     async def prune_ticks(self, *, before: int, limit: int) -> int:
@@ -88,15 +106,31 @@ class ScheduleStore(Protocol):
         ...
 
 
+class WorkerStart(NamedTuple):
+    """The start of a worker that may have left since."""
+
+    at: int
+    revision: int | None
+
+
 class WorkerStore(Protocol):
     """The workers on a store: each proves by a lock that it is alive."""
 
-    async def join(self, worker: WorkerRow, on_notify: Callable[[], None]) -> None:
+    async def join(
+        self,
+        worker: WorkerRow,
+        on_notify: Callable[[], None],
+        on_standing: Callable[[Standing], None] | None = None,
+    ) -> None:
         """Register a worker: take its liveness lock, then store its row.
+
+        A worker that was ``lost`` joins again under a new number; nobody joins under a number for a second time.
 
         Args:
             worker: the row; the store fills in ``doorbell``.
             on_notify: called on the loop when another process announces work. This is only a hint: calls may get lost.
+            on_standing: called on the loop when the store can prove less or more than before: see ``Standing``. A store
+                whose locks cannot be cut off from its workers never calls it.
         """
         ...
 
@@ -111,8 +145,17 @@ class WorkerStore(Protocol):
         """
         ...
 
-    async def beat(self, worker: int, *, now: int) -> bool:
+    async def lags(self) -> Mapping[int, int]:
+        """Return the delay (µs) of each worker's loop, as last recorded."""
+        ...
+
+    async def beat(self, worker: int, *, now: int, lag: int | None = None) -> bool:
         """Record that the worker's loop runs.
+
+        Args:
+            worker: the worker.
+            now: the current time.
+            lag: the longest delay (µs) of a timer on its loop since the beat before; None if there was no timer.
 
         Returns:
             True if the worker's row had been deleted and was stored again. A worker that was found dead, or that has
@@ -132,6 +175,42 @@ class WorkerStore(Protocol):
             thorough: also check workers whose lock the cheap search cannot find and, once a worker with tasks has
                 joined, recover the jobs of workers that claimed them without joining or after they were found dead.
         """
+        ...
+
+    async def starts(self) -> Sequence[WorkerStart]:
+        """Return the latest starts of workers, also of those that have left, oldest first.
+
+        Of several in one minute only the last is kept, and of all the last 120.
+        """
+        ...
+
+    async def busy(self) -> Mapping[int, int]:
+        """Return the number of running jobs of each worker that has any."""
+        ...
+
+    async def watch(
+        self, watcher: int, jobs: Collection[str], on_change: Callable[[], None], *, now: int
+    ) -> None:
+        """Ask other processes to notify this one when one of the jobs changes.
+
+        Replaces the jobs of the watcher's previous call; without jobs nothing is watched any more. A watcher is read
+        for a minute (``WATCH_US``) after its last call.
+
+        Args:
+            watcher: a number of this process alone.
+            jobs: ids of jobs.
+            on_change: called on the loop when one of the jobs may have changed. This is only a hint: calls may get
+                lost.
+            now: the current time.
+        """
+        ...
+
+    async def watched(self, watcher: int, *, now: int) -> frozenset[str]:
+        """Return the ids of the jobs that other watchers than this one watch."""
+        ...
+
+    def notify_watchers(self, jobs: Collection[str]) -> None:
+        """Notify those that watch one of the jobs, as the last ``watched`` returned them; never waits or raises."""
         ...
 
     async def report_waits(
@@ -157,6 +236,13 @@ class WorkerStore(Protocol):
         """Return the workers that have joined and have not left or been found dead."""
         ...
 
+    def close(self) -> None:
+        """Abandon the workers of this process that have not left.
+
+        To every process, this one included, they are dead, as after a kill.
+        """
+        ...
+
 
 class AuditStore(Protocol):
     """The audit log of a store: one entry for each act of an operator."""
@@ -170,8 +256,12 @@ class AuditStore(Protocol):
         target: str | None,
         filter: str | None,
         reason: str | None,
-    ) -> int:
+        form: str | None = None,
+    ) -> int | None:
         """Store an entry without a count, and return its number; later entries have larger numbers.
+
+        With a ``form`` for which an act was recorded in the last hour, in whichever process, nothing is stored and the
+        result is None.
 
         Args:
             at: the current time.
@@ -180,7 +270,12 @@ class AuditStore(Protocol):
             target: the id or the name of the one thing that it is done to; None with a filter.
             filter: JSON, which things it is done to; None with a target.
             reason: at most 500 characters; None if none is given.
+            form: names a form of one page, so that a form that is sent twice acts once.
         """
+        ...
+
+    async def forget_form(self, form: str) -> None:
+        """Let a form act again, whose act has failed."""
         ...
 
     async def finish(self, entry: int, count: int) -> None:
@@ -222,6 +317,10 @@ class Store(Protocol):
     def audit(self) -> AuditStore: ...
     @property
     def statistics(self) -> StatisticsStore: ...
+    @property
+    def limits(self) -> LimitStore: ...
+    @property
+    def workflows(self) -> WorkflowStore: ...
 
     # -- open and close -----------------------------------------------------
 
@@ -248,12 +347,23 @@ class Store(Protocol):
         is written.
 
         Enqueues: if an unfinished job of the task holds the key, the enqueue stores nothing and returns that job with
-        ``created`` False. The jobs of a chain are stored together or not at all; an error concerns the whole chain.
+        ``created`` False. The jobs of a chain are stored together or not at all; an error concerns the whole chain. If
+        a call (``Round.calls``) would bring the jobs that are due and wait in a queue above its ``max_waiting``,
+        nothing of that call is stored and each of its jobs gets ``QueueFull``. The jobs of successes, schedules and
+        replays are stored all the same.
 
         The claim takes only tasks in ``claim.tasks``, only from queues that are not paused, at most as many jobs as
         there are free slots, and no expired job. It counts the attempt and raises the lease. A claim with ``held``
         first returns, unchanged, the jobs that run under its worker and are not in ``held``: they were claimed in a
         round whose answer was lost.
+
+        Limits: after the commit of a claim at most as many jobs run, over all workers, as the concurrency of each
+        queue, task and lane says, unless they ran before it was lowered. A rate lets jobs start evenly spaced after a
+        burst, with at most 50 ms' worth more, whatever the clock does. A job that may not start stays as it is: neither
+        its attempt nor its lease changes. The lanes of one priority take turns, job by job. In an ordered lane a job
+        starts only when every older one, retries, snoozes and suspects too, has ended; jobs that are blocked in a chain
+        do not count. Every method that ends, moves or adds a job of a lane lets the lane's next jobs start in the same
+        transaction. Numbers that were set or declared hold from the next claim on.
 
         Fires: a fire is carried out only if the schedule's next tick, revision and edition have not changed since they
         were read and the schedule is neither paused nor disabled; otherwise nothing of it is written. The step to the
@@ -265,6 +375,21 @@ class Store(Protocol):
         that ends a job claims the next one. A job that is cancelled or expires cancels all jobs behind it. If a job was
         not stored because its key was taken, the next job follows the last stored one. This holds for every method that
         ends a job.
+
+        Batches: the jobs and edges of a ``BatchEnqueue`` are stored together or not at all. If an unfinished job holds
+        the key of a member, the member is not stored, but the whole call is refused with ``KeyTaken`` if an edge names
+        it or if it is a callback. Members are added only to a batch that has not ended and was not cancelled, else
+        ``BatchEnded``; those that a success adds (``Enqueue.batch``) are stored all the same. A job with an edge is
+        ``blocked``. An edge is met once the job that it needs has succeeded, or has ended in any way if that is its
+        need; the transaction that meets the last edge of a job unblocks it as in a chain. If the success that a job
+        needs cannot come, because the needed job is dead, cancelled or expired, the job is cancelled, and what needs
+        its success too. A batch ends in the transaction after which none of its members is unfinished: ``cancelled`` if
+        that was requested, ``failed`` if a member is dead, cancelled or expired, else ``succeeded``. Edges to a batch
+        follow its end in the same transaction: a callback that needs success starts if it succeeded and is cancelled if
+        it cannot succeed any longer, but stays blocked while a replay can still make it succeed; one that needs failure
+        starts if it did not succeed and else is cancelled; one that needs the end starts. This holds for every method
+        that ends a job. What one transaction would change beyond a few hundred jobs is left to the next rounds that
+        promote due jobs, and the batch does not end before; ``more_due`` says that something is left.
 
         Statistics are added to their minutes, with the round or not at all.
 
@@ -283,6 +408,20 @@ class Store(Protocol):
         Raises:
             InvalidSession: This store does not support this type of session.
             StoreUnavailable: The store is not open.
+        """
+        ...
+
+    def as_write(
+        self, what: object, args: Sequence[object]
+    ) -> tuple[Callable[..., object], Sequence[object]]:
+        """Return what ``job.write()`` was given as the function and the arguments of a ``Write``.
+
+        Args:
+            what: a function that takes the store's connection first, or a statement of SQLAlchemy.
+            args: its further arguments.
+
+        Raises:
+            InvalidWrite: The store cannot call it; the message says what to write.
         """
         ...
 
@@ -337,8 +476,9 @@ class Store(Protocol):
         ...
 
 
+@runtime_checkable
 class FileStore(Store, Protocol):
-    """A store in one file, which the commands ``backup`` and ``vacuum`` support."""
+    """A store in one file, which the commands ``backup`` and ``vacuum`` support; other stores are none."""
 
     path: Path
 

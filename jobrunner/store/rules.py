@@ -5,27 +5,28 @@ cost more.  Such a rule is also written here, and ``tests/store/test_rules.py`` 
 in the order of ``Round``'s fields.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Final, Literal, NamedTuple
 
+from jobrunner.core.counts import ReplayCounts
 from jobrunner.core.errors import InvalidOptions, JobNotWaiting
 from jobrunner.core.model import (
     LOST_LIMIT,
     Cancelled,
     Claim,
     Claimed,
-    Dead,
     Enqueue,
     JobRow,
     Outcome,
+    Parked,
     Released,
     RetryAt,
     Snoozed,
     State,
-    Succeeded,
 )
+from jobrunner.core.workflows import ParkedWait
 
 SUSPECT_DEATHS: Final = 2
 """A job whose process died this many times runs only while no other suspect runs."""
@@ -65,6 +66,16 @@ def units(jobs: Sequence[Enqueue]) -> Iterator[Sequence[Enqueue]]:
             yield from ([job] for job in group)
         else:
             yield list(group)
+
+
+def calls(jobs: Sequence[Enqueue], sizes: Sequence[int]) -> Iterator[Sequence[Enqueue]]:
+    """Yield the jobs of each call; see ``Round.calls``."""
+    if not sizes:
+        yield from units(jobs)
+    at = 0
+    for size in sizes:
+        yield jobs[at : at + size]
+        at += size
 
 
 # -- the end of an attempt -----------------------------------------------------------------------------
@@ -110,7 +121,7 @@ def obey_cancels(
     cancelled: set[int] = set()
     for outcome in outcomes:
         job, ended = outcome.job, outcome.ended
-        runs_again = isinstance(outcome, (RetryAt, Snoozed, Released))
+        runs_again = isinstance(outcome, (RetryAt, Snoozed, Parked, Released))
         if runs_again and (job.seq, job.lease) in requested:
             cancelled.add(job.seq)
             obeyed.append(Cancelled(job, ended))
@@ -126,18 +137,29 @@ def on_cancel(state: State) -> Literal["cancelled", "requested"] | None:
     return "requested" if state == "running" else None
 
 
-def rescheduled(job: JobRow, run_at: int, now: int) -> JobRow:
+def rescheduled(job: JobRow, run_at: int, now: int, parked: ParkedWait | None = None) -> JobRow:
     """Return a waiting job with another due time and its new state.
 
+    ``retrying`` is left to the store, which knows the history.
+
+    Args:
+        job: the job.
+        run_at: the new time; in the past it means now.
+        now: the current time.
+        parked: that for which the job waits if it is parked. Its task decides when it goes on: woken early, it would
+            only wait again, and woken late, its sleep or its time-out would be longer than the task says.
+
     Raises:
-        JobNotWaiting: The job is neither scheduled nor queued.
+        JobNotWaiting: The job is neither scheduled nor queued, or is parked.
         InvalidOptions: The job would expire before it is due.
     """
     if job.state not in ("scheduled", "queued"):
-        raise JobNotWaiting(_WHY_NOT_WAITING[job.state].format(job))
+        raise JobNotWaiting(_WHY_NOT_WAITING[job.state].format(job, _needed(job)))
+    if parked is not None and job.state == "scheduled":
+        raise JobNotWaiting(_PARKED.format(job, parked.text))
     if run_at <= now:
         # A job that is due already keeps its place, and another one does not overtake those that are.
-        return job._replace(state="queued", run_at=min(job.run_at, now))
+        return job._replace(state="queued", run_at=min(job.run_at, now), retrying=False)
     if job.expires_at is not None and job.expires_at <= run_at:
         raise InvalidOptions(
             f"job {job.id} would expire before it is due; give an earlier time, or cancel it and enqueue it again"
@@ -145,12 +167,21 @@ def rescheduled(job: JobRow, run_at: int, now: int) -> JobRow:
     return job._replace(state="scheduled", run_at=run_at)
 
 
+def _needed(job: JobRow) -> str:
+    """Say for what a blocked job waits."""
+    if job.after is not None and job.first_started_at is None:
+        return f"job {job.after}, the one before it in its chain; reschedule that one"
+    return "other jobs or a signal; it goes on once they are there"
+
+
 _CANNOT: Final = "job {0.id} cannot be rescheduled: "
 _ENDED: Final = _CANNOT + "it is {0.state}; enqueue it again"
+_PARKED: Final = (
+    _CANNOT + "it has begun, and its task waits for a time or a signal ({1}); the task goes on then"
+)
 _WHY_NOT_WAITING: Final[Mapping[State, str]] = {
     "running": _CANNOT + "it is running; its task can `raise Snooze(run_at=...)`",
-    "blocked": _CANNOT
-    + "it waits for job {0.after}, the one before it in its chain; reschedule that one",
+    "blocked": _CANNOT + "it waits for {1}",
     "succeeded": _ENDED,
     "cancelled": _ENDED,
     "expired": _ENDED,
@@ -159,26 +190,6 @@ _WHY_NOT_WAITING: Final[Mapping[State, str]] = {
 
 
 # -- chains --------------------------------------------------------------------------------------------
-
-
-class ChainEnds(NamedTuple):
-    """Jobs of chains that have ended, grouped by their effect on the chain."""
-
-    done: Sequence[str] = ()
-    """Ids of jobs that succeeded or died: the job behind each is unblocked."""
-    stopped: Sequence[str] = ()
-    """Ids of jobs that were cancelled or expired: all jobs behind each are cancelled."""
-
-
-def chain_ends(outcomes: Sequence[Outcome]) -> ChainEnds:
-    """Return the jobs whose outcome unblocks or cancels jobs behind them."""
-    chained = [outcome for outcome in outcomes if outcome.job.chain is not None]
-    if not chained:
-        return ChainEnds()
-    return ChainEnds(
-        done=[one.job.id for one in chained if isinstance(one, (Succeeded, Dead))],
-        stopped=[one.job.id for one in chained if isinstance(one, Cancelled)],
-    )
 
 
 def unblock(*, run_at: int, created_at: int, now: int) -> tuple[State, int]:
@@ -243,3 +254,44 @@ def may_claim(job: JobRow, claim: Claim, now: int) -> bool:
         and claim.slots.get(job.queue, 0) > 0
         and (job.expires_at is None or job.expires_at > now)
     )
+
+
+# -- the plan of a replay ------------------------------------------------------------------------------
+
+
+class ReplayPlan:
+    """Counts what a replay would do, most recent death first, and changes nothing."""
+
+    def __init__(self) -> None:
+        self._held: set[tuple[str, str]] = set()
+        """Task and key of the unfinished jobs, and of the dead letters that are replayed before."""
+        self._replayed = 0
+        self._conflicts = 0
+
+    def unknown(self, rows: Iterable[tuple[int, str, str | None]]) -> list[tuple[str, str]]:
+        """Return the tasks and keys of these rows that unfinished jobs may hold."""
+        return sorted({(task, key) for _, task, key in rows if key is not None} - self._held)
+
+    def add(
+        self, rows: Iterable[tuple[int, str, str | None]], held: Collection[tuple[str, str]]
+    ) -> None:
+        """Count dead letters.
+
+        Args:
+            rows: number, task and key of each.
+            held: those of ``unknown`` that unfinished jobs hold.
+        """
+        self._held.update(held)
+        for _, task, key in rows:
+            if key is not None and (task, key) in self._held:
+                self._conflicts += 1
+                continue
+            self._replayed += 1
+            if key is not None:
+                # The dead letters that died before this one find its key taken.
+                self._held.add((task, key))
+
+    @property
+    def counts(self) -> ReplayCounts:
+        """The numbers of the dead letters that were added."""
+        return ReplayCounts(self._replayed, self._conflicts)

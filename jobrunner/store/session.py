@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from jobrunner.core.model import Enqueue, Enqueued, Outcome
+from jobrunner.core.model import BatchEnqueue, Enqueue, Enqueued, Memo, Outcome
+from jobrunner.core.workflows import BatchEnqueued
 
 
 class Session(Protocol):
@@ -43,12 +44,29 @@ class Session(Protocol):
         """
         ...
 
+    async def insert_batch(self, request: BatchEnqueue, *, now: int) -> BatchEnqueued:
+        """Store a batch in the session's transaction, as ``insert`` stores jobs.
+
+        Raises:
+            BatchEnded, KeyTaken, InvalidBatch: As in ``Store.write``.
+            InvalidSession: As in ``insert``.
+        """
+        ...
+
     async def has_committed(self) -> bool:
         """Return whether the application has committed through this session, as far as known."""
         ...
 
     async def settle(self, outcome: Outcome, *, now: int) -> bool:
         """Write an outcome in the session's transaction; return False if the fence refuses it."""
+        ...
+
+    async def keep(self, memo: Memo, *, now: int) -> bool:
+        """Store a memo in the session's transaction.
+
+        Returns:
+            False if the fence refuses it, or such a memo is there.
+        """
         ...
 
     async def commit(self) -> None:

@@ -3,16 +3,20 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from jobrunner.core.errors import WrongThread
 from jobrunner.core.logs import log_of
-from jobrunner.core.model import Enqueue, Enqueued
+from jobrunner.core.model import BatchEnqueue, Enqueue, Enqueued
+from jobrunner.core.workflows import BatchEnqueued
 from jobrunner.store.session import Session
 
 logger = log_of("jobrunner")
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -57,20 +61,45 @@ class SessionWriter:
         """
         if not jobs:
             return []
+        return await self._insert(
+            jobs,
+            lambda: self.session.insert(jobs, now=now),
+            lambda stored: any(job.created for job in stored),
+        )
+
+    async def insert_batch(self, batch: BatchEnqueue, *, now: int) -> BatchEnqueued:
+        """Insert a batch in the session's transaction; see ``Session.insert_batch``.
+
+        Raises:
+            WrongThread: The session belongs to another event loop than the running one.
+        """
+        return await self._insert(
+            [*batch.members, *batch.callbacks],
+            lambda: self.session.insert_batch(batch, now=now),
+            lambda _: True,
+        )
+
+    async def _insert(
+        self,
+        jobs: Sequence[Enqueue],
+        insert: Callable[[], Awaitable[T]],
+        has_inserted: Callable[[T], bool],
+    ) -> T:
+        """Insert, and watch the transaction if there is something in it to lose."""
         session = self.session
         if not session.blocking and asyncio.get_running_loop() is not self._loop:
             raise WrongThread(
                 "an async session belongs to the event loop that its runner is open on, and this is another one; in a"
-                " thread use a Session of SQLAlchemy or a sqlite3.Connection of that thread"
+                " thread use a Session of SQLAlchemy, or a blocking connection of that thread"
             )
         lost = partial(self._lost, sorted({job.task for job in jobs}), len(jobs))
         try:
-            stored = await session.insert(jobs, now=now)
+            stored = await insert()
         except asyncio.CancelledError:
             # The rows may be in the transaction all the same, and the caller may still commit it.
             session.watch(self._notify, lost)
             raise
-        if any(job.created for job in stored):
+        if has_inserted(stored):
             session.watch(self._notify, lost)
         return stored
 

@@ -1,10 +1,12 @@
 """Specifies the statistics of a store: the attempts that ended, by minute and by hour."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
 from jobrunner.core.clock import SECOND_US
 from jobrunner.core.histogram import Histogram
+from jobrunner.store.measurements import Measurements
 
 MINUTE_US: Final = 60 * SECOND_US
 HOUR_US: Final = 60 * MINUTE_US
@@ -38,6 +40,11 @@ class StatisticsRow(NamedTuple):
     """The time from due to started of the attempts that succeeded, failed or timed out."""
     run: Histogram
     """The time from started to ended of the same attempts."""
+    counts: Mapping[str, int] = {}
+    """More to add to the counters of this queue and task, by name; the minutes and hours do not have it.
+
+    With an empty queue and task these are counters of the workers, and the row has nothing else.
+    """
 
     @property
     def key(self) -> tuple[int, str, str]:
@@ -48,12 +55,13 @@ class StatisticsRow(NamedTuple):
 class Total:
     """Adds up rows in place."""
 
-    __slots__ = ("dead", "failed", "run", "succeeded", "wait")
+    __slots__ = ("counts", "dead", "failed", "run", "succeeded", "wait")
 
     def __init__(self, rows: Iterable[StatisticsRow] = ()) -> None:
         self.succeeded = self.failed = self.dead = 0
         self.wait = Histogram()
         self.run = Histogram()
+        self.counts = Counter[str]()
         for row in rows:
             self.add(row)
 
@@ -64,6 +72,7 @@ class Total:
         self.dead += row.dead
         self.wait.add(row.wait)
         self.run.add(row.run)
+        self.counts.update(row.counts)
 
     def add_encoded(self, succeeded: int, failed: int, dead: int, wait: bytes, run: bytes) -> None:
         """Add a row whose histograms are encoded."""
@@ -76,7 +85,8 @@ class Total:
     def row(self, start: int, queue: str, task: str) -> StatisticsRow:
         """Return the sum under a key."""
         return StatisticsRow(
-            *(start, queue, task, self.succeeded, self.failed, self.dead), self.wait, self.run
+            *(start, queue, task, self.succeeded, self.failed, self.dead),
+            *(self.wait, self.run, self.counts),
         )
 
 
@@ -108,6 +118,20 @@ class StatisticsStore(Protocol):
             by: return a row for each minute or hour with something that ended, each queue or each task, in order.
             queue: add up this queue only; None for all queues.
             task: add up this task only; None for all tasks.
+        """
+        ...
+
+    def measure(self) -> Measurements:
+        """Return all counters and the present state, of one moment.
+
+        Only a number of waiting jobs above 1,000 may be that of a few calls before, up to five minutes ago.
+
+        It blocks the calling thread for some milliseconds, and may be any thread: monitoring systems call it where they
+        like. The counters grow with each round that adds to them and never shrink; every process reads the same. One
+        that would pass 64 bits begins at 0 again.
+
+        Raises:
+            StoreUnavailable: The store is not open.
         """
         ...
 

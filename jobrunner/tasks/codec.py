@@ -6,141 +6,22 @@ is refused at the call, not later by the attempt.  JSON is stored with field nam
 
 import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn, NotRequired
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
-from pydantic_core import CoreConfig, SchemaSerializer
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on
 
 from jobrunner.core.errors import InvalidArguments, InvalidTask, ResultNotStored
-from jobrunner.tasks.codec_equality import difference
-from jobrunner.tasks.codec_errors import (
-    AGAIN,
-    at,
-    fault_of_dump,
-    fault_of_load,
-    fault_of_validation,
-)
-from jobrunner.tasks.codec_schema import clock_fault, holds, storing_fault
+from jobrunner.tasks.codec_errors import at
+from jobrunner.tasks.codec_schema import clock_fault, storing_fault
+from jobrunner.tasks.codec_value import STORED, Refused, ValueCodec, adapter_of
 from jobrunner.tasks.options import option_for
-from jobrunner.tasks.unset_fields import Omitted, omitted
+from jobrunner.tasks.placeholder import MAY_HAND, Handed, handed_in, refuse_inside
 
 MAX_ARGS_BYTES: Final = 1 << 20
 MAX_RESULT_BYTES: Final = 1 << 20
-
-_STORED = ConfigDict(extra="forbid", allow_inf_nan=False, val_json_bytes="base64")
-# The config of a TypedDict reaches the validator of a TypeAdapter but not its serialiser (2.14): it is passed here.
-_WRITTEN = CoreConfig(ser_json_bytes="base64", ser_json_inf_nan="strings")
-
-
-class _Refused(Exception):
-    """A value cannot be stored unchanged; the public methods replace it by a public error.
-
-    That error takes its text and its cause. The cause is never a ValidationError: it shows the values, which may be
-    secrets.
-    """
-
-
-class _Shape:
-    """Converts values of one pydantic type to JSON text and back."""
-
-    __slots__ = ("_adapter", "_compared", "_dump", "_load", "_models", "_validate")
-
-    def __init__(self, adapter: TypeAdapter[Any]) -> None:
-        self._adapter = adapter
-        # The adapter's methods wrap these, which costs a microsecond per call.
-        self._validate = adapter.validator.validate_python
-        self._load = adapter.validator.validate_json
-        self._dump = SchemaSerializer(adapter.core_schema, _WRITTEN).to_json
-        found = holds(adapter.core_schema)
-        self._compared = found.compared
-        self._models = found if found.parts else None
-
-    def write(self, value: object, limit: int) -> str:
-        """Return the value as JSON text that reads back as the same value.
-
-        Raises:
-            _Refused: There is no such text, or it is longer than ``limit`` bytes.
-        """
-        try:
-            value = self._validate(value)
-        except ValidationError as error:
-            raise _Refused(fault_of_validation(error)) from None
-        except Exception as error:
-            raise _Refused(f"a validator raised {error!r}") from error
-        leave_out = None if self._models is None else omitted(value, self._models)
-        if leave_out is not None:
-            try:
-                return self._written(value, limit, leave_out)
-            except _Refused:
-                pass  # the class does not restore the left-out fields: everything is written
-        return self._written(value, limit)
-
-    def _written(self, value: object, limit: int, leave_out: Omitted | None = None) -> str:
-        try:
-            data = self._dump(
-                value, by_alias=False, round_trip=True, warnings=False, exclude=leave_out
-            )
-        except Exception as error:
-            raise _Refused(fault_of_dump(value, error)) from error
-        if len(data) > limit:
-            raise _Refused(
-                f"{len(data):,} bytes of JSON are more than the {limit:,} that are stored; "
-                "keep it in a file or a table and pass its name"
-            )
-        try:
-            back = self._load(data, by_alias=False, by_name=True)
-        except ValidationError as error:
-            raise _Refused(fault_of_load(error)) from None
-        except Exception as error:
-            raise _Refused(f"it would not come back from JSON: {error!r}; {AGAIN}") from error
-        try:
-            same = self._compared and bool(back == value)
-        except Exception:  # noqa: BLE001 - the application's __eq__ may raise anything; that of arrays does
-            same = False
-        if not same:
-            fault = difference(value, back)
-            if fault is not None:
-                again = fault.plain and self._changes(back, data, leave_out)
-                raise _Refused(f"{fault}; {AGAIN}" if again else str(fault))
-        return data.decode()
-
-    def _changes(self, back: object, data: bytes, leave_out: Omitted | None) -> bool:
-        """Return whether a validator changed the value on reading, and no serialiser lost it."""
-        try:
-            again = self._dump(
-                back, by_alias=False, round_trip=True, warnings=False, exclude=leave_out
-            )
-        except Exception:  # noqa: BLE001 - this only selects the message
-            return False
-        return bool(again != data)
-
-    def json_schema(self) -> dict[str, Any]:
-        """Return the JSON schema of the stored text.
-
-        Raises:
-            PydanticInvalidForJsonSchema: A part of the type has no JSON schema.
-        """
-        return self._adapter.json_schema(by_alias=False, mode="validation")
-
-    def read(self, text: str, *, by_alias: bool = False) -> Any:
-        """Return the value that the text holds.
-
-        Args:
-            text: JSON with field names, as ``write`` returns it.
-            by_alias: Accept aliases too, for text that someone else wrote.
-
-        Raises:
-            _Refused: The text does not fit the type.
-        """
-        try:
-            return self._load(text, by_alias=by_alias, by_name=True)
-        except ValidationError as error:
-            raise _Refused(fault_of_validation(error)) from None
-        except Exception as error:
-            raise _Refused(f"a validator raised {error!r}") from error
 
 
 class ArgsCodec:
@@ -161,11 +42,11 @@ class ArgsCodec:
 
     __slots__ = (
         "_call",
+        "_codec",
         "_injected",
         "_positional",
         "_positional_only",
         "_required",
-        "_shape",
         "_task",
         "_wrapper",
         "_written",
@@ -189,7 +70,7 @@ class ArgsCodec:
         self._positional = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
         self._positional_only = frozenset(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
         self._required = frozenset(p.name for p in filled if p.default is p.empty)
-        self._shape = _shape_of_parameters(task, filled)
+        self._codec = _codec_of_parameters(task, filled)
 
     def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
         """Return the stored form of a call's arguments.
@@ -198,7 +79,34 @@ class ArgsCodec:
 
         Raises:
             InvalidArguments: The arguments do not fit the task, or would not come back from JSON unchanged.
+            TypeError: An argument holds the result of a call that has not run.
         """
+        return self._write(self._bound(args, kwargs), args, kwargs)
+
+    def encode_call(
+        self, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> tuple[str, dict[str, Handed] | None]:
+        """Return the stored form of a call's arguments, and the results among them.
+
+        A result of another call is no part of the stored form.
+
+        Raises:
+            InvalidArguments: The other arguments do not fit the task, or would not come back from JSON unchanged.
+            TypeError: The result of another call is only a part of an argument.
+        """
+        given = self._bound(args, kwargs)
+        # Runs once per enqueue: nearly all arguments can be no result of a call.
+        if MAY_HAND.isdisjoint(map(type, given.values())):
+            return self._write(given, args, kwargs), None
+        handed = handed_in(given)
+        if handed is not None:
+            given = {name: value for name, value in given.items() if name not in handed}
+        return self._write(given, args, kwargs), handed
+
+    def _bound(
+        self, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> Mapping[str, object]:
+        """Return the arguments of a call by parameter name."""
         given = dict(zip(self._positional, args, strict=False))
         if len(args) > len(self._positional):
             self._refuse_call(args, kwargs)
@@ -210,35 +118,51 @@ class ArgsCodec:
             self._refuse_injected(given)
         if not self._required <= given.keys():
             self._refuse_call(args, kwargs)
+        return given
+
+    def _write(
+        self,
+        given: Mapping[str, object],
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+    ) -> str:
         try:
-            return self._shape.write(given, MAX_ARGS_BYTES)
-        except _Refused as fault:
+            return self._codec.write(given, MAX_ARGS_BYTES)
+        except Refused as fault:
+            refuse_inside(given)
             self._refuse_call(args, kwargs, fault)
 
     def json_schema(self) -> dict[str, Any] | None:
         """Return the JSON schema of the arguments, with the required ones; None if there is none."""
         try:
-            schema = self._shape.json_schema()
+            schema = self._codec.json_schema()
         except PydanticInvalidForJsonSchema:
             return None
         return schema | {"required": sorted(self._required)}
 
-    def decode(self, payload: str) -> dict[str, Any]:
+    def decode(self, payload: str, without: Collection[str] = ()) -> dict[str, Any]:
         """Return the keyword arguments of a stored payload.
+
+        Args:
+            payload: The stored arguments.
+            without: Parameters that may be missing, since the results of other jobs will fill them.
 
         Raises:
             InvalidArguments: The function's signature has changed, and the payload no longer fits.
         """
         try:
-            given: dict[str, Any] = self._shape.read(payload)
-        except _Refused as fault:
+            given: dict[str, Any] = self._codec.read(payload)
+        except Refused as fault:
             raise InvalidArguments(f"{self._task}: {fault}") from fault.__cause__
         if not self._required <= given.keys():
-            missing = ", ".join(sorted(self._required - given.keys()))
-            raise InvalidArguments(f"{self._task}: missing: {missing}")
+            missing = sorted(self._required - given.keys() - set(without))
+            if missing:
+                raise InvalidArguments(f"{self._task}: missing: {', '.join(missing)}")
         return given
 
-    def merge(self, payload: str, changes: Mapping[str, object]) -> str:
+    def merge(
+        self, payload: str, changes: Mapping[str, object], without: Collection[str] = ()
+    ) -> str:
         """Return a stored payload with some parameters changed.
 
         Values for parameters that the function no longer has are dropped, so that an edit can bring old arguments up to
@@ -247,6 +171,7 @@ class ArgsCodec:
         Args:
             payload: The stored arguments. They may no longer fit the task; the result must.
             changes: New values by parameter name, as Python objects or as plain JSON (bytes as base64 text).
+            without: Parameters that may be missing; see ``decode``.
 
         Raises:
             InvalidArguments: The result does not fit the task, or a name is not a parameter.
@@ -261,10 +186,10 @@ class ArgsCodec:
         stored: dict[str, object] = json.loads(payload)
         try:
             kept = {name: stored[name] for name in stored if name in self._call.parameters}
-            changed = json.loads(self._shape.write(self._from_outside(changes), MAX_ARGS_BYTES))
-            merged = self.decode(json.dumps({**kept, **changed}))
-            return self._shape.write(merged, MAX_ARGS_BYTES)
-        except _Refused as fault:
+            changed = json.loads(self._codec.write(self._from_outside(changes), MAX_ARGS_BYTES))
+            merged = self.decode(json.dumps({**kept, **changed}), without)
+            return self._codec.write(merged, MAX_ARGS_BYTES)
+        except Refused as fault:
             raise InvalidArguments(f"{self._task}: {fault}") from fault.__cause__
 
     def _from_outside(self, changes: Mapping[str, object]) -> Any:
@@ -273,10 +198,10 @@ class ArgsCodec:
         try:
             text = json.dumps(dict(changes), allow_nan=False)
         except RecursionError:
-            raise _Refused("nested too deep to be stored as JSON") from None
+            raise Refused("nested too deep to be stored as JSON") from None
         except ValueError as error:
-            raise _Refused(f"cannot be stored as JSON ({error})") from None
-        return self._shape.read(text, by_alias=True)
+            raise Refused(f"cannot be stored as JSON ({error})") from None
+        return self._codec.read(text, by_alias=True)
 
     def _refuse_injected(self, given: Mapping[str, object]) -> NoReturn:
         names = ", ".join(name for name in given if name in self._injected)
@@ -286,7 +211,7 @@ class ArgsCodec:
         )
 
     def _refuse_call(
-        self, args: tuple[object, ...], kwargs: Mapping[str, object], fault: _Refused | None = None
+        self, args: tuple[object, ...], kwargs: Mapping[str, object], fault: Refused | None = None
     ) -> NoReturn:
         """Raise InvalidArguments, with Python's own text if the call does not bind."""
         try:
@@ -335,23 +260,23 @@ class ResultCodec:
         InvalidTask: A validator of the type reads the clock, so that reading a stored result would fail one day.
     """
 
-    __slots__ = ("_shape", "_task", "_unfit")
+    __slots__ = ("_codec", "_task", "_unfit")
 
     def __init__(self, task: str, annotation: Any) -> None:
         self._task = task
         self._unfit: str | None = None
-        self._shape: _Shape | None = None
+        self._codec: ValueCodec | None = None
         if annotation is inspect.Signature.empty:
             annotation = Any
         try:
-            adapter = _adapter_of(annotation)
+            adapter = adapter_of(annotation)
         except Exception as error:  # noqa: BLE001 - not refused: the result may be for direct callers only
             self._unfit = f"pydantic has no schema for it ({_first_line(error)})"
         else:
             fault = clock_fault(adapter.core_schema)
             if fault is not None:
                 raise InvalidTask(f"{task}: its result: {at(*fault)}")
-            self._shape = _Shape(adapter)
+            self._codec = ValueCodec(adapter)
 
     def encode(self, value: object) -> str | None:
         """Return the stored form of a result; None for None.
@@ -361,36 +286,40 @@ class ResultCodec:
         """
         if value is None:
             return None
-        if self._shape is None:
+        if self._codec is None:
             raise ResultNotStored(f"{self._task} returned {type(value).__name__}: {self._unfit}")
         try:
-            return self._shape.write(value, MAX_RESULT_BYTES)
-        except _Refused as fault:
+            return self._codec.write(value, MAX_RESULT_BYTES)
+        except Refused as fault:
             raise ResultNotStored(f"the result of {self._task}: {fault}") from fault.__cause__
 
-    def decode(self, stored: str | None) -> Any:
+    def decode(self, stored: str | None, *, by_alias: bool = False) -> Any:
         """Return the result of a stored text.
+
+        Args:
+            stored: The text; None for a result of None.
+            by_alias: Accept aliases too, for text that someone else wrote.
 
         Raises:
             ResultNotStored: The function's return annotation has changed, and the text no longer fits.
         """
         if stored is None:
             return None
-        if self._shape is None:
+        if self._codec is None:
             raise ResultNotStored(f"the result of {self._task}: {self._unfit}")
         try:
-            return self._shape.read(stored)
-        except _Refused as fault:
+            return self._codec.read(stored, by_alias=by_alias)
+        except Refused as fault:
             raise ResultNotStored(f"the result of {self._task}: {fault}") from fault.__cause__
 
 
-def _shape_of_parameters(task: str, parameters: Sequence[inspect.Parameter]) -> _Shape:
+def _codec_of_parameters(task: str, parameters: Sequence[inspect.Parameter]) -> ValueCodec:
     # All fields are NotRequired: a merge validates a part of the arguments, and we word missing ones ourselves.
     fields = {p.name: NotRequired[p.annotation] for p in parameters}
     try:
         make: Any = TypedDict  # type checkers accept only literal fields in the functional form
         shape = make("Arguments", fields)
-        shape.__pydantic_config__ = _STORED
+        shape.__pydantic_config__ = STORED
         adapter: TypeAdapter[Any] = TypeAdapter(shape)
         schema = adapter.core_schema
         fault = clock_fault(schema) or storing_fault(schema)  # they raise if a name does not exist
@@ -400,7 +329,7 @@ def _shape_of_parameters(task: str, parameters: Sequence[inspect.Parameter]) -> 
         name = fault.path.partition(".")[0].partition("[")[0]
         where = "" if name == fault.path else f" {fault.path}:"
         raise InvalidTask(f"{task}: parameter {name!r}:{where} {fault.text}")
-    return _Shape(adapter)
+    return ValueCodec(adapter)
 
 
 def _unfit_parameter(task: str, parameters: Iterable[inspect.Parameter], error: Exception) -> str:
@@ -415,17 +344,6 @@ def _unfit_parameter(task: str, parameters: Iterable[inspect.Parameter], error: 
                 f" attempt handed its own: `{parameter.name}: Annotated[{kind}, Depends(f)] = Injected`"
             )
     return f"{task}: pydantic has no schema for its parameters ({_first_line(error)})"
-
-
-def _adapter_of(annotation: Any) -> TypeAdapter[Any]:
-    try:
-        return TypeAdapter(annotation, config=_STORED)
-    except PydanticUserError as error:
-        if error.code != "type-adapter-config-unused":
-            raise
-        return TypeAdapter(
-            annotation
-        )  # a model, a dataclass or a TypedDict, which has its own config
 
 
 def _is_plain_json(value: object, depth: int = 0) -> bool:

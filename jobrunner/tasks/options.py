@@ -1,11 +1,12 @@
 """Declares the options of tasks and jobs, and refuses keywords that are not options."""
 
-from collections.abc import Iterable, KeysView
+from collections.abc import Iterable, KeysView, Sequence
 from datetime import datetime
 from typing import Final, TypedDict
 
 from jobrunner.core.hints import answer_to
 from jobrunner.core.units import Seconds
+from jobrunner.tasks.limits import By, Concurrency, Rate
 from jobrunner.tasks.retry import RetryIf, Stop, Wait
 
 
@@ -59,6 +60,12 @@ class TaskOptions(TaskDefaults, total=False):
 
     The module is never part of it, so that moving a function does not orphan its jobs.
     """
+    concurrency: int | Concurrency | Sequence[Concurrency] | None
+    """The most jobs of the task that run at a time over all workers; see ``Concurrency``. Default: no limit."""
+    rate_limit: Rate | Sequence[Rate] | None
+    """The most jobs of the task that start in a time over all workers; see ``Rate``. Default: no limit."""
+    fair: By | None
+    """The parameters by whose values jobs take turns, without a limit; see ``by`` of ``Concurrency``. Default: none."""
     aliases: Iterable[str]
     """Older stored names, with their prefixes, whose jobs the task runs too."""
 

@@ -17,8 +17,9 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base, wait_exponential, wait_random
 
 from jobrunner.core.clock import SECOND_US
-from jobrunner.core.errors import InvalidTask, Retry
+from jobrunner.core.errors import InvalidTask
 from jobrunner.core.logs import log_of
+from jobrunner.core.steering import Retry
 
 logger = log_of("jobrunner")
 

@@ -304,7 +304,7 @@ class TaskRouter:
             resolved = task
             if options:
                 defaults = overlaid(overlaid(self._defaults, options), own)
-                resolved = task_of(replace(task.spec, **settled(defaults)))
+                resolved = task_of(replace(task.spec, options=settled(defaults)))
             for name in (task.spec.name, *task.spec.aliases):
                 found.setdefault(name, resolved)
         for router, inner in self._included:
@@ -325,7 +325,12 @@ class TaskRouter:
                 name=options.get("name"),
                 aliases=options.get("aliases", ()),
                 namespace=namespace,
-                **checked,
+                limits={
+                    "concurrency": options.get("concurrency"),
+                    "rate_limit": options.get("rate_limit"),
+                    "fair": options.get("fair"),
+                },
+                options=checked,
             )
         except InvalidOptions as error:
             raise InvalidTask(f"{getattr(fn, '__name__', fn)}: {error}") from None

@@ -17,7 +17,7 @@ from typing import Any, Final, TypedDict, get_args
 
 from jobrunner.core.errors import InvalidArguments, InvalidOptions, InvalidSchedule
 from jobrunner.core.hints import answer_to
-from jobrunner.core.model import (
+from jobrunner.core.schedule import (
     Definition,
     Misfire,
     Overlap,

@@ -1,18 +1,18 @@
 """Describes a task for the runner: its function, its codecs and its defaults."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any
 
-from jobrunner.core.errors import InvalidOptions, InvalidTask
+from jobrunner.core.errors import InvalidBatch, InvalidOptions, InvalidTask
 from jobrunner.core.units import checked_name
 from jobrunner.tasks.codec import ArgsCodec, ResultCodec
 from jobrunner.tasks.context import JobContext
 from jobrunner.tasks.defaults import ResolvedOptions
 from jobrunner.tasks.dependencies import Dependency
-from jobrunner.tasks.inspection import read_function
-from jobrunner.tasks.retry import RetryPolicy
+from jobrunner.tasks.inspection import Function, read_function
+from jobrunner.tasks.limits import LimitOptions, TaskLimits, by_text, limits_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,21 +26,15 @@ class TaskSpec:
     wants_context: bool
     args: ArgsCodec
     result: ResultCodec
-    queue: str
-    priority: int
-    policy: RetryPolicy
-    timeout: int | None
-    """The limit per attempt, in microseconds; None for no limit."""
-    expires: int | None
-    """Microseconds after a job became due; None for never."""
-    retention: int | None
-    """Microseconds after a job finished; None for the runner's."""
+    options: ResolvedOptions
     aliases: tuple[str, ...]
     """Older stored names, with their prefixes, whose jobs it runs too."""
     where: str
     """The source location, as ``file.py:12``."""
     positional_only: tuple[tuple[str, Any], ...] = ()
     """Name and default of each positional-only parameter."""
+    limits: TaskLimits | None = None
+    """None if the task declares none."""
     injected: tuple[Dependency, ...] = ()
     """The dependencies that each attempt resolves and passes besides the arguments."""
 
@@ -50,6 +44,31 @@ class TaskSpec:
         Their options may differ, because ``include`` can set them.
         """
         return other is not None and self.args is other.args
+
+    def lane_of(self, args: str, without: Collection[str] = ()) -> str | None:
+        """Return the lane of a job with these stored arguments; None if it lies in none.
+
+        Args:
+            args: The stored arguments.
+            without: Parameters that the results of other jobs will fill.
+
+        Raises:
+            InvalidBatch: The value of such a parameter would name the lane.
+        """
+        if self.limits is None or self.limits.by is None:
+            return None
+        unknown = sorted(self.limits.parameters.intersection(without)) if without else ()
+        if unknown:
+            raise InvalidBatch(
+                f"{self.name} has limits by {by_text(self.limits.by)}, and {unknown[0]} is the result of another job,"
+                " which is known too late to count by it: leave it out of by=, or give it as a plain value"
+            )
+        return self.limits.lane_of(self.name, self.args.decode(args, without))
+
+    @property
+    def ordered(self) -> bool:
+        """True if its jobs wait for the older ones of their lane."""
+        return self.limits is not None and self.limits.ordered
 
     def check_injected(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Refuse a direct call without the injected parameters, which only an attempt fills.
@@ -85,7 +104,8 @@ def make_spec(
     name: str | None,
     aliases: Iterable[str],
     namespace: Mapping[str, Any] | None,
-    **options: Unpack[ResolvedOptions],
+    options: ResolvedOptions,
+    limits: LimitOptions | None = None,
 ) -> TaskSpec:
     """Make the specification of a task from its function.
 
@@ -95,7 +115,8 @@ def make_spec(
         name: The name of the task; None for the function's.
         aliases: Whole stored names, with their prefixes.
         namespace: The local names around the decorator; see ``read_function``.
-        **options: The task's defaults.
+        options: The task's defaults.
+        limits: The declared limits.
 
     Raises:
         InvalidTask: The function cannot be used as a task.
@@ -129,5 +150,17 @@ def make_spec(
             (p.name, p.default) for p in function.parameters if p.kind is p.POSITIONAL_ONLY
         ),
         injected=function.injected,
-        **options,
+        limits=_limits(stored, limits, function, options.priority),
+        options=options,
     )
+
+
+def _limits(
+    name: str, declared: LimitOptions | None, function: Function, priority: int
+) -> TaskLimits | None:
+    """Return the checked limits of a task; None if it declares none."""
+    if not declared or all(value is None for value in declared.values()):
+        return None
+    injected = {need.name for need in function.injected}
+    stored = [parameter for parameter in function.parameters if parameter.name not in injected]
+    return limits_of(f"{name} ({function.where})", declared, stored, priority=priority)

@@ -48,14 +48,18 @@ class Task(Generic[P, R]):
         return self.spec.name
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
-        """Return a call with these arguments, for ``enqueue_many`` or ``enqueue_chain``.
+        """Return a call with these arguments, for ``enqueue_many``, ``enqueue_chain`` or ``enqueue_batch``.
 
         The arguments are validated and written as JSON at once. Nothing is stored yet.
 
+        In a batch, an argument may be the result of another call, or a list of such results: see ``Call.result``.
+
         Raises:
             InvalidArguments: The arguments do not fit the function, or cannot be stored unchanged.
+            TypeError: The result of another call is only a part of an argument.
         """
-        return Call(self.spec, self.spec.args.encode(args, kwargs), self._options)
+        stored, handed = self.spec.args.encode_call(args, kwargs)
+        return Call(self.spec, stored, self._options, handed)
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Store a job that calls the function with these arguments.
@@ -162,6 +166,11 @@ def task_of(spec: TaskSpec) -> Task[..., Any]:
     return CtxSyncTask(spec) if spec.wants_context else SyncTask(spec)
 
 
+def options_of(task: Task[..., Any]) -> ResolvedJobOptions:
+    """Return the options of the jobs that are enqueued through a task."""
+    return task._options  # noqa: SLF001 - its own module
+
+
 def session_of(task: object) -> object:
     """Return the ``session`` option of a task; None if it has none."""
-    return task._options.session if isinstance(task, Task) else None  # noqa: SLF001 - its own module
+    return options_of(task).session if isinstance(task, Task) else None

@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 from jobrunner.core.clock import MAX_US, from_us, to_us
 from jobrunner.core.errors import InvalidSchedule
 from jobrunner.core.ids import new_id
-from jobrunner.core.model import Definition, Enqueue, Fire, ScheduleRow, Tick, TickOutcome, Timing
+from jobrunner.core.model import Enqueue
+from jobrunner.core.schedule import Definition, Fire, ScheduleRow, Tick, TickOutcome, Timing
 from jobrunner.tasks.call import NO_OPTIONS, Call, ResolvedJobOptions
 from jobrunner.tasks.recurrence import Cron, Every, Once, Recurrence
 from jobrunner.tasks.spec import TaskSpec

@@ -16,20 +16,22 @@ from jobrunner.tasks.spec import TaskSpec
 from jobrunner.worker.dependencies import Resolved
 from jobrunner.worker.outcomes import failed
 
-StopReason = Literal["timeout", "cancel", "shutdown"]
+StopReason = Literal["timeout", "cancel", "shutdown", "lost"]
+"""The last one: others may have taken the job over, and nothing of the attempt is settled."""
 
 
 class Wait:
-    """One job whose result an attempt waits for."""
+    """One job or batch for whose end an attempt waits."""
 
-    __slots__ = ("front", "id", "refused", "seq", "timed", "trail")
+    __slots__ = ("front", "id", "is_batch", "refused", "seq", "timed", "trail")
 
-    def __init__(self, id: str, timed: bool) -> None:
+    def __init__(self, id: str, timed: bool, *, is_batch: bool = False) -> None:
         self.id = id
         self.timed = timed
         """True if the wait has a time limit."""
+        self.is_batch = is_batch
         self.front: JobRow | None = None
-        """The job that must run first, as last read: the job itself, or an earlier one of its chain."""
+        """The job that must run first, as last read: the job itself, an earlier one of its chain, or a member."""
         self.trail: list[str] = []
         """The ids from the job back to ``front``."""
         self.seq = 0
@@ -70,8 +72,10 @@ class Attempt:
         self.spec = spec
         self.max_attempts = job.max_attempts
         if self.max_attempts is None:
-            self.max_attempts = spec.policy.max_attempts
-        self.timeout_us: int | None = spec.timeout if job.timeout is None else job.timeout or None
+            self.max_attempts = spec.options.policy.max_attempts
+        self.timeout_us: int | None = (
+            spec.options.timeout if job.timeout is None else job.timeout or None
+        )
         self.context = JobContext(job, self.max_attempts)
         self.stopped: StopReason | None = None
         """The reason of the stop; the first one counts."""
@@ -104,7 +108,7 @@ class Attempt:
         self.dropped: list[str] | None = None
         """The lines to write instead of async methods that its code called and did not await."""
         self.waits: list[Wait] = []
-        """Its current waits for the results of other jobs."""
+        """Its current waits for the results of other jobs and the ends of batches."""
         self._timer: asyncio.TimerHandle | None = None
 
     def warn(self, reason: StopReason) -> None:
@@ -166,12 +170,14 @@ class Attempt:
             self.error = error
 
     def take_added(self, over: str) -> Sequence[Enqueue]:
-        """Return the jobs added to its ``Background``; later additions raise the error ``over``."""
+        """Return the jobs added to its ``Background`` or its batch; later additions raise the error ``over``."""
+        batch = self.context._batch  # noqa: SLF001 - written there, read here
+        members: Sequence[Enqueue] = () if batch is None else batch.take(over)
         background = None if self.resolved is None else self.resolved.own.get("background")
         if background is None:
-            return ()
+            return members
         jobs: Sequence[Enqueue] = background.take(over)
-        return jobs
+        return [*jobs, *members] if members else jobs
 
     def outcome_of_stop(self, error: BaseException | None = None) -> Outcome:
         """Return the outcome of a stopped attempt.
@@ -183,7 +189,7 @@ class Attempt:
         match self.stopped:
             case "cancel":
                 return Cancelled(self.job, Ended("cancelled", now))
-            case "shutdown":
+            case "shutdown" | "lost":
                 return Released(self.job, Ended("released", now))
             case _:
                 seconds = (self.timeout_us or 0) / SECOND_US

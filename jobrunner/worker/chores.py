@@ -17,11 +17,16 @@ TICK_S: Final = 0.2
 
 
 class Period:
-    """A period of some seconds; the first one begins at once."""
+    """A period of some seconds.
 
-    def __init__(self, seconds: float) -> None:
+    Args:
+        seconds: The length.
+        begun: True if the first period begins now; by default ``begin`` begins it.
+    """
+
+    def __init__(self, seconds: float, *, begun: bool = False) -> None:
         self._seconds = seconds
-        self._begun_s = -math.inf
+        self._begun_s = asyncio.get_running_loop().time() if begun else -math.inf
 
     def begin(self) -> bool:
         """Begin the next period if the current one is over; return whether it was."""
@@ -56,12 +61,19 @@ class Chore:
 class ChoreRunner:
     """Runs chores when they are due, each in its own task."""
 
-    def __init__(self, chores: Sequence[Chore], on_fatal: Callable[[StoreError], None]) -> None:
+    def __init__(
+        self,
+        chores: Sequence[Chore],
+        on_fatal: Callable[[StoreError], None],
+        on_lag: Callable[[float], None] | None = None,
+    ) -> None:
+        """``on_lag`` is called at each tick with the seconds that the loop was late."""
         self.by_name: Mapping[str, Chore] = {chore.name: chore for chore in chores}
         self.under_way: dict[str, asyncio.Task[None]] = {}
         """The running chores by name."""
         self.failing: set[str] = set()
         self._on_fatal = on_fatal
+        self._on_lag = on_lag
         self._rung = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -93,6 +105,7 @@ class ChoreRunner:
             await asyncio.wait(self.under_way.values())
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             if self._rung.is_set():
                 self._rung.clear()
@@ -100,11 +113,13 @@ class ChoreRunner:
                     if chore.on_ring:
                         chore.period.end()
             self._begin_due()
+            due_s = loop.time() + TICK_S
             try:
-                async with asyncio.timeout(TICK_S):
+                async with asyncio.timeout_at(due_s):
                     await self._rung.wait()
             except TimeoutError:
-                pass
+                if self._on_lag is not None:
+                    self._on_lag(loop.time() - due_s)
 
     def _begin_due(self) -> None:
         for name, chore in self.by_name.items():

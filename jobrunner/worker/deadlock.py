@@ -1,8 +1,9 @@
-"""Finds and breaks deadlocks among attempts that wait for the results of jobs.
+"""Finds and breaks deadlocks among attempts that wait for jobs or batches.
 
 An attempt cannot go on while none of the jobs that it waits for can.  That is so for a job which runs in such an
 attempt, a queued job if such attempts hold all slots of its queue, and a job behind such a job in a chain.  The largest
-set of such attempts (``deadlocked``) is a deadlock: none of them can end unless a time limit or a person ends it.
+set of such attempts (``deadlocked``) is a deadlock: none of them can end unless a time limit or a person ends it.  A
+batch cannot end before each of its members has, so it is enough that one of them cannot go on.
 
 Within one process a deadlock is found at once, and the attempt whose wait closes the circle is refused (``check``).
 Among several processes, each worker reports in its row the attempts that cannot go on if those of the others cannot.
@@ -24,7 +25,7 @@ from contextlib import contextmanager
 from typing import Final, TypeGuard
 
 from jobrunner.core.errors import Deadlock
-from jobrunner.core.model import FINISHED, JobRow, WorkerRow
+from jobrunner.core.model import JobRow, WorkerRow
 from jobrunner.core.wait_graph import (
     Slots,
     Snapshot,
@@ -34,14 +35,13 @@ from jobrunner.core.wait_graph import (
     full_queues,
     victim_of,
 )
+from jobrunner.core.workflows import BatchRow
 from jobrunner.store.protocol import Store
+from jobrunner.worker import fronts
 from jobrunner.worker.attempt import Attempt, Wait
 
 REPORTS_AGAIN: Final = 2
 """The number of further equal reports per worker: the first one may have begun before the deadlock was seen."""
-
-STEPS_PER_READ: Final = 100
-"""The most jobs of a chain read by one check; the next check goes on from there."""
 
 
 class Deadlocks:
@@ -49,7 +49,7 @@ class Deadlocks:
 
     Args:
         store: The store.
-        worker: The worker's id.
+        number: Returns the worker's number.
         slots: The worker's slots by queue.
         holders: Returns the attempts that hold a slot.
         peers: Returns the other workers, as last read.
@@ -59,7 +59,7 @@ class Deadlocks:
     def __init__(
         self,
         store: Store,
-        worker: int,
+        number: Callable[[], int],
         *,
         slots: Mapping[str, int],
         holders: Callable[[], Iterable[Attempt]],
@@ -67,7 +67,7 @@ class Deadlocks:
         refresh_peers: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
-        self._worker = worker
+        self._number = number
         self._slots = slots
         self._holders = holders
         self._peers = peers
@@ -95,15 +95,18 @@ class Deadlocks:
         )
 
     @contextmanager
-    def waiting(self, attempt: Attempt, id: str, *, timed: bool) -> Iterator[Wait]:
-        """Count the attempt as waiting for a job inside the block.
+    def waiting(
+        self, attempt: Attempt, id: str, *, timed: bool, is_batch: bool = False
+    ) -> Iterator[Wait]:
+        """Count the attempt as waiting for a job or batch inside the block.
 
         Args:
             attempt: The waiting attempt.
-            id: The id of the job that it waits for.
+            id: The id of the job or batch that it waits for.
             timed: True if the wait has a time limit.
+            is_batch: True if it waits for a batch.
         """
-        wait, queue = Wait(id, timed), attempt.job.queue
+        wait, queue = Wait(id, timed, is_batch=is_batch), attempt.job.queue
         if not attempt.waits:
             self._waiting[queue] += 1
         attempt.waits.append(wait)
@@ -128,7 +131,41 @@ class Deadlocks:
         if wait.refused is not None:
             raise Deadlock(wait.refused)
         wait.seq = row.seq
-        wait.front, wait.trail = await self._front(wait.trail, row)
+        wait.front, wait.trail = await fronts.of_job(self._store, wait.trail, row)
+        await self._check(attempt, wait)
+
+    async def check_batch(self, attempt: Attempt, wait: Wait, row: BatchRow) -> None:
+        """Check that the batch for which an attempt waits can still end.
+
+        Args:
+            attempt: The waiting attempt.
+            wait: Its wait.
+            row: The batch, just read.
+
+        Raises:
+            Deadlock: The wait closes a deadlock, or was chosen to break one.
+        """
+        if wait.refused is not None:
+            raise Deadlock(wait.refused)
+        wait.front = (
+            await fronts.of_batch(self._store, attempt, row)
+            if attempt.job.batch == row.seq or self._others_wait(attempt)
+            else None
+        )
+        await self._check(attempt, wait)
+
+    def _others_wait(self, attempt: Attempt) -> bool:
+        """Return whether others may keep the members of a batch from ending.
+
+        Saves time: the members are not read twice a second.
+        """
+        return (
+            any(self._waiting[queue] >= slots for queue, slots in self._slots.items())
+            or any(other.waits for other in self._holders() if other is not attempt)
+            or any(peer.wait_report.attempts for peer in self._peers())
+        )
+
+    async def _check(self, attempt: Attempt, wait: Wait) -> None:
         if not self._may_be_deadlocked(wait):
             return
         # One check at a time: after the first refusal the other attempts may go on.
@@ -141,12 +178,13 @@ class Deadlocks:
             # Jobs that were read earlier may have moved, so read all of them again. Deadlocked attempts hold their
             # slots throughout, so no job that was seen waiting can have started before the last one was read.
             read = [one for other in found for one in other.waits]
-            for one in read:
-                await self._read(one)
+            for other in found:
+                for one in other.waits:
+                    await self._read(other, one)
             await self._refresh_peers()
             found = self._deadlocked_here(self._peers(), found, read)
             if attempt in found:
-                raise Deadlock(_message(attempt, wait, self._slots))
+                raise Deadlock(fronts.message(attempt, wait, self._slots))
 
     def problems(self) -> list[str]:
         """Return a sentence for each queue whose slots are all in a deadlock."""
@@ -208,14 +246,14 @@ class Deadlocks:
             self._circle = ()
             return
         rows = {row.worker: row for row in await self._store.workers.list()}
-        own = rows.pop(self._worker, None)
+        own = rows.pop(self._number(), None)
         if own is None:
             return
         # A report whose write failed may have been stored all the same.
         if own.wait_report.number > self._report.number:
             self._report = own.wait_report
         mine = self._deadlocked_if_others_are(rows.values())
-        slots = {self._worker: self._slots, **{id: row.queues for id, row in rows.items()}}
+        slots = {self._number(): self._slots, **{id: row.queues for id, row in rows.items()}}
         found = deadlocked(
             [*mine, *(one for row in rows.values() for one in row.wait_report.attempts)], slots
         )
@@ -226,7 +264,7 @@ class Deadlocks:
             if [*mine] != [*own.wait_report.attempts]:
                 await self._store_report([*mine], mine)
             return
-        numbers = {self._worker: own.wait_report.number} | {
+        numbers = {self._number(): own.wait_report.number} | {
             id: row.wait_report.number for id, row in rows.items()
         }
         if self._waited_all_along(found, numbers):
@@ -256,14 +294,14 @@ class Deadlocks:
             queues = tuple(queue for queue in waiting.queues if queue not in elsewhere)
             running = tuple(seq for seq in waiting.running if seq in here)
             if_others_do[waiting._replace(queues=queues, running=running)] = waiting
-        stand = deadlocked(if_others_do, {self._worker: self._slots})
+        stand = deadlocked(if_others_do, {self._number(): self._slots})
         return {waiting: found[waiting] for one, waiting in if_others_do.items() if one in stand}
 
     def _is_worth_reporting(
         self, mine: Iterable[WaitingAttempt], peers: Iterable[WorkerRow]
     ) -> bool:
         """Return whether all slots of a queue wait, on this worker or on another."""
-        return bool(full_queues(mine, {self._worker: self._slots})) or any(
+        return bool(full_queues(mine, {self._number(): self._slots})) or any(
             peer.wait_report.attempts
             and full_queues(peer.wait_report.attempts, {peer.worker: peer.queues})
             for peer in peers
@@ -300,7 +338,7 @@ class Deadlocks:
         total = Counter[str]()
         for queues in slots.values():
             total.update(queues)
-        why = _message(attempt, wait, total)
+        why = fronts.message(attempt, wait, total)
         done = await self._store_report([one for one in mine if one is not refused], mine, snapshot)
         if done:
             wait.refused = why
@@ -314,7 +352,7 @@ class Deadlocks:
     ) -> bool:
         waits = {one: tuple(mine[one].waits) for one in reported}
         report = WaitReport(self._report.number + 1, reported)
-        if not await self._store.workers.report_waits(self._worker, report, snapshot=snapshot):
+        if not await self._store.workers.report_waits(self._number(), report, snapshot=snapshot):
             return False
         self._report = report
         self._since = {mine[one]: (waits[one], one.since) for one in reported}
@@ -350,7 +388,7 @@ class Deadlocks:
             )
             and (waiting := self._waiting_attempt(attempt, timed=timed)) is not None
         }
-        slots = {self._worker: self._slots, **{peer.worker: peer.queues for peer in peers}}
+        slots = {self._number(): self._slots, **{peer.worker: peer.queues for peer in peers}}
         return {attempts[waiting] for waiting in deadlocked(attempts, slots)}
 
     def _waiting_attempt(self, attempt: Attempt, *, timed: bool = False) -> WaitingAttempt | None:
@@ -378,7 +416,7 @@ class Deadlocks:
         if not attempt.waits:
             return None
         return WaitingAttempt(
-            *(self._worker, job.seq, job.lease, job.queue),
+            *(self._number(), job.seq, job.lease, job.queue),
             *(tuple(sorted(jobs)), tuple(sorted(queues)), tuple(sorted(running))),
         )
 
@@ -387,60 +425,14 @@ class Deadlocks:
 
     # -- the job that must run first ----------------------------------------------------------
 
-    async def _read(self, wait: Wait) -> None:
+    async def _read(self, attempt: Attempt, wait: Wait) -> None:
+        if wait.is_batch:
+            batch = await self._store.workflows.get(wait.id)
+            wait.front = (
+                None if batch is None else await fronts.of_batch(self._store, attempt, batch)
+            )
+            return
         row = await self._store.jobs.get(wait.id)
-        wait.front, wait.trail = (None, []) if row is None else await self._front(wait.trail, row)
-
-    async def _front(self, trail: Sequence[str], row: JobRow) -> tuple[JobRow | None, list[str]]:
-        """Return the job that must run before ``row`` can, and the trail to it.
-
-        The job is None if the state has just changed.
-
-        Args:
-            trail: The trail found by the last check: the ids from the job itself back to the one that must run first.
-            row: The job, just read.
-        """
-        if row.state != "blocked":
-            return (None if row.state in FINISHED else row), []
-        way = list(trail) or [row.id]
-        for _ in range(STEPS_PER_READ):
-            front = row if way[-1] == row.id else await self._store.jobs.get(way[-1])
-            if front is not None and front.state == "blocked" and front.after is not None:
-                way.append(front.after)
-            elif front is not None and front.state not in FINISHED:
-                return front, way
-            else:
-                del way[-1]
-                if len(way) == 1:
-                    break
-        return None, way
-
-
-def _message(attempt: Attempt, wait: Wait, slots: Mapping[str, int]) -> str:
-    front, job = wait.front, attempt.job
-    assert front is not None  # noqa: S101 - it stands still
-    own = front.id == job.id
-    if own and wait.id == job.id:
-        return (
-            f"{job.task} {job.id} waits for its own result, and would for ever: do not wait for it"
+        wait.front, wait.trail = (
+            (None, []) if row is None else await fronts.of_job(self._store, wait.trail, row)
         )
-    if own:
-        return (
-            f"{job.task} {job.id} waits for job {wait.id}, which starts only when this one has ended (enqueue_chain):"
-            " do not wait for it, or enqueue it by itself"
-        )
-    if front.state == "running":
-        why = f"waits for others in turn, and in the end for this one ({front.task})"
-    else:
-        number = slots[front.queue]
-        held = (
-            f"all {number} slots of queue {front.queue!r} are"
-            if number > 1
-            else (f"the one slot of queue {front.queue!r} is")
-        )
-        why = f"cannot start: {held} held by attempts that wait for jobs of it"
-    return (
-        f"{job.task} {job.id} waits for job {wait.id}, which {why}. Let one start when the other has ended, `await"
-        " jobs.enqueue_chain([...])`; or give that job's task another queue, `@jobs.task(queue=...)`; or do not"
-        " wait for it"
-    )

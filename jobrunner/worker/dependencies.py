@@ -15,9 +15,13 @@ from contextlib import (
 from functools import partial
 from typing import Any, Protocol
 
-from jobrunner.core.errors import Steering
+from jobrunner.core.errors import NotRunning
+from jobrunner.core.model import BatchEnqueue
+from jobrunner.core.steering import Steering
+from jobrunner.tasks.call import Call
 from jobrunner.tasks.context import JobContext
 from jobrunner.tasks.dependencies import Dependency, belongs_to, label, overriding
+from jobrunner.tasks.job_batch import BatchReader
 from jobrunner.worker.around_attempt import Around
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -46,6 +50,10 @@ class AttemptScope:
         """The values that replace marked dependencies, by the name in the mark."""
         self.makers: dict[str, Callable[[], object]] = {}
         """Functions that make such a value once per attempt, by the name in the mark."""
+        self.batches: BatchReader | None = None
+        """Reads the batch of a running job; None if no runner is open."""
+        self.children: Callable[[Sequence[Call[Any]], str, str], BatchEnqueue] = _no_children
+        """Makes the batch of ``job.run()``: from the calls, the name of the step and the id of the job."""
         self._app = app
         self._limits: dict[int, tuple[object, asyncio.Semaphore]] = {}
 
@@ -59,6 +67,10 @@ class AttemptScope:
         # Keeping the mark alive prevents that its id is reused for another mark.
         mark = dependency.mark
         return self._limits.setdefault(id(mark), (mark, asyncio.Semaphore(limit)))[1]
+
+
+def _no_children(calls: Sequence[Call[Any]], name: str, parent: str) -> BatchEnqueue:
+    raise NotRunning("no queue is open that could store the children")
 
 
 class _Open(Protocol):

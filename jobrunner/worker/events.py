@@ -13,8 +13,10 @@ from typing import Any, Final, Literal
 from jobrunner.core.errors import ConfigurationError
 from jobrunner.core.logs import log_of
 from jobrunner.core.model import Cancelled, Dead, Outcome, RetryAt, Returned, Succeeded
+from jobrunner.core.tracing import Tracing
 from jobrunner.worker.around_attempt import Around
 from jobrunner.worker.grace import Grace
+from jobrunner.worker.watches import Waiters, Watches
 
 logger = log_of("jobrunner")
 
@@ -32,6 +34,7 @@ class Hooks:
         self._hooks: dict[EventName, list[Hook]] = {"succeeded": [], "retry": [], "dead": []}
         self.around: list[Around] = []
         """The hooks around each attempt, in the order in which they were added."""
+        self.tracing: Tracing | None = None
 
     def add(self, event: EventName, hook: Hook) -> None:
         """Register a hook for an event.
@@ -54,18 +57,29 @@ class Events:
     Args:
         hooks: The registered hooks.
         load: Called with the event and the job's id; returns the job or dead letter for the hook, None if it is gone.
+        watches: The jobs whose changes are watched.
     """
 
     def __init__(
-        self, hooks: Hooks, load: Callable[[EventName, str], Awaitable[object | None]]
+        self,
+        hooks: Hooks,
+        load: Callable[[EventName, str], Awaitable[object | None]],
+        watches: Watches,
     ) -> None:
         self._hooks = hooks
         self._load = load
-        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self.ends = Waiters()
+        """The callers that wait for the end of a job."""
+        self.watches = watches
         self._queue: asyncio.Queue[tuple[EventName, str]] = asyncio.Queue(MOST_WAITING)
         self._task: asyncio.Task[None] | None = None
         self._context = copy_context()
         self._dropped = 0
+
+    @property
+    def tracing(self) -> Tracing | None:
+        """Traces jobs and attempts; None if the application does not."""
+        return self._hooks.tracing
 
     def start(self) -> None:
         """Run hooks in copies of the current context, not of the first event's."""
@@ -82,34 +96,21 @@ class Events:
                 if self._hooks.of("retry"):
                     self._put("retry", outcome.job.id)
             case Cancelled():
-                self.wake(outcome.job.id)
+                self.ends.wake(outcome.job.id)
+        if self.watches:
+            self.watches.changed((outcome.job.id,))
 
     def notify(self, event: Literal["succeeded", "dead"], id: str) -> None:
         """Notify waiters and hooks that a job has ended."""
-        if self._waiters:
-            self.wake(id)
+        if self.ends:
+            self.ends.wake(id)
         if self._hooks.of(event):
             self._put(event, id)
 
     def wake(self, id: str) -> None:
-        """Wake the waiters for a job's result."""
-        for waiter in self._waiters.pop(id, ()):
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def wait_for(self, id: str) -> asyncio.Future[None]:
-        """Return a future that is done once this process knows the job's end."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(id, set()).add(waiter)
-        waiter.add_done_callback(lambda done: self._forget(id, done))
-        return waiter
-
-    def _forget(self, id: str, waiter: asyncio.Future[None]) -> None:
-        waiters = self._waiters.get(id)
-        if waiters is not None:
-            waiters.discard(waiter)
-            if not waiters:
-                del self._waiters[id]
+        """Wake those that wait for a job which an operator has ended."""
+        self.ends.wake(id)
+        self.watches.changed((id,))
 
     # -- hooks ------------------------------------------------------------------
 
@@ -140,6 +141,10 @@ class Events:
             finally:
                 self._queue.task_done()
 
+    async def delivered(self) -> None:
+        """Wait until the hooks of all events so far have been called."""
+        await self._queue.join()
+
     async def close(self, grace: Grace) -> None:
         """Give hooks the grace to finish the waiting events; then drop the rest."""
         if self._task is not None:
@@ -151,8 +156,8 @@ class Events:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
-        for id in list(self._waiters):
-            self.wake(id)
+        self.ends.wake_all()
+        self.watches.end()
 
 
 async def _call(event: EventName, hook: Hook, loaded: object) -> None:

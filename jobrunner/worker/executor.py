@@ -6,16 +6,20 @@ Only the task's own transactions (``transactions``) touch the store here.
 import asyncio
 import contextlib
 import functools
+import random
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from jobrunner.core.clock import now_us
 from jobrunner.core.errors import InvalidArguments, NotAwaited, ResultNotStored
 from jobrunner.core.logs import log_of
-from jobrunner.core.model import Dead, Ended, Outcome, Returned, Succeeded
+from jobrunner.core.model import Dead, Ended, Outcome, Returned, Snoozed, Succeeded
 from jobrunner.worker.attempt import Attempt
 from jobrunner.worker.dependencies import AttemptScope, LeftBehind, Resolved
+from jobrunner.worker.handed import with_results
 from jobrunner.worker.outcomes import OUR_FILES, ended_by, extra, failed
+from jobrunner.worker.parking import parked_by
+from jobrunner.worker.steps import AttemptSteps, StepRuntime
 from jobrunner.worker.thread_pool import Threads
 from jobrunner.worker.transactions import Transaction, Transactions
 from jobrunner.worker.unawaited import refuse_dropped, refuse_unfinished, refuse_unfinished_inside
@@ -23,6 +27,9 @@ from jobrunner.worker.unawaited import refuse_dropped, refuse_unfinished, refuse
 logger = log_of("jobrunner")
 
 _NOWHERE: Final = AttemptScope()
+
+AGAIN_US: Final = (10_000, 200_000)
+"""The time until an attempt whose transaction was broken off for another one's sake is made again: at random."""
 
 OUR_FILES.add(__file__)
 
@@ -32,6 +39,7 @@ async def execute(
     threads: Threads,
     around: AttemptScope = _NOWHERE,
     transactions: Transactions | None = None,
+    steps: StepRuntime | None = None,
 ) -> Outcome:
     """Run an attempt and return its outcome; errors of the task are outcomes too.
 
@@ -45,34 +53,77 @@ async def execute(
         if around.hooks:
             await _enter_hooks(attempt, around)
         try:
-            kwargs: Mapping[str, Any] = spec.args.decode(attempt.job.args)
+            args = attempt.job.args
+            if attempt.job.handed is not None:
+                args = await with_results(attempt.job, transactions)
+                _heed_stop(attempt)
+            kwargs: dict[str, Any] = spec.args.decode(args)
         except InvalidArguments as error:
             attempt.keep(error)
             return Dead(attempt.job, ended_by(error, now_us(), "failed"), "invalid_args")
         if spec.wants_context and transactions is not None:
-            context._transact = functools.partial(  # noqa: SLF001 - written here, called by the task
-                Transaction, attempt, transactions, threads, around
-            )
+            _equip(attempt, threads, around, transactions, steps)
         if spec.injected:
-            kwargs = await _inject(attempt, kwargs, threads, around)
+            kwargs |= await _inject(attempt, threads, around)
         value = await _call(attempt, kwargs, threads)
     except BaseException as error:  # noqa: BLE001 - SystemExit in a task must not end the worker
-        return _broken_off(attempt, error)
+        return _broken_off(attempt, error, transactions)
     finally:
         attempt.end()
-        context._transact = None  # noqa: SLF001 - as above
+        context._transact = context._make_steps = None  # noqa: SLF001 - as above
     # The function has returned, and its dependencies are still open.
     try:
-        if attempt.resolved is None or transactions is None:
-            return _returned(attempt, value)
-        return await _returned_with_rows(attempt, value, threads, transactions)
+        # Nearly all attempts have no step and no dependency, and are spared a call.
+        is_plain = context._steps is None and attempt.resolved is None  # noqa: SLF001 - made there, read here
+        return (
+            _returned(attempt, value)
+            if is_plain
+            else await _finished(attempt, value, threads, transactions)
+        )
     except NotAwaited as error:
         return _broken_off(attempt, error)
 
 
-def _broken_off(attempt: Attempt, error: BaseException) -> Outcome:
+def _equip(
+    attempt: Attempt,
+    threads: Threads,
+    around: AttemptScope,
+    transactions: Transactions,
+    steps: StepRuntime | None,
+) -> None:
+    """Let the task use the methods of its context that need the worker."""
+    context = attempt.context
+    context._batches = around.batches  # noqa: SLF001 - written here, called by the task
+    context._transact = functools.partial(  # noqa: SLF001 - written here, called by the task
+        Transaction, attempt, transactions, threads, around
+    )
+    context._as_write = transactions.store.as_write  # noqa: SLF001 - as above
+    if steps is not None:
+        context._make_steps = functools.partial(AttemptSteps, attempt, steps)  # noqa: SLF001 - as above
+
+
+async def _finished(
+    attempt: Attempt, value: Any, threads: Threads, transactions: Transactions | None
+) -> Outcome:
+    """Return the outcome of a returned task."""
+    parked = parked_by(attempt, None)
+    if parked is not None:
+        return parked
+    if attempt.resolved is None or transactions is None:
+        return _returned(attempt, value)
+    return await _returned_with_rows(attempt, value, threads, transactions)
+
+
+def _broken_off(
+    attempt: Attempt, error: BaseException, transactions: Transactions | None = None
+) -> Outcome:
     """Return the outcome of an exception from the function or a dependency."""
+    if transactions is not None and transactions.were_in_the_way(attempt, error):
+        return _in_the_way(attempt, error)
     attempt.keep(error)
+    parked = parked_by(attempt, error)
+    if parked is not None:
+        return parked
     if attempt.transaction_ended is not None:
         return _settled_before(attempt, attempt.transaction_ended, error)
     if isinstance(error, asyncio.CancelledError):
@@ -125,8 +176,27 @@ async def _returned_with_rows(
         attempt.keep(error)
     except BaseException as error:  # noqa: BLE001 - as above
         attempt.keep(error)
+        if transactions.were_in_the_way(attempt, error):
+            return _in_the_way(attempt, error)
         return failed(job, attempt.spec, error, now_us())
     return outcome
+
+
+def _in_the_way(attempt: Attempt, error: BaseException) -> Outcome:
+    """Return the outcome of an attempt whose transaction met another one."""
+    attempt.keep(error)
+    job, now = attempt.job, now_us()
+    logger.info(
+        "%s %s: another transaction was in the way (%s), and it runs again",
+        job.task,
+        job.id,
+        error,
+        extra=extra(job),
+        like=job.task,
+    )
+    # Apart, so that the two do not meet again.
+    after = random.randrange(*AGAIN_US)  # noqa: S311 - no secret
+    return Snoozed(job, Ended("snoozed", now), now + after)
 
 
 async def clean_up(
@@ -185,10 +255,8 @@ async def _forget_cancels() -> None:
             task.uncancel()
 
 
-async def _inject(
-    attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads, around: AttemptScope
-) -> Mapping[str, Any]:
-    """Return the arguments together with the values of the dependencies."""
+async def _inject(attempt: Attempt, threads: Threads, around: AttemptScope) -> Mapping[str, Any]:
+    """Return the values of the dependencies by parameter name."""
 
     async def in_thread(function: Callable[[], Any]) -> Any:
         attempt.thread = threads.run(function)
@@ -200,7 +268,7 @@ async def _inject(
 
     values = await _resolved(attempt, around).open(in_thread)
     _heed_stop(attempt)
-    return {**kwargs, **values}
+    return values
 
 
 async def _enter_hooks(attempt: Attempt, around: AttemptScope) -> None:

@@ -1,12 +1,12 @@
 """Reports the health of a process, and the queues and workers of its store."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
 from jobrunner.core.clock import SECOND_US, from_us, now_us
 from jobrunner.core.errors import StoreError
-from jobrunner.core.job import Health, QueueInfo, WorkerInfo
+from jobrunner.core.health import Health, QueueInfo, WorkerInfo
 from jobrunner.core.model import QueueStats, WorkerRow
 from jobrunner.core.version import __version__
 from jobrunner.store.protocol import Store
@@ -15,6 +15,8 @@ STALLED_US: Final = 30 * SECOND_US
 """The age of a live worker's last beat after which it counts as stalled."""
 
 
+COUNT_CAP: Final = 10_000
+"""The count of lanes stops at this number."""
 MOST_NAMED: Final = 10
 """The most names in one sentence, and the most sentences of one kind."""
 
@@ -26,6 +28,8 @@ class HealthInputs(NamedTuple):
     """The error that stopped its worker for good."""
     error: StoreError | None
     """The error of its last round, if that failed."""
+    doubt: str | None
+    """One sentence if the store cannot prove that its worker lives."""
     ready: bool
     works: bool
     """True if the process runs jobs (``work=True``)."""
@@ -77,6 +81,7 @@ async def queues_in(store: Store, known: Iterable[str]) -> list[QueueInfo]:
             running=one.running,
             oldest_due_at=None if one.oldest_due_at is None else from_us(one.oldest_due_at),
             complete=one.complete,
+            paused_at=None if one.paused_at is None else from_us(one.paused_at),
         )
         for name, one in sorted((empty | stats).items())
     ]
@@ -84,13 +89,17 @@ async def queues_in(store: Store, known: Iterable[str]) -> list[QueueInfo]:
 
 async def health_of(store: Store, own: HealthInputs) -> Health:
     """Return the health of this process and its store, with the problems found."""
-    problems = []
+    problems = [] if own.doubt is None else [own.doubt]
     rows: Sequence[WorkerRow] = ()
+    busy: Mapping[int, int] = {}
+    lanes: Mapping[str, int] = {}
     error = own.failed or own.error
     if error is not None:
         problems.append(str(error))
     try:
         rows = await store.workers.list()
+        busy = await store.workers.busy()
+        lanes = (await store.limits.lanes(cap=COUNT_CAP))._asdict()
         problems += _few(
             [
                 f"queue {one.name} has waiting jobs and no worker serves it"
@@ -101,7 +110,7 @@ async def health_of(store: Store, own: HealthInputs) -> Health:
     except StoreError as unreadable:
         problems.append(str(unreadable))
     now = now_us()
-    workers = tuple(_worker_info(row, now) for row in rows)
+    workers = tuple(_worker_info(row, busy.get(row.worker, 0), now) for row in rows)
     problems += [
         f"worker {one.id} (pid {one.pid}) is alive, but its loop has not turned since {one.beat_at}"
         for one in workers
@@ -135,10 +144,11 @@ async def health_of(store: Store, own: HealthInputs) -> Health:
         failing_chores=tuple(sorted(own.failing)),
         failing_schedules=tuple(own.schedules),
         deadlocks=tuple(own.deadlocks),
+        lanes=dict(lanes),
     )
 
 
-def _worker_info(row: WorkerRow, now: int) -> WorkerInfo:
+def _worker_info(row: WorkerRow, running: int, now: int) -> WorkerInfo:
     return WorkerInfo(
         id=row.worker,
         pid=row.pid,
@@ -148,4 +158,5 @@ def _worker_info(row: WorkerRow, now: int) -> WorkerInfo:
         stalled=now - row.beat_at > STALLED_US,
         queues=dict(row.queues),
         revision=row.revision,
+        running=running,
     )

@@ -8,7 +8,7 @@ from contextvars import copy_context
 from typing import Final, Literal
 
 from jobrunner.core.clock import from_us
-from jobrunner.core.errors import Bury, Retry, Snooze, Steering, TimedOut
+from jobrunner.core.errors import StepError, TimedOut
 from jobrunner.core.escape import escaped
 from jobrunner.core.logs import log_of
 from jobrunner.core.model import (
@@ -17,11 +17,13 @@ from jobrunner.core.model import (
     Dead,
     Ended,
     Outcome,
+    Parked,
     Raised,
     Released,
     RetryAt,
     Snoozed,
 )
+from jobrunner.core.steering import Bury, Retry, Snooze, Steering
 from jobrunner.core.units import duration_us, instant_us
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.worker.dependencies import Resolved
@@ -56,6 +58,9 @@ def failed(job: Claimed, spec: TaskSpec, error: BaseException, now: int) -> Outc
     match error:
         case Bury():
             return Dead(job, ended_by(error, now, "failed"), "buried")
+        case StepError():
+            # Its memos stay: another attempt would end in the same way.
+            return Dead(job, ended_by(error, now, "failed"), "not_retryable")
         case Snooze() | Retry():
             try:
                 delay = _delay_us(error, now)
@@ -65,7 +70,7 @@ def failed(job: Claimed, spec: TaskSpec, error: BaseException, now: int) -> Outc
                 if isinstance(error, Snooze):
                     return Snoozed(job, Ended("snoozed", now), now + (delay or 0))
     ended = ended_by(error, now, outcome)
-    decided = spec.policy.decide(
+    decided = spec.options.policy.decide(
         error,
         attempt=job.attempt,
         first_started_at=job.first_started_at,
@@ -192,6 +197,8 @@ def _log(outcome: Outcome, error: BaseException | None) -> None:
             )
         case Snoozed():
             logger.debug("%s %s is snoozed", job.task, job.id, extra=extra(job))
+        case Parked():
+            logger.debug("%s %s waits, without a slot", job.task, job.id, extra=extra(job))
         case Released():
             logger.info("%s %s is given back", job.task, job.id, extra=extra(job))
         case Cancelled():

@@ -12,12 +12,14 @@ from typing import Final
 from jobrunner.core.clock import SECOND_US, now_us
 from jobrunner.core.errors import StoreError, StoreOutcomeUnknown
 from jobrunner.core.logs import log_of
-from jobrunner.core.model import Cancelled, Claim, Claimed, Ended, Released, Succeeded
+from jobrunner.core.model import Cancelled, Claim, Claimed, Ended, Progressed, Released, Succeeded
 from jobrunner.store.committer import Committer
 from jobrunner.store.round import Round, Written
 from jobrunner.store.statistics import StatisticsRow
 from jobrunner.worker.events import Events
+from jobrunner.worker.membership import Membership
 from jobrunner.worker.outcomes import extra, failed, log
+from jobrunner.worker.progress import ProgressReports
 from jobrunner.worker.statistics import Statistics
 from jobrunner.worker.supervisor import Supervisor
 
@@ -32,21 +34,23 @@ class Producer:
 
     def __init__(
         self,
-        worker: int,
+        membership: Membership,
         committer: Committer,
         supervisor: Supervisor,
         *,
         events: Events,
         statistics: Statistics,
+        progress: ProgressReports,
         notify_others: Callable[[], None],
         on_next_tick: Callable[[int | None], None],
     ) -> None:
         self.tasks = frozenset(supervisor.specs)
-        self._worker = worker
+        self._membership = membership
         self._committer = committer
         self.supervisor = supervisor
         self._events = events
         self._statistics = statistics
+        self._progress = progress
         self._notify_others = notify_others
         self._on_next_tick = on_next_tick
         self._promote_due = True
@@ -54,14 +58,15 @@ class Producer:
         self._claim_lost = False
         """True if a round with a claim may have been written and its answer was lost."""
         self._due_timer: asyncio.TimerHandle | None = None
-        self._next_due: int | None = None
+        self.next_due: int | None = None
+        """The time (µs) of the next due job, as the last promotion returned it; None if none is scheduled."""
 
     # -- rounds --------------------------------------------------------------------
 
     def next_claim(self) -> Claim | None:
-        """Return a claim for the free slots; None if there are none or the worker stops."""
+        """Return a claim for the free slots; None if there are none, or the worker stops or may be taken for dead."""
         supervisor = self.supervisor
-        if supervisor.stopping:
+        if supervisor.stopping or self._membership.standing != "held":
             return None
         free = supervisor.free_slots()
         if not free:
@@ -72,7 +77,7 @@ class Producer:
             if self._claim_lost
             else None
         )
-        return Claim(self._worker, free, self.tasks, suspects, held)
+        return Claim(self._membership.number, free, self.tasks, suspects, held)
 
     def take_promote_due(self) -> bool:
         """Return whether the next round should promote due jobs, and reset the flag."""
@@ -87,17 +92,36 @@ class Producer:
         """Keep statistics that were not stored for a later round."""
         self._statistics.put_back(rows)
 
-    def after_commit(self, request: Round, written: Written) -> None:
+    def take_progress(self) -> Sequence[Progressed]:
+        """Return the progress to store with the next round."""
+        return self._progress.take()
+
+    def put_back_progress(self, rows: Sequence[Progressed]) -> None:
+        """Keep progress that was not stored for the next round."""
+        self._progress.put_back(rows)
+
+    def after_commit(self, request: Round, written: Written, took_s: float) -> None:
         """Called after the commit: start the claimed jobs and resolve waiters."""
+        rows = len(request.outcomes) + len(written.enqueued)
+        rows += sum(len(batch.members) for batch in request.batches)
+        rows += len(written.claimed) + len(written.fired)
+        if rows:
+            self._statistics.count_commit(rows, round(took_s * SECOND_US))
         if request.outcomes:
             self._settled(request, written)
+        for batch in written.ended:
+            self._events.wake(batch)
+        watches = self._events.watches
+        if watches and (request.progress or written.claimed):
+            watches.changed([row.job.id for row in request.progress])
+            watches.changed([job.id for job in written.claimed])
         if request.claim is not None:
             self._claimed(request.claim, written.claimed)
         if request.promote_due or (
             written.next_due is not None
-            and (self._next_due is None or written.next_due < self._next_due)
+            and (self.next_due is None or written.next_due < self.next_due)
         ):
-            self._next_due = written.next_due
+            self.next_due = written.next_due
             self._arm()
         if request.ticks_of is not None:
             self._on_next_tick(written.next_tick)
@@ -115,6 +139,9 @@ class Producer:
             # The stop came while the claim was being committed.
             for job in jobs:
                 self._committer.settle(Released(job, Ended("released", now_us())))
+        elif claim.worker != self._membership.number:
+            # Found dead while the claim was being committed: whoever finds these jobs queues them again.
+            return
         elif jobs:
             self.supervisor.start(jobs)
 
@@ -123,6 +150,10 @@ class Producer:
         self._promote_due = self._promote_due or request.promote_due
         if request.claim is not None and isinstance(error, StoreOutcomeUnknown):
             self._claim_lost = True
+
+    def count_lag(self, lag_s: float) -> None:
+        """Count how late the event loop has called a timer."""
+        self._statistics.count_lag(round(lag_s * SECOND_US))
 
     def warn_slow(self) -> None:
         """Called while a round is slow: log the tasks whose sessions may delay it."""
@@ -139,9 +170,9 @@ class Producer:
     def _arm(self) -> None:
         """Set a timer for the next due job, unless the poll comes first."""
         self._disarm()
-        if self._next_due is None or self.supervisor.stopping:
+        if self.next_due is None or self.supervisor.stopping:
             return
-        wait_s = (self._next_due - now_us()) / SECOND_US
+        wait_s = (self.next_due - now_us()) / SECOND_US
         if wait_s <= POLL_S:
             # If the clock is set meanwhile, the job is at most half a second late: the poll reads the clock again.
             self._due_timer = asyncio.get_running_loop().call_later(max(0.0, wait_s), self.wake)

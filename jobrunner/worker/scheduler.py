@@ -12,7 +12,7 @@ from typing import Final
 from jobrunner.core.clock import SECOND_US, from_us, now_us
 from jobrunner.core.errors import JobRunnerError, StoreError
 from jobrunner.core.logs import log_of
-from jobrunner.core.model import Definition, Fire, Fired, ScheduleChange, ScheduleRow
+from jobrunner.core.schedule import Definition, Fire, Fired, ScheduleChange, ScheduleRow
 from jobrunner.store.committer import Committer
 from jobrunner.store.protocol import Store
 from jobrunner.tasks.schedule_options import reconcile
@@ -34,7 +34,8 @@ class Scheduler:
         self._tasks = frozenset(specs)
         self._stuck: dict[str, tuple[ScheduleRow, str]] = {}
         """The schedules that this process cannot fire, by id, each with the reason."""
-        self._next: int | None = None
+        self.next_tick: int | None = None
+        """The time (µs) of the next tick, as the last round returned it; None if there is none."""
         self._store = store
         self._committer = committer
         self._specs = specs
@@ -63,7 +64,7 @@ class Scheduler:
 
     def set_next_tick(self, next_tick: int | None) -> None:
         """Set the timer to the next tick (µs), as the last round returned it."""
-        self._next = next_tick
+        self.next_tick = next_tick
         self._disarm()
         if next_tick is None or self._stopping:
             return
@@ -110,8 +111,8 @@ class Scheduler:
         fires = self._planned(rows, now)
         if not fires:
             # The timer was a moment early. Or another worker was faster: then the next poll returns the next tick.
-            if self._next is not None and self._next > now:
-                self.set_next_tick(self._next)
+            if self.next_tick is not None and self.next_tick > now:
+                self.set_next_tick(self.next_tick)
             return 0
         answers = await self._committer.fire(fires)
         steps = 0

@@ -4,11 +4,14 @@ from collections.abc import Collection, Iterable, KeysView, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Final, Literal, TypedDict, Unpack
+from typing import Any, Final, Literal, TypedDict, Unpack
 
 from jobrunner.core.errors import ConfigurationError, InvalidOptions, UnknownQueue
+from jobrunner.core.exports import exported
+from jobrunner.core.limits import MAX_LIMIT, MAX_WAITING, Limit
 from jobrunner.core.redaction import DEFAULT_NAMES, Redaction
 from jobrunner.core.units import Seconds, checked_name, duration_us
+from jobrunner.tasks.limits import Rate
 from jobrunner.tasks.recurrence import zone_of
 
 Durability = Literal["full", "normal"]
@@ -17,11 +20,66 @@ _Duration = Literal["grace", "retention", "dead_letter_retention", "unknown_task
 MOST_SLOTS = 10_000
 
 
+@exported
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """The slots and the limits of a queue.
+
+    ::
+
+        jobs = JobRunner(url, queues={"default": 20, "mail": QueueSettings(50, rate_limit=Rate(500, per=60))})
+
+    Args:
+        slots: The jobs that one process runs at a time, from 1 to 10,000.
+        concurrency: The jobs that run at a time over all processes. Default: no limit.
+        rate_limit: The jobs that start in a time over all processes. Default: no limit.
+        max_waiting: The jobs that are due and wait, from 1 to 100,000; with as many, ``enqueue`` raises ``QueueFull``.
+            Default: no limit.
+
+    Raises:
+        ConfigurationError: An argument has an invalid value.
+    """
+
+    slots: int
+    concurrency: int | None = None
+    rate_limit: Rate | None = None
+    max_waiting: int | None = None
+
+    def __post_init__(self) -> None:
+        for word, value, most in (
+            ("concurrency", self.concurrency, MAX_LIMIT),
+            ("max_waiting", self.max_waiting, MAX_WAITING),
+        ):
+            if value is not None and (not _is_count(value, 1) or value > most):
+                raise ConfigurationError(
+                    f"QueueSettings: {word}={value!r} is not a whole number from 1 to {most:,}; write {word}=100, or"
+                    " leave it out for no limit"
+                )
+        if self.rate_limit is not None and not isinstance(self.rate_limit, Rate):
+            raise ConfigurationError(
+                f"QueueSettings: rate_limit={self.rate_limit!r} is no Rate; write rate_limit=Rate(100, per=60)"
+            )
+        if self.rate_limit is not None and self.rate_limit.by is not None:
+            raise ConfigurationError(
+                f"QueueSettings: {self.rate_limit} has by=, which only a task can have; write"
+                f" @task(rate_limit=Rate({self.rate_limit.limit}, by={self.rate_limit.by!r}))"
+            )
+
+    @property
+    def limit(self) -> Limit:
+        """The limits of the queue."""
+        rate = None if self.rate_limit is None else self.rate_limit.stored
+        return Limit(self.concurrency, rate, self.max_waiting)
+
+
 class RunnerOptions(TypedDict, total=False):
     """The options of ``JobRunner(...)``."""
 
-    queues: Mapping[str, int]
-    """The queues with their slots per process, from 1 to 10,000 each. Default: ``{"default": 20}``."""
+    queues: Mapping[str, int | QueueSettings]
+    """The queues with their slots per process, from 1 to 10,000 each, or ``QueueSettings``.
+
+    Default: ``{"default": 20}``.
+    """
     work: bool
     """False for a process that enqueues and reads but runs no jobs. Default: True."""
     durability: Durability
@@ -63,8 +121,7 @@ class Settings:
     """The checked settings of a runner; names end with the unit of a duration."""
 
     store: str
-    queues: Mapping[str, int]
-    """The slots by queue name."""
+    queues: Mapping[str, QueueSettings]
     work: bool
     durability: Durability
     grace_s: float
@@ -75,6 +132,11 @@ class Settings:
     timezone: str
     revision: int
     redact: Redaction
+
+    @property
+    def slots(self) -> Mapping[str, int]:
+        """The slots by queue name."""
+        return MappingProxyType({name: one.slots for name, one in self.queues.items()})
 
     @classmethod
     def make(cls, store: str, **options: Unpack[RunnerOptions]) -> "Settings":
@@ -102,11 +164,12 @@ class Settings:
             return duration_us(options.get(option, default), option)
 
         timezone = options.get("timezone", "UTC")
+        queues = options.get("queues", {"default": 20})
         try:
             zone_of(timezone)
             return cls(
                 store=store,
-                queues=checked_queues(options.get("queues", {"default": 20})),
+                queues=_queue_settings(queues),
                 work=options.get("work", True),
                 durability=durability,
                 grace_s=us("grace", 10) / 1_000_000,
@@ -120,6 +183,23 @@ class Settings:
             )
         except InvalidOptions as error:
             raise ConfigurationError(str(error)) from error
+
+
+def _queue_settings(queues: Mapping[str, int | QueueSettings]) -> Mapping[str, QueueSettings]:
+    """Return the settings by queue, checked and frozen."""
+    mapped = isinstance(queues, Mapping)
+    slots: Any = {name: _slots(one) for name, one in queues.items()} if mapped else queues
+    checked_queues(slots)
+    return MappingProxyType(
+        {
+            name: one if isinstance(one, QueueSettings) else QueueSettings(one)
+            for name, one in queues.items()
+        }
+    )
+
+
+def _slots(one: int | QueueSettings) -> int:
+    return one.slots if isinstance(one, QueueSettings) else one
 
 
 def checked_queues(queues: Mapping[str, int]) -> Mapping[str, int]:

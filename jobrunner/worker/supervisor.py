@@ -5,12 +5,13 @@ Attempts are asyncio tasks; their outcomes go to the committer.  A slot is free 
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from jobrunner.core.clock import SECOND_US, now_us
 from jobrunner.core.logs import log_of
-from jobrunner.core.model import Claimed, Ended, Outcome, Released, RetryAt, Snoozed
+from jobrunner.core.model import Claimed, Ended, Outcome, Parked, Released, RetryAt, Snoozed
+from jobrunner.core.tracing import Tracing
 from jobrunner.store.committer import Committer
 from jobrunner.tasks.spec import TaskSpec
 from jobrunner.worker.attempt import Attempt, StopReason
@@ -19,7 +20,10 @@ from jobrunner.worker.events import Events
 from jobrunner.worker.executor import clean_up, execute
 from jobrunner.worker.grace import Grace
 from jobrunner.worker.outcomes import extra, log_wait
+from jobrunner.worker.parking import unsaved
+from jobrunner.worker.progress import ProgressReports
 from jobrunner.worker.statistics import Statistics
+from jobrunner.worker.steps import StepRuntime
 from jobrunner.worker.thread_pool import Threads
 from jobrunner.worker.transactions import Transactions
 from jobrunner.worker.unawaited import caller
@@ -44,8 +48,10 @@ class Supervisor:
         slots: Mapping[str, int],
         events: Events,
         statistics: Statistics,
+        progress: ProgressReports,
         around: AttemptScope,
         transactions: Transactions,
+        steps: StepRuntime,
     ) -> None:
         self.specs = specs
         self.slots = dict(slots)
@@ -56,12 +62,16 @@ class Supervisor:
         self.stopping = False
         self.suspect: int | None = None
         """The ``seq`` of the suspect that runs here; None if none does."""
+        self.started = 0
+        """The number of attempts that this worker has started."""
         self._busy = dict.fromkeys(slots, 0)
         self._committer = committer
         self._events = events
         self._statistics = statistics
+        self._progress = progress
         self._around = around
         self._transactions = transactions
+        self._steps = steps
         self._threads = Threads(sum(slots.values()))
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -78,6 +88,7 @@ class Supervisor:
 
     def start(self, jobs: Sequence[Claimed]) -> None:
         """Start an attempt for each claimed job."""
+        self.started += len(jobs)
         started = [self._start(job) for job in jobs]
         caller.set(None)
         # After their first steps, in which many of them end and then need no timer.
@@ -85,6 +96,7 @@ class Supervisor:
 
     def _start(self, job: Claimed) -> Attempt:
         attempt = Attempt(job, self.specs[job.task])
+        self._progress.begin(attempt)
         self._busy[job.queue] += 1
         former = self.attempts.get(job.seq)
         if former is not None and former.job.id != job.id:
@@ -98,13 +110,34 @@ class Supervisor:
         self._quiet.clear()
         # Set before the task is made, which copies the context: setting it inside the task would cost more.
         caller.set(attempt)
-        attempt.task = asyncio.create_task(self._run(attempt), name=job.task)
+        tracing = self._events.tracing
+        run = (
+            self._run(attempt)
+            if tracing is None or not tracing.is_active()
+            else self._traced(attempt, tracing)
+        )
+        attempt.task = asyncio.create_task(run, name=job.task)
         return attempt
 
-    async def _run(self, attempt: Attempt) -> None:
+    async def _traced(self, attempt: Attempt, tracing: Tracing) -> None:
+        """Run an attempt in its span, together with the clean-up of its dependencies."""
+        with contextlib.ExitStack() as stack:
+            try:
+                end = stack.enter_context(tracing.attempt(attempt.job))
+            except Exception:
+                # The code of samplers and processors is not ours. The job must run whatever they do.
+                logger.exception("attempts cannot be traced", like="trace")
+                end = None
+            await self._run(attempt, end)
+
+    async def _run(
+        self, attempt: Attempt, on_outcome: Callable[[Outcome], None] | None = None
+    ) -> None:
         """Run an attempt and settle its outcome; free the slot once its code has ended."""
         try:
-            outcome = await execute(attempt, self._threads, self._around, self._transactions)
+            outcome = await execute(
+                attempt, self._threads, self._around, self._transactions, self._steps
+            )
         except (Exception, GeneratorExit) as error:
             # A bug in jobrunner, or a future that failed with GeneratorExit, which closes the coroutines that await it.
             # The job and its slot must not be lost, and the job must not run again at once.
@@ -115,6 +148,8 @@ class Supervisor:
             now = now_us()
             ended = Ended("failed", now, type(error).__name__, str(error))
             outcome = RetryAt(attempt.job, ended, now + 60 * SECOND_US)
+        if on_outcome is not None:
+            _end_span(on_outcome, outcome)
         thread = attempt.thread
         if thread is not None and not thread.done() and not attempt.abandoned:
             await self._outlast(attempt, outcome, thread)
@@ -128,6 +163,7 @@ class Supervisor:
         attempt.task = attempt.decided = None
         del outcome
         if late:
+            self.stuck.discard(attempt)
             # Nothing else announces that the slot is free.
             self._committer.wake()
 
@@ -158,7 +194,7 @@ class Supervisor:
         A retry waits until the thread has ended: two runs of one job must not overlap in one process.
         """
         self.stuck.add(attempt)
-        if not isinstance(outcome, (RetryAt, Snoozed, Released)):
+        if not isinstance(outcome, (RetryAt, Snoozed, Parked, Released)):
             self._settle(attempt, outcome)
 
     async def _clean_up(self, attempt: Attempt, outcome: Outcome, resolved: Resolved) -> None:
@@ -213,11 +249,15 @@ class Supervisor:
     def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
         if not (attempt.settled or attempt.abandoned):
             attempt.settled = True
+            self._progress.end(attempt)
             if attempt.has_committed:
                 self._statistics.count((outcome,), now_us())
                 self._events.notify_outcome(outcome)
                 self._committer.wake()
             else:
+                has_steps = attempt.context._steps is not None  # noqa: SLF001 - made by the context, read here
+                if has_steps and type(outcome) is not Parked and (memos := unsaved(attempt)):
+                    self._committer.keep_with_outcome(memos)
                 self._committer.settle(outcome)
             if self.attempts.get(attempt.job.seq) is attempt:
                 del self.attempts[attempt.job.seq]
@@ -231,6 +271,10 @@ class Supervisor:
             self.suspect = None
         if not any(self._busy.values()):
             self._quiet.set()
+
+    async def quiet(self) -> None:
+        """Wait until no attempt holds a slot."""
+        await self._quiet.wait()
 
     def holders(self) -> Iterator[Attempt]:
         """Yield the attempts that hold a slot, except abandoned ones; some come twice."""
@@ -259,6 +303,20 @@ class Supervisor:
             return False
         attempt.stop(reason)
         return True
+
+    def lose_all(self) -> Sequence[Claimed]:
+        """Stop all attempts and settle none: others may have taken their jobs over; return the jobs.
+
+        Each keeps its slot until its code has ended.
+        """
+        lost = list(self.attempts.values())
+        self.attempts.clear()
+        for attempt in lost:
+            attempt.settled = True
+            self._progress.end(attempt)
+            self.stuck.add(attempt)
+            attempt.stop("lost")
+        return [attempt.job for attempt in lost]
 
     def abandon_unresponsive(self) -> None:
         """Abandon each ``async def`` that goes on long after it was cancelled."""
@@ -335,6 +393,13 @@ class Supervisor:
     def close(self) -> None:
         """Close the thread pool."""
         self._threads.close()
+
+
+def _end_span(end: Callable[[Outcome], None], outcome: Outcome) -> None:
+    try:
+        end(outcome)
+    except Exception:
+        logger.exception("the outcomes of attempts cannot be traced", like="trace")
 
 
 def _start_timers(attempts: Sequence[Attempt]) -> None:

@@ -6,10 +6,10 @@ its lease: the rows exist if and only if the job has succeeded, and an attempt t
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from jobrunner.core.clock import now_us
 from jobrunner.core.errors import (
@@ -21,8 +21,9 @@ from jobrunner.core.errors import (
     WrongThread,
 )
 from jobrunner.core.logs import log_of
-from jobrunner.core.model import RESULT_PENDING, Ended, Returned, Succeeded
+from jobrunner.core.model import RESULT_PENDING, Ended, Enqueue, Memo, Returned, Succeeded
 from jobrunner.core.shield import at_once, to_the_end
+from jobrunner.core.sqlstate import is_in_the_way
 from jobrunner.store.protocol import Store
 from jobrunner.store.reentrancy import TransactionScope
 from jobrunner.store.session import Session
@@ -30,9 +31,14 @@ from jobrunner.tasks.dependencies import Dependency
 from jobrunner.worker.attempt import Attempt
 from jobrunner.worker.dependencies import AttemptScope, InThread, Resolved
 from jobrunner.worker.outcomes import extra
+from jobrunner.worker.parking import attempt_steps_of
+from jobrunner.worker.steps import AttemptSteps
 from jobrunner.worker.thread_pool import Threads
 
 logger = log_of("jobrunner")
+
+MOST_AGAIN: Final = 20
+"""The number of times that an attempt may be given back; each one has a lease and no number."""
 
 
 class Transactions:
@@ -62,6 +68,22 @@ class Transactions:
             return None
         source = attempt.resolved.value_of(self.session.call)
         return None if source is None else self.store.session(source)
+
+    def were_in_the_way(self, attempt: Attempt, error: BaseException) -> bool:
+        """Return whether other transactions have broken off that of the attempt's session.
+
+        The attempt is then made again without counting. One that meets others each time counts at last.
+        """
+        job = attempt.job
+        return (
+            not attempt.stopped
+            and attempt.transaction_ended is None
+            and job.lease - job.attempt < MOST_AGAIN
+            and is_in_the_way(error)
+            and isinstance(self.session, Dependency)
+            and attempt.resolved is not None
+            and attempt.resolved.value_of(self.session.call) is not None
+        )
 
     async def settle(self, attempt: Attempt, success: Succeeded, threads: Threads) -> None:
         """Commit the rows of the attempt's injected session with the end of the job.
@@ -152,6 +174,7 @@ class Transaction:
         transactions: Transactions,
         threads: Threads,
         around: AttemptScope,
+        step: str | None = None,
     ) -> None:
         self._attempt = attempt
         self._transactions = transactions
@@ -160,6 +183,9 @@ class Transaction:
         self._session: Session | None = None
         self._scope: TransactionScope | None = None
         self._ended: Ended | None = None
+        self._step = step
+        self._memo: Memo | None = None
+        """The memo of the step that the block ends; None if the block settles the job."""
         self._had_committed = False
         """True if the session was committed before: then a commit inside the block cannot be detected."""
         self._write_lock: AbstractAsyncContextManager[None] | None = None
@@ -168,14 +194,19 @@ class Transaction:
     # -- in async tasks ---------------------------------------------------------------
 
     async def __aenter__(self) -> Any:
-        """Begin the transaction, and return the application's session.
+        """Begin the transaction, and return the application's session; None if its step is done.
 
         Raises:
             LeaseLost: Another worker has taken over the job.
             StoreBusy: Other writers held the write lock for too long.
         """
         store = self._transactions.store
-        source = await self._source(self._dependency(), self._in_thread)
+        dependency = self._dependency()
+        if self._step is not None:
+            self._memo = await self._steps.begin_transaction(self._step)
+            if self._memo is None:
+                return None
+        source = await self._source(dependency, self._in_thread)
         session = store.session(source)
         lock = store.write_lock(self._holder)
         await lock.__aenter__()
@@ -201,7 +232,8 @@ class Transaction:
     ) -> None:
         """Commit, or roll back after an error."""
         lock = self._write_lock
-        assert lock is not None  # noqa: S101 - entered
+        if lock is None:
+            return  # the step is done
         try:
             self._leave()
             await to_the_end(self._end(error))
@@ -218,7 +250,13 @@ class Transaction:
         if asyncio._get_running_loop() is not None:  # noqa: SLF001 - as get_running_loop(), without an error to catch
             raise WrongThread("in an `async` task write `async with job.transaction() as tx:`")
         store = self._transactions.store
-        session, source = self._blocking_session()
+        dependency = self._dependency()
+        if self._step is not None:
+            steps, step = self._steps, self._step
+            self._memo = steps.wait(lambda: steps.begin_transaction(step))
+            if self._memo is None:
+                return None
+        session, source = self._blocking_session(dependency)
         lock = store.blocking_write_lock(self._holder)
         lock.__enter__()
         try:
@@ -238,14 +276,15 @@ class Transaction:
     ) -> None:
         """Commit, or roll back after an error."""
         lock = self._blocking_write_lock
-        assert lock is not None  # noqa: S101 - entered
+        if lock is None:
+            return  # the step is done
         try:
             self._leave()
             at_once(self._end(error))
         finally:
             lock.__exit__(None, None, None)
 
-    def _blocking_session(self) -> tuple[Session, Any]:
+    def _blocking_session(self, dependency: Dependency) -> tuple[Session, Any]:
         async def here(function: Callable[[], Any]) -> Any:
             return function()
 
@@ -253,7 +292,6 @@ class Transaction:
             "a `def` task needs a session that does not wait for the event loop: a dependency that is a `def` and"
             " yields a Session of SQLAlchemy or a sqlite3.Connection. Or write the task as `async def`"
         )
-        dependency = self._dependency()
         if _waits(dependency):
             raise InvalidSession(f"job.transaction(): {advice}")
         source = at_once(self._source(dependency, here))
@@ -263,6 +301,10 @@ class Transaction:
         return session, source
 
     # -- both -------------------------------------------------------------------------
+
+    @property
+    def _steps(self) -> AttemptSteps:
+        return attempt_steps_of(self._attempt)
 
     @property
     def _holder(self) -> str:
@@ -298,19 +340,24 @@ class Transaction:
         return attempt.resolved
 
     async def _begin(self, session: Session) -> None:
-        """Begin the write transaction and settle the job first, which checks the lease."""
+        """Begin the write transaction, whose first write checks the lease."""
         job = self._attempt.job
         self._had_committed = await session.has_committed()
         await session.begin()
         try:
-            now = now_us()
-            self._ended = Ended("succeeded", now)
-            success = Succeeded(job, self._ended, None, RESULT_PENDING)
-            if not await session.settle(success, now=now):
+            if not await self._write_first(session):
                 raise LeaseLost(f"{job.task} {job.id} was taken away from this worker")
         except BaseException:
             await session.rollback()
             raise
+
+    async def _write_first(self, session: Session) -> bool:
+        now = now_us()
+        if self._memo is not None:
+            return await session.keep(self._memo, now=now)
+        self._ended = Ended("succeeded", now)
+        success = Succeeded(self._attempt.job, self._ended, None, RESULT_PENDING)
+        return await session.settle(success, now=now)
 
     def _enter(self, session: Session, source: Any) -> None:
         self._session = session
@@ -325,7 +372,11 @@ class Transaction:
         session = self._session
         assert session is not None  # noqa: S101 - entered
         if error is None:
-            added = self._attempt.take_added("the transaction of this attempt has settled the job")
+            added: Sequence[Enqueue] = ()
+            if self._memo is None:
+                added = self._attempt.take_added(
+                    "the transaction of this attempt has settled the job"
+                )
             try:
                 await self._warn_of_commit_inside(session)
                 if not await self._is_settled(session):
@@ -358,12 +409,16 @@ class Transaction:
         if await session.has_changes():
             self._transactions.warn_once(
                 self._attempt,
-                "%s commits inside `job.transaction()`: that has settled the job, and what is written behind it is lost"
+                "%s commits inside `job.transaction()`: that has settled the job or ended the step, and what is written"
+                " behind it is lost"
                 " if the process dies before the block ends. Leave the commit to the block",
             )
 
     async def _is_settled(self, session: Session) -> bool:
-        """Return whether the end of the job is in the transaction or committed."""
+        """Return whether the end of the job, or the memo, is still written."""
+        if self._memo is not None:
+            # It is stored once: what can be stored now was not there. The caller rolls back then.
+            return not await session.keep(self._memo, now=now_us())
         ended = self._ended
         assert ended is not None  # noqa: S101 - begun
         same = Returned(self._attempt.job, ended, None, RESULT_PENDING)

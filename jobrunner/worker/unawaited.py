@@ -130,19 +130,36 @@ _WRITTEN: Final[Mapping[str, str]] = {
     "AsyncTask": "task",
     "CtxAsyncTask": "task",
     "Job": "job",
+    "JobContext": "job",
     "JobQueue": "queue",
     "JobRunner": "jobs",
+    "RunnerRoutes": "jobs",
     "Queues": "jobs.queues",
+    "Batch": "batch",
+    "Batches": "jobs.batches",
     "DeadLetters": "jobs.dead_letters",
     "Schedules": "jobs.schedules",
     "AuditLog": "jobs.audit",
+    "Limits": "jobs.limits",
 }
 """The classes whose coroutine functions are verbs, each with the usual name of an object in code."""
 _BLOCKING: Final = frozenset(
-    {"enqueue", "enqueue_many", "enqueue_chain", "get", "list", "payload", "cancel", "health"}
+    {
+        "enqueue",
+        "enqueue_many",
+        "enqueue_chain",
+        "enqueue_batch",
+        "get",
+        "list",
+        "payload",
+        "cancel",
+        "health",
+    }
 )
 """The verbs of a queue that ``jobs.sync`` has under the same name."""
-_COLLECTIONS: Final = frozenset({"Queues", "DeadLetters", "Schedules", "AuditLog"})
+_COLLECTIONS: Final = frozenset(
+    {"Queues", "Batches", "DeadLetters", "Schedules", "AuditLog", "Limits"}
+)
 """The classes whose objects ``jobs.sync`` has with all verbs, under the same names as ``jobs``."""
 _HOOK: Final = "_warn_unawaited_coroutine"
 _OF_PYTHON: Final = ("warnings", "_py_warnings")
@@ -283,6 +300,8 @@ def _line_of_verb(coroutine: Any, *, is_async: bool) -> str:
     call = f"{name}.{verb}(...)"
     if is_async:
         return f"write `await {call}`"
+    if cls == "JobContext":
+        return f"write `job.sync.{verb}(...)` in place of `{call}`"
     blocking = _blocking_call(cls, verb, name)
     if blocking is None:
         return f"write `jobs.sync.run({call})`"

@@ -5,16 +5,16 @@ A process that only enqueues (``work=False``) has a worker too: it runs no jobs,
 
 import asyncio
 import os
-import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from jobrunner.core.clock import now_us
 from jobrunner.core.errors import InvalidTask, StoreError, WouldDeadlock
-from jobrunner.core.job import Health
+from jobrunner.core.health import Health
 from jobrunner.core.logs import log_of, repeats
-from jobrunner.core.model import Definition, WorkerRow
+from jobrunner.core.model import WorkerRow
+from jobrunner.core.schedule import Definition
 from jobrunner.store.committer import Committer
 from jobrunner.store.protocol import Store
 from jobrunner.store.session_writer import call_on
@@ -23,12 +23,15 @@ from jobrunner.tasks.spec import TaskSpec
 from jobrunner.worker.dependencies import AttemptScope
 from jobrunner.worker.events import Events
 from jobrunner.worker.grace import Grace
-from jobrunner.worker.health import HealthInputs, health_of
+from jobrunner.worker.health import HealthInputs, first_of, health_of
 from jobrunner.worker.maintenance import Maintenance
+from jobrunner.worker.membership import Membership
 from jobrunner.worker.producer import Producer
+from jobrunner.worker.progress import ProgressReports
 from jobrunner.worker.scheduler import Scheduler
 from jobrunner.worker.settings import Settings
 from jobrunner.worker.statistics import Statistics
+from jobrunner.worker.steps import StepRuntime
 from jobrunner.worker.supervisor import Supervisor
 from jobrunner.worker.transactions import Transactions
 
@@ -55,8 +58,24 @@ class Worker:
         grace: Grace,
         around: AttemptScope,
         session: Dependency | InvalidTask | None = None,
+        driven: bool = False,
     ) -> None:
-        self.id = secrets.randbits(63)
+        """Make the parts; see ``start``.
+
+        Args:
+            store: The open store.
+            committer: Runs this worker's rounds; ``start`` starts it.
+            specs: The tasks by stored name and by alias.
+            slots: The slots by queue.
+            schedules: The schedules that the code declares.
+            settings: The runner's settings.
+            events: Notifies the runner's waiters and hooks.
+            work: False for a worker that runs no jobs.
+            grace: The time that attempts get at the end.
+            around: The objects that all attempts share.
+            session: The dependency that yields the application's session, or the error why a task cannot use it.
+            driven: True if a test calls ``scheduler`` itself; no chore runs then.
+        """
         self.failed: StoreError | None = None
         """The error that stopped this worker for good; None while there is none."""
         self.has_failed = asyncio.Event()
@@ -66,34 +85,45 @@ class Worker:
         self._specs = specs
         self._grace = grace
         self._revision = settings.revision
-        self._scheduler = Scheduler(store, committer, specs)
+        self._driven = driven
+        self.scheduler = Scheduler(store, committer, specs)
+        self.membership = Membership(
+            store,
+            on_lost=self._lost,
+            on_joined_again=self._joined_again,
+            on_fatal=self._fail,
+        )
         self._supervisor: Supervisor | None = None
-        self._producer: Producer | None = None
+        self.producer: Producer | None = None
+        """Claims jobs; None if this worker runs none."""
         if work:
             notify = call_on(asyncio.get_running_loop(), self.wake)
-            statistics = Statistics()
+            statistics, progress = Statistics(), ProgressReports()
             self._supervisor = Supervisor(
                 committer,
                 specs=specs,
                 slots=slots,
                 events=events,
                 statistics=statistics,
+                progress=progress,
                 around=around,
                 transactions=Transactions(store, session, notify),
+                steps=StepRuntime(store, committer, specs, around, asyncio.get_running_loop()),
             )
-            self._producer = Producer(
-                self.id,
+            self.producer = Producer(
+                self.membership,
                 committer,
                 self._supervisor,
                 events=events,
                 statistics=statistics,
+                progress=progress,
                 notify_others=store.workers.notify,
-                on_next_tick=self._scheduler.set_next_tick,
+                on_next_tick=self.scheduler.set_next_tick,
             )
         self.maintenance = Maintenance(
             store,
-            self.id,
-            self._producer,
+            self.membership,
+            self.producer,
             specs=specs,
             schedules=schedules,
             settings=settings,
@@ -104,6 +134,11 @@ class Worker:
         self.deadlocks = self.maintenance.deadlocks
         self._stopping: asyncio.Task[None] | None = None
 
+    @property
+    def id(self) -> int:
+        """The worker's number, which changes if it was found dead while it lives."""
+        return self.membership.number
+
     # -- start and stop ----------------------------------------------------------
 
     async def start(self) -> None:
@@ -112,42 +147,47 @@ class Worker:
             await self._start()
 
     async def _start(self) -> None:
-        await self.maintenance.recovery.recover(thorough=True)
+        await self.maintenance.recovery.run()
         if self._supervisor is not None:
             now = now_us()
-            await self._store.workers.join(
+            await self.membership.join(
                 WorkerRow(
-                    worker=self.id,
+                    worker=self.membership.number,
                     pid=os.getpid(),
                     host=socket.gethostname(),
                     started_at=now,
                     beat_at=now,
                     doorbell=None,
                     queues=self._supervisor.slots,
-                    tasks={name: spec.policy.max_attempts for name, spec in self._specs.items()},
+                    tasks={
+                        task: spec.options.policy.max_attempts for task, spec in self._specs.items()
+                    },
                     revision=self._revision,
                 ),
                 self._on_ring,
             )
-            self._committer.participant = self._producer
+            self._committer.participant = self.producer
             slots = ", ".join(f"{name}={count}" for name, count in self._supervisor.slots.items())
-            logger.info("worker %d starts: slots %s; %d tasks", self.id, slots, len(self._specs))
+            logger.info("worker %d starts: slots %s; %d task(s)", self.id, slots, len(self._specs))
         await self.maintenance.peers.refresh()
+        await self.maintenance.limits.declare()
         if self._supervisor is not None:
             await self.maintenance.schedules.declare()
-            self._scheduler.start()
+            if not self._driven:
+                self.scheduler.start()
         self._committer.on_fatal = self._fail
         self._committer.start()
         self._committer.wake()
-        self.maintenance.chores.start()
+        if not self._driven:
+            self.maintenance.chores.start()
 
     def begin_stop(self) -> None:
         """Stop claiming, and end attempts within the grace; enqueueing still works."""
-        if self._stopping is None and self._producer is not None:
-            self._scheduler.begin_stop()
-            self._producer.begin_stop()
+        if self._stopping is None and self.producer is not None:
+            self.scheduler.begin_stop()
+            self.producer.begin_stop()
             self._stopping = asyncio.create_task(
-                self._producer.supervisor.stop_all(self._grace), name="jobrunner-stop"
+                self.producer.supervisor.stop_all(self._grace), name="jobrunner-stop"
             )
 
     async def stop(self) -> None:
@@ -155,16 +195,18 @@ class Worker:
         self.begin_stop()
         if self._stopping is not None:
             await asyncio.wait([self._stopping])
-        await self._scheduler.stop()
+        await self.scheduler.stop()
         await self.maintenance.chores.stop()
         await self._committer.close()
         if self._supervisor is not None:
             self._supervisor.close()
-            try:
-                await self._store.workers.leave(self.id, now=now_us())
-            except (StoreError, WouldDeadlock) as error:
-                # As after a kill, the kernel frees the lock with the process, and other workers recover the jobs.
-                logger.error("the worker could not sign off: %s", error)
+        try:
+            await self.maintenance.watches.leave()
+            if self._supervisor is not None:
+                await self.membership.leave()
+        except (StoreError, WouldDeadlock) as error:
+            # As after a kill, the kernel frees the lock with the process, and other workers recover the jobs.
+            logger.error("the worker could not sign off: %s", error)
         repeats.end()
 
     def _fail(self, error: StoreError) -> None:
@@ -176,17 +218,35 @@ class Worker:
             self._committer.fail(error)
             self.begin_stop()
 
+    # -- a worker that was found dead while it lives -----------------------------------
+
+    def _lost(self, number: int) -> None:
+        """Give up what runs under a number: others may have taken it over."""
+        self._committer.drop(number)
+        jobs = [] if self._supervisor is None else self._supervisor.lose_all()
+        logger.error(
+            "worker %d was found dead while it was cut off: %s",
+            number,
+            f"its {len(jobs)} attempt(s) are cancelled, since their jobs run again elsewhere: "
+            + first_of([f"{job.task} {job.id}" for job in jobs])
+            if jobs
+            else "it had nothing to do",
+        )
+
+    async def _joined_again(self) -> None:
+        await self.maintenance.restore_rest()
+
     # -- wake-ups --------------------------------------------------------------------
 
     def wake(self) -> None:
         """Let this and other processes find due jobs at once."""
-        if self._producer is not None:
-            self._producer.wake(suspects=True)
+        if self.producer is not None:
+            self.producer.wake(suspects=True)
         self._store.workers.notify()
 
     def _on_ring(self) -> None:
-        if self._producer is not None:
-            self._producer.wake(suspects=True)
+        if self.producer is not None:
+            self.producer.wake(suspects=True)
         self.maintenance.chores.ring()
 
     def cancel_requested(self, seqs: Sequence[int]) -> None:
@@ -230,14 +290,19 @@ class Worker:
             HealthInputs(
                 failed=self.failed,
                 error=self._committer.error,
+                doubt=self.membership.problem(),
                 ready=self.is_ready(),
                 works=supervisor is not None,
                 stopping=supervisor is not None and supervisor.stopping,
                 running=0 if supervisor is None else len(supervisor.attempts),
-                stuck=[f"{attempt.job.task} {attempt.job.id}" for attempt in stuck],
+                stuck=[
+                    f"{attempt.job.task} {attempt.job.id}"
+                    for attempt in stuck
+                    if attempt.stopped != "lost"
+                ],
                 unknown=self.maintenance.unknown_tasks.due_since,
                 failing=frozenset(self.maintenance.chores.failing),
-                schedules=self._scheduler.problems,
+                schedules=self.scheduler.problems,
                 deadlocks=() if self.deadlocks is None else self.deadlocks.problems(),
             ),
         )

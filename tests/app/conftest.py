@@ -45,15 +45,9 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def shop(settings: Settings) -> Iterator[ShopClient]:
-    """A running shop whose mail goes to the outbox."""
+    """A running shop whose mail goes to the outbox; its daily report is paused."""
     with ShopClient(settings) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def shared_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShopClient]:
-    """A running shop for the tests of a module whose requests store nothing, such as those of refusals."""
-    with log_as_before(), ShopClient(make_settings(tmp_path_factory.mktemp("shop"))) as client:
+        client.pause_report()
         yield client
 
 
@@ -66,9 +60,10 @@ def smtp() -> Iterator[SmtpServer]:
 
 @pytest.fixture
 def mailing_shop(tmp_path: Path, smtp: SmtpServer) -> Iterator[ShopClient]:
-    """A running shop whose mail goes to ``smtp``."""
+    """A running shop whose mail goes to ``smtp``; its daily report is paused."""
     settings = make_settings(
         tmp_path, smtp_host=smtp.hostname, smtp_port=smtp.port, smtp_starttls=False
     )
     with ShopClient(settings) as client:
+        client.pause_report()
         yield client

@@ -1,36 +1,59 @@
-"""The shop as its tests use it: over HTTP, waiting for jobs by their results."""
+"""The shop as its tests use it: over HTTP, with a tester that runs its jobs on demand."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import Settings
-from jobrunner import Job
+from jobrunner.testing import Run, SyncJobTester
 
 TOKEN = "test-token"  # noqa: S105 - of a shop that lives for one test
-PATIENCE_S = 60.0
 
 
 def make_settings(data_dir: Path, **fields: object) -> Settings:
-    """Return settings for a test: short waits, everything in one directory."""
-    given = {"data_dir": data_dir, "admin_token": TOKEN, "mail_wait": 0.02, "mail_wait_max": 0.1}
+    """Return settings for a test: everything in one directory."""
+    given = {"data_dir": data_dir, "admin_token": TOKEN}
     return Settings.model_validate(given | fields)
 
 
 class ShopClient(TestClient):
-    """A client with the admin token; as a context manager it runs the shop."""
+    """A client with the admin token; as a context manager it runs the shop under a tester, ``t``."""
 
-    def __init__(self, settings: Settings, *, raise_server_exceptions: bool = True) -> None:
+    def __init__(
+        self, settings: Settings, *, raise_server_exceptions: bool = True, tested: bool = True
+    ) -> None:
         self.shop: FastAPI = create_app(settings)
+        self.t = SyncJobTester(self.shop, store=settings.database_path)
+        self._tested = tested
+        self._stack = ExitStack()
         super().__init__(
             self.shop,
             headers={"Authorization": f"Bearer {TOKEN}"},
             raise_server_exceptions=raise_server_exceptions,
         )
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            if self._tested:
+                stack.enter_context(self.t)
+            super().__enter__()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        with self._stack:
+            super().__exit__(kind, error, trace)
 
     def post_job(self, path: str, body: dict[str, Any]) -> str:
         """Send a request that enqueues a job; return the job's id."""
@@ -42,15 +65,13 @@ class ShopClient(TestClient):
         """Register somebody; return the id of the welcome mail's job."""
         return self.post_job("/register", {"username": name, "email": f"{name}@example.com"})
 
-    def finish(self, job_id: str) -> None:
-        """Wait until the job has succeeded; raise as ``job.result`` does."""
+    def finish(self, job_id: str) -> Run[Any]:
+        """Run a job to its end, which must be a success."""
+        return self.t.finish(job_id, until="succeeded")
 
-        async def wait() -> None:
-            job: Job[object] = await self.shop.state.jobrunner.get(job_id)
-            await job.result(timeout=PATIENCE_S)
-
-        assert self.portal is not None, "the client runs the shop only as a context manager"
-        self.portal.call(wait)
+    def pause_report(self) -> None:
+        """Send no daily report: the clock of a test that begins before 8:00 would come past it."""
+        self.post("/jobs/schedules/send_daily_report/pause").raise_for_status()
 
     def job(self, job_id: str) -> dict[str, Any]:
         """Return a job with its history, from the HTTP API."""

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.rest]
 
 
 @contextmanager
@@ -61,6 +61,8 @@ def test_demo_shows_that_the_promises_hold_and_leaves_nothing_behind(tmp_path: P
     assert running.returncode == 0, output
     assert "0 lost" in output
     assert "exhausted" in output
+    assert "the order's batch went on: 2 of 2 jobs succeeded" in output
+    assert "its callback ran after them: the warehouse has 1 mail" in output
     assert "\x1b" not in output, "colours are for people at a terminal"
     pids = {int(pid) for pid in re.findall(r"pid (\d+)", output)}
     assert len(pids) == 2

@@ -15,7 +15,7 @@ import pytest
 
 from app.demo.shop import Broken, Shop, wait_for
 from app.schemas import OrderCreate
-from tests.soak.budget import CI_SECONDS, Figures, rounds
+from tests.soak.budget import Figures, rounds
 
 LEAST_KILLS = 4
 CLIENTS = 4
@@ -111,7 +111,15 @@ def check(file: Path, ledger: Ledger) -> None:
     assert ledger.users.items() <= users.items()
 
     tags = ask(file, "SELECT tag, count(*) FROM jobrunner_jobs WHERE tag IS NOT NULL GROUP BY tag")
-    assert dict(tags) == {f"order:{id}": 3 for id in orders}, "a chain for each order, none else"
+    assert dict(tags) == {f"order:{id}": 3 for id in orders}, "a batch for each order, none else"
+    batches = ask(file, "SELECT name FROM jobrunner_batches ORDER BY name")
+    assert batches == sorted((tag,) for tag in dict(tags))
+    early = (
+        "SELECT tag FROM jobrunner_jobs last JOIN jobrunner_jobs one USING (tag)"
+        " WHERE last.task = 'notify_warehouse' AND last.started_at < one.finished_at"
+        " AND one.task <> 'notify_warehouse'"
+    )
+    assert ask(file, early) == [], "the callback saw the end of both"
     mails = ask(file, "SELECT args FROM jobrunner_jobs WHERE task = 'send_welcome_email'")
     deletions = ask(file, "SELECT id FROM jobrunner_jobs WHERE task = 'write_audit_row'")
     assert ledger.deleted <= {id for (id,) in deletions}
@@ -194,9 +202,9 @@ def end_what_is_left(shop: Shop, directory: Path, ledger: Ledger) -> None:
 @pytest.mark.slow
 @pytest.mark.process
 def test_killed_while_it_takes_orders_the_shop_has_rows_and_jobs_together_and_effects_once(
-    tmp_path: Path, seed: int
+    tmp_path: Path, seed: int, seconds: float
 ) -> None:
-    kill_while_it_takes_orders(tmp_path, seed=seed, seconds=CI_SECONDS)
+    kill_while_it_takes_orders(tmp_path, seed=seed, seconds=seconds)
 
 
 def is_idle(shop: Shop) -> bool:

@@ -11,8 +11,8 @@ import trustme
 
 from app.mail import Mail, MailDelayed, Outbox, mailer
 from app.settings import Settings
-from jobrunner import Bury, JobDead
-from tests.app.shop import ShopClient, eventually, make_settings
+from jobrunner import Bury
+from tests.app.shop import ShopClient, make_settings
 from tests.app.smtp import PASSWORD, USER, SmtpServer, smtp_server
 
 MAIL = Mail("ada@example.com", "Hello", "Dear Ada,\n\nwith an é.\n")
@@ -217,13 +217,11 @@ def test_mail_refused_twice_for_now_arrives_at_the_third_attempt_under_one_messa
 ) -> None:
     smtp.data_answers.extend(["451 later", "451 later"])
 
-    job_id = mailing_shop.register("ada")
-    mailing_shop.finish(job_id)
+    run = mailing_shop.finish(mailing_shop.register("ada"))
 
-    history = mailing_shop.job(job_id)["history"]
-    assert [run["outcome"] for run in history] == ["failed", "failed", "succeeded"]
-    assert "451" in history[0]["error"]
-    assert {message["Message-ID"] for message in smtp.offered} == {f"<{job_id}@localhost>"}
+    assert run.outcomes == ["failed", "failed", "succeeded"]
+    assert "451" in str(run.job.history[0].error)
+    assert {message["Message-ID"] for message in smtp.offered} == {f"<{run.id}@localhost>"}
     assert (len(smtp.offered), len(smtp.accepted)) == (3, 1)
 
 
@@ -232,29 +230,23 @@ def test_mail_refused_for_good_is_a_dead_letter_at_once(
 ) -> None:
     smtp.rcpt_answers.append("550 no such user")
 
-    job_id = mailing_shop.register("nobody")
-    with pytest.raises(JobDead):
-        mailing_shop.finish(job_id)
+    dead = mailing_shop.t.finish(mailing_shop.register("nobody"))
 
-    letter = mailing_shop.dead_letter(job_id)
-    assert letter["reason"] == "buried"
-    assert "550" in letter["error"]
-    assert "no such user" in letter["error"]
-    assert len(letter["history"]) == 1
+    assert (dead.reason, dead.outcomes) == ("buried", ["failed"])
+    assert "550" in str(dead.error)
+    assert "no such user" in str(dead.error)
 
 
 def test_mail_refused_for_good_can_be_replayed_to_another_address(
     mailing_shop: ShopClient, smtp: SmtpServer
 ) -> None:
     smtp.rcpt_answers.append("550 no such user")
-    job_id = mailing_shop.register("nobody")
-    with pytest.raises(JobDead):
-        mailing_shop.finish(job_id)
+    dead = mailing_shop.t.finish(mailing_shop.register("nobody"), until="dead")
 
-    replay = mailing_shop.post(
-        f"/jobs/dead-letters/{job_id}/replay", json={"args": {"email": "ada@example.com"}}
+    mailing_shop.post(
+        f"/jobs/dead-letters/{dead.id}/replay", json={"args": {"email": "ada@example.com"}}
     )
-    mailing_shop.finish(replay.json()["id"])
+    mailing_shop.t.run_until_idle()
 
     (message,) = smtp.accepted
     assert message["To"] == "ada@example.com"
@@ -265,13 +257,10 @@ def test_mail_with_a_wrong_password_is_a_dead_letter_at_once(
 ) -> None:
     settings = strict(strict_smtp, tmp_path, smtp_ca_file=ca_file, smtp_password="wrong")  # noqa: S106
     with ShopClient(settings) as shop:
-        job_id = shop.register("ada")
-        with pytest.raises(JobDead):
-            shop.finish(job_id)
+        dead = shop.t.finish(shop.register("ada"))
+        letter = shop.dead_letter(dead.id)
 
-        letter = shop.dead_letter(job_id)
-
-    assert letter["reason"] == "buried"
+    assert dead.reason == "buried"
     assert "535" in letter["error"]
     assert "wrong" not in str(letter), "a dead letter is shown to people: no password in it"
 
@@ -279,44 +268,27 @@ def test_mail_with_a_wrong_password_is_a_dead_letter_at_once(
 def test_mail_waits_for_a_server_that_is_not_there_yet(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    settings = make_settings(
-        tmp_path,
-        smtp_host="127.0.0.1",
-        smtp_port=port,
-        smtp_starttls=False,
-        mail_attempts=32_767,
-    )
+    settings = make_settings(tmp_path, smtp_host="127.0.0.1", smtp_port=port, smtp_starttls=False)
     with ShopClient(settings) as shop:
         job_id = shop.register("ada")
-        eventually(lambda: shop.job(job_id)["attempt"] >= 2, "a second attempt")
+        shop.t.run_until_idle()
+        shop.t.travel(seconds=2 * settings.mail_wait)
         with smtp_server(port=port) as smtp:
-            shop.finish(job_id)
+            run = shop.finish(job_id)
             assert len(smtp.accepted) == 1
 
-        first = shop.job(job_id)["history"][0]
-
-    assert first["outcome"] == "failed"
-    assert first["error_type"] == "app.mail.MailDelayed"
+    assert run.outcomes == ["failed", "failed", "succeeded"]
+    assert run.job.history[0].error_type == "app.mail.MailDelayed"
 
 
 def test_mail_out_of_attempts_is_a_dead_letter_and_arrives_when_replayed(
-    tmp_path: Path, smtp: SmtpServer
+    mailing_shop: ShopClient, smtp: SmtpServer
 ) -> None:
-    smtp.rcpt_answers.extend(["451 later"] * 3)
-    settings = make_settings(
-        tmp_path,
-        smtp_host=smtp.hostname,
-        smtp_port=smtp.port,
-        smtp_starttls=False,
-        mail_attempts=3,
-    )
-    with ShopClient(settings) as shop:
-        job_id = shop.register("ada")
-        with pytest.raises(JobDead):
-            shop.finish(job_id)
-        assert shop.dead_letter(job_id)["reason"] == "exhausted"
+    smtp.rcpt_answers.extend(["451 later"] * 10)
+    dead = mailing_shop.t.finish(mailing_shop.register("ada"), until="dead")
+    assert dead.reason == "exhausted"
 
-        assert shop.post(f"/jobs/dead-letters/{job_id}/replay").is_success
-        shop.finish(job_id)
+    smtp.rcpt_answers.clear()
+    assert mailing_shop.t.replay(dead).state == "succeeded"
 
-    assert [message["Message-ID"] for message in smtp.accepted] == [f"<{job_id}@localhost>"]
+    assert [message["Message-ID"] for message in smtp.accepted] == [f"<{dead.id}@localhost>"]

@@ -12,9 +12,8 @@ from freezegun.api import FrozenDateTimeFactory
 from app.audit import AuditEntry
 from app.settings import Settings
 from app.tasks.audit import write_audit_log
-from jobrunner import JobContext
-from jobrunner.core.model import Claimed
-from tests.app.shop import ShopClient, eventually, make_settings
+from jobrunner.testing import fake_context
+from tests.app.shop import ShopClient, make_settings
 from tests.app.smtp import SmtpServer
 from tests.support.clocks import MOMENT
 
@@ -37,29 +36,6 @@ def break_commits(settings: Settings, table: str, event: str) -> None:
         connection.execute(
             f"CREATE TRIGGER lose AFTER {event} ON {table} BEGIN INSERT INTO lost VALUES (1); END"  # noqa: S608
         )
-
-
-def attempt_of(job_id: str, attempt: int) -> JobContext:
-    """Return what a task is handed at an attempt."""
-    job = Claimed(
-        seq=1,
-        lease=attempt,
-        worker=1,
-        id=job_id,
-        task="any",
-        queue="default",
-        args="{}",
-        attempt=attempt,
-        started_at=0,
-        first_started_at=0,
-        created_at=0,
-        run_at=0,
-        priority=0,
-        max_attempts=None,
-        timeout=None,
-        suspect=False,
-    )
-    return JobContext(job, 5)
 
 
 # -- POST /register -------------------------------------------------------------------------------
@@ -102,10 +78,10 @@ def test_register_twice_is_a_conflict_and_sends_one_mail(shop: ShopClient) -> No
     ],
 )
 def test_register_with_bad_input_is_a_422_and_stores_nothing(
-    shared_shop: ShopClient, body: dict[str, object]
+    shop: ShopClient, body: dict[str, object]
 ) -> None:
-    assert shared_shop.post("/register", json=body).status_code == 422
-    assert shared_shop.jobs("send_welcome_email") == []
+    assert shop.post("/register", json=body).status_code == 422
+    assert shop.jobs("send_welcome_email") == []
 
 
 @pytest.mark.parametrize(
@@ -120,12 +96,8 @@ def test_register_with_bad_input_is_a_422_and_stores_nothing(
         b"[" * 100_000,
     ],
 )
-def test_register_with_what_json_has_no_form_for_is_a_4xx(
-    shared_shop: ShopClient, body: bytes
-) -> None:
-    answer = shared_shop.post(
-        "/register", content=body, headers={"Content-Type": "application/json"}
-    )
+def test_register_with_what_json_has_no_form_for_is_a_4xx(shop: ShopClient, body: bytes) -> None:
+    answer = shop.post("/register", content=body, headers={"Content-Type": "application/json"})
 
     assert 400 <= answer.status_code < 500
     assert answer.json()["detail"]
@@ -165,7 +137,8 @@ def test_commit_that_fails_is_a_500_and_leaves_neither_row_nor_job(
         assert rows(settings, state) == before
         # The route wrote its row and its jobs, and would be heard of if these were there.
         shop.finish(shop.post_job("/confirmations", {"email": "ada@example.com"}))
-        assert [mail["subject"] for mail in shop.outbox()] == ["Your token", "Welcome to the shop"]
+        mails = sorted(mail["subject"] for mail in shop.outbox())
+        assert mails == ["Welcome to the shop", "Your token"]
 
 
 def test_conflict_leaves_no_job(shop: ShopClient, settings: Settings) -> None:
@@ -192,28 +165,22 @@ def test_subscribe_twice_reminds_once_a_day_later(
     assert first["job_id"] == second["job_id"]
     due = datetime.fromisoformat(first["scheduled_for"])
     assert due == MOMENT + timedelta(seconds=DAY_S)
-    frozen.tick(DAY_S - 1)
+    shop.t.travel(seconds=DAY_S - 1)
     assert shop.job(first["job_id"])["state"] == "scheduled"
-
-    frozen.tick(2)
-    shop.finish(first["job_id"])
+    shop.t.travel(seconds=1)
 
     # A day on, the daily report is due as well.
     to_ada = [mail["subject"] for mail in shop.outbox() if mail["to"] == "ada@example.com"]
     assert to_ada == ["Your reminder"]
 
 
-def test_subscribe_after_the_reminder_reminds_again(tmp_path: Path, settings: Settings) -> None:
-    soon = settings.model_copy(update={"reminder_delay": 0.01})
-    with ShopClient(soon) as shop:
-        first = shop.post("/subscribe", json={"email": "ada@example.com"}).json()
-        shop.finish(first["job_id"])
-
-        second = shop.post("/subscribe", json={"email": "ada@example.com"}).json()
-        shop.finish(second["job_id"])
-
-    assert second["created"]
-    assert len(list(settings.outbox_dir.iterdir())) == 2
+def test_subscribe_after_the_reminder_reminds_again(shop: ShopClient) -> None:
+    for _ in range(2):
+        answer = shop.post("/subscribe", json={"email": "ada@example.com"}).json()
+        assert answer["created"]
+        shop.finish(answer["job_id"])
+    to_ada = [mail["subject"] for mail in shop.outbox() if mail["to"] == "ada@example.com"]
+    assert to_ada == ["Your reminder"] * 2
 
 
 # -- orders ---------------------------------------------------------------------------------------
@@ -231,12 +198,17 @@ def order(shop: ShopClient, **fields: object) -> dict[str, int]:
     return placed
 
 
-def test_order_is_confirmed_audited_and_sent_to_the_warehouse_in_that_order(
+def deliver(shop: ShopClient, placed: dict[str, int]) -> None:
+    """Run all steps of an order, which then is at the warehouse."""
+    shop.finish(shop.jobs("notify_warehouse")[-1]["id"])
+    assert shop.get(f"/orders/{placed['order_id']}").json()["status"] == "at_warehouse"
+
+
+def test_order_is_confirmed_and_audited_and_then_sent_to_the_warehouse(
     shop: ShopClient, settings: Settings
 ) -> None:
     placed = order(shop)
-    at = f"/orders/{placed['order_id']}"
-    eventually(lambda: shop.get(at).json()["status"] == "at_warehouse", "the warehouse knows")
+    deliver(shop, placed)
 
     (confirm,), (audit,), (notify,) = map(shop.jobs, STEPS)
     assert shop.get("/jobs", params={"tag": f"order:{placed['order_id']}"}).json()["items"] == [
@@ -244,11 +216,14 @@ def test_order_is_confirmed_audited_and_sent_to_the_warehouse_in_that_order(
         audit,
         confirm,
     ]
-    assert [job["after"] for job in (confirm, audit, notify)] == [None, confirm["id"], audit["id"]]
+    batch = shop.get(f"/jobs/batches/{confirm['batch']}").json()
+    assert (batch["state"], batch["total"], batch["succeeded"]) == ("succeeded", 2, 2)
+    assert (audit["batch"], notify["batch"]) == (batch["id"], None)
+    assert batch["at_end"]["id"] == notify["id"]
     runs = [shop.job(job["id"])["history"] for job in (confirm, audit, notify)]
     assert [len(history) for history in runs] == [1, 1, 1]
-    started = [history[0]["started_at"] for history in runs]
-    assert started == sorted(started)
+    ends = [history[0]["finished_at"] for history in runs[:2]]
+    assert max(ends) <= runs[2][0]["started_at"]
     assert {mail["to"]: mail["subject"] for mail in shop.outbox()} == {
         "ada@example.com": f"Your order {placed['order_id']}",
         "warehouse@localhost": f"Order {placed['order_id']}",
@@ -263,9 +238,7 @@ def test_order_whose_confirmation_fails_at_first_takes_each_step_once(
 ) -> None:
     smtp.data_answers.extend(["451 later", "451 later"])
 
-    placed = order(mailing_shop)
-    at = f"/orders/{placed['order_id']}"
-    eventually(lambda: mailing_shop.get(at).json()["status"] == "at_warehouse", "at the warehouse")
+    deliver(mailing_shop, order(mailing_shop))
 
     assert [message["To"] for message in smtp.accepted] == [
         "ada@example.com",
@@ -275,25 +248,19 @@ def test_order_whose_confirmation_fails_at_first_takes_each_step_once(
 
 
 def test_order_whose_confirmation_is_dead_goes_on_without_it(
-    tmp_path: Path, smtp: SmtpServer
+    mailing_shop: ShopClient, smtp: SmtpServer, settings: Settings
 ) -> None:
     smtp.rcpt_answers.append("550 no such person")
-    settings = make_settings(
-        tmp_path, smtp_host=smtp.hostname, smtp_port=smtp.port, smtp_starttls=False
-    )
-    with ShopClient(settings) as shop:
-        placed = order(shop)
-        at = f"/orders/{placed['order_id']}"
-        eventually(lambda: shop.get(at).json()["status"] == "at_warehouse", "at the warehouse")
-        assert [message["To"] for message in smtp.accepted] == ["warehouse@localhost"]
-        assert rows(settings, "SELECT count(*) FROM audit_rows") == [(1,)]
+    placed = order(mailing_shop)
+    deliver(mailing_shop, placed)
+    assert [message["To"] for message in smtp.accepted] == ["warehouse@localhost"]
+    assert rows(settings, "SELECT count(*) FROM audit_rows") == [(1,)]
 
-        (letter,) = shop.get("/jobs/dead-letters").json()["items"]
-        assert (letter["task"], letter["reason"]) == ("send_order_confirmation", "buried")
-        assert shop.post(f"/jobs/dead-letters/{letter['id']}/replay").is_success
-        shop.finish(letter["id"])
+    (letter,) = mailing_shop.t.dead_letters
+    assert (letter.task, letter.reason) == ("send_order_confirmation", "buried")
+    mailing_shop.t.replay(letter, until="succeeded")
 
-        assert shop.get(at).json()["status"] == "at_warehouse"
+    assert mailing_shop.get(f"/orders/{placed['order_id']}").json()["status"] == "at_warehouse"
     assert [message["To"] for message in smtp.accepted][1:] == ["ada@example.com"]
 
 
@@ -312,8 +279,7 @@ def test_order_is_taken_from_the_stock_at_once_and_counted_as_sent_at_its_end(
     placed = order(mailing_shop, quantity=2)
     assert stock_of(mailing_shop, "engine") == (more["available"] - 2, 0)
 
-    at = f"/orders/{placed['order_id']}"
-    eventually(lambda: mailing_shop.get(at).json()["status"] == "at_warehouse", "at the warehouse")
+    deliver(mailing_shop, placed)
     assert stock_of(mailing_shop, "engine") == (more["available"] - 2, 2)
 
 
@@ -350,8 +316,8 @@ def test_order_that_is_not_there_is_a_404(shop: ShopClient) -> None:
 
 
 @pytest.mark.parametrize("order_id", ["0", "-1", "x", str(2**63)])
-def test_order_id_that_cannot_be_is_a_422(shared_shop: ShopClient, order_id: str) -> None:
-    assert shared_shop.get(f"/orders/{order_id}").status_code == 422
+def test_order_id_that_cannot_be_is_a_422(shop: ShopClient, order_id: str) -> None:
+    assert shop.get(f"/orders/{order_id}").status_code == 422
 
 
 # -- audit ----------------------------------------------------------------------------------------
@@ -404,7 +370,7 @@ def test_audit_job_that_runs_again_writes_no_second_line(
     entry = AuditEntry(user_id=1, action="DELETE", resource="invoice:1")
     # As after a crash between the work and its settling: the same job, called once more.
     for attempt in (1, 2):
-        write_audit_log(attempt_of("job-1", attempt), entry, audit_log)
+        write_audit_log(fake_context(id="job-1", attempt=attempt), entry, audit_log)
 
     assert len(settings.audit_file.read_text().splitlines()) == 1
 
@@ -414,7 +380,7 @@ def test_audit_row_is_committed_with_the_success_of_its_job_or_not_at_all(
 ) -> None:
     break_commits(settings, "audit_rows", "INSERT")
     job_id = shop.delete("/users/1").json()["job_id"]
-    eventually(lambda: shop.job(job_id)["state"] == "scheduled", "an attempt has failed")
+    shop.t.run_until_idle()
     assert rows(settings, "SELECT count(*) FROM audit_rows") == [(0,)]
 
     with closing(sqlite3.connect(settings.database_path)) as connection:
@@ -442,3 +408,29 @@ def test_outbox_lists_the_newest_mail_first(
 
 def test_outbox_of_a_shop_with_a_mail_server_is_a_404(mailing_shop: ShopClient) -> None:
     assert mailing_shop.get("/outbox").status_code == 404
+
+
+def test_report_is_answered_at_once_or_followed_by_its_address(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, report_pause=0.3)
+    with ShopClient(settings, tested=False) as shop:
+        assert "Make the report" in shop.get("/reports").text
+        answer = shop.post("/reports")
+        assert (answer.status_code, answer.json()) == (200, {"orders": 0, "quantities": {}})
+        shop.post("/orders", json={"email": "ada@example.com", "item": "tea", "quantity": 2})
+        with closing(sqlite3.connect(settings.database_path)) as connection, connection:
+            columns = "user_id, email, item, quantity, status, created_at"
+            copy = f"INSERT INTO orders ({columns}) SELECT {columns} FROM orders LIMIT 1"  # noqa: S608
+            for _ in range(249):
+                connection.execute(copy)
+        answer = shop.post("/reports")
+        assert answer.status_code == 202
+        location = answer.headers["location"]
+        assert location == f"/status/{answer.json()['id']}"
+        with shop.stream("GET", f"{location}/events") as events:
+            last = [line for line in events.iter_lines() if line.startswith("data: ")][-1]
+        status = json.loads(last.removeprefix("data: "))
+        assert status["result"] == {"orders": 250, "quantities": {"tea": 500}}
+        assert status["progress"] == {"done": 250, "total": 250, "message": "adding up orders"}
+        # Only reports are for everybody.
+        mail = shop.register("ada")
+        assert shop.get(f"/status/{mail}").status_code == 404

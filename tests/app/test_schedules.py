@@ -1,14 +1,23 @@
 """The schedules of the shop: the daily report, and the clean-up of tokens."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from freezegun.api import FrozenDateTimeFactory
 
 from app.database import Token
 from app.settings import Settings
 from app.tasks.tokens import hash_of
 from jobrunner import Cron, InvalidSchedule
 from tests.app.shop import ShopClient, make_settings
+
+
+@pytest.fixture
+def shop(settings: Settings) -> Iterator[ShopClient]:
+    """A running shop with its daily report."""
+    with ShopClient(settings) as client:
+        yield client
 
 
 def run(shop: ShopClient, schedule: str) -> str:
@@ -31,10 +40,12 @@ def test_shop_has_its_two_schedules_in_its_own_time(shop: ShopClient) -> None:
     )
 
 
-def test_daily_report_counts_the_last_day_up_to_its_tick(shop: ShopClient) -> None:
+def test_daily_report_counts_the_last_day_up_to_its_tick(
+    frozen: FrozenDateTimeFactory, shop: ShopClient
+) -> None:
     shop.finish(shop.register("ada"))
     shop.post("/orders", json={"email": "ada@example.com", "item": "engine"}).raise_for_status()
-    run(shop, "send_daily_report")
+    shop.t.travel_to("2026-03-04 08:00", zone="Europe/Berlin")
     (report,) = [mail for mail in shop.outbox() if mail["to"] == "owner@localhost"]
     text = (shop.shop.state.services.settings.outbox_dir / report["file"]).read_text(
         encoding="utf-8"

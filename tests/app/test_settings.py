@@ -74,8 +74,8 @@ def test_settings_name_the_database_by_url_or_path(database: str, path: Path) ->
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
-        ({"database": "postgresql:///shop"}, "postgresql"),
-        ({"database": "postgresql://somewhere/shop"}, "postgresql"),
+        ({"database": "mysql:///shop"}, "mysql"),
+        ({"database": "mariadb://somewhere/shop"}, "mariadb"),
         ({"database": "sqlite:///"}, "name a file"),
         ({"database": ":memory:"}, "name a file"),
         ({"smtp_username": "shop"}, "SHOP_SMTP_PASSWORD"),

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from jobrunner import JobRunner
 from tests.benchmarks.processes import say
+from tests.benchmarks.rates import rated_runner
 from tests.benchmarks.workload import Workload
 
 SLOTS = 20
@@ -84,6 +85,14 @@ def serve(file: Path) -> None:
     server.run(sockets=[listener])
 
 
+async def rated(file: Path, rate: int, keys: int) -> None:
+    """Work at a rate, and wait to be killed."""
+    jobs, _ = rated_runner(file, rate, keys)
+    async with jobs.running():
+        say("open")
+        await asyncio.Event().wait()
+
+
 def main() -> None:
     """Play the role that the command line names."""
     logging.basicConfig(level=logging.ERROR)
@@ -95,6 +104,8 @@ def main() -> None:
             asyncio.run(victim(Path(file)))
         case "heir":
             asyncio.run(heir(Path(file)))
+        case "rated":
+            asyncio.run(rated(Path(file), int(more[0]), int(more[1])))
         case "serve":
             serve(Path(file))
         case _:

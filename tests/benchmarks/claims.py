@@ -130,7 +130,7 @@ async def claim_cost(file: Path, tasks: int = 1, *, promote_due: bool = True) ->
             Round(
                 now,
                 enqueues=[
-                    _job(now, number, names[number % tasks]) for number in range(CLAIMS * SLOTS)
+                    a_job(now, number, names[number % tasks]) for number in range(CLAIMS * SLOTS)
                 ],
             )
         )
@@ -151,7 +151,8 @@ async def claim_cost(file: Path, tasks: int = 1, *, promote_due: bool = True) ->
     return median(took)
 
 
-def _job(now: int, number: int, task: str) -> Enqueue:
+def a_job(now: int, number: int, task: str) -> Enqueue:
+    """Return a job with its number in its id."""
     id = f"{now // 1000:012x}"
     return Enqueue(
         f"{id[:8]}-{id[8:]}-7000-8000-{number:012x}", task, "default", '{"number":1}', now, now

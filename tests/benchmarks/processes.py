@@ -31,6 +31,11 @@ class Child:
             raise RuntimeError(f"a child said {said} in place of {word!r}")
         return said
 
+    def tell(self, line: str) -> None:
+        """Send it a line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+
     async def kill(self) -> None:
         """End it by ``kill -9`` and wait until it is gone."""
         if self._process.returncode is None:
@@ -42,8 +47,15 @@ class Child:
 async def child(role: str, *args: object) -> AsyncIterator[Child]:
     """Start ``python -m tests.benchmarks.child ROLE ARGS`` and kill it at the end."""
     words = [sys.executable, "-m", "tests.benchmarks.child", role, *map(str, args)]
+    async with program(*words) as started:
+        yield started
+
+
+@asynccontextmanager
+async def program(*words: str) -> AsyncIterator[Child]:
+    """Start a program in the checkout and kill it at the end."""
     process = await asyncio.create_subprocess_exec(
-        *words, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        *words, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     started = Child(process)
     try:

@@ -19,6 +19,7 @@ PATIENCE_S = 240
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.rest,
     pytest.mark.timeout(300),  # 16 processes after each other
     pytest.mark.skipif(
         not (CHECKOUT / ".git").exists(), reason="without git there is no revision to compare with"

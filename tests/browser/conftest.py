@@ -13,7 +13,7 @@ from typing import Final, Literal
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from jobrunner import Bury, JobDead, JobRunner, Retry
+from jobrunner import Batch, Bury, JobDead, JobRunner, Rate, Retry
 from jobrunner.fastapi import bearer
 from jobrunner.queue.audit import audited
 from tests.browser.served import PATIENCE_S, Served
@@ -36,11 +36,12 @@ SIZES: Final = {"desk": (1280, 900), "phone": (390, 844)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of this folder: they need a browser, which is a process."""
+    """Mark the tests of this folder: they need a browser, which is a process and may have to be installed."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("browser")
             item.add_marker("process")
+            item.add_marker("rest")
             # The first one may have to install the browser.
             item.add_marker(pytest.mark.timeout(INSTALL_S))
 
@@ -60,11 +61,11 @@ def find_browser() -> str | None:
     return there()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Start a browser for the tests of a module.
+    """Start a browser for the tests of this package.
 
-    Until it is closed, Playwright's loop runs in this thread, so that tests of other modules could run none.
+    Until it is closed, Playwright's loop runs in this thread, so that tests of other packages could run none.
     """
     path = find_browser()
     if path is None:
@@ -121,6 +122,7 @@ class Shop(Served):
         super().__init__(jobs)
         self.app.include_router(jobs.dashboard(read=bearer(TOKEN)), prefix="/locked/ui")
         self.letter = self.waiting = self.running = self.retrying = self.long = self.group = ""
+        self.graph = self.failed = self.wide = self.empty = ""
 
     @property
     def locked(self) -> str:
@@ -155,15 +157,38 @@ class Shop(Served):
             jobs.audit, "a" * 200, "dead_letters.replay_all", filter=where, reason="r" * 500
         ) as act:
             act.count = 0
-        async with audited(jobs.audit, "ada", "queues.pause", target=LONG):
+        async with audited(jobs.audit, "p" * 200, "queues.pause", target=LONG):
             pass
         self.running = (await jobs.enqueue(self.wait)).id
         self.retrying = (await jobs.enqueue(self.try_again, "x")).id
         later = [self.greet.options(delay=7200, tag="later").call(f"n{i}") for i in range(3)]
         self.waiting = (await jobs.enqueue_many(later))[0].id
         await jobs.enqueue_chain([self.greet.options(delay=60).call("a"), self.greet.call("b")])
+        await self.fill_batches()
         await jobs.schedules.upsert("s" * 200, self.greet, every=3600, args=["x"])
         await jobs.queues.pause(LONG)
+        await jobs.limits.set(queue=LONG, concurrency=1_000_000, rate_limit=Rate(100, 60, burst=9))
+        await jobs.limits.set(queue="mail", max_waiting=100_000)
+
+    async def fill_batches(self) -> None:
+        """Store a graph that waits, one whose first job is dead, one that is drawn by task, and an empty one."""
+        jobs = self.jobs
+        soon = self.greet.options(delay=7200)
+        first, second = soon.call("first"), soon.call("second")
+        both = self.greet.call("both").after(first, second)
+        graph = [first, second, both, self.long_one.call("v").after(both)]
+        waits = await jobs.enqueue_batch(
+            graph, name="b" * 200, then=self.greet.call("then"), at_end=self.long_one.call("end")
+        )
+        bad = self.write_letter.call("nobody")
+        failed = await jobs.enqueue_batch(
+            [bad, self.greet.call("behind").after(bad), self.greet.call("beside")],
+            then=self.greet.call("then"),
+        )
+        await failed.wait(timeout=PATIENCE_S)
+        wide = await jobs.enqueue_batch([soon.call(f"n{n}") for n in range(40)], name="wide")
+        empty: Batch[None] = await jobs.enqueue_batch([], name="empty")
+        self.graph, self.failed, self.wide, self.empty = waits.id, failed.id, wide.id, empty.id
 
     def pages(self) -> dict[str, str]:
         """Return the paths of all pages, by a name."""
@@ -187,11 +212,20 @@ class Shop(Served):
             "no group": "/dead?group=0123456789abcdef",
             "delete group": f"/dead/{self.group}/delete",
             "letters": f"/dead?view=letters&group={self.group}",
+            "batches": "/batches",
+            "no batches": f"/batches?name={'z' * 200}",
+            "batch": f"/batches/{self.graph}",
+            "failed batch": f"/batches/{self.failed}",
+            "wide batch": f"/batches/{self.wide}",
+            "empty batch": f"/batches/{self.empty}",
             "audit": "/audit",
             "nobody": f"/audit?actor={'z' * 200}",
             "schedules": "/schedules",
             "schedule": f"/schedules/{'s' * 200}",
             "queues": "/queues",
+            "limits": f"/limits?scope=lane&name={'x' * 200}",
+            "cancel all": "/jobs/cancel-all?tag=later",
+            "run all": "/jobs/run-all?tag=later",
             "zone": "/zone",
         }
 

@@ -134,15 +134,17 @@ class Process:
 
 
 @contextmanager
-def serving(file: Path) -> Iterator[tuple[Process, str]]:
-    """Serve ``tests.browser.site`` in a process; yield it and the address of its dashboard."""
+def serving(
+    file: Path, *, app: str = "tests.browser.site:create_app", path: str = "open"
+) -> Iterator[tuple[Process, str]]:
+    """Serve an application in a process; yield it and the address of its dashboard or another path."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         command = (
             "-m",
             "uvicorn",
             "--factory",
-            "tests.browser.site:create_app",
+            app,
             "--log-level",
             "error",
         )
@@ -154,6 +156,6 @@ def serving(file: Path) -> Iterator[tuple[Process, str]]:
         )
     process = Process(started)
     try:
-        yield process, f"http://127.0.0.1:{port}/open"
+        yield process, f"http://127.0.0.1:{port}/{path}"
     finally:
         process.kill()

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import socket
-import sys
+import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import httpx2
 
+from tests.support.forks import start
 from tests.support.processes import CHECKOUT, PATIENCE_S, Child, process
 
 APP = "tests.cli.service:create_app"
@@ -40,16 +41,13 @@ class Answer(NamedTuple):
 async def jobrunner(*words: str | Path, env: Mapping[str, str] | None = None) -> Answer:
     """Run ``jobrunner WORDS`` to its end; ``env`` is added to the environment."""
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)} | dict(env or {})
-    started = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "jobrunner.cli",
-        *map(str, words),
-        cwd=CHECKOUT,
+    started = await start(
+        ["-m", "jobrunner.cli", *map(str, words)],
         env=environment,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        cwd=CHECKOUT,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        is_command=True,
     )
     try:
         out, err = await asyncio.wait_for(started.communicate(), PATIENCE_S)

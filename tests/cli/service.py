@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-from jobrunner import Job, JobContext, JobRunner, TaskRouter
+from jobrunner import Concurrency, Job, JobContext, JobRunner, TaskRouter
 from jobrunner.fastapi import Queue, probes
 from tests.support.processes import say
 
@@ -47,6 +47,11 @@ async def block() -> None:
 async def send(number: int) -> None:
     """Say that a mail goes out."""
     say("sent", number=number)
+
+
+@tasks.task(concurrency=[Concurrency(9), Concurrency(2, by="account_id")])
+async def sync(account_id: int) -> None:
+    """Stand for a task with limits."""
 
 
 def create_runner(store: str | None = None) -> JobRunner:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from jobrunner import JobRunner
+from jobrunner import JobContext, JobRunner, Retry
 from jobrunner.fastapi.api.dead_letter_schemas import (
     DeadLetterBody,
     DeadLetterGroupBody,
@@ -32,7 +32,8 @@ from jobrunner.fastapi.api.stats_schemas import StatsBody, StatsBucketBody
 from tests.cli.commands import APP, RUNNER, jobrunner, worker
 from tests.cli.conftest import Stored
 from tests.cli.service import hold, tasks
-from tests.support.processes import CHECKOUT
+from tests.support.engine import Heard, soon
+from tests.support.processes import CHECKOUT, PATIENCE_S
 
 NO_ID = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
 
@@ -115,6 +116,29 @@ async def test_jobs_are_listed_by_filter_and_page(stored: Stored) -> None:
     assert second.json["next_cursor"] is None
 
 
+async def test_jobs_that_wait_for_a_retry_are_listed_and_made_due(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    runner = JobRunner(stored.path)
+
+    @runner.task(max_attempts=3)
+    async def try_again() -> None:
+        raise Retry(delay=3600)
+
+    async with runner.running():
+        heard = Heard(runner)
+        failed = await runner.enqueue(try_again)
+        await soon(heard.retries.get())
+    retrying = ("jobs", "list", "--state", "retrying")
+    (row,) = (await jobrunner(*retrying, *at)).rows
+    assert (row["id"], row["state"], row["attempt"]) == (failed.id, "scheduled", "1")
+    (item,) = (await jobrunner(*retrying, "--json", *at)).json["items"]
+    assert item["id"] == failed.id
+    assert (await jobrunner(*retrying, "--queue", "mail", *at)).rows == []
+    due = ("jobs", "reschedule", "--state", "retrying", "--in", "0s", "--yes")
+    assert (await jobrunner(*due, *at)).out == "1 rescheduled\n"
+    assert (await jobrunner(*retrying, *at)).rows == []
+
+
 async def test_job_is_shown_with_its_attempts(stored: Stored) -> None:
     answer = await jobrunner("jobs", "show", stored.done, "--store", stored.path, "--json")
     assert (answer.json["task"], answer.json["state"]) == ("greet", "succeeded")
@@ -169,6 +193,31 @@ async def test_waiting_job_is_rescheduled(stored: Stored) -> None:
     letter = await jobrunner("jobs", "reschedule", stored.dead[0], "--in", "1h", *at)
     assert (letter.code, "replay" in letter.err) == (5, True)
     assert (await jobrunner("jobs", "reschedule", NO_ID, "--in", "1h", *at)).code == 4
+
+
+async def test_waiting_jobs_are_counted_first_then_rescheduled_by_filter(stored: Stored) -> None:
+    at = ("--store", stored.path)
+    runner = JobRunner(stored.path, queues={"default": 1, "mail": 1})
+    runner.include(tasks)
+    async with runner.running(work=False):
+        for _ in range(2):
+            await runner.enqueue(hold.options(tag="t", delay=3600))
+        await runner.enqueue(hold.options(tag="t", delay=60, expires=120))
+    some = ("jobs", "reschedule", "--tag", "t", "--state", "scheduled")
+    dry = await jobrunner(*some, "--in", "2h", "--dry-run", "--json", *at)
+    assert dry.json == {"would": "reschedule", "rescheduled": 2, "expiring": 1}
+    in_words = await jobrunner(*some, "--in", "2h", "--dry-run", *at)
+    assert in_words.out == "would reschedule 2 job(s); 1 would expire before\n"
+    unasked = await jobrunner(*some, "--in", "0s", *at)
+    assert (unasked.code, "add --yes" in unasked.err) == (2, True)
+    assert (await jobrunner("jobs", "list", "--state", "queued", *at)).rows == []
+    done = await jobrunner(*some, "--in", "0s", "--yes", "--json", *at)
+    assert done.json == {"rescheduled": 3, "expiring": 0}
+    assert len((await jobrunner("jobs", "list", "--state", "queued", *at)).rows) == 3
+    rest = await jobrunner("jobs", "reschedule", "--all", "--in", "0s", "--yes", *at)
+    assert (rest.code, rest.out) == (0, "4 rescheduled\n")
+    retrying = ("jobs", "reschedule", "--state", "retrying", "--in", "0s")
+    assert (await jobrunner(*retrying, *at)).out == "0 rescheduled\n"
 
 
 async def test_chain_is_listed_shown_and_counted_by_its_blocked_jobs(stored: Stored) -> None:
@@ -226,6 +275,8 @@ async def test_groups_of_dead_letters_are_shown_and_are_a_filter(stored: Stored)
     assert (await jobrunner("dead", "replay", *where, "--json", *at)).json == {
         "replayed": 3,
         "conflicts": 0,
+        "invalid": 0,
+        "checked": 0,
         "left": 0,
     }
     assert (await jobrunner("dead", "groups", *at)).rows == []
@@ -234,11 +285,19 @@ async def test_groups_of_dead_letters_are_shown_and_are_a_filter(stored: Stored)
 async def test_dead_letters_are_counted_first_then_replayed_by_filter(stored: Stored) -> None:
     at = ("--store", stored.path)
     counted = await jobrunner("dead", "replay", "--task", "fail", "--dry-run", "--json", *at)
-    assert counted.json == {"would": "replay", "count": 3, "conflicts": 0}
+    assert counted.json == {
+        "would": "replay",
+        "count": 3,
+        "conflicts": 0,
+        "invalid": 0,
+        "checked": 0,
+    }
     assert len((await jobrunner("jobs", "list", "--state", "dead", *at)).rows) == 3
     assert (await jobrunner("dead", "replay", "--task", "fail", "--json", *at)).json == {
         "replayed": 3,
         "conflicts": 0,
+        "invalid": 0,
+        "checked": 0,
         "left": 0,
     }
     assert (await jobrunner("dead", "list", *at)).rows == []
@@ -304,6 +363,9 @@ async def test_dead_letters_are_deleted_by_id_and_all(stored: Stored) -> None:
         (("jobs", "cancel", NO_ID, "--all"), "not both"),
         (("jobs", "cancel", NO_ID, "--dry-run"), "for many jobs"),
         (("jobs", "reschedule", NO_ID), "say when"),
+        (("jobs", "reschedule", "--in", "1h"), "say which"),
+        (("jobs", "reschedule", NO_ID, "--all", "--in", "1h"), "not both"),
+        (("jobs", "reschedule", NO_ID, "--dry-run", "--in", "1h"), "for many jobs"),
         (("jobs", "reschedule", NO_ID, "--in", "1h", "--at", "2026-11-22T08:00Z"), "say when"),
         (("jobs", "reschedule", NO_ID, "--in", "soon"), "is not a duration"),
         (("jobs", "reschedule", NO_ID, "--in", f"{'9' * 20}w"), "too long"),
@@ -342,6 +404,7 @@ async def test_commands_steer_a_worker_that_runs(stored: Stored) -> None:
     async with worker(stored.path, "--queue", "mail=7", "--queue", "default") as running:
         replayed = await jobrunner("dead", "replay", stored.dead[0], *at)
         assert replayed.code == 0
+        await until_dead(stored.path, stored.dead[0])
         status = await jobrunner("status", "--json", *at)
         (one,) = status.json["workers"]
         assert (one["pid"], one["queues"]) == (running.pid, {"mail": 7, "default": 3})
@@ -349,8 +412,15 @@ async def test_commands_steer_a_worker_that_runs(stored: Stored) -> None:
         assert paused.code == 0
         assert (await jobrunner("jobs", "cancel", stored.waiting, *at)).code == 0
         assert (await jobrunner("doctor", *at)).code == 0
-    listed = await jobrunner("dead", "list", *at)
-    assert stored.dead[0] in {row["id"] for row in listed.rows}, "the worker has run it again"
+
+
+async def until_dead(path: Path, id: str) -> None:
+    """Wait until a worker has made a job a dead letter."""
+    async with asyncio.timeout(PATIENCE_S):
+        while id not in {
+            row["id"] for row in (await jobrunner("dead", "list", "--store", path)).rows
+        }:
+            pass
 
 
 async def test_command_on_a_running_job_s_store_takes_nothing_from_a_dead_worker(
@@ -481,7 +551,7 @@ async def test_json_has_the_names_of_the_http_api(stored: Stored) -> None:
     assert set(shown) == keys(JobDetailBody)
     assert set(shown["history"][0]) == keys(AttemptBody)
     with_args = await ask("jobs", "show", stored.done, "--args")
-    assert set(with_args) == keys(JobDetailBody) | keys(JobArgumentsBody)
+    assert set(with_args) == keys(JobDetailBody) | keys(JobArgumentsBody) | {"step_values"}
     letters = await ask("dead", "list")
     assert set(letters) == keys(DeadLetterPageBody)
     assert set(letters["items"][0]) == keys(DeadLetterSummaryBody)
@@ -505,3 +575,22 @@ async def test_json_is_json_for_every_command_that_answers(stored: Stored) -> No
     ):
         answer = await jobrunner(*words, "--json", *at)
         assert isinstance(json.loads(answer.out), dict), words
+
+
+async def test_show_says_how_far_a_job_is(tmp_db: Path) -> None:
+    runner = JobRunner(tmp_db)
+
+    @runner.task
+    async def render(job: JobContext) -> None:
+        job.progress(1240, 5000, "rendering \x1b[2J")
+
+    async with runner.running():
+        job = await runner.enqueue(render)
+        await job.result(timeout=15)
+    at = ("--store", tmp_db)
+    shown = await jobrunner("jobs", "show", job.id, *at)
+    assert "progress    25 % (1,240 of 5,000): rendering \\x1b[2J\n" in shown.out
+    expected = {"done": 1240, "total": 5000, "message": "rendering \x1b[2J"}
+    assert (await jobrunner("jobs", "show", job.id, *at, "--json")).json["progress"] == expected
+    (item,) = (await jobrunner("jobs", "list", *at, "--json")).json["items"]
+    assert item["progress"] == expected

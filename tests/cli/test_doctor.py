@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobrunner import JobRunner
+from jobrunner import Concurrency, JobRunner
 from jobrunner.core.clock import SECOND_US, now_us
 from jobrunner.store.findings import Finding
 from jobrunner.store.sqlite.host import identity
@@ -129,7 +129,8 @@ def test_doctor_warns_of_an_sqlite_whose_file_a_foreign_writer_can_damage(
 async def test_doctor_with_warnings_alone_ends_with_0(stored: Stored) -> None:
     change(
         stored.path,
-        "INSERT INTO jobrunner_workers VALUES (1, 1, 'here', ?1, ?1, NULL, '{}', '[]', NULL, NULL)",
+        "INSERT INTO jobrunner_workers SELECT 1, 1, 'here', now, now, NULL, '{}', '[]', NULL, NULL"
+        " FROM (SELECT ? now)",
         now_us(),
     )
     answer = await jobrunner("doctor", "--store", stored.path, "--json")
@@ -321,7 +322,8 @@ def test_worker_that_leaves_or_claims_while_the_doctor_looks_is_no_orphan(
     rows = workers.rows
     change(
         stored.path,
-        "INSERT INTO jobrunner_workers VALUES (1, 1, 'here', ?1, ?1, NULL, '{}', '[]', NULL, NULL)",
+        "INSERT INTO jobrunner_workers SELECT 1, 1, 'here', now, now, NULL, '{}', '[]', NULL, NULL"
+        " FROM (SELECT ? now)",
         now_us(),
     )
     if statement == CLAIMS:
@@ -412,3 +414,48 @@ async def test_doctor_with_the_shop_finds_its_engines_in_order(tmp_path: Path) -
     engines = [one for one in answer.json["findings"] if one["about"] == "engine"]
     assert len(engines) == 2
     assert all("is attached" in engine["what"] for engine in engines), engines
+
+
+COUNTED_BY = """
+from jobrunner import Concurrency, JobRunner
+
+jobs = JobRunner({file!r})
+
+
+@jobs.task{options}
+async def sync(account_id: int, region: str) -> None: ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "lane"),
+    [
+        ("(concurrency=Concurrency(2, by='region'))", 'sync["eu"]'),
+        ("(concurrency=Concurrency(2))", "none"),
+        ("(concurrency=Concurrency(5, by='account_id'))", None),
+    ],
+)
+async def test_doctor_names_a_changed_by(tmp_path: Path, options: str, lane: str | None) -> None:
+    file = tmp_path / "jobs.db"
+    jobs = JobRunner(file)
+
+    @jobs.task(name="sync", concurrency=Concurrency(2, by="account_id"))
+    async def sync(account_id: int, region: str) -> None: ...
+
+    async with jobs.running(work=False):
+        await jobs.enqueue(sync, 7, "eu")
+        await jobs.enqueue(sync.options(delay=60), 8, "eu")
+    (tmp_path / "counted_by.py").write_text(COUNTED_BY.format(file=str(file), options=options))
+    env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{CHECKOUT}"}
+    answer = await jobrunner("doctor", "--app", "counted_by:jobs", "--json", env=env)
+    found = [one for one in answer.json["findings"] if one["about"] == "limits"]
+    assert answer.code == 0
+    if lane is None:
+        assert not found
+        return
+    (one,) = found
+    assert one["level"] == "warning"
+    assert one["what"] == (
+        "1 of the first 1 jobs of sync that wait in queue default are counted in other lanes than by= says now, such as"
+        f" sync[7] instead of {lane}"
+    )

@@ -71,7 +71,9 @@ async def test_backup_that_is_restored_goes_on_where_it_was(stored: Stored, tmp_
     status = await jobrunner("status", "--store", backup, "--json")
     assert status.json["dead_letters"] == 3
     answer = await jobrunner("dead", "replay", "--all", "--store", backup, "--json")
-    assert answer.json == {"replayed": 3, "conflicts": 0, "left": 0}
+    assert answer.json == {
+        "replayed": 3, "conflicts": 0, "invalid": 0, "checked": 0, "left": 0,
+    }  # fmt: skip
 
 
 async def test_backup_into_a_directory_is_named_after_store_and_time(
@@ -212,7 +214,7 @@ async def test_vacuum_gives_room_back_while_a_worker_runs(tmp_db: Path) -> None:
         kept = await runner.enqueue(note, 1)
         answer = await jobrunner("vacuum", "--yes", "--store", tmp_db, "--json")
         assert answer.code == 0, answer.err
-        assert answer.json["bytes_after"] < 200_000
+        assert answer.json["bytes_after"] < answer.json["bytes_before"] / 5
         assert (await runner.get(kept.id)).state == "queued"
         later = await runner.enqueue(note, 2)
     assert ids(tmp_db) == {kept.id, later.id}

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,20 +23,21 @@ from jobrunner.cli import command_group
 from jobrunner.cli.filters import instant
 from jobrunner.cli.output import say_fields, say_table
 from jobrunner.core.clock import utcnow
+from jobrunner.runner.shutdown import SIGNALS
 from tests.cli.conftest import Stored
+from tests.support.forks import fork
 from tests.support.processes import CHECKOUT
 
 
 def on_a_terminal(*words: str, columns: int = 200) -> str:
     """Run a command on a terminal; return what it has shown."""
     ours, theirs = pty.openpty()
-    command = subprocess.Popen(
-        [sys.executable, "-m", "jobrunner.cli", *words],
+    _, ended = fork(
+        ["-m", "jobrunner.cli", *words],
+        [theirs, theirs, theirs],
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT), "COLUMNS": str(columns), "TERM": "xterm"},
         cwd=CHECKOUT,
-        env=os.environ | {"COLUMNS": str(columns), "TERM": "xterm"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
+        is_command=True,
     )
     os.close(theirs)
     shown = b""
@@ -43,7 +45,8 @@ def on_a_terminal(*words: str, columns: int = 200) -> str:
         while part := os.read(ours, 65536):
             shown += part
     os.close(ours)
-    assert command.wait(20) == 0, shown
+    with ended:
+        assert int(ended.recv(64)) == 0, shown
     return shown.decode()
 
 
@@ -195,6 +198,15 @@ def commands_about(store: Path, id: str) -> list[tuple[str, ...]]:
 
 
 @pytest.fixture
+def signal_handlers() -> Iterator[None]:
+    """Restore the signal handlers that commands install, since they expect a process of their own."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
 async def evil(tmp_path: Path) -> tuple[Path, str]:
     """Store a dead letter whose error, argument and task are evil, in a file of such a name."""
     path = tmp_path / f"s{EVIL.strip()}.db"
@@ -214,6 +226,7 @@ async def evil(tmp_path: Path) -> tuple[Path, str]:
     return path, job.id
 
 
+@pytest.mark.usefixtures("signal_handlers")
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
 def test_no_command_lets_stored_text_steer_the_terminal(
     evil: tuple[Path, str], *, as_json: bool

@@ -1,9 +1,10 @@
 """Another process on the same store, which runs commands of the test."""
 
 import asyncio
-import multiprocessing
 import os
 import signal
+import socket
+import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from operator import attrgetter
@@ -14,6 +15,9 @@ from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.rigs import store_at
 from tests.support.factories import NOW, OTHER_WORKER, claim_of, worker_row
+from tests.support.forks import start_blocking
+from tests.support.network import enter
+from tests.support.processes import CHECKOUT
 
 PATIENCE_S: Final = 20.0
 
@@ -21,13 +25,17 @@ PATIENCE_S: Final = 20.0
 class Peer:
     """A process with the store open; each call is one verb of the store, there."""
 
-    def __init__(self, url: str) -> None:
-        # Spawned: SQLite cannot be used on both sides of a fork.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_live, args=(theirs, url), daemon=True)
-        self._process.start()
-        theirs.close()
+    def __init__(self, url: str, network: int | None = None) -> None:
+        """``network`` is a process in whose network it lives; None for this one's."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = start_blocking(
+                ["-m", "tests.conformance.peer", url, *([] if network is None else [str(network)])],
+                theirs.fileno(),
+                env=os.environ,
+                cwd=CHECKOUT,
+            )
+        self._pipe = Connection(ours.detach())
 
     def begin(self, verb: str, *args: Any, **kwargs: Any) -> None:
         """Have a verb done, and do not wait for it."""
@@ -61,30 +69,22 @@ class Peer:
 
     def pause(self) -> None:
         """Stop the process where it stands, as a debugger or a suspended machine does."""
-        assert self._process.pid is not None
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Let it go on."""
-        assert self._process.pid is not None
         os.kill(self._process.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """End the process by SIGKILL, and see it dead; safe to call twice."""
         self._process.kill()
-        self._process.join(PATIENCE_S)
-        assert not self._process.is_alive()
+        self._process.wait(PATIENCE_S)
         self._pipe.close()
 
     def end(self) -> None:
         """Close its store and let it come to its end."""
         self._pipe.send(None)
-        self._process.join(PATIENCE_S)
-        assert self._process.exitcode == 0
-
-
-def _live(pipe: Connection, url: str) -> None:
-    asyncio.run(_serve(pipe, url))
+        assert self._process.wait(PATIENCE_S) == 0
 
 
 async def _serve(pipe: Connection, url: str) -> None:
@@ -120,3 +120,9 @@ async def _do(
             return store.workers.notify()
         case _:
             return await attrgetter(verb)(store)(*args, **kwargs)
+
+
+if __name__ == "__main__":
+    if sys.argv[2:]:
+        enter(int(sys.argv[2]))
+    asyncio.run(_serve(Connection(os.dup(0)), sys.argv[1]))

@@ -8,7 +8,7 @@ from jobrunner.core.audit import Action, AuditRow
 from jobrunner.core.errors import StoreError
 from jobrunner.store.protocol import AuditPage, Store
 from tests.conformance.rigs import Rig, store_at
-from tests.support.factories import NOW, SECOND
+from tests.support.factories import HOUR, NOW, SECOND
 
 
 async def record(
@@ -22,9 +22,11 @@ async def record(
     reason: str | None = None,
 ) -> int:
     """Record an act."""
-    return await store.audit.record(
+    entry = await store.audit.record(
         at=at, actor=actor, action=action, target=target, filter=where, reason=reason
     )
+    assert entry is not None
+    return entry
 
 
 async def listed(
@@ -133,3 +135,29 @@ async def test_entries_are_there_after_another_opening(rig: Rig) -> None:
     finally:
         await again.close()
         await rig.open()
+
+
+async def record_form(store: Store, form: str, *, at: int = NOW) -> int | None:
+    """Record an act of a form."""
+    return await store.audit.record(
+        at=at, actor="ada", action="cancel", target="a", filter=None, reason=None, form=form
+    )
+
+
+async def test_a_form_acts_once_in_all_processes_also_if_its_act_never_ends(rig: Rig) -> None:
+    entry = await record_form(rig.store, "a")
+    assert entry is not None
+    assert await record_form(rig.store, "a", at=NOW + SECOND) is None
+    assert await record_form(rig.store, "b") is not None
+    await rig.close()
+    await rig.open()
+    assert await record_form(rig.store, "a") is None
+    assert len((await listed(rig.store)).rows) == 2
+
+
+async def test_a_form_acts_again_if_it_has_failed_or_an_hour_has_gone_by(store: Store) -> None:
+    for at in (NOW, NOW + HOUR + 1, NOW - HOUR):
+        assert await record_form(store, "a", at=at) is not None
+        assert await record_form(store, "a", at=at) is None
+    await store.audit.forget_form("a")
+    assert await record_form(store, "a") is not None

@@ -26,6 +26,7 @@ from tests.support.factories import (
     claim_one,
     dead,
     new,
+    parked,
     released,
     retry,
     row_of,
@@ -42,7 +43,9 @@ async def test_cancel_returns_the_row_as_it_was_before(store: Store, start: Star
     assert await store.jobs.cancel(specimen.row.id, now=NOW + SECOND) == specimen.row
     row = await row_of(store, specimen.row.id)
     if STATE_OF[start] in {"scheduled", "queued", "blocked"}:
-        assert row == specimen.row._replace(state="cancelled", finished_at=NOW + SECOND)
+        assert row == specimen.row._replace(
+            state="cancelled", finished_at=NOW + SECOND, retrying=False
+        )
     elif STATE_OF[start] == "running":
         assert row == specimen.row._replace(cancel_requested=True)
     else:
@@ -69,7 +72,7 @@ async def test_cancel_requests_names_the_workers_own_running_jobs(store: Store) 
     assert list(await store.jobs.cancel_requests(WORKER)) == []
 
 
-@pytest.mark.parametrize("outcome", [retry, snoozed, released])
+@pytest.mark.parametrize("outcome", [retry, snoozed, parked, released])
 async def test_H10_cancel_of_a_job_whose_outcome_would_run_it_again_makes_it_cancelled(
     store: Store, outcome: Callable[[Claimed], Outcome]
 ) -> None:

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from jobrunner.core.counts import CancelCounts
 from jobrunner.core.ids import new_id
 from jobrunner.core.model import UNFINISHED, Enqueue, Filter, chained
-from jobrunner.store.job_protocol import CancelledSlice
+from jobrunner.store.job_protocol import CancelledSlice, CancelPlan
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.support.factories import (
@@ -53,18 +52,19 @@ async def test_cancel_all_does_to_a_job_in_any_state_what_cancel_does(
     row = (await bring(store, start)).row
     unfinished = row.state in UNFINISHED
     running = row.state == "running"
-    plan = CancelCounts(int(unfinished and not running), int(running))
+    plan = CancelPlan(int(unfinished and not running), int(running))
     where = Filter(tag="tag")
     assert await store.jobs.plan_cancel_all(where) == plan
     assert await row_of(store, row.id) == row
     done = await cancel_all(store, where)
-    assert CancelCounts(len(done.cancelled), len(done.requested)) == plan
+    assert CancelPlan(len(done.cancelled), len(done.requested)) == plan
     by_filter = await row_of(store, row.id)
     if running:
         assert by_filter == row._replace(cancel_requested=True)
         assert list(done.requested) == [row.seq]
     elif unfinished:
-        assert by_filter == row._replace(state="cancelled", finished_at=NOW + SECOND)
+        ended = row._replace(state="cancelled", finished_at=NOW + SECOND, retrying=False)
+        assert by_filter == ended
         assert list(done.cancelled) == [row.id]
     else:
         assert by_filter == row
@@ -128,7 +128,7 @@ async def test_cancel_all_cancels_what_the_filter_means_and_no_more(
     other = other._replace(id=new_id(NOW))
     await enqueue(store, wanted, other)
     before = await row_of(store, other.id)
-    assert await store.jobs.plan_cancel_all(where) == CancelCounts(1, 0)
+    assert await store.jobs.plan_cancel_all(where) == CancelPlan(1, 0)
     assert list((await cancel_all(store, where)).cancelled) == [wanted.id]
     assert await row_of(store, other.id) == before
 
@@ -184,7 +184,7 @@ async def test_cancel_all_cancels_the_jobs_behind_and_counts_each_once(
     ids = await a_chain(store, *tags)
     other = await a_chain(store, "o", "o")
     where = Filter(tag="x")
-    assert await store.jobs.plan_cancel_all(where) == CancelCounts(gone, 0)
+    assert await store.jobs.plan_cancel_all(where) == CancelPlan(gone, 0)
     done = await cancel_all(store, where, limit=limit)
     assert sorted(done.cancelled) == sorted(ids[len(ids) - gone :])
     states = [(await row_of(store, id)).state for id in ids]
@@ -199,7 +199,7 @@ async def test_cancel_all_of_a_running_job_leaves_its_chain_until_it_has_stopped
     ids = await a_chain(store, "x", "o")
     (attempt,) = await claim(store)
     where = Filter(tag="x")
-    assert await store.jobs.plan_cancel_all(where) == CancelCounts(0, 1)
+    assert await store.jobs.plan_cancel_all(where) == CancelPlan(0, 1)
     done = await cancel_all(store, where)
     assert (list(done.cancelled), list(done.requested)) == ([], [attempt.seq])
     assert (await row_of(store, ids[1])).state == "blocked"
@@ -213,7 +213,7 @@ async def test_cancel_all_of_a_running_job_leaves_its_chain_until_it_has_stopped
 async def test_cancel_all_leaves_dead_letters_and_finished_jobs(store: Store) -> None:
     letter = await make_dead(store)
     (attempt,) = [await claim_done(store)]
-    assert await store.jobs.plan_cancel_all(ALL) == CancelCounts(0, 0)
+    assert await store.jobs.plan_cancel_all(ALL) == CancelPlan(0, 0)
     assert await cancel_all(store) == ([], [], None)
     assert (await row_of(store, letter.id)).state == "dead"
     assert (await row_of(store, attempt)).state == "succeeded"

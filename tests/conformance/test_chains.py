@@ -33,6 +33,8 @@ from tests.support.factories import (
     dead,
     enqueue,
     new,
+    parked,
+    quiet,
     released,
     retry,
     row_of,
@@ -252,6 +254,64 @@ async def test_E2_next_job_after_the_clock_stepped_back_is_queued_and_due_as_it_
     assert (row.state, row.run_at) == ("queued", NOW)
 
 
+async def stop_chain(store: Store, *jobs: Enqueue) -> Sequence[Enqueued]:
+    """Store a chain that a dead letter stops."""
+    return await enqueue(store, *chained(jobs, on_dead="cancel"))
+
+
+async def test_death_cancels_the_rest_of_a_chain_that_asks_for_it(store: Store) -> None:
+    jobs = await stop_chain(store, new(), new(), new())
+    others = await a_chain(store, new(queue="side"), new(queue="side"))
+    (first,) = await claim(store)
+    await settle(store, dead(first), now=NOW + SECOND)
+    assert await states(store, jobs) == ["dead", "cancelled", "cancelled"]
+    assert (await row_of(store, jobs[2].id)).finished_at == NOW + SECOND
+    assert await states(store, others) == ["queued", "blocked"]
+
+
+async def test_success_lets_the_next_job_of_such_a_chain_go_and_a_replay_revives_none(
+    store: Store,
+) -> None:
+    jobs = await stop_chain(store, new(), new(), new())
+    (first,) = await claim(store)
+    await settle(store, succeeded(first))
+    (second,) = await claim(store)
+    await settle(store, dead(second))
+    await store.dead_letters.replay(second.id, now=NOW)
+    assert await states(store, jobs) == ["succeeded", "queued", "cancelled"]
+
+
+async def test_lost_and_buried_jobs_cancel_the_rest_of_such_a_chain(rig: Rig) -> None:
+    store = rig.store
+    await store.workers.join(worker_row(), lambda: None)
+    lost = await stop_chain(store, new(max_attempts=1), new())
+    await claim(store)
+    rig.kill_worker(WORKER)
+    await store.workers.recover(now=NOW + SECOND, thorough=False)
+    assert await states(store, lost) == ["dead", "cancelled"]
+
+
+async def test_rest_of_a_long_chain_is_cancelled_in_slices(rig: Rig) -> None:
+    store = rig.store
+    jobs = await a_chain(store, *(new() for _ in range(10)))
+    with rig.slice(4):
+        await store.jobs.cancel(jobs[0].id, now=NOW)
+        assert await states(store, jobs) == ["cancelled"] * 5 + ["blocked"] * 5
+        written = await store.write(Round(NOW, promote_due=True))
+        assert (written.more_due, written.next_due) == (True, 0)
+        await quiet(store)
+    assert await states(store, jobs) == ["cancelled"] * 10
+
+
+async def test_cancel_by_filter_reaches_the_end_of_a_long_chain(rig: Rig) -> None:
+    store = rig.store
+    jobs = await a_chain(store, new(tag="t"), *(new() for _ in range(9)))
+    with rig.slice(4):
+        done = await store.jobs.cancel_all(Filter(tag="t"), before=None, now=NOW, limit=9)
+    assert set(done.cancelled) == {job.id for job in jobs}
+    assert not (await store.write(Round(NOW, promote_due=True))).more_due
+
+
 async def test_stale_outcome_lets_nothing_go(store: Store) -> None:
     jobs, first = await started(store)
     await settle(store, released(first))
@@ -300,7 +360,7 @@ async def test_cancel_of_a_blocked_job_cancels_those_behind_it_and_no_others(sto
     assert await states(store, jobs) == ["succeeded", "succeeded", "cancelled", "cancelled"]
 
 
-@pytest.mark.parametrize("outcome", [cancelled, retry, snoozed, released])
+@pytest.mark.parametrize("outcome", [cancelled, retry, snoozed, parked, released])
 async def test_cancel_of_a_running_job_cancels_the_rest_when_it_obeys(
     store: Store, outcome: Callable[[Claimed], Outcome]
 ) -> None:
@@ -339,6 +399,8 @@ async def test_cancel_of_the_rest_frees_its_keys(store: Store) -> None:
 async def test_cancel_reaches_the_end_of_a_long_chain(store: Store) -> None:
     jobs = await a_chain(store, *(new() for _ in range(2_000)))
     await store.jobs.cancel(jobs[0].id, now=NOW)
+    assert await states(store, jobs[:2]) == ["cancelled"] * 2
+    await quiet(store)
     for job in (jobs[0], jobs[1], jobs[-1]):
         assert (await row_of(store, job.id)).state == "cancelled"
     assert (await store.jobs.list(Filter(state="blocked"), before=None, limit=1)).rows == []
@@ -360,7 +422,7 @@ async def test_blocked_job_past_its_time_expires_once_it_is_unblocked_and_never_
     (first,) = await claim(store)
     written = await store.write(Round(NOW + HOUR, promote_due=True))
     assert (written.next_due, await states(store, jobs[1:])) == (None, ["blocked", "blocked"])
-    written = await store.write(Round(NOW + HOUR, [succeeded(first)], claim=claim_of()))
+    written = await store.write(Round(NOW + HOUR, outcomes=[succeeded(first)], claim=claim_of()))
     assert (written.claimed, written.next_due) == ([], NOW + MINUTE)
     await store.write(Round(NOW + HOUR, promote_due=True))
     assert await states(store, jobs[1:]) == ["expired", "cancelled"]

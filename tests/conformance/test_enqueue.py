@@ -167,9 +167,21 @@ async def test_enqueue_with_large_arguments_keeps_every_byte(store: Store, size:
 
 
 async def test_F4_enqueue_with_a_nul_in_the_arguments_keeps_it(store: Store) -> None:
-    args = '{"text":"a\\u0000b","raw":"c\0d"}'
+    args = '{"text":"a\\u0000b"}'
     (made,) = await enqueue(store, new(args=args))
     assert (await row_of(store, made.id)).args == args
+
+
+async def test_F4_enqueue_with_a_bare_nul_keeps_it_or_says_that_it_cannot(store: Store) -> None:
+    """JSON has none, since it is escaped; a text of PostgreSQL can have none."""
+    args = '{"raw":"c\0d"}'
+    written = await store.write(Round(NOW, enqueues=[new(args=args), new()]))
+    made, other = written.enqueued
+    assert isinstance(other, Enqueued)
+    if isinstance(made, StoreError):
+        assert "0x00" in str(made)
+    else:
+        assert (await row_of(store, made.id)).args == args
 
 
 async def test_enqueue_of_the_same_id_twice_stores_it_once_and_says_so(store: Store) -> None:

@@ -15,9 +15,11 @@ from tests.support.factories import (
     HOUR,
     MINUTE,
     NOW,
+    OTHER_WORKER,
     WORKER,
     claim,
     claim_one,
+    dead,
     enqueue,
     new,
     row_of,
@@ -293,11 +295,11 @@ async def test_filter_by_group_matches_its_dead_letters(store: Store) -> None:
     rest = await letters.list(where, before=found.next, limit=3)
     assert [row.id for row in (*found.rows, *rest.rows)] == mine[::-1]
     assert rest.next is None
-    assert await letters.count(where, cap=100) == 5
-    assert await letters.count(where, cap=2) == 2
-    assert await letters.count(where._replace(until=NOW + 2), cap=100) == 2
-    assert await letters.count(where._replace(task="play"), cap=100) == 0
-    assert await letters.count(Filter(group="0" * 16), cap=100) == 0
+    assert (await letters.count(where, cap=100)).number == 5
+    assert (await letters.count(where, cap=2)).number == 2
+    assert (await letters.count(where._replace(until=NOW + 2), cap=100)).number == 2
+    assert (await letters.count(where._replace(task="play"), cap=100)).number == 0
+    assert (await letters.count(Filter(group="0" * 16), cap=100)).number == 0
 
     plan = await letters.plan_replay_all(where._replace(since=NOW + 2))
     assert (plan.replayed, plan.conflicts) == (3, 0)
@@ -318,7 +320,7 @@ async def test_filter_by_group_leaves_out_what_was_replayed_with_other_arguments
     id = await die(store, "no")
     await store.dead_letters.replay_edited(id, new(replay_of=id))
     where = Filter(group=group_of("no"))
-    assert await store.dead_letters.count(where, cap=9) == 0
+    assert (await store.dead_letters.count(where, cap=9)).number == 0
     assert (await store.dead_letters.list(where, before=None, limit=9)).rows == []
     assert (await store.dead_letters.delete_all(where, before=None, limit=9)).deleted == 0
 
@@ -330,3 +332,20 @@ async def test_fill_groups_finds_nothing_in_a_store_of_this_version(
     await die(store, "no")
     assert await store.dead_letters.fill_groups(limit=limit) == 0
     await store.write(Round(NOW))
+
+
+async def test_last_workers_counts_letters_by_the_worker_of_their_last_attempt(
+    store: Store,
+) -> None:
+    letters = [await claim_one(store, worker=one) for one in (WORKER, WORKER, OTHER_WORKER)]
+    await settle(store, *map(dead, letters))
+    seqs = [letter.seq for letter in letters]
+    found = await store.dead_letters.last_workers(seqs)
+    assert list(found.items()) == [(WORKER, 2), (OTHER_WORKER, 1)]
+    assert await store.dead_letters.last_workers(seqs[2:]) == {OTHER_WORKER: 1}
+    assert await store.dead_letters.last_workers([]) == {}
+    # The attempt of another worker after a replay is the last one.
+    await store.dead_letters.replay(letters[2].id, now=NOW)
+    (again,) = await claim(store, worker=WORKER)
+    await settle(store, dead(again))
+    assert await store.dead_letters.last_workers(seqs) == {WORKER: 3}

@@ -22,6 +22,7 @@ from tests.support.factories import (
     enqueue,
     new,
     retry,
+    row_of,
     settle,
     succeeded,
 )
@@ -112,6 +113,16 @@ async def test_F16_enqueue_with_one_key_in_two_processes_at_once_stores_one(
         (there,) = other.answer().enqueued
         assert sorted((here.created, there.created)) == [False, True]
         assert here.id == there.id == (mine.id if here.created else theirs.id)
+
+
+async def test_F15_enqueue_with_one_key_and_other_arguments_keeps_the_first(store: Store) -> None:
+    first, second = new(key="key", args='{"n":1}'), new(key="key", args='{"n":2}')
+    (stored,) = await enqueue(store, first)
+    (other,) = await enqueue(store, second)
+    assert (stored.created, other.created) == (True, False)
+    assert other.id == first.id
+    assert (await row_of(store, first.id)).args == first.args
+    assert await store.jobs.get(second.id) is None
 
 
 async def test_key_is_free_again_after_the_whole_life(store: Store) -> None:

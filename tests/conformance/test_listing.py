@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from jobrunner.core.model import Filter, JobRow
-from jobrunner.store.job_protocol import RowPage
+from jobrunner.store.job_protocol import Count, RowPage
 from jobrunner.store.protocol import Store
 from tests.support.factories import (
     HOUR,
@@ -84,6 +84,7 @@ async def test_jobs_with_a_filter_lists_what_it_means(
     await enqueue(store, named["a"], named["b"], named["c"], now=NOW + MINUTE)
     found = await ids(store.jobs.list, where)
     assert sorted(found) == sorted(named[name].id for name in expected)
+    assert await store.jobs.count(where, cap=100) == Count(len(expected))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ async def test_dead_letters_with_a_filter_lists_and_counts_what_it_means(
     ).rows[0]
     found = await ids(store.dead_letters.list, where)
     assert sorted(found) == sorted(named[name].id for name in expected)
-    assert await store.dead_letters.count(where, cap=100) == len(expected)
+    assert await store.dead_letters.count(where, cap=100) == Count(len(expected))
 
 
 async def test_dead_letters_are_listed_last_died_first(store: Store) -> None:
@@ -175,12 +176,15 @@ def _ids(rows: Sequence[JobRow]) -> list[str]:
 async def test_count_dead_letters_stops_at_the_cap(store: Store) -> None:
     for _ in range(5):
         await make_dead(store)
-    assert [await store.dead_letters.count(Filter(), cap=cap) for cap in (1, 4, 5, 6)] == [
-        1,
-        4,
-        5,
-        5,
-    ]
+    found = [await store.dead_letters.count(Filter(), cap=cap) for cap in (1, 4, 5, 6)]
+    assert found == [Count(1, False), Count(4, False), Count(5, False), Count(5)]
+
+
+async def test_count_of_jobs_stops_at_the_cap_and_leaves_out_dead_letters(store: Store) -> None:
+    await make_dead(store)
+    await enqueue(store, *[new() for _ in range(5)])
+    found = [await store.jobs.count(Filter(), cap=cap) for cap in (1, 4, 5, 6)]
+    assert found == [Count(1, False), Count(4, False), Count(5, False), Count(5)]
 
 
 async def test_list_of_jobs_leaves_arguments_and_results_out(store: Store) -> None:

@@ -80,9 +80,9 @@ async def test_queues_counts_what_is_unfinished_in_each(store: Store) -> None:
     await enqueue(store, *chained([new(queue="later", run_at=NOW + HOUR), new(queue="mail")]))
     await store.jobs.pause("mail", now=NOW)
     assert await store.jobs.queues() == [
-        QueueStats("empty", True, 0, 0, 0, 0, None),
+        QueueStats("empty", True, 0, 0, 0, 0, None, paused_at=NOW),
         QueueStats("later", False, 0, 2, 0, 0, None),
-        QueueStats("mail", True, 2, 1, 1, 1, NOW - HOUR),
+        QueueStats("mail", True, 2, 1, 1, 1, NOW - HOUR, paused_at=NOW),
     ]
 
 

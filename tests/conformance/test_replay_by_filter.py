@@ -4,6 +4,7 @@ import pytest
 
 from jobrunner.core.counts import ReplayCounts
 from jobrunner.core.model import Filter
+from jobrunner.store.job_protocol import LetterArguments
 from jobrunner.store.protocol import Store
 from tests.conformance.test_dead_letters import bury
 from tests.support.factories import (
@@ -82,6 +83,34 @@ async def test_replay_leaves_a_job_that_dies_again_between_two_slices(store: Sto
     again, other = await row_of(store, second.id), await row_of(store, first.id)
     assert (again.state, again.replays) == ("dead", 1)
     assert (other.state, other.replays) == ("queued", 1)
+
+
+async def test_replay_leaves_what_it_shall_go_without_and_ends_at_a_cursor(store: Store) -> None:
+    letters = await bury(store, *[new() for _ in range(5)])
+    page = await store.dead_letters.arguments(ALL, before=None, limit=3)
+    assert [task for _, task, _, _ in page.rows] == ["work"] * 3
+    assert {args for _, _, args, _ in page.rows} == {"{}"}
+    assert page.next is not None
+    newest = page.rows[0][0]
+    without = {newest}
+    plan = await store.dead_letters.plan_replay_all(ALL, without=without)
+    assert plan == ReplayCounts(4, 0)
+    cursor, replayed = None, 0
+    while True:
+        done = await store.dead_letters.replay_all(
+            ALL, before=cursor, now=NOW, limit=1, without=without, down_to=page.next
+        )
+        replayed += done.replayed
+        cursor = done.cursor
+        if cursor is None:
+            break
+    assert replayed == 2
+    states = [(await row_of(store, one.id)).state for one in letters]
+    assert states == ["dead", "dead", "queued", "queued", "dead"]
+    rest = await store.dead_letters.arguments(ALL, before=page.next, limit=3)
+    assert ([letter < page.next for letter, *_ in rest.rows], rest.next) == ([True, True], None)
+    none = await store.dead_letters.arguments(ALL, before=None, limit=3, tasks={"play"})
+    assert none == LetterArguments([], None)
 
 
 # -- plans ----------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ async def test_reschedule_to_now_or_earlier_makes_it_due_now(
 ) -> None:
     row = (await bring(store, start)).row
     moved = await store.jobs.reschedule(row.id, run_at=run_at, now=NOW)
-    assert moved == row._replace(state="queued", run_at=NOW)
+    assert moved == row._replace(state="queued", run_at=NOW, retrying=False)
     (attempt,) = await claim(store)
     assert attempt.id == row.id
 

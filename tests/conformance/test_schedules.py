@@ -6,10 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from jobrunner.core.errors import StoreError
-from jobrunner.core.model import (
+from jobrunner.core.model import Enqueue, Enqueued
+from jobrunner.core.schedule import (
     Definition,
-    Enqueue,
-    Enqueued,
     Fire,
     Fired,
     Overlap,
@@ -314,6 +313,9 @@ async def test_fire_with_skipped_ticks_records_and_counts_them(store: Store) -> 
         TickRow(NOW, NOW + 9 * MINUTE, 10, "missed", None, now),
     ]
     assert len(await store.schedules.ticks("nightly", limit=2)) == 2
+    older = await store.schedules.ticks("nightly", before=NOW + 10 * MINUTE, limit=2)
+    assert [tick.instant for tick in older] == [NOW]
+    assert await store.schedules.ticks("nightly", before=NOW, limit=2) == []
     after = await seen(store)
     assert (after.fired, after.skipped, after.last) == (1, 11, now)
 

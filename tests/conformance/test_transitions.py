@@ -5,7 +5,8 @@ from typing import Final
 
 import pytest
 
-from jobrunner.core.errors import JobNotFound
+from jobrunner.core.errors import JobFinished, JobNotFound
+from jobrunner.core.model import FINISHED
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.conformance.rigs import Rig
@@ -52,6 +53,14 @@ async def expire(rig: Rig, specimen: Specimen) -> bool:
 
 async def claims(rig: Rig, specimen: Specimen) -> bool:
     return bool((await rig.store.write(Round(NOW, claim=claim_of()))).claimed)
+
+
+async def signal(rig: Rig, specimen: Specimen) -> bool:
+    try:
+        await rig.store.workflows.signal(specimen.row.id, "approved", "1", now=NOW)
+    except JobFinished:
+        assert specimen.row.state in FINISHED
+    return (await row_of(rig.store, specimen.row.id)).state != specimen.row.state
 
 
 async def cancel(rig: Rig, specimen: Specimen) -> bool:
@@ -134,6 +143,11 @@ ALLOWED: Final[Mapping[str, tuple[Transition, Mapping[Start, str]]]] = {
         an_outcome("snoozed"),
         {"running": "scheduled", "running, asked to stop": "cancelled"},
     ),
+    "parked": (
+        an_outcome("parked"),
+        {"running": "blocked", "running, asked to stop": "cancelled"},
+    ),
+    "signal": (signal, {"parked": "queued"}),
     "released": (
         an_outcome("released"),
         {"running": "queued", "running, asked to stop": "cancelled"},
@@ -162,6 +176,7 @@ ALLOWED: Final[Mapping[str, tuple[Transition, Mapping[Start, str]]]] = {
             "queued": "cancelled",
             "queued again": "cancelled",
             "blocked": "cancelled",
+            "parked": "cancelled",
             "cancelled": "cancelled",
             "running": "running",
             "running, asked to stop": "running",

@@ -1,5 +1,6 @@
 """Workers: joining, leaving, and what becomes of the jobs of one whose process died."""
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -7,12 +8,13 @@ import pytest
 
 from jobrunner.core.model import LOST_LIMIT, AttemptRow, Claimed, Filter
 from jobrunner.core.wait_graph import Snapshot, WaitingAttempt, WaitReport
-from jobrunner.store.protocol import Recovered, Store
+from jobrunner.store.protocol import Recovered, Store, WorkerStart
 from jobrunner.store.round import Round
 from tests.conformance.conftest import StartPeer
 from tests.conformance.rigs import Rig
 from tests.support.factories import (
     HOUR,
+    MINUTE,
     NOW,
     OTHER_WORKER,
     SECOND,
@@ -61,6 +63,32 @@ async def test_beat_is_seen_by_all(store: Store) -> None:
     assert (row.started_at, row.beat_at) == (NOW, NOW + SECOND)
 
 
+async def test_lag_is_that_of_the_last_beat_that_had_one(store: Store) -> None:
+    for worker in (WORKER, OTHER_WORKER):
+        await store.workers.join(worker_row(worker), ignore)
+    assert await store.workers.lags() == {}
+    await store.workers.beat(WORKER, now=NOW, lag=2_000)
+    await store.workers.beat(WORKER, now=NOW + SECOND, lag=700)
+    await store.workers.beat(WORKER, now=NOW + SECOND)
+    await store.workers.beat(OTHER_WORKER, now=NOW + SECOND, lag=0)
+    assert await store.workers.lags() == {WORKER: 700, OTHER_WORKER: 0}
+
+
+async def test_lag_of_a_worker_goes_with_it(rig: Rig) -> None:
+    store = rig.store
+    for worker in (WORKER, OTHER_WORKER):
+        await store.workers.join(worker_row(worker), ignore)
+        await store.workers.beat(worker, now=NOW, lag=2_000)
+    await store.workers.leave(WORKER, now=NOW)
+    assert await store.workers.lags() == {OTHER_WORKER: 2_000}
+    rig.kill_worker(OTHER_WORKER)
+    await store.workers.recover(now=NOW, thorough=False)
+    assert await store.workers.lags() == {}
+    # Nor does a beat that comes too late.
+    await store.workers.beat(WORKER, now=NOW, lag=2_000)
+    assert await store.workers.lags() == {}
+
+
 async def test_beat_of_a_worker_that_has_left_or_was_found_dead_stores_nothing(rig: Rig) -> None:
     store = rig.store
     await store.workers.join(worker_row(), ignore)
@@ -92,6 +120,44 @@ async def test_leave_gives_back_what_it_held_without_costing_an_attempt(store: S
     assert [one.worker for one in await store.workers.list()] == [OTHER_WORKER]
     (again,) = await claim(store, worker=OTHER_WORKER)
     assert (again.attempt, again.lease, bool(again.suspect)) == (2, 3, False)
+
+
+async def test_starts_are_kept_after_a_worker_has_left_the_last_of_each_minute(
+    store: Store,
+) -> None:
+    assert await store.workers.starts() == []
+    begin = NOW // MINUTE * MINUTE
+    ages = [0, 1, MINUTE, *range(2 * MINUTE, 125 * MINUTE, MINUTE)]
+    for number, age in enumerate(ages):
+        row = worker_row(WORKER + number)._replace(started_at=begin + age, revision=number)
+        await store.workers.join(row, ignore)
+        await store.workers.leave(WORKER + number, now=begin + age)
+    assert await store.workers.list() == []
+    found = await store.workers.starts()
+    assert [one.at for one in found] == [begin + age for age in ages[-120:]]
+    assert found[-1].revision == len(ages) - 1
+
+
+async def test_starts_of_one_minute_are_the_last(store: Store) -> None:
+    begin = NOW // MINUTE * MINUTE
+    for number in range(3):
+        row = worker_row(WORKER + number)._replace(started_at=begin + number, revision=number)
+        await store.workers.join(row, ignore)
+    assert await store.workers.starts() == [WorkerStart(begin + 2, 2)]
+
+
+async def test_busy_counts_the_running_jobs_of_each_worker_that_has_any(store: Store) -> None:
+    await store.workers.join(worker_row(), ignore)
+    await store.workers.join(worker_row(OTHER_WORKER), ignore)
+    assert await store.workers.busy() == {}
+    first = await claim_one(store)
+    await claim_one(store)
+    await claim_one(store, worker=OTHER_WORKER)
+    await enqueue(store)
+    assert await store.workers.busy() == {WORKER: 2, OTHER_WORKER: 1}
+    await settle(store, succeeded(first))
+    await store.workers.leave(OTHER_WORKER, now=NOW)
+    assert await store.workers.busy() == {WORKER: 1}
 
 
 async def test_leave_obeys_a_cancel_that_was_asked_for(store: Store) -> None:
@@ -480,6 +546,17 @@ async def test_recover_buries_the_jobs_of_a_worker_that_nobody_knows_by_the_limi
     assert await store.workers.recover(now=NOW, thorough=True) == Recovered([WORKER], 0, [job.id])
 
 
+async def test_close_abandons_the_workers_of_the_process_which_then_are_dead(store: Store) -> None:
+    job = new()
+    await enqueue(store, job)
+    await store.workers.join(worker_row(tasks={"work": 5}), ignore)
+    await claim(store)
+    store.workers.close()
+    found = await store.workers.recover(now=NOW + SECOND, thorough=True)
+    assert found == Recovered([WORKER], 1, [])
+    assert (await row_of(store, job.id)).state == "queued"
+
+
 # -- between processes -------------------------------------------------------------------------------
 
 
@@ -560,7 +637,8 @@ async def test_ring_wakes_the_workers_that_the_last_look_showed(
     other.begin("hear")
     await store.workers.list()
     store.workers.notify()
-    assert other.answer() is True
+    # In a thread: a store may send from the loop.
+    assert await asyncio.to_thread(other.answer) is True
 
 
 async def test_B12_ring_where_nobody_lives_any_more_does_nothing(

@@ -23,9 +23,12 @@ import tenacity
 import jobrunner
 import jobrunner.fastapi
 import jobrunner.sqlalchemy
-from jobrunner import InvalidOptions, Job, JobContext, JobRunner
+import jobrunner.testing
+from jobrunner import InvalidOptions, Job, JobRunner
 from jobrunner.cli.main import command_group
 from jobrunner.core import hints
+from jobrunner.queue.job_batches import JobBatches
+from jobrunner.queue.queue import enqueuer_of
 from jobrunner.queue.schedules import Schedules
 from jobrunner.store.committer import ROWS_PER_CALL
 from jobrunner.tasks.options import JOB_OPTIONS, TASK_OPTIONS
@@ -141,7 +144,7 @@ def test_check_of_fragments_refuses_what_is_no_python() -> None:
 
 # -- what is named exists -----------------------------------------------------------------------------
 
-SQL = ("store/sqlite/",)
+SQL = ("store/sqlite/", "store/postgres/")
 CHAIN = re.compile(r"(?<![\w.-])(jobs|queue|job|task|router)((?:\.[A-Za-z_]\w*)+)")
 
 
@@ -155,10 +158,12 @@ async def test_attributes_that_messages_name_exist(tmp_db: Path) -> None:
     seen = set()
     async with jobs.running(work=False):
         queue = await jobs.queue()
+        in_batch = context()
+        in_batch._batches = JobBatches(enqueuer_of(queue))
         roots: dict[str, tuple[object, ...]] = {
             "jobs": (jobs,),
             "queue": (queue,),
-            "job": (await jobs.enqueue(work), context()),
+            "job": (await jobs.enqueue(work), in_batch),
             "task": (work,),
             "router": (jobs,),
         }
@@ -204,7 +209,7 @@ def _names_of(*calls: Callable[..., Any]) -> set[str]:
 
 
 def test_functions_and_classes_that_answers_to_foreign_words_name_exist() -> None:
-    known = [builtins, jobrunner, jobrunner.fastapi, tenacity, fastapi]
+    known = [builtins, jobrunner, jobrunner.fastapi, jobrunner.testing, tenacity, fastapi]
     named = {
         name for text in _tables() for name in re.findall(r"(?<![\w.@])([A-Za-z_]\w*)\(", text)
     }
@@ -216,7 +221,8 @@ def test_functions_and_classes_that_answers_to_foreign_words_name_exist() -> Non
 def test_options_that_answers_to_foreign_words_name_exist() -> None:
     ours = _names_of(
         JobRunner, TaskRouter, TaskRouter.cron, TaskRouter.every, Schedules.upsert, Job.result,
-        tenacity.wait_exponential_jitter, fastapi.FastAPI,
+        tenacity.wait_exponential_jitter, fastapi.FastAPI, jobrunner.Concurrency, jobrunner.Rate,
+        JobRunner.enqueue_batch,
     ) | TASK_OPTIONS | JOB_OPTIONS | RUNNER_OPTIONS  # fmt: skip
     ours |= get_type_hints(ScheduleOptions).keys() | {"days", "weeks"}
     named = {name for text in _tables() for name in re.findall(r"\b(\w+)=", text)}
@@ -294,22 +300,13 @@ async def test_lines_for_words_of_other_results_run_as_they_are_told(tmp_db: Pat
             assert answer in await names["told"]()
 
 
-@pytest.mark.parametrize("word", ["rate_limit", "concurrency"])
-async def test_line_for_a_limit_says_that_slots_are_per_process_and_is_taken(word: str) -> None:
-    words: Any = {word: 1}
-    with pytest.raises(TypeError) as caught:
-        TaskRouter().task(**words)
-    said = str(caught.value)
-    assert "slots are per process, so two processes run two at once" in said
-    queues: Any = eval(re.findall(r"queues=(\{.*?\})", said)[0])  # noqa: S307
-    jobs = JobRunner("sqlite:///unused.db", queues=queues)
-    assert jobs.task(queue=re.findall(r'queue="(\w+)"', said)[0])(_work).spec.queue in queues
-    if word == "concurrency":
-        with pytest.raises(TypeError, match="the slots of each queue in one process"):
-            JobRunner("sqlite:///unused.db", **words)
+def test_runner_option_for_a_limit_says_that_slots_are_per_process() -> None:
+    words: Any = {"concurrency": 1}
+    with pytest.raises(TypeError, match="the slots of each queue in one process"):
+        JobRunner("sqlite:///unused.db", **words)
 
 
-async def _work(job: JobContext) -> None: ...
+async def _work(job: jobrunner.JobContext) -> None: ...
 
 
 @pytest.mark.parametrize("call", ["every", "cron"])

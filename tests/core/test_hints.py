@@ -56,7 +56,7 @@ def test_options_with_a_foreign_word_names_ours(word: str, ours: str) -> None:
         ("bind", "`job: JobContext`"), ("pass_context", "`job: JobContext`"),
         ("acks_late", "nothing"), ("ignore_result", "nothing"), ("serializer", "nothing"),
         ("keep_result", "retention="), ("task_name", "name="), ("actor_name", "name="),
-        ("queue_name", "queue="), ("rate_limit", "queues="), ("max_age", "expires="),
+        ("queue_name", "queue="), ("max_concurrency", "concurrency=Concurrency("), ("max_age", "expires="),
         ("countdown", "task.options(delay="), ("eta", "task.options(run_at="),
         ("key", "task.options(key="), ("delay", "task.options(delay="), ("queueing_lock", "task.options(key="),
         ("retry_kwargs", "max_attempts="), ("retry_on_error", "nothing"), ("schedule", "@jobs.cron("),

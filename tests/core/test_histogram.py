@@ -1,6 +1,7 @@
 """Histograms: percentiles close to the true ones, and bytes that keep every count."""
 
 import math
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -103,3 +104,9 @@ def test_usual_histograms_take_few_bytes() -> None:
     assert len(minute.counts) <= len(minute.encode()) <= 20
     # One that waited for an hour among many that did not.
     assert len(Histogram([5_000] * 100 + [3_600_000_000]).encode()) == 80
+
+
+@given(many)
+def test_counts_by_power_are_those_of_the_bit_lengths(durations: list[int]) -> None:
+    expected = Counter(max(one, 0).bit_length() for one in durations)
+    assert dict(Histogram(durations).by_power()) == dict(expected)

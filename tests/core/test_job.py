@@ -11,7 +11,7 @@ from jobrunner import Job
 from jobrunner.core.clock import from_us
 from jobrunner.core.errors import NotRunning
 from jobrunner.core.job import fresh_job
-from jobrunner.core.model import Enqueued
+from jobrunner.core.model import Enqueued, JobRow
 
 STORED = Enqueued(
     "id", True, "work", "mail", "scheduled", 1_000_000, 2_000_000, 0, "chain", "after"
@@ -24,10 +24,13 @@ class Source:
     async def result_of(self, job: Job[Any], timeout: object) -> Any:
         return job.id, timeout
 
+    async def row_within(self, job: Job[Any], within: object, what: str) -> JobRow:
+        raise AssertionError(f"nobody calls {what}")
+
     async def refreshed(self, job: Job[Any]) -> Job[Any]:
         return job
 
-    def arguments_of(self, job: Job[Any], stored: str) -> dict[str, Any]:
+    def arguments_of(self, job: Job[Any], stored: str, handed: str | None = None) -> dict[str, Any]:
         raise AssertionError("nobody has read them")
 
 

@@ -145,7 +145,7 @@ def test_every_module_writes_its_lines_by_this_way() -> None:
         if re.search(r'getLogger\("', path.read_text())
     }
     # The second one is the users' logger, `job.logger`.
-    assert direct == {"tasks/context.py"}
+    assert direct == {"tasks/job_logger.py"}
 
 
 # -- floods -------------------------------------------------------------------------------------------
@@ -273,6 +273,15 @@ def test_line_that_is_logged_while_one_is_counted_is_written(
     said = stream.getvalue().splitlines()
     assert said[-1] == "ERROR jobrunner: full"
     assert "ERROR jobrunner: gone" in said
+
+
+def test_line_that_is_logged_while_others_are_summed_up_is_written(
+    log: Log, stream: io.StringIO, frozen: FrozenDateTimeFactory
+) -> None:
+    log.error("full", like=Destroyed(log))
+    frozen.tick(31)
+    repeats.flush(now_us())
+    assert stream.getvalue().splitlines()[-1] == "ERROR jobrunner: gone"
 
 
 def test_child_of_a_fork_logs_though_another_thread_was_counting(

@@ -14,10 +14,10 @@ from typing import Any, Final
 import click
 from fastapi import FastAPI
 
-from jobrunner import JobRunner
+from jobrunner import JobRunner, TaskRouter
 from jobrunner.cli import command_group
 from jobrunner.cli.exit_codes import IN_WORDS, code_of
-from jobrunner.core import errors
+from jobrunner.core import errors, steering
 from jobrunner.core.hints import FOREIGN_WORDS, Place
 from jobrunner.fastapi import bearer, probes
 from jobrunner.fastapi.api import problems
@@ -47,10 +47,11 @@ def _table(*rows: tuple[str, ...]) -> str:
 
 
 def public_errors() -> list[type[Exception]]:
-    """Return every public exception, in the order of its module."""
+    """Return every public exception, in the order of its module; first the errors."""
     return [
         each
-        for name, each in vars(errors).items()
+        for module in (errors, steering)
+        for each in vars(module).values()
         if inspect.isclass(each) and issubclass(each, Exception) and each.__module__ == "jobrunner"
     ]
 
@@ -83,12 +84,18 @@ def _first_line(thing: object) -> str:
 # -- HTTP -------------------------------------------------------------------------------------------------
 
 
+@TaskRouter().task
+async def _example() -> None:
+    """Stands for a task of the application."""
+
+
 @functools.cache
 def operations() -> Sequence[tuple[str, str, dict[str, Any]]]:
     """Return method, path and OpenAPI operation of each route, mounted as the pages do it."""
     jobs = JobRunner()
     app = FastAPI(lifespan=jobs.lifespan)
     app.include_router(jobs.router(read=bearer("token"), arguments=bearer("other")), prefix="/jobs")
+    app.include_router(jobs.status_router(bearer("token"), public=[_example]), prefix="/status")
     app.include_router(probes(), prefix="/health")
     return [
         (method.upper(), path, operation)

@@ -8,41 +8,48 @@ import pytest
 from tests.docs.blocks import PageError, pages
 from tests.docs.checks import run, type_errors
 from tests.docs.modules import Part, parts_of
+from tests.support import scripts
 from tests.support.processes import CHECKOUT
 
-# One process of pytest-xdist gets all of them: mypy then runs once.
-pytestmark = pytest.mark.xdist_group("docs")
+IN_A_PROCESS = ["docs/monitoring.md"]
+"""Pages whose code sets what a process has once: OpenTelemetry's provider of tracers."""
 
 
 def of(page: str) -> list[Part]:
     return parts_of(page, (CHECKOUT / page).read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Run mypy on all pages and return what it has found."""
+def errors_of(page: str) -> list[str]:
+    """Run the blocks of a page; return the errors, which begin with page and line."""
+    return [error for part in of(page) if (error := run(part)) is not None]
+
+
+@pytest.mark.slow
+@pytest.mark.rest
+def test_blocks_of_all_pages_type_check(tmp_path: Path) -> None:
+    # In one run of mypy, which reads the library and the frameworks once.
     parts = [part for page in pages() for part in of(page)]
-    return type_errors(parts, tmp_path_factory.mktemp("typed"))
+
+    assert type_errors(parts, tmp_path) == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", pages())
-def test_blocks_type_check(page: str, found: list[str]) -> None:
-    assert [line for line in found if line.startswith(f"{page}:")] == []
-
-
-@pytest.mark.slow
-def test_type_errors_are_all_on_a_page(found: list[str]) -> None:
-    assert [
-        line for line in found if not line.startswith(tuple(f"{page}:" for page in pages()))
-    ] == []
-
-
-@pytest.mark.parametrize("page", pages())
+@pytest.mark.parametrize("page", [page for page in pages() if page not in IN_A_PROCESS])
 def test_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
-    assert [error for part in of(page) if (error := run(part)) is not None] == []
+    assert errors_of(page) == []
+
+
+@pytest.mark.parametrize("page", IN_A_PROCESS)
+def test_blocks_that_change_their_process_run(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = (
+        "import sys\nfrom tests.docs.test_blocks import errors_of\nprint(errors_of(sys.argv[1]))"
+    )
+
+    assert scripts.run(script, page).splitlines()[0] == "[]"
 
 
 # -- the rules ------------------------------------------------------------------------------------------------
@@ -112,6 +119,7 @@ raise SystemExit
 
 
 @pytest.mark.slow
+@pytest.mark.rest
 def test_page_within_the_rules_type_checks_and_runs(tmp_path: Path) -> None:
     parts = parts_of("a page.md", SHOP)
 
@@ -148,6 +156,7 @@ jobs.task(queu="mail")
 
 
 @pytest.mark.slow
+@pytest.mark.rest
 def test_wrong_code_is_found_with_page_line_and_kind(tmp_path: Path) -> None:
     found = type_errors(parts_of("docs/a.md", WRONG), tmp_path)
 

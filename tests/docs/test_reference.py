@@ -83,7 +83,7 @@ _PATH: Final = re.compile(r"(?<![\w.-])/(?:jobs|health)(?:/[\w{}$:-]+)+")
 def routes() -> Iterator[re.Pattern[str]]:
     """Yield a pattern of each route's path; an id stands on a page as ``{id}``, ``$id`` or a UUID."""
     for _, path, _ in operations():
-        any_name = path.startswith(("/jobs/queues/", "/jobs/schedules/"))
+        any_name = path.startswith(("/jobs/queues/", "/jobs/schedules/")) or "/signals/" in path
         name = r"[^/]+" if any_name else r"(?:\{\w+\}|\$\w+|[0-9a-f-]{36})"
         yield re.compile(
             "".join(name if part[:1] == "{" else part for part in re.split(r"(\{\w+\})", path))

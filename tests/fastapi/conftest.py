@@ -1,19 +1,21 @@
 """A site with real jobs, and a client that checks every answer of the jobs router by its OpenAPI page."""
 
 import re
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from jobrunner import Bury, Job, JobDead, JobRunner
+from jobrunner import Bury, Concurrency, Job, JobContext, JobDead, JobRunner, Retry
 from jobrunner.fastapi import bearer
 from jobrunner.fastapi.api.problems import MEDIA_TYPE
+from tests.support.engine import next_round
 
 T = TypeVar("T")
 
@@ -43,12 +45,41 @@ class Site:
             if "@" not in email:
                 raise Bury(f"{email} is no address")
 
+        @jobs.task(max_attempts=3)
+        async def try_again() -> None:
+            raise Retry(delay=3600)
+
+        @jobs.task
+        async def render(job: JobContext) -> None:
+            job.progress(1240, 5000, "rendering")
+
+        @jobs.task(concurrency=[Concurrency(9), Concurrency(2, by="account_id")])
+        async def sync(account_id: int | str) -> None: ...
+
+        self.render = render
         self.greet = greet
         self.write_letter = write_letter
-        self.app = FastAPI(lifespan=jobs.lifespan)
+        self.try_again = try_again
+        self.database = database
+        self.app = FastAPI(lifespan=self._running)
         self.app.include_router(jobs.router(read=bearer(TOKEN)), prefix="/jobs")
-        self.client = TestClient(self.app, headers={"Authorization": f"Bearer {TOKEN}"})
-        self.client.event_hooks = {"response": [Documented(paths_of_sites())]}
+        self.client = self._new_client()
+
+    def on(self, database: Path) -> Self:
+        """Change to another file and a new client; for the site that tests share."""
+        self.database = database
+        self.client = self._new_client()
+        return self
+
+    @asynccontextmanager
+    async def _running(self, app: FastAPI) -> AsyncIterator[None]:
+        async with self.jobs.running(app, store=self.database):
+            yield
+
+    def _new_client(self) -> TestClient:
+        client = TestClient(self.app, headers={"Authorization": f"Bearer {TOKEN}"})
+        client.event_hooks = {"response": [Documented(paths_of_sites())]}
+        return client
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         """Run a coroutine function on the app's loop."""
@@ -76,6 +107,17 @@ class Site:
 
         return self.call(greet)
 
+    def retrying(self) -> Job[None]:
+        """Return a job that waits for another attempt."""
+
+        async def fail() -> Job[None]:
+            job = await self.jobs.enqueue(self.try_again)
+            while (await job.refresh()).state != "scheduled":
+                await next_round(self.jobs)
+            return job
+
+        return self.call(fail)
+
     def chain(self) -> list[Job[str]]:
         """Return a chain of three whose first job is scheduled for later."""
 
@@ -97,6 +139,15 @@ class Site:
             return job.id
 
         return self.call(write)
+
+
+@cache
+def common_site() -> Site:
+    """Return the site that the tests of a process share, since it takes long to make.
+
+    A test that changes the application or the runner makes another one.
+    """
+    return Site(Path("never-opened.db"))
 
 
 @cache
@@ -149,7 +200,7 @@ class Documented:
 @pytest.fixture
 def site(tmp_db: Path) -> Iterator[Site]:
     """Open a site on a new database."""
-    site = Site(tmp_db)
+    site = common_site().on(tmp_db)
     with site.client:
         yield site
 

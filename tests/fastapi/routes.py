@@ -14,16 +14,23 @@ READS = [
     "/jobs/health",
 ]
 READS += ["/jobs/schedules", "/jobs/schedules/greet", "/jobs/schedules/greet/ticks"]
-READS += ["/jobs/audit", "/jobs/stats", f"/jobs/{NOBODY}"]
+READS += ["/jobs/batches", f"/jobs/batches/{NOBODY}", f"/jobs/batches/{NOBODY}/graph"]
+READS += ["/jobs/limits", "/jobs/audit", "/jobs/stats", f"/jobs/{NOBODY}"]
 ACTS = [
     ("POST", f"/jobs/{NOBODY}/cancel"),
     ("POST", f"/jobs/{NOBODY}/reschedule"),
+    ("POST", f"/jobs/{NOBODY}/signals/approved"),
     ("POST", "/jobs/cancel"),
+    ("POST", "/jobs/reschedule"),
     ("POST", f"/jobs/dead-letters/{NOBODY}/replay"),
     ("POST", "/jobs/dead-letters/replay"),
     ("DELETE", f"/jobs/dead-letters/{NOBODY}"),
+    ("POST", f"/jobs/batches/{NOBODY}/cancel"),
+    ("POST", f"/jobs/batches/{NOBODY}/retry"),
     ("POST", "/jobs/queues/mail/pause"),
     ("POST", "/jobs/queues/mail/resume"),
+    ("PUT", "/jobs/limits?scope=queue&name=mail"),
+    ("DELETE", "/jobs/limits?scope=queue&name=mail"),
     ("PUT", "/jobs/schedules/greet"),
     ("DELETE", "/jobs/schedules/greet"),
     ("POST", "/jobs/schedules/greet/run"),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx2
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException
 from fastapi.testclient import TestClient
@@ -42,6 +43,11 @@ def act_on_everything(site: Site) -> Iterator[tuple[str, str, Any, str, str | No
     for verb in ("pause", "resume"):
         yield "POST", f"/jobs/queues/mail/{verb}", None, f"queues.{verb}", "mail", 1
         yield "POST", f"/jobs/queues/mial/{verb}", None, f"queues.{verb}", "mial", 0
+    at, unknown = "/jobs/limits?scope=queue&name=mail", "/jobs/limits?scope=lane&name=no[1]"
+    yield "PUT", at, {"concurrency": 4}, "limits.set", "queue mail", 1
+    yield "PUT", unknown, {"concurrency": 4}, "limits.set", "lane no[1]", 0
+    yield "DELETE", at, None, "limits.reset", "queue mail", 1
+    yield "DELETE", at, None, "limits.reset", "queue mail", 0
     stored = {"task": site.greet.name, "every": 3600, "args": ["ada"]}
     yield "PUT", "/jobs/schedules/s", stored, "schedules.upsert", "s", 1
     yield "PUT", "/jobs/schedules/s", stored | {"task": "no"}, "schedules.upsert", "s", 0
@@ -55,7 +61,8 @@ def act_on_everything(site: Site) -> Iterator[tuple[str, str, Any, str, str | No
 def test_every_act_of_every_route_has_an_entry_with_its_target_and_count(site: Site) -> None:
     for method, path, body, action, target, count in act_on_everything(site):
         query = {"audit_reason": f"{method} {path}"}
-        site.client.request(method, path, json=body, params=query)
+        address = httpx2.URL(path).copy_merge_params(query)
+        site.client.request(method, address, json=body)
         newest = log(site.client)[0]
         assert newest["reason"] == query["audit_reason"]
         assert (newest["action"], newest["target"], newest["count"]) == (action, target, count)
@@ -67,7 +74,9 @@ def test_no_acting_route_is_without_an_entry(site: Site) -> None:
     bodies = {
         f"/jobs/{NOBODY}/reschedule": {"delay": 0},
         "/jobs/cancel": {"all": True},
+        "/jobs/reschedule": {"all": True, "delay": 0},
         "/jobs/dead-letters/replay": {"all": True},
+        "/jobs/limits?scope=queue&name=mail": {"concurrency": 4},
         "/jobs/schedules/greet": {"task": site.greet.name, "every": 3600, "args": ["ada"]},
     }
     for number, (method, path) in enumerate(ACTS, 1):
@@ -101,6 +110,18 @@ def test_a_cancel_by_filter_has_its_filter_and_the_number_of_jobs(site: Site) ->
     assert site.client.post("/jobs/cancel", json=body).json()["cancelled"] == 3
     (entry,) = log(site.client)
     assert (entry["action"], entry["filter"], entry["count"]) == ("cancel_all", body, 3)
+
+
+def test_a_reschedule_by_filter_has_its_filter_and_the_number_of_jobs(site: Site) -> None:
+    for _ in range(3):
+        site.waiting(tag="t")
+    body = {"tag": "t", "state": "scheduled"}
+    asked = body | {"delay": 7200}
+    assert site.client.post("/jobs/reschedule", json=asked | {"dry_run": True}).status_code == 200
+    assert log(site.client) == []
+    assert site.client.post("/jobs/reschedule", json=asked).json()["rescheduled"] == 3
+    (entry,) = log(site.client)
+    assert (entry["action"], entry["filter"], entry["count"]) == ("reschedule_all", body, 3)
 
 
 def test_a_run_that_meets_the_key_of_another_job_did_nothing(site: Site) -> None:

@@ -1,8 +1,7 @@
 """Background tasks of a request: one chain, stored before the response leaves, or nothing."""
 
 import logging
-import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +25,7 @@ from jobrunner.fastapi import Background, DurableBackgroundTasks, Queue, job_bac
 from jobrunner.fastapi.background import get_background, yield_alone
 from jobrunner.fastapi.dependencies import find_queue
 from jobrunner.queue.queue import enqueuer_of
+from jobrunner.testing import SyncJobTester
 from tests.support.engine import committer_of
 
 tasks = TaskRouter()
@@ -43,30 +43,22 @@ class Site:
     """An app whose jobs are stored and never run."""
 
     def __init__(self, file: Path) -> None:
-        self.file = file
-        self.jobs = JobRunner(file, work=False)
+        self.jobs = JobRunner(file)
         self.jobs.include(tasks)
         self.app = FastAPI(lifespan=self.jobs.lifespan)
         self.client = TestClient(self.app, raise_server_exceptions=False)
+        self.tester = SyncJobTester(self.app, store=file)
+
+    def stored(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return the tasks and arguments of the stored jobs, in their order."""
+        return [(job.task.rpartition(".")[2], job.args) for job in self.tester.list()]
 
 
 @pytest.fixture
-def site(tmp_db: Path) -> Site:
-    return Site(tmp_db)
-
-
-def rows_of(file: Path) -> list[dict[str, Any]]:
-    """Return the jobs that a stranger sees, in the order in which they were stored."""
-    conn = sqlite3.connect(file)
-    conn.row_factory = sqlite3.Row
-    try:
-        return [dict(row) for row in conn.execute("SELECT * FROM jobrunner_jobs ORDER BY seq")]
-    finally:
-        conn.close()
-
-
-def told(file: Path) -> list[str]:
-    return [f"{row['task'].rpartition('.')[2]} {row['args']}" for row in rows_of(file)]
+def site(tmp_db: Path) -> Iterator[Site]:
+    site = Site(tmp_db)
+    with site.tester:
+        yield site
 
 
 # -- what is stored -------------------------------------------------------------------------------------------
@@ -78,19 +70,19 @@ def test_tasks_of_a_request_are_one_chain_in_the_order_added(site: Site) -> None
         background.add_task(confirm, 7)
         background.add_task(pack.options(tag="box", priority=9), order=7, gift=True)
         background.add_task(confirm, 8)
-        assert rows_of(site.file) == []
+        site.tester.assert_nothing_enqueued()
 
     with site.client as client:
         assert client.post("/orders").status_code == 200
-        first, second, third = rows_of(site.file)
-        assert told(site.file) == [
-            'confirm {"order":7}',
-            'pack {"order":7,"gift":true}',
-            'confirm {"order":8}',
+        first, second, third = site.tester.list()
+        assert site.stored() == [
+            ("confirm", {"order": 7}),
+            ("pack", {"order": 7, "gift": True}),
+            ("confirm", {"order": 8}),
         ]
-        assert [row["state"] for row in (first, second, third)] == ["queued", "blocked", "blocked"]
-        assert [row["after"] for row in (first, second, third)] == [None, first["id"], second["id"]]
-        assert (second["tag"], second["priority"]) == ("box", 9)
+        assert [job.state for job in (first, second, third)] == ["queued", "blocked", "blocked"]
+        assert [job.after for job in (first, second, third)] == [None, first.id, second.id]
+        site.tester.assert_enqueued(pack.options(priority=9, tag="box"), 7, gift=True)
 
 
 def test_one_task_alone_is_no_chain_and_none_is_no_commit(site: Site) -> None:
@@ -101,10 +93,10 @@ def test_one_task_alone_is_no_chain_and_none_is_no_commit(site: Site) -> None:
 
     with site.client as client:
         client.post("/0").raise_for_status()
-        assert rows_of(site.file) == []
+        site.tester.assert_nothing_enqueued()
         client.post("/1").raise_for_status()
-        (row,) = rows_of(site.file)
-        assert (row["chain"], row["state"]) == (None, "queued")
+        (job,) = site.tester.list()
+        assert (job.chain, job.state) == (None, "queued")
 
 
 class Desk:
@@ -138,9 +130,7 @@ def test_services_of_one_request_share_one_object_and_requests_do_not(site: Site
         client.post("/").raise_for_status()
         client.post("/").raise_for_status()
     assert seen[0] is not seen[1]
-    assert [row["args"] for row in rows_of(site.file)] == [
-        f'{{"order":{n}}}' for n in (1, 2, 3, 1, 2, 3)
-    ]
+    assert [job.args["order"] for job in site.tester.list()] == [1, 2, 3, 1, 2, 3]
 
 
 def test_the_runners_own_dependency_is_stable_and_does_the_same(site: Site) -> None:
@@ -153,7 +143,7 @@ def test_the_runners_own_dependency_is_stable_and_does_the_same(site: Site) -> N
     assert site.jobs.background is site.jobs.background
     with site.client as client:
         client.post("/").raise_for_status()
-        assert told(site.file) == ['confirm {"order":1}']
+        assert site.stored() == [("confirm", {"order": 1})]
 
 
 def test_dependency_that_cleans_up_with_the_function_adds_to_the_same_chain(site: Site) -> None:
@@ -169,7 +159,7 @@ def test_dependency_that_cleans_up_with_the_function_adds_to_the_same_chain(site
 
     with site.client as client:
         client.post("/").raise_for_status()
-        assert told(site.file) == ['confirm {"order":1}', 'confirm {"order":2}']
+        assert site.stored() == [("confirm", {"order": 1}), ("confirm", {"order": 2})]
 
 
 # -- what is not ----------------------------------------------------------------------------------------------
@@ -192,7 +182,7 @@ def test_route_that_fails_stores_nothing(site: Site, how: str, status: int) -> N
 
     with site.client as client:
         assert client.post(f"/{how}").status_code == status
-        assert rows_of(site.file) == []
+        site.tester.assert_nothing_enqueued()
         with pytest.raises(JobRunnerError, match="has failed, and nothing"):
             held[0].add_task(confirm, 3)
 
@@ -210,9 +200,9 @@ def test_store_that_fails_is_a_500_and_no_job(site: Site, monkeypatch: pytest.Mo
         with monkeypatch.context() as patch:
             patch.setattr(committer_of(site.jobs), "submit", full)
             assert client.post("/").status_code == 500
-        assert rows_of(site.file) == []
+        site.tester.assert_nothing_enqueued()
         assert client.post("/").status_code == 200
-        assert len(rows_of(site.file)) == 1
+        assert len(site.stored()) == 1
 
 
 def test_task_added_after_the_response_is_refused_and_told_what_to_do(site: Site) -> None:
@@ -232,7 +222,7 @@ def test_task_added_after_the_response_is_refused_and_told_what_to_do(site: Site
         client.post("/").raise_for_status()
         assert "what was added before is stored" in said[0]
         assert "await confirm.enqueue(...)" in said[0]
-        assert told(site.file) == ['confirm {"order":1}']
+        assert site.stored() == [("confirm", {"order": 1})]
 
 
 @pytest.mark.parametrize("is_caught", [True, False])
@@ -270,7 +260,7 @@ def test_call_that_does_not_fit_is_refused_where_it_is_added(site: Site, is_caug
 
     with site.client as client:
         assert client.post("/").status_code == (200 if is_caught else 500)
-        assert told(site.file) == (['confirm {"order":1}'] if is_caught else [])
+        assert site.stored() == ([("confirm", {"order": 1})] if is_caught else [])
 
 
 def test_more_than_a_transaction_may_carry_is_refused_where_it_is_added(
@@ -287,7 +277,7 @@ def test_more_than_a_transaction_may_carry_is_refused_where_it_is_added(
 
     with site.client as client:
         client.post("/").raise_for_status()
-        assert len(rows_of(site.file)) == 2
+        assert len(site.stored()) == 2
 
 
 # -- around ---------------------------------------------------------------------------------------------------
@@ -451,7 +441,7 @@ def test_websocket_stores_each_message_before_it_is_acknowledged(site: Site, by:
         for order in (1, 2):
             socket.send_text(str(order))
             assert socket.receive_text() == "saved"
-            assert told(site.file)[-1] == f'confirm {{"order":{order}}}'
+            assert site.stored()[-1] == ("confirm", {"order": order})
 
 
 def test_background_of_a_route_that_yields_its_response_is_refused_at_the_start(
@@ -481,7 +471,7 @@ def test_background_of_a_dependency_of_a_route_that_yields_its_response_is_store
 
     with site.client as client:
         assert client.get("/rows").text.split() == ["1"]
-        assert told(site.file) == ['confirm {"order":1}']
+        assert site.stored() == [("confirm", {"order": 1})]
 
 
 async def test_tasks_of_dependencies_that_nobody_closes_are_an_error_in_the_log(
@@ -494,7 +484,7 @@ async def test_tasks_of_dependencies_that_nobody_closes_are_an_error_in_the_log(
         tasks_of_it = await anext(open_one)
         tasks_of_it.add_task(confirm, 1)
         await open_one.aclose()  # type: ignore[attr-defined] # a generator, as the collector closes it
-        assert rows_of(site.file) == []
+        site.tester.assert_nothing_enqueued()
     (record,) = [one for one in caplog.records if one.levelno == logging.ERROR]
     assert record.getMessage().startswith(
         "GET /: the dependencies of this request were never closed, so that 1 background task(s)"

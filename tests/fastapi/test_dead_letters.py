@@ -216,13 +216,15 @@ def test_H8_replay_of_a_task_that_is_gone_is_a_conflict(tmp_db: Path) -> None:
 
 
 def counts(
-    *, matched: int, replayed: int, conflicts: int = 0, dry_run: bool = False
+    *, matched: int, replayed: int, conflicts: int = 0, invalid: int = 0, dry_run: bool = False
 ) -> dict[str, int]:
     """Return the body of an answer to a replay by filter."""
     return {
         "matched": matched,
         "replayed": replayed,
         "conflicts": conflicts,
+        "invalid": invalid,
+        "checked": matched,
         "dry_run": dry_run,
     }
 

@@ -51,6 +51,14 @@ def test_list_by_each_filter_gives_what_fits(site: Site) -> None:
     assert ids(since=wanted.created_at.isoformat(), until=now, tag="sign-up") == {wanted.id}
 
 
+def test_list_of_retrying_jobs_leaves_out_those_that_have_never_run(site: Site) -> None:
+    later, failed = site.waiting(), site.retrying()
+    for state, ids in (("retrying", [failed.id]), ("scheduled", [failed.id, later.id])):
+        items = site.client.get("/jobs", params={"state": state}).json()["items"]
+        assert [item["id"] for item in items] == ids
+        assert {item["state"] for item in items} == {"scheduled"}
+
+
 def test_time_in_a_filter_is_compared_as_an_instant_whatever_its_offset(site: Site) -> None:
     job = site.waiting()
     moment = job.created_at + timedelta(seconds=1)
@@ -191,6 +199,48 @@ def test_cancel_of_all_has_to_be_said(site: Site) -> None:
     assert site.client.get(f"/jobs/{job.id}").json()["state"] == "scheduled"
 
 
+def test_reschedule_by_filter_moves_what_matches_and_dry_run_only_counts(site: Site) -> None:
+    site.client.post("/jobs/queues/default/pause")
+    wanted, other = site.waiting(tag="sign-up"), site.waiting(tag="other")
+    body = {"tag": "sign-up", "state": "scheduled", "delay": 0}
+    none = {"rescheduled": 0, "expiring": 0, "dry_run": False}
+    for name, value in {"task": "write_letter", "state": "retrying", "key": "k"}.items():
+        answer = site.client.post("/jobs/reschedule", json=body | {name: value})
+        assert (answer.status_code, answer.json()) == (200, none), name
+    answer = site.client.post("/jobs/reschedule", json=body | {"dry_run": True})
+    assert answer.json() == {"rescheduled": 1, "expiring": 0, "dry_run": True}
+    assert site.client.get(f"/jobs/{wanted.id}").json()["state"] == "scheduled"
+    assert site.client.post("/jobs/reschedule", json=body).json() == none | {"rescheduled": 1}
+    assert site.client.get(f"/jobs/{wanted.id}").json()["state"] == "queued"
+    assert site.client.get(f"/jobs/{other.id}").json()["state"] == "scheduled"
+    at = {"all": True, "run_at": "2100-01-01T01:00:00+01:00"}
+    assert site.client.post("/jobs/reschedule", json=at).json()["rescheduled"] == 2
+    assert site.client.get(f"/jobs/{other.id}").json()["run_at"] == "2100-01-01T00:00:00Z"
+
+
+def test_reschedule_by_filter_needs_one_time_and_a_filter_or_all(site: Site) -> None:
+    job = site.waiting()
+    answer = site.client.post("/jobs/reschedule", json={"delay": 0})
+    assert (answer.status_code, '{"all": true}' in answer.json()["detail"]) == (422, True)
+    for bad in (
+        {"all": True},
+        {"all": True, "delay": 0, "run_at": "2100-01-01T00:00:00Z"},
+        {"all": True, "delay": 0, "tag": "x"},
+        {"state": "running", "delay": 0},
+        {"all": True, "delay": -1},
+    ):
+        assert site.client.post("/jobs/reschedule", json=bad).status_code == 422, bad
+    assert site.client.get(f"/jobs/{job.id}").json()["state"] == "scheduled"
+
+
+def test_cancel_of_retrying_jobs_leaves_the_scheduled_ones(site: Site) -> None:
+    job, failed = site.waiting(), site.retrying()
+    body = {"state": "retrying"}
+    assert site.client.post("/jobs/cancel", json=body).json()["cancelled"] == 1
+    assert site.client.get(f"/jobs/{job.id}").json()["state"] == "scheduled"
+    assert site.client.get(f"/jobs/{failed.id}").json()["state"] == "cancelled"
+
+
 def test_reschedule_moves_a_waiting_job(site: Site) -> None:
     site.client.post("/jobs/queues/default/pause")
     job = site.waiting()
@@ -275,3 +325,17 @@ def test_list_of_dead_jobs_gives_them_as_jobs(site: Site) -> None:
     id = site.dead()
     (listed,) = site.client.get("/jobs", params={"state": "dead"}).json()["items"]
     assert (listed["id"], listed["state"]) == (id, "dead")
+
+
+def test_progress_is_in_a_list_and_in_a_job(site: Site) -> None:
+    async def render() -> str:
+        job = await site.jobs.enqueue(site.render)
+        await job.result(15)
+        return job.id
+
+    silent, id = site.finished().id, site.call(render)
+    expected = {"done": 1240, "total": 5000, "message": "rendering"}
+    assert site.client.get(f"/jobs/{id}").json()["progress"] == expected
+    assert site.client.get(f"/jobs/{silent}").json()["progress"] is None
+    items = site.client.get("/jobs").json()["items"]
+    assert [item["progress"] for item in items] == [expected, None]

@@ -13,6 +13,7 @@ from jobrunner import JobRunner
 from jobrunner.fastapi import bearer
 from jobrunner.fastapi.api import (
     audit_schemas,
+    batch_schemas,
     dead_letter_schemas,
     health_schemas,
     job_schemas,
@@ -66,11 +67,20 @@ def test_page_has_every_route(page: dict[str, Any]) -> None:
         "GET /jobs/dead-letters/groups",
         "GET /jobs/dead-letters/{id}",
         "POST /jobs/dead-letters/{id}/replay",
+        "POST /jobs/{id}/signals/{name}",
         "POST /jobs/dead-letters/replay",
         "DELETE /jobs/dead-letters/{id}",
+        "GET /jobs/batches",
+        "GET /jobs/batches/{id}",
+        "GET /jobs/batches/{id}/graph",
+        "POST /jobs/batches/{id}/cancel",
+        "POST /jobs/batches/{id}/retry",
         "GET /jobs/queues",
         "POST /jobs/queues/{name}/pause",
         "POST /jobs/queues/{name}/resume",
+        "GET /jobs/limits",
+        "PUT /jobs/limits",
+        "DELETE /jobs/limits",
         "GET /jobs/schedules",
         "GET /jobs/schedules/{id}",
         "GET /jobs/schedules/{id}/ticks",
@@ -86,6 +96,7 @@ def test_page_has_every_route(page: dict[str, Any]) -> None:
         "POST /jobs/{id}/cancel",
         "POST /jobs/{id}/reschedule",
         "POST /jobs/cancel",
+        "POST /jobs/reschedule",
     }
 
 
@@ -165,8 +176,22 @@ OF_BODIES = {"bad-request", "too-large", "not-json"}
         ("GET /jobs/health", set()),
         ("GET /jobs/stats", {"invalid-request", "invalid-options"}),
         ("GET /jobs/audit", {"invalid-request", "invalid-options", "invalid-cursor"}),
+        ("GET /jobs/limits", {"invalid-request", "invalid-options"}),
+        (
+            "PUT /jobs/limits",
+            OF_CHANGES
+            | OF_BODIES
+            | {"invalid-request", "invalid-options", "unknown-queue", "unknown-task"},
+        ),
+        (
+            "DELETE /jobs/limits",
+            OF_CHANGES | {"invalid-request", "invalid-options", "unknown-queue", "unknown-task"},
+        ),
         ("GET /jobs/schedules", {"invalid-request", "invalid-options"}),
-        ("GET /jobs/schedules/{id}/ticks", {"invalid-request", "schedule-not-found"}),
+        (
+            "GET /jobs/schedules/{id}/ticks",
+            {"invalid-request", "invalid-options", "schedule-not-found"},
+        ),
         ("POST /jobs/{id}/cancel", OF_CHANGES | {"invalid-request", "not-found"}),
         (
             "POST /jobs/{id}/reschedule",
@@ -178,12 +203,16 @@ OF_BODIES = {"bad-request", "too-large", "not-json"}
             "POST /jobs/cancel",
             OF_CHANGES | OF_BODIES | {"invalid-request", "invalid-options"},
         ),
+        (
+            "POST /jobs/reschedule",
+            OF_CHANGES | OF_BODIES | {"invalid-request", "invalid-options"},
+        ),
         ("POST /jobs/queues/{name}/pause", OF_CHANGES | {"invalid-request", "unknown-queue"}),
         (
             "POST /jobs/dead-letters/{id}/replay",
             OF_CHANGES
             | OF_BODIES
-            | {"invalid-request", "invalid-arguments", "not-found"}
+            | {"invalid-request", "invalid-options", "invalid-arguments", "not-found"}
             | {"key-taken", "already-replayed", "no-handler"},
         ),
         (
@@ -231,6 +260,7 @@ def test_health_documents_both_of_its_503(page: dict[str, Any]) -> None:
         model
         for module in (
             audit_schemas,
+            batch_schemas,
             dead_letter_schemas,
             health_schemas,
             job_schemas,
@@ -258,7 +288,7 @@ def test_operations_of_two_routers_in_one_app_have_names_of_their_own(jobs: JobR
     app.include_router(jobs.router(insecure=True), prefix="/admin/mail-jobs")
     page = app.openapi()  # a duplicate would be a warning
     names = [operation["operationId"] for _, operation in operations(page)]
-    assert len(set(names)) == len(names) == 50
+    assert len(set(names)) == len(names) == 70
     assert page["paths"]["/jobs/{id}"]["get"]["operationId"] == "jobs_get_job"
     assert page["paths"]["/admin/mail-jobs"]["get"]["operationId"] == "admin_mail_jobs_list_jobs"
 

@@ -109,6 +109,7 @@ def test_no_answer_has_a_sensitive_value(shop: Shop) -> None:
         "args": SHOWN | {"amount": 0},
         "result": [{"CardNumber": REDACTED, "holder": "ada", "password": REDACTED}],
         "result_omitted": None,
+        "steps": {},
     }
     assert shop.stored(dead) == CARD
 

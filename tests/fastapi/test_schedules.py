@@ -149,6 +149,11 @@ def test_ticks_show_what_became_of_them(site: Site) -> None:
     (tick,) = site.client.get("/jobs/schedules/past/ticks").json()["items"]
     moment = "2020-01-01T00:00:00Z"
     assert tick == {"at": moment, "until": moment, "count": 1, "outcome": "fired", "job": job}
+    path = "/jobs/schedules/past/ticks"
+    assert site.client.get(path, params={"before": moment}).json() == {"items": []}
+    later = {"before": "2020-01-01T00:00:01Z", "limit": "1"}
+    assert site.client.get(path, params=later).json() == {"items": [tick]}
+    assert site.client.get(path, params={"before": "2020-01-01"}).status_code == 422
 
 
 def test_delete_removes_stored_ones_and_not_those_in_the_code(site: Site) -> None:

@@ -16,6 +16,7 @@ from jobrunner import (
     QueueInfo,
     Schedule,
     ScheduleTick,
+    Step,
     WorkerInfo,
 )
 from jobrunner.core.job import JobBody, Payload
@@ -34,6 +35,8 @@ BEGIN = datetime(2026, 11, 22, 8, 0, 0, 123456, tzinfo=UTC)
 END = BEGIN + timedelta(hours=1)
 BEGIN_JSON, END_JSON = '"2026-11-22T08:00:00.123456Z"', '"2026-11-22T09:00:00.123456Z"'
 
+STEP = Step(kind="signal", name="approved", at=BEGIN, timed_out=True)
+STEP_JSON = f'{{"kind":"signal","name":"approved","at":{BEGIN_JSON},"timed_out":true}}'
 ATTEMPT = Attempt(
     attempt=1,
     started_at=BEGIN,
@@ -58,6 +61,7 @@ JOB: Job[Any] = Job(
     attempt=2,
     created=True,
     history=(ATTEMPT,),
+    steps=(STEP,),
     key="k",
     tag=None,
     replay_of="r",
@@ -73,7 +77,7 @@ FIELDS_JSON = (
 )
 SUMMARY_JSON = (
     f'{FIELDS_JSON},"key":"k","tag":null,"replay_of":"r","replays":3,"schedule":"s",'
-    f'"scheduled_for":{END_JSON},"chain":"c","after":"f"'
+    f'"scheduled_for":{END_JSON},"chain":"c","after":"f","trace_id":null,"batch":null,"progress":null,"waits":null'
 )
 LETTER = DeadLetter(
     id="i",
@@ -100,12 +104,12 @@ LETTER = DeadLetter(
 LETTER_JSON = (
     '"id":"i","task":"t","queue":"q","reason":"buried","error_type":"E","error":"e","args":{"a":[1,null,1.5]},'
     f'"attempt":5,"created_at":{BEGIN_JSON},"died_at":{END_JSON},"key":"k","tag":null,"replays":1,'
-    '"replay_of":null,"replayed_as":"n","chain":null,"after":null,"group":"0f"'
+    '"replay_of":null,"replayed_as":"n","chain":null,"after":null,"trace_id":null,"group":"0f","batch":null'
 )
-WORKER = WorkerInfo(4611686018427387905, 7, "h", BEGIN, END, False, {"default": 2}, 3)
+WORKER = WorkerInfo(4611686018427387905, 7, "h", BEGIN, END, False, {"default": 2}, 3, 1)
 WORKER_JSON = (
     f'{{"id":"4611686018427387905","pid":7,"host":"h","started_at":{BEGIN_JSON},"beat_at":{END_JSON},'
-    '"stalled":false,"queues":{"default":2},"revision":3}'
+    '"stalled":false,"queues":{"default":2},"revision":3,"running":1}'
 )
 SCHEDULE = Schedule(
     id="s",
@@ -146,11 +150,15 @@ SCHEDULE_JSON = (
     [
         (JobBody, JOB, f'{{{FIELDS_JSON},"created":true}}'),
         (JobSummaryBody, JOB, f"{{{SUMMARY_JSON}}}"),
-        (JobDetailBody, JOB, f'{{{SUMMARY_JSON},"history":[{ATTEMPT_JSON}]}}'),
+        (
+            JobDetailBody,
+            JOB,
+            f'{{{SUMMARY_JSON},"history":[{ATTEMPT_JSON}],"steps":[{STEP_JSON}]}}',
+        ),
         (
             JobArgumentsBody,
-            Payload("i", "t", {"a": 1}, [1], None),
-            '{"id":"i","task":"t","args":{"a":1},"result":[1],"result_omitted":null}',
+            Payload("i", "t", {"a": 1}, [1], None, {"step s": 1}),
+            '{"id":"i","task":"t","args":{"a":1},"result":[1],"result_omitted":null,"steps":{"step s":1}}',
         ),
         (AttemptBody, ATTEMPT, ATTEMPT_JSON),
         (DeadLetterSummaryBody, LETTER, f"{{{LETTER_JSON}}}"),
@@ -163,7 +171,7 @@ SCHEDULE_JSON = (
             QueueBody,
             QueueInfo("mail", 5, False, 1, 2, 3, 4, BEGIN, False),
             (
-                '{"name":"mail","slots":5,"paused":false,"queued":1,"scheduled":2,"blocked":3,"running":4,'
+                '{"name":"mail","slots":5,"paused":false,"paused_at":null,"queued":1,"scheduled":2,"blocked":3,"running":4,'
                 f'"oldest_due_at":{BEGIN_JSON},"complete":false}}'
             ),
         ),
@@ -174,7 +182,7 @@ SCHEDULE_JSON = (
             (
                 '{"status":"ok","problems":["p"],"ready":true,"working":true,"running":2,"stuck_threads":["x"],'
                 f'"unknown_tasks":{{"t":{BEGIN_JSON}}},"workers":[{WORKER_JSON}],"version":"1","error":null,"failing_chores":[],'
-                '"failing_schedules":[],"deadlocks":[]}'
+                '"failing_schedules":[],"deadlocks":[],"lanes":{}}'
             ),
         ),
         (ScheduleSummaryBody, SCHEDULE, f"{{{SCHEDULE_JSON}}}"),
@@ -193,7 +201,7 @@ def test_body_is_this_json_to_the_byte(body: type[BaseModel], value: object, jso
 @pytest.mark.parametrize(
     ("body", "cls", "hidden"),
     [
-        (JobSummaryBody, Job, {"created", "history"}),
+        (JobSummaryBody, Job, {"created", "history", "steps"}),
         (JobDetailBody, Job, {"created"}),
         (DeadLetterSummaryBody, DeadLetter, {"traceback", "history"}),
         (DeadLetterBody, DeadLetter, set()),

@@ -97,6 +97,7 @@ VERBS: dict[str, Callable[[JobRunner, Job[Any]], Awaitable[object]]] = {
     "cancel": lambda jobs, job: jobs.cancel(job.id),
     "cancel_all": lambda jobs, _: jobs.cancel_all(),
     "reschedule": lambda jobs, job: jobs.reschedule(job.id, 7200),
+    "reschedule_all": lambda jobs, _: jobs.reschedule_all(7200),
     "get": lambda jobs, job: jobs.get(job.id),
     "list": lambda jobs, _: jobs.list(),
     "pause": lambda jobs, _: jobs.queues.pause("default"),

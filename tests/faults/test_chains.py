@@ -11,7 +11,7 @@ import pytest
 
 from jobrunner import JobRunner
 from tests.faults import mortal
-from tests.soak.budget import CI_SECONDS, Figures, rounds
+from tests.soak.budget import Figures, rounds
 from tests.support.children import echo, hold_once, tasks
 from tests.support.engine import next_round
 from tests.support.processes import child, process
@@ -88,9 +88,9 @@ async def kill_between_links(directory: Path, *, seed: int, seconds: float) -> F
 
 @pytest.mark.slow
 async def test_D1_killed_at_random_times_leaves_no_chain_standing_and_none_out_of_order(
-    tmp_path: Path, seed: int
+    tmp_path: Path, seed: int, seconds: float
 ) -> None:
-    await kill_between_links(tmp_path, seed=seed, seconds=CI_SECONDS)
+    await kill_between_links(tmp_path, seed=seed, seconds=seconds)
 
 
 async def test_D1_killed_at_each_commit_of_chains_releases_what_waits_in_the_commit_of_the_end(

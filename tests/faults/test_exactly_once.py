@@ -9,7 +9,7 @@ import pytest
 
 from jobrunner import JobRunner
 from tests.faults.mortal import FORMS, make_tables, router
-from tests.soak.budget import CI_SECONDS, Figures, rounds
+from tests.soak.budget import Figures, rounds
 from tests.support.engine import soon
 from tests.support.processes import process
 
@@ -60,6 +60,6 @@ async def kill_at_commits(file: Path, form: str, *, seconds: float) -> Figures:
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_D2_B16_two_rows_are_written_exactly_once_at_every_kill(
-    tmp_db: Path, form: str
+    tmp_db: Path, form: str, seconds: float
 ) -> None:
-    await kill_at_commits(tmp_db, form, seconds=CI_SECONDS / len(FORMS))
+    await kill_at_commits(tmp_db, form, seconds=seconds / len(FORMS))

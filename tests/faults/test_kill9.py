@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobContext, JobRunner
-from tests.soak.budget import CI_SECONDS, Figures, rounds
+from tests.soak.budget import Figures, rounds
 from tests.support.children import hold, tasks
 from tests.support.engine import Heard, history, next_round, soon
 from tests.support.processes import Child, child
@@ -133,9 +133,9 @@ async def kill_under_load(directory: Path, *, seed: int, seconds: float) -> Figu
 
 @pytest.mark.slow
 async def test_D1_D3_killed_at_random_times_loses_nothing_acknowledged_and_repeats_nothing_settled(
-    tmp_path: Path, seed: int
+    tmp_path: Path, seed: int, seconds: float
 ) -> None:
-    await kill_under_load(tmp_path, seed=seed, seconds=CI_SECONDS)
+    await kill_under_load(tmp_path, seed=seed, seconds=seconds)
 
 
 async def test_D1_killed_with_running_jobs_another_live_process_takes_them_over(

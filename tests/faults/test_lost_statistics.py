@@ -11,8 +11,8 @@ from jobrunner.core.clock import SECOND_US
 from jobrunner.core.histogram import Histogram
 from tests.support.processes import child
 
-LIVES: Final = 3
-LIFE_S: Final = 5.0
+LIVES: Final = 2
+LIFE_S: Final = 4.0
 LOST_US: Final = 2 * SECOND_US
 """A second, and what a busy machine makes of it."""
 

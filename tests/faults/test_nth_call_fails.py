@@ -16,7 +16,7 @@ import pytest
 
 from jobrunner.core.clock import now_us
 from jobrunner.core.errors import StoreBusy, StoreError, StoreOutcomeUnknown
-from jobrunner.core.model import Claim, Claimed, Enqueue, Filter, Outcome
+from jobrunner.core.model import Claim, Claimed, Enqueue, Filter, Outcome, Progressed
 from jobrunner.store.committer import Committer
 from jobrunner.store.round import Round, Written
 from jobrunner.store.statistics import StatisticsRow
@@ -59,7 +59,7 @@ class ScriptedWorker:
     def take_promote_due(self) -> bool:
         return True
 
-    def after_commit(self, request: Round, written: Written) -> None:
+    def after_commit(self, request: Round, written: Written, took_s: float) -> None:
         for job in written.claimed:
             self.ran.append(job)
             self._committer.settle(self.outcome_of(job))
@@ -72,6 +72,12 @@ class ScriptedWorker:
         return ()
 
     def put_back_statistics(self, rows: Sequence[StatisticsRow]) -> None:
+        raise AssertionError(rows)
+
+    def take_progress(self) -> Sequence[Progressed]:
+        return ()
+
+    def put_back_progress(self, rows: Sequence[Progressed]) -> None:
         raise AssertionError(rows)
 
     def warn_slow(self) -> None: ...

@@ -1,7 +1,6 @@
 """Groups of dead letters in the public API: their fields, and what a filter by group does."""
 
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from freezegun.api import FrozenDateTimeFactory
@@ -10,11 +9,13 @@ from jobrunner import DeadLetterGroup, InvalidOptions, JobDead, JobRunner, Retry
 from jobrunner.core.clock import utcnow
 from tests.support.engine import Heard, soon
 
+pytestmark = pytest.mark.each_store
+
 
 @pytest.fixture
-def jobs(tmp_db: Path) -> JobRunner:
+def jobs(store_url: str) -> JobRunner:
     """A runner whose tasks fail in two ways, for good or at first."""
-    jobs = JobRunner(tmp_db)
+    jobs = JobRunner(store_url)
 
     @jobs.task(max_attempts=1)
     async def charge(number: int) -> None:

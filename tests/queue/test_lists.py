@@ -1,14 +1,16 @@
 """Lists whose pages end early: what callers of Python and of the command line see of it."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from jobrunner import Bury, JobDead, JobRunner
+from jobrunner import Bury, InvalidOptions, JobDead, JobRunner, Retry
 from jobrunner.cli.filters import listed
 from jobrunner.cli.output import say_queues
 from jobrunner.store.sqlite import readers
-from jobrunner.store.sqlite.sql import queries, walks
+from jobrunner.store.sqlite.sql import queries, queues, walks
+from tests.support.engine import Heard, soon
 
 ROWS = walks.FIRST_WINDOW + 100
 
@@ -19,7 +21,7 @@ def jobs(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> JobRunner:
     monkeypatch.setattr(walks, "STEP_S", 0.0)
     monkeypatch.setattr(readers, "PAGE_S", 0.0)
     monkeypatch.setattr(queries, "PAGE_ROOM", 1)
-    monkeypatch.setattr(queries, "COUNT_S", -1.0)
+    monkeypatch.setattr(queues, "COUNT_S", -1.0)
     jobs = JobRunner(tmp_db)
 
     @jobs.task
@@ -117,6 +119,42 @@ async def test_list_of_the_state_dead_holds_dead_letters_as_jobs(tmp_db: Path) -
             page = await jobs.list(state="dead", **where)
             assert page.items == fits
         assert (await jobs.list(tag="x")).items == [alive]
+
+
+async def test_list_of_retrying_jobs_holds_those_that_wait_for_another_attempt(
+    tmp_db: Path,
+) -> None:
+    jobs = JobRunner(tmp_db)
+
+    @jobs.task(max_attempts=3)
+    async def fail(number: int) -> None:
+        raise Retry(delay=3600)
+
+    @jobs.task
+    async def never() -> None: ...
+
+    async with jobs.running():
+        heard = Heard(jobs)
+        failed = [await jobs.enqueue(fail.options(tag="x"), number) for number in range(3)]
+        for _ in failed:
+            await soon(heard.retries.get())
+        later = await jobs.enqueue(never.options(delay=3600, tag="x"))
+        assert {job.state for job in (await jobs.list()).items} == {"scheduled"}
+
+        first = await jobs.list(state="retrying", limit=2)
+        rest = await asyncio.to_thread(
+            jobs.sync.list, state="retrying", limit=2, cursor=first.next_cursor
+        )
+        found = [*first.items, *rest.items]
+        assert [job.id for job in found] == [job.id for job in reversed(failed)]
+        assert {(job.state, job.attempt) for job in found} == {("scheduled", 1)}
+        assert (rest.complete, rest.next_cursor) == (True, None)
+        assert (await jobs.list(state="retrying", task=never)).items == []
+        assert (await jobs.list(state="scheduled", tag="x")).items == [later, *found]
+        await jobs.cancel(failed[0].id)
+        assert (await jobs.list(state="retrying", tag="x")).items == found[:2]
+        with pytest.raises(InvalidOptions, match=r"is none of .*, dead, retrying"):
+            await jobs.list(state="failed")  # type: ignore[arg-type]
 
 
 async def test_lists_refuse_a_filter_that_they_do_not_have(tmp_db: Path) -> None:

@@ -9,19 +9,24 @@ from jobrunner.queue.queue import joined
 
 PUBLIC = {
     "audit",
+    "batches",
     "cancel",
     "cancel_all",
     "dead_letters",
     "enqueue",
+    "enqueue_batch",
     "enqueue_chain",
     "enqueue_many",
     "get",
     "health",
+    "limits",
     "list",
     "payload",
     "queues",
     "reschedule",
+    "reschedule_all",
     "schedules",
+    "signal",
     "stats",
 }
 

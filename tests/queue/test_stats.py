@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,9 @@ from jobrunner.store.statistics import StatisticsRow
 from tests.support.clocks import MOMENT
 from tests.support.engine import store_of
 
+pytestmark = pytest.mark.each_store
+
+
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 NOW = MOMENT.replace(second=0)
@@ -23,8 +25,8 @@ NOW = MOMENT.replace(second=0)
 
 
 @pytest.fixture
-async def jobs(tmp_db: Path, frozen: FrozenDateTimeFactory) -> AsyncIterator[JobRunner]:
-    jobs = JobRunner(tmp_db)
+async def jobs(store_url: str, frozen: FrozenDateTimeFactory) -> AsyncIterator[JobRunner]:
+    jobs = JobRunner(store_url)
 
     @jobs.task
     async def work() -> None: ...

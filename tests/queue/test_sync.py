@@ -316,7 +316,7 @@ def test_verbs_of_dead_letters_answer_a_script(tmp_db: Path) -> None:
         broken = False
         assert sync.result(letters.replay(stored[1].id), timeout=15) == 1
         assert sync.result(letters.replay(stored[2].id, args={"number": 7}), timeout=15) == 7
-        assert letters.replay_all(task=fail) == ReplayCounts(1, 0)
+        assert letters.replay_all(task=fail) == ReplayCounts(1, 0, 0, 1)
         assert sync.result(stored[3], timeout=15) == 3
         assert letters.delete_all() == 0
 
@@ -341,5 +341,5 @@ def test_verb_of_a_collection_keeps_its_signature_for_help(tmp_db: Path) -> None
     jobs = a_runner(tmp_db)
     with jobs.sync.running():
         shown = inspect.signature(jobs.sync.dead_letters.replay)
-        assert list(shown.parameters) == ["id", "args"]
+        assert list(shown.parameters) == ["id", "args", "forget"]
         assert "Put a dead letter back" in (jobs.sync.dead_letters.replay.__doc__ or "")

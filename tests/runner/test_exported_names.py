@@ -11,17 +11,20 @@ import jobrunner.fastapi
 from jobrunner.core import errors
 
 PUBLIC = """
-    AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt AuditEntry AuditLog Bury Call CancelCounts ConfigurationError
-    Conflict Cron DeadLetter DeadLetterGroup DeadLetterGroups DeadLetters Deadlock DeclaredInCode DuplicateTask Every
-    Health Injected InvalidArguments
+    AlreadyReplayed AlreadyRunning AmbiguousRunner Attempt AuditEntry AuditLog Batch BatchEnded BatchNotFound
+    Batches Bury Call CancelCounts ConfigurationError
+    Concurrency Conflict Cron DeadLetter DeadLetterGroup DeadLetterGroups DeadLetters Deadlock DeclaredInCode
+    DuplicateTask Every Health Injected InvalidArguments InvalidBatch
     InvalidCursor InvalidOptions InvalidSchedule InvalidSession InvalidTask InvalidWrite Job JobCancelled
-    JobContext JobDead JobExpired JobNotFound JobNotWaiting JobQueue JobRunner JobRunnerError KeyTaken LeaseLost
-    NotADatabase NotAwaited NotCommitted NotRunning Page ProcessLost QueueInfo Queues ReplayCounts ResultError
-    ResultNotStored ResultTimeout Retry Schedule ScheduleNotFound ScheduleTick Schedules SchemaTooNew Snooze Stats
-    StatsBucket
+    JobContext JobDead JobExpired JobLogFilter JobNotFound JobNotWaiting JobQueue JobRunner JobRunnerError KeyTaken
+    LeaseLost LimitInfo Limits NotADatabase NotAwaited NotCommitted NotRunning Page ProcessLost Progress
+    QueueFull QueueInfo QueueSettings Queues Rate ReplayCounts RescheduleCounts
+    ResultError ResultNotStored ResultTimeout Retry Schedule ScheduleNotFound ScheduleTick Schedules SchemaTooNew Snooze
+    Stats StatsBucket
     StoreBusy StoreCorrupt StoreError StoreFailed StoreFull StoreOutcomeUnknown StoreReplaced StoreUnavailable
     StoreUnsupported SyncQueue Task TaskRouter TimedOut UnknownQueue UnknownTask WorkerInfo WouldDeadlock
     WrongThread __version__
+    ChildrenFailed InvalidStep JobFinished Step StepError StepMismatch SyncSteps WaitTimedOut
 """.split()  # noqa: SIM905 - one to a line, they would fill a page
 
 

@@ -1,13 +1,14 @@
 """Settings of a runner, and the errors for invalid ones before any job runs."""
 
 import dataclasses
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobrunner import ConfigurationError, InvalidTask, JobRunner
+from jobrunner import ConfigurationError, InvalidTask, JobRunner, QueueSettings, Rate
 from jobrunner.core.redaction import Redaction
 from jobrunner.worker.settings import RUNNER_OPTIONS, Settings
 
@@ -17,7 +18,7 @@ DAY_US = 24 * 3600 * 1_000_000
 def test_settings_left_out_are_the_documented_ones() -> None:
     assert JobRunner().settings == Settings(
         store="sqlite:///jobs.db",
-        queues={"default": 20},
+        queues={"default": QueueSettings(20)},
         work=True,
         durability="full",
         grace_s=10.0,
@@ -57,7 +58,7 @@ def test_settings_given_are_kept() -> None:
     assert settings.redact == Redaction.of({"cardNumber", "pin"})
     assert (settings.timezone, settings.revision) == ("Europe/Berlin", 7)
     assert (settings.store, settings.work, settings.durability) == ("some.db", False, "normal")
-    assert dict(settings.queues) == {"a": 1, "b-c.d:e": 10_000}
+    assert dict(settings.slots) == {"a": 1, "b-c.d:e": 10_000}
     assert (settings.grace_s, settings.retention_us, settings.keep_finished) == (60, 0, 0)
     assert settings.dead_letter_retention_us == 1_500_000
 
@@ -66,7 +67,7 @@ def test_settings_do_not_follow_a_mapping_that_is_changed_later() -> None:
     queues = {"default": 1}
     jobs = JobRunner(queues=queues)
     queues["mail"] = 1
-    assert dict(jobs.settings.queues) == {"default": 1}
+    assert dict(jobs.settings.slots) == {"default": 1}
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -115,7 +116,6 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], said: str
         "file:jobs.db?mode=memory",
         "sqlite://host/jobs.db",
         "sqlite:///jobs.db?mode=ro",
-        "postgresql://localhost/jobs",
         "redis://localhost",
     ],
 )
@@ -163,3 +163,25 @@ def test_router_default_that_cannot_be_is_refused() -> None:
 
     with pytest.raises(InvalidTask, match="TaskRouter: timeout=0"):
         TaskRouter(timeout=0)
+
+
+def test_queue_settings_have_slots_and_limits() -> None:
+    mail = QueueSettings(50, concurrency=100, rate_limit=Rate(500, per=60), max_waiting=10_000)
+    jobs = JobRunner(queues={"default": 20, "mail": mail})
+    assert jobs.settings.slots == {"default": 20, "mail": 50}
+    assert jobs.settings.queues["mail"] == mail
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: QueueSettings(5, concurrency=0),
+        lambda: QueueSettings(5, max_waiting=100_001),
+        lambda: QueueSettings(5, rate_limit=9),  # type: ignore[arg-type]
+        lambda: QueueSettings(5, rate_limit=Rate(9, by="account_id")),
+        lambda: JobRunner(queues={"mail": QueueSettings(0)}),
+    ],
+)
+def test_wrong_queue_settings_are_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(ConfigurationError, match="write"):
+        make()

@@ -5,7 +5,6 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType, SimpleNamespace
 
 import pytest
@@ -15,6 +14,8 @@ from jobrunner.runner.shutdown import chain, is_reloading
 from jobrunner.worker import thread_pool
 from jobrunner.worker.grace import Grace
 from tests.support.engine import Gate, soon, worker_of
+
+pytestmark = pytest.mark.each_store
 
 
 @pytest.fixture
@@ -53,9 +54,9 @@ def test_interrupt_after_a_first_signal_hurries(
 
 
 async def test_second_interrupt_ends_the_attempts_of_an_open_runner(
-    tmp_db: Path, handlers: list[int], caplog: pytest.LogCaptureFixture
+    store_url: str, handlers: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs, gate = JobRunner(tmp_db, grace=3600), Gate()
+    jobs, gate = JobRunner(store_url, grace=3600), Gate()
 
     @jobs.task
     async def hold() -> None:
@@ -88,7 +89,7 @@ async def test_second_interrupt_ends_the_attempts_of_an_open_runner(
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("reload", [False, True])
 async def test_runner_under_a_reloading_server_gives_no_grace(
-    tmp_db: Path, handlers: list[int], reload: bool, nested: bool
+    store_url: str, handlers: list[int], reload: bool, nested: bool
 ) -> None:
     """Of two runners the second finds the first one's handler in the server's place."""
 
@@ -100,7 +101,7 @@ async def test_runner_under_a_reloading_server_gives_no_grace(
     signal.signal(signal.SIGTERM, Server().handle_exit)
     undo: Callable[[], None] = chain(list, list, set()) if nested else lambda: None
     assert is_reloading() is reload
-    jobs = JobRunner(tmp_db, grace=7)
+    jobs = JobRunner(store_url, grace=7)
     async with jobs.running():
         assert worker_of(jobs)._grace.seconds == (0 if reload else 7)
     undo()

@@ -6,15 +6,24 @@ import json
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from jobrunner import Job, JobRunner
-from tests.sketches import u01_solo, u03_services, u05_aiosqlite, u08_several
+from jobrunner import Batch, Job, JobRunner
+from tests.sketches import (
+    u01_solo,
+    u03_services,
+    u05_aiosqlite,
+    u06_tests,
+    u08_several,
+    u09_workflows,
+)
 from tests.sketches.shop.main import Settings, create_app
 from tests.support.processes import CHECKOUT
 
@@ -161,6 +170,15 @@ def test_services_bill_in_a_route_and_in_a_task(tmp_path: Path) -> None:
         assert sent == [("x", second), ("x", third)]
 
 
+@pytest.mark.parametrize(
+    "sketch", [u06_tests.test_the_shop, u06_tests.test_a_route_inline, u06_tests.test_a_task_alone]
+)
+async def test_users_test_their_application(
+    sketch: Callable[[Path], Awaitable[None]], tmp_path: Path
+) -> None:
+    await sketch(tmp_path / "shop.db")
+
+
 def test_several_runners_serve_one_app() -> None:
     with TestClient(u08_several.app) as client:
         id = client.post("/train").json()
@@ -183,7 +201,34 @@ def test_shop_of_many_files_bills_by_either_route(tmp_path: Path) -> None:
             assert result_of(client, client.post(path).json()) == "attempt 1 to a@b.c"
 
 
+def test_workflows_hand_results_on_and_wait_for_an_approval() -> None:
+    jobs = u09_workflows.jobs
+    with TestClient(u09_workflows.app) as client:
+        portal = client.portal
+        assert portal is not None
+
+        async def ended(id: str) -> Batch[Any]:
+            return await (await jobs.batches.get(id)).wait(timeout=15)
+
+        started = client.post("/documents/7", params={"pages": 3}).json()
+        assert (started["name"], started["total"]) == ("doc 7", 3)
+        batch = portal.call(ended, started["id"])
+        assert batch.then is not None
+        assert result_of(client, batch.then.id) == ["0.png", "1.png", "2.png"]
+
+        book = portal.call(ended, client.post("/books").json())
+        *_, told = portal.call(book.results)
+        assert told == "0.png+1.png+2.png is there!"
+
+        id = client.post("/orders/5").json()
+        body = {"by": "ann", "ok": True}
+        assert client.post(f"/orders/{id}/approve", json=body).json() is True
+        assert result_of(client, id) == "receipt 5, approved by ann"
+        assert u09_workflows.charged == [f"{id}/charge"]
+
+
 @pytest.mark.slow
+@pytest.mark.rest
 def test_sketches_type_check() -> None:
     command = [sys.executable, "-m", "mypy", "--strict", "-p", "tests.sketches"]
     answer = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)

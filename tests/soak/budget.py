@@ -1,11 +1,8 @@
-"""The duration of a part: seconds in CI, any time when run by hand."""
+"""The duration of a part: seconds in the suite, any time when run by hand."""
 
 import sys
 import time
 from collections.abc import Iterator
-
-CI_SECONDS = 10.0
-"""Seconds for the rounds of a part in the suite, without its set-up and end."""
 
 PROGRESS_S = 15.0
 

@@ -2,31 +2,61 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from fastapi.routing import APIRoute
 
+from jobrunner import JobRunner
 from tests.soak import pages, rates, requests
 from tests.soak.__main__ import Part, parts, table
-from tests.soak.budget import CI_SECONDS, rounds
+from tests.soak.budget import rounds
 from tests.support.processes import CHECKOUT
 
 pytestmark = pytest.mark.slow
 
 
-def test_requests_of_any_kind_are_answered_as_the_page_says(tmp_path: Path, seed: int) -> None:
-    requests.ask_anything(tmp_path, seed=seed, seconds=CI_SECONDS)
+def test_requests_of_any_kind_are_answered_as_the_page_says(
+    tmp_path: Path, seed: int, seconds: float
+) -> None:
+    requests.ask_anything(tmp_path, seed=seed, seconds=seconds)
 
 
-async def test_jobs_at_a_steady_rate_are_run_once_and_leave_log_and_memory_small(seed: int) -> None:
-    await rates.run(seed, CI_SECONDS)
+async def test_jobs_at_a_steady_rate_are_run_once_and_leave_log_and_memory_small(
+    seed: int, seconds: float
+) -> None:
+    await rates.run(seed, seconds)
 
 
-async def test_every_page_is_answered_from_a_file_with_a_past() -> None:
+@pytest.mark.rest
+async def test_every_page_is_answered_from_a_file_with_a_past(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pages, "PAIRS", 1)
+    monkeypatch.setattr(pages, "DRAINED", 200)
     figures = await pages.run(2_000)
-    assert len(figures) == 2 + 2 * len(pages.PAGES)
+    assert len(figures) == 4 + 3 * len(pages.PAGES)
+
+
+def test_every_page_of_the_dashboard_is_among_them() -> None:
+    router = JobRunner("never-opened.db").dashboard(insecure=True)
+    shown = [
+        route.path
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        and "GET" in (route.methods or ())
+        and "rest" not in route.path
+    ]
+    asked = {_any_id(path.partition("?")[0]) for path in pages.PAGES.values()}
+    # The root without a slash leads to the overview.
+    assert {_any_id(path) for path in shown} - {"", "/static/{}"} == asked
+
+
+def _any_id(path: str) -> str:
+    return re.sub(r"{\w+}", "{}", path)
 
 
 def test_rounds_end_with_the_time_but_not_before_the_least() -> None:
@@ -54,6 +84,7 @@ def test_table_of_figures_names_each_part_once() -> None:
     )
 
 
+@pytest.mark.rest
 async def test_soak_says_its_seed_and_its_figures(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     process = await asyncio.create_subprocess_exec(

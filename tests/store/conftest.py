@@ -1,11 +1,12 @@
-"""An open store on a new file."""
+"""An open store on a new file, and other processes that hold locks."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from jobrunner.store.sqlite import SqliteStore
+from tests.support.locking import Child, Spawn
 
 
 @pytest.fixture
@@ -21,3 +22,16 @@ async def store(tmp_db: Path, blank_store: bytes) -> AsyncIterator[SqliteStore]:
     await store.open()
     yield store
     await store.close()
+
+
+@pytest.fixture
+def spawn(tmp_path: Path) -> Iterator[Spawn]:
+    children: list[Child] = []
+
+    def start(script: str) -> Child:
+        children.append(Child(script, tmp_path))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.discard()

@@ -124,9 +124,9 @@ def schema_of(file: Path) -> list[tuple[str, ...]]:
     """Return jobrunner's tables and indexes, and how many rows its jobs have."""
     with closing(sqlite3.connect(file)) as db:
         found: list[tuple[str, ...]] = db.execute(
-            "SELECT type, name, sql FROM sqlite_schema WHERE substr(tbl_name, 1, length(?1)) = ?1"
+            "SELECT type, name, sql FROM sqlite_schema WHERE substr(tbl_name, 1, length(:ours)) = :ours"
             " ORDER BY 1, 2",
-            (OURS,),
+            {"ours": OURS},
         ).fetchall()
         (rows,) = db.execute("SELECT count(*) FROM jobrunner_jobs").fetchone()
     return [*found, ("rows", str(rows), "")]

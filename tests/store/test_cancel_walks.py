@@ -2,10 +2,11 @@
 
 import pytest
 
-from jobrunner.core.counts import CancelCounts
 from jobrunner.core.model import Filter
+from jobrunner.store.job_protocol import CancelPlan
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore, readers
+from jobrunner.store.sqlite import jobs as jobs_module
 from jobrunner.store.sqlite.sql import queries, walks
 from tests.support.factories import HOUR, NOW, new
 
@@ -41,7 +42,7 @@ async def test_cancel_by_filter_finds_the_one_job_that_matches(
     rows[1] = wanted
     await store.write(Round(NOW + 1, enqueues=rows))
 
-    assert await store.jobs.plan_cancel_all(where) == CancelCounts(1, 0)
+    assert await store.jobs.plan_cancel_all(where) == CancelPlan(1, 0)
     slices = []
     cursor = None
     while True:
@@ -90,3 +91,15 @@ async def test_job_that_matches_no_longer_when_the_lock_is_taken_is_left_alone(
     row = await store.jobs.get(job.id)
     assert row is not None
     assert row.state == "scheduled"
+
+
+async def test_plan_of_a_cancel_ends_at_the_cap_and_when_its_time_is_up(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "PLANNED_ROWS", 2)
+    await store.write(Round(NOW, enqueues=[new() for _ in range(7)]))
+    plan = store.jobs.plan_cancel_all
+    assert await plan(Filter(), cap=4) == CancelPlan(4, 0, complete=False)
+    assert await plan(Filter(), cap=8) == await plan(Filter()) == CancelPlan(7, 0)
+    assert await plan(Filter(), seconds=0) == CancelPlan(2, 0, complete=False)
+    assert await plan(Filter(), cap=10, seconds=60) == CancelPlan(7, 0)

@@ -19,7 +19,7 @@ from jobrunner.core.errors import (
     StoreUnavailable,
 )
 from jobrunner.core.histogram import Histogram
-from jobrunner.core.model import Claim, Claimed, Enqueue, Enqueued, Filter
+from jobrunner.core.model import Claim, Claimed, Enqueue, Enqueued, Filter, Progressed
 from jobrunner.store.committer import BYTES_PER_ROUND, ROWS_PER_CALL, ROWS_PER_ROUND, Committer
 from jobrunner.store.round import Round, Written
 from jobrunner.store.statistics import StatisticsRow
@@ -411,6 +411,7 @@ class Hand:
         self.broken = False
         self.claimed: list[Claimed] = []
         self.failed: list[StoreError] = []
+        self.progress: list[Progressed] = []
         self.statistics: list[StatisticsRow] = []
         self.last_statistics: list[StatisticsRow] = []
         """They are not due before the committer closes."""
@@ -422,7 +423,7 @@ class Hand:
         look, self.look = self.look, False
         return look
 
-    def after_commit(self, request: Round, written: Written) -> None:
+    def after_commit(self, request: Round, written: Written, took_s: float) -> None:
         if self.broken:
             raise ZeroDivisionError
         self.claimed += written.claimed
@@ -435,6 +436,13 @@ class Hand:
 
     def put_back_statistics(self, rows: Sequence[StatisticsRow]) -> None:
         self.statistics += rows
+
+    def take_progress(self) -> Sequence[Progressed]:
+        rows, self.progress = self.progress, []
+        return rows
+
+    def put_back_progress(self, rows: Sequence[Progressed]) -> None:
+        self.progress += rows
 
     def warn_slow(self) -> None: ...
 
@@ -536,6 +544,28 @@ async def test_round_that_fails_with_statistics_is_written_without_them(
     assert (hand.statistics, await counted(store)) == ([of_task()], 0)
     await committer.submit([new()])
     assert (hand.statistics, await counted(store)) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    "error", [StoreFull("no room"), StoreUnavailable("no table"), StoreOutcomeUnknown("no reply")]
+)
+async def test_progress_of_a_round_that_fails_is_written_with_a_later_one(
+    store: FaultyStore, committer: Committer, error: StoreError
+) -> None:
+    job = await claim_one(store)
+    committer.participant = hand = Hand()
+    hand.progress = [Progressed(job, "[1,2,null]")]
+    store.faults[len(store.rounds) + 1] = Fault("before", error)
+    if isinstance(error, StoreOutcomeUnknown):
+        with pytest.raises(StoreOutcomeUnknown):
+            await committer.submit([new()])
+    else:
+        await committer.submit([new()])
+    assert (await row_of(store, job.id)).progress is None
+    await committer.submit([new()])
+    await committer.flushed()
+    assert (await row_of(store, job.id)).progress == "[1,2,null]"
+    assert hand.progress == []
 
 
 async def test_statistics_of_a_full_disk_are_tried_once_a_round(

@@ -1,20 +1,11 @@
-"""The locks that lie on the kernel's word, tried with real processes, real files and a real SIGKILL."""
+"""The locks of workers, which the kernel releases, tried with real processes, real files and a real SIGKILL."""
 
-import fcntl
 import os
-import select
-import signal
-import subprocess
-import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterator
-from errno import EACCES, EAGAIN, EDEADLK
 from pathlib import Path
 
 import pytest
 
-import jobrunner
 from jobrunner.core.errors import StoreBusy, StoreUnavailable
 from jobrunner.store.sqlite.host import locks, record_locks
 from jobrunner.store.sqlite.host.locks import (
@@ -24,305 +15,7 @@ from jobrunner.store.sqlite.host.locks import (
     worker_file,
     worker_files,
 )
-from jobrunner.store.sqlite.host.turnstile import Turnstile
-
-ROOT = Path(next(iter(jobrunner.__path__))).parent
-PRELUDE = """
-import os, sys
-from pathlib import Path
-from jobrunner.core.errors import StoreBusy
-from jobrunner.store.sqlite.host.locks import *
-from jobrunner.store.sqlite.host.turnstile import Turnstile
-from jobrunner.store.sqlite.host import locks
-here = Path(sys.argv[1])
-def say(word): print(word, flush=True)
-def hear(): return sys.stdin.readline().strip()
-"""
-
-
-class Child:
-    """Another process, which writes words to its stdout and reads ours from its stdin."""
-
-    def __init__(self, script: str, here: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PRELUDE + script, str(here)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        assert self.process.stdin
-        assert self.process.stdout
-        self._in, self._out = self.process.stdin, self.process.stdout
-
-    def hear(self) -> str:
-        return self._out.readline().strip()
-
-    def silent(self) -> bool:
-        """Return whether the process has written nothing that is still unread."""
-        return not select.select([self._out], [], [], 0)[0]
-
-    def tell(self, word: str = "go") -> None:
-        self._in.write(f"{word}\n")
-        self._in.flush()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def end(self) -> int:
-        self._in.close()
-        return self.process.wait()
-
-    def discard(self) -> None:
-        self.process.kill()
-        self.process.communicate() if not self._in.closed else self.process.wait()
-        self._out.close()
-
-
-Spawn = Callable[[str], Child]
-
-
-@pytest.fixture
-def spawn(tmp_path: Path) -> Iterator[Spawn]:
-    children: list[Child] = []
-
-    def start(script: str) -> Child:
-        children.append(Child(script, tmp_path))
-        return children[-1]
-
-    yield start
-    for child in children:
-        child.discard()
-
-
-@pytest.fixture
-def turnstile(tmp_path: Path) -> Iterator[Turnstile]:
-    turnstile = Turnstile(tmp_path)
-    yield turnstile
-    turnstile.close()
-
-
-def in_forked_child(check: Callable[[], bool]) -> bool:
-    """Return whether ``check`` holds in a forked copy of this process."""
-    with warnings.catch_warnings():
-        # Later Pythons warn of a fork beside threads; the child here does nothing that could hang on one.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        # A child that hangs must not outlive the test.
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(10)
-        good = False
-        try:
-            good = check()
-        finally:
-            os._exit(0 if good else 1)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/dev/fd").iterdir()))
-
-
-# -- the turnstile ------------------------------------------------------------------------------------
-
-HOLD_THE_TURNSTILE = (
-    "t = Turnstile(here); t.acquire(9); say('held'); hear(); t.release(); say('released'); hear()"
-)
-
-
-def test_acquire_while_another_process_holds_it_raises_store_busy(
-    spawn: Spawn, turnstile: Turnstile
-) -> None:
-    spawn(HOLD_THE_TURNSTILE).hear()
-    with pytest.raises(StoreBusy, match=r"0\.01 s"):
-        turnstile.acquire(0.01)
-    assert turnstile.try_acquire(0) is False
-
-
-def test_acquire_after_the_release_of_another_process_gets_it(
-    spawn: Spawn, turnstile: Turnstile
-) -> None:
-    child = spawn(HOLD_THE_TURNSTILE)
-    child.hear()
-    child.tell()
-    turnstile.acquire(9)
-    assert child.hear() == "released"
-
-
-def test_acquire_after_its_holder_was_killed_gets_it_at_once(
-    spawn: Spawn, turnstile: Turnstile
-) -> None:
-    child = spawn(HOLD_THE_TURNSTILE)
-    child.hear()
-    child.kill()
-    turnstile.acquire(0)
-
-
-def test_acquire_behind_a_stopped_holder_ends_at_the_deadline(
-    spawn: Spawn, turnstile: Turnstile
-) -> None:
-    child = spawn(HOLD_THE_TURNSTILE)
-    child.hear()
-    child.process.send_signal(signal.SIGSTOP)
-    os.waitpid(child.process.pid, os.WUNTRACED)
-    # Past the point where the polling slows down.
-    with pytest.raises(StoreBusy):
-        turnstile.acquire(0.3)
-    child.kill()
-    turnstile.acquire(0)
-
-
-def test_acquire_that_gave_up_leaves_its_place_to_others(spawn: Spawn, tmp_path: Path) -> None:
-    holder = spawn(HOLD_THE_TURNSTILE)
-    holder.hear()
-    loser = spawn("""
-t = Turnstile(here)
-try: t.acquire(0.01)
-except StoreBusy: say('busy')
-hear()
-""")
-    assert loser.hear() == "busy"
-    waiter = spawn("t = Turnstile(here); say('up'); t.acquire(9); say('held'); hear()")
-    waiter.hear()
-    holder.tell()
-    assert waiter.hear() == "held"
-
-
-def test_acquire_with_somebody_next_in_line_waits_behind_them(spawn: Spawn, tmp_path: Path) -> None:
-    """The one who holds A is next, however quickly the last writer comes back."""
-    first = spawn("""
-t = Turnstile(here)
-t.acquire(9); say('held'); hear(); t.release()
-say(t.try_acquire(0)); hear()
-""")
-    first.hear()
-    # The next in line, stopped between A and B: the state in which a quick comer could overtake.
-    next_one = spawn("""
-import fcntl
-t = Turnstile(here)
-fcntl.lockf(t._a, fcntl.LOCK_EX); say('next'); hear()
-""")
-    assert next_one.hear() == "next"
-    first.tell()
-    assert first.hear() == "False"
-
-
-def test_processes_through_the_turnstile_never_meet(spawn: Spawn, tmp_path: Path) -> None:
-    rounds, crowd = 200, 4
-    (tmp_path / "count").write_text("0")
-    children = [
-        spawn(f"""
-t = Turnstile(here); say('up'); hear()
-for _ in range({rounds}):
-    with t.held(30):
-        (here / 'count').write_text(str(int((here / 'count').read_text()) + 1))
-say('done')
-""")
-        for _ in range(crowd)
-    ]
-    for child in children:
-        child.hear()
-    for child in children:
-        child.tell()
-    assert [child.hear() for child in children] == ["done"] * crowd
-    assert (tmp_path / "count").read_text() == str(rounds * crowd)
-
-
-def test_a_heavy_crowd_leaves_everybody_a_turn(spawn: Spawn) -> None:
-    """B1: with SQLite's own handler a light writer got one commit in 3 s against four heavy ones."""
-    wanted, crowd = 40, 5
-    # Nobody stops writing before all have had their turns: whoever starves lets the others' counts grow.
-    script = f"""
-import time
-t = Turnstile(here); say('up'); me = hear(); n = 0
-while len(list(here.glob('done-*'))) < {crowd}:
-    with t.held(30): time.sleep(0.001)
-    n += 1
-    if n == {wanted}: (here / f'done-{{me}}').touch()
-say(n); hear()
-"""
-    children = [spawn(script) for _ in range(crowd)]
-    for child in children:
-        child.hear()
-    for me, child in enumerate(children):
-        child.tell(str(me))
-    counts = [int(child.hear()) for child in children]
-    # A loose bound, for a machine that does other things too; unfair locks give hundreds of times as much to one.
-    assert max(counts) < 10 * wanted
-
-
-def test_acquire_twice_in_one_process_is_refused(turnstile: Turnstile) -> None:
-    turnstile.acquire(0)
-    with pytest.raises(RuntimeError, match="held already"):
-        turnstile.acquire(0)
-
-
-def test_held_releases_after_an_error(turnstile: Turnstile) -> None:
-    with pytest.raises(KeyError), turnstile.held(0):
-        raise KeyError
-    turnstile.acquire(0)
-
-
-def test_a_forked_child_neither_has_nor_frees_the_turnstile(
-    spawn: Spawn, turnstile: Turnstile
-) -> None:
-    turnstile.acquire(0)
-
-    def close_mine() -> bool:
-        turnstile.close()
-        return True
-
-    assert in_forked_child(close_mine)
-    probe = spawn("say(Turnstile(here).try_acquire(0)); hear()")
-    assert probe.hear() == "False"
-
-
-def test_a_false_deadlock_alarm_is_waited_out(
-    turnstile: Turnstile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, alarms = fcntl.lockf, [EDEADLK, EDEADLK, EAGAIN, EACCES]
-
-    def lockf(fd: int, how: int) -> None:
-        if how != fcntl.LOCK_UN and alarms:
-            raise OSError(alarms.pop(0), "Resource deadlock avoided")
-        real(fd, how)
-
-    monkeypatch.setattr(fcntl, "lockf", lockf)
-    turnstile.acquire(9)
-    assert alarms == []
-
-
-def test_turnstile_files_are_private_and_closed_in_programs_started(
-    turnstile: Turnstile, tmp_path: Path
-) -> None:
-    for fd in (turnstile._a, turnstile._b):
-        assert os.get_inheritable(fd) is False
-        assert os.fstat(fd).st_mode & 0o777 == 0o600
-
-
-def test_in_place_after_the_files_were_removed_says_no(
-    turnstile: Turnstile, tmp_path: Path
-) -> None:
-    assert turnstile.in_place()
-    (tmp_path / "turnstile.a").unlink()
-    assert not turnstile.in_place()
-
-
-def test_turnstile_in_a_missing_directory_raises_store_unavailable(tmp_path: Path) -> None:
-    before = open_descriptors()
-    with pytest.raises(StoreUnavailable, match=r"turnstile\.a: No such file"):
-        Turnstile(tmp_path / "nowhere")
-    (tmp_path / "turnstile.b").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StoreUnavailable, match=r"turnstile\.b"):
-        Turnstile(tmp_path)
-    assert open_descriptors() == before
-    assert not (tmp_path / "elsewhere").exists()
-
-
-# -- liveness -----------------------------------------------------------------------------------------
+from tests.support.locking import Spawn, in_forked_child, open_descriptors
 
 HOLD_MY_FILE = "w = WorkerLock.hold(worker_file(here, 7)); say('held'); hear(); w.release(); say('released'); hear()"
 LOOK = """
@@ -356,8 +49,7 @@ def test_take_from_a_live_worker_answers_alive(spawn: Spawn, path: Path) -> None
 def test_take_from_a_stopped_worker_answers_alive(spawn: Spawn, path: Path) -> None:
     child = spawn(HOLD_MY_FILE)
     child.hear()
-    child.process.send_signal(signal.SIGSTOP)
-    os.waitpid(child.process.pid, os.WUNTRACED)
+    child.pause()
     assert take_if_dead(path) == "alive"
 
 
@@ -383,7 +75,7 @@ if os.fork() == 0:
 os.wait()
 """)
     assert child.hear() == "orphan"
-    child.process.wait()
+    child.wait()
     taken(path).remove()
 
 
@@ -399,7 +91,7 @@ if os.fork() == 0:
 os.wait()
 """)
     assert child.hear() == "TakenLock"
-    child.process.wait()
+    child.wait()
     assert take_if_dead(path) == "alive"
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from jobrunner.core.errors import StoreBusy
-from jobrunner.core.model import Filter
+from jobrunner.core.limits import Limit, LimitName, RateLimit
+from jobrunner.core.model import Filter, Progressed
+from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.host import turnstile
 from jobrunner.store.sqlite.host.location import make_folder
@@ -22,6 +24,7 @@ from tests.support.factories import (
     SECOND,
     WORKER,
     claim,
+    dead,
     enqueue,
     new,
     row_of,
@@ -30,6 +33,9 @@ from tests.support.factories import (
 )
 
 ID = "01936d2c-0000-7000-8000-0000000000{:02}"
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 FIXTURES = sorted(
@@ -196,6 +202,101 @@ async def test_older_file_goes_on(older_file: Path) -> None:
         assert (seen.next, seen.fired, seen.skipped) == (NOW + 2 * MINUTE, 1, 5)
         (made,) = await enqueue(store, new())
         assert (await row_of(store, made.id)).seq > max(job.seq for job in claimed)
+    finally:
+        await store.close()
+
+
+async def test_file_of_version_5_keeps_its_statistics_and_takes_progress_and_traces(
+    tmp_db: Path,
+) -> None:
+    store = SqliteStore(written_by(5, tmp_db))
+    await store.open()
+    try:
+        letters = (await store.dead_letters.list(Filter(), before=None, limit=99)).rows
+        assert {row.fingerprint is None for row in letters if row.seq <= 3} == {False}
+        assert {(row.progress, row.trace) for row in letters} == {(None, None)}
+        (entry,) = (await store.audit.list(actor=None, action=None, before=None, limit=9)).rows
+        assert (entry.actor, entry.action) == ("ada@example.org", "dead_letters.replay")
+        (worker,) = await store.workers.list()
+        assert worker.revision == 12
+        running = await row_of(store, ID.format(18))
+        assert (running.state, running.progress, running.trace) == ("running", None, None)
+        traced = new(trace="context")
+        await enqueue(store, traced)
+        claimed = {job.id: job for job in await claim(store, "side", "default", now=DUE)}
+        assert claimed[ID.format(8)].trace is None
+        reports = [Progressed(claimed[id], "[1,2,null]") for id in (ID.format(8), traced.id)]
+        await store.write(Round(DUE, progress=reports))
+        assert (await row_of(store, ID.format(8))).progress == "[1,2,null]"
+        await settle(store, dead(claimed[traced.id]))
+        letter = await row_of(store, traced.id)
+        assert (letter.progress, letter.trace) == ("[1,2,null]", "context")
+    finally:
+        await store.close()
+
+
+async def test_file_of_version_6_keeps_its_traces_and_counts_from_now_on(tmp_db: Path) -> None:
+    store = SqliteStore(written_by(6, tmp_db))
+    await store.open()
+    try:
+        letters = (await store.dead_letters.list(Filter(), before=None, limit=99)).rows
+        assert [row.trace for row in letters if row.seq == 1] == [TRACE]
+        assert (await row_of(store, ID.format(18))).progress == '[3,10,"rendering"]'
+        measured = store.statistics.measure()
+        assert measured.counters == {}
+        assert set(measured.last_ticks) == {"a", "nightly"}
+        claimed = {job.id: job for job in await claim(store, "side", "default", now=DUE)}
+        assert claimed[ID.format(8)].trace == TRACE
+        await settle(store, dead(claimed[ID.format(8)]))
+        assert (await row_of(store, ID.format(8))).trace == TRACE
+        counters = store.statistics.measure().counters
+        assert counters["dead:exhausted", "side", "work"] == 1
+    finally:
+        await store.close()
+
+
+async def test_file_of_version_7_keeps_its_order_and_takes_limits(tmp_db: Path) -> None:
+    store = SqliteStore(written_by(7, tmp_db))
+    await store.open()
+    try:
+        assert store.statistics.measure().counters == {("dead:exhausted", "side", "work"): 3}
+        waiting = {queue.name: queue.queued for queue in await store.jobs.queues()}
+        name = LimitName("task", "work")
+        await store.limits.set(name, Limit(4), now=NOW)
+        laned = [new("work", lane="work[1]"), new("work", lane="work[2]", ordered=True)]
+        await enqueue(store, *laned)
+        after = {queue.name: queue.queued for queue in await store.jobs.queues()}
+        assert after == {**waiting, "default": waiting["default"] + 2}
+        claimed = await claim(store, "side", "default", now=DUE)
+        running = (await store.jobs.list(Filter(state="running"), before=None, limit=99)).rows
+        assert sum(job.task == "work" for job in running) == 4
+        await store.limits.reset(name)
+        rest = await claim(store, "side", "default", now=DUE)
+        assert {job.id for job in laned} <= {job.id for job in [*claimed, *rest]}
+    finally:
+        await store.close()
+
+
+async def test_file_of_version_8_keeps_its_lanes_and_takes_batches(tmp_db: Path) -> None:
+    store = SqliteStore(written_by(8, tmp_db))
+    await store.open()
+    try:
+        laned = {n: await row_of(store, ID.format(n)) for n in (1, 8, 21)}
+        assert {n: row.lane for n, row in laned.items()} == {
+            1: "work[1]",
+            8: "work[8]",
+            21: "work[21]",
+        }
+        assert {(row.batch, row.handed) for row in laned.values()} == {(None, None)}
+        limit = await store.limits.get(LimitName("task", "mail.send"))
+        assert limit is not None
+        assert limit.set.rate == RateLimit(7, SECOND, 7)
+        assert await store.workflows.get(ID.format(1)) is None
+        claimed = await claim(store, "side", now=DUE)
+        assert {job.id for job in claimed} == {ID.format(8), ID.format(21)}
+        await settle(store, *map(succeeded, claimed), now=DUE)
+        await store.dead_letters.replay(ID.format(1), now=DUE)
+        assert (await row_of(store, ID.format(1))).lane == "work[1]"
     finally:
         await store.close()
 

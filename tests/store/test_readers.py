@@ -14,7 +14,7 @@ from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore, readers
 from jobrunner.store.sqlite.maintenance import backup
 from jobrunner.store.sqlite.readers import Readers
-from jobrunner.store.sqlite.sql import queries, retention, walks
+from jobrunner.store.sqlite.sql import queues, retention, walks
 from tests.support.factories import (
     DAY,
     HOUR,
@@ -31,10 +31,61 @@ from tests.support.factories import (
     worker_row,
 )
 
+JOBS = 60
+
 
 def readers_of(store: SqliteStore) -> Readers:
     assert store._access._readers is not None
     return store._access._readers
+
+
+# -- without a loop -------------------------------------------------------------------------------------
+
+
+async def test_threads_measure_beside_writes_and_each_sees_one_moment(store: SqliteStore) -> None:
+    """A counter and the row that it counts are in one transaction, so no snapshot has one alone."""
+    over = threading.Event()
+
+    def measure() -> set[int]:
+        differences = set()
+        while not over.is_set():
+            found = store.statistics.measure()
+            cancelled = found.counters.get(("jobs:cancelled", "default", "work"), 0)
+            waiting = sum(queue.queued for queue in found.queues)
+            differences.add(JOBS - cancelled - waiting)
+        return differences
+
+    await enqueue(store, *(new() for _ in range(JOBS)))
+    threads = [asyncio.create_task(asyncio.to_thread(measure)) for _ in range(4)]
+    try:
+        where, before = Filter(task="work"), None
+        for _ in range(JOBS):
+            done = await store.jobs.cancel_all(where, before=before, now=NOW, limit=1)
+            before = done.cursor
+    finally:
+        over.set()
+        found = await asyncio.gather(*threads)
+    assert set().union(*found) == {0}
+
+
+async def test_close_waits_for_a_measurement_and_then_refuses_it(store: SqliteStore) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(conn: sqlite3.Connection) -> int:
+        entered.set()
+        assert go_on.wait(20)
+        (number,) = conn.execute("SELECT count(*) FROM jobrunner_jobs").fetchone()
+        return int(number)
+
+    blocking = readers_of(store)._blocking
+    reading = asyncio.create_task(asyncio.to_thread(blocking.read, slow))
+    assert await asyncio.to_thread(entered.wait, 20)
+    closing_it = asyncio.create_task(asyncio.to_thread(blocking.close))
+    go_on.set()
+    assert await reading == 0
+    await closing_it
+    with pytest.raises(StoreUnavailable):
+        store.statistics.measure()
 
 
 # -- who waits for whom ----------------------------------------------------------------------------------
@@ -138,7 +189,7 @@ async def test_close_cuts_a_list_and_a_backup_short(
 async def test_counts_stop_when_their_time_is_up_and_say_so(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "COUNT_S", -1.0)
+    monkeypatch.setattr(queues, "COUNT_S", -1.0)
     many = [new(queue=queue) for queue in ("a", "b") for _ in range(5_000)]
     await store.write(Round(NOW, enqueues=[*many, new(queue="few")]))
     assert await store.jobs.queues() == [
@@ -154,7 +205,7 @@ async def test_counts_stop_when_their_time_is_up_and_say_so(
 async def test_counts_stop_at_ten_thousand(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "COUNT_S", 60.0)
+    monkeypatch.setattr(queues, "COUNT_S", 60.0)
     many = 10_001
     await store.write(Round(NOW, enqueues=[new() for _ in range(many - 2)]))
     (default,) = await store.jobs.queues()
@@ -172,8 +223,9 @@ async def test_counts_stop_at_ten_thousand(
 
 async def test_scheduled_jobs_are_counted_from_their_index_alone(store: SqliteStore) -> None:
     """The rows lie far apart; 10,000 of 2 KB took 28 ms, and take 2 ms."""
+    counted = queues._Count(queues._SCHEDULED)._counted
     plan = await readers_of(store).read(
-        lambda conn: conn.execute(f"EXPLAIN {queries._SCHEDULED}", (9,)).fetchall()
+        lambda conn: conn.execute(f"EXPLAIN {counted}", {"cap": 9}).fetchall()
     )
     # Columns of EXPLAIN: address, instruction, and its operands; the third of a seek is the table's cursor.
     (table,) = {row[4] for row in plan if row[1] == "DeferredSeek"}

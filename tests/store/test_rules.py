@@ -2,7 +2,7 @@
 
 import random
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from jobrunner.core.model import (
     Claimed,
     Enqueue,
     JobRow,
-    Outcome,
     Released,
     RetryAt,
     Snoozed,
@@ -25,7 +24,7 @@ from jobrunner.core.model import (
 )
 from jobrunner.store import rules
 from jobrunner.store.round import Round, Written
-from jobrunner.store.rules import AfterCrash, ChainEnds, RunAgain
+from jobrunner.store.rules import AfterCrash, RunAgain
 from jobrunner.store.sqlite.maintenance import migrate
 from jobrunner.store.sqlite.sql import claim, control, queries, workers
 from jobrunner.store.sqlite.sql.round import write_round
@@ -36,9 +35,7 @@ from tests.support.factories import (
     OUTCOMES,
     SECOND,
     WORKER,
-    cancelled,
     claim_of,
-    dead,
     new,
     released,
     retry,
@@ -139,7 +136,7 @@ def test_run_again_by_the_end_of_the_attempt(
 def test_obey_cancels_turns_what_would_run_again_into_a_cancel(name: str) -> None:
     ours, other = OUTCOMES[name](attempt(1)), OUTCOMES[name](attempt(2))
     obeyed, stopped = rules.obey_cancels([ours, other], {(1, 1)})
-    if name in ("retry", "snoozed", "released"):
+    if name in ("retry", "snoozed", "parked", "released"):
         assert obeyed == [Cancelled(ours.job, ours.ended), other]
         assert stopped == {1}
     else:
@@ -171,21 +168,6 @@ def test_on_cancel_by_the_state_of_the_job(state: State, what: str | None) -> No
 
 
 # -- chains --------------------------------------------------------------------------------------------
-
-
-def test_chain_ends_are_the_jobs_of_chains_that_run_no_more() -> None:
-    outcomes: Sequence[Outcome] = [
-        succeeded(attempt(1, chain="a")),
-        dead(attempt(2, chain="b")),
-        cancelled(attempt(3, chain="c")),
-        retry(attempt(4, chain="d")),
-        snoozed(attempt(5, chain="e")),
-        released(attempt(6, chain="f")),
-        succeeded(attempt(7)),
-        cancelled(attempt(8)),
-    ]
-    assert rules.chain_ends(outcomes) == ChainEnds(["job 1", "job 2"], ["job 3"])
-    assert rules.chain_ends([succeeded(attempt(7))]) == ChainEnds()
 
 
 @pytest.mark.parametrize("now", [NOW, NOW - HOUR], ids=["later", "the clock was set back"])

@@ -295,7 +295,7 @@ async def main():
     store = SqliteStore(sys.argv[1])
     await store.open()
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (900_000, hard))  # the schema takes 300,000
     for cycle in range(3):
         acked = unclear = 0
         ids = []
@@ -312,7 +312,7 @@ async def main():
             assert await store.jobs.get(id) is not None
         assert await store.jobs.get(job.id) is None
         print(kind, len(ids))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000 * (cycle + 2), hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000 * (cycle + 4), hard))
         assert (await enqueue(store, job))[0].created
     await store.close()
     await store.open()

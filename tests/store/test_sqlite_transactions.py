@@ -16,7 +16,7 @@ from jobrunner.core.model import Enqueued, Filter
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.connection import Connection
-from jobrunner.store.sqlite.sql import queries
+from jobrunner.store.sqlite.sql import queues
 from jobrunner.store.sqlite.sql.statements import BEGIN
 from tests.conformance.rigs import SqliteRig
 from tests.support.factories import (
@@ -400,7 +400,7 @@ async def test_queues_are_told_while_their_last_job_is_being_claimed(
     store: SqliteStore, tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await enqueue(store, new())
-    oldest_due = queries._oldest_due
+    oldest_due = queues._oldest_due
 
     def after_a_claim(conn: sqlite3.Connection, queue: str, task: str) -> int:
         with closing(sqlite3.connect(tmp_db)) as other:
@@ -408,7 +408,7 @@ async def test_queues_are_told_while_their_last_job_is_being_claimed(
             other.commit()
         return oldest_due(conn, queue, task)
 
-    monkeypatch.setattr(queries, "_oldest_due", after_a_claim)
+    monkeypatch.setattr(queues, "_oldest_due", after_a_claim)
     (queue,) = await store.jobs.queues()
     assert (queue.queued, queue.running, queue.oldest_due_at) == (1, 0, NOW)
     (queue,) = await store.jobs.queues()

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from jobrunner.core.model import Enqueue, Filter, JobRow
-from jobrunner.store.job_protocol import RowPage
+from jobrunner.store.job_protocol import Count, RowPage
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore, readers
 from jobrunner.store.sqlite.sql import queries, walks
@@ -72,6 +72,9 @@ async def test_list_that_has_no_time_ends_with_what_it_found_and_says_where(
     ]
     assert ids(found) == [jobs[1].id]
     # Where few fit it is not told that there are none.
+    rare = Filter(task="rare")
+    assert await store.jobs.count(rare, cap=9, seconds=0) == Count(0, complete=False)
+    assert await store.jobs.count(rare, cap=9) == Count(1)
     assert found[0].next == ROWS + 1 - walks.FIRST_WINDOW
 
 
@@ -134,8 +137,9 @@ async def test_dead_letters_that_have_no_time_are_listed_counted_replayed_and_de
     found = await pages_of(store.dead_letters.list, rare)
     assert [page.complete for page in found] == [False, True]
     assert ids(found) == [letters[1].id, letters[0].id]
-    assert await store.dead_letters.count(Filter(), cap=2_000) == LETTERS
-    assert await store.dead_letters.count(rare, cap=2_000) == 2
+    assert (await store.dead_letters.count(Filter(), cap=2_000)).number == LETTERS
+    assert (await store.dead_letters.count(rare, cap=2_000)).number == 2
+    assert await store.dead_letters.count(rare, cap=9, seconds=0) == Count(0, complete=False)
     first = await store.dead_letters.replay_all(rare, before=None, now=NOW, limit=1)
     assert (first.replayed, first.cursor) == (0, LETTERS + 1 - walks.FIRST_WINDOW)
     second = await store.dead_letters.replay_all(rare, before=first.cursor, now=NOW, limit=1)

@@ -14,7 +14,12 @@ from pathlib import Path
 
 from tenacity import wait_none
 
-from jobrunner import Job, JobContext, JobRunner, TaskRouter
+from jobrunner import Injected, Job, JobContext, JobRunner, TaskRouter
+from jobrunner.fastapi import Queue
+from jobrunner.store.round import Round, Written
+from jobrunner.store.sqlite import SqliteStore
+from tests.support import batched, limited
+from tests.support.ledger import Ledger
 from tests.support.processes import say
 
 tasks = TaskRouter()
@@ -37,9 +42,26 @@ async def hold(job: JobContext, name: str) -> str:
 
 
 @tasks.task(wait=wait_none(), timeout=None)
+async def hold_first(job: JobContext, name: str) -> str:
+    """Go on for ever in the first attempt, and return the name in a later one."""
+    if job.attempt == 1:
+        say("held", name=name)
+        await never.wait()
+    return name
+
+
+@tasks.task(wait=wait_none(), timeout=None)
 async def parent_of(word: str, queue: str) -> str:
     """Wait for a child in some queue."""
     return await (await echo.options(queue=queue).enqueue(word)).result()
+
+
+@tasks.task(wait=wait_none(), timeout=None)
+async def waits_for_batch(word: str, queue: str, jobs: Queue = Injected) -> str:
+    """Wait for a batch whose members run in some queue."""
+    member = echo.options(queue=queue)
+    batch = await jobs.enqueue_batch([member.call(word), member.call(word)])
+    return (await batch.results())[0]
 
 
 @tasks.task(timeout=None)
@@ -174,19 +196,6 @@ def run(file: str) -> None:
 # -- under load: what the kill -9 test plays with ------------------------------------------------------------
 
 
-class Ledger:
-    """A file outside the database where processes write what has happened, in one order for all."""
-
-    def __init__(self, path: str) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-
-    def note(self, what: str, id: str, *, sync: bool = False) -> None:
-        """Add a line; with ``sync`` it is on the disk when this returns."""
-        os.write(self._file, f"{what} {id}\n".encode())
-        if sync:
-            os.fdatasync(self._file)
-
-
 async def load(file: str, ledger_path: str) -> None:
     """Enqueue and run jobs as fast as it goes, until killed; note what was acknowledged, run and settled."""
     ledger = Ledger(ledger_path)
@@ -251,6 +260,42 @@ async def tick(file: str) -> None:
         await never.wait()
 
 
+async def workflows(file: str, ledger_path: str) -> None:
+    """Enqueue and run batches, graphs and durable jobs as fast as it goes, until killed."""
+    jobs = batched.runner(file, ledger_path)
+    async with jobs.running():
+        say("open")
+        await batched.load(jobs)
+
+
+async def limit(file: str) -> None:
+    """Be a worker of tasks with limits, until killed or until the parent says a line."""
+    async with limited.runner(file).running():
+        say("open")
+        await parent()
+
+
+# -- crowds -------------------------------------------------------------------------------------------------
+
+
+async def crowd(file: str, slots: str) -> None:
+    """Be a worker with so many slots; for each line, say how many claims have found nothing."""
+    empty = 0
+    write = SqliteStore.write
+
+    async def counted(self: SqliteStore, request: Round) -> Written:
+        nonlocal empty
+        written = await write(self, request)
+        empty += request.claim is not None and not written.claimed
+        return written
+
+    SqliteStore.write = counted  # type: ignore[method-assign]
+    async with runner(file, queues={"default": int(slots)}, grace=0.1).running():
+        say("open")
+        while await parent():
+            say("claims", empty=empty)
+
+
 ROLES: dict[str, Callable[..., Awaitable[None] | None]] = {
     "work": work,
     "family": family,
@@ -260,6 +305,9 @@ ROLES: dict[str, Callable[..., Awaitable[None] | None]] = {
     "load": load,
     "chains": chains,
     "tick": tick,
+    "limit": limit,
+    "crowd": crowd,
+    "workflows": workflows,
 }
 
 

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -138,7 +139,7 @@ def supervisor_of(jobs: JobRunner) -> Supervisor:
 
 def producer_of(jobs: JobRunner) -> Producer:
     """Return the producer of an open runner that works."""
-    producer = worker_of(jobs)._producer
+    producer = worker_of(jobs).producer
     assert producer is not None
     return producer
 
@@ -180,12 +181,22 @@ async def on_writer(jobs: JobRunner, function: Callable[[sqlite3.Connection], T]
     return await store._access._writer.read(function)
 
 
+def _stands(pid: int) -> bool:
+    """Return whether each thread of a process is stopped."""
+    states = (
+        one.read_text().rpartition(")")[2].split()[0]
+        for one in Path(f"/proc/{pid}/task").glob("*/stat")
+    )
+    return all(state == "T" for state in states)
+
+
 async def stop_between_writes(jobs: JobRunner, pid: int) -> None:
-    """Stop a child of this process at an instant at which it does not keep everybody from writing."""
+    """Stop another process at an instant at which it does not keep everybody from writing."""
     while True:
         os.kill(pid, signal.SIGSTOP)
-        # The signal is only on its way until then: a thread of the child might still begin to write.
-        await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+        # The signal is only on its way until then: a thread of the process might still begin to write.
+        while not _stands(pid):
+            pass
         try:
             async with asyncio.timeout(2):
                 await store_of(jobs).jobs.resume("no queue")

@@ -8,16 +8,21 @@ from jobrunner.core.errors import StoreError
 from jobrunner.core.ids import new_id
 from jobrunner.core.model import (
     AttemptOutcome,
+    BatchEnqueue,
     Cancelled,
     Claim,
     Claimed,
     Dead,
     DeadReason,
+    Edge,
     Ended,
     Enqueue,
     Enqueued,
     JobRow,
+    Memo,
+    MemoKind,
     Outcome,
+    Parked,
     Released,
     RetryAt,
     Snoozed,
@@ -59,6 +64,9 @@ def new(
     timeout: int | None = None,
     tag: str | None = None,
     replay_of: str | None = None,
+    trace: str | None = None,
+    lane: str | None = None,
+    ordered: bool = False,
 ) -> Enqueue:
     """Return a job that is not yet stored: of task ``work``, due at once, with a new id."""
     return Enqueue(
@@ -75,6 +83,9 @@ def new(
         timeout,
         tag,
         replay_of,
+        trace=trace,
+        lane=lane,
+        ordered=True if ordered else None,
     )
 
 
@@ -100,6 +111,23 @@ def snoozed(job: Claimed, run_at: int = NOW, *, at: int = NOW) -> Snoozed:
     return Snoozed(job, ended("snoozed", at), run_at)
 
 
+def parked(
+    job: Claimed,
+    *signals: str,
+    until: int | None = None,
+    memos: Sequence[tuple[MemoKind, str, str | None]] = (),
+    children: BatchEnqueue | None = None,
+    at: int = NOW,
+) -> Parked:
+    """Return the outcome of an attempt whose job waits for signals, for a time, or for its children."""
+    waits = [Edge(job.id, f"!{name}", "end") for name in signals]
+    if children is not None:
+        assert not isinstance(children.batch, str)
+        waits.append(Edge(job.id, children.batch.id, "end"))
+    stored = [Memo(job, kind, name, value) for kind, name, value in memos]
+    return Parked(job, ended("snoozed", at), until, waits, stored, children)
+
+
 def released(job: Claimed, *, at: int = NOW) -> Released:
     """Return the outcome of an attempt that shutdown took away."""
     return Released(job, ended("released", at))
@@ -119,6 +147,7 @@ OUTCOMES: Final[Mapping[str, Callable[[Claimed], Outcome]]] = {
     "succeeded": succeeded,
     "retry": retry,
     "snoozed": snoozed,
+    "parked": lambda job: parked(job, "approved"),
     "released": released,
     "cancelled": cancelled,
     "dead": dead,
@@ -199,6 +228,14 @@ async def settle(store: Store, *outcomes: Outcome, now: int = NOW) -> Written:
     return await store.write(Round(now, outcomes=outcomes))
 
 
+async def quiet(store: Store, *, now: int = NOW) -> int:
+    """Run rounds until nothing is left over of what earlier ones have begun; return their number."""
+    for number in range(1, 1_000):
+        if not (await store.write(Round(now, promote_due=True))).more_due:
+            return number
+    raise AssertionError("the rounds never end")
+
+
 async def row_of(store: Store, id: str) -> JobRow:
     """Return the job or dead letter, which must be there."""
     row = await store.jobs.get(id)
@@ -223,6 +260,7 @@ Start = Literal[
     "running",
     "running, asked to stop",
     "blocked",
+    "parked",
     "succeeded",
     "cancelled",
     "expired",
@@ -238,6 +276,7 @@ STARTS: Final[Sequence[Start]] = (
     "running",
     "running, asked to stop",
     "blocked",
+    "parked",
     "succeeded",
     "cancelled",
     "expired",
@@ -282,6 +321,9 @@ async def bring(store: Store, start: Start, *, worker: int = WORKER) -> Specimen
         case "queued again":
             assert claimed
             await settle(store, released(claimed))
+        case "parked":
+            assert claimed
+            await settle(store, parked(claimed, "approved"))
         case "running, asked to stop" | "cancelled":
             await store.jobs.cancel(job.id, now=NOW)
         case "succeeded":
@@ -307,6 +349,7 @@ STATE_OF: Final[Mapping[Start, State]] = {
     "running": "running",
     "running, asked to stop": "running",
     "blocked": "blocked",
+    "parked": "blocked",
     "succeeded": "succeeded",
     "cancelled": "cancelled",
     "expired": "expired",

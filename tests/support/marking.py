@@ -39,17 +39,12 @@ _harmless: Final[dict[int, object]] = {}
 @cache
 def _starts(thing: object) -> bool:
     seen: dict[int, object] = {}
-    left = [thing]
+    left = [*_ours(thing)]
     while left:
         one = left.pop()
         if any(one is starter for starter in STARTERS):
             return True
-        if isinstance(one, staticmethod | classmethod):
-            one = one.__func__
-        if isinstance(one, FunctionType):
-            one = inspect.unwrap(one)
-        ours = isinstance(one, FunctionType | type) and one.__module__.startswith("tests.")
-        if ours and id(one) not in seen and id(one) not in _harmless:
+        if id(one) not in seen and id(one) not in _harmless:
             seen[id(one)] = one
             names, meant = _used_by(one)
             if names & STARTS:
@@ -61,15 +56,30 @@ def _starts(thing: object) -> bool:
 
 @cache
 def _used_by(thing: Any) -> tuple[frozenset[str], tuple[object, ...]]:
-    """Return the names in a function's code, and what they mean there; of a class, what it is made of."""
+    """Return the names in a function's code, and what they mean there; of a class, what it is made of.
+
+    Left out is all that is no starter and was not written for the tests.
+    """
     if isinstance(thing, type):
-        return frozenset(), (*vars(thing).values(), *thing.__bases__)
-    names = frozenset(_names(thing.__code__))
-    meant = [thing.__globals__[name] for name in names if name in thing.__globals__]
-    of_modules = [
-        vars(one).get(name) for one in meant if isinstance(one, ModuleType) for name in names
-    ]
-    return names, (*meant, *of_modules)
+        names, meant = frozenset[str](), [*vars(thing).values(), *thing.__bases__]
+    else:
+        names = frozenset(_names(thing.__code__))
+        meant = [thing.__globals__[name] for name in names if name in thing.__globals__]
+        modules = [vars(one) for one in meant if isinstance(one, ModuleType)]
+        meant += [module[name] for module in modules for name in names & module.keys()]
+    return names, tuple(found for one in meant for found in _ours(one))
+
+
+def _ours(one: object) -> Iterator[object]:
+    """Yield a starter, or the function or class itself of one that is of the tests."""
+    if isinstance(one, staticmethod | classmethod):
+        one = one.__func__
+    if isinstance(one, FunctionType):
+        one = inspect.unwrap(one)
+    if any(one is starter for starter in STARTERS) or (
+        isinstance(one, FunctionType | type) and one.__module__.startswith("tests.")
+    ):
+        yield one
 
 
 def _names(code: CodeType) -> Iterator[str]:

@@ -5,12 +5,12 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+from tests.support.forks import Started, start
 
 CHECKOUT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
@@ -22,7 +22,7 @@ class Child:
 
     def __init__(
         self,
-        process: asyncio.subprocess.Process,
+        process: Started,
         errors: Path | None = None,
         *,
         session: bool = False,
@@ -90,7 +90,7 @@ async def process(
     errors: Path | None = None,
     **variables: str,
 ) -> AsyncIterator[Child]:
-    """Start a command of this Python, and kill it at the end.
+    """Start a command of this Python, as ``forks.start`` does, and kill it at the end.
 
     Args:
         command: the arguments after ``python``.
@@ -102,15 +102,12 @@ async def process(
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"} | variables
     with contextlib.ExitStack() as stack:
         started = Child(
-            await asyncio.create_subprocess_exec(
-                sys.executable,
-                *command,
+            await start(
+                command,
                 cwd=cwd,
                 env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
                 stderr=None if errors is None else stack.enter_context(errors.open("wb")),
-                start_new_session=session,
+                session=session,
             ),
             errors,
             session=session,

@@ -7,7 +7,7 @@ from typing import Final
 
 from tests.support.processes import CHECKOUT
 
-PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 60.0
 
 
 def run(script: str, *args: object) -> str:

@@ -23,6 +23,8 @@ class Held(NamedTuple):
     execute: Callable[[str], Awaitable[None]]
     commit: Callable[[], Awaitable[None]]
     rollback: Callable[[], Awaitable[None]]
+    begin: Callable[[], Awaitable[None]] | None = None
+    """Begins a transaction, where the driver begins none itself."""
 
 
 class Kind(NamedTuple):

@@ -15,7 +15,8 @@ import pytest
 import tenacity
 from tenacity import RetryCallState
 
-from jobrunner.core.errors import InvalidTask, Retry
+from jobrunner.core.errors import InvalidTask
+from jobrunner.core.steering import Retry
 from jobrunner.tasks.retry import DEFAULT_MAX_ATTEMPTS, MAX_DELAY_US, RetryPolicy, Verdict
 
 S = 1_000_000

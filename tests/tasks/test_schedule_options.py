@@ -14,7 +14,7 @@ from jobrunner import (
     TaskRouter,
     UnknownQueue,
 )
-from jobrunner.core.model import Definition, ScheduleChange, ScheduleRow, Timing
+from jobrunner.core.schedule import Definition, ScheduleChange, ScheduleRow, Timing
 from jobrunner.tasks.schedule_options import reconcile
 from jobrunner.tasks.task import AsyncTask, CtxSyncTask
 from tests.support.factories import DAY, HOUR, MINUTE, NOW
@@ -53,7 +53,7 @@ async def test_cron_above_a_function_makes_a_task_of_it_which_is_still_the_funct
 
     assert isinstance(report, AsyncTask)
     assert isinstance(sweep, CtxSyncTask)
-    assert report.spec.queue == "slow"
+    assert report.spec.options.queue == "slow"
     assert await report("monday") == "monday"
     assert set(router.tasks) == set(router.declarations) == {"report", "sweep"}
     assert definition_of(router, "sweep").timing == Timing(every=5 * MINUTE)

@@ -466,10 +466,12 @@ def test_E7_decorate_with_a_value_that_cannot_be_is_refused(
 
 
 def test_defaults_without_any_word_are_those_of_the_manual(router: TaskRouter) -> None:
-    spec = router.task(get_session).spec
-    assert (spec.queue, spec.priority, spec.timeout) == ("default", 0, 300 * S)
-    assert (spec.expires, spec.retention, spec.aliases) == (None, None, ())
-    assert spec.policy.max_attempts == DEFAULT_MAX_ATTEMPTS
+    task = router.task(get_session).spec
+    options = task.options
+    assert task.aliases == ()
+    assert (options.queue, options.priority, options.timeout) == ("default", 0, 300 * S)
+    assert (options.expires, options.retention) == (None, None)
+    assert options.policy.max_attempts == DEFAULT_MAX_ATTEMPTS
 
 
 def test_defaults_of_the_router_hold_where_the_task_says_nothing() -> None:
@@ -478,13 +480,13 @@ def test_defaults_of_the_router_hold_where_the_task_says_nothing() -> None:
         queue="mail", priority=3, max_attempts=8, wait=wait, stop=stop, retry=retry,
         timeout=timedelta(minutes=1), expires=60, retention=0,
     )  # fmt: skip
-    spec = router.task(get_session).spec
-    assert (spec.queue, spec.priority, spec.timeout) == ("mail", 3, 60 * S)
-    assert (spec.expires, spec.retention) == (60 * S, 0)
-    assert spec.policy.wait is wait
-    assert spec.policy.stop is stop
-    assert spec.policy.retry is retry
-    assert spec.policy.max_attempts == 8
+    options = router.task(get_session).spec.options
+    assert (options.queue, options.priority, options.timeout) == ("mail", 3, 60 * S)
+    assert (options.expires, options.retention) == (60 * S, 0)
+    assert options.policy.wait is wait
+    assert options.policy.stop is stop
+    assert options.policy.retry is retry
+    assert options.policy.max_attempts == 8
 
 
 def test_defaults_of_the_task_win_over_the_routers() -> None:
@@ -494,19 +496,20 @@ def test_defaults_of_the_task_win_over_the_routers() -> None:
     task = router.task(
         queue="slow", priority=0, max_attempts=1, timeout=None, expires=None, retention=None
     )(get_session)
-    spec = task.spec
-    assert (spec.queue, spec.priority, spec.policy.max_attempts) == ("slow", 0, 1)
-    assert (spec.timeout, spec.expires, spec.retention) == (None, None, None)
+    options = task.spec.options
+    assert (options.queue, options.priority, options.policy.max_attempts) == ("slow", 0, 1)
+    assert (options.timeout, options.expires, options.retention) == (None, None, None)
 
 
 def test_defaults_with_stop_alone_lift_the_number_of_attempts(router: TaskRouter) -> None:
-    spec = router.task(stop=tenacity.stop_after_delay(60))(get_session).spec
-    assert spec.policy.max_attempts is None
+    options = router.task(stop=tenacity.stop_after_delay(60))(get_session).spec.options
+    assert options.policy.max_attempts is None
 
 
 def test_defaults_at_the_edges_are_taken(router: TaskRouter) -> None:
-    spec = router.task(timeout=timedelta(microseconds=1), expires=36_525 * 86_400)(get_session).spec
-    assert (spec.timeout, spec.expires) == (1, MAX_DURATION_US)
+    declared = router.task(timeout=timedelta(microseconds=1), expires=36_525 * 86_400)
+    options = declared(get_session).spec.options
+    assert (options.timeout, options.expires) == (1, MAX_DURATION_US)
 
 
 # including

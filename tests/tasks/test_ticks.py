@@ -3,7 +3,7 @@
 import pytest
 
 from jobrunner import InvalidSchedule, JobRunner
-from jobrunner.core.model import Definition, Misfire, ScheduleRow, Timing
+from jobrunner.core.schedule import Definition, Misfire, ScheduleRow, Timing
 from jobrunner.tasks.call import ResolvedJobOptions
 from jobrunner.tasks.ticks import (
     MOST_COUNTED,

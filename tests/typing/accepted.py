@@ -1,13 +1,14 @@
 """Code of users that every type checker must accept; ``test_typing`` runs them on it."""
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, assert_type
 
 from alembic import context
-from fastapi import Depends
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from tenacity import (
@@ -22,6 +23,8 @@ from tenacity import (
 
 from jobrunner import (
     AuditEntry,
+    Batch,
+    Batches,
     Call,
     CancelCounts,
     Cron,
@@ -35,14 +38,17 @@ from jobrunner import (
     JobQueue,
     JobRunner,
     Page,
+    Progress,
     QueueInfo,
     ReplayCounts,
+    RescheduleCounts,
     Schedule,
     Schedules,
     Stats,
     SyncQueue,
     Task,
     TaskRouter,
+    WaitTimedOut,
 )
 from jobrunner.fastapi import (
     Background,
@@ -53,6 +59,14 @@ from jobrunner.fastapi import (
 )
 from jobrunner.sqlalchemy import attach, include_name
 from jobrunner.tasks.task import AsyncTask, CtxAsyncTask, CtxSyncTask, SyncTask
+from jobrunner.testing import (
+    CrashPoint,
+    FakeContext,
+    JobTester,
+    Run,
+    SyncJobTester,
+    fake_context,
+)
 
 tasks = TaskRouter(prefix="mail.", queue="mail", max_attempts=8, timeout=30, wait=wait_fixed(1))
 
@@ -316,6 +330,13 @@ async def look(jobs: JobRunner, job: Job[int]) -> None:
     assert_type(job.created, bool | None)
     assert_type((await jobs.get("id", send)).args, dict[str, Any])
     jobs.router(read=lambda: None, arguments=lambda: None)
+    assert_type(jobs.status_router(lambda: None, public=[send, send_with_job]), APIRouter)
+    assert_type(await jobs.respond(job, within=timedelta(seconds=1)), Response)
+    assert_type(job.progress, Progress | None)
+    assert_type(job_context().progress(0.4, "rendering"), None)
+    job_context().progress(1240, 5000)
+    job_context().progress(1, 3, "rows")
+    job_context().progress(1, total=3, message="rows")
 
     @jobs.around_attempt
     async def as_generator(job: JobContext) -> AsyncIterator[None]:
@@ -341,12 +362,14 @@ def block(jobs: JobRunner, queue: SyncQueue, job: Job[int]) -> None:
         assert_type(sync.dead_letters.groups(), DeadLetterGroups)
         assert_type(sync.cancel_all(tag="x", state="queued"), CancelCounts)
         assert_type(sync.reschedule("id", 60), Job[Any])
+        assert_type(sync.reschedule_all(0, task=send, state="retrying"), RescheduleCounts)
         assert_type(sync.schedules.upsert("a", send, every=60, overlap="skip"), Schedule)
         assert_type(sync.schedules.list(), Page[Schedule])
 
 
 async def pages(jobs: JobRunner, queue: JobQueue) -> None:
     assert_type(await jobs.list(task="send", limit=5), Page[Job[Any]])
+    assert_type(await jobs.list(state="retrying"), Page[Job[Any]])
     assert_type(await queue.dead_letters.list(queue="mail", group="0f"), Page[DeadLetter])
     assert_type((await queue.dead_letters.groups()).items, list[DeadLetterGroup])
     assert_type((await queue.queues.list()).items, list[QueueInfo])
@@ -354,3 +377,168 @@ async def pages(jobs: JobRunner, queue: JobQueue) -> None:
     assert_type(stats, Stats)
     assert_type(stats.total.wait_p95, timedelta | None)
     assert_type(await queue.cancel("x"), Literal["cancelled", "requested"] | None)
+
+
+async def in_tests(t: JobTester, sync: SyncJobTester) -> None:
+    t.assert_enqueued(send, "a", queue="mail", times=1)
+    t.assert_enqueued(send, times=1)
+    t.assert_enqueued(send.options(delay=5), "a", state="scheduled")
+    t.assert_nothing_enqueued()
+    t.assert_nothing_enqueued(send)
+    t.assert_nothing_enqueued(send, "a")
+    assert_type(await t.perform(send, "a"), Run[int])
+    assert_type(await t.perform(send, "a", until="dead", timeout=5), Run[int])
+    assert_type((await t.perform(send, email="a")).result, int | None)
+    assert_type(await t.replay(await t.perform(send, "a")), Run[int])
+    assert_type(await t.replay(await t.perform(send, "a"), args={"email": "b"}), Run[int])
+    assert_type(await t.signal(await t.perform(send, "a"), "go", 7), Run[int])
+    assert_type(await t.signal("id", "go"), Run[Any])
+    assert_type(sync.signal(sync.perform(send, "a"), "go"), Run[int])
+    assert_type(await t.replay(t.dead_letters[0]), Run[Any])
+    assert_type(t.runs(send)[0].result, int | None)
+    assert_type(t.list()[0], Job[Any])
+    assert_type(t.list(send, state="dead")[0], Job[int])
+    assert_type(t.schedules.next(), Schedule | None)
+    assert_type(sync.perform(send, "a"), Run[int])
+    async for crash in t.crash_points(send, "a", setup=sync.run_until_idle):
+        assert_type(crash, CrashPoint)
+    for crash in sync.crash_points(send, "a", timeout=5):
+        assert_type(crash, CrashPoint)
+    job = fake_context(attempt=3)
+    assert_type(job, FakeContext)
+    job.run_writes(sqlite3.connect(":memory:"))
+
+
+# -- steps, waits and children ---------------------------------------------------------------------------
+
+
+class Receipt(BaseModel):
+    id: str
+
+
+class Approval(BaseModel):
+    by: str
+    ok: bool = True
+
+
+async def charge_card(order: int, *, key: str = "") -> Receipt:
+    return Receipt(id=key)
+
+
+def book(order: int, *, days: int) -> str:
+    return "booked"
+
+
+async def users_after(cursor: int | None) -> AsyncIterator[tuple[int, str]]:
+    yield 1, "ada"
+
+
+def rows_after(cursor: str | None) -> Iterator[tuple[str, bytes]]:
+    yield "a", b""
+
+
+@tasks.task
+async def order(job: JobContext, order_id: int) -> str:
+    receipt = await job.step("charge", charge_card, order_id, key=f"{job.id}/charge")
+    assert_type(receipt, Receipt)
+    assert_type(await job.step("book", book, order_id, days=3), str)
+    assert_type(await job.step("number", lambda: 1), int)
+    await job.sleep(timedelta(days=3))
+    await job.sleep(60, name="again")
+    try:
+        approval = await job.wait_for("approved", Approval, timeout=timedelta(days=2))
+    except WaitTimedOut:
+        return "not approved in time"
+    assert_type(approval, Approval)
+    assert_type(await job.wait_for("number", int), int)
+    await job.wait_for("paid")
+    async for user in job.iterate("users", users_after, every=500, seconds=2):
+        assert_type(user, str)
+    async with job.transaction(step="reserve") as tx:
+        if tx is not None:
+            tx.add(1)
+    return receipt.id
+
+
+@tasks.task(timeout=5)
+def order_in_thread(job: JobContext, order_id: int) -> str:
+    assert_type(job.sync.step("book", book, order_id, days=3), str)
+    job.sync.sleep(timedelta(days=3))
+    assert_type(job.sync.wait_for("approved", Approval, timeout=5), Approval)
+    for row in job.sync.iterate("rows", rows_after):
+        assert_type(row, bytes)
+    return job.id
+
+
+# -- batches ----------------------------------------------------------------------------------------------
+
+
+class Leaf(BaseModel):
+    n: int
+
+
+class Paid(BaseModel):
+    id: str
+
+
+@tasks.task
+async def resize(n: int) -> Leaf:
+    return Leaf(n=n)
+
+
+@tasks.task
+async def bind(leaves: list[Leaf]) -> str:
+    return str(len(leaves))
+
+
+@tasks.task
+async def print_book(job: JobContext, doc: int) -> None:
+    async for leaf in job.batch.results(resize):
+        assert_type(leaf, Leaf)
+    async for member in job.batch.members(state="dead"):
+        assert_type(member, Job[Any])
+    assert_type(await job.batch.get(), Batch[Any])
+    job.batch.add(resize.call(1), bind.call([]))
+
+
+@tasks.task
+def count_leaves(job: JobContext) -> int:
+    return sum(leaf.n for leaf in job.batch.results(resize))
+
+
+@tasks.task
+async def pay(order: int) -> Paid:
+    return Paid(id=str(order))
+
+
+@tasks.task
+async def deliver(receipt: Paid, express: bool = False) -> None: ...
+
+
+async def batches(queue: JobQueue, jobs: JobRunner, session: AsyncSession) -> None:
+    book = await queue.enqueue_batch([resize.call(n) for n in range(3)], then=print_book.call(7))
+    assert_type(book, Batch[Leaf])
+    assert_type(await book.results(timeout=5), list[Leaf])
+    assert_type(book.jobs, tuple[Job[Leaf], ...])
+    assert_type(await (await book.wait(timedelta(seconds=5))).retry(), ReplayCounts)
+    assert_type(await book.cancel(), bool)
+    assert_type(await book.add([bind.call([])]), list[Job[str]])
+    paid = pay.call(7)
+    assert_type(paid.result, Paid)
+    shipped = deliver.call(paid.result, express=True)
+    assert_type(shipped.after(paid, end="any"), Call[None])
+    await jobs.enqueue_batch([paid, shipped], at_end=count_leaves.call(), name="order")
+    leaves = [resize.call(n) for n in range(3)]
+    bound = bind.call([leaf.result for leaf in leaves])
+    await jobs.enqueue_batch([*leaves, bound, send.call("a").after(bound)])
+    await queue.enqueue_batch([resize.options(session=session).call(1)])
+    assert_type(jobs.batches, Batches)
+    assert_type(await jobs.batches.list(state="failed", name="x"), Page[Batch[Any]])
+    assert_type(await jobs.batches.get(book.id), Batch[Any])
+
+
+def batches_in_a_thread(jobs: JobRunner) -> None:
+    batch = jobs.sync.enqueue_batch([resize.call(1)], otherwise=print_book.call(1))
+    assert_type(batch, Batch[Leaf])
+    assert_type(jobs.sync.run(batch.results()), list[Leaf])
+    assert_type(jobs.sync.batches.get(batch.id), Batch[Any])

@@ -37,25 +37,26 @@ def check(*command: str) -> str:
     return done.stdout
 
 
-def mypy_on(source: Path) -> Found:
-    found: Found = set()
-    for line in check("mypy", "--strict", "--no-error-summary", str(source)).splitlines():
+def mypy_on(*sources: Path) -> dict[Path, Found]:
+    found: dict[Path, Found] = {source: set() for source in sources}
+    for line in check("mypy", "--strict", "--no-error-summary", *map(str, sources)).splitlines():
         # What it says of the library's own modules is for the check recipe.
         error = _MYPY_LINE.search(line)
-        if error is not None and source.name in line:
-            found.add((int(error[1]), error[2]))
+        for source in sources:
+            if error is not None and source.name in line:
+                found[source].add((int(error[1]), error[2]))
     return found
 
 
-def pyright_on(source: Path) -> set[int]:
+def pyright_on(*sources: Path) -> dict[Path, set[int]]:
     report = json.loads(
-        check("pyright", "--outputjson", "--pythonpath", sys.executable, str(source))
+        check("pyright", "--outputjson", "--pythonpath", sys.executable, *map(str, sources))
     )
-    return {
-        error["range"]["start"]["line"] + 1
-        for error in report["generalDiagnostics"]
-        if error["severity"] == "error"
-    }
+    found: dict[Path, set[int]] = {source: set() for source in sources}
+    for error in report["generalDiagnostics"]:
+        if error["severity"] == "error":
+            found[Path(error["file"])].add(error["range"]["start"]["line"] + 1)
+    return found
 
 
 @pytest.fixture
@@ -65,26 +66,20 @@ def refused(tmp_path: Path) -> Path:
     return source
 
 
-CHECKERS: Final = ["mypy", *(["pyright"] if importlib.util.find_spec("pyright") else [])]
-"""The type checkers; only mypy if pyright, which installs Node.js, is missing."""
+ACCEPTED: Final = HERE / "accepted.py"
 
 # A cold cache takes mypy half a minute.
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.rest]
 
 
-def lines_found(checker: str, source: Path) -> set[int]:
-    return pyright_on(source) if checker == "pyright" else {line for line, _ in mypy_on(source)}
+def test_mypy_takes_what_users_write_and_finds_exactly_the_marked_errors(refused: Path) -> None:
+    assert mypy_on(ACCEPTED, refused) == {ACCEPTED: set(), refused: marked(refused)}
 
 
-@pytest.mark.parametrize("checker", CHECKERS)
-def test_check_what_users_write_finds_no_error(checker: str) -> None:
-    assert not lines_found(checker, HERE / "accepted.py")
-
-
-def test_check_what_is_wrong_with_mypy_finds_exactly_the_marked_errors(refused: Path) -> None:
-    assert mypy_on(refused) == marked(refused)
-
-
-@pytest.mark.parametrize("checker", CHECKERS)
-def test_check_what_is_wrong_finds_exactly_the_marked_lines(checker: str, refused: Path) -> None:
-    assert lines_found(checker, refused) == {line for line, _ in marked(refused)}
+@pytest.mark.skipif(
+    importlib.util.find_spec("pyright") is None,
+    reason="pyright, which installs Node.js, is missing",
+)
+def test_pyright_takes_what_users_write_and_finds_exactly_the_marked_lines(refused: Path) -> None:
+    lines = {line for line, _ in marked(refused)}
+    assert pyright_on(ACCEPTED, refused) == {ACCEPTED: set(), refused: lines}

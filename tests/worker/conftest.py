@@ -1,22 +1,35 @@
-"""Runners with sessions, by kind, and a process that does not poll."""
+"""Runners with sessions, by kind, threads for attempts, and a process that does not poll."""
 
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
-from jobrunner.queue import results
+from jobrunner.queue.shared_reads import SharedReads
 from jobrunner.worker import maintenance
-from tests.worker.site import KINDS, Site
+from jobrunner.worker.thread_pool import Threads
+from tests.worker.site import BLOCKING, KINDS, ON_SQLITE, PREFIX, Site
 
 
 @pytest.fixture(params=KINDS)
-def site(tmp_db: Path, request: pytest.FixtureRequest) -> Site:
-    return Site(tmp_db, request.param)
+def site(request: pytest.FixtureRequest) -> Site:
+    return _site(request)
 
 
-@pytest.fixture(params=["Session", "sqlite3"])
-def blocking(tmp_db: Path, request: pytest.FixtureRequest) -> Site:
-    return Site(tmp_db, request.param)
+@pytest.fixture(params=ON_SQLITE)
+def sqlite_site(request: pytest.FixtureRequest) -> Site:
+    """For what only happens where there is one writer."""
+    return _site(request)
+
+
+@pytest.fixture(params=BLOCKING)
+def blocking(request: pytest.FixtureRequest) -> Site:
+    return _site(request)
+
+
+def _site(request: pytest.FixtureRequest) -> Site:
+    kind: str = request.param
+    on = "postgres_url" if kind.startswith(PREFIX) else "tmp_db"
+    return Site(request.getfixturevalue(on), kind)
 
 
 @pytest.fixture
@@ -28,4 +41,11 @@ def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a wait for a result read the store once: what comes later was notified."""
-    monkeypatch.setattr(results, "POLL_S", 3600.0)
+    monkeypatch.setattr(SharedReads, "next_poll_s", lambda reads, id: 3600.0)
+
+
+@pytest.fixture
+async def threads() -> AsyncIterator[Threads]:
+    pool = Threads(2)
+    yield pool
+    pool.close()

@@ -1,20 +1,17 @@
 """Background tasks of an attempt: stored with its success, in the transaction that settles it, or not at all."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends
-from tenacity import wait_fixed
 
 from jobrunner import (
     Bury,
     Injected,
     Job,
     JobContext,
-    JobDead,
     JobRunner,
     JobRunnerError,
     ResultNotStored,
@@ -23,6 +20,7 @@ from jobrunner import (
     TaskRouter,
 )
 from jobrunner.fastapi import Background, DurableBackgroundTasks, job_background
+from jobrunner.testing import JobTester
 from tests.support.engine import Gate, Heard, committer_of, soon
 
 tasks = TaskRouter()
@@ -75,9 +73,8 @@ async def test_task_added_in_the_clean_up_of_a_failed_attempt_is_refused(jobs: J
         background.add_task(note, "in vain")
         raise ValueError("no")
 
-    async with jobs.running():
-        with pytest.raises(JobDead):
-            await (await jobs.enqueue(fails)).result(timeout=15)
+    async with JobTester(jobs) as t:
+        await t.perform(fails, until="dead")
     assert len(said) == 1
     assert "this attempt has ended without success, and stores nothing that it added" in said[0]
 
@@ -95,12 +92,10 @@ async def test_tasks_of_an_attempt_are_one_chain_stored_with_its_success(jobs: J
         assert own is service.background is background
         assert await notes_of(jobs) == []
 
-    heard = Heard(jobs)
-    async with jobs.running():
-        await order.enqueue()
-        names = [(await soon(heard.succeeded.get())).task for _ in range(4)]
-        assert names == [order.name, note.name, note.name, note.name]
-        rows = await notes_of(jobs)
+    async with JobTester(jobs) as t:
+        await t.perform(order)
+        assert [run.task for run in t.runs()] == [order.name, note.name, note.name, note.name]
+        rows = t.list(note)
     assert done == ["one", "two", "three"]
     assert [row.chain for row in rows] == [rows[0].id] * 3
     assert [row.after for row in rows] == [None, rows[0].id, rows[1].id]
@@ -134,7 +129,7 @@ async def test_they_are_in_the_transaction_that_settles_the_job(
 async def test_attempt_that_does_not_succeed_stores_nothing(jobs: JobRunner, how: str) -> None:
     held: list[DurableBackgroundTasks] = []
 
-    @jobs.task(max_attempts=3, wait=wait_fixed(0))
+    @jobs.task(max_attempts=3)
     async def order(job: JobContext, background: Background = Injected) -> None:
         background.add_task(note, f"attempt {len(held)}")
         held.append(background)
@@ -143,23 +138,16 @@ async def test_attempt_that_does_not_succeed_stores_nothing(jobs: JobRunner, how
         if how == "bury":
             raise Bury("no")
         if how == "retry":
-            raise Retry(delay=0)
+            raise Retry(delay=60)
         if how == "snooze":
-            raise Snooze(0)
+            raise Snooze(60)
         raise ValueError(how)
 
-    async with jobs.running():
-        job = await order.enqueue()
-        if how == "bury":
-            with pytest.raises(JobDead):
-                await job.result(timeout=15)
-            assert await notes_of(jobs) == []
-            return
-        await job.result(timeout=15)
-        (row,) = await notes_of(jobs)
-        await row.result(timeout=15)
-    assert done == ["attempt 2"]
-    assert len({id(one) for one in held}) == 3
+    async with JobTester(jobs) as t:
+        run = await t.perform(order)
+        expected = ("dead", []) if how == "bury" else ("succeeded", ["attempt 2"])
+        assert (run.state, [job.args["what"] for job in t.list(note)]) == expected
+    assert len({id(one) for one in held}) == len(run.outcomes)
 
 
 @pytest.mark.parametrize("how", ["cancel", "timeout"])
@@ -190,11 +178,12 @@ async def test_result_that_is_too_large_keeps_the_tasks(jobs: JobRunner) -> None
         background.add_task(note, "one")
         return "x" * 5_000_000
 
-    async with jobs.running():
+    async with JobTester(jobs) as t:
+        run = await t.perform(order, until="succeeded")
+        assert run.result is None
         with pytest.raises(ResultNotStored):
-            await (await order.enqueue()).result(timeout=15)
-        (row,) = await notes_of(jobs)
-        assert await row.result(timeout=15) is None
+            await run.job.result()
+        assert [one.state for one in t.list(note)] == ["succeeded"]
 
 
 async def test_write_that_fails_stores_none_of_them(jobs: JobRunner) -> None:
@@ -206,20 +195,20 @@ async def test_write_that_fails_stores_none_of_them(jobs: JobRunner) -> None:
         background.add_task(note, "one")
         job.write(write)
 
-    async with jobs.running():
-        with pytest.raises(JobDead, match="no_such_table"):
-            await (await order.enqueue()).result(timeout=15)
-        assert await notes_of(jobs) == []
+    async with JobTester(jobs) as t:
+        dead = await t.perform(order, until="dead")
+        assert "no_such_table" in str(dead.error)
+        t.assert_nothing_enqueued(note)
 
 
 async def test_task_added_by_a_clean_up_is_refused_and_changes_nothing(jobs: JobRunner) -> None:
-    said: asyncio.Queue[str] = asyncio.Queue()
+    said: list[str] = []
 
     async def late(background: Background) -> AsyncIterator[None]:
         yield
         with pytest.raises(JobRunnerError) as refusal:
             background.add_task(note, "two")
-        said.put_nowait(str(refusal.value))
+        said.append(str(refusal.value))
 
     @jobs.task
     async def order(
@@ -227,11 +216,10 @@ async def test_task_added_by_a_clean_up_is_refused_and_changes_nothing(jobs: Job
     ) -> None:
         background.add_task(note, "one")
 
-    async with jobs.running():
-        job = await order.enqueue()
-        assert "the task has returned" in await soon(said.get())
-        await job.result(timeout=15)
-        assert len(await notes_of(jobs)) == 1
+    async with JobTester(jobs) as t:
+        await t.perform(order, until="succeeded")
+        t.assert_enqueued(note, times=1)
+    assert "the task has returned" in said[0]
 
 
 async def test_two_attempts_at_once_have_one_each(jobs: JobRunner) -> None:
@@ -277,9 +265,9 @@ async def test_those_of_a_session_are_given_to_attempts_too(tmp_db: Path) -> Non
         assert own is background
         background.add_task(note, "one")
 
-    async with jobs.running():
-        await (await order.enqueue()).result(timeout=15)
-        assert len(await notes_of(jobs)) == 1
+    async with JobTester(jobs) as t:
+        await t.perform(order, until="succeeded")
+        t.assert_enqueued(note, times=1)
     # They go with the success of the attempt, and not with a session.
     assert opened == []
 
@@ -297,6 +285,6 @@ async def test_another_runners_is_refused_by_name(
         background: Annotated[DurableBackgroundTasks, Depends(other.background)] = Injected,
     ) -> None: ...
 
-    async with jobs.running(), other.running():
-        with pytest.raises(JobDead, match="HTTPConnection, but a task runs outside any request"):
-            await (await jobs.enqueue(order)).result(timeout=15)
+    async with JobTester(jobs) as t, other.running():
+        dead = await t.perform(order, until="dead")
+    assert "HTTPConnection, but a task runs outside any request" in str(dead.error)

@@ -1,21 +1,22 @@
 """Cancelling by a filter on an open runner: waiters, running attempts, other processes, a call broken off."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobrunner import CancelCounts, InvalidOptions, JobCancelled, JobRunner
-from jobrunner.queue import queue
+from jobrunner.queue import slices
 from tests.support.children import hold, tasks
 from tests.support.engine import Gate, soon, store_of
 from tests.support.processes import child
 
+pytestmark = pytest.mark.each_store
+
 
 @pytest.fixture
-def jobs(tmp_db: Path) -> JobRunner:
-    return JobRunner(tmp_db, queues={"default": 2})
+def jobs(store_url: str) -> JobRunner:
+    return JobRunner(store_url, queues={"default": 2})
 
 
 @pytest.mark.usefixtures("no_poll")
@@ -48,15 +49,15 @@ async def test_cancel_all_ends_waiting_jobs_and_interrupts_running_ones(jobs: Jo
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_cancel_all_by_another_process_interrupts_our_running_jobs(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_cancel_all_by_another_process_interrupts_our_running_jobs(store_url: str) -> None:
+    jobs = JobRunner(store_url)
     gate = Gate()
 
     @jobs.task
     async def wait() -> None:
         await gate.enter()
 
-    async with jobs.running(), child("client", tmp_db) as client:
+    async with jobs.running(), child("client", store_url) as client:
         await client.heard("open")
         running = [await jobs.enqueue(wait), await jobs.enqueue(wait)]
         await gate.arrival()
@@ -69,10 +70,10 @@ async def test_cancel_all_by_another_process_interrupts_our_running_jobs(tmp_db:
                 await job.result(timeout=15)
 
 
-async def test_cancel_all_interrupts_the_running_jobs_of_another_process(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_cancel_all_interrupts_the_running_jobs_of_another_process(store_url: str) -> None:
+    jobs = JobRunner(store_url)
     jobs.include(tasks)
-    async with jobs.running(work=False), child("work", tmp_db) as other:
+    async with jobs.running(work=False), child("work", store_url) as other:
         await other.heard("open")
         job = await jobs.enqueue(hold, "a")
         await other.heard("held")
@@ -84,7 +85,7 @@ async def test_cancel_all_interrupts_the_running_jobs_of_another_process(tmp_db:
 async def test_cancel_all_that_is_broken_off_leaves_the_rest_and_can_be_made_again(
     jobs: JobRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "CANCELLED_PER_SLICE", 2)
+    monkeypatch.setattr(slices, "CHANGED_PER_SLICE", 2)
 
     @jobs.task
     async def work() -> None: ...
@@ -116,7 +117,7 @@ async def test_cancel_all_that_is_broken_off_leaves_the_rest_and_can_be_made_aga
 async def test_two_cancel_all_at_once_cancel_each_job_once(
     jobs: JobRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "CANCELLED_PER_SLICE", 3)
+    monkeypatch.setattr(slices, "CHANGED_PER_SLICE", 3)
 
     @jobs.task
     async def work() -> None: ...

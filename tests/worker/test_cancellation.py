@@ -1,7 +1,6 @@
 """Cancelling a job: while it waits, while it runs, from elsewhere, and in the moment in which it ends."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from tenacity import wait_none
@@ -31,12 +30,15 @@ from tests.support.engine import (
 )
 from tests.support.processes import child
 
+pytestmark = pytest.mark.each_store
+
+
 NOBODY = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
 
 
 @pytest.fixture
-def jobs(tmp_db: Path) -> JobRunner:
-    return JobRunner(tmp_db, queues={"default": 1})
+def jobs(store_url: str) -> JobRunner:
+    return JobRunner(store_url, queues={"default": 1})
 
 
 @pytest.mark.parametrize("delay", [None, 3600])
@@ -251,15 +253,15 @@ async def test_cancel_of_a_dead_job_changes_nothing(jobs: JobRunner) -> None:
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_cancel_by_another_process_of_our_running_job_interrupts_it(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_cancel_by_another_process_of_our_running_job_interrupts_it(store_url: str) -> None:
+    jobs = JobRunner(store_url)
     gate = Gate()
 
     @jobs.task
     async def wait() -> None:
         await gate.enter()
 
-    async with jobs.running(), child("client", tmp_db) as client:
+    async with jobs.running(), child("client", store_url) as client:
         await client.heard("open")
         job = await jobs.enqueue(wait)
         await gate.arrival()
@@ -269,10 +271,10 @@ async def test_cancel_by_another_process_of_our_running_job_interrupts_it(tmp_db
             await job.result(timeout=15)
 
 
-async def test_cancel_of_another_process_s_running_job_interrupts_it(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_cancel_of_another_process_s_running_job_interrupts_it(store_url: str) -> None:
+    jobs = JobRunner(store_url)
     jobs.include(tasks)
-    async with jobs.running(work=False), child("work", tmp_db) as other:
+    async with jobs.running(work=False), child("work", store_url) as other:
         await other.heard("open")
         job = await jobs.enqueue(hold, "a")
         await other.heard("held")

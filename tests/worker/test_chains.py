@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +21,8 @@ from tests.support.children import echo, tasks
 from tests.support.engine import Gate, next_round, soon, worker_of
 from tests.support.processes import child
 
+pytestmark = pytest.mark.each_store
+
 
 async def states(jobs: list[Job[Any]]) -> list[str]:
     """Return the states of jobs as they are now."""
@@ -29,8 +30,8 @@ async def states(jobs: list[Job[Any]]) -> list[str]:
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_chain_runs_in_order_one_at_a_time_retries_included(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 20})
+async def test_chain_runs_in_order_one_at_a_time_retries_included(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 20})
     ran: list[tuple[str, int]] = []
     inside = 0
 
@@ -253,14 +254,14 @@ async def test_retry_of_the_first_holds_the_rest_back(
         assert await chain[1].result(timeout=15) == "b"
 
 
-async def test_chain_goes_from_one_process_to_another_and_back(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 5, "side": 5})
+async def test_chain_goes_from_one_process_to_another_and_back(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 5, "side": 5})
     jobs.include(tasks)
 
     @jobs.task(queue="side")
     async def first() -> None: ...
 
-    async with child("work", tmp_db) as other:
+    async with child("work", store_url) as other:
         await other.heard("open")
         async with jobs.running(queues=["side"]):
             for _ in range(3):
@@ -271,9 +272,9 @@ async def test_chain_goes_from_one_process_to_another_and_back(tmp_db: Path) -> 
 
 @pytest.mark.usefixtures("no_poll")
 async def test_burial_of_a_job_that_nobody_knows_wakes_for_the_next_one(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    store_url: str, frozen: FrozenDateTimeFactory
 ) -> None:
-    old = JobRunner(tmp_db)
+    old = JobRunner(store_url)
 
     @old.task
     async def gone() -> None: ...
@@ -284,7 +285,7 @@ async def test_burial_of_a_job_that_nobody_knows_wakes_for_the_next_one(
 
     async with old.running(work=False):
         chain = await old.enqueue_chain([gone.call(), kept.call()])
-    jobs = JobRunner(tmp_db)
+    jobs = JobRunner(store_url)
 
     @jobs.task(name="kept")
     async def kept_on() -> str:
@@ -310,3 +311,34 @@ def test_chain_from_a_thread_runs_in_order(jobs: JobRunner) -> None:
         chain = jobs.sync.enqueue_chain([step.call("a"), step.call("b")])
         assert jobs.sync.run(chain[1].result(timeout=15)) == "b"
     assert ran == ["a", "b"]
+
+
+@pytest.mark.usefixtures("no_poll")
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_dead_letter_ends_a_chain_that_asks_for_it(jobs: JobRunner, blocking: bool) -> None:
+    @jobs.task(max_attempts=1)
+    async def step(name: str) -> str:
+        if name == "bad":
+            raise ValueError(name)
+        return name
+
+    calls = [step.call("bad"), step.call("b"), step.call("c")]
+    async with jobs.running():
+        if blocking:
+            chain = await asyncio.to_thread(jobs.sync.enqueue_chain, calls, on_dead="cancel")
+        else:
+            chain = await jobs.enqueue_chain(calls, on_dead="cancel")
+        with pytest.raises(JobCancelled):
+            await chain[2].result(timeout=15)
+        assert await states(chain) == ["dead", "cancelled", "cancelled"]
+        goes_on = await jobs.enqueue_chain(calls, on_dead="continue")
+        assert await goes_on[2].result(timeout=15) == "c"
+
+
+async def test_chain_refuses_another_effect_of_a_dead_letter(jobs: JobRunner) -> None:
+    @jobs.task
+    async def step() -> None: ...
+
+    async with jobs.running():
+        with pytest.raises(InvalidOptions, match='"continue" or "cancel"'):
+            await jobs.enqueue_chain([step.call(), step.call()], on_dead="stop")  # type: ignore[arg-type]

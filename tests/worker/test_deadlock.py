@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -38,6 +37,9 @@ from tests.support.engine import (
     worker_of,
 )
 from tests.support.processes import child
+
+pytestmark = pytest.mark.each_store
+
 
 Body = Callable[[], Coroutine[Any, Any, object]]
 
@@ -83,8 +85,8 @@ async def test_parents_that_fill_all_slots_and_wait_for_children_get_through(
     assert (health.status, health.problems) == ("ok", ())
 
 
-async def test_error_says_what_to_write(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+async def test_error_says_what_to_write(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 1})
 
     @jobs.task
     async def inner() -> None: ...
@@ -100,8 +102,8 @@ async def test_error_says_what_to_write(tmp_db: Path) -> None:
     assert "`@jobs.task(queue=...)`" in said
 
 
-async def test_wait_of_a_def_task_counts(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 2})
+async def test_wait_of_a_def_task_counts(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 2})
     heard = Heard(jobs)
 
     @jobs.task
@@ -122,8 +124,8 @@ async def test_wait_of_a_def_task_counts(tmp_db: Path) -> None:
         assert sorted(succeeded) == ["inner", "inner", "outer"]
 
 
-async def test_wait_for_several_at_once_counts(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+async def test_wait_for_several_at_once_counts(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 1})
     heard = Heard(jobs)
 
     @jobs.task
@@ -201,8 +203,8 @@ async def test_wait_for_a_chain_behind_another_that_waits_back_is_refused(jobs: 
         assert sorted(succeeded) in (["later", "later", "one"], ["later", "later", "two"])
 
 
-async def test_queues_that_wait_for_each_other_lose_one_attempt(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"left": 1, "right": 1})
+async def test_queues_that_wait_for_each_other_lose_one_attempt(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"left": 1, "right": 1})
     heard = Heard(jobs)
     gate = Gate()
 
@@ -237,8 +239,8 @@ async def test_queues_that_wait_for_each_other_lose_one_attempt(tmp_db: Path) ->
 # -- what could go on ------------------------------------------------------------------------------------------
 
 
-async def test_wait_with_a_timeout_is_left_to_it_and_health_tells(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1, "other": 1})
+async def test_wait_with_a_timeout_is_left_to_it_and_health_tells(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 1, "other": 1})
     waits = asyncio.Event()
 
     @jobs.task
@@ -266,8 +268,8 @@ async def test_wait_with_a_timeout_is_left_to_it_and_health_tells(tmp_db: Path) 
         )
 
 
-async def test_wait_for_a_job_that_expires_is_left_to_that(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+async def test_wait_for_a_job_that_expires_is_left_to_that(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 1})
 
     @jobs.task
     async def inner() -> None: ...
@@ -286,9 +288,9 @@ async def test_wait_for_a_job_that_expires_is_left_to_that(tmp_db: Path) -> None
 
 @pytest.mark.parametrize("queues", [{"default": 2}, {"default": 1, "other": 1}])
 async def test_wait_while_a_slot_is_free_or_works_is_no_deadlock(
-    tmp_db: Path, queues: dict[str, int]
+    store_url: str, queues: dict[str, int]
 ) -> None:
-    jobs = JobRunner(tmp_db, queues=queues)
+    jobs = JobRunner(store_url, queues=queues)
     gate = Gate()
     queue = list(queues)[-1]
 
@@ -317,9 +319,9 @@ async def test_wait_while_a_slot_is_free_or_works_is_no_deadlock(
 
 
 async def test_wait_for_a_job_that_is_not_due_is_no_deadlock_while_a_slot_is_free(
-    tmp_db: Path,
+    store_url: str,
 ) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 2})
+    jobs = JobRunner(store_url, queues={"default": 2})
     later: asyncio.Queue[Job[None]] = asyncio.Queue()
 
     @jobs.task
@@ -342,8 +344,8 @@ async def test_wait_for_a_job_that_is_not_due_is_no_deadlock_while_a_slot_is_fre
         assert await job.result(timeout=15) == "told"
 
 
-async def test_wait_that_is_over_is_no_longer_counted(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1, "other": 1})
+async def test_wait_that_is_over_is_no_longer_counted(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 1, "other": 1})
     gate = Gate()
 
     @jobs.task(queue="other")
@@ -369,9 +371,9 @@ async def test_wait_that_is_over_is_no_longer_counted(tmp_db: Path) -> None:
 
 
 async def test_wait_that_an_attempt_left_behind_while_it_cleans_up_is_not_counted(
-    tmp_db: Path,
+    store_url: str,
 ) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 2})
+    jobs = JobRunner(store_url, queues={"default": 2})
     gate = Gate()
     left: list[asyncio.Task[None]] = []
 
@@ -408,9 +410,9 @@ async def test_wait_that_an_attempt_left_behind_while_it_cleans_up_is_not_counte
 
 
 @pytest.fixture
-def family(tmp_db: Path) -> JobRunner:
+def family(store_url: str) -> JobRunner:
     """Return a runner with one slot, whose ``outer`` waits for a job that other processes can run."""
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+    jobs = JobRunner(store_url, queues={"default": 1})
     jobs.include(tasks)
     mine = TaskRouter()
 
@@ -423,9 +425,9 @@ def family(tmp_db: Path) -> JobRunner:
 
 
 async def test_wait_for_what_another_process_can_start_goes_on(
-    tmp_db: Path, family: JobRunner
+    store_url: str, family: JobRunner
 ) -> None:
-    async with family.running(), child("work", tmp_db) as other:
+    async with family.running(), child("work", store_url) as other:
         await other.heard("open")
         await worker_of(family).maintenance.peers.refresh()
         job = await family.enqueue(family.tasks["outer"])
@@ -433,9 +435,9 @@ async def test_wait_for_what_another_process_can_start_goes_on(
 
 
 async def test_wait_for_a_process_that_stands_is_told_by_health_and_refused_once_it_is_dead(
-    tmp_db: Path, family: JobRunner
+    store_url: str, family: JobRunner
 ) -> None:
-    async with family.running(), child("work", tmp_db) as other:
+    async with family.running(), child("work", store_url) as other:
         await other.heard("open")
         await worker_of(family).maintenance.peers.refresh()
         await stop_between_writes(family, other.pid)
@@ -452,9 +454,9 @@ async def test_wait_for_a_process_that_stands_is_told_by_health_and_refused_once
 # -- the lowest layer: what was read a while ago -------------------------------------------------------------------
 
 
-async def test_wait_for_a_job_that_has_ended_meanwhile_is_no_deadlock(tmp_db: Path) -> None:
+async def test_wait_for_a_job_that_has_ended_meanwhile_is_no_deadlock(store_url: str) -> None:
     """Another attempt's wait was read when its job was queued; the job has since run, and the attempt will notice."""
-    jobs = JobRunner(tmp_db, queues={"default": 2})
+    jobs = JobRunner(store_url, queues={"default": 2})
 
     @jobs.task
     async def inner() -> None: ...
@@ -468,7 +470,7 @@ async def test_wait_for_a_job_that_has_ended_meanwhile_is_no_deadlock(tmp_db: Pa
         other = Attempt(claimed(seq=2, id="b"), inner.spec)
         deadlocks = Deadlocks(
             store_of(jobs),
-            worker_of(jobs).id,
+            lambda: worker_of(jobs).id,
             slots={"default": 2},
             holders=lambda: [mine, other],
             peers=lambda: (),

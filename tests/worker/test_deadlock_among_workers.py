@@ -7,7 +7,6 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +18,7 @@ from jobrunner.core.wait_graph import Snapshot, WaitingAttempt, WaitReport
 from jobrunner.store.protocol import Store
 from jobrunner.worker.attempt import Wait
 from jobrunner.worker.deadlock import Deadlocks
-from tests.support.children import echo, hold, parent_of, runner
+from tests.support.children import echo, hold, parent_of, runner, waits_for_batch
 from tests.support.engine import (
     history,
     soon,
@@ -32,6 +31,9 @@ from tests.support.engine import (
 from tests.support.factories import NOW, OTHER_WORKER, claim_one, enqueue, new, row_of, worker_row
 from tests.support.processes import Child, child
 
+pytestmark = pytest.mark.each_store
+
+
 WAIT_AS_WELL = (
     "wait for jobs of queue default; the other workers that could start them wait as well"
 )
@@ -41,13 +43,13 @@ WAIT_AS_WELL = (
 
 @asynccontextmanager
 async def family(
-    path: Path, *slots: Mapping[str, int]
+    url: str, *slots: Mapping[str, int]
 ) -> AsyncIterator[tuple[JobRunner, Sequence[Child]]]:
     """Start a process that works for each, beside a client in this one."""
     async with AsyncExitStack() as stack:
-        jobs = runner(str(path), queues={"default": 1, "left": 1, "right": 1})
+        jobs = runner(url, queues={"default": 1, "left": 1, "right": 1})
         await stack.enter_async_context(jobs.running(work=False))
-        started = [child("family", path, json.dumps(queues)) for queues in slots]
+        started = [child("family", url, json.dumps(queues)) for queues in slots]
         others = [await stack.enter_async_context(one) for one in started]
         for one in others:
             await one.heard("open")
@@ -97,10 +99,10 @@ async def ends_of(jobs: JobRunner, parents: Sequence[Job[Any]]) -> Counter[str |
 
 @pytest.mark.parametrize("number", [2, 3])
 async def test_workers_full_of_parents_get_through_with_one_error(
-    tmp_db: Path, number: int
+    store_url: str, number: int
 ) -> None:
     """The common deployment: ``jobrunner serve --workers 2``."""
-    async with family(tmp_db, *[{"default": 2}] * number) as (jobs, others):
+    async with family(store_url, *[{"default": 2}] * number) as (jobs, others):
         calls = [parent_of.call("word", "default") for _ in range(2 * number)]
         parents = await jobs.enqueue_many(calls)
         mail = await jobs.enqueue(echo, "mail")
@@ -112,10 +114,21 @@ async def test_workers_full_of_parents_get_through_with_one_error(
         await soon(until_reported(jobs, nothing=True))
 
 
-async def test_queues_of_two_workers_that_wait_for_each_other_lose_one_attempt(
-    tmp_db: Path,
+async def test_workers_full_of_parents_of_batches_get_through_with_one_error(
+    store_url: str,
 ) -> None:
-    async with family(tmp_db, {"left": 1}, {"right": 1}) as (
+    async with family(store_url, {"default": 2}, {"default": 2}) as (jobs, others):
+        parents = await jobs.enqueue_many([waits_for_batch.call("word", "default")] * 4)
+        await until_named(others[0], f"all 2 slots of queue default {WAIT_AS_WELL}")
+        assert await ends_of(jobs, parents) == {None: 4, "Deadlock": 1}
+        for one in others:
+            await until_well(one)
+
+
+async def test_queues_of_two_workers_that_wait_for_each_other_lose_one_attempt(
+    store_url: str,
+) -> None:
+    async with family(store_url, {"left": 1}, {"right": 1}) as (
         jobs,
         (left, right),
     ):
@@ -131,9 +144,9 @@ async def test_queues_of_two_workers_that_wait_for_each_other_lose_one_attempt(
 
 
 async def test_worker_that_works_keeps_the_waits_of_the_other_from_being_refused(
-    tmp_db: Path,
+    store_url: str,
 ) -> None:
-    async with family(tmp_db, {"left": 1}, {"left": 1, "default": 1}) as (jobs, _):
+    async with family(store_url, {"left": 1}, {"left": 1, "default": 1}) as (jobs, _):
         # Both slots of the queue wait for jobs of another one, which run one after another.
         parents = await jobs.enqueue_many(
             [parent_of.options(queue="left").call(str(n), "default") for n in range(40)]
@@ -145,9 +158,9 @@ async def test_worker_that_works_keeps_the_waits_of_the_other_from_being_refused
 
 @pytest.mark.parametrize("end", ["goes on", "dies"])
 async def test_stopped_worker_is_waited_for_until_it_goes_on_or_is_dead(
-    tmp_db: Path, end: str
+    store_url: str, end: str
 ) -> None:
-    async with family(tmp_db, {"left": 1}, {"right": 1}) as (
+    async with family(store_url, {"left": 1}, {"right": 1}) as (
         jobs,
         (left, right),
     ):
@@ -171,7 +184,7 @@ async def test_stopped_worker_is_waited_for_until_it_goes_on_or_is_dead(
                 os.kill(left.pid, signal.SIGCONT)
             else:
                 await left.kill()
-                another = child("family", tmp_db, json.dumps({"left": 1}))
+                another = child("family", store_url, json.dumps({"left": 1}))
                 await stack.enter_async_context(another)
             ends = await ends_of(jobs, parents)
         assert ends.pop("ProcessLost", 0) == (end == "dies")
@@ -258,7 +271,7 @@ class Site:
 
 @asynccontextmanager
 async def site(
-    path: Path,
+    url: str,
     *,
     slots: Mapping[str, int] = MappingProxyType({"default": 1}),
     queue: str = "default",
@@ -273,7 +286,7 @@ async def site(
         timeout: the timeout of the wait.
         other_first: True if the attempt of the other worker is the older one.
     """
-    jobs = JobRunner(path, queues={"default": 1, "far": 1}, grace=0.1)
+    jobs = JobRunner(url, queues={"default": 1, "far": 1}, grace=0.1)
     ready: asyncio.Queue[Job[None]] = asyncio.Queue()
 
     @jobs.task
@@ -307,9 +320,9 @@ async def site(
 
 
 async def test_wait_is_refused_once_the_other_has_reported_twice_more_that_it_waits(
-    tmp_db: Path,
+    store_url: str,
 ) -> None:
-    async with site(tmp_db) as (one, other):
+    async with site(store_url) as (one, other):
         await other.reports()
         assert not await one.detect()  # reports
         assert not await one.detect()  # sees that both wait
@@ -329,10 +342,10 @@ async def test_wait_is_refused_once_the_other_has_reported_twice_more_that_it_wa
 
 
 async def test_what_the_other_has_reported_and_reports_no_longer_refuses_nothing(
-    tmp_db: Path,
+    store_url: str,
 ) -> None:
     """It may stand (SIGSTOP, a blocked loop), or have written last what it had seen before."""
-    async with site(tmp_db) as (one, other):
+    async with site(store_url) as (one, other):
         await other.reports()
         assert not await one.detect()
         assert not await one.detect()
@@ -341,8 +354,8 @@ async def test_what_the_other_has_reported_and_reports_no_longer_refuses_nothing
         assert any("wait as well" in problem for problem in one.deadlocks.problems())
 
 
-async def test_wait_of_the_other_that_began_meanwhile_is_seen_anew(tmp_db: Path) -> None:
-    async with site(tmp_db) as (one, other):
+async def test_wait_of_the_other_that_began_meanwhile_is_seen_anew(store_url: str) -> None:
+    async with site(store_url) as (one, other):
         await other.reports()
         assert not await one.detect()
         for number in (2, 3, 4):
@@ -355,8 +368,8 @@ async def test_wait_of_the_other_that_began_meanwhile_is_seen_anew(tmp_db: Path)
         assert await one.detect()
 
 
-async def test_other_wait_of_the_same_attempt_is_reported_as_a_new_one(tmp_db: Path) -> None:
-    async with site(tmp_db) as (one, other):
+async def test_other_wait_of_the_same_attempt_is_reported_as_a_new_one(store_url: str) -> None:
+    async with site(store_url) as (one, other):
         await other.reports()
         for _ in range(3):
             assert not await one.detect()
@@ -370,15 +383,15 @@ async def test_other_wait_of_the_same_attempt_is_reported_as_a_new_one(tmp_db: P
         assert (anew.seq, anew.since) == (first.seq, 4)
 
 
-async def test_youngest_attempt_is_refused_and_no_other(tmp_db: Path) -> None:
-    async with site(tmp_db, other_first=False) as (one, other):
+async def test_youngest_attempt_is_refused_and_no_other(store_url: str) -> None:
+    async with site(store_url, other_first=False) as (one, other):
         for _ in range(6):
             await other.reports()
             assert not await one.detect()
 
 
-async def test_slot_of_a_third_worker_keeps_the_wait_until_it_has_left(tmp_db: Path) -> None:
-    async with site(tmp_db) as (one, other):
+async def test_slot_of_a_third_worker_keeps_the_wait_until_it_has_left(store_url: str) -> None:
+    async with site(store_url) as (one, other):
         store = store_of(one.jobs)
         await store.workers.join(worker_row(OTHER_WORKER + 1, queues={"default": 1}), lambda: None)
         for _ in range(4):
@@ -391,9 +404,9 @@ async def test_slot_of_a_third_worker_keeps_the_wait_until_it_has_left(tmp_db: P
 
 
 async def test_worker_that_joins_after_the_last_report_keeps_the_wait(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+    store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with site(tmp_db) as (one, other):
+    async with site(store_url) as (one, other):
         store = store_of(one.jobs)
         for _ in range(3):
             await other.reports()
@@ -416,8 +429,8 @@ async def test_worker_that_joins_after_the_last_report_keeps_the_wait(
         await store.workers.leave(OTHER_WORKER + 1, now=NOW)
 
 
-async def test_cancel_of_the_others_attempt_keeps_the_wait(tmp_db: Path) -> None:
-    async with site(tmp_db) as (one, other):
+async def test_cancel_of_the_others_attempt_keeps_the_wait(store_url: str) -> None:
+    async with site(store_url) as (one, other):
         await store_of(one.jobs).jobs.cancel(other.attempt.id, now=NOW)
         for _ in range(5):
             await other.reports()
@@ -425,10 +438,10 @@ async def test_cancel_of_the_others_attempt_keeps_the_wait(tmp_db: Path) -> None
 
 
 async def test_write_that_failed_is_made_up_for(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+    store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker counts on from the stored report, even if its last report is missing."""
-    async with site(tmp_db) as (one, other):
+    async with site(store_url) as (one, other):
         store = store_of(one.jobs)
         report_waits = store.workers.report_waits
         there = iter([False, True])
@@ -454,8 +467,8 @@ async def test_write_that_failed_is_made_up_for(
         assert (await one.report()).number == 5
 
 
-async def test_nothing_is_reported_until_all_slots_of_a_queue_wait(tmp_db: Path) -> None:
-    async with site(tmp_db, slots={"default": 2}, queue="far") as (one, other):
+async def test_nothing_is_reported_until_all_slots_of_a_queue_wait(store_url: str) -> None:
+    async with site(store_url, slots={"default": 2}, queue="far") as (one, other):
         store = store_of(one.jobs)
         await store.workers.join(worker_row(OTHER_WORKER + 1, queues={"far": 1}), lambda: None)
         await worker_of(one.jobs).maintenance.peers.refresh()
@@ -472,9 +485,9 @@ async def test_nothing_is_reported_until_all_slots_of_a_queue_wait(tmp_db: Path)
         await store.workers.leave(OTHER_WORKER + 1, now=NOW)
 
 
-async def test_nothing_is_reported_once_there_is_no_other_worker(tmp_db: Path) -> None:
+async def test_nothing_is_reported_once_there_is_no_other_worker(store_url: str) -> None:
     """Then the attempt itself sees that it stands still."""
-    async with site(tmp_db) as (one, other):
+    async with site(store_url) as (one, other):
         await other.reports()
         assert not await one.detect()
         assert len((await one.report()).attempts) == 1
@@ -483,9 +496,9 @@ async def test_nothing_is_reported_once_there_is_no_other_worker(tmp_db: Path) -
         assert (await one.report()).attempts == []
 
 
-async def test_wait_for_a_queue_with_a_free_slot_here_is_not_reported(tmp_db: Path) -> None:
+async def test_wait_for_a_queue_with_a_free_slot_here_is_not_reported(store_url: str) -> None:
     """The queue is paused: what waits in it can start here all the same, once it is not."""
-    async with site(tmp_db, slots={"default": 1, "far": 1}, queue="far") as (one, _):
+    async with site(store_url, slots={"default": 1, "far": 1}, queue="far") as (one, _):
         store = store_of(one.jobs)
         await store.workers.join(worker_row(OTHER_WORKER + 1, queues={"far": 1}), lambda: None)
         await worker_of(one.jobs).maintenance.peers.refresh()
@@ -494,8 +507,8 @@ async def test_wait_for_a_queue_with_a_free_slot_here_is_not_reported(tmp_db: Pa
         await store.workers.leave(OTHER_WORKER + 1, now=NOW)
 
 
-async def test_wait_that_is_over_is_not_reported_again(tmp_db: Path) -> None:
-    async with site(tmp_db) as (one, other):
+async def test_wait_that_is_over_is_not_reported_again(store_url: str) -> None:
+    async with site(store_url) as (one, other):
         await other.reports()
         assert not await one.detect()
         assert len((await one.report()).attempts) == 1
@@ -507,9 +520,11 @@ async def test_wait_that_is_over_is_not_reported_again(tmp_db: Path) -> None:
 
 
 @pytest.mark.parametrize("why", ["stops", "has ended"])
-async def test_attempt_that_will_let_go_of_its_slot_is_not_reported(tmp_db: Path, why: str) -> None:
+async def test_attempt_that_will_let_go_of_its_slot_is_not_reported(
+    store_url: str, why: str
+) -> None:
     """One of a worker that stops is given back; one whose function has returned may be cleaned up."""
-    async with site(tmp_db) as (one, other):
+    async with site(store_url) as (one, other):
         await other.reports()
         assert not await one.detect()
         (attempt,) = one.deadlocks._holders()
@@ -521,8 +536,8 @@ async def test_attempt_that_will_let_go_of_its_slot_is_not_reported(tmp_db: Path
         assert (await one.report()).attempts == []
 
 
-async def test_wait_with_a_timeout_is_not_reported(tmp_db: Path) -> None:
-    async with site(tmp_db, timeout=3600) as (one, other):
+async def test_wait_with_a_timeout_is_not_reported(store_url: str) -> None:
+    async with site(store_url, timeout=3600) as (one, other):
         for _ in range(4):
             await other.reports()
             assert not await one.detect()

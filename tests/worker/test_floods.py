@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tenacity import wait_none
@@ -11,6 +10,8 @@ from tenacity import wait_none
 from jobrunner import JobRunner, StoreBusy
 from jobrunner.core.logs import WHOLE, repeats
 from tests.support.engine import committer_of, next_round, soon, store_of, worker_of
+
+pytestmark = pytest.mark.each_store
 
 
 @pytest.fixture
@@ -30,8 +31,8 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     logger.removeHandler(handler)
 
 
-async def test_failing_attempts_of_an_outage_are_summed_up(tmp_db: Path, said: list[str]) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 50})
+async def test_failing_attempts_of_an_outage_are_summed_up(store_url: str, said: list[str]) -> None:
+    jobs = JobRunner(store_url, queues={"default": 50})
 
     @jobs.task(max_attempts=4, wait=wait_none())
     async def mail(number: int) -> None:

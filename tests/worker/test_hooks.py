@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,8 @@ from jobrunner.worker import events as events_module
 from tests.support.children import poison, tasks
 from tests.support.engine import Gate, Heard, soon, worker_of
 from tests.support.processes import child
+
+pytestmark = pytest.mark.each_store
 
 
 async def test_on_dead_is_handed_the_letter_with_its_history(jobs: JobRunner) -> None:
@@ -197,13 +198,13 @@ async def test_hook_is_called_in_a_runner_that_is_opened_again(jobs: JobRunner) 
     assert told == ids
 
 
-async def test_on_dead_is_told_of_jobs_lost_with_their_process(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_on_dead_is_told_of_jobs_lost_with_their_process(store_url: str) -> None:
+    jobs = JobRunner(store_url)
     jobs.include(tasks)
     heard = Heard(jobs)
     async with jobs.running(work=False):
         job = await jobs.enqueue(poison.options(max_attempts=1))
-        async with child("work", tmp_db) as victim:
+        async with child("work", store_url) as victim:
             await victim.heard("open")
             assert await victim.ended() == 9
             letter = await soon(heard.dead.get())
@@ -212,9 +213,9 @@ async def test_on_dead_is_told_of_jobs_lost_with_their_process(tmp_db: Path) -> 
 
 
 async def test_on_dead_is_told_of_jobs_of_an_unknown_task(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    store_url: str, frozen: FrozenDateTimeFactory
 ) -> None:
-    old = JobRunner(tmp_db)
+    old = JobRunner(store_url)
 
     @old.task
     async def gone() -> None: ...
@@ -222,7 +223,7 @@ async def test_on_dead_is_told_of_jobs_of_an_unknown_task(
     async with old.running(work=False):
         job = await old.enqueue(gone)
 
-    jobs = JobRunner(tmp_db, unknown_task_after=timedelta(days=1))
+    jobs = JobRunner(store_url, unknown_task_after=timedelta(days=1))
     heard = Heard(jobs)
     frozen.tick(timedelta(days=1, seconds=1))
     async with jobs.running():

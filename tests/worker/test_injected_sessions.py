@@ -16,7 +16,7 @@ from jobrunner import (
     WouldDeadlock,
 )
 from jobrunner.core.logs import WHOLE
-from tests.support.engine import Gate, on_writer, producer_of, soon, waiting_for
+from tests.support.engine import Gate, producer_of, soon, waiting_for
 from tests.support.scripts import run
 from tests.worker.site import Site, ended, until_idle
 
@@ -129,14 +129,16 @@ async def test_commit_of_the_handlers_own_is_warned_of_once_per_task(
     @site.tasks.task
     async def work(word: str, session: session_dep = Injected) -> None:
         await site.add(session, word)
-        await session.commit()
+        await site.commit(session)
 
     async with site.open():
         for word in ("a", "b"):
             await (await work.enqueue(word)).result(timeout=15)
         assert site.words() == ["a", "b"]
         warnings = [r for r in caplog.records if "commits its session itself" in r.getMessage()]
-        assert [record.levelno for record in warnings] == [logging.WARNING]
+        # Bare connections of PostgreSQL do not show that they have committed.
+        is_known = site.kind.endswith("AsyncSession") or not site.is_postgres
+        assert [record.levelno for record in warnings] == [logging.WARNING] * is_known
 
 
 async def test_commit_of_each_of_many_tasks_is_warned_of(
@@ -230,11 +232,8 @@ async def test_B16_injected_session_of_an_attempt_whose_lease_was_taken_writes_n
     async with site.open() as jobs:
         job = await work.enqueue()
         await gate.arrival()
-        await on_writer(
-            jobs,
-            lambda conn: conn.execute(
-                "UPDATE jobrunner_jobs SET state = 'queued', worker = NULL WHERE state = 'running'"
-            ),
+        site.outside(
+            "UPDATE jobrunner_jobs SET state = 'queued', worker = NULL WHERE state = 'running'"
         )
         producer_of(jobs).wake()
         assert (await ended(job)).state == "succeeded"

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI, Request
-from tenacity import wait_fixed
 
 from jobrunner import (
     Bury,
@@ -22,7 +21,8 @@ from jobrunner import (
     Snooze,
 )
 from jobrunner.fastapi import Queue, SyncQueue, get_queue
-from tests.support.engine import Heard, history, soon, supervisor_of
+from jobrunner.testing import JobTester
+from tests.support.engine import history, soon, supervisor_of
 
 Said = list[str]
 
@@ -33,9 +33,9 @@ def jobs(tmp_db: Path) -> JobRunner:
 
 
 async def outcome_of(jobs: JobRunner, task: Any, *args: Any) -> Any:
-    """Run a job to its end; return its result, or raise what its last attempt ended with."""
-    async with jobs.running():
-        return await (await jobs.enqueue(task, *args)).result(timeout=15)
+    """Run a job to its end; return its result, or raise as ``job.result()``."""
+    async with JobTester(jobs) as t:
+        return await (await t.perform(task, *args)).job.result()
 
 
 # -- values -------------------------------------------------------------------------------------------------
@@ -136,9 +136,9 @@ async def test_one_attempt_shares_a_value_and_the_next_gets_its_own(jobs: JobRun
     ) -> list[bool]:
         return [one is same, one is other]
 
-    async with jobs.running():
+    async with JobTester(jobs) as t:
         for count in (2, 4):
-            assert await (await jobs.enqueue(work)).result(timeout=15) == [True, False]
+            assert (await t.perform(work)).result == [True, False]
             assert len(made) == count
 
 
@@ -213,8 +213,8 @@ async def test_cleans_up_in_reverse_order_however_the_attempt_ends(
     )
     errors = {
         "raises": ValueError("no"),
-        "Retry": Retry(0),
-        "Snooze": Snooze(0),
+        "Retry": Retry(60),
+        "Snooze": Snooze(60),
         "Bury": Bury("no"),
         "SystemExit": SystemExit(1),
     }
@@ -227,7 +227,7 @@ async def test_cleans_up_in_reverse_order_however_the_attempt_ends(
 
     if is_async:
 
-        @jobs.task(wait=wait_fixed(0), retry=lambda _: True)
+        @jobs.task(retry=lambda _: True)
         async def work(
             job: JobContext,
             a: Annotated[str, Depends(first)] = Injected,
@@ -238,7 +238,7 @@ async def test_cleans_up_in_reverse_order_however_the_attempt_ends(
         task: Any = work
     else:
 
-        @jobs.task(wait=wait_fixed(0), retry=lambda _: True)
+        @jobs.task(retry=lambda _: True)
         def work_in_thread(
             job: JobContext,
             a: Annotated[str, Depends(first)] = Injected,
@@ -247,10 +247,8 @@ async def test_cleans_up_in_reverse_order_however_the_attempt_ends(
             body(job)
 
         task = work_in_thread
-    heard = Heard(jobs)
-    async with jobs.running():
-        await jobs.enqueue(task)
-        await soon((heard.dead if ends == "Bury" else heard.succeeded).get())
+    async with JobTester(jobs) as t:
+        await t.perform(task, until="dead" if ends == "Bury" else "succeeded")
     opened = ["first opened", "second opened", "work"]
     by = "" if ends == "returns" else f" by {type(errors[ends]).__name__}"
     once = [*opened, *(["again"] if by else []), f"second closed{by}", f"first closed{by}"]
@@ -366,17 +364,16 @@ async def test_failing_dependency_is_a_failed_attempt(jobs: JobRunner, on_loop: 
             raise ConnectionError("nobody there")
         yield
 
-    @jobs.task(max_attempts=2, wait=wait_fixed(0))
+    @jobs.task(max_attempts=2)
     async def work(
         _: Annotated[None, Depends(fails if on_loop else fails_in_thread)] = Injected,
     ) -> None:
         said.append("work")
 
-    async with jobs.running():
-        job = await jobs.enqueue(work)
-        with pytest.raises(JobDead, match="nobody there"):
-            await job.result(timeout=15)
-        attempts = await history(jobs, job.id)
+    async with JobTester(jobs) as t:
+        dead = await t.perform(work, until="dead")
+        assert "nobody there" in str(dead.error)
+        attempts = dead.job.history
         assert [a.error_type for a in attempts] == ["ConnectionError"] * 2
         trace = attempts[0].traceback
         assert trace is not None
@@ -388,8 +385,8 @@ async def test_failing_dependency_is_a_failed_attempt(jobs: JobRunner, on_loop: 
 @pytest.mark.parametrize(
     ("steering", "outcomes"),
     [
-        (Retry(0), ["failed", "succeeded"]),
-        (Snooze(0), ["snoozed", "succeeded"]),
+        (Retry(60), ["failed", "succeeded"]),
+        (Snooze(60), ["snoozed", "succeeded"]),
         (Bury("enough"), ["failed"]),
     ],
 )
@@ -406,11 +403,8 @@ async def test_steering_in_a_dependency_acts_as_in_the_task(
     @jobs.task
     async def work(_: Annotated[None, Depends(steer)] = Injected) -> None: ...
 
-    heard = Heard(jobs)
-    async with jobs.running():
-        job = await jobs.enqueue(work)
-        await soon((heard.dead if len(outcomes) == 1 else heard.succeeded).get())
-        assert [a.outcome for a in await history(jobs, job.id)] == outcomes
+    async with JobTester(jobs) as t:
+        assert (await t.perform(work)).outcomes == outcomes
 
 
 # -- overrides ------------------------------------------------------------------------------------------------------

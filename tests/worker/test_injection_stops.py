@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -20,6 +19,8 @@ from tests.support.engine import (
     supervisor_of,
     worker_of,
 )
+
+pytestmark = pytest.mark.each_store
 
 
 @pytest.fixture
@@ -151,9 +152,9 @@ async def test_C13_thread_that_opens_a_dependency_past_the_time_out_is_cleaned_u
 
 
 async def test_C13_thread_of_the_function_past_the_time_out_keeps_its_dependencies(
-    tmp_db: Path, said: list[str]
+    store_url: str, said: list[str]
 ) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+    jobs = JobRunner(store_url, queues={"default": 1})
     gates = [ThreadGate(), ThreadGate()]
     gates[1].open()
     attempts = iter(gates)
@@ -245,14 +246,14 @@ async def test_cancel_of_itself_with_no_await_behind_it_spares_the_clean_up(
 
 
 async def test_clean_up_that_swallows_its_cancel_is_left_behind(
-    tmp_db: Path,
+    store_url: str,
     said: list[str],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(supervisor, "CLEAN_UP_S", 0.01)
     monkeypatch.setattr(supervisor, "OBEY_S", 0.01)
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+    jobs = JobRunner(store_url, queues={"default": 1})
     gate, ended = Gate(), asyncio.Event()
 
     async def deaf() -> AsyncIterator[None]:
@@ -286,11 +287,11 @@ async def test_clean_up_that_swallows_its_cancel_is_left_behind(
 
 
 async def test_clean_up_that_lasts_in_a_thread_is_reported_and_settled(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    store_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "CLEAN_UP_S", 0.01)
     monkeypatch.setattr(maintenance, "POLL_S", 3600.0)
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+    jobs = JobRunner(store_url, queues={"default": 1})
     gate = ThreadGate()
 
     def slow() -> Iterator[None]:
@@ -319,17 +320,17 @@ async def test_clean_up_that_lasts_in_a_thread_is_reported_and_settled(
 # -- shutdown ---------------------------------------------------------------------------------------------
 
 
-async def state_of(file: Path, job: Job[Any]) -> tuple[str, list[str | None]]:
-    jobs = JobRunner(file)
+async def state_of(url: str, job: Job[Any]) -> tuple[str, list[str | None]]:
+    jobs = JobRunner(url)
     async with jobs.running(work=False):
         found = await jobs.get(job.id)
     return found.state, [a.outcome for a in found.history]
 
 
 async def test_shutdown_waits_for_a_clean_up_within_the_grace(
-    tmp_db: Path, said: list[str]
+    store_url: str, said: list[str]
 ) -> None:
-    jobs = JobRunner(tmp_db)
+    jobs = JobRunner(store_url)
     gate = Gate()
 
     async def slow() -> AsyncIterator[None]:
@@ -347,13 +348,13 @@ async def test_shutdown_waits_for_a_clean_up_within_the_grace(
         worker_of(jobs).begin_stop()
         gate.open()
     assert said == ["closed"]
-    assert await state_of(tmp_db, job) == ("succeeded", ["succeeded"])
+    assert await state_of(store_url, job) == ("succeeded", ["succeeded"])
 
 
 async def test_shutdown_that_ends_an_attempt_has_it_cleaned_up(
-    tmp_db: Path, said: list[str]
+    store_url: str, said: list[str]
 ) -> None:
-    jobs = JobRunner(tmp_db, grace=0.02)
+    jobs = JobRunner(store_url, grace=0.02)
     gate = Gate()
 
     @jobs.task
@@ -364,14 +365,14 @@ async def test_shutdown_that_ends_an_attempt_has_it_cleaned_up(
         job = await jobs.enqueue(work)
         await gate.arrival()
     assert said == ["closed by CancelledError"]
-    assert await state_of(tmp_db, job) == ("queued", ["released"])
+    assert await state_of(store_url, job) == ("queued", ["released"])
 
 
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_shutdown_cancels_a_clean_up_that_outlasts_the_grace(
-    tmp_db: Path, said: list[str], caplog: pytest.LogCaptureFixture, is_async: bool
+    store_url: str, said: list[str], caplog: pytest.LogCaptureFixture, is_async: bool
 ) -> None:
-    jobs = JobRunner(tmp_db, grace=0.02)
+    jobs = JobRunner(store_url, grace=0.02)
     gate = Gate()
 
     async def slow(_: Annotated[None, Depends(Opened(said))]) -> AsyncIterator[None]:
@@ -391,14 +392,14 @@ async def test_shutdown_cancels_a_clean_up_that_outlasts_the_grace(
         await gate.arrival()
     assert said == ["closed by CancelledError"]
     assert "left behind" not in caplog.text
-    assert await state_of(tmp_db, job) == ("succeeded", ["succeeded"])
+    assert await state_of(store_url, job) == ("succeeded", ["succeeded"])
 
 
 @pytest.mark.parametrize("ends", ["succeeded", "dead"])
 async def test_shutdown_leaves_a_hanging_thread_of_a_clean_up_behind(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture, said: list[str], ends: str
+    store_url: str, caplog: pytest.LogCaptureFixture, said: list[str], ends: str
 ) -> None:
-    jobs = JobRunner(tmp_db, grace=0.02)
+    jobs = JobRunner(store_url, grace=0.02)
     gate = ThreadGate()
 
     def slow(_: Annotated[None, Depends(Opened(said))]) -> Iterator[None]:
@@ -425,14 +426,14 @@ async def test_shutdown_leaves_a_hanging_thread_of_a_clean_up_behind(
     assert "closed" not in said
     assert "it is settled, and its clean-up is left behind" in caplog.text
     gate.open()
-    state, outcomes = await state_of(tmp_db, job)
+    state, outcomes = await state_of(store_url, job)
     assert (state, outcomes) == (ends, ["failed" if ends == "dead" else "succeeded"])
 
 
 async def test_shutdown_leaves_a_hanging_thread_of_a_dependency_behind(
-    tmp_db: Path, said: list[str]
+    store_url: str, said: list[str]
 ) -> None:
-    jobs = JobRunner(tmp_db, grace=0.02)
+    jobs = JobRunner(store_url, grace=0.02)
     gate = ThreadGate()
 
     def slow(_: Annotated[None, Depends(Opened(said))]) -> Iterator[None]:
@@ -448,7 +449,7 @@ async def test_shutdown_leaves_a_hanging_thread_of_a_dependency_behind(
     # The thread may yet use what is open.
     assert "closed by CancelledError" not in said
     gate.open()
-    assert await state_of(tmp_db, job) == ("queued", ["released"])
+    assert await state_of(store_url, job) == ("queued", ["released"])
 
 
 # -- stops that meet ------------------------------------------------------------------------------------------
@@ -540,8 +541,8 @@ class HangsAfterItsThread:
         await self.clean_up.arrival()
 
 
-async def test_shutdown_leaves_the_clean_up_of_a_settled_attempt_behind(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, grace=0.02)
+async def test_shutdown_leaves_the_clean_up_of_a_settled_attempt_behind(store_url: str) -> None:
+    jobs = JobRunner(store_url, grace=0.02)
     hangs = HangsAfterItsThread(jobs)
     async with jobs.running():
         await hangs.begin()
@@ -554,11 +555,11 @@ async def test_shutdown_leaves_the_clean_up_of_a_settled_attempt_behind(tmp_db: 
 
 
 async def test_clean_up_of_a_settled_attempt_that_swallows_its_cancel_frees_its_slot(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+    store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "CLEAN_UP_S", 0.01)
     monkeypatch.setattr(supervisor, "OBEY_S", 0.01)
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+    jobs = JobRunner(store_url, queues={"default": 1})
     hangs = HangsAfterItsThread(jobs)
 
     @jobs.task

@@ -1,12 +1,10 @@
 """Options of a job: what ``task.options(...)`` sets, and what becomes of it."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from freezegun.api import FrozenDateTimeFactory
-from tenacity import wait_fixed, wait_none
 
 from jobrunner import (
     InvalidOptions,
@@ -18,7 +16,11 @@ from jobrunner import (
     UnknownQueue,
 )
 from jobrunner.core.clock import utcnow
-from tests.support.engine import Gate, Heard, history, next_round, soon, stored
+from jobrunner.testing import JobTester
+from tests.support.engine import Gate, Heard, next_round, soon, stored
+
+pytestmark = pytest.mark.each_store
+
 
 NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001 - what is to be refused
 
@@ -62,9 +64,9 @@ async def test_key_twice_in_one_call_of_many_stores_one_job(jobs: JobRunner) -> 
 
 @pytest.mark.parametrize("end", ["success", "cancel", "death", "expiry"])
 async def test_key_is_free_again_after_the_end(
-    tmp_db: Path, end: str, frozen: FrozenDateTimeFactory
+    store_url: str, end: str, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+    jobs = JobRunner(store_url, queues={"default": 1})
     heard = Heard(jobs)
     gate = Gate()
 
@@ -103,22 +105,16 @@ async def test_key_is_free_again_after_the_end(
 
 
 async def test_key_is_held_while_the_job_waits_for_its_retry(jobs: JobRunner) -> None:
-    heard = Heard(jobs)
-
-    @jobs.task(wait=wait_fixed(3600))
+    @jobs.task
     async def fail() -> None:
         raise LookupError
 
-    async with jobs.running():
+    async with JobTester(jobs) as t:
         job = await jobs.enqueue(fail.options(key="a"))
-        await soon(heard.retries.get())
+        await t.run_until_idle()
         same = await jobs.enqueue(fail.options(key="a"))
-        assert (same.id, same.created, same.state, same.attempt) == (
-            job.id,
-            False,
-            "scheduled",
-            1,
-        )
+    assert (same.id, same.created) == (job.id, False)
+    assert (same.state, same.attempt) == ("scheduled", 1)
 
 
 async def test_key_of_a_dead_letter_that_is_taken_meanwhile_is_a_conflict(jobs: JobRunner) -> None:
@@ -163,8 +159,8 @@ async def test_delay_and_run_at_set_when_it_is_due(
         assert (await jobs.enqueue(work)).state == "queued"
 
 
-async def test_options_of_options_add_up_and_leave_the_task_alone(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1, "mail": 1})
+async def test_options_of_options_add_up_and_leave_the_task_alone(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 1, "mail": 1})
 
     @jobs.task
     async def work() -> None: ...
@@ -248,16 +244,13 @@ async def test_timeout_of_the_job_replaces_the_task_s(jobs: JobRunner) -> None:
 async def test_max_attempts_of_the_job_replaces_the_task_s(jobs: JobRunner) -> None:
     seen: list[int | None] = []
 
-    @jobs.task(max_attempts=9, wait=wait_none())
+    @jobs.task(max_attempts=9)
     async def fail(job: JobContext) -> None:
         seen.append(job.max_attempts)
         raise LookupError
 
-    async with jobs.running():
-        job = await jobs.enqueue(fail.options(max_attempts=2))
-        with pytest.raises(JobDead):
-            await job.result(timeout=15)
-        assert len(await history(jobs, job.id)) == 2
+    async with JobTester(jobs) as t:
+        await t.perform(fail.options(max_attempts=2), until="dead")
     assert seen == [2, 2]
 
 

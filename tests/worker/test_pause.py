@@ -1,7 +1,5 @@
 """A paused queue starts nothing; the others go on."""
 
-from pathlib import Path
-
 import pytest
 
 from jobrunner import JobRunner, UnknownQueue
@@ -9,9 +7,11 @@ from tests.support.children import echo, tasks
 from tests.support.engine import Gate, next_round
 from tests.support.processes import child
 
+pytestmark = pytest.mark.each_store
 
-async def test_pause_lets_nothing_start_until_resume(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 5, "mail": 5})
+
+async def test_pause_lets_nothing_start_until_resume(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 5, "mail": 5})
 
     @jobs.task
     async def work() -> str:
@@ -51,13 +51,13 @@ async def test_pause_lets_running_attempts_end(jobs: JobRunner) -> None:
         assert await job.result(timeout=15) == "done"
 
 
-async def test_pause_outlives_the_process_and_holds_in_all(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_pause_outlives_the_process_and_holds_in_all(store_url: str) -> None:
+    jobs = JobRunner(store_url)
     jobs.include(tasks)
     async with jobs.running(work=False):
         await jobs.queues.pause("default")
         await jobs.queues.pause("default")
-    async with jobs.running(work=False), child("work", tmp_db) as other:
+    async with jobs.running(work=False), child("work", store_url) as other:
         await other.heard("open")
         job = await jobs.enqueue(echo, "x")
         with pytest.raises(TimeoutError):

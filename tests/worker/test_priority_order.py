@@ -1,16 +1,18 @@
 """In which order waiting jobs start: priority, then the time they became due, then age."""
 
 from datetime import timedelta
-from pathlib import Path
 
+import pytest
 from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner import JobRunner
 from tests.support.engine import Gate, next_round
 
+pytestmark = pytest.mark.each_store
 
-async def test_starts_higher_priority_first_then_the_older(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+
+async def test_starts_higher_priority_first_then_the_older(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 1})
     gate = Gate()
 
     @jobs.task
@@ -49,9 +51,9 @@ async def test_starts_higher_priority_first_then_the_older(tmp_db: Path) -> None
 
 
 async def test_starts_what_became_due_earlier_first_whatever_its_age(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    store_url: str, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+    jobs = JobRunner(store_url, queues={"default": 1})
     gate = Gate()
 
     @jobs.task
@@ -73,8 +75,8 @@ async def test_starts_what_became_due_earlier_first_whatever_its_age(
     assert gate.arrivals == ["first", "due at 1", "due at 2", "due at 3", "due at 4"]
 
 
-async def test_starts_many_of_one_call_in_their_order(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+async def test_starts_many_of_one_call_in_their_order(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 1})
     ran: list[int] = []
 
     @jobs.task

@@ -1,7 +1,6 @@
 """Rescheduling on an open runner: workers find the new time at once, in this process and in others."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from tenacity import wait_fixed
@@ -12,12 +11,15 @@ from tests.support.children import echo, tasks
 from tests.support.engine import Gate, Heard, soon
 from tests.support.processes import child
 
+pytestmark = pytest.mark.each_store
+
+
 NOBODY = "01936d2c-7a40-7c3e-9d55-6f0c1d2e3f4a"
 
 
 @pytest.fixture
-def jobs(tmp_db: Path) -> JobRunner:
-    return JobRunner(tmp_db)
+def jobs(store_url: str) -> JobRunner:
+    return JobRunner(store_url)
 
 
 @pytest.mark.usefixtures("no_poll")
@@ -52,10 +54,10 @@ async def test_reschedule_runs_a_job_now_that_waits_for_its_retry(jobs: JobRunne
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_reschedule_by_another_process_wakes_our_worker(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_reschedule_by_another_process_wakes_our_worker(store_url: str) -> None:
+    jobs = JobRunner(store_url)
     jobs.include(tasks)
-    async with jobs.running(), child("client", tmp_db) as client:
+    async with jobs.running(), child("client", store_url) as client:
         await client.heard("open")
         job = await jobs.enqueue(echo.options(delay=3600), "a")
         client.send(f"reschedule {job.id} 0")
@@ -63,18 +65,18 @@ async def test_reschedule_by_another_process_wakes_our_worker(tmp_db: Path) -> N
         assert await job.result(timeout=15) == "a"
 
 
-async def test_reschedule_wakes_the_worker_of_another_process(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_reschedule_wakes_the_worker_of_another_process(store_url: str) -> None:
+    jobs = JobRunner(store_url)
     jobs.include(tasks)
-    async with jobs.running(work=False), child("work", tmp_db) as other:
+    async with jobs.running(work=False), child("work", store_url) as other:
         await other.heard("open")
         job = await jobs.enqueue(echo.options(delay=3600), "a")
         await jobs.reschedule(job.id, timedelta())
         assert await job.result(timeout=15) == "a"
 
 
-async def test_reschedule_to_later_keeps_a_queued_job_from_running(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+async def test_reschedule_to_later_keeps_a_queued_job_from_running(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 1})
     gate = Gate()
 
     @jobs.task
@@ -97,9 +99,9 @@ async def test_reschedule_to_later_keeps_a_queued_job_from_running(tmp_db: Path)
 
 async def test_reschedule_needs_one_time_that_is_one(jobs: JobRunner) -> None:
     async with jobs.running(work=False):
-        with pytest.raises(InvalidOptions, match="takes a delay or a run_at"):
+        with pytest.raises(InvalidOptions, match="a new time is a delay or a run_at"):
             await jobs.reschedule(NOBODY)
-        with pytest.raises(InvalidOptions, match="takes a delay or a run_at"):
+        with pytest.raises(InvalidOptions, match="a new time is a delay or a run_at"):
             await jobs.reschedule(NOBODY, 1, run_at=utcnow())
         with pytest.raises(InvalidOptions, match="has no time zone"):
             await jobs.reschedule(NOBODY, run_at=datetime(2026, 1, 1))  # noqa: DTZ001 - refused

@@ -5,7 +5,6 @@ import pickle
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from freezegun.api import FrozenDateTimeFactory
@@ -28,6 +27,8 @@ from jobrunner.tasks.codec import MAX_RESULT_BYTES
 from tests.support.children import echo, tasks
 from tests.support.engine import Gate, next_round, soon, store_of, waiting_for
 from tests.support.processes import child
+
+pytestmark = pytest.mark.each_store
 
 
 class Receipt(BaseModel):
@@ -72,9 +73,9 @@ async def test_result_has_the_type_that_the_task_declares(jobs: JobRunner) -> No
 
 
 async def test_result_of_a_finished_job_is_given_at_once_also_after_a_restart(
-    tmp_db: Path,
+    store_url: str,
 ) -> None:
-    jobs = JobRunner(tmp_db)
+    jobs = JobRunner(store_url)
 
     @jobs.task
     async def work() -> Receipt:
@@ -85,7 +86,7 @@ async def test_result_of_a_finished_job_is_given_at_once_also_after_a_restart(
         await job.result(timeout=15)
     async with jobs.running(work=False):
         assert (await (await jobs.get(job.id, work)).result(timeout=0)).number == 2
-    other = JobRunner(tmp_db)
+    other = JobRunner(store_url)
     async with other.running(work=False):
         # A runner without the task gives the plain JSON.
         plain = await (await other.get(job.id)).result(timeout=0)
@@ -111,7 +112,7 @@ async def test_result_that_does_not_come_in_time_is_told_and_the_job_goes_on(
             await job.result(timeout=timedelta(0))
         await next_round(jobs)
         assert jobs._open is not None
-        assert enqueuer_of(jobs._open).parts.events._waiters == {}
+        assert enqueuer_of(jobs._open).parts.events.ends.ids() == set()
         gate.open()
         assert await job.result() == "done"
 
@@ -139,9 +140,9 @@ async def test_result_of_a_dead_job_says_why(jobs: JobRunner) -> None:
 
 
 async def test_result_of_an_expired_job_says_so(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    store_url: str, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+    jobs = JobRunner(store_url, queues={"default": 1})
     gate = Gate()
     ran: list[int] = []
 
@@ -194,10 +195,10 @@ async def test_result_of_a_job_past_its_retention_is_told(jobs: JobRunner) -> No
             await job.result(timeout=15)
 
 
-async def test_result_of_a_job_that_runs_in_another_process_comes(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_result_of_a_job_that_runs_in_another_process_comes(store_url: str) -> None:
+    jobs = JobRunner(store_url)
     jobs.include(tasks)
-    async with jobs.running(work=False), child("work", tmp_db) as other:
+    async with jobs.running(work=False), child("work", store_url) as other:
         await other.heard("open")
         job = await jobs.enqueue(echo, "far away")
         assert await job.result(timeout=15) == "far away"

@@ -2,21 +2,24 @@
 
 import contextlib
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner import JobNotFound, JobRunner
 from jobrunner.queue.audit import audited
-from jobrunner.worker import maintenance
+from jobrunner.worker import retention
 from tests.support.engine import Heard, next_round, soon, store_of, worker_of
+
+pytestmark = pytest.mark.each_store
 
 
 async def test_prunes_finished_jobs_after_their_retention_and_no_others(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    store_url: str, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db, retention=timedelta(days=2), dead_letter_retention=timedelta(days=4))
+    jobs = JobRunner(
+        store_url, retention=timedelta(days=2), dead_letter_retention=timedelta(days=4)
+    )
     heard = Heard(jobs)
 
     @jobs.task
@@ -64,9 +67,9 @@ async def test_prunes_finished_jobs_after_their_retention_and_no_others(
 
 
 async def test_prunes_down_to_keep_finished_oldest_first(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    store_url: str, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1}, keep_finished=3)
+    jobs = JobRunner(store_url, queues={"default": 1}, keep_finished=3)
 
     @jobs.task
     async def work() -> None: ...
@@ -83,10 +86,10 @@ async def test_prunes_down_to_keep_finished_oldest_first(
 
 
 async def test_prunes_in_slices_until_nothing_is_left(
-    tmp_db: Path, frozen: FrozenDateTimeFactory, monkeypatch: pytest.MonkeyPatch
+    store_url: str, frozen: FrozenDateTimeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maintenance, "ROWS_PER_SLICE", 10)
-    jobs = JobRunner(tmp_db, queues={"default": 100}, retention=60)
+    monkeypatch.setattr(retention, "ROWS_PER_SLICE", 10)
+    jobs = JobRunner(store_url, queues={"default": 100}, retention=60)
 
     @jobs.task
     async def work(number: int) -> None: ...
@@ -99,8 +102,10 @@ async def test_prunes_in_slices_until_nothing_is_left(
         assert (await jobs.list()).items == []
 
 
-async def test_prunes_attempts_with_their_job(tmp_db: Path, frozen: FrozenDateTimeFactory) -> None:
-    jobs = JobRunner(tmp_db, retention=0)
+async def test_prunes_attempts_with_their_job(
+    store_url: str, frozen: FrozenDateTimeFactory
+) -> None:
+    jobs = JobRunner(store_url, retention=0)
 
     @jobs.task
     async def work() -> None: ...
@@ -115,8 +120,8 @@ async def test_prunes_attempts_with_their_job(tmp_db: Path, frozen: FrozenDateTi
         assert list(await store_of(jobs).jobs.attempts(1)) == []
 
 
-async def test_prunes_by_itself(tmp_db: Path) -> None:
-    keeping = JobRunner(tmp_db)
+async def test_prunes_by_itself(store_url: str) -> None:
+    keeping = JobRunner(store_url)
 
     @keeping.task
     async def work() -> None: ...
@@ -124,7 +129,7 @@ async def test_prunes_by_itself(tmp_db: Path) -> None:
     async with keeping.running():
         job = await keeping.enqueue(work)
         await job.result(timeout=15)
-    jobs = JobRunner(tmp_db, retention=0)
+    jobs = JobRunner(store_url, retention=0)
     async with jobs.running():
         # The first chores of a worker prune; the round behind them is the signal that they are through.
         await worker_of(jobs).do_chores()
@@ -134,10 +139,10 @@ async def test_prunes_by_itself(tmp_db: Path) -> None:
 
 
 async def test_prunes_the_audit_log_after_a_year_in_slices(
-    tmp_db: Path, frozen: FrozenDateTimeFactory, monkeypatch: pytest.MonkeyPatch
+    store_url: str, frozen: FrozenDateTimeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maintenance, "ROWS_PER_SLICE", 2)
-    jobs = JobRunner(tmp_db)
+    monkeypatch.setattr(retention, "ROWS_PER_SLICE", 2)
+    jobs = JobRunner(store_url)
 
     async def record(target: str) -> None:
         async with audited(jobs.audit, "ada", "cancel", target=target):

@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from freezegun.api import FrozenDateTimeFactory
@@ -17,8 +16,11 @@ from tenacity import (
 
 from jobrunner import JobContext, JobDead, JobRunner, Retry, Snooze
 from jobrunner.core.clock import utcnow
+from jobrunner.testing import JobTester
 from tests.support.clocks import MOMENT, freeze
 from tests.support.engine import PATIENCE_S, Heard, history, next_round, soon, stored, worker_of
+
+pytestmark = pytest.mark.each_store
 
 
 async def test_fails_then_succeeds_keeps_every_attempt(jobs: JobRunner) -> None:
@@ -86,12 +88,12 @@ async def test_fails_runs_again_when_wait_says(
         assert await job.result(timeout=15) == "done"
 
 
-async def test_H1_restart_between_attempts_goes_on_from_the_row(tmp_db: Path) -> None:
+async def test_H1_restart_between_attempts_goes_on_from_the_row(store_url: str) -> None:
     """Attempt number, first start and the next time all come from the file."""
     waits: list[int] = []
 
     def make() -> tuple[JobRunner, Heard]:
-        jobs = JobRunner(tmp_db)
+        jobs = JobRunner(store_url)
 
         def wait(state: RetryCallState) -> float:
             waits.append(state.attempt_number)
@@ -128,11 +130,9 @@ async def test_raises_retry_overrides_wait_but_never_max_attempts(jobs: JobRunne
     async def insist() -> None:
         raise Retry(0)
 
-    async with jobs.running():
-        job = await jobs.enqueue(insist)
-        with pytest.raises(JobDead, match="exhausted"):
-            await job.result(timeout=15)
-        assert len(await history(jobs, job.id)) == 3
+    async with JobTester(jobs) as t:
+        dead = await t.perform(insist)
+    assert (dead.reason, dead.waits) == ("exhausted", [0, 0])
 
 
 async def test_raises_snooze_costs_no_attempt(jobs: JobRunner) -> None:
@@ -145,18 +145,17 @@ async def test_raises_snooze_costs_no_attempt(jobs: JobRunner) -> None:
             raise Snooze(0)
         return "awake"
 
-    async with jobs.running():
-        job = await jobs.enqueue(nap)
-        assert await job.result(timeout=15) == "awake"
-        assert seen == [1, 1, 1, 1]
-        assert (await job.refresh()).attempt == 1
-        assert [a.outcome for a in await history(jobs, job.id)] == ["snoozed"] * 3 + ["succeeded"]
+    async with JobTester(jobs) as t:
+        run = await t.perform(nap)
+    assert (run.result, run.job.attempt) == ("awake", 1)
+    assert seen == [1, 1, 1, 1]
+    assert run.outcomes == ["snoozed"] * 3 + ["succeeded"]
 
 
 async def test_policy_changed_in_code_holds_from_the_next_failure(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    store_url: str, frozen: FrozenDateTimeFactory
 ) -> None:
-    before = JobRunner(tmp_db)
+    before = JobRunner(store_url)
     heard = Heard(before)
 
     @before.task(name="work", wait=wait_fixed(60), max_attempts=9)
@@ -167,7 +166,7 @@ async def test_policy_changed_in_code_holds_from_the_next_failure(
         job = await before.enqueue(patient)
         await soon(heard.retries.get())
 
-    after = JobRunner(tmp_db)
+    after = JobRunner(store_url)
     heard = Heard(after)
 
     @after.task(name="work", max_attempts=2)
@@ -181,28 +180,25 @@ async def test_policy_changed_in_code_holds_from_the_next_failure(
 
 
 async def test_jobs_own_max_attempts_outlives_a_change_of_the_task(jobs: JobRunner) -> None:
-    @jobs.task(max_attempts=9, wait=wait_none())
+    @jobs.task(max_attempts=9)
     async def fail() -> None:
         raise LookupError
 
-    async with jobs.running():
-        job = await jobs.enqueue(fail.options(max_attempts=2))
-        with pytest.raises(JobDead):
-            await job.result(timeout=15)
-        assert len(await history(jobs, job.id)) == 2
+    async with JobTester(jobs) as t:
+        dead = await t.perform(fail.options(max_attempts=2), until="dead")
+    assert dead.outcomes == ["failed", "failed"]
 
 
 async def test_stop_alone_lifts_max_attempts(jobs: JobRunner) -> None:
     limits: list[int | None] = []
 
-    @jobs.task(stop=stop_after_attempt(7), wait=wait_none())
+    @jobs.task(stop=stop_after_attempt(7))
     async def fail(job: JobContext) -> None:
         limits.append(job.max_attempts)
         raise LookupError
 
-    async with jobs.running():
-        with pytest.raises(JobDead):
-            await (await jobs.enqueue(fail)).result(timeout=15)
+    async with JobTester(jobs) as t:
+        await t.perform(fail, until="dead")
     assert limits == [None] * 7
 
 
@@ -211,17 +207,15 @@ async def test_error_that_retry_refuses_is_a_dead_letter_at_once(jobs: JobRunner
     async def fail() -> None:
         raise LookupError("for good")
 
-    async with jobs.running():
-        job = await jobs.enqueue(fail)
-        with pytest.raises(JobDead, match="not_retryable"):
-            await job.result(timeout=15)
-        assert len(await history(jobs, job.id)) == 1
+    async with JobTester(jobs) as t:
+        dead = await t.perform(fail)
+    assert (dead.reason, dead.outcomes) == ("not_retryable", ["failed"])
 
 
 async def test_retry_gives_its_slot_to_others_meanwhile(
-    tmp_db: Path, frozen: FrozenDateTimeFactory
+    store_url: str, frozen: FrozenDateTimeFactory
 ) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+    jobs = JobRunner(store_url, queues={"default": 1})
     heard = Heard(jobs)
 
     @jobs.task(wait=wait_fixed(3600))
@@ -261,8 +255,8 @@ async def test_C16_error_that_is_hard_to_keep_is_kept_and_the_job_goes_on(jobs: 
         assert "ExceptionGroup" in second.traceback or "characters cut" in second.traceback
 
 
-async def test_C15_base_exception_leaves_the_worker_at_work(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+async def test_C15_base_exception_leaves_the_worker_at_work(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 1})
 
     @jobs.task
     async def end(kind: str) -> None:

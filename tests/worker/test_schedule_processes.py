@@ -4,7 +4,6 @@ import asyncio
 import random
 from collections import Counter
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 
@@ -13,15 +12,18 @@ from jobrunner.core.clock import SECOND_US
 from tests.support.engine import store_of
 from tests.support.processes import Child, child
 
+pytestmark = pytest.mark.each_store
+
+
 PROCESSES = 4
 TICKS = 15
 
 
 class Pack:
-    """Processes on one file that all have the same schedule, and the ticks that run in any of them."""
+    """Processes on one store that all have the same schedule, and the ticks that run in any of them."""
 
-    def __init__(self, file: Path, stack: AsyncExitStack) -> None:
-        self._file = file
+    def __init__(self, url: str, stack: AsyncExitStack) -> None:
+        self._url = url
         self._stack = stack
         self._children: list[Child] = []
         self._ears: set[asyncio.Task[None]] = set()
@@ -29,7 +31,7 @@ class Pack:
 
     async def grow(self) -> None:
         """Start one more."""
-        one = await self._stack.enter_async_context(child("tick", self._file))
+        one = await self._stack.enter_async_context(child("tick", self._url))
         await one.heard("open")
         self._children.append(one)
         ear = asyncio.create_task(self._hear(one))
@@ -61,10 +63,10 @@ class Pack:
 
 @pytest.mark.slow
 async def test_G1_G2_four_processes_on_a_one_second_schedule_with_kill_9_among_them_make_one_job_per_tick(
-    tmp_db: Path,
+    store_url: str,
 ) -> None:
     async with AsyncExitStack() as stack:
-        pack = Pack(tmp_db, stack)
+        pack = Pack(store_url, stack)
         for _ in range(PROCESSES):
             await pack.grow()
         ran: set[float] = set()
@@ -75,7 +77,7 @@ async def test_G1_G2_four_processes_on_a_one_second_schedule_with_kill_9_among_t
                 await pack.grow()
         await pack.end()
 
-    jobs = JobRunner(tmp_db)
+    jobs = JobRunner(store_url)
     async with jobs.running(work=False):
         schedule = await jobs.schedules.get("beat")
         ticks = [tick for tick in await jobs.schedules.ticks("beat") if tick.outcome == "fired"]

@@ -21,11 +21,13 @@ from jobrunner import (
     JobContext,
     JobRunner,
     ScheduleNotFound,
+    ScheduleTick,
     UnknownQueue,
     UnknownTask,
 )
 from jobrunner.core.clock import now_us
-from jobrunner.core.model import ScheduleChange
+from jobrunner.core.schedule import ScheduleChange
+from jobrunner.testing import JobTester
 from jobrunner.worker import scheduler as ticker_module
 from jobrunner.worker.scheduler import Scheduler
 from tests.support.children import tasks
@@ -41,13 +43,16 @@ from tests.support.engine import (
 )
 from tests.support.processes import child
 
+pytestmark = pytest.mark.each_store
+
+
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 
 def ticker_of(jobs: JobRunner) -> Scheduler:
-    return worker_of(jobs)._scheduler
+    return worker_of(jobs).scheduler
 
 
 async def all_fired(jobs: JobRunner) -> None:
@@ -78,19 +83,30 @@ class Seen:
         return sorted(self.instants)
 
 
-def quick(file: Path, **settings: object) -> JobRunner:
+def quick(url: str, **settings: object) -> JobRunner:
     """Return a runner that does not wait for the disk: what is asked here does not hang on it."""
-    return JobRunner(file, durability="normal", **settings)  # type: ignore[arg-type]
+    durability = "normal" if url.startswith("sqlite:") else "full"
+    return JobRunner(url, durability=durability, **settings)  # type: ignore[arg-type]
 
 
 @asynccontextmanager
 async def opened(
-    file: Path, declare: Callable[[JobRunner, Seen], object], **settings: object
+    url: str, declare: Callable[[JobRunner, Seen], object], **settings: object
 ) -> AsyncIterator[tuple[JobRunner, Seen]]:
-    jobs, seen = quick(file, **settings), Seen()
+    jobs, seen = quick(url, **settings), Seen()
     declare(jobs, seen)
     async with jobs.running():
         yield jobs, seen
+
+
+@asynccontextmanager
+async def on_demand(
+    file: Path, declare: Callable[[JobRunner, Seen], object]
+) -> AsyncIterator[tuple[JobRunner, Seen, JobTester]]:
+    jobs, seen = JobRunner(file), Seen()
+    declare(jobs, seen)
+    async with JobTester(jobs, store=file) as t:
+        yield jobs, seen, t
 
 
 def hourly(jobs: JobRunner, seen: Seen) -> None:
@@ -103,77 +119,83 @@ def hourly(jobs: JobRunner, seen: Seen) -> None:
 
 
 @pytest.mark.slow
-async def test_month_of_cron_fires_each_tick_once_through_a_change_of_the_clocks(
-    tmp_db: Path,
-) -> None:
-    jobs, daily, beat = quick(tmp_db, timezone="Europe/Berlin"), Seen(), Seen()
+async def test_month_of_cron_fires_each_tick_once_through_a_change_of_the_clocks() -> None:
+    jobs = JobRunner("sqlite:///unused.db", timezone="Europe/Berlin")
 
     @jobs.cron("30 2 * * *")
-    async def report(job: JobContext) -> None:
-        await daily.note(job)
+    async def report() -> None: ...
 
     @jobs.every(hours=1)
-    async def sweep(job: JobContext) -> None:
-        await beat.note(job)
+    async def sweep() -> None: ...
 
     began = datetime(2026, 3, 15, 12, tzinfo=UTC)
-    with freeze(began) as clock:
-        async with jobs.running():
-            for _ in range(31 * 24):
-                clock.tick(HOUR)
-                await all_fired(jobs)
-            reports, sweeps = await daily.have(31), await beat.have(31 * 24)
+    with freeze(began):
+        async with JobTester(jobs) as t:
+            await t.travel(days=31)
+            reports, sweeps = t.runs(report), t.runs(sweep)
             ticks = await jobs.schedules.ticks("sweep", limit=1000)
             report_now = await jobs.schedules.get("report")
     berlin = ZoneInfo("Europe/Berlin")
-    assert sweeps == [began + HOUR * n for n in range(1, 31 * 24 + 1)]
-    days = [instant.astimezone(berlin).date() for instant in reports]
-    assert days == [began.date() + DAY * n for n in range(1, 32)]
+    assert [run.scheduled_for for run in sweeps] == [
+        began + HOUR * n for n in range(1, 31 * 24 + 1)
+    ]
+    instants = [run.scheduled_for.astimezone(berlin) for run in reports if run.scheduled_for]
+    assert [instant.date() for instant in instants] == [
+        began.date() + DAY * n for n in range(1, 32)
+    ]
     # The clocks jump over half past two on the 29th.
-    times = {f"{instant.astimezone(berlin):%H:%M}" for instant in reports}
-    assert times == {"02:30", "03:00"}
+    assert {f"{instant:%H:%M}" for instant in instants} == {"02:30", "03:00"}
     assert [tick.outcome for tick in ticks] == ["fired"] * 744
     assert (report_now.fired, report_now.skipped) == (31, 0)
 
 
 async def test_E1_clock_that_jumps_forward_makes_one_job_and_goes_on(tmp_db: Path) -> None:
     with freeze() as clock:
-        async with opened(tmp_db, hourly) as (jobs, seen):
+        async with on_demand(tmp_db, hourly) as (jobs, seen, t):
             clock.tick(10 * HOUR)
-            await all_fired(jobs)
-            assert await seen.have(1) == [datetime(2026, 3, 4, 15, tzinfo=UTC)]
+            await t.run_until_idle()
+            assert seen.instants == [datetime(2026, 3, 4, 15, tzinfo=UTC)]
             schedule = await jobs.schedules.get("work")
             assert (schedule.fired, schedule.skipped) == (1, 9)
             assert schedule.next_at == datetime(2026, 3, 4, 16, tzinfo=UTC)
             missed = (await jobs.schedules.ticks("work"))[1]
             assert (missed.outcome, missed.count) == ("missed", 9)
             assert missed.until - missed.at == 8 * HOUR
+            newest, *older = await jobs.schedules.ticks("work")
+            pages: list[ScheduleTick] = []
+            before = None
+            while page := await jobs.schedules.ticks("work", before=before, limit=1):
+                pages += page
+                before = page[-1].at
+            assert pages == [newest, *older]
+            with pytest.raises(InvalidOptions, match="before"):
+                await jobs.schedules.ticks("work", before=datetime(2026, 3, 4))  # noqa: DTZ001
 
 
 async def test_E2_clock_that_steps_back_fires_nothing_twice_and_goes_on(tmp_db: Path) -> None:
     with freeze() as clock:
-        async with opened(tmp_db, hourly) as (jobs, seen):
+        async with on_demand(tmp_db, hourly) as (jobs, seen, t):
             clock.move_to(MOMENT + HOUR)
-            await all_fired(jobs)
-            six = await seen.have(1)
+            await t.run_until_idle()
+            six = [*seen.instants]
             clock.move_to(MOMENT - 2 * HOUR)
-            await all_fired(jobs)
+            await t.run_until_idle()
             await jobs.schedules.pause("work")
             await jobs.schedules.resume("work")
             clock.move_to(MOMENT + HOUR)
-            await all_fired(jobs)
+            await t.run_until_idle()
             assert seen.instants == six
             clock.move_to(MOMENT + 2 * HOUR)
-            await all_fired(jobs)
-            assert await seen.have(2) == [*six, six[0] + HOUR]
+            await t.run_until_idle()
+            assert seen.instants == [*six, six[0] + HOUR]
 
 
 async def test_E3_clock_that_was_at_1970_fires_one_job_when_it_is_right(tmp_db: Path) -> None:
     with freeze(datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC)) as clock:
-        async with opened(tmp_db, hourly) as (jobs, seen):
+        async with on_demand(tmp_db, hourly) as (jobs, seen, t):
             clock.move_to(MOMENT)
-            await all_fired(jobs)
-            assert await seen.have(1) == [datetime(2026, 3, 4, 5, tzinfo=UTC)]
+            await t.run_until_idle()
+            assert seen.instants == [datetime(2026, 3, 4, 5, tzinfo=UTC)]
             assert (await jobs.schedules.get("work")).skipped > 400_000
 
 
@@ -187,10 +209,10 @@ async def test_E5_suspend_of_eight_hours_follows_the_policy(
             await seen.note(job)
 
     with freeze() as clock:
-        async with opened(tmp_db, declare) as (jobs, seen):
+        async with on_demand(tmp_db, declare) as (jobs, seen, t):
             clock.tick(8 * HOUR)
-            await all_fired(jobs)
-            assert len(await seen.have(jobs_made)) == jobs_made
+            await t.run_until_idle()
+            assert len(seen.instants) == jobs_made
             schedule = await jobs.schedules.get("work")
             assert (schedule.fired, schedule.skipped) == (jobs_made, 8 - jobs_made)
 
@@ -202,17 +224,17 @@ async def test_G3_three_days_down_with_a_minute_cron_makes_one_job(tmp_db: Path)
             await seen.note(job)
 
     with freeze() as clock:
-        async with opened(tmp_db, declare):
+        async with opened(str(tmp_db), declare):
             pass
         clock.tick(3 * DAY)
-        async with opened(tmp_db, declare) as (jobs, seen):
-            await all_fired(jobs)
-            await seen.have(1)
+        async with on_demand(tmp_db, declare) as (jobs, seen, t):
+            await t.run_until_idle()
+            assert len(seen.instants) == 1
             schedule = await jobs.schedules.get("work")
     assert (schedule.fired, schedule.skipped) == (1, 4319)
 
 
-async def test_G4_overlap_skip_waits_for_the_slow_one(tmp_db: Path) -> None:
+async def test_G4_overlap_skip_waits_for_the_slow_one(store_url: str) -> None:
     gate = Gate()
 
     def declare(jobs: JobRunner, seen: Seen) -> None:
@@ -221,7 +243,7 @@ async def test_G4_overlap_skip_waits_for_the_slow_one(tmp_db: Path) -> None:
             await gate.enter()
 
     with freeze() as clock:
-        async with opened(tmp_db, declare) as (jobs, _):
+        async with opened(store_url, declare) as (jobs, _):
             for _ in range(3):
                 clock.tick(MINUTE)
                 await all_fired(jobs)
@@ -243,12 +265,12 @@ async def test_G5_start_on_the_tick_does_not_lose_it(tmp_db: Path) -> None:
     with freeze(datetime(2026, 3, 4, 4, 30, tzinfo=UTC)) as clock:
         fired = []
         for hour in range(5, 14):
-            async with opened(tmp_db, hourly) as (jobs, _):
+            async with on_demand(tmp_db, hourly):
                 pass
             clock.move_to(datetime(2026, 3, 4, hour, tzinfo=UTC))
-            async with opened(tmp_db, hourly) as (jobs, seen):
-                await all_fired(jobs)
-                fired += await seen.have(1)
+            async with on_demand(tmp_db, hourly) as (_, seen, t):
+                await t.run_until_idle()
+                fired += seen.instants
     assert fired == [datetime(2026, 3, 4, hour, tzinfo=UTC) for hour in range(5, 14)]
 
 
@@ -259,15 +281,14 @@ async def test_jitter_moves_the_start_and_not_the_instant(tmp_db: Path) -> None:
             await seen.note(job)
 
     with freeze(datetime(2026, 3, 4, 4, 59, 59, tzinfo=UTC)) as clock:
-        async with opened(tmp_db, declare) as (jobs, seen):
+        async with on_demand(tmp_db, declare) as (_, seen, t):
             clock.tick(1)
-            await all_fired(jobs)
-            (job,) = (await jobs.list(state="scheduled")).items
+            await t.run_until_idle()
+            (job,) = t.list()
             assert timedelta(0) < job.run_at - datetime(2026, 3, 4, 5, tzinfo=UTC) <= HOUR / 2
             assert seen.instants == []
-            clock.tick(HOUR / 2)
-            await next_round(jobs)
-            assert await seen.have(1) == [datetime(2026, 3, 4, 5, tzinfo=UTC)]
+            await t.travel_to(job.run_at)
+            assert seen.instants == [datetime(2026, 3, 4, 5, tzinfo=UTC)]
             assert (job.schedule, job.scheduled_for) == ("work", seen.instants[0])
 
 
@@ -276,7 +297,7 @@ async def test_jitter_moves_the_start_and_not_the_instant(tmp_db: Path) -> None:
 
 @pytest.mark.usefixtures("no_poll")
 async def test_sleeps_until_the_tick_and_no_query_is_made_meanwhile(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+    store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
 
@@ -285,7 +306,7 @@ async def test_sleeps_until_the_tick_and_no_query_is_made_meanwhile(
         async def work(job: JobContext) -> None:
             await seen.note(job)
 
-    async with opened(tmp_db, declare) as (jobs, seen):
+    async with opened(store_url, declare) as (jobs, seen):
         store = store_of(jobs)
         due_schedules = store.schedules.due
 
@@ -301,13 +322,13 @@ async def test_sleeps_until_the_tick_and_no_query_is_made_meanwhile(
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_upsert_moves_the_timer_at_once(tmp_db: Path) -> None:
+async def test_upsert_moves_the_timer_at_once(store_url: str) -> None:
     def declare(jobs: JobRunner, seen: Seen) -> None:
         @jobs.task
         async def work(job: JobContext) -> None:
             await seen.note(job)
 
-    async with opened(tmp_db, declare) as (jobs, seen):
+    async with opened(store_url, declare) as (jobs, seen):
         work = jobs.tasks["work"]
         await jobs.schedules.upsert("soon", work, cron="0 0 1 1 *")
         await jobs.schedules.upsert("soon", work, run_at=MOMENT)
@@ -317,12 +338,12 @@ async def test_upsert_moves_the_timer_at_once(tmp_db: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_change_by_another_process_rings_the_bell(tmp_db: Path) -> None:
-    jobs = quick(tmp_db)
+async def test_change_by_another_process_rings_the_bell(store_url: str) -> None:
+    jobs = quick(store_url)
     jobs.include(tasks)
     heard = asyncio.Queue[str]()
     jobs.on_succeeded(lambda job: heard.put_nowait(job.task))
-    async with jobs.running(), child("client", tmp_db) as client:
+    async with jobs.running(), child("client", store_url) as client:
         await client.heard("open")
         client.send("schedule beat")
         await client.heard("stored")
@@ -330,9 +351,9 @@ async def test_change_by_another_process_rings_the_bell(tmp_db: Path) -> None:
         assert (await jobs.schedules.get("beat")).fired == 1
 
 
-async def test_stops_firing_at_the_first_phase_of_shutdown(tmp_db: Path) -> None:
+async def test_stops_firing_at_the_first_phase_of_shutdown(store_url: str) -> None:
     with freeze() as clock:
-        async with opened(tmp_db, hourly) as (jobs, seen):
+        async with opened(store_url, hourly) as (jobs, seen):
             worker_of(jobs).begin_stop()
             clock.tick(HOUR)
             await ticker_of(jobs).stop()
@@ -342,15 +363,15 @@ async def test_stops_firing_at_the_first_phase_of_shutdown(tmp_db: Path) -> None
             assert seen.instants == []
 
 
-async def test_process_that_does_not_work_neither_declares_nor_fires(tmp_db: Path) -> None:
-    jobs, seen = quick(tmp_db), Seen()
+async def test_process_that_does_not_work_neither_declares_nor_fires(store_url: str) -> None:
+    jobs, seen = quick(store_url), Seen()
     hourly(jobs, seen)
     with freeze() as clock:
         async with jobs.running(work=False):
             assert (await jobs.schedules.list()).items == []
         async with jobs.running():
             assert len((await jobs.schedules.list()).items) == 1
-        async with quick(tmp_db).running(work=False) as other:
+        async with quick(store_url).running(work=False) as other:
             clock.tick(HOUR)
             assert [one.disabled for one in (await other.schedules.list()).items] == [False]
     assert seen.instants == []
@@ -365,9 +386,9 @@ def with_task(jobs: JobRunner, seen: Seen) -> None:
         return f"{name} {times} {job.scheduled_for}"
 
 
-async def test_upsert_stores_changes_and_keeps_the_next_tick(tmp_db: Path) -> None:
+async def test_upsert_stores_changes_and_keeps_the_next_tick(store_url: str) -> None:
     with freeze() as clock:
-        async with opened(tmp_db, with_task, timezone="Asia/Kolkata") as (jobs, _):
+        async with opened(store_url, with_task, timezone="Asia/Kolkata") as (jobs, _):
             greet = jobs.tasks["greet"]
             made = await jobs.schedules.upsert("a", greet, cron="0 8 * * *", args=["Ada"])
             assert made == await jobs.schedules.get("a")
@@ -393,8 +414,8 @@ async def test_upsert_stores_changes_and_keeps_the_next_tick(tmp_db: Path) -> No
             assert ([one.id for one in rest.items], rest.next_cursor) == (["b"], None)
 
 
-async def test_upsert_refuses_what_cannot_be(tmp_db: Path) -> None:
-    async with opened(tmp_db, with_task) as (jobs, _):
+async def test_upsert_refuses_what_cannot_be(store_url: str) -> None:
+    async with opened(store_url, with_task) as (jobs, _):
         greet = jobs.tasks["greet"]
         upsert = jobs.schedules.upsert
         for given, error in [
@@ -439,32 +460,32 @@ async def test_pause_keeps_it_from_firing_until_resume_which_makes_up_for_nothin
     tmp_db: Path,
 ) -> None:
     with freeze() as clock:
-        async with opened(tmp_db, hourly) as (jobs, seen):
+        async with on_demand(tmp_db, hourly) as (jobs, seen, t):
             paused = await jobs.schedules.pause("work")
             assert (paused.paused, paused.next_at) == (True, None)
             clock.tick(5 * HOUR)
-            await all_fired(jobs)
+            await t.run_until_idle()
             assert seen.instants == []
             await jobs.schedules.pause("work")
             resumed = await jobs.schedules.resume("work")
             assert resumed.next_at == datetime(2026, 3, 4, 11, tzinfo=UTC)
             await jobs.schedules.resume("work")
             clock.tick(HOUR)
-            await all_fired(jobs)
-            assert await seen.have(1) == [resumed.next_at]
+            await t.run_until_idle()
+            assert seen.instants == [resumed.next_at]
             assert (await jobs.schedules.get("work")).skipped == 0
 
 
-async def test_pause_of_a_declared_one_holds_over_a_restart(tmp_db: Path) -> None:
-    async with opened(tmp_db, hourly) as (jobs, _):
+async def test_pause_of_a_declared_one_holds_over_a_restart(store_url: str) -> None:
+    async with opened(store_url, hourly) as (jobs, _):
         await jobs.schedules.pause("work")
-    async with opened(tmp_db, hourly) as (jobs, _):
+    async with opened(store_url, hourly) as (jobs, _):
         assert (await jobs.schedules.get("work")).paused
 
 
-async def test_run_now_is_a_job_with_the_schedules_options(tmp_db: Path) -> None:
+async def test_run_now_is_a_job_with_the_schedules_options(store_url: str) -> None:
     with freeze():
-        async with opened(tmp_db, with_task) as (jobs, _):
+        async with opened(store_url, with_task) as (jobs, _):
             task = jobs.tasks["greet"].options(priority=7, tag="by hand", key="one")
             made = await jobs.schedules.upsert(
                 "a", task, cron="@daily", args=["Ada"], jitter=HOUR, overlap="skip"
@@ -478,8 +499,8 @@ async def test_run_now_is_a_job_with_the_schedules_options(tmp_db: Path) -> None
             assert (await jobs.schedules.get("a")).next_at == made.next_at
 
 
-async def test_remove_forgets_stored_ones_and_refuses_those_in_the_code(tmp_db: Path) -> None:
-    async with opened(tmp_db, hourly) as (jobs, _):
+async def test_remove_forgets_stored_ones_and_refuses_those_in_the_code(store_url: str) -> None:
+    async with opened(store_url, hourly) as (jobs, _):
         await jobs.schedules.upsert("a", jobs.tasks["work"], every=60)
         await jobs.schedules.remove("a")
         with pytest.raises(DeclaredInCode, match="take it away there"):
@@ -492,12 +513,12 @@ async def test_remove_forgets_stored_ones_and_refuses_those_in_the_code(tmp_db: 
 
 
 async def test_removed_from_the_code_is_disabled_and_can_be_removed_then(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture
+    store_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with opened(tmp_db, hourly):
+    async with opened(store_url, hourly):
         pass
     with caplog.at_level(logging.WARNING, "jobrunner"):
-        async with opened(tmp_db, with_task) as (jobs, _):
+        async with opened(store_url, with_task) as (jobs, _):
             gone = await jobs.schedules.get("work")
             assert (gone.disabled, gone.next_at) == (True, None)
             with pytest.raises(UnknownTask, match="does not have"):
@@ -506,8 +527,8 @@ async def test_removed_from_the_code_is_disabled_and_can_be_removed_then(
     assert "schedule work is disabled" in caplog.text
 
 
-async def test_two_changes_at_once_are_both_made(tmp_db: Path) -> None:
-    async with opened(tmp_db, with_task) as (jobs, _):
+async def test_two_changes_at_once_are_both_made(store_url: str) -> None:
+    async with opened(store_url, with_task) as (jobs, _):
         await jobs.schedules.upsert("a", jobs.tasks["greet"], every=60)
         await asyncio.gather(
             jobs.schedules.pause("a"),
@@ -521,11 +542,11 @@ async def test_two_changes_at_once_are_both_made(tmp_db: Path) -> None:
 
 
 async def test_schedule_that_cannot_be_read_here_is_reported_once_and_holds_up_no_other(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture
+    store_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As one that a process with a newer time zone database has stored."""
     with freeze() as clock:
-        async with opened(tmp_db, hourly) as (jobs, seen):
+        async with opened(store_url, hourly) as (jobs, seen):
             made = await jobs.schedules.upsert("alien", jobs.tasks["work"], cron="* * * * *")
             row = await store_of(jobs).schedules.get(made.id)
             assert row is not None
@@ -546,23 +567,20 @@ async def test_more_due_than_a_round_takes_are_all_fired(
 ) -> None:
     monkeypatch.setattr(ticker_module, "FIRES_PER_ROUND", 3)
     with freeze() as clock:
-        async with opened(tmp_db, with_task) as (jobs, _):
+        async with on_demand(tmp_db, with_task) as (jobs, _, t):
             for number in range(10):
                 await jobs.schedules.upsert(f"s{number}", jobs.tasks["greet"], every=60)
             clock.tick(MINUTE)
-            worker_of(jobs).wake()
-            await all_fired(jobs)
+            await t.run_until_idle()
             made = [one.fired for one in (await jobs.schedules.list()).items]
     assert made == [1] * 10
 
 
 async def test_old_ticks_are_pruned_with_the_old_jobs(tmp_db: Path) -> None:
-    with freeze() as clock:
-        async with opened(tmp_db, hourly, retention=DAY) as (jobs, seen):
-            for _ in range(30):
-                clock.tick(HOUR)
-                await all_fired(jobs)
-            await seen.have(30)
+    with freeze():
+        async with on_demand(tmp_db, hourly) as (_, _, t):
+            await t.travel(hours=30)
+        async with opened(str(tmp_db), hourly, retention=DAY) as (jobs, _):
             await worker_of(jobs).maintenance.retention.prune()
             assert 24 <= len(await jobs.schedules.ticks("work")) <= 25
             assert (await jobs.schedules.get("work")).fired == 30

@@ -20,17 +20,19 @@ from tests.support.engine import (
     worker_of,
 )
 
+pytestmark = pytest.mark.each_store
 
-async def states(file: Path, *ids: str) -> list[tuple[str, int, list[str | None]]]:
+
+async def states(url: str, *ids: str) -> list[tuple[str, int, list[str | None]]]:
     """Return the state, attempts and outcomes of jobs, read by a runner with ``work=False``."""
-    jobs = JobRunner(file)
+    jobs = JobRunner(url)
     async with jobs.running(work=False):
         found = [await jobs.get(id) for id in ids]
     return [(job.state, job.attempt, [a.outcome for a in job.history]) for job in found]
 
 
-async def test_leaves_with_running_jobs_waits_until_they_have_ended(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_leaves_with_running_jobs_waits_until_they_have_ended(store_url: str) -> None:
+    jobs = JobRunner(store_url)
     gate = Gate()
     warned = asyncio.Event()
 
@@ -47,13 +49,13 @@ async def test_leaves_with_running_jobs_waits_until_they_have_ended(tmp_db: Path
         assert attempt.context._cancelled is True
         warned.set()
         gate.open()
-    assert await states(tmp_db, job.id) == [("succeeded", 1, ["succeeded"])]
+    assert await states(store_url, job.id) == [("succeeded", 1, ["succeeded"])]
 
 
 async def test_leaves_with_a_job_that_outlasts_the_grace_gives_it_back_for_nothing(
-    tmp_db: Path,
+    store_url: str,
 ) -> None:
-    jobs = JobRunner(tmp_db, grace=0.05)
+    jobs = JobRunner(store_url, grace=0.05)
     gate = Gate()
     seen: list[bool] = []
 
@@ -70,16 +72,18 @@ async def test_leaves_with_a_job_that_outlasts_the_grace_gives_it_back_for_nothi
         job = await jobs.enqueue(wait)
         await gate.arrival()
     assert seen == [True]
-    assert await states(tmp_db, job.id) == [("queued", 0, ["released"])]
+    assert await states(store_url, job.id) == [("queued", 0, ["released"])]
 
     gate.open()
     async with jobs.running():
         assert await (await jobs.get(job.id, wait)).result(timeout=15) == "done"
-    assert await states(tmp_db, job.id) == [("succeeded", 1, ["released", "succeeded"])]
+    assert await states(store_url, job.id) == [("succeeded", 1, ["released", "succeeded"])]
 
 
-async def test_leaves_with_a_thread_that_looks_lets_it_end_and_gives_it_back(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_leaves_with_a_thread_that_looks_lets_it_end_and_gives_it_back(
+    store_url: str,
+) -> None:
+    jobs = JobRunner(store_url)
     gate = ThreadGate()
 
     @jobs.task
@@ -92,14 +96,14 @@ async def test_leaves_with_a_thread_that_looks_lets_it_end_and_gives_it_back(tmp
         await gate.arrival()
         worker_of(jobs).begin_stop()
         gate.open()
-    assert await states(tmp_db, job.id) == [("queued", 0, ["released"])]
+    assert await states(store_url, job.id) == [("queued", 0, ["released"])]
 
 
 @pytest.mark.parametrize("kind", ["async def", "def"])
 async def test_C11_leaves_with_code_that_never_ends_leaves_it_behind(
-    tmp_db: Path, kind: str, caplog: pytest.LogCaptureFixture
+    store_url: str, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = JobRunner(tmp_db, grace=0.05)
+    jobs = JobRunner(store_url, grace=0.05)
     gate, threads = Gate(), ThreadGate()
 
     @jobs.task
@@ -126,16 +130,16 @@ async def test_C11_leaves_with_code_that_never_ends_leaves_it_behind(
             attempt = next(iter(worker_of(jobs)._supervisor.attempts.values()))  # type: ignore[union-attr]
             task = attempt.task
     assert "does not end; it is given back and left behind" in caplog.text
-    assert await states(tmp_db, job.id) == [("queued", 0, ["released"])]
+    assert await states(store_url, job.id) == [("queued", 0, ["released"])]
     gate.open()
     threads.open()
     assert task is not None
     await soon(asyncio.wait([task]))
-    assert await states(tmp_db, job.id) == [("queued", 0, ["released"])]
+    assert await states(store_url, job.id) == [("queued", 0, ["released"])]
 
 
-async def test_stops_at_the_signal_claims_nothing_more_and_still_takes_jobs(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 5})
+async def test_stops_at_the_signal_claims_nothing_more_and_still_takes_jobs(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 5})
     gate = Gate()
 
     @jobs.task
@@ -156,15 +160,15 @@ async def test_stops_at_the_signal_claims_nothing_more_and_still_takes_jobs(tmp_
         assert (health.status, health.working, health.running) == ("stopping", False, 1)
         assert [job.state for job in (await jobs.list()).items] == ["queued"] * 4 + ["running"]
         gate.open()
-    assert await states(tmp_db, first.id, later.id, many[-1].id) == [
+    assert await states(store_url, first.id, later.id, many[-1].id) == [
         ("succeeded", 1, ["succeeded"]),
         ("queued", 0, []),
         ("queued", 0, []),
     ]
 
 
-async def test_stops_at_the_signal_due_jobs_stay_where_they_are(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_stops_at_the_signal_due_jobs_stay_where_they_are(store_url: str) -> None:
+    jobs = JobRunner(store_url)
     gate = Gate()
 
     @jobs.task
@@ -177,13 +181,13 @@ async def test_stops_at_the_signal_due_jobs_stay_where_they_are(tmp_db: Path) ->
         worker_of(jobs).begin_stop()
         soon_due = await jobs.enqueue(work.options(delay=0.01), 2)
         gate.open()
-    ((state, attempt, _),) = await states(tmp_db, soon_due.id)
+    ((state, attempt, _),) = await states(store_url, soon_due.id)
     assert state in ("scheduled", "queued")
     assert attempt == 0
 
 
-async def test_enqueues_in_its_last_breath_is_stored(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, grace=0.05)
+async def test_enqueues_in_its_last_breath_is_stored(store_url: str) -> None:
+    jobs = JobRunner(store_url, grace=0.05)
     gate = Gate()
     child: list[str] = []
 
@@ -200,7 +204,7 @@ async def test_enqueues_in_its_last_breath_is_stored(tmp_db: Path) -> None:
     async with jobs.running():
         await jobs.enqueue(parent)
         await gate.arrival()
-    assert await states(tmp_db, *child) == [("queued", 0, [])]
+    assert await states(store_url, *child) == [("queued", 0, [])]
 
 
 async def test_leaves_tells_the_hooks_what_the_last_attempts_did(jobs: JobRunner) -> None:
@@ -225,9 +229,9 @@ async def test_leaves_tells_the_hooks_what_the_last_attempts_did(jobs: JobRunner
 
 
 async def test_leaves_while_a_hook_hangs_leaves_the_hook_behind(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture
+    store_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = JobRunner(tmp_db, grace=0.05)
+    jobs = JobRunner(store_url, grace=0.05)
     called = asyncio.Event()
 
     @jobs.on_succeeded
@@ -270,8 +274,8 @@ async def test_uses_after_the_end_is_told(jobs: JobRunner) -> None:
         await queue.list()
 
 
-async def test_D9_is_cancelled_while_it_stops_stops_to_the_end(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, grace=10)
+async def test_D9_is_cancelled_while_it_stops_stops_to_the_end(store_url: str) -> None:
+    jobs = JobRunner(store_url, grace=10)
     gate = Gate()
     entered = asyncio.Event()
 
@@ -294,7 +298,7 @@ async def test_D9_is_cancelled_while_it_stops_stops_to_the_end(tmp_db: Path) -> 
     gate.open()
     with pytest.raises(asyncio.CancelledError):
         await soon(serving)
-    async with JobRunner(tmp_db).running(work=False) as again:
+    async with JobRunner(store_url).running(work=False) as again:
         (job,) = (await again.list()).items
         assert job.state == "succeeded"
         assert (await again.health()).workers == ()
@@ -311,8 +315,8 @@ async def test_worker_row_and_lock_are_gone_after_the_end(tmp_db: Path) -> None:
         assert (await jobs.health()).workers == ()
 
 
-async def test_grace_of_zero_gives_everything_back_at_once(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, grace=0, queues={"default": 10})
+async def test_grace_of_zero_gives_everything_back_at_once(store_url: str) -> None:
+    jobs = JobRunner(store_url, grace=0, queues={"default": 10})
     gate = Gate()
 
     @jobs.task
@@ -322,12 +326,14 @@ async def test_grace_of_zero_gives_everything_back_at_once(tmp_db: Path) -> None
     async with jobs.running():
         many = await jobs.enqueue_many(work.call(number) for number in range(10))
         # Some have begun, some have not had their first step.
-    found = await states(tmp_db, *(job.id for job in many))
+    found = await states(store_url, *(job.id for job in many))
     assert {(state, attempt) for state, attempt, _ in found} == {("queued", 0)}
 
 
-async def test_told_of_released_in_the_log(tmp_db: Path, caplog: pytest.LogCaptureFixture) -> None:
-    jobs = JobRunner(tmp_db, grace=0.01)
+async def test_told_of_released_in_the_log(
+    store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = JobRunner(store_url, grace=0.01)
     heard = Heard(jobs)
     gate = Gate()
 
@@ -346,9 +352,9 @@ async def test_told_of_released_in_the_log(tmp_db: Path, caplog: pytest.LogCaptu
 
 
 async def test_signal_while_a_claim_is_being_committed_gives_the_job_back_unstarted(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+    store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = JobRunner(tmp_db)
+    jobs = JobRunner(store_url)
     started: list[str] = []
 
     @jobs.task
@@ -367,4 +373,4 @@ async def test_signal_while_a_claim_is_being_committed_gives_the_job_back_unstar
         monkeypatch.setattr(producer, "next_claim", ask_then_signal)
         job = await jobs.enqueue(work)
     assert started == []
-    assert await states(tmp_db, job.id) == [("queued", 0, ["released"])]
+    assert await states(store_url, job.id) == [("queued", 0, ["released"])]

@@ -1,14 +1,17 @@
 """Slots: never more attempts than a queue has, and never one left empty while jobs wait."""
 
 import asyncio
-from pathlib import Path
+
+import pytest
 
 from jobrunner import JobRunner
 from tests.support.engine import Gate, ThreadGate, next_round, soon, supervisor_of
 
+pytestmark = pytest.mark.each_store
 
-async def test_runs_never_more_than_slots_per_queue(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 3})
+
+async def test_runs_never_more_than_slots_per_queue(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 3})
     gate = Gate()
 
     @jobs.task
@@ -30,8 +33,8 @@ async def test_runs_never_more_than_slots_per_queue(tmp_db: Path) -> None:
     assert gate.most == 3
 
 
-async def test_runs_threads_never_more_than_slots(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 2})
+async def test_runs_threads_never_more_than_slots(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 2})
     gate = ThreadGate()
 
     @jobs.task
@@ -50,9 +53,9 @@ async def test_runs_threads_never_more_than_slots(tmp_db: Path) -> None:
     assert gate.most == 2
 
 
-async def test_frees_a_slot_claims_the_next_job_at_once(tmp_db: Path) -> None:
+async def test_frees_a_slot_claims_the_next_job_at_once(store_url: str) -> None:
     """The claim is in the round that settles the first job, without a query or a poll."""
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+    jobs = JobRunner(store_url, queues={"default": 1})
     gate = Gate()
 
     @jobs.task
@@ -67,8 +70,8 @@ async def test_frees_a_slot_claims_the_next_job_at_once(tmp_db: Path) -> None:
             gate.let()
 
 
-async def test_full_queue_holds_no_other_queue_up(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1, "mail": 2})
+async def test_full_queue_holds_no_other_queue_up(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 1, "mail": 2})
     slow, mail = Gate(), Gate()
 
     @jobs.task
@@ -95,8 +98,8 @@ async def test_full_queue_holds_no_other_queue_up(tmp_db: Path) -> None:
             await job.result(timeout=15)
 
 
-async def test_failed_attempt_gives_its_slot_back(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+async def test_failed_attempt_gives_its_slot_back(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 1})
     ran = asyncio.Event()
 
     @jobs.task(max_attempts=1)
@@ -114,8 +117,8 @@ async def test_failed_attempt_gives_its_slot_back(tmp_db: Path) -> None:
         await soon(ran.wait())
 
 
-async def test_queue_that_is_not_served_here_keeps_its_jobs(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1, "mail": 1})
+async def test_queue_that_is_not_served_here_keeps_its_jobs(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 1, "mail": 1})
 
     @jobs.task(queue="mail")
     async def send() -> str:

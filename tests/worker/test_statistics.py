@@ -84,6 +84,44 @@ async def test_wait_is_from_due_to_started_and_run_from_started_to_ended() -> No
     assert (row.wait.counts, row.run.counts) == ({lane_of(3): 1}, {lane_of(7): 1})
 
 
+async def test_sums_of_waits_and_runs_are_counted_and_never_shrink() -> None:
+    counter = Statistics()
+    job = claimed(created_at=0, run_at=1_000, started_at=1_003, first_started_at=500)
+    # The clock was set back between the due time and the start of the second one.
+    early = claimed(created_at=0, run_at=1_000, started_at=900, first_started_at=500)
+    counter.count([succeeded(job, at=1_010), succeeded(early, at=905)], MINUTE)
+    (row,) = counter.take()
+    assert row.counts == {"wait": 3, "run": 12}
+
+
+async def test_commits_and_lags_are_a_row_without_a_task_beside_the_others() -> None:
+    counter = Statistics()
+    counter.count_commit(rows=6, took_us=1_500)
+    counter.count_lag(9)
+    counter.count([succeeded(claimed())], MINUTE)
+    of_task, of_workers = counter.take()
+    assert (of_task.task, of_workers.queue, of_workers.task) == ("task", "", "")
+    assert of_workers.counts == {
+        "commit:rows": 6,
+        "commit:rows:3": 1,
+        "commit:time": 1_500,
+        "commit:time:11": 1,
+        "lag": 9,
+        "lag:4": 1,
+    }
+    assert counter.take(all_of_them=True) == ()
+
+
+async def test_counters_of_the_workers_that_were_put_back_are_taken_again_with_the_others() -> None:
+    counter = Statistics()
+    counter.count_lag(9)
+    rows = counter.take(all_of_them=True)
+    counter.put_back(rows)
+    counter.count_lag(9)
+    (row, again) = counter.take(all_of_them=True)
+    assert row.counts["lag"] + again.counts["lag"] == 18
+
+
 async def test_rows_are_taken_once_a_second() -> None:
     counter = Statistics()
     counter.count([succeeded(claimed())], 0)

@@ -18,7 +18,7 @@ async def die_with(jobs: JobRunner, *ids: str) -> None:
     store = store_of(jobs)
     assert isinstance(store, SqliteStore)
     assert store._access._writer is not None
-    limits = {name: task.spec.policy.max_attempts for name, task in jobs.tasks.items()}
+    limits = {name: task.spec.options.policy.max_attempts for name, task in jobs.tasks.items()}
     nobody = WorkerRow(DEAD, 1, "host", 1, 1, None, {"default": 1}, limits)
 
     def take(conn: sqlite3.Connection) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from pathlib import Path
 
 import pytest
 from tenacity import wait_none
@@ -19,9 +18,11 @@ from tests.support.engine import (
     worker_of,
 )
 
+pytestmark = pytest.mark.each_store
 
-async def test_exceeds_timeout_fails_the_attempt_and_frees_the_slot(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+
+async def test_exceeds_timeout_fails_the_attempt_and_frees_the_slot(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 1})
 
     @jobs.task(timeout=0.01, max_attempts=1)
     async def hang() -> None:
@@ -41,9 +42,9 @@ async def test_exceeds_timeout_fails_the_attempt_and_frees_the_slot(tmp_db: Path
 
 
 async def test_C13_exceeds_timeout_in_a_thread_is_reported_until_the_thread_ends(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture
+    store_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+    jobs = JobRunner(store_url, queues={"default": 1})
     gate = ThreadGate()
     heard = Heard(jobs)
 
@@ -73,9 +74,9 @@ async def test_C13_exceeds_timeout_in_a_thread_is_reported_until_the_thread_ends
 
 
 async def test_C13_retry_of_a_timed_out_thread_waits_until_the_thread_has_ended(
-    tmp_db: Path,
+    store_url: str,
 ) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 5})
+    jobs = JobRunner(store_url, queues={"default": 5})
     gate = ThreadGate()
 
     @jobs.task(timeout=0.05, max_attempts=2, wait=wait_none())
@@ -99,8 +100,8 @@ async def test_C13_retry_of_a_timed_out_thread_waits_until_the_thread_has_ended(
         assert [a.outcome for a in await history(jobs, job.id)] == ["timed_out", "succeeded"]
 
 
-async def test_C14_every_slot_stuck_in_a_thread_starts_no_thread_more(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 2})
+async def test_C14_every_slot_stuck_in_a_thread_starts_no_thread_more(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 2})
     gate = ThreadGate()
     heard = Heard(jobs)
 
@@ -121,16 +122,19 @@ async def test_C14_every_slot_stuck_in_a_thread_starts_no_thread_more(tmp_db: Pa
         assert len((await jobs.health()).stuck_threads) == 2
         assert supervisor_of(jobs)._threads._started == 2
         assert (await waiting.refresh()).state == "queued"
+        threads = [attempt.thread for attempt in supervisor_of(jobs).stuck if attempt.thread]
         gate.open()
         assert await waiting.result(timeout=15) == "done"
+        await soon(asyncio.wait(threads))
+        await next_round(jobs)
         assert (await jobs.health()).stuck_threads == ()
 
 
 @pytest.mark.parametrize("when", ["before the signal", "at the same moment"])
 async def test_C14_stuck_thread_whose_job_is_settled_costs_nothing_of_the_grace(
-    tmp_db: Path, when: str
+    store_url: str, when: str
 ) -> None:
-    jobs = JobRunner(tmp_db, grace=3600)
+    jobs = JobRunner(store_url, grace=3600)
     gate = ThreadGate()
     heard = Heard(jobs)
 
@@ -159,9 +163,9 @@ async def test_C14_stuck_thread_whose_job_is_settled_costs_nothing_of_the_grace(
 
 
 async def test_C13_stuck_thread_whose_job_runs_again_is_left_behind_after_the_grace(
-    tmp_db: Path,
+    store_url: str,
 ) -> None:
-    jobs = JobRunner(tmp_db, grace=0.05)
+    jobs = JobRunner(store_url, grace=0.05)
     gate = ThreadGate()
 
     @jobs.task(timeout=0.05, max_attempts=2)
@@ -176,7 +180,7 @@ async def test_C13_stuck_thread_whose_job_runs_again_is_left_behind_after_the_gr
         (attempt,) = supervisor_of(jobs).stuck
         task = attempt.task
         assert task is not None
-    async with JobRunner(tmp_db).running(work=False) as later:
+    async with JobRunner(store_url).running(work=False) as later:
         again = await later.get(job.id)
         assert (again.state, [a.outcome for a in again.history]) == ("scheduled", ["timed_out"])
     gate.open()
@@ -204,10 +208,10 @@ async def test_sees_time_out_in_a_thread_ends_as_timed_out(jobs: JobRunner) -> N
 
 
 async def test_C11_swallows_every_cancel_loses_its_slot_and_its_say(
-    tmp_db: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    store_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobrunner.worker.supervisor.OBEY_S", 0.0)
-    jobs = JobRunner(tmp_db, queues={"default": 1})
+    jobs = JobRunner(store_url, queues={"default": 1})
     gate, swallowed = Gate(), asyncio.Event()
 
     @jobs.task(timeout=0.02, max_attempts=1)

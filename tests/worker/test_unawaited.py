@@ -10,17 +10,19 @@ import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import jobrunner
-from jobrunner import DeadLetter, Job, JobRunner, NotAwaited
+from jobrunner import DeadLetter, Job, JobContext, JobRunner, NotAwaited
 from jobrunner.core.logs import WHOLE
 from jobrunner.tasks.task import AsyncTask, CtxAsyncTask, Task
 from jobrunner.worker.unawaited import _WRITTEN, watched
 from tests.support.engine import Gate, Heard, history, next_round, soon
+
+pytestmark = pytest.mark.each_store
+
 
 seen: list[str] = []
 
@@ -126,10 +128,10 @@ def thread_future_in_thread() -> Any:
     ids=lambda value: getattr(value, "__name__", ""),
 )  # fmt: skip
 async def test_returned_work_that_nobody_did_is_a_failure(
-    tmp_db: Path, function: Callable[..., Any], said: str
+    store_url: str, function: Callable[..., Any], said: str
 ) -> None:
     seen.clear()
-    letter, _ = await death_of(JobRunner(tmp_db), function)
+    letter, _ = await death_of(JobRunner(store_url), function)
     assert letter.reason == "exhausted"
     assert letter.error_type == "NotAwaited"
     assert letter.error is not None
@@ -138,7 +140,9 @@ async def test_returned_work_that_nobody_did_is_a_failure(
     assert seen == []
 
 
-async def test_returned_task_of_the_loop_is_a_failure_and_is_left_to_its_end(tmp_db: Path) -> None:
+async def test_returned_task_of_the_loop_is_a_failure_and_is_left_to_its_end(
+    store_url: str,
+) -> None:
     gate = Gate()
     started: list[asyncio.Task[None]] = []
 
@@ -146,7 +150,7 @@ async def test_returned_task_of_the_loop_is_a_failure_and_is_left_to_its_end(tmp
         started.append(asyncio.create_task(gate.enter()))
         return started[0]
 
-    letter, _ = await death_of(JobRunner(tmp_db), begin)
+    letter, _ = await death_of(JobRunner(store_url), begin)
     assert (
         letter.error
         == "the task returned a Task, which nobody has waited for: write `return await ...`"
@@ -491,9 +495,36 @@ async def test_verb_dropped_before_a_failure_leaves_that_failure(jobs: JobRunner
     assert letter.error_type == "LookupError"
 
 
+async def test_forgotten_await_of_a_step_is_a_failure(jobs: JobRunner) -> None:
+    async def charge() -> None: ...
+
+    async def order(job: JobContext) -> None:
+        job.step("charge", charge)  # type: ignore[unused-coroutine] # what this test is about
+
+    letter, _ = await death_of(jobs, order)
+    assert letter.error_type == "NotAwaited"
+    assert "write `await job.step(...)`" in (letter.error or "")
+
+
+async def test_step_without_await_in_a_thread_is_a_failure(jobs: JobRunner) -> None:
+    async def charge() -> None: ...
+
+    def order(job: JobContext) -> None:
+        job.step("charge", charge)  # type: ignore[unused-coroutine] # what this test is about
+
+    letter, _ = await death_of(jobs, order)
+    assert letter.error_type == "NotAwaited"
+    assert "write `job.sync.step(...)` in place of `job.step(...)`" in (letter.error or "")
+
+
 def test_every_public_class_with_coroutine_functions_has_verbs() -> None:
     public = [getattr(jobrunner, name) for name in jobrunner.__all__]
-    classes = {*filter(inspect.isclass, public), AsyncTask, CtxAsyncTask}
+    classes = {
+        base
+        for cls in (*filter(inspect.isclass, public), AsyncTask, CtxAsyncTask)
+        for base in cls.__mro__
+        if base.__module__.partition(".")[0] == "jobrunner"
+    }
     with_verbs = {
         cls.__name__
         for cls in classes

@@ -2,16 +2,17 @@
 
 import uuid
 from datetime import datetime, time
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import BaseModel, Field
-from tenacity import wait_none
 
-from jobrunner import InvalidArguments, JobDead, JobRunner, ResultNotStored
-from tests.support.engine import soon
+from jobrunner import InvalidArguments, JobRunner, ResultNotStored
+from jobrunner.testing import JobTester
+
+pytestmark = pytest.mark.each_store
+
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DOUBLED = datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN)
@@ -29,8 +30,8 @@ class Order(BaseModel):
 
 
 @pytest.fixture
-def jobs(tmp_db: Path) -> JobRunner:
-    return JobRunner(tmp_db)
+def jobs(store_url: str) -> JobRunner:
+    return JobRunner(store_url)
 
 
 async def test_patch_body_arrives_as_it_was_sent(jobs: JobRunner) -> None:
@@ -43,12 +44,11 @@ async def test_patch_body_arrives_as_it_was_sent(jobs: JobRunner) -> None:
         return [patch.model_dump(exclude_unset=True) for patch in patches]
 
     patches = [UserPatch(), UserPatch(name="Ann"), UserPatch(name=None)]
-    async with jobs.running():
+    async with JobTester(jobs) as t:
         for patch in patches:
-            job = await apply.enqueue(1, patch)
-            assert await job.result(timeout=15) == patch.model_dump(exclude_unset=True)
-        many = await apply_all.enqueue(patches)
-        assert await many.result(timeout=15) == [{}, {"name": "Ann"}, {"name": None}]
+            assert (await t.perform(apply, 1, patch)).result == patch.model_dump(exclude_unset=True)
+        many = await t.perform(apply_all, patches)
+        assert many.result == [{}, {"name": "Ann"}, {"name": None}]
 
 
 async def test_result_has_set_what_the_task_has_set(jobs: JobRunner) -> None:
@@ -56,8 +56,8 @@ async def test_result_has_set_what_the_task_has_set(jobs: JobRunner) -> None:
     async def read() -> list[UserPatch]:
         return [UserPatch(), UserPatch(email=None)]
 
-    async with jobs.running():
-        none, email = await (await read.enqueue()).result(timeout=15)
+    async with JobTester(jobs) as t:
+        none, email = await (await t.perform(read)).job.result()
     assert none.model_fields_set == set()
     assert email.model_fields_set == {"email"}
 
@@ -67,23 +67,18 @@ async def test_id_that_a_model_has_made_is_the_same_in_every_attempt_and_replay(
 ) -> None:
     seen: list[Order] = []
 
-    @jobs.task(max_attempts=2, wait=wait_none())
+    @jobs.task(max_attempts=2)
     async def ship(order: Order, *, fails: bool = True) -> None:
         seen.append(order)
         if fails:
             raise OSError("no courier")
 
     order = Order()
-    async with jobs.running():
-        job = await ship.enqueue(order)
+    async with JobTester(jobs) as t:
+        dead = await t.perform(ship, order, until="dead")
         for _ in range(2):
-            with pytest.raises(JobDead):
-                await job.result(timeout=15)
-            job = await jobs.dead_letters.replay(job.id)
-        with pytest.raises(JobDead):
-            await job.result(timeout=15)
-        edited = await jobs.dead_letters.replay(job.id, args={"fails": False})
-        await edited.result(timeout=15)
+            await t.replay(dead, until="dead")
+        await t.replay(dead, args={"fails": False}, until="succeeded")
     assert len(seen) == 7
     assert {arrived.id for arrived in seen} == {order.id}
     # What was made is stored, so it is set; what is the class's own stays so, edited or not.
@@ -101,17 +96,10 @@ async def test_edited_replay_changes_what_it_names_and_no_more(jobs: JobRunner) 
             raise ValueError("no address")
 
     order = Order(note="x")
-    async with jobs.running():
-        job = await apply.enqueue(UserPatch(name="Ann"), order)
-        with pytest.raises(JobDead):
-            await job.result(timeout=15)
+    async with JobTester(jobs) as t:
         for again in ({"email": "a@b.c"}, UserPatch(email="a@b.c")):
-            replayed = await jobs.dead_letters.replay(job.id, args={"patch": again})
-            await replayed.result(timeout=15)
-            await jobs.dead_letters.delete(job.id)
-            job = await apply.enqueue(UserPatch(name="Ann"), order)
-            with pytest.raises(JobDead):
-                await job.result(timeout=15)
+            dead = await t.perform(apply, UserPatch(name="Ann"), order)
+            await t.replay(dead, args={"patch": again}, until="succeeded")
     edited = [(patch, got) for patch, got in seen if patch.email is not None]
     assert [patch.model_fields_set for patch, _ in edited] == [{"email"}] * 2
     assert [got for _, got in edited] == [order] * 2
@@ -123,12 +111,12 @@ async def test_schedule_hands_its_arguments_over_as_they_were_given(jobs: JobRun
     async def apply(patch: UserPatch, at: datetime) -> list[str]:
         return [*patch.model_fields_set, at.isoformat()]
 
-    async with jobs.running():
+    async with JobTester(jobs) as t:
         await jobs.schedules.upsert(
             "nightly", apply, cron="0 3 * * *", args=[UserPatch(name=None), DOUBLED]
         )
-        job = await jobs.schedules.run_now("nightly")
-        assert await job.result(timeout=15) == ["name", "2026-10-25T02:30:00+02:00"]
+        await t.travel(days=1)
+        assert [run.result for run in t.runs()] == [["name", "2026-10-25T02:30:00+02:00"]]
 
 
 async def test_doubled_hour_of_a_zone_arrives_as_argument_and_result(jobs: JobRunner) -> None:
@@ -136,9 +124,10 @@ async def test_doubled_hour_of_a_zone_arrives_as_argument_and_result(jobs: JobRu
     async def remind(at: datetime) -> datetime:
         return at.astimezone(BERLIN)
 
-    async with jobs.running():
+    async with JobTester(jobs) as t:
         for moment in (DOUBLED, DOUBLED.replace(fold=1)):
-            back = await (await remind.enqueue(moment)).result(timeout=15)
+            back = (await t.perform(remind, moment)).result
+            assert back is not None
             assert back.isoformat() == moment.isoformat()
 
 
@@ -149,14 +138,14 @@ async def test_time_in_a_zone_is_refused_as_argument_and_not_stored_as_result(
     async def daily(at: time) -> time:
         return at.replace(tzinfo=BERLIN)
 
-    async with jobs.running():
+    async with JobTester(jobs) as t:
         with pytest.raises(
             InvalidArguments, match=r"daily: at: a time has no offset in Europe/Berlin"
         ):
-            await daily.enqueue(time(9, tzinfo=BERLIN))
-        job = await daily.enqueue(time(9))
+            await t.perform(daily, time(9, tzinfo=BERLIN))
+        run = await t.perform(daily, time(9), until="succeeded")
         with pytest.raises(ResultNotStored, match="a time has no offset in Europe/Berlin"):
-            await job.result(timeout=15)
+            await run.job.result()
 
 
 async def test_jobs_that_were_stored_with_every_field_run_as_before(jobs: JobRunner) -> None:
@@ -168,6 +157,6 @@ async def test_jobs_that_were_stored_with_every_field_run_as_before(jobs: JobRun
 
     call = apply.call(UserPatch(name="Ann"))
     call.args = '{"patch":{"name":"Ann","email":null}}'
-    async with jobs.running():
+    async with JobTester(jobs) as t:
         [job] = await jobs.enqueue_many([call])
-        assert await soon(job.result(timeout=15)) == ["email", "name"]
+        assert (await t.finish(job)).result == ["email", "name"]

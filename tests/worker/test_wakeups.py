@@ -3,17 +3,19 @@
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from freezegun.api import FrozenDateTimeFactory
 
 from jobrunner import JobRunner
 from jobrunner.core.clock import now_us
+from jobrunner.store.postgres.store import PostgresStore
 from jobrunner.worker import maintenance, producer
 from tests.support.children import echo, parent_of, tasks
-from tests.support.engine import Gate, next_round, soon, stored, supervisor_of, worker_of
+from tests.support.engine import Gate, next_round, soon, store_of, stored, supervisor_of, worker_of
 from tests.support.processes import child
+
+pytestmark = pytest.mark.each_store
 
 
 @pytest.mark.usefixtures("no_poll")
@@ -122,10 +124,10 @@ async def test_more_due_at_once_than_a_round_promotes_all_run(
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_enqueue_of_another_process_rings_the_bell(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_enqueue_of_another_process_rings_the_bell(store_url: str) -> None:
+    jobs = JobRunner(store_url)
     jobs.include(tasks)
-    async with jobs.running(), child("client", tmp_db) as client:
+    async with jobs.running(), child("client", store_url) as client:
         await client.heard("open")
         for word in ("one", "two"):
             client.send(word)
@@ -134,12 +136,12 @@ async def test_enqueue_of_another_process_rings_the_bell(tmp_db: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_enqueue_that_its_own_worker_has_no_slot_for_rings_the_bell(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db, queues={"default": 1, "left": 1})
+async def test_enqueue_that_its_own_worker_has_no_slot_for_rings_the_bell(store_url: str) -> None:
+    jobs = JobRunner(store_url, queues={"default": 1, "left": 1})
     jobs.include(tasks)
     async with (
         jobs.running(queues={"default": 1}),
-        child("family", tmp_db, json.dumps({"left": 1})) as other,
+        child("family", store_url, json.dumps({"left": 1})) as other,
     ):
         await other.heard("open")
         # It runs there, and enqueues a job that can run here alone.
@@ -148,10 +150,10 @@ async def test_enqueue_that_its_own_worker_has_no_slot_for_rings_the_bell(tmp_db
 
 
 @pytest.mark.usefixtures("no_poll")
-async def test_ring_is_obeyed_while_no_chore_can_run(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
+async def test_ring_is_obeyed_while_no_chore_can_run(store_url: str) -> None:
+    jobs = JobRunner(store_url)
     jobs.include(tasks)
-    async with jobs.running(), child("client", tmp_db) as client:
+    async with jobs.running(), child("client", store_url) as client:
         await client.heard("open")
         await worker_of(jobs).maintenance.chores.stop()
         client.send("one")
@@ -160,16 +162,19 @@ async def test_ring_is_obeyed_while_no_chore_can_run(tmp_db: Path) -> None:
 
 
 async def test_enqueue_whose_bell_is_lost_is_found_by_the_poll(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+    store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = JobRunner(tmp_db)
+    jobs = JobRunner(store_url)
     jobs.include(tasks)
-    async with jobs.running(), child("client", tmp_db) as client:
+    async with jobs.running(), child("client", store_url) as client:
         await client.heard("open")
-        # The socket stays, so that it can be rung, but nobody listens at the door.
-        monkeypatch.setattr(worker_of(jobs), "_on_ring", lambda: None)
-        (bell,) = worker_of(jobs)._store.workers._doorbells.values()  # type: ignore[attr-defined]
-        bell._on_ring = lambda: None
+        # The socket or the session stays, so that it can be rung, but nobody listens at the door.
+        store = store_of(jobs)
+        if isinstance(store, PostgresStore):
+            store.workers._bell.on_work[worker_of(jobs).id] = lambda: None
+        else:
+            (bell,) = store.workers._doorbells.values()  # type: ignore[attr-defined]
+            bell._on_ring = lambda: None
         client.send("one")
         id = (await client.heard("stored"))["id"]
         assert await (await jobs.get(id, echo)).result(timeout=15) == "one"

@@ -1,6 +1,5 @@
 """``job.write()``: rows of the application in the transaction that settles the job, both or neither."""
 
-import asyncio
 import contextlib
 import sqlite3
 import time
@@ -11,8 +10,9 @@ from typing import Any
 import pytest
 from tenacity import wait_none
 
-from jobrunner import Bury, InvalidWrite, Job, JobContext, JobDead, JobRunner, Snooze
+from jobrunner import Bury, InvalidWrite, JobContext, JobRunner, Snooze, Task
 from jobrunner.store.sqlite.sql import task_writes
+from jobrunner.testing import JobTester, Run
 from jobrunner.worker.grace import Grace
 from tests.support.engine import Gate, on_writer, supervisor_of
 
@@ -35,32 +35,39 @@ def add(connection: sqlite3.Connection, word: str) -> None:
     connection.execute("INSERT INTO words VALUES (?)", (word,))
 
 
-async def ended(job: Job[Any]) -> Job[Any]:
-    """Wait for a job's end, a good one or not, and return it with its history."""
-    with contextlib.suppress(JobDead):
-        await job.result(timeout=15)
-    return await job.refresh()
+def on_file(jobs: JobRunner) -> JobTester:
+    """Return a tester on the file with the table of words."""
+    return JobTester(jobs, store=jobs.settings.store)
 
 
-def writing(jobs: JobRunner, function: Write) -> Callable[[str], Any]:
-    """Return what enqueues a job whose task writes with the function."""
+def writing(jobs: JobRunner, function: Write) -> Task[[str], str]:
+    """Return a task that writes with the function."""
 
     @jobs.task(max_attempts=2, wait=wait_none())
     async def write(job: JobContext, word: str) -> str:
         job.write(function, word)
         return word
 
-    return write.enqueue
+    return write
+
+
+async def run_together(t: JobTester, write: Task[[str], str], *words: str) -> dict[str, Run[str]]:
+    """Run a job for each word, all claimed in one round; return their runs by word."""
+    for word in words:
+        await write.enqueue(word)
+    await t.run_until_idle()
+    runs = {run.args["word"]: run for run in t.runs(write)}
+    assert runs.keys() == set(words)
+    return runs
 
 
 # -- what is written -----------------------------------------------------------------------------------
 
 
 async def test_writes_of_a_success_are_there_with_it(jobs: JobRunner) -> None:
-    enqueue = writing(jobs, add)
-    async with jobs.running():
-        job = await ended(await enqueue("one"))
-        assert (job.state, len(job.history)) == ("succeeded", 1)
+    write = writing(jobs, add)
+    async with on_file(jobs) as t:
+        assert (await t.perform(write, "one")).outcomes == ["succeeded"]
         assert words(jobs) == ["one"]
 
 
@@ -75,18 +82,17 @@ async def test_writes_of_def_tasks_are_done_in_order_with_all_their_arguments(
         job.write(add, "a")
         job.write(rename, "a", new="b")
 
-    async with jobs.running():
-        assert (await ended(await work.enqueue())).state == "succeeded"
+    async with on_file(jobs) as t:
+        await t.perform(work, until="succeeded")
         assert words(jobs) == ["b"]
 
 
 async def test_many_jobs_write_in_few_transactions(jobs: JobRunner) -> None:
-    enqueue = writing(jobs, add)
-    async with jobs.running():
-        many = await asyncio.gather(*(enqueue(f"{n:03}") for n in range(200)))
-        for job in many:
-            assert await job.result(timeout=15)
-        assert words(jobs) == [f"{n:03}" for n in range(200)]
+    write, many = writing(jobs, add), [f"{n:03}" for n in range(200)]
+    async with on_file(jobs) as t:
+        runs = await run_together(t, write, *many)
+        assert {run.state for run in runs.values()} == {"succeeded"}
+        assert words(jobs) == many
 
 
 @pytest.mark.parametrize("end", ["fails", "snoozes", "is buried", "is cancelled", "is given back"])
@@ -133,15 +139,13 @@ async def test_F11_write_that_raises_fails_the_attempt_and_leaves_nothing(jobs: 
         if len(calls) == 1:
             raise RuntimeError("after the row")
 
-    enqueue = writing(jobs, raise_at_first)
-    async with jobs.running():
-        job = await ended(await enqueue("word"))
-        assert [one.outcome for one in job.history] == ["failed", "succeeded"]
-        assert (job.history[0].error_type, job.history[0].error) == (
-            "RuntimeError",
-            "after the row",
-        )
-        assert "raise_at_first" in (job.history[0].traceback or "")
+    write = writing(jobs, raise_at_first)
+    async with on_file(jobs) as t:
+        run = await t.perform(write, "word")
+        assert run.outcomes == ["failed", "succeeded"]
+        first = run.job.history[0]
+        assert (first.error_type, first.error) == ("RuntimeError", "after the row")
+        assert "raise_at_first" in (first.traceback or "")
         assert words(jobs) == ["word 1"]
 
 
@@ -153,14 +157,13 @@ async def test_F11_write_that_fails_each_time_is_a_dead_letter_and_harms_nobody(
         if word.startswith("bad"):
             add(connection, word)
 
-    enqueue = writing(jobs, twice)
-    async with jobs.running():
-        many = await asyncio.gather(*(enqueue(word) for word in ("a", "bad 1", "b", "bad 2", "c")))
-        states = {job.id: (await ended(job)).state for job in many}
-        assert list(states.values()) == ["succeeded", "dead", "succeeded", "dead", "succeeded"]
-        letter = await jobs.dead_letters.get(many[1].id)
-        assert (letter.reason, letter.attempt) == ("exhausted", 2)
-        assert letter.error_type == "sqlite3.IntegrityError"
+    write = writing(jobs, twice)
+    async with on_file(jobs) as t:
+        runs = await run_together(t, write, "a", "bad 1", "b", "bad 2", "c")
+        assert {word for word, run in runs.items() if run.state == "dead"} == {"bad 1", "bad 2"}
+        dead = runs["bad 1"]
+        assert (dead.reason, dead.outcomes) == ("exhausted", ["failed", "failed"])
+        assert dead.error_type == "sqlite3.IntegrityError"
         assert words(jobs) == ["a", "b", "c"]
 
 
@@ -180,11 +183,10 @@ async def test_F11_write_that_takes_the_whole_round_along_is_left_out_of_it(
         if word == "bad":
             connection.execute(statement)
 
-    enqueue = writing(jobs, write)
-    async with jobs.running():
-        many = await asyncio.gather(*(enqueue(word) for word in ("x", "bad", "y")))
-        states = [(await ended(job)).state for job in many]
-        assert states == ["succeeded", "dead", "succeeded"]
+    task = writing(jobs, write)
+    async with on_file(jobs) as t:
+        runs = await run_together(t, task, "x", "bad", "y")
+        assert {word for word, run in runs.items() if run.state == "dead"} == {"bad"}
         assert words(jobs) == ["x", "y"]
 
 
@@ -193,10 +195,9 @@ async def test_F11_rollback_that_the_function_hides_is_found(jobs: JobRunner) ->
         with contextlib.suppress(sqlite3.IntegrityError):
             connection.execute("INSERT OR ROLLBACK INTO words VALUES ('a'), ('a')")
 
-    enqueue = writing(jobs, write)
-    async with jobs.running():
-        job = await ended(await enqueue("word"))
-        assert job.state == "dead"
+    task = writing(jobs, write)
+    async with on_file(jobs) as t:
+        await t.perform(task, "word", until="dead")
         assert words(jobs) == []
 
 
@@ -212,10 +213,10 @@ async def test_F11_statement_that_is_left_unfinished_is_ended_with_the_function(
         else:
             add(connection, word)
 
-    enqueue = writing(jobs, write)
-    async with jobs.running():
-        many = await asyncio.gather(*(enqueue(word) for word in ("x", "bad", "y")))
-        assert [(await ended(job)).state for job in many] == ["succeeded"] * 3
+    task = writing(jobs, write)
+    async with on_file(jobs) as t:
+        runs = await run_together(t, task, "x", "bad", "y")
+        assert {run.state for run in runs.values()} == {"succeeded"}
         assert len(kept) == 1
         assert words(jobs) == ["p", "q", "x", "y"]
 
@@ -248,13 +249,11 @@ async def test_F12_function_cannot_end_or_split_the_transaction(
         if word != "good":
             harm(connection)
 
-    enqueue = writing(jobs, write)
-    async with jobs.running():
-        bad, good = await asyncio.gather(enqueue("bad"), enqueue("good"))
-        assert (await ended(bad)).state == "dead"
-        assert (await ended(good)).state == "succeeded"
-        letter = await jobs.dead_letters.get(bad.id)
-        assert letter.error_type == "InvalidWrite", letter
+    task = writing(jobs, write)
+    async with on_file(jobs) as t:
+        runs = await run_together(t, task, "bad", "good")
+        assert (runs["bad"].state, runs["bad"].error_type) == ("dead", "InvalidWrite"), runs["bad"]
+        assert runs["good"].state == "succeeded"
         assert words(jobs) == ["good"]
         assert (await jobs.health()).status == "ok"
 
@@ -278,12 +277,11 @@ async def test_F13_tables_of_the_queue_are_closed_to_the_function(
         with contextlib.suppress(sqlite3.Error):  # a function that swallows it is refused as well
             connection.execute(statement)
 
-    enqueue = writing(jobs, write)
-    async with jobs.running():
-        job = await ended(await enqueue("word"))
-        letter = await jobs.dead_letters.get(job.id)
-        assert letter.error_type == "InvalidWrite"
-        assert "a table of jobrunner's" in (letter.error or "")
+    task = writing(jobs, write)
+    async with on_file(jobs) as t:
+        run = await t.perform(task, "word", until="dead")
+        assert run.error_type == "InvalidWrite"
+        assert "a table of jobrunner's" in (run.error or "")
         assert words(jobs) == []
 
 
@@ -294,9 +292,9 @@ async def test_F13_a_column_of_the_applications_may_have_our_prefix(jobs: JobRun
         connection.execute("UPDATE calls SET jobrunner_id = 'b'")
         assert connection.execute("SELECT jobrunner_id FROM calls").fetchall() == [("b",)]
 
-    enqueue = writing(jobs, write)
-    async with jobs.running():
-        assert (await ended(await enqueue("a"))).state == "succeeded"
+    task = writing(jobs, write)
+    async with on_file(jobs) as t:
+        await t.perform(task, "a", until="succeeded")
 
 
 async def test_connection_comes_back_as_it_was_lent(jobs: JobRunner) -> None:
@@ -304,10 +302,10 @@ async def test_connection_comes_back_as_it_was_lent(jobs: JobRunner) -> None:
         connection.row_factory = sqlite3.Row
         connection.text_factory = bytes
 
-    enqueue = writing(jobs, write)
-    async with jobs.running():
-        await ended(await enqueue("a"))
-        assert (await ended(await enqueue("b"))).state == "succeeded"
+    task = writing(jobs, write)
+    async with on_file(jobs) as t:
+        for word in ("a", "b"):
+            await t.perform(task, word, until="succeeded")
         assert await on_writer(jobs, lambda c: (c.row_factory, c.text_factory)) == (None, str)
 
 
@@ -327,13 +325,12 @@ async def test_B5_statement_over_the_budget_is_cut_short_and_fails_the_attempt(
                 " INSERT INTO words SELECT 'slow ' || i FROM n"
             )
 
-    enqueue = writing(jobs, write)
-    async with jobs.running():
-        slow, quick = await asyncio.gather(enqueue("slow"), enqueue("quick"))
-        job = await ended(slow)
-        assert [one.outcome for one in job.history] == ["timed_out", "timed_out"]
-        assert "write" in (job.history[0].error or "")
-        assert (await ended(quick)).state == "succeeded"
+    task = writing(jobs, write)
+    async with on_file(jobs) as t:
+        runs = await run_together(t, task, "slow", "quick")
+        assert runs["slow"].outcomes == ["timed_out", "timed_out"]
+        assert "write" in (runs["slow"].error or "")
+        assert runs["quick"].state == "succeeded"
         assert words(jobs) == ["quick"]
 
 
@@ -348,10 +345,9 @@ async def test_B5_python_over_the_budget_fails_the_attempt(
         while time.perf_counter() < end:
             pass
 
-    enqueue = writing(jobs, write)
-    async with jobs.running():
-        job = await ended(await enqueue("slow"))
-        assert [one.outcome for one in job.history] == ["timed_out", "timed_out"]
+    task = writing(jobs, write)
+    async with on_file(jobs) as t:
+        assert (await t.perform(task, "slow")).outcomes == ["timed_out", "timed_out"]
         assert words(jobs) == []
 
 
@@ -370,15 +366,14 @@ async def test_write_of_what_is_no_plain_function_is_refused_at_the_call(
         with pytest.raises(InvalidWrite, match="def"):
             job.write(what)
 
-    async with jobs.running():
-        assert (await ended(await work.enqueue())).state == "succeeded"
+    async with on_file(jobs) as t:
+        await t.perform(work, until="succeeded")
 
 
 async def test_write_that_returns_a_coroutine_fails_the_attempt(jobs: JobRunner) -> None:
-    enqueue = writing(jobs, lambda connection, word: coroutine_function(connection))
-    async with jobs.running():
-        job = await ended(await enqueue("word"))
-        assert job.history[0].error_type == "InvalidWrite"
+    task = writing(jobs, lambda connection, word: coroutine_function(connection))
+    async with on_file(jobs) as t:
+        assert (await t.perform(task, "word")).error_type == "InvalidWrite"
 
 
 async def test_write_that_yields_fails_the_attempt(jobs: JobRunner) -> None:
@@ -386,11 +381,10 @@ async def test_write_that_yields_fails_the_attempt(jobs: JobRunner) -> None:
         add(connection, word)
         yield
 
-    enqueue = writing(jobs, add_lazily)
-    async with jobs.running():
-        job = await ended(await enqueue("one"))
-        assert job.state == "dead"
-        assert "a generator would not run" in ((await jobs.dead_letters.get(job.id)).error or "")
+    task = writing(jobs, add_lazily)
+    async with on_file(jobs) as t:
+        run = await t.perform(task, "one", until="dead")
+        assert "a generator would not run" in (run.error or "")
         assert words(jobs) == []
 
 
@@ -413,9 +407,8 @@ async def test_write_that_would_wait_for_the_queue_fails_the_attempt(
             case _:
                 jobs.sync.run(jobs.get(id))
 
-    enqueue = writing(jobs, ask)
-    async with jobs.running():
-        job = await ended(await enqueue("one"))
-        assert job.state == "dead"
-        assert "enqueue in the task" in ((await jobs.dead_letters.get(job.id)).error or "")
+    task = writing(jobs, ask)
+    async with on_file(jobs) as t:
+        run = await t.perform(task, "one", until="dead")
+        assert "enqueue in the task" in (run.error or "")
         assert words(jobs) == []

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -14,13 +15,15 @@ from jobrunner.cli.location import Location, as_json, with_location
 if TYPE_CHECKING:
     from jobrunner.cli.session import StoreSession
     from jobrunner.core.audit import Action
+    from jobrunner.core.counts import ReplayCounts
 
 
-_FILTERS: Final = "--task, --queue, --reason, --group, --tag, --since, --until"
+_FILTERS: Final = "--task, --queue, --reason, --group, --batch, --tag, --since, --until"
 
 
 def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the filter options of dead letters to a command."""
+    command = click.option("--batch", metavar="ID", help="Only members of this batch.")(command)
     command = click.option(
         "--group",
         metavar="FINGERPRINT",
@@ -174,6 +177,12 @@ def _many(command: Callable[..., Any]) -> Callable[..., Any]:
     help="With an ID: new values for arguments, by name; the others keep their values. Needs --app.",
 )
 @click.option(
+    "--forget",
+    multiple=True,
+    metavar="NAME",
+    help="With an ID: a step or a signal that the job forgets, so that it does it again; may be repeated.",
+)
+@click.option(
     "--per-minute",
     type=click.IntRange(min=1),
     metavar="N",
@@ -188,6 +197,7 @@ def replay(
     dry_run: bool,
     yes: bool,
     edited: str | None,
+    forget: tuple[str, ...],
     per_minute: int | None,
     audit_reason: str | None,
     as_json: bool,
@@ -201,13 +211,23 @@ def replay(
         raise click.UsageError("--per-minute is for many dead letters; give a filter")
     if edited is not None and id is None:
         raise click.UsageError("--args is for one dead letter; give its id")
+    if forget and (id is None or edited is not None):
+        raise click.UsageError(
+            "--forget is for one dead letter with its own arguments; give its id, and no --args"
+        )
     changes = None if edited is None else _object(edited)
     if id is not None:
         only = id
         run_in_session(
             location,
             lambda session: _replay_one(
-                session, only, changes, dry_run=dry_run, reason=audit_reason, as_json=as_json
+                session,
+                only,
+                changes,
+                forget=forget,
+                dry_run=dry_run,
+                reason=audit_reason,
+                as_json=as_json,
             ),
         )
     else:
@@ -280,6 +300,7 @@ async def _replay_one(
     id: str,
     changes: dict[str, Any] | None,
     *,
+    forget: tuple[str, ...],
     dry_run: bool,
     reason: str | None,
     as_json: bool,
@@ -301,7 +322,7 @@ async def _replay_one(
         letter = await letters.get(id)
         if changes is not None:
             changes = session.redaction.restored(changes, letter.args)
-        stored_id = (await letters.replay(id, args=changes)).id
+        stored_id = (await letters.replay(id, args=changes, forget=forget)).id
     if session.tasks is None:
         await _warn_if_unknown(session, letter.task)
     if as_json:
@@ -352,7 +373,7 @@ async def _replay_many(
     letters = session.queue.dead_letters
     if dry_run:
         plan = await letters.replay_all(**where, per_minute=per_minute, dry_run=True)
-        _say_count(plan.replayed, "replay", as_json=as_json, conflicts=plan.conflicts)
+        _say_plan(plan, as_json=as_json)
         return
     count = await letters.count(**where)
     # A script may replay without --yes.
@@ -368,12 +389,13 @@ async def _replay_many(
             act.count = done.replayed
     left = max(count - done.replayed, 0)
     if as_json:
-        say_json({"replayed": done.replayed, "conflicts": done.conflicts, "left": left})
+        say_json({**asdict(done), "left": left})
         return
     say(f"{done.replayed:,} replayed")
     if left:
         say(
-            f"{left:,} were not replayed: an unfinished job holds their key, or their task is unknown",
+            f"{left:,} were not replayed: an unfinished job holds their key, their arguments do not fit their task"
+            f" ({done.invalid:,}), or it is unknown",
             err=True,
         )
 
@@ -409,13 +431,24 @@ async def _delete_many(
         say(f"{done:,} deleted")
 
 
-def _say_count(count: int, verb: str, *, as_json: bool, conflicts: int | None = None) -> None:
+def _say_count(count: int, verb: str, *, as_json: bool, **more: int) -> None:
     from jobrunner.cli.output import say, say_json
 
     if as_json:
-        counted = {} if conflicts is None else {"conflicts": conflicts}
-        say_json({"would": verb, "count": count, **counted})
+        say_json({"would": verb, "count": count, **more})
+    else:
+        say(f"would {verb} {count:,} dead letter(s)")
+
+
+def _say_plan(plan: "ReplayCounts", *, as_json: bool) -> None:
+    from jobrunner.cli.output import say
+
+    more = {name: count for name, count in asdict(plan).items() if name != "replayed"}
+    _say_count(plan.replayed, "replay", as_json=as_json, **more)
+    if as_json:
         return
-    say(f"would {verb} {count:,} dead letter(s)")
-    if conflicts:
-        say(f"{conflicts:,} would stay: their key is taken", err=True)
+    if plan.conflicts:
+        say(f"{plan.conflicts:,} would stay: their key is taken", err=True)
+    if plan.invalid:
+        first = f" (of the first {plan.checked:,})" if plan.partly_checked else ""
+        say(f"{plan.invalid:,}{first} would stay: their arguments do not fit their task", err=True)

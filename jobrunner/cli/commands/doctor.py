@@ -21,7 +21,8 @@ def doctor(location: Location, *, deep: bool, as_json: bool) -> None:
     """Check a store for problems, without changing anything.
 
     The store may be in use. With an application, its SQLAlchemy engines are checked too: an engine that opens the file
-    with other settings can damage it.
+    with other settings can damage it. So are waiting jobs whose limits were counted by another by= when they were
+    enqueued.
     """
     from jobrunner.cli.output import say_json
     from jobrunner.cli.target import load_runner
@@ -47,7 +48,10 @@ def doctor(location: Location, *, deep: bool, as_json: bool) -> None:
     if store is None:
         assert runner is not None  # noqa: S101 - a location has one of the two
         store = runner.settings.store
-    found += diagnose(store, now=now_us, deep=deep, engines=runner is not None)
+    lanes = None
+    if runner is not None:
+        lanes = {name: task.spec.lane_of for name, task in runner.tasks.items()}
+    found += diagnose(store, now=now_us, deep=deep, lanes=lanes)
     healthy = not any(one.level == "problem" for one in found)
     if as_json:
         say_json(

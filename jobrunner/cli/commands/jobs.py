@@ -1,15 +1,20 @@
-"""``jobrunner jobs``: lists, shows, cancels and reschedules jobs."""
+"""``jobrunner jobs``: lists, shows, signals, cancels and reschedules jobs."""
 
+import json
+from collections.abc import Coroutine
+from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
 from jobrunner.cli import exit_codes
 from jobrunner.cli.audit import audited, with_reason
 from jobrunner.cli.filters import (
-    STATES,
+    LIST_STATES,
     UNFINISHED,
+    WAITING,
     check_which,
     duration,
     listed,
@@ -22,25 +27,29 @@ from jobrunner.cli.location import Location, as_json, with_location
 
 if TYPE_CHECKING:
     from jobrunner.cli.session import StoreSession
-    from jobrunner.core.counts import CancelCounts
+    from jobrunner.core.counts import CancelCounts, RescheduleCounts
+
+_FILTERS: Final = "--task, --queue, --state, --tag, --key, --since, --until"
 
 
 @click.group()
 def jobs() -> None:
-    """List, show, cancel and reschedule jobs."""
+    """List, show, signal, cancel and reschedule jobs."""
 
 
 @jobs.command("list")
 @with_location
 @which(verb="created")
-@click.option("--state", type=click.Choice(STATES), help="Only jobs in this state.")
+@click.option("--state", type=click.Choice(LIST_STATES), help="Only jobs in this state.")
 @click.option("--key", help="Only jobs with this key.")
+@click.option("--batch", metavar="ID", help="Only members of this batch.")
 @page
 @as_json
 def list_jobs(location: Location, *, as_json: bool, **where: Any) -> None:
     """List jobs, newest first.
 
-    Dead jobs are listed only with `--state dead`, most recent death first.
+    Dead jobs are listed only with `--state dead`, most recent death first. `--state retrying` lists the scheduled
+    jobs that wait for another attempt.
     """
     from jobrunner.cli.session import run_in_session
 
@@ -56,9 +65,9 @@ async def _list(session: "StoreSession", where: dict[str, Any], *, as_json: bool
         say_json({"items": items, "next_cursor": after, "complete": True})
         return
     say_table(
-        ("id", "task", "queue", "state", "attempt", "due", "key", "tag", "after"),
+        ("id", "task", "queue", "state", "attempt", "due", "key", "tag", "after", "waits"),
         [
-            (j.id, j.task, j.queue, j.state, j.attempt, j.run_at, j.key, j.tag, j.after)
+            (*(j.id, j.task, j.queue, j.state, j.attempt, j.run_at), j.key, j.tag, j.after, j.waits)
             for j in found
         ],
         empty="no jobs match",
@@ -86,6 +95,8 @@ async def _show(session: "StoreSession", id: str, *, payload: bool, as_json: boo
         payload_fields,
         say_fields,
         say_json,
+        say_table,
+        step_fields,
     )
 
     job = await session.queue.get(id)
@@ -93,9 +104,20 @@ async def _show(session: "StoreSession", id: str, *, payload: bool, as_json: boo
     if payload:
         fields |= payload_fields(session.redaction.shown(await session.queue.payload(id)))
     if as_json:
-        say_json({**fields, "history": attempt_fields(job.history)})
+        history, steps = attempt_fields(job.history), step_fields(job.steps)
+        say_json({**fields, "history": history, "steps": steps})
         return
     say_fields(fields)
+    if job.steps:
+        click.echo()
+        say_table(
+            ("kind", "step", "stored"),
+            [
+                (f"{one.kind}{' (timed out)' if one.timed_out else ''}", one.name, one.at)
+                for one in job.steps
+            ],
+            empty="",
+        )
     for one in job.history:
         click.echo()
         say_fields(
@@ -107,6 +129,56 @@ async def _show(session: "StoreSession", id: str, *, payload: bool, as_json: boo
                 "traceback": one.traceback,
             }
         )
+
+
+@jobs.command("signal")
+@click.argument("id")
+@click.argument("name")
+@with_location
+@click.option(
+    "--value",
+    "text",
+    metavar="JSON",
+    default="null",
+    help="The value, as JSON; the task reads it. Default: null.",
+)
+@with_reason
+@as_json
+def signal(
+    location: Location, *, id: str, name: str, text: str, audit_reason: str | None, as_json: bool
+) -> None:
+    """Send a signal to a job, for which it waits now or later.
+
+    The first signal of a name counts.
+    """
+    from jobrunner.cli.session import run_in_session
+
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise click.UsageError(f"--value is not JSON: {error}") from error
+    run_in_session(
+        location,
+        lambda session: _signal(session, id, name, value, reason=audit_reason, as_json=as_json),
+    )
+
+
+async def _signal(
+    session: "StoreSession", id: str, name: str, value: object, *, reason: str | None, as_json: bool
+) -> None:
+    from jobrunner.cli.output import say, say_json
+
+    async with audited(session, "signal", target=id, reason=reason) as act:
+        is_kept = await session.queue.signal(id, name, value)
+        act.count = 1 if is_kept else 0
+    if as_json:
+        say_json({"id": id, "name": name, "kept": is_kept})
+    elif is_kept:
+        say("sent")
+    if not is_kept:
+        if not as_json:
+            say("not sent: the job has this signal already, or its wait has timed out", err=True)
+        raise click.exceptions.Exit(exit_codes.CONFLICT)
 
 
 @jobs.command("cancel")
@@ -136,9 +208,7 @@ def cancel(
     """
     from jobrunner.cli.session import run_in_session
 
-    check_which(
-        id, where, every=every, filters="--task, --queue, --state, --tag, --key, --since, --until"
-    )
+    check_which(id, where, every=every, filters=_FILTERS)
     if id is not None:
         only = id
         if dry_run:
@@ -214,7 +284,7 @@ def _in_words(counts: "CancelCounts") -> str:
 
 
 @jobs.command("reschedule")
-@click.argument("id")
+@click.argument("id", required=False)
 @with_location
 @click.option(
     "--at", type=moment, metavar="TIME", help="The new time, in ISO 8601; the past means now."
@@ -226,42 +296,107 @@ def _in_words(counts: "CancelCounts") -> str:
     metavar="DURATION",
     help="The time from now, such as 90s, 30m, 24h or 7d; 0s means now.",
 )
+@which(verb="created")
+@click.option("--state", type=click.Choice(WAITING), help="Only jobs in this state.")
+@click.option("--key", help="Only jobs with this key.")
+@many(what="waiting jobs", verb="reschedule")
 @with_reason
 @as_json
 def reschedule(
     location: Location,
     *,
-    id: str,
+    id: str | None,
     at: datetime | None,
     delay: timedelta | None,
+    every: bool,
+    dry_run: bool,
+    yes: bool,
     audit_reason: str | None,
     as_json: bool,
+    **where: Any,
 ) -> None:
-    """Make a waiting job due at another time; it may also wait for a retry."""
+    """Move a waiting job (by ID), or all that match, to another time.
+
+    They may also wait for a retry, but not be asleep or wait for a signal. `--in 0s --state retrying` makes retries due
+    now.
+    """
     from jobrunner.cli.session import run_in_session
 
+    check_which(id, where, every=every, filters=_FILTERS)
     if (at is None) == (delay is None):
         raise click.UsageError("say when: either --at TIME or --in DURATION")
-    run_in_session(
-        location,
-        lambda session: _reschedule(session, id, at, delay, reason=audit_reason, as_json=as_json),
-    )
+    if id is not None and dry_run:
+        raise click.UsageError("--dry-run is for many jobs; `jobrunner jobs show` shows one")
+    due = _Due(delay, at)
+
+    def change(session: "StoreSession") -> Coroutine[Any, Any, None]:
+        if id is not None:
+            return _reschedule(session, id, due, reason=audit_reason, as_json=as_json)
+        return _reschedule_many(
+            session,
+            where,
+            due,
+            dry_run=dry_run,
+            yes=yes,
+            reason=audit_reason,
+            as_json=as_json,
+        )
+
+    run_in_session(location, change)
+
+
+class _Due(NamedTuple):
+    """The new time; one of the two is None."""
+
+    delay: timedelta | None
+    at: datetime | None
 
 
 async def _reschedule(
-    session: "StoreSession",
-    id: str,
-    at: datetime | None,
-    delay: timedelta | None,
-    *,
-    reason: str | None,
-    as_json: bool,
+    session: "StoreSession", id: str, due: _Due, *, reason: str | None, as_json: bool
 ) -> None:
     from jobrunner.cli.output import job_fields, say, say_json
 
     async with audited(session, "reschedule", target=id, reason=reason):
-        job = await session.queue.reschedule(id, delay, run_at=at)
+        job = await session.queue.reschedule(id, due.delay, run_at=due.at)
     if as_json:
         say_json(job_fields(job))
     else:
         say(f"{job.state}, due at {job.run_at.isoformat()}")
+
+
+async def _reschedule_many(
+    session: "StoreSession",
+    where: dict[str, Any],
+    due: _Due,
+    *,
+    dry_run: bool,
+    yes: bool,
+    reason: str | None,
+    as_json: bool,
+) -> None:
+    from jobrunner.cli.output import ask, say, say_json
+    from jobrunner.cli.progress import Progress
+
+    change = partial(session.queue.reschedule_all, due.delay, run_at=due.at, **where)
+    plan = await change(dry_run=True)
+    if dry_run:
+        if as_json:
+            say_json({"would": "reschedule", **asdict(plan)})
+        else:
+            say(f"would reschedule {plan.rescheduled:,} job(s){_but(plan)}")
+        return
+    if plan.rescheduled and not yes:
+        ask(f"reschedule {plan.rescheduled:,} job(s)?")
+    with Progress("reschedule") as progress:
+        async with audited(session, "reschedule_all", filter=where, reason=reason) as act:
+            done = await change(on_slice=lambda number: progress.advance(number, plan.rescheduled))
+            act.count = done.rescheduled
+    if as_json:
+        say_json(asdict(done))
+    else:
+        say(f"{done.rescheduled:,} rescheduled{_but(done)}")
+
+
+def _but(counts: "RescheduleCounts") -> str:
+    return f"; {counts.expiring:,} would expire before" if counts.expiring else ""

@@ -10,6 +10,7 @@ from jobrunner.cli.location import Location, as_json, with_location
 
 if TYPE_CHECKING:
     from jobrunner.cli.session import StoreSession
+    from jobrunner.store.protocol import FileStore
 
 LONG: Final = 256 * 1024 * 1024
 """Bytes; rewriting a file of this size takes a second or more, and blocks other writes meanwhile."""
@@ -24,13 +25,15 @@ def backup(location: Location, *, destination: Path, force: bool, as_json: bool)
     """Write a consistent copy of the store to DESTINATION while jobs continue.
 
     DESTINATION is a file or a directory; in a directory the copy is named after the store and the time. The copy is
-    checked, and gets its name only when it is complete.
+    checked, and gets its name only when it is complete. PostgreSQL has its own tools for this, such as pg_dump.
     """
     from jobrunner.cli.session import run_in_session
 
     def copy(session: "StoreSession") -> Awaitable[None]:
-        file = _file(session.store.path, destination, force=force)
-        return _backup(session, file, as_json=as_json)
+        store = session.file(
+            "a PostgreSQL database is backed up by its own tools, such as pg_dump, which also work while jobs run"
+        )
+        return _backup(store, _file(store.path, destination, force=force), as_json=as_json)
 
     run_in_session(location, copy)
 
@@ -54,15 +57,15 @@ def _file(store: Path, destination: Path, *, force: bool) -> Path:
     return destination
 
 
-async def _backup(session: "StoreSession", destination: Path, *, as_json: bool) -> None:
+async def _backup(store: "FileStore", destination: Path, *, as_json: bool) -> None:
     from jobrunner.cli.output import say, say_json
     from jobrunner.cli.progress import Progress
 
     with Progress("pages") as progress:
-        await session.store.backup(destination, progress.update)
+        await store.backup(destination, progress.update)
     size = destination.stat().st_size  # noqa: ASYNC240 - nothing else runs on this loop
     if as_json:
-        say_json({"store": session.store.path, "backup": destination, "bytes": size})
+        say_json({"store": store.path, "backup": destination, "bytes": size})
     else:
         say(f"{destination} ({size:,} bytes)")
 
@@ -76,7 +79,7 @@ def vacuum(location: Location, *, yes: bool, as_json: bool) -> None:
 
     While it runs, all other writes to the file wait, and fail after 5 s; so stop the service before you vacuum a large
     file. It needs free disk space of the size of the file in two places: beside the file, and in SQLite's directory for
-    temporary files ($SQLITE_TMPDIR, $TMPDIR, else /var/tmp).
+    temporary files ($SQLITE_TMPDIR, $TMPDIR, else /var/tmp). PostgreSQL vacuums by itself.
     """
     from jobrunner.cli.session import run_in_session
 
@@ -89,16 +92,20 @@ async def _vacuum(session: "StoreSession", *, yes: bool, as_json: bool) -> None:
     from jobrunner.cli.output import ask, say, say_json
     from jobrunner.cli.progress import Progress
 
-    path = session.store.path
+    store = session.file(
+        "PostgreSQL's autovacuum gives the space of deleted rows to new ones; VACUUM FULL rewrites a"
+        " table while all others wait"
+    )
+    path = store.path
     before = path.stat().st_size
-    if before > LONG and not yes and await session.store.workers.list():
+    if before > LONG and not yes and await store.workers.list():
         ask(
             f"{before:,} bytes: workers use this file, and their writes wait until this is done. Continue?"
         )
     try:
         with Progress("vacuum") as progress:
             progress.begin()
-            await session.store.vacuum()
+            await store.vacuum()
     except asyncio.CancelledError:
         click.echo(
             "waiting for SQLite, which cannot stop at any point; a second Ctrl-C ends it at once and is safe",

@@ -37,12 +37,13 @@ async def _status(session: "StoreSession", *, as_json: bool) -> None:
                 "stalled": one.stalled,
                 "queues": one.queues,
                 "revision": one.revision,
+                "running": one.running,
             }
             for one in health.workers
         ]
         say_json(
             {
-                "store": session.store.path,
+                "store": session.location,
                 "queues": queues,
                 "workers": workers,
                 "dead_letters": dead,
@@ -50,10 +51,10 @@ async def _status(session: "StoreSession", *, as_json: bool) -> None:
             }
         )
         return
-    say(f"store: {session.store.path}")
+    say(f"store: {session.location}")
     say_queues(queues)
     say_table(
-        ("pid", "host", "since", "last beat", "revision", "queues"),
+        ("pid", "host", "since", "last beat", "revision", "running", "queues"),
         [
             (
                 w.pid,
@@ -61,6 +62,7 @@ async def _status(session: "StoreSession", *, as_json: bool) -> None:
                 w.started_at,
                 w.beat_at,
                 w.revision,
+                w.running,
                 ", ".join(f"{n}={s}" for n, s in w.queues.items()),
             )
             for w in health.workers

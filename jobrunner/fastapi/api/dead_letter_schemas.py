@@ -5,11 +5,11 @@ from typing import Annotated, Any, Self
 from pydantic import ConfigDict, Field, StrictBool, StrictInt, model_validator
 
 from jobrunner.core.counts import ReplayCounts
+from jobrunner.core.dead_letter import DeadLetter
 from jobrunner.core.groups import DeadLetterGroup
-from jobrunner.core.job import DeadLetter
 from jobrunner.core.model import DeadReason
 from jobrunner.core.response_models import ResponseModel
-from jobrunner.fastapi.api.job_schemas import AttemptBody
+from jobrunner.fastapi.api.job_schemas import AttemptBody, BatchOf
 from jobrunner.fastapi.api.schemas import (
     COMPLETE,
     MOMENT,
@@ -22,8 +22,8 @@ from jobrunner.fastapi.api.schemas import (
     Task,
     check_meant,
 )
-from jobrunner.queue.dead_letters import MINUTE_US
 from jobrunner.queue.filters import DEFAULT_ROWS
+from jobrunner.queue.replay import MINUTE_US
 
 Group = Annotated[
     Annotated[str, Field(max_length=200, pattern=r"^[0-9a-f]+$")] | None,
@@ -38,6 +38,7 @@ class _DeadLetterFilter(RequestModel):
     reason: Reason = None
     tag: Tag = None
     group: Group = None
+    batch: BatchOf = None
     since: Annotated[
         Instant | None, Field(description="Only jobs that died at this time or later.")
     ] = None
@@ -74,7 +75,9 @@ class DeadLetterSummaryBody(
         "replayed_as",
         "chain",
         "after",
+        "trace_id",
         "group",
+        "batch",
     ),
 ):
     """A dead letter in a list, with the arguments for a replay."""
@@ -148,13 +151,20 @@ class ReplayBody(RequestModel):
 
     model_config = ConfigDict(
         title="Replay",
-        json_schema_extra={"examples": [{"args": {"email": "ada@example.com"}}, {}]},
+        json_schema_extra={
+            "examples": [{"args": {"email": "ada@example.com"}}, {"forget": ["charge"]}, {}]
+        },
     )
 
     args: dict[str, Any] | None = Field(
         default=None,
         description="The arguments to change, by parameter name; the others keep their values. The replay is then a new"
         " job with a new id, linked to the dead letter. Without changes the same job runs again and keeps its id.",
+    )
+    forget: list[str] = Field(
+        default=[],
+        description="The names of steps, signals and waits that the job forgets, and so does again. Not allowed with"
+        " changed arguments: a new job has no steps yet.",
     )
 
 
@@ -195,13 +205,24 @@ class ReplayFilterBody(_DeadLetterFilter):
         return self.model_dump(include=set(_DeadLetterFilter.model_fields))
 
 
-class ReplayedBody(ResponseModel, of=ReplayCounts, shows=("replayed", "conflicts")):
+class ReplayedBody(
+    ResponseModel, of=ReplayCounts, shows=("replayed", "conflicts", "invalid", "checked")
+):
     """The counts of a replay by filter; with `dry_run`, of what would be replayed."""
 
     model_config = ConfigDict(
         title="Replayed",
         json_schema_extra={
-            "examples": [{"matched": 12, "replayed": 11, "conflicts": 1, "dry_run": False}]
+            "examples": [
+                {
+                    "matched": 13,
+                    "replayed": 11,
+                    "conflicts": 1,
+                    "invalid": 1,
+                    "checked": 13,
+                    "dry_run": False,
+                }
+            ]
         },
     )
 

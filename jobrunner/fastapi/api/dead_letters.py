@@ -33,7 +33,9 @@ DeadLetterId = Annotated[
     Path(description="The id of the dead letter, which is the id of its job."),
     Problems(problems.NOT_FOUND),
 ]
-Replay = Annotated[ReplayBody | None, Problems(problems.INVALID_ARGUMENTS, *BODY)]
+Replay = Annotated[
+    ReplayBody | None, Problems(problems.INVALID_ARGUMENTS, problems.INVALID_OPTIONS, *BODY)
+]
 ReplayFilter = Annotated[ReplayFilterBody, Problems(problems.INVALID_OPTIONS, *BODY)]
 
 
@@ -67,6 +69,7 @@ def _add_reads(reading: Operations, provided: Any, redaction: Redaction) -> None
             reason=where.reason,
             tag=where.tag,
             group=where.group,
+            batch=where.batch,
             since=where.since,
             until=where.until,
             limit=where.limit,
@@ -115,19 +118,21 @@ def _add_replay(acting: Operations, operating: Any, redaction: Redaction) -> Non
         """Put a dead letter back into its queue, with a new count of attempts.
 
         Without changed arguments the job keeps its id. With changed arguments a new job with a new id is stored, linked
-        to the dead letter. An argument that is sent as `[redacted]`, as it was shown, keeps its value.
+        to the dead letter. An argument that is sent as `[redacted]`, as it was shown, keeps its value. The job's
+        finished steps are not done again, except those in `forget`.
         """
         queue, given = operator.queue, body.args if body else None
+        forget = body.forget if body else []
         try:
             # An empty object changes nothing: the same job runs again and keeps its id.
             if not given:
                 async with operator.act("dead_letters.replay", target=str(id)):
-                    job = await queue.dead_letters.replay(str(id))
+                    job = await queue.dead_letters.replay(str(id), forget=forget)
             else:
                 async with operator.act("dead_letters.replay_edited", target=str(id)):
                     letter = await queue.dead_letters.get(str(id))
                     changes = redaction.restored(given, letter.args)
-                    job = await queue.dead_letters.replay(str(id), args=changes)
+                    job = await queue.dead_letters.replay(str(id), args=changes, forget=forget)
         except (UnknownTask, UnknownQueue) as error:
             raise Refusal(problems.NO_HANDLER, str(error)) from error
         except JobNotFound:
@@ -152,6 +157,8 @@ def _add_replay_all(acting: Operations, operating: Any) -> None:
     ) -> ReplayedBody:
         """Replay every dead letter that matches all given filters, with its arguments unchanged.
 
+        Those whose arguments no longer fit their task stay. A dry run checks the first 1,000 for that.
+
         `dry_run` only counts them. `per_minute` spreads the due times of the jobs, which are then `scheduled`.
         """
         letters = operator.queue.dead_letters
@@ -166,7 +173,7 @@ def _add_replay_all(acting: Operations, operating: Any) -> None:
         return ReplayedBody.model_validate(
             {
                 **asdict(counts),
-                "matched": max(matched, counts.replayed + counts.conflicts),
+                "matched": max(matched, counts.replayed + counts.conflicts + counts.invalid),
                 "dry_run": body.dry_run,
             }
         )

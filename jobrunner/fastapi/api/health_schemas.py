@@ -2,7 +2,7 @@
 
 from pydantic import ConfigDict, Field
 
-from jobrunner.core.job import Health, WorkerInfo
+from jobrunner.core.health import Health, WorkerInfo
 from jobrunner.core.response_models import ResponseModel
 from jobrunner.fastapi.api.schemas import Number
 
@@ -10,7 +10,17 @@ from jobrunner.fastapi.api.schemas import Number
 class WorkerBody(
     ResponseModel,
     of=WorkerInfo,
-    shows=("id", "pid", "host", "started_at", "beat_at", "stalled", "queues", "revision"),
+    shows=(
+        "id",
+        "pid",
+        "host",
+        "started_at",
+        "beat_at",
+        "stalled",
+        "queues",
+        "revision",
+        "running",
+    ),
 ):
     """One process that runs jobs on the store."""
 
@@ -36,6 +46,7 @@ class HealthBody(
         "failing_chores",
         "failing_schedules",
         "deadlocks",
+        "lanes",
     ),
 ):
     """The health of a runner and its store, with the problems found."""
@@ -58,6 +69,7 @@ class HealthBody(
                     "failing_chores": [],
                     "failing_schedules": [],
                     "deadlocks": [],
+                    "lanes": {"open": 3, "full": 41, "empty": 0},
                 }
             ]
         },

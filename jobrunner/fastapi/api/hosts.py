@@ -9,7 +9,7 @@ import re
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from fastapi import Depends
+from fastapi import Depends, params
 from starlette.requests import HTTPConnection
 
 from jobrunner.fastapi.api.problems import HOST_NOT_LOCAL, Refusal
@@ -39,23 +39,28 @@ def _is(literal: type[IPv4Address] | type[IPv6Address], text: str) -> bool:
     return True
 
 
-async def refuse_other_hosts(connection: HTTPConnection) -> None:
-    """Refuse a request whose ``Host`` header names a host that is not local.
+def only_local(call: str) -> params.Depends:
+    """Return a dependency that refuses requests which name a host that is not local.
 
-    A request without the header passes, since every browser sends one.  ``X-Forwarded-Host`` and ``Forwarded`` are
-    ignored, since a page can set them.
+    The ``Host`` header decides, and the dependency raises ``Refusal``.  A request without the header passes: every
+    browser sends one.  ``X-Forwarded-Host`` and ``Forwarded`` are ignored, since a page can set them.
 
-    Raises:
-        Refusal: The request names a host that is not local.
+    Args:
+        call: The call that made the routes, for the error, such as ``jobs.router``.
     """
-    for host in connection.headers.getlist("host"):
-        if not is_local(host):
-            raise Refusal(
-                HOST_NOT_LOCAL,
-                f"jobs.router(insecure=True) has no guard, so it answers on this machine alone and not as"
-                f" {host[:_MOST_SHOWN]!r}: open it as http://127.0.0.1 with its port, or write"
-                " jobs.router(read=bearer(TOKEN)), or read=... with a dependency of your own",
-            )
+
+    async def refuse_other_hosts(connection: HTTPConnection) -> None:
+        for host in connection.headers.getlist("host"):
+            if not is_local(host):
+                raise Refusal(
+                    HOST_NOT_LOCAL,
+                    f"{call}(insecure=True) has no guard, so it answers on this machine alone and not as"
+                    f" {host[:_MOST_SHOWN]!r}: open it as http://127.0.0.1 with its port, or write"
+                    f" {call}(read=bearer(TOKEN)), or read=... with a dependency of your own",
+                )
+
+    made: params.Depends = Depends(refuse_other_hosts)
+    return made
 
 
-ONLY_LOCAL: Final = Depends(refuse_other_hosts)
+ONLY_LOCAL: Final = only_local("jobs.router")

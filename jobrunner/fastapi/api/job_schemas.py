@@ -4,9 +4,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, StrictBool, model_validator
 
-from jobrunner.core.counts import CancelCounts
-from jobrunner.core.job import ID, Attempt, CancelStatus, Job, JobFields, Payload
-from jobrunner.core.model import State, UnfinishedState
+from jobrunner.core.attempt import Attempt
+from jobrunner.core.counts import CancelCounts, RescheduleCounts
+from jobrunner.core.job import ID, CancelStatus, Job, JobFields, Payload, Step
+from jobrunner.core.progress import Progress
 from jobrunner.core.response_models import ResponseModel
 from jobrunner.fastapi.api.schemas import (
     COMPLETE,
@@ -23,7 +24,7 @@ from jobrunner.fastapi.api.schemas import (
     Task,
     check_meant,
 )
-from jobrunner.queue.filters import DEFAULT_ROWS
+from jobrunner.queue.filters import DEFAULT_ROWS, CancelState, ListState, WaitingState
 
 FOLLOWER_ID = "01936d2c-7a40-7c3e-9d55-7a1d2e3f4b5c"
 
@@ -33,20 +34,28 @@ Key = Annotated[
 ]
 
 
+BatchOf = Annotated[
+    Annotated[str, Field(max_length=100, pattern=r"^[0-9a-fA-F-]+$")] | None,
+    Field(description="Only members of the batch with this id."),
+]
+
+
 class JobQuery(RequestModel):
     """Filters of a list of jobs; a job must match all of them."""
 
     task: Task = None
     queue: QueueName = None
     state: Annotated[
-        State | None,
+        ListState | None,
         Field(
-            description="Only jobs in this state. A `blocked` job waits for the previous one in its chain. Dead jobs"
-            " are listed only with `dead`, most recent death first; `since` and `until` then filter by time of death."
+            description="Only jobs in this state. A `blocked` job waits for the previous one in its chain. `retrying`"
+            " are the scheduled ones that wait for another attempt. Dead jobs are listed only with `dead`, most recent"
+            " death first; `since` and `until` then filter by time of death."
         ),
     ] = None
     tag: Tag = None
     key: Key = None
+    batch: BatchOf = None
     since: Annotated[
         Instant | None, Field(description="Only jobs created at this time or later.")
     ] = None
@@ -78,10 +87,29 @@ class AttemptBody(
     worker: Number = Field(description="The process that ran it.", examples=["4611686018427387905"])
 
 
+class ProgressBody(ResponseModel, of=Progress, shows=("done", "total", "message")):
+    """The last report of a job's last attempt."""
+
+    model_config = ConfigDict(title="Progress")
+
+
 class JobSummaryBody(
     JobFields,
     of=Job,
-    shows=("key", "tag", "replay_of", "replays", "schedule", "scheduled_for", "chain", "after"),
+    shows=(
+        "key",
+        "tag",
+        "replay_of",
+        "replays",
+        "schedule",
+        "scheduled_for",
+        "chain",
+        "after",
+        "trace_id",
+        "batch",
+        "progress",
+        "waits",
+    ),
 ):
     """A job in a list, without its arguments."""
 
@@ -105,6 +133,10 @@ class JobSummaryBody(
                     "scheduled_for": None,
                     "chain": None,
                     "after": None,
+                    "trace_id": "0af7651916cd43dd8448eb211c80319c",
+                    "batch": None,
+                    "progress": None,
+                    "waits": None,
                 },
                 {
                     "id": FOLLOWER_ID,
@@ -122,25 +154,42 @@ class JobSummaryBody(
                     "scheduled_for": None,
                     "chain": ID,
                     "after": ID,
+                    "trace_id": None,
+                    "batch": None,
+                    "progress": None,
+                    "waits": None,
                 },
             ]
         },
     )
 
+    progress: ProgressBody | None = Field(
+        description="The last report of its last attempt; null if there is none."
+    )
+
+
+class StepBody(ResponseModel, of=Step, shows=("kind", "name", "at", "timed_out")):
+    """A memo of a step, wait, signal, batch or cursor, without its value."""
+
+    model_config = ConfigDict(title="Step")
+
 
 class JobDetailBody(JobSummaryBody):
-    """A job with its attempts, without its arguments."""
+    """A job with its attempts and steps, without its arguments."""
 
     # The example of the parent has no history.
     model_config = ConfigDict(title="JobDetail", json_schema_extra={})
 
     history: tuple[AttemptBody, ...] = Field(description="The attempts, oldest first.")
+    steps: tuple[StepBody, ...] = Field(
+        description="What its task has stored with `job.step` and the like, oldest first, without values."
+    )
 
 
 class JobArgumentsBody(
-    ResponseModel, of=Payload, shows=("id", "task", "args", "result", "result_omitted")
+    ResponseModel, of=Payload, shows=("id", "task", "args", "result", "result_omitted", "steps")
 ):
-    """The arguments and the result of a job, as plain JSON values."""
+    """The arguments, the result and the steps of a job, as plain JSON values."""
 
     model_config = ConfigDict(title="JobArguments")
 
@@ -157,10 +206,14 @@ class JobPageBody(ResponseModel):
     complete: bool = Field(description=COMPLETE)
 
 
-class _CancelFilter(RequestModel):
+_IN_STATE = Field(
+    description="Only jobs in this state; `retrying` are the scheduled ones that wait for another attempt."
+)
+
+
+class _ManyFilter(RequestModel):
     task: Task = None
     queue: QueueName = None
-    state: Annotated[UnfinishedState | None, Field(description="Only jobs in this state.")] = None
     tag: Tag = None
     key: Key = None
     since: Annotated[
@@ -169,6 +222,14 @@ class _CancelFilter(RequestModel):
     until: Annotated[Instant | None, Field(description="Only jobs created before this time.")] = (
         None
     )
+
+
+class _CancelFilter(_ManyFilter):
+    state: Annotated[CancelState | None, _IN_STATE] = None
+
+
+class _RescheduleFilter(_ManyFilter):
+    state: Annotated[WaitingState | None, _IN_STATE] = None
 
 
 class CancelFilterBody(_CancelFilter):
@@ -228,6 +289,60 @@ class RescheduleBody(RequestModel):
     delay: Annotated[
         Seconds | None, Field(description="The seconds until the job is due; 0 means now.")
     ] = None
+
+
+class RescheduleFilterBody(_RescheduleFilter, RescheduleBody):
+    """The new time of many jobs, and filters; a waiting job must match all of them."""
+
+    model_config = ConfigDict(
+        title="RescheduleFilter",
+        json_schema_extra={
+            "examples": [
+                {"task": "charge", "state": "retrying", "delay": 0, "dry_run": True},
+                {"queue": "mail", "run_at": MOMENT},
+                {"all": True, "delay": 0},
+            ]
+        },
+    )
+
+    all: StrictBool = Field(
+        default=False,
+        description="Reschedule every waiting job. Required if there is no filter; not allowed with one.",
+    )
+    dry_run: StrictBool = Field(
+        default=False, description="Only count what would be rescheduled; change nothing."
+    )
+
+    @model_validator(mode="after")
+    def _meant(self) -> Self:
+        what = "reschedule every waiting job"
+        check_meant(self, _RescheduleFilter, everything=self.all, what=what)
+        return self
+
+    def where(self) -> dict[str, Any]:
+        """Return the filters."""
+        return self.model_dump(include=set(_RescheduleFilter.model_fields))
+
+
+class RescheduleCountsBody(ResponseModel, of=RescheduleCounts, shows=("rescheduled", "expiring")):
+    """The counts of a reschedule by filter; with `dry_run`, of what would be rescheduled."""
+
+    model_config = ConfigDict(
+        title="RescheduleCounts",
+        json_schema_extra={"examples": [{"rescheduled": 12, "expiring": 0, "dry_run": False}]},
+    )
+
+    dry_run: bool
+
+
+class SignalledBody(ResponseModel):
+    """The effect of a signal."""
+
+    model_config = ConfigDict(title="Signalled", json_schema_extra={"examples": [{"kept": True}]})
+
+    kept: bool = Field(
+        description="False if the job has a signal of this name already, or its wait for it has timed out."
+    )
 
 
 class CancelledBody(ResponseModel):

@@ -1,6 +1,7 @@
 """Routes that list, get, cancel and reschedule jobs, and show their arguments."""
 
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -19,6 +20,8 @@ from jobrunner.fastapi.api.job_schemas import (
     JobPageBody,
     JobQuery,
     RescheduleBody,
+    RescheduleCountsBody,
+    RescheduleFilterBody,
 )
 from jobrunner.fastapi.api.operations import Operations
 from jobrunner.fastapi.api.operators import Operator
@@ -30,6 +33,7 @@ JobFilter = Annotated[
 ]
 CancelFilter = Annotated[CancelFilterBody, Problems(problems.INVALID_OPTIONS, *BODY)]
 Reschedule = Annotated[RescheduleBody, Problems(problems.INVALID_OPTIONS, *BODY)]
+RescheduleMany = Annotated[RescheduleFilterBody, Problems(problems.INVALID_OPTIONS, *BODY)]
 
 
 class _IdConvertor(Convertor[str]):
@@ -49,7 +53,8 @@ class _IdConvertor(Convertor[str]):
 
 
 register_url_convertor("jobrunner_id", _IdConvertor())
-_ONE: Final = "/{id:jobrunner_id}"
+ONE: Final = "/{id:jobrunner_id}"
+"""The path of one job."""
 
 JobId = Annotated[UUID, Path(description="The job's id."), Problems(problems.NOT_FOUND)]
 
@@ -69,6 +74,7 @@ def add_job_list(reading: Operations, provided: Any) -> None:
             state=where.state,
             tag=where.tag,
             key=where.key,
+            batch=where.batch,
             since=where.since,
             until=where.until,
             limit=where.limit,
@@ -80,14 +86,14 @@ def add_job_list(reading: Operations, provided: Any) -> None:
 def add_job(reading: Operations, acting: Operations, provided: Any, operating: Any) -> None:
     """Add the routes of one job."""
 
-    @reading.route("GET", _ONE, summary="Get a job", answers="The job.")
+    @reading.route("GET", ONE, summary="Get a job", answers="The job.")
     async def get_job(id: JobId, queue: JobQueue = provided) -> JobDetailBody:
         """Get a job with its attempts, without its arguments. Dead jobs are included."""
         return JobDetailBody.model_validate(await queue.get(str(id)))
 
     @acting.route(
         "POST",
-        f"{_ONE}/cancel",
+        f"{ONE}/cancel",
         summary="Cancel a job",
         answers="The effect of the request.",
     )
@@ -103,7 +109,7 @@ def add_job(reading: Operations, acting: Operations, provided: Any, operating: A
 
     @acting.route(
         "POST",
-        f"{_ONE}/reschedule",
+        f"{ONE}/reschedule",
         problems.NOT_WAITING,
         summary="Reschedule a job",
         answers="The job as it is now.",
@@ -113,15 +119,15 @@ def add_job(reading: Operations, acting: Operations, provided: Any, operating: A
     ) -> JobBody:
         """Make a scheduled or queued job due at another time. It may also wait for a retry.
 
-        A job that is due now starts at once if a slot is free.
+        A job that is due now starts at once if a slot is free. One that is asleep or waits for a signal is refused.
         """
         async with operator.act("reschedule", target=str(id)):
             job = await operator.queue.reschedule(str(id), body.delay, run_at=body.run_at)
         return JobBody.model_validate(job)
 
 
-def add_cancel(acting: Operations, operating: Any) -> None:
-    """Add the route that cancels jobs by filter."""
+def add_many(acting: Operations, operating: Any) -> None:
+    """Add the routes that cancel and reschedule jobs by filter."""
 
     @acting.route(
         "POST",
@@ -144,13 +150,37 @@ def add_cancel(acting: Operations, operating: Any) -> None:
                 act.count = counts.cancelled + counts.requested
         return CancelCountsBody.model_validate({**asdict(counts), "dry_run": body.dry_run})
 
+    @acting.route(
+        "POST",
+        "/reschedule",
+        summary="Reschedule jobs by filter",
+        answers="The number of rescheduled jobs, and of those that would expire before the new time.",
+    )
+    async def reschedule_jobs(
+        body: RescheduleMany, operator: Operator = operating
+    ) -> RescheduleCountsBody:
+        """Move every waiting job that matches all given filters to another time.
+
+        Waiting means scheduled or queued, but not asleep and not waiting for a signal. Jobs that are stored after the
+        request began stay as they are. `dry_run` only counts.
+        """
+        where = body.where()
+        reschedule = partial(operator.queue.reschedule_all, body.delay, run_at=body.run_at, **where)
+        if body.dry_run:
+            counts = await reschedule(dry_run=True)
+        else:
+            async with operator.act("reschedule_all", filter=where) as act:
+                counts = await reschedule()
+                act.count = counts.rescheduled
+        return RescheduleCountsBody.model_validate({**asdict(counts), "dry_run": body.dry_run})
+
 
 def add_arguments(seeing: Operations, provided: Any, redaction: Redaction) -> None:
     """Add the route that shows the arguments and the result of any job."""
 
     @seeing.route(
         "GET",
-        f"{_ONE}/arguments",
+        f"{ONE}/arguments",
         summary="Get a job's arguments and result",
         answers="The arguments and the result.",
     )

@@ -61,6 +61,7 @@ NOT_FOUND = Kind(404, "not-found", "No such job", "no job has this id")
 SCHEDULE_NOT_FOUND = Kind(
     404, "schedule-not-found", "No such schedule", "no schedule has the id 'reprot'"
 )
+BATCH_NOT_FOUND = Kind(404, "batch-not-found", "No such batch", "no batch has this id")
 UNKNOWN_QUEUE = Kind(404, "unknown-queue", "No such queue", "there is no queue 'mial'")
 CONFLICT = Kind(409, "conflict", "Not possible now", "the job is running")
 KEY_TAKEN = Kind(409, "key-taken", "Key taken", "an unfinished job of the task holds the key")
@@ -70,6 +71,7 @@ ALREADY_REPLAYED = Kind(
 NOT_WAITING = Kind(
     409, "not-waiting", "Not waiting", "the job is running, so it cannot be rescheduled"
 )
+FINISHED = Kind(409, "finished", "Finished", "the job is succeeded and takes no signal")
 DECLARED_IN_CODE = Kind(
     409,
     "declared-in-code",
@@ -108,12 +110,27 @@ UNKNOWN_TASK = Kind(422, "unknown-task", "No such task", "no task 'send_newslett
 INTERNAL = Kind(
     500, "internal", "Internal error", "the application uses jobrunner wrongly; see its log"
 )
+JOB_FAILED = Kind(500, "job-failed", "Job failed", "the job has failed")
+TOO_MANY_STREAMS = Kind(
+    503,
+    "too-many-streams",
+    "Too many streams",
+    "too many clients follow jobs at present; ask for the status now and then",
+    retry_after_s=5,
+)
 NOT_RUNNING = Kind(503, "not-running", "No open runner", "no runner is open for this app")
 STORE_BUSY = Kind(
     503,
     "store-busy",
     "Store busy",
     "another process held the write lock for too long",
+    retry_after_s=1,
+)
+QUEUE_FULL = Kind(
+    429,
+    "queue-full",
+    "Queue full",
+    "the call adds 1 job(s) to queue 'mail', where 10,000 wait and 10,000 may",
     retry_after_s=1,
 )
 STORE_UNAVAILABLE = Kind(
@@ -142,12 +159,15 @@ KINDS: Final[Mapping[type[errors.JobRunnerError], Kind]] = {
     errors.JobNotFound: NOT_FOUND,
     errors.InvalidSchedule: INVALID_SCHEDULE,
     errors.ScheduleNotFound: SCHEDULE_NOT_FOUND,
+    errors.BatchNotFound: BATCH_NOT_FOUND,
     errors.DeclaredInCode: DECLARED_IN_CODE,
     errors.Conflict: CONFLICT,
     errors.KeyTaken: KEY_TAKEN,
     errors.AlreadyReplayed: ALREADY_REPLAYED,
     errors.JobNotWaiting: NOT_WAITING,
+    errors.JobFinished: FINISHED,
     errors.StoreError: STORE_UNAVAILABLE,
+    errors.QueueFull: QUEUE_FULL,
     errors.StoreBusy: STORE_BUSY,
     errors.StoreFull: STORE_FULL,
     errors.StoreOutcomeUnknown: OUTCOME_UNKNOWN,
@@ -205,9 +225,10 @@ class JobProblem(BaseModel):
     )
 
 
-def _document(
+def document(
     kind: Kind, detail: object, *, headers: Mapping[str, str] | None = None, **extra: object
 ) -> Response:
+    """Return the response with a problem document."""
     content = {
         "type": kind.type,
         "title": kind.title,
@@ -236,13 +257,13 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
         # Not a problem: for example a redirect to a login page.
         return Response(status_code=error.status_code, headers=headers)
     if isinstance(error, Refusal):
-        return _document(error.kind, error.detail, headers=headers)
+        return document(error.kind, error.detail, headers=headers)
     try:
         phrase = HTTPStatus(error.status_code).phrase
     except ValueError:
         phrase = "Error"
     code = phrase.lower().replace(" ", "-")
-    return _document(
+    return document(
         Kind(error.status_code, code, phrase, ""), error.detail, headers=headers, type="about:blank"
     )
 
@@ -265,7 +286,7 @@ async def answer_invalid_request(request: Request, error: Exception) -> Response
     sentences = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found]
     if len(everything) > MAX_ERRORS:
         sentences.append(f"and {len(everything) - MAX_ERRORS} more")
-    return _document(INVALID_REQUEST, "; ".join(sentences), errors=found)
+    return document(INVALID_REQUEST, "; ".join(sentences), errors=found)
 
 
 async def answer_own_error(request: Request, error: Exception) -> Response:
@@ -278,8 +299,8 @@ async def answer_own_error(request: Request, error: Exception) -> Response:
         logger.error(
             "%s %s failed", request.method, request.url.path, exc_info=error, like=type(error)
         )
-        return _document(kind, kind.example)
-    return _document(kind, str(error) or kind.title)
+        return document(kind, kind.example)
+    return document(kind, str(error) or kind.title)
 
 
 Handler = Callable[[Request, Exception], Coroutine[Any, Any, Response]]

@@ -2,7 +2,7 @@
 
 from pydantic import ConfigDict, Field
 
-from jobrunner.core.job import QueueInfo
+from jobrunner.core.health import QueueInfo
 from jobrunner.core.response_models import ResponseModel
 
 
@@ -13,6 +13,7 @@ class QueueBody(
         "name",
         "slots",
         "paused",
+        "paused_at",
         "queued",
         "scheduled",
         "blocked",

@@ -6,8 +6,8 @@ from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from jobrunner.core.job import ID
-from jobrunner.core.model import Misfire, Overlap
 from jobrunner.core.response_models import ResponseModel
+from jobrunner.core.schedule import Misfire, Overlap
 from jobrunner.fastapi.api.schemas import (
     MOMENT,
     Cursor,
@@ -166,6 +166,16 @@ class UpsertBody(RequestModel):
     )
     start: Instant | None = Field(default=None, description="No tick before this time.")
     end: Instant | None = Field(default=None, description="No tick after this time.")
+
+
+class TickQuery(RequestModel):
+    """The part of the ticks that is listed."""
+
+    before: Instant | None = Field(
+        default=None,
+        description="Only entries with an `at` before this time: the `at` of the last one continues the list.",
+    )
+    limit: Limit = DEFAULT_ROWS
 
 
 class TickBody(ResponseModel, of=ScheduleTick, shows=("at", "until", "count", "outcome", "job")):

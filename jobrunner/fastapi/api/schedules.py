@@ -17,10 +17,10 @@ from jobrunner.fastapi.api.schedule_schemas import (
     ScheduleBody,
     SchedulePageBody,
     ScheduleQuery,
+    TickQuery,
     TicksBody,
     UpsertBody,
 )
-from jobrunner.queue.filters import DEFAULT_ROWS, MOST_ROWS
 from jobrunner.queue.queue import JobQueue
 from jobrunner.queue.schedules import Schedules
 
@@ -40,9 +40,7 @@ Upsert = Annotated[
     UpsertBody,
     Problems(problems.INVALID_SCHEDULE, problems.INVALID_ARGUMENTS, problems.UNKNOWN_TASK, *BODY),
 ]
-TickLimit = Annotated[
-    int, Query(ge=1, le=MOST_ROWS, description="The most entries to return."), Problems()
-]
+TickFilter = Annotated[TickQuery, Query(), Problems(problems.INVALID_OPTIONS)]
 
 
 def add_schedules(
@@ -87,13 +85,14 @@ def _add_reads(reading: Operations, provided: Any, redaction: Redaction) -> None
         answers="Ticks, newest first.",
     )
     async def list_ticks(
-        id: ScheduleId, limit: TickLimit = DEFAULT_ROWS, queue: JobQueue = provided
+        id: ScheduleId, where: TickFilter, queue: JobQueue = provided
     ) -> TicksBody:
         """List the recorded ticks of a schedule, newest first.
 
         The list holds the ticks that made a job and those that were skipped.
         """
-        return TicksBody.model_validate({"items": await queue.schedules.ticks(id, limit=limit)})
+        ticks = await queue.schedules.ticks(id, before=where.before, limit=where.limit)
+        return TicksBody.model_validate({"items": ticks})
 
 
 def _add_changes(acting: Operations, operating: Any, redaction: Redaction) -> None:

@@ -19,14 +19,20 @@ _VERBS: Final[Mapping[Action, tuple[str, str]]] = {
     "cancel": ("Cancelled", "job"),
     "cancel_all": ("Cancelled", "job"),
     "reschedule": ("Rescheduled", "job"),
+    "reschedule_all": ("Rescheduled", "job"),
+    "signal": ("Signalled", "job"),
     "arguments.show": ("Saw the arguments of", "job"),
     "dead_letters.replay": ("Replayed", "dead letter"),
     "dead_letters.replay_edited": ("Replayed with other arguments", "dead letter"),
     "dead_letters.replay_all": ("Replayed", "dead letter"),
     "dead_letters.delete": ("Deleted", "dead letter"),
     "dead_letters.delete_all": ("Deleted", "dead letter"),
+    "batches.cancel": ("Cancelled", "batch"),
+    "batches.retry": ("Retried", "batch"),
     "queues.pause": ("Paused", "queue"),
     "queues.resume": ("Resumed", "queue"),
+    "limits.set": ("Set", "limit"),
+    "limits.reset": ("Reset", "limit"),
     "schedules.upsert": ("Stored", "schedule"),
     "schedules.remove": ("Removed", "schedule"),
     "schedules.run_now": ("Ran now", "schedule"),
@@ -49,7 +55,7 @@ class Change:
     address: str
     """The page of the target; empty if there is none."""
     state: str
-    """`refused`, or `unfinished` if its end is unknown; else empty."""
+    """`end unknown` if it runs or was broken off, `no effect` if nothing was changed; else empty."""
     reason: str
 
 
@@ -89,15 +95,19 @@ def change_of(entry: AuditEntry) -> Change:
 
 def _state(entry: AuditEntry) -> str:
     if entry.count is None:
-        return "unfinished"
+        return "end unknown"
     # An act on many may have found none.
-    return "refused" if entry.count == 0 and entry.filter is None else ""
+    return "no effect" if entry.count == 0 and entry.filter is None else ""
 
 
 def _address(noun: str, target: str) -> str:
     match noun:
         case "queue":
             return "queues"
+        case "batch":
+            return f"batches/{urls.segment(target)}"
+        case "limit":
+            return "limits"
         case "schedule":
             return f"schedules/{urls.segment(target)}"
         case _:

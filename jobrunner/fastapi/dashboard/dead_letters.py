@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from jobrunner.core.clock import from_us
 from jobrunner.core.model import JobRow
+from jobrunner.fastapi.dashboard.facts import REASONS
 from jobrunner.fastapi.dashboard.groups import show_groups
-from jobrunner.fastapi.dashboard.job import REASONS
 from jobrunner.fastapi.dashboard.pages import Pages
 from jobrunner.fastapi.dashboard.search import known_queues, known_tasks
 from jobrunner.fastapi.dashboard.visit import Visit

@@ -33,6 +33,7 @@ _NEXT: Final[Mapping[str, str]] = {
     "cross-origin": "Open the page itself and press its button there.",
     "not-waiting": "Load the page of the job again to see its state.",
     "key-taken": "Wait until that job has ended, or cancel it; then replay this one.",
+    "invalid-arguments": "Open the dead letter, and correct its arguments with “Edit and replay”.",
     "already-replayed": "Open the job that replays it.",
     "unknown-task": "Deploy the task, or keep its old name with @jobs.task(aliases=[...]); then try again.",
     "invalid-cursor": "Begin again at the first page of the list.",

@@ -1,11 +1,13 @@
 """Reads the forms that pages send; Starlette's own reader needs another package."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
+from jobrunner.core.errors import InvalidOptions
 from jobrunner.fastapi.api.problems import MAX_BODY_BYTES, NOT_JSON, TOO_LARGE, Kind, Refusal
 
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -26,6 +28,22 @@ class Form:
     def all(self, name: str) -> list[str]:
         """Return every value of a field, each once."""
         return list(dict.fromkeys(value for key, value in self.fields if key == name))
+
+    def until(self) -> datetime:
+        """Return the end of the set that the viewer has seen; what came later is not changed.
+
+        Raises:
+            InvalidOptions: The field was changed.
+        """
+        try:
+            until = datetime.fromisoformat(self.get("until"))
+        except ValueError:
+            until = None
+        if until is None or until.tzinfo is None:
+            raise InvalidOptions(
+                "until= of the form is no time with an offset: open the page again"
+            )
+        return until
 
     def __contains__(self, name: str) -> bool:
         return any(key == name for key, _ in self.fields)

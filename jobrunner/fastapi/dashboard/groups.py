@@ -15,15 +15,19 @@ from jobrunner.core.groups import DeadLetterGroup
 from jobrunner.core.model import Filter, JobRow
 from jobrunner.fastapi.dashboard import urls, words
 from jobrunner.fastapi.dashboard.charts import Spark, spark_bars
+from jobrunner.fastapi.dashboard.facts import REASONS
 from jobrunner.fastapi.dashboard.forms import Form
 from jobrunner.fastapi.dashboard.frames import Piece, pieces_of
-from jobrunner.fastapi.dashboard.job import REASONS
 from jobrunner.fastapi.dashboard.pages import Pages
+from jobrunner.fastapi.dashboard.starts import read_starts, sentence_of, worker_names
+from jobrunner.fastapi.dashboard.verdict import started_before
 from jobrunner.fastapi.dashboard.visit import Visit
+from jobrunner.queue.replay import fits
 
 SAMPLE: Final = 200
 """The newest dead letters of a group that are read to find what they share."""
 NEWEST: Final = 6
+FILTERS: Final = ("task", "words")
 RATES: Final = (60, 300, 1_000, 0)
 """Jobs per minute; 0 replays all at once."""
 DEFAULT_RATE: Final = 300
@@ -84,6 +88,8 @@ class OpenGroup:
     plan: ReplayCounts
     until: str
     """The time after the last death that is counted; what dies later is not replayed with these."""
+    started: str
+    """The worker that had started shortly before, in words."""
     takes: Sequence[tuple[int, str]]
     """The rates that can be chosen, each with the time until the last job is due."""
 
@@ -92,14 +98,27 @@ class OpenGroup:
 class GroupsView:
     """The page."""
 
+    filters: Mapping[str, str]
+    """Every one of ``FILTERS``; an empty one is not set."""
+    tasks: Sequence[str]
+    """The tasks of all groups."""
     groups: Sequence[GroupView]
+    """The groups that match, and the open one."""
+    total: int
+    """The number of all groups."""
     letters: int
+    """The dead letters of all groups."""
     ungrouped: int
     complete: bool
     asked: str
     """The group that the address asks for."""
     opened: OpenGroup | None
     test: TestView | None
+
+    @property
+    def is_filtered(self) -> bool:
+        """True if a filter is set."""
+        return any(self.filters.values())
 
 
 def group_view(group: DeadLetterGroup) -> GroupView:
@@ -126,7 +145,7 @@ def _first_line(text: str | None) -> str:
     return (text or "").partition("\n")[0]
 
 
-def _share(values: Iterable[str]) -> str:
+def _share(values: Iterable[str] | Mapping[str, int]) -> str:
     """Return the most frequent values with their shares.
 
     For example ``mail 97 %, bulk 3 %``.
@@ -141,12 +160,23 @@ def _share(values: Iterable[str]) -> str:
     return ", ".join(some) + (", …" if len(counts) > 3 else "")  # noqa: PLR2004 - as above
 
 
-def _shares(rows: Sequence[JobRow]) -> list[tuple[str, str]]:
+async def _worker_share(visit: Visit, rows: Sequence[JobRow]) -> str:
+    """Return the workers of the last attempts; empty if the dead letters never ran."""
+    names = await worker_names(visit)
+    last = await visit.parts.store.dead_letters.last_workers([row.seq for row in rows])
+    found = Counter[str]()
+    for worker, number in last.items():
+        found[names.get(worker, f"{worker:x} (left)")] += number
+    return _share(found) if found else ""
+
+
+def _shares(rows: Sequence[JobRow], workers: str) -> list[tuple[str, str]]:
     """Return what the dead letters have in common, by its name."""
     found = [
         ("Reason", _share(REASONS[row.reason] for row in rows if row.reason is not None)),
         ("Queue", _share(row.queue for row in rows)),
         ("Attempts", _share(str(row.attempt) for row in rows)),
+        *([("Worker", workers)] if workers else []),
     ]
     if any(row.tag is not None for row in rows):
         found.append(("Tag", _share(row.tag or "none" for row in rows)))
@@ -165,6 +195,7 @@ async def _open(visit: Visit, group: DeadLetterGroup) -> OpenGroup:
     where = Filter(group=group.fingerprint)
     page = await visit.parts.store.dead_letters.list(where, before=None, limit=SAMPLE)
     last = group.last_died_at or visit.now
+    began = group.since or group.first_died_at or last
     until = last + timedelta(microseconds=1)
     plan = await visit.queue.dead_letters.replay_all(
         group=group.fingerprint, until=until, dry_run=True
@@ -173,7 +204,7 @@ async def _open(visit: Visit, group: DeadLetterGroup) -> OpenGroup:
     return OpenGroup(
         group=group_view(group),
         sampled=len(page.rows),
-        shares=_shares(page.rows),
+        shares=_shares(page.rows, await _worker_share(visit, page.rows)),
         pieces=[] if traceback is None else pieces_of(traceback),
         newest=[
             Newest(row.id, from_us(row.finished_at or 0), row.attempt, _first_line(row.error))
@@ -181,6 +212,7 @@ async def _open(visit: Visit, group: DeadLetterGroup) -> OpenGroup:
         ],
         plan=plan,
         until=until.isoformat(),
+        started=sentence_of(started_before(await read_starts(visit), began), began),
         takes=_takes(plan.replayed),
     )
 
@@ -208,14 +240,26 @@ async def _test(visit: Visit) -> TestView | None:
     return TestView(id, job.state, look, text)
 
 
+def _matches(group: GroupView, filters: Mapping[str, str]) -> bool:
+    """Return whether a group has the task and all words in its texts."""
+    text = f"{group.task} {group.title}".casefold()
+    return filters["task"] in {"", group.task} and all(
+        word in text for word in filters["words"].casefold().split()
+    )
+
+
 async def read_groups(visit: Visit) -> GroupsView:
     """Read the page of groups."""
     found = await visit.queue.dead_letters.groups()
     asked = visit.asked("group")
     chosen = next((one for one in found.items if one.fingerprint == asked and one.count), None)
+    filters = {name: visit.asked(name) for name in FILTERS}
     groups = [group_view(one) for one in found.items if one.count]
     return GroupsView(
-        groups=groups,
+        filters=filters,
+        tasks=sorted({one.task for one in groups}),
+        groups=[one for one in groups if one.fingerprint == asked or _matches(one, filters)],
+        total=len(groups),
         letters=sum(one.dead for one in groups) + found.ungrouped,
         ungrouped=found.ungrouped,
         complete=found.complete,
@@ -233,21 +277,6 @@ async def show_groups(visit: Visit) -> Response:
 
 def _address(group: str, **more: str) -> str:
     return urls.with_query("dead", {"group": group, **more})
-
-
-def _until(form: Form) -> datetime:
-    """Return the end of the set that the viewer saw; later deaths stay.
-
-    Raises:
-        InvalidOptions: The field was changed.
-    """
-    try:
-        until = datetime.fromisoformat(form.get("until"))
-    except ValueError:
-        until = None
-    if until is None or until.tzinfo is None:
-        raise InvalidOptions("until= of the form is no time with an offset: open the group again")
-    return until
 
 
 def _rate(form: Form) -> int | None:
@@ -280,17 +309,19 @@ def add_groups(pages: Pages) -> None:
     @pages.do("/dead/{group}/test")
     async def test(visit: Visit, form: Form) -> Response:
         group = visit.path("group")
-        where = Filter(group=group, until=to_us(_until(form)))
+        where = Filter(group=group, until=to_us(form.until()))
         page = await visit.parts.store.dead_letters.list(where, before=None, limit=SAMPLE)
-        tested = await _replay_first(visit, page.rows, form.get("reason"))
+        rows = [row for row in page.rows if _fits(visit, row)]
+        tested = await _replay_first(visit, rows, form.get("reason"))
         if tested is None:
-            return visit.go(_address(group), "nothing-to-test")
+            said = "none-fits" if page.rows and not rows else "nothing-to-test"
+            return visit.go(_address(group), said)
         return visit.go(_address(group, test=tested))
 
     @pages.do("/dead/{group}/replay")
     async def replay(visit: Visit, form: Form) -> Response:
         group = visit.path("group")
-        rate, until = _rate(form), _until(form)
+        rate, until = _rate(form), form.until()
         where = {"group": group, "until": until.isoformat(), "per_minute": rate}
         async with visit.act(
             "dead_letters.replay_all", filter=where, reason=form.get("reason")
@@ -316,13 +347,19 @@ def add_groups(pages: Pages) -> None:
 
     @pages.do("/dead/{group}/delete")
     async def delete(visit: Visit, form: Form) -> Response:
-        group, until = visit.path("group"), _until(form)
+        group, until = visit.path("group"), form.until()
         where = {"group": group, "until": until.isoformat()}
         async with visit.act(
             "dead_letters.delete_all", filter=where, reason=form.get("reason")
         ) as act:
             act.count = await visit.queue.dead_letters.delete_all(group=group, until=until)
         return visit.go("dead", "many-deleted", act.count)
+
+
+def _fits(visit: Visit, row: JobRow) -> bool:
+    """Return whether a letter's arguments fit its task, if that is known."""
+    spec = visit.parts.tasks.get(row.task)
+    return spec is None or fits(spec, row.args)
 
 
 async def _replay_first(visit: Visit, rows: Sequence[JobRow], reason: str) -> str | None:

@@ -1,7 +1,7 @@
 """The page of one job or dead letter: its chain, its life, its attempts, its arguments, and what can be done."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -10,28 +10,24 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from jobrunner.core.clock import from_us, to_us
-from jobrunner.core.errors import AlreadyReplayed, JobNotFound
-from jobrunner.core.model import UNFINISHED, AttemptRow, JobRow
-from jobrunner.fastapi.dashboard import arguments, urls, words
+from jobrunner.core.errors import AlreadyReplayed, InvalidArguments, JobNotFound
+from jobrunner.core.job import steps_of
+from jobrunner.core.limits import Wait
+from jobrunner.core.model import UNFINISHED, AttemptRow, JobRow, MemoKind
+from jobrunner.core.workflows import ParkedWait
+from jobrunner.fastapi.dashboard import arguments, words
+from jobrunner.fastapi.dashboard.facts import REASONS, Fact, facts_of, worker_of
 from jobrunner.fastapi.dashboard.forms import Form
 from jobrunner.fastapi.dashboard.frames import Piece, pieces_of
 from jobrunner.fastapi.dashboard.jobs import Row, limit_of, row_of, state_of
 from jobrunner.fastapi.dashboard.life import Life, life_of
+from jobrunner.fastapi.dashboard.links import JobLink
 from jobrunner.fastapi.dashboard.pages import Pages
 from jobrunner.fastapi.dashboard.visit import Visit
 from jobrunner.queue.filters import checked_id
-from jobrunner.queue.results import no_job
+from jobrunner.queue.results import no_job, waits_of
 
 MOST_ATTEMPTS: Final = 50
-
-REASONS: Final = {
-    "exhausted": "out of attempts",
-    "buried": "the task gave it up with Bury",
-    "not_retryable": "the error is none to retry",
-    "lost": "its processes died under it",
-    "unknown_task": "no worker knew its task",
-    "invalid_args": "its arguments do not fit the task",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +55,6 @@ class Try:
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
-    """One line about a job."""
-
-    name: str
-    text: str = ""
-    at: datetime | None = None
-    note: str = ""
-    link: str = ""
-    code: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Values:
     """The arguments and the result, as far as the viewer sees them."""
 
@@ -81,6 +65,16 @@ class Values:
     """The arguments as text to copy; empty while they are hidden."""
     is_shown: bool
     has_result: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StepLine:
+    """A finished step of a job, or another memo of it."""
+
+    kind: str
+    name: str
+    at: datetime
+    timed_out: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +90,10 @@ class JobView:
     earlier: int
     """Attempts that are not shown."""
     limit: int | None
+    steps: Sequence[StepLine]
     facts: Sequence[Fact]
     values: Values
+    links: Sequence[JobLink]
     command: str
     is_dead: bool
     replayed_as: str | None
@@ -128,41 +124,61 @@ async def read_job(visit: Visit, row: JobRow, *, show_values: bool = False) -> J
     attempts = await visit.parts.store.jobs.attempts(row.seq)
     chain = await visit.parts.store.jobs.chain(row)
     limit = limit_of(visit, row)
+    store = visit.parts.store
+    wait = (await waits_of(store, [row], to_us(visit.now))).get(row.seq)
+    steps = steps_of(await store.workflows.steps(row.seq))
     is_dead = row.state == "dead"
     open_here = is_dead and row.replayed_as is None
     return JobView(
         row=row_of(row, limit),
-        summary=_summary(row, attempts),
+        summary=_summary(row, attempts, wait),
         ended_at=None if row.finished_at is None else from_us(row.finished_at),
         chain=[Link(row_of(one, None), one.id == row.id) for one in chain],
         life=life_of(row, attempts, to_us(visit.now)),
         tries=_tries(row, attempts[-MOST_ATTEMPTS:], visit.now),
         earlier=max(len(attempts) - MOST_ATTEMPTS, 0),
         limit=limit,
-        facts=_facts(row, attempts, limit),
+        steps=[StepLine(_KINDS[one.kind], one.name, one.at, one.timed_out) for one in steps],
+        facts=facts_of(row, attempts, limit, await worker_of(visit, attempts), wait),
         values=_values(visit, row, show=show_values),
+        links=visit.site.links.of(row, attempts),
         command=_command(row, open_here=open_here),
         is_dead=open_here,
         replayed_as=row.replayed_as,
         can_cancel=row.state in UNFINISHED and not row.cancel_requested,
-        can_run=row.state == "scheduled",
+        # A parked job would only wait again.
+        can_run=row.state == "scheduled" and not isinstance(wait, ParkedWait),
     )
+
+
+_KINDS: Final[Mapping[MemoKind, str]] = {
+    "step": "step",
+    "signal": "signal",
+    "sleep": "sleep",
+    "batch": "children",
+    "cursor": "cursor",
+}
 
 
 _STATES: Final = {
     "queued": "Due, and waits for a free slot.",
-    "blocked": "Waits until the job before it in the chain has ended.",
+    "blocked": "Waits for other jobs.",
+    "blocked in a chain": "Waits until the job before it in the chain has ended.",
     "cancelled": "Was cancelled.",
     "expired": "Expired before it could start.",
 }
 
 
-def _summary(row: JobRow, attempts: Sequence[AttemptRow]) -> str:
+def _summary(row: JobRow, attempts: Sequence[AttemptRow], wait: Wait | ParkedWait | None) -> str:
+    if isinstance(wait, ParkedWait):
+        return (
+            f"{wait.text[0].upper()}{wait.text[1:]}." if not wait.needs else f"Waits: {wait.text}."
+        )
     runs = words.count_of(len(attempts), "run")
     match row.state:
         case "dead":
             reason = REASONS[row.reason] if row.reason is not None else "given up"
-            return f"{reason[0].upper()}{reason[1:]}, after {runs}."
+            return f"{reason[0].upper()}{reason[1:]} after {runs}."
         case "succeeded":
             return f"Succeeded in {words.count_of(max(row.attempt, 1), 'attempt')}."
         case "running":
@@ -170,9 +186,10 @@ def _summary(row: JobRow, attempts: Sequence[AttemptRow]) -> str:
             return f"Attempt {row.attempt} is running.{asked}"
         case "scheduled":
             again = f"Waits for its next attempt, after {runs}."
-            return again if row.attempt else "Waits for its time."
+            return again if row.retrying else "Waits for its time."
         case _:
-            return _STATES[row.state]
+            in_chain = row.state == "blocked" and row.after is not None
+            return _STATES["blocked in a chain" if in_chain else row.state]
 
 
 def _tries(row: JobRow, attempts: Sequence[AttemptRow], now: datetime) -> list[Try]:
@@ -202,68 +219,6 @@ def _tries(row: JobRow, attempts: Sequence[AttemptRow], now: datetime) -> list[T
             )
         )
     return found[::-1]
-
-
-def _facts(row: JobRow, attempts: Sequence[AttemptRow], limit: int | None) -> list[Fact]:
-    def moment(us: int | None) -> datetime | None:
-        return None if us is None else from_us(us)
-
-    first = attempts[0].started_at if attempts else None
-    facts = [
-        Fact(
-            "Queue",
-            row.queue,
-            link=urls.with_query("jobs", {"queue": row.queue}),
-            note=f"priority {row.priority}",
-        ),
-        Fact("Created", at=moment(row.created_at)),
-        Fact("Due", at=moment(row.run_at)),
-    ]
-    if row.reason is not None:
-        facts.insert(1, Fact("Reason", REASONS[row.reason], note=f"`{row.reason}`"))
-    if first is not None and row.first_started_at is not None and not row.replays:
-        waited = first - max(row.created_at, min(row.run_at, first))
-        facts.append(Fact("First wait", words.duration(waited)))
-    if row.finished_at is not None:
-        facts.append(Fact("Died" if row.state == "dead" else "Ended", at=moment(row.finished_at)))
-    if row.expires_at is not None:
-        facts.append(Fact("Expires", at=moment(row.expires_at)))
-    facts.append(
-        Fact(
-            "Attempts",
-            f"{row.attempt} of {limit}" if limit is not None else str(row.attempt),
-            note=f"{words.count_of(row.crashes, 'death')} of its process" if row.crashes else "",
-        )
-    )
-    if row.timeout is not None:
-        facts.append(Fact("Time-out", words.duration(row.timeout) if row.timeout else "none"))
-    if attempts:
-        facts.append(
-            Fact("Worker", f"{attempts[-1].worker:x}", code=True, note="of the last attempt")
-        )
-    facts += _ties(row)
-    return facts
-
-
-def _ties(row: JobRow) -> list[Fact]:
-    """Return the facts that tie a job to others."""
-    facts: list[Fact] = []
-    if row.key is not None:
-        facts.append(Fact("Key", row.key, code=True))
-    if row.tag is not None:
-        facts.append(Fact("Tag", row.tag, link=urls.with_query("jobs", {"tag": row.tag})))
-    if row.schedule is not None:
-        tick = None if row.scheduled_for is None else from_us(row.scheduled_for)
-        facts.append(Fact("Schedule", row.schedule, link=f"schedules/{urls.segment(row.schedule)}"))
-        facts.append(Fact("Tick", at=tick))
-    if row.replay_of is not None:
-        facts.append(Fact("Replay of", row.replay_of, link=f"jobs/{row.replay_of}", code=True))
-    if row.replayed_as is not None:
-        facts.append(
-            Fact("Replayed as", row.replayed_as, link=f"jobs/{row.replayed_as}", code=True)
-        )
-    facts.append(Fact("Replays", str(row.replays) if row.replays else "none"))
-    return facts
 
 
 def _values(visit: Visit, row: JobRow, *, show: bool) -> Values:
@@ -372,6 +327,8 @@ def _add_dead(pages: Pages) -> None:
         try:
             async with visit.act("dead_letters.replay", target=id):
                 await visit.queue.dead_letters.replay(id)
+        except InvalidArguments:
+            return visit.go(f"jobs/{id}", "does-not-fit")
         except JobNotFound:
             # The second click of a double click; an id that never existed raises here.
             row = await stored(visit)

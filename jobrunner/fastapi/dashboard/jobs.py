@@ -7,9 +7,12 @@ from typing import Final, Literal, cast, get_args
 
 from starlette.responses import Response
 
-from jobrunner.core.clock import from_us
+from jobrunner.core.clock import from_us, to_us
 from jobrunner.core.errors import JobNotFound, JobNotWaiting
-from jobrunner.core.model import FINISHED, Filter, JobRow, State
+from jobrunner.core.limits import Wait
+from jobrunner.core.model import FINISHED, Filter, JobRow
+from jobrunner.core.progress import Progress, progress_of
+from jobrunner.core.workflows import ParkedWait
 from jobrunner.fastapi.dashboard import urls, words
 from jobrunner.fastapi.dashboard.forms import Form
 from jobrunner.fastapi.dashboard.pages import Pages
@@ -18,13 +21,17 @@ from jobrunner.fastapi.dashboard.search import (
     Found,
     known_queues,
     known_tasks,
+    meant,
     search,
 )
 from jobrunner.fastapi.dashboard.visit import Visit
-from jobrunner.queue.filters import checked_id, job_filter, read_cursor, write_cursor
+from jobrunner.queue.filters import JobFilter, checked_id, job_filter, read_cursor, write_cursor
+from jobrunner.queue.results import waits_of
 from jobrunner.store.job_protocol import RowPage
 
 ROWS: Final = 50
+COUNT_S: Final = 0.05
+"""Counting the jobs that match ends after so many seconds."""
 Tab = Literal[
     "", "queued", "running", "retrying", "scheduled", "blocked", "succeeded", "cancelled", "expired", "dead",
 ]  # fmt: skip
@@ -36,7 +43,7 @@ _EMPTY: Final[Mapping[str, str]] = {
     "running": "No attempt runs at this moment.",
     "retrying": "No job waits for another attempt.",
     "scheduled": "No job waits for its time.",
-    "blocked": "No job waits for the one before it in a chain.",
+    "blocked": "No job waits for another one or for a signal.",
     "succeeded": "Jobs that have succeeded are kept for the retention of the runner.",
     "cancelled": "No job was cancelled.",
     "expired": "No job was too late to start.",
@@ -69,6 +76,8 @@ class Row:
     """The time that ``label`` speaks of."""
     created_at: datetime
     error: str
+    progress: Progress | None
+    """Of the attempt that runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,8 @@ class JobsView:
     tasks: Sequence[str]
     queues: Sequence[str]
     rows: Sequence[Row]
+    matches: str
+    """The number of jobs that match the filters, such as ``10,000+``; empty if that is not known."""
     cursor: str
     next_cursor: str | None
     complete: bool
@@ -110,18 +121,25 @@ class JobsView:
         return self.state not in FINISHED
 
 
-def row_of(row: JobRow, limit: int | None, error: str = "") -> Row:
+def row_of(
+    row: JobRow, limit: int | None, error: str = "", wait: Wait | ParkedWait | None = None
+) -> Row:
     """Return a job for a list.
 
     Args:
         row: the stored job.
         limit: the most attempts that it gets, if that is known.
         error: the last error of a job that is tried again.
+        wait: the limit that holds it back, or what it waits for.
     """
+    progress = progress_of(row.progress) if row.state == "running" else None
     notes = [
+        *([str(progress)] if progress is not None else []),
+        *([wait.text] if wait is not None else []),
         *([f"tag {row.tag}"] if row.tag is not None else []),
         *([f"key {row.key}"] if row.key is not None else []),
         *(["in a chain"] if row.chain is not None else []),
+        *(["in a batch"] if row.batch is not None else []),
         *([f"replayed {words.count_of(row.replays, 'time')}"] if row.replays else []),
         *([f"schedule {row.schedule}"] if row.schedule is not None else []),
     ]
@@ -138,12 +156,13 @@ def row_of(row: JobRow, limit: int | None, error: str = "") -> Row:
         at=None if at is None else from_us(at),
         created_at=from_us(row.created_at),
         error=error or (f"{row.error_type}: {row.error}" if row.error_type else ""),
+        progress=progress,
     )
 
 
 def state_of(row: JobRow) -> str:
     """Return the state of a job; ``retrying`` if it waits for another attempt."""
-    return "retrying" if row.state == "scheduled" and row.attempt else row.state
+    return "retrying" if row.retrying else row.state
 
 
 def _time_of(row: JobRow) -> tuple[str, int | None]:
@@ -153,7 +172,7 @@ def _time_of(row: JobRow) -> tuple[str, int | None]:
         case "running":
             return "started", row.started_at
         case "blocked":
-            return "waits for the job before", None
+            return "waits for others", None
         case _:
             return "ended", row.finished_at
 
@@ -163,36 +182,54 @@ def limit_of(visit: Visit, row: JobRow) -> int | None:
     if row.max_attempts is not None:
         return row.max_attempts
     spec = visit.parts.tasks.get(row.task)
-    return None if spec is None else spec.policy.max_attempts
+    return None if spec is None else spec.options.policy.max_attempts
 
 
-async def find(visit: Visit, state: Tab, filters: Mapping[str, str], cursor: str | None) -> RowPage:
+def filter_of(visit: Visit, state: Tab, filters: Mapping[str, str]) -> Filter:
+    """Return the filter of a list.
+
+    Raises:
+        InvalidOptions: A filter has an invalid value.
+    """
+    where = meant(filters, visit.now)
+    if state and state != "dead":  # dead letters have a list of their own
+        where |= {"state": state}
+    return job_filter(cast("JobFilter", where))
+
+
+async def find(visit: Visit, state: Tab, where: Filter, cursor: str | None) -> RowPage:
     """Read one page of jobs or dead letters.
 
     Raises:
         InvalidCursor: The cursor does not come from a page.
-        InvalidOptions: A filter has an invalid value.
     """
-    where = job_filter({name: value for name, value in filters.items() if value})  # type: ignore[arg-type]  # of these words
     store = visit.parts.store
-    if state == "dead":
-        return await store.dead_letters.list(where, before=read_cursor(cursor), limit=ROWS)
-    if state == "retrying":
-        where = where._replace(retrying=True)
-    elif state:
-        where = where._replace(state=cast(State, state))
-    return await store.jobs.list(where, before=read_cursor(cursor), limit=ROWS)
+    lists = store.dead_letters if state == "dead" else store.jobs
+    return await lists.list(where, before=read_cursor(cursor), limit=ROWS)
+
+
+async def _matches(visit: Visit, state: Tab, where: Filter, page: RowPage, cursor: str) -> str:
+    """Return how many jobs match a filter; empty if that would take too long to count."""
+    if not page.complete:
+        return ""
+    if not cursor and page.next is None:
+        return words.number(len(page.rows))
+    store = visit.parts.store
+    counts = store.dead_letters if state == "dead" else store.jobs
+    found = await counts.count(where, cap=words.COUNT_CAP, seconds=COUNT_S)
+    return words.number(found.number) + ("" if found.complete else "+")
 
 
 async def _rows(visit: Visit, page: RowPage) -> list[Row]:
     found = []
+    waits = await waits_of(visit.parts.store, page.rows, to_us(visit.now))
     for row in page.rows:
         error = ""
-        if row.state == "scheduled" and row.attempt:
+        if row.retrying:
             attempts = await visit.parts.store.jobs.attempts(row.seq)
             last = next((one for one in reversed(attempts) if one.error_type), None)
             error = f"{last.error_type}: {last.error}" if last is not None else ""
-        found.append(row_of(row, limit_of(visit, row), error))
+        found.append(row_of(row, limit_of(visit, row), error, waits.get(row.seq)))
     return found
 
 
@@ -201,7 +238,8 @@ async def _tabs(visit: Visit, current: Tab, *, filtered: bool) -> list[TabView]:
     counts: dict[str, int] = {}
     if not filtered:
         counts |= await store.jobs.counts(cap=words.COUNT_CAP)
-        counts["dead"] = await store.dead_letters.count(Filter(), cap=words.COUNT_CAP)
+        dead = await store.dead_letters.count(Filter(), cap=words.COUNT_CAP)
+        counts["dead"] = dead.number
     return [
         TabView(
             state=state,
@@ -225,9 +263,12 @@ async def read_jobs(visit: Visit, found: Found | None = None) -> JobsView:
     state: Tab = next((tab for tab in TABS if tab == asked), "")
     filters = {name: visit.asked(name) for name in WORDS}
     cursor = visit.asked("cursor")
-    page = RowPage([], None)
+    page, matches = RowPage([], None), ""
     if found is None:
-        page = await find(visit, state, filters, cursor or None)
+        where = filter_of(visit, state, filters)
+        page = await find(visit, state, where, cursor or None)
+        if any(filters.values()):
+            matches = await _matches(visit, state, where, page, cursor)
     return JobsView(
         state=state,
         filters=filters,
@@ -235,6 +276,7 @@ async def read_jobs(visit: Visit, found: Found | None = None) -> JobsView:
         tasks=await known_tasks(visit),
         queues=await known_queues(visit),
         rows=await _rows(visit, page),
+        matches=matches,
         cursor=cursor,
         next_cursor=write_cursor(page.next),
         complete=page.complete,
@@ -306,7 +348,7 @@ def _add_run_selected(pages: Pages) -> None:
                 async with visit.act("reschedule", target=id):
                     await visit.queue.reschedule(id, 0)
             except (JobNotFound, JobNotWaiting):
-                continue  # it has started, or ended, since the page was read
+                continue  # it is asleep, or has started or ended since the page was read
             done += 1
         return visit.go(back, "many-due", done)
 

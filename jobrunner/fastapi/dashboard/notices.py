@@ -16,12 +16,22 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "deleted": "The dead letter was deleted.",
     "paused": "Paused: no new job of the queue starts, running ones finish.",
     "resumed": "Resumed: the queue starts jobs again.",
+    "batch-cancelled": "Cancelled: waiting members will not run, running ones were asked to stop.",
+    "batch-ended": "The batch had ended or was cancelled before; nothing was changed.",
+    "limit-set": "Set: the limit holds in all processes from their next claim on.",
+    "limit-reset": "Reset: the numbers in the code count again.",
     "schedule-paused": "Paused: the schedule makes no jobs until it is resumed.",
     "schedule-resumed": "Resumed: the schedule makes jobs again.",
     "ran": "The schedule has made this job, due now.",
-    "ran-kept": "An unfinished job had the schedule's key; this is that job.",
+    "ran-kept": "The schedule has made no job: this one has its key and is not finished.",
     "due": "The job is due now.",
+    "does-not-fit": "Not replayed: its arguments no longer fit the task. Correct them with “Edit and replay”.",
     "nothing-to-test": "No dead letter of the group can be replayed: unfinished jobs have their keys.",
+    "none-fits": "Not tested: the arguments no longer fit the task. Open a letter, and correct them with"
+    " “Edit and replay”.",
+    "none-matches": "No job that can be cancelled matches.",
+    "acted-already": "This form was sent before and acts once: its act is in this list.",
+    "none-waits": "No waiting job matches.",
     "none-selected": "No job was selected.",
 }
 _COUNTED: Final[Mapping[str, tuple[str, str]]] = {
@@ -29,7 +39,7 @@ _COUNTED: Final[Mapping[str, tuple[str, str]]] = {
     "many-due": ("job", "{} due now."),
     "many-replayed": (
         "dead letter",
-        "{} replayed. Those whose key an unfinished job has stay here.",
+        "{} replayed. Those whose key is held or whose arguments do not fit stay here.",
     ),
     "many-deleted": ("dead letter", "{} deleted."),
 }

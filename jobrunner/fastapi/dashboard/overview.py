@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from jobrunner.core.clock import MAX_US, from_us, to_us
 from jobrunner.core.groups import DeadLetterGroup
-from jobrunner.core.job import WorkerInfo
 from jobrunner.core.model import Filter
 from jobrunner.fastapi.dashboard import words
 from jobrunner.fastapi.dashboard.audit import Change, last_changes
@@ -17,6 +16,7 @@ from jobrunner.fastapi.dashboard.charts import BarChart, bar_chart
 from jobrunner.fastapi.dashboard.groups import GroupView, group_view
 from jobrunner.fastapi.dashboard.pages import Pages
 from jobrunner.fastapi.dashboard.queues import QueueView, read_queues, storage_of
+from jobrunner.fastapi.dashboard.starts import read_starts, sentence_of
 from jobrunner.fastapi.dashboard.tiles import Tile, tiles_of
 from jobrunner.fastapi.dashboard.verdict import (
     BEFORE,
@@ -25,6 +25,7 @@ from jobrunner.fastapi.dashboard.verdict import (
     Attempts,
     Facts,
     Failing,
+    Start,
     Verdict,
     judge,
 )
@@ -122,19 +123,10 @@ def _failing(group: DeadLetterGroup, now: datetime) -> Failing:
     )
 
 
-def _started(worker: WorkerInfo | None, since: datetime | None) -> str:
-    """Return the sentence about the worker that had started shortly before."""
-    if worker is None or since is None:
-        return ""
-    revision = f" revision {worker.revision}" if worker.revision else ""
-    after = words.duration(since - worker.started_at)
-    return f"{after} after worker `{worker.host}:{worker.pid}` started{revision}"
-
-
-def _marks(workers: Sequence[WorkerInfo]) -> list[tuple[datetime, str]]:
+def _marks(starts: Sequence[Start]) -> list[tuple[datetime, str]]:
     return [
-        (one.started_at, f"rev {one.revision} started" if one.revision else "worker started")
-        for one in workers
+        (one.at, f"rev {one.revision} started" if one.revision else "worker started")
+        for one in starts
     ]
 
 
@@ -144,7 +136,9 @@ async def _running(visit: Visit) -> list[Running]:
     found = []
     for row in sorted(rows, key=lambda row: row.started_at or 0)[:MOST_SHOWN]:
         spec = visit.parts.tasks.get(row.task)
-        limit = row.timeout if row.timeout is not None else None if spec is None else spec.timeout
+        limit = row.timeout
+        if limit is None and spec is not None:
+            limit = spec.options.timeout
         ran = to_us(visit.now) - (row.started_at or 0)
         found.append(
             Running(
@@ -174,7 +168,8 @@ async def read_overview(visit: Visit) -> OverviewView:
     queues = await read_queues(visit)
     numbers = await _Numbers.read(visit)
     groups = await visit.queue.dead_letters.groups()
-    storage = storage_of(getattr(visit.parts.store, "path", None))
+    storage = storage_of(getattr(visit.parts.store, "path", None), visit.now)
+    starts = await read_starts(visit)
     verdict = judge(
         Facts(
             now=visit.now,
@@ -185,13 +180,14 @@ async def read_overview(visit: Visit) -> OverviewView:
             recent=_attempts(numbers.recent),
             before=_attempts(numbers.before),
             latest=_attempts(numbers.latest),
+            starts=starts,
             free_bytes=None if storage is None else storage.free,
         )
     )
     series = [(one.start, one.succeeded, one.failed) for one in numbers.series.buckets]
     return OverviewView(
         verdict=verdict,
-        started=_started(verdict.started, verdict.since),
+        started=sentence_of(verdict.started, verdict.since),
         tiles=tiles_of(
             numbers.recent,
             numbers.before,
@@ -199,7 +195,7 @@ async def read_overview(visit: Visit) -> OverviewView:
             visit.now,
             bad=verdict.since is not None,
         ),
-        chart=bar_chart(series, _marks(health.workers), visit.clock),
+        chart=bar_chart(series, _marks(starts), visit.clock),
         has_stats=any(good or bad for _, good, bad in series),
         groups=[group_view(one) for one in groups.items[:MOST_SHOWN]],
         ungrouped=groups.ungrouped,

@@ -1,6 +1,6 @@
 """Adds pages and forms to the router, each behind its guard."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,13 +13,23 @@ from jobrunner.fastapi.dashboard import urls
 from jobrunner.fastapi.dashboard.forms import Form, read_form
 from jobrunner.fastapi.dashboard.guards import Question
 from jobrunner.fastapi.dashboard.polls import Polls
+from jobrunner.fastapi.dashboard.sent_forms import SentForm, SentForms, name_of
 from jobrunner.fastapi.dashboard.site import Site
 from jobrunner.fastapi.dashboard.visit import MOST_NAMED, Visit
 from jobrunner.fastapi.dashboard.zone import Clock
+from jobrunner.queue.audit import ActedAlready
 from jobrunner.queue.queue import JobQueue
 
 Show = Callable[[Visit], Awaitable[Response]]
-Do = Callable[[Visit, Form], Awaitable[Response]]
+Do = Callable[[Visit, Form], Coroutine[Any, Any, Response]]
+
+
+async def _done(do: Do, visit: Visit, form: Form) -> Response:
+    """Act, unless another process has acted on the same form; then lead to the entry of that act."""
+    try:
+        return await do(visit, form)
+    except ActedAlready:
+        return visit.go("audit", "acted-already")
 
 
 async def _nobody() -> None:
@@ -35,6 +45,7 @@ class Pages:
     queue: params.Depends
     actor: params.Depends | None
     polls: Polls = field(default_factory=Polls)
+    sent: SentForms = field(default_factory=SentForms)
 
     def show(
         self, path: str, *, seeing: bool = False, acting: bool = False
@@ -69,7 +80,11 @@ class Pages:
             visit = self._visits(path)
 
             async def post_form(visit: Visit = Depends(visit)) -> Response:
-                return await do(replace(visit, may_act=True), await read_form(visit.request))
+                form = await read_form(visit.request)
+                name = name_of(visit.request.url.path, form)
+                sent = None if name is None else SentForm(name)
+                acting = replace(visit, may_act=True, form=sent)
+                return await self.sent.answer(name, lambda: _done(do, acting, form))
 
             self._add("POST", path, post_form, needed)
             return do

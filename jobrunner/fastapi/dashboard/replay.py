@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from jobrunner.core.audit import Action
 from jobrunner.core.errors import AlreadyReplayed, InvalidArguments, UnknownTask
+from jobrunner.core.job import steps_of
 from jobrunner.core.model import JobRow
 from jobrunner.fastapi.dashboard import arguments
 from jobrunner.fastapi.dashboard.forms import Form
@@ -22,6 +23,8 @@ Control = Literal["text", "number", "choice", "json"]
 
 WHOLE: Final = "arguments"
 """The name of the only field if the task has no schema."""
+FORGET: Final = "forget"
+"""The name of the fields with the steps that the job forgets."""
 _PREFIX: Final = "arg."
 """Before the names of parameters, which could be any word."""
 _SCALARS: Final[Mapping[str, Control]] = {"integer": "number", "number": "number", "string": "text"}
@@ -58,6 +61,10 @@ class EditView:
 
     row: Row
     fields: Sequence[Field]
+    steps: Sequence[str]
+    """The names of the steps that the job could forget."""
+    forgotten: Sequence[str]
+    """The chosen ones."""
     error: str
     """An error that belongs to no field."""
 
@@ -219,7 +226,9 @@ def add_edit(pages: Pages) -> None:
         row = await _dead(visit)
         await arguments.record_shown(visit, row.id)
         fields = fields_of(_schema_of(visit, row), visit.redaction.value(json.loads(row.args)))
-        return await _page(visit, EditView(row_of(row, None), fields, ""))
+        return await _page(
+            visit, EditView(row_of(row, None), fields, await _step_names(visit, row), (), "")
+        )
 
     @pages.do("/jobs/{id}/edit", seeing=True)
     async def replay_edited(visit: Visit, form: Form) -> Response:
@@ -227,12 +236,17 @@ def add_edit(pages: Pages) -> None:
         schema, args = _schema_of(visit, row), json.loads(row.args)
         values = visit.redaction.value(args)
         changes, errors = changes_of(schema, values, form)
+        forget = form.all(FORGET)
+        if changes and forget:
+            errors[""] = "With other arguments a new job is stored, which has no steps to forget."
         if not errors:
             action: Action = "dead_letters.replay_edited" if changes else "dead_letters.replay"
             try:
                 changes = visit.redaction.restored(changes, args)
                 async with visit.act(action, target=row.id):
-                    job = await visit.queue.dead_letters.replay(row.id, args=changes or None)
+                    job = await visit.queue.dead_letters.replay(
+                        row.id, args=changes or None, forget=forget
+                    )
             except InvalidArguments as error:
                 names = [WHOLE] if schema is None else list(schema.get("properties", {}))
                 errors = errors_by_name(error, names)
@@ -240,9 +254,18 @@ def add_edit(pages: Pages) -> None:
                 return visit.go(f"jobs/{job.id}", "replayed-edited" if changes else "replayed")
         await arguments.record_shown(visit, row.id)
         view = EditView(
-            row_of(row, None), fields_of(schema, values, form, errors), errors.pop("", "")
+            row_of(row, None),
+            fields_of(schema, values, form, errors),
+            await _step_names(visit, row),
+            forget,
+            errors.pop("", ""),
         )
         return await _page(visit, view, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+async def _step_names(visit: Visit, row: JobRow) -> list[str]:
+    steps = steps_of(await visit.parts.store.workflows.steps(row.seq))
+    return list(dict.fromkeys(step.name for step in steps))
 
 
 async def _page(visit: Visit, view: EditView, status: int = HTTPStatus.OK) -> Response:

@@ -9,12 +9,13 @@ from starlette.responses import Response
 
 from jobrunner.core.clock import from_us
 from jobrunner.core.errors import InvalidSchedule
-from jobrunner.core.model import ScheduleRow, TickRow
+from jobrunner.core.schedule import ScheduleRow, TickRow
 from jobrunner.fastapi.dashboard import words
 from jobrunner.fastapi.dashboard.forms import Form
 from jobrunner.fastapi.dashboard.jobs import state_of
 from jobrunner.fastapi.dashboard.pages import Pages
 from jobrunner.fastapi.dashboard.visit import Visit
+from jobrunner.queue.filters import read_cursor, write_cursor
 from jobrunner.queue.schedules import Schedule
 from jobrunner.tasks.recurrence import Recurrence
 from jobrunner.tasks.ticks import recurrence_of
@@ -90,6 +91,8 @@ class ScheduleView:
     entry: Entry
     coming: Sequence[datetime]
     ticks: Sequence[Tick]
+    cursor: str
+    next_cursor: str | None
     misfire: str
     source: str
 
@@ -183,11 +186,18 @@ def add_schedules(pages: Pages) -> None:
     async def get_schedule(visit: Visit) -> Response:
         schedule = await visit.queue.schedules.get(visit.path("id"))
         row = await visit.parts.store.schedules.get(schedule.id)
-        ticks = await visit.parts.store.schedules.ticks(schedule.id, limit=TICKS)
+        cursor = visit.asked("cursor")
+        # One row more than the page shows if there is a next page.
+        ticks = await visit.parts.store.schedules.ticks(
+            schedule.id, before=read_cursor(cursor or None), limit=TICKS + 1
+        )
+        more = len(ticks) > TICKS
         view = ScheduleView(
             entry=await _entry(visit, schedule),
             coming=[] if row is None else _coming(row),
-            ticks=[await _tick(visit, one) for one in ticks],
+            ticks=[await _tick(visit, one) for one in ticks[:TICKS]],
+            cursor=cursor,
+            next_cursor=write_cursor(ticks[TICKS - 1].instant if more else None),
             misfire=_MISFIRE[schedule.misfire],
             source="declared in the code" if schedule.source == "code" else "stored at run time",
         )
@@ -204,8 +214,9 @@ def _add_forms(pages: Pages) -> None:
     @pages.do("/schedules/{id}/run")
     async def run_now(visit: Visit, form: Form) -> Response:
         id = visit.path("id")
-        async with visit.act("schedules.run_now", target=id):
+        async with visit.act("schedules.run_now", target=id) as act:
             job = await visit.queue.schedules.run_now(id)
+            act.count = 1 if job.created else 0
         return visit.go(f"jobs/{job.id}", "ran" if job.created else "ran-kept")
 
     @pages.do("/schedules/{id}/pause")

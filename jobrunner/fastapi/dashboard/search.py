@@ -1,18 +1,21 @@
 """Finds jobs by what people type: an id, a key, a tag, a task, or filters such as ``queue:mail``."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 from uuid import UUID
 
+from jobrunner.core.errors import InvalidOptions
 from jobrunner.core.model import Filter
+from jobrunner.core.units import written_duration
 from jobrunner.fastapi.dashboard import urls
 from jobrunner.fastapi.dashboard.visit import Visit
 
-WORDS: Final = ("task", "queue", "tag", "key")
+WORDS: Final = ("task", "queue", "tag", "key", "since")
 """The filters of the list, as they are written in its address."""
-_FILTER: Final = re.compile(r'\b(task|queue|tag|key|state):(?:"([^"]*)"|(\S+))')
+_FILTER: Final = re.compile(r'\b(task|queue|tag|key|since|state):(?:"([^"]*)"|(\S+))')
 MOST_ALIKE: Final = 8
 MAX_CHARS: Final = 500
 
@@ -41,6 +44,32 @@ async def known_queues(visit: Visit) -> list[str]:
     for worker in await visit.parts.store.workers.list():
         names.update(worker.queues)
     return sorted(names)
+
+
+def meant(filters: Mapping[str, str], now: datetime) -> dict[str, Any]:
+    """Return the filters that are set, as ``list`` takes them.
+
+    Raises:
+        InvalidOptions: ``since`` is neither a duration, such as ``1h``, nor an instant.
+    """
+    found: dict[str, Any] = {name: value for name, value in filters.items() if value}
+    if "since" in found:
+        found["since"] = _since(found["since"], now)
+    return found
+
+
+def _since(text: str, now: datetime) -> datetime:
+    try:
+        age = written_duration(text)
+        found = datetime.fromisoformat(text) if age is None else now - age
+    except (ValueError, OverflowError):
+        found = None
+    if found is None or found.tzinfo is None:
+        raise InvalidOptions(
+            f"since={text!r} is no duration and no time with an offset: write since:1h (s, m, h, d or w), or"
+            " since:2026-11-22T08:00:00Z"
+        )
+    return found
 
 
 async def search(visit: Visit) -> Found:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -10,11 +11,13 @@ from markupsafe import Markup
 
 from jobrunner.core.redaction import Redaction
 from jobrunner.core.version import __version__
-from jobrunner.fastapi.dashboard import urls, words
+from jobrunner.fastapi.dashboard import sent_forms, urls, words
 from jobrunner.fastapi.dashboard.assets import Assets
 from jobrunner.fastapi.dashboard.guards import Guards
+from jobrunner.fastapi.dashboard.links import LinkTemplates
 from jobrunner.fastapi.dashboard.live import LiveParts
 from jobrunner.fastapi.dashboard.zone import Clock
+from jobrunner.worker.settings import Settings
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -73,6 +76,8 @@ class Shell:
     """True if there is a sign-in page."""
     signed_in: bool = False
     live: bool = False
+    took: str = ""
+    """The time that reading the page took; empty if nothing was read."""
     framed: bool = True
     """False without navigation: the viewer may not read."""
     notice: str = ""
@@ -86,9 +91,16 @@ class Site:
     """The templates, files and guards of one dashboard."""
 
     guards: Guards
-    redaction: Redaction
+    settings: Settings
+    """The settings of the runner."""
+    links: LinkTemplates
     assets: Assets = field(default_factory=Assets)
     environment: Environment = field(default_factory=_environment)
+
+    @property
+    def redaction(self) -> Redaction:
+        """Hides sensitive arguments and results."""
+        return self.settings.redact
 
     def render(self, template: str, shell: Shell, view: object, clock: Clock) -> tuple[str, str]:
         """Return a page and the hash of its live parts."""
@@ -98,7 +110,8 @@ class Site:
             v=view,
             clock=clock,
             live=live,
+            once=sent_forms.FIELD,
             asset=lambda name: f"{shell.base}static/{self.assets.names[name]}",
             version=__version__,
         )
-        return text, live.etag
+        return text.replace(sent_forms.PLACEHOLDER, token_urlsafe(9)), live.etag

@@ -41,19 +41,20 @@ def tiles_of(
     hour = (before.until - before.since) / _MINUTE
     new, old = recent.total, before.total
     failed = _failed_share(new)
+    course = whole_minutes(series, now)
     return [
         Tile(
             "Done per minute",
-            [(_rate(new.succeeded / minutes), "")],
+            [(words.rate(new.succeeded / minutes), "")],
             _change(new.succeeded / minutes, old.succeeded / hour),
-            _course(series, lambda one: one.succeeded, "Succeeded in each minute of the last hour"),
+            _course(course, lambda one: one.succeeded, "Succeeded in each minute of the last hour"),
         ),
         Tile(
             "Failed attempts",
             [(_percent(failed), "")],
-            f"{_rate(new.failed / minutes)} a minute; {_percent(_failed_share(old))} the hour before",
+            f"{words.rate(new.failed / minutes)} a minute; {_percent(_failed_share(old))} the hour before",
             _course(
-                series, lambda one: one.failed, "Failed in each minute of the last hour", bad=bad
+                course, lambda one: one.failed, "Failed in each minute of the last hour", bad=bad
             ),
             bad=bad and new.failed > 0,
         ),
@@ -62,7 +63,7 @@ def tiles_of(
             (new.wait_p50, new.wait_p95),
             old.wait_p95,
             _course(
-                series, lambda one: _seconds(one.wait_p95), "Wait in each minute, 95th percentile"
+                course, lambda one: _seconds(one.wait_p95), "Wait in each minute, 95th percentile"
             ),
         ),
         _durations(
@@ -70,7 +71,7 @@ def tiles_of(
             (new.run_p50, new.run_p95),
             old.run_p95,
             _course(
-                series, lambda one: _seconds(one.run_p95), "Run in each minute, 95th percentile"
+                course, lambda one: _seconds(one.run_p95), "Run in each minute, 95th percentile"
             ),
         ),
     ]
@@ -91,10 +92,19 @@ def _durations(
     return Tile(name, [(words.duration(half), "p50"), (words.duration(most), "p95")], note, spark)
 
 
+def whole_minutes(series: Stats, now: datetime) -> Sequence[StatsBucket]:
+    """Return the minutes that are over; the present one would end each line in a fall."""
+    return [one for one in series.buckets if one.start + _MINUTE <= now]
+
+
 def _course(
-    series: Stats, value: Callable[[StatsBucket], float], label: str, *, bad: bool = False
+    series: Sequence[StatsBucket],
+    value: Callable[[StatsBucket], float],
+    label: str,
+    *,
+    bad: bool = False,
 ) -> Spark:
-    return spark_line([value(one) for one in series.buckets], label, bad=bad)
+    return spark_line([value(one) for one in series], label, bad=bad)
 
 
 def _failed_share(bucket: StatsBucket) -> float:
@@ -103,11 +113,6 @@ def _failed_share(bucket: StatsBucket) -> float:
 
 def _seconds(value: timedelta | None) -> float:
     return 0.0 if value is None else value.total_seconds()
-
-
-def _rate(value: float) -> str:
-    """Return a number per minute; small ones with a decimal."""
-    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"  # noqa: PLR2004
 
 
 def _percent(share: float) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from jobrunner.core.job import Health, QueueInfo, WorkerInfo
+from jobrunner.core.health import Health, QueueInfo
 from jobrunner.fastapi.dashboard import urls, words
 
 RECENT: Final = timedelta(minutes=10)
@@ -70,6 +70,16 @@ class Attempts:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """The start of a worker, also of one that has left since."""
+
+    at: datetime
+    revision: int | None
+    name: str
+    """Host and process, such as ``web-1:3310``; empty if it has left."""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything that the verdict depends on."""
 
@@ -85,6 +95,8 @@ class Facts:
     """Attempts in the hour before the recent time, by task."""
     latest: Mapping[str, Attempts] = field(default_factory=dict)
     """Attempts in the last one or two minutes, by task."""
+    starts: Sequence[Start] = ()
+    """The latest starts of workers."""
     free_bytes: int | None = None
     """Free space beside the store; None if unknown."""
 
@@ -115,8 +127,8 @@ class Verdict:
     """The number of further troubles."""
     since: datetime | None = None
     """The time at which the oldest of the present failures began."""
-    started: WorkerInfo | None = None
-    """The worker that had started shortly before."""
+    started: Start | None = None
+    """The start of a worker shortly before."""
 
 
 def judge(facts: Facts) -> Verdict:
@@ -144,7 +156,7 @@ def judge(facts: Facts) -> Verdict:
         troubles=troubles[:MOST_TROUBLES],
         more=max(0, len(troubles) - MOST_TROUBLES),
         since=since,
-        started=None if since is None else _started_before(facts.health.workers, since),
+        started=None if since is None else started_before(facts.starts, since),
     )
 
 
@@ -345,11 +357,11 @@ def _lower(title: str) -> str:
     return title[:1].lower() + title[1:]
 
 
-def _started_before(workers: Sequence[WorkerInfo], since: datetime) -> WorkerInfo | None:
-    """Return the last worker that started within ``_START_BEFORE`` before the failures began."""
+def started_before(starts: Sequence[Start], since: datetime) -> Start | None:
+    """Return the last start within ``_START_BEFORE`` before the failures began."""
     return max(
-        (one for one in workers if since - _START_BEFORE <= one.started_at <= since),
-        key=lambda one: one.started_at,
+        (one for one in starts if since - _START_BEFORE <= one.at <= since),
+        key=lambda one: one.at,
         default=None,
     )
 

@@ -1,9 +1,9 @@
 """One request for a page: who asks, for which queue, and how the page is answered."""
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Final
 
@@ -11,15 +11,15 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, Response
 
 from jobrunner.core.audit import UNKNOWN_ACTOR, Action
-from jobrunner.core.clock import utcnow
+from jobrunner.core.clock import now_s, utcnow
 from jobrunner.core.model import Filter
 from jobrunner.core.redaction import Redaction
-from jobrunner.fastapi.dashboard import urls
+from jobrunner.fastapi.dashboard import urls, words
 from jobrunner.fastapi.dashboard.errors import ErrorView
 from jobrunner.fastapi.dashboard.login import COOKIE
 from jobrunner.fastapi.dashboard.notices import notice_of
+from jobrunner.fastapi.dashboard.sent_forms import SentForm
 from jobrunner.fastapi.dashboard.site import Shell, Site
-from jobrunner.fastapi.dashboard.words import COUNT_CAP
 from jobrunner.fastapi.dashboard.zone import Clock
 from jobrunner.queue.audit import Act, audited
 from jobrunner.queue.parts import QueueParts
@@ -41,6 +41,9 @@ class Visit:
     actor: str | None
     may_act: bool
     may_see: bool
+    form: SentForm | None = None
+    """The form that was sent; None for a page, or if it comes from no page."""
+    began_s: float = field(default_factory=now_s)
 
     @property
     def parts(self) -> QueueParts:
@@ -57,23 +60,32 @@ class Visit:
         """The time of the page."""
         return self.clock.now
 
-    def act(
+    @asynccontextmanager
+    async def act(
         self,
         action: Action,
         *,
         target: str | None = None,
         filter: Mapping[str, object] | None = None,
         reason: str = "",
-    ) -> AbstractAsyncContextManager[Act]:
-        """Record the act inside the block; see ``audited``."""
-        return audited(
+    ) -> AsyncIterator[Act]:
+        """Record the act inside the block; see ``audited``.
+
+        The first act of a form that does not fail is the one that happens once.
+        """
+        form = self.form
+        async with audited(
             self.queue.audit,
             UNKNOWN_ACTOR if self.actor is None else self.actor,
             action,
             target=target,
             filter=filter,
             reason=reason.strip() or None,
-        )
+            form=None if form is None or form.has_acted else form.name,
+        ) as act:
+            yield act
+        if form is not None:
+            form.has_acted = True
 
     def asked(self, name: str) -> str:
         """Return a parameter of the query; empty if it is missing."""
@@ -96,19 +108,21 @@ class Visit:
     ) -> Response:
         """Render a page, or answer 304 if its live parts have not changed."""
         store = getattr(self.parts.store, "path", None)
+        dead = await self.parts.store.dead_letters.count(Filter(), cap=words.COUNT_CAP)
         shell = Shell(
             base=self.base,
             title=title,
             section=section,
             back=own_address(self.request, self.base),
             store=store.name if store is not None else "",
-            dead=await self.parts.store.dead_letters.count(Filter(), cap=COUNT_CAP),
+            dead=dead.number,
             actor=self.actor,
             may_act=self.may_act,
             may_see=self.may_see,
             signs_in=bool(self.site.guards.tokens),
             signed_in=COOKIE in self.request.cookies,
             live=live,
+            took=self.took,
             notice=notice_of(self.request.query_params),
             bad=bad,
         )
@@ -118,9 +132,15 @@ class Visit:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return HTMLResponse(text, status, headers)
 
+    @property
+    def took(self) -> str:
+        """The time since the request began, in words."""
+        return words.duration(timedelta(seconds=now_s() - self.began_s))
+
     def live_headers(self, etag: str) -> dict[str, str]:
-        """Return the headers that the page's script reads: hash and time."""
-        return {"etag": etag, "x-as-of": f"{self.now.astimezone(self.clock.zone):%H:%M:%S}"}
+        """Return the headers that the page's script reads: hash, time, and how long it took."""
+        as_of = f"{self.now.astimezone(self.clock.zone):%H:%M:%S}"
+        return {"etag": etag, "x-as-of": as_of, "x-took": self.took}
 
     def go(self, address: str, said: str = "", n: int | None = None) -> Response:
         """Answer a form: the browser goes on to a page below the root."""

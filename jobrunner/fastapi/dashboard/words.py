@@ -85,3 +85,20 @@ def size(value: int) -> str:
             return f"{amount:.3g} {unit}" if unit != "B" else f"{value} B"
         amount /= 1000
     return f"{amount:.3g} TB"
+
+
+def pair(first: timedelta | None, second: timedelta | None) -> str:
+    """Return two durations, with their unit once if it is the same.
+
+    For example ``4 / 41 ms``.
+    """
+    left, right = duration(first), duration(second)
+    if left == right == "–":
+        return left
+    unit = f" {right.rpartition(' ')[2]}"
+    return f"{left.removesuffix(unit) if left.count(' ') == 1 else left} / {right}"
+
+
+def rate(value: float) -> str:
+    """Return a number per minute; small ones with a decimal."""
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"  # noqa: PLR2004 - of two digits

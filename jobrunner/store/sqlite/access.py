@@ -85,6 +85,10 @@ class Access:
         """Run ``function(connection, *args)`` on the connection for lists, after their queued steps."""
         return await self.readers.read_list(function, *args)
 
+    def read_blocking(self, function: Callable[..., T], *args: Any) -> T:
+        """Run ``function(connection, *args)`` in the calling thread, whichever it is."""
+        return self.readers.read_blocking(function, *args)
+
     async def close(self) -> None:
         """Close the connections, readers first; running reads are interrupted."""
         if self._readers is not None:

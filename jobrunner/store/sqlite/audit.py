@@ -21,8 +21,15 @@ class SqliteAudit:
         target: str | None,
         filter: str | None,
         reason: str | None,
-    ) -> int:
-        return await self._access.write(audit.record, at, actor, action, target, filter, reason)
+        form: str | None = None,
+    ) -> int | None:
+        entry = (at, actor, action, target, filter, reason)
+        if form is None:
+            return await self._access.write(audit.record, *entry)
+        return await self._access.write(audit.record_form, form, *entry)
+
+    async def forget_form(self, form: str) -> None:
+        await self._access.write(audit.forget_form, form)
 
     async def finish(self, entry: int, count: int) -> None:
         await self._access.write(audit.finish, entry, count)

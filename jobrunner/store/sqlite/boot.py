@@ -31,7 +31,7 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value"""
 
 
 async def require_one_system(writer: Writer, path: Path, folder: Path) -> None:
-    """Store this system's boot id in the file, if no other system uses it.
+    """Store this system's boot id, if no other system uses the file.
 
     If another system had the file open moments ago, first watch whether its workers still beat: after a reboot they do
     not. A worker whose lock is held belongs to this system, even if the stored boot id differs or is missing.
@@ -42,12 +42,12 @@ async def require_one_system(writer: Writer, path: Path, folder: Path) -> None:
         folder: the folder of the locks.
 
     Raises:
+        StoreUnavailable: The file is read-only.
         StoreUnsupported: Workers of another system still beat. Nothing was changed.
     """
     boot = _boot_id()
-    if boot is None:
-        return
-    if await writer.read(_noted) == boot:
+    noted = await writer.write(_noted)
+    if boot is None or noted == boot:
         return
     seen = await _beats_elsewhere(writer, folder, now_us() - FRESH_US)
     loop = asyncio.get_running_loop()
@@ -72,6 +72,8 @@ def _boot_id() -> str | None:
 
 
 def _noted(conn: sqlite3.Connection) -> str | None:
+    # SQLite opens a file that is read-only without an error, and raises only at the first change of a row.
+    conn.execute("DELETE FROM jobrunner_meta WHERE name = ''")
     row = conn.execute("SELECT value FROM jobrunner_meta WHERE name = 'boot_id'").fetchone()
     return None if row is None else str(row[0])
 

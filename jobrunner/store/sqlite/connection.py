@@ -8,6 +8,7 @@ task that waits for it is cancelled.
 import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,9 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 5.0
 """A backstop for writers that do not use the turnstile (a shell, the application's own engine)."""
+
+LISTS_CACHE_KIB = 2_048
+"""Small, since a list reads most database pages once; only the few upper pages of the tree are read again."""
 
 LOG_BYTES = 8 * 1024 * 1024
 """Approximate size of the log between two checkpoints; see ``checkpoint.PAGES_PER_CHECKPOINT``."""
@@ -54,29 +58,27 @@ class Connection:
 
         Args:
             path: the database file.
-            durability: ``"full"`` syncs at each commit; ``"normal"`` may lose the last commits at a power cut.
+            durability: ``"full"`` syncs at each commit; ``"normal"`` may lose the last commits at a power cut;
+                ``"off"`` never syncs, for files of tests.
             read_only: refuse every write.
             cache_kib: size of the page cache, in KiB.
         """
-        connection = aiosqlite.connect(
-            path,
-            isolation_level=None,
-            cached_statements=256,
-            timeout=BUSY_TIMEOUT_S,
-            factory=sqlite3.Connection if read_only else WriterConnection,
+        failed: list[sqlite3.Error] = []
+        # Not `aiosqlite.connect`: the pragmas in a step of their own would be one more switch to the thread and back.
+        connection = aiosqlite.Connection(
+            partial(_connect, path, durability, read_only, cache_kib, failed), iter_chunk_size=64
         )
         # Otherwise the thread of an open connection would keep the process alive after an interrupted shutdown.
         connection._thread.daemon = True  # noqa: SLF001 - aiosqlite has no public option for it
-        self = cls(connection, path, read_only=read_only)
         try:
             await connection
-            await self.run(_set_pragmas, durability, read_only, cache_kib)
-        except BaseException as error:
-            await connection.close()
-            if isinstance(error, sqlite3.Error):
-                raise_as_ours(error, path)
-            raise
-        return self
+            if failed:
+                # Not raised by the connector: aiosqlite would not wait for the end of its thread.
+                await connection.close()
+                raise failed[0]
+        except sqlite3.Error as error:
+            raise_as_ours(error, path)
+        return cls(connection, path, read_only=read_only)
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         """Run ``function(connection, *args)`` on the thread, in one hop.
@@ -101,9 +103,32 @@ class Connection:
     async def close(self) -> None:
         """Close the connection: interrupt a running read, wait for a running write."""
         raw = self._connection._connection  # noqa: SLF001 - None once closed, where `_conn` would raise
-        if raw is not None and self._read_only:
+        if raw is None:
+            return
+        if self._read_only:
             raw.interrupt()
-        await self._connection.close()
+        # As `close` of aiosqlite, which goes to the thread twice.
+        stopped = self._connection.stop()
+        if stopped is not None:
+            await stopped
+
+
+def _connect(
+    path: Path, durability: str, read_only: bool, cache_kib: int, failed: list[sqlite3.Error]
+) -> sqlite3.Connection:
+    """Connect and set the pragmas; the error of a pragma is added to ``failed``."""
+    conn = sqlite3.connect(
+        path,
+        isolation_level=None,
+        cached_statements=256,
+        timeout=BUSY_TIMEOUT_S,
+        factory=sqlite3.Connection if read_only else WriterConnection,
+    )
+    try:
+        _set_pragmas(conn, durability, read_only, cache_kib)
+    except sqlite3.Error as error:
+        failed.append(error)
+    return conn
 
 
 def _set_pragmas(
@@ -112,7 +137,7 @@ def _set_pragmas(
     # The schema is read first: a file that is not an SQLite database must be refused before anything is written to it.
     conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     for pragma in (
-        f"synchronous = {'FULL' if durability == 'full' else 'NORMAL'}",
+        f"synchronous = {durability}",
         # SQLite before 3.51.3 can corrupt a file when two connections reset the log at once. So one elected process
         # checkpoints, under the write lock, and commits never do.
         "wal_autocheckpoint = 0",
@@ -126,6 +151,19 @@ def _set_pragmas(
         f"query_only = {'ON' if read_only else 'OFF'}",
     ):
         conn.execute(f"PRAGMA {pragma}")
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """Open the file for reading on any thread, one at a time."""
+    conn = sqlite3.connect(
+        path, isolation_level=None, timeout=BUSY_TIMEOUT_S, check_same_thread=False
+    )
+    try:
+        _set_pragmas(conn, "full", True, LISTS_CACHE_KIB)
+    except BaseException:
+        conn.close()
+        raise
+    return conn
 
 
 def keep_log(conn: sqlite3.Connection) -> None:

@@ -1,12 +1,13 @@
 """Implements ``DeadLetterStore`` on SQLite."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from jobrunner.core.clock import now_s
 from jobrunner.core.counts import ReplayCounts
 from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter, JobRow
+from jobrunner.store import rules
 from jobrunner.store.groups import Groups
-from jobrunner.store.job_protocol import Replayed, RowPage, Slice
+from jobrunner.store.job_protocol import Count, LetterArguments, Replayed, RowPage, Slice
 from jobrunner.store.sqlite import readers
 from jobrunner.store.sqlite.access import Access
 from jobrunner.store.sqlite.readers import PLANNED_ROWS
@@ -25,8 +26,13 @@ class SqliteDeadLetters:
         )
         return RowPage([JobRow(*row[1:]) for row in found.rows], found.next, found.complete)
 
-    async def count(self, where: Filter, *, cap: int) -> int:
-        return await self._access.readers.count(queries.count_dead_letters, where, cap=cap)
+    async def count(self, where: Filter, *, cap: int, seconds: float | None = None) -> Count:
+        return await self._access.readers.count(
+            queries.count_dead_letters, where, cap=cap, seconds=seconds
+        )
+
+    async def last_workers(self, letters: Sequence[int]) -> Mapping[int, int]:
+        return await self._access.read_list(dead_letters.last_workers, letters)
 
     async def groups(self, *, now: int, limit: int) -> Groups:
         search = groups.Search(now, limit, end_s=now_s() + readers.PAGE_S)
@@ -40,8 +46,8 @@ class SqliteDeadLetters:
             await self._access.write(groups.fill, found)
         return len(found)
 
-    async def replay(self, id: str, *, now: int) -> Enqueued:
-        return await self._access.write(dead_letters.replay, id, now)
+    async def replay(self, id: str, *, now: int, forget: Sequence[str] = ()) -> Enqueued:
+        return await self._access.write(dead_letters.replay, id, now, forget)
 
     async def replay_edited(self, id: str, job: Enqueue) -> Enqueued:
         return await self._access.write(dead_letters.replay_edited, id, job)
@@ -56,32 +62,49 @@ class SqliteDeadLetters:
         tasks: Collection[str] | None = None,
         run_at: int | None = None,
         spacing: int = 0,
+        without: Collection[int] = (),
+        down_to: int | None = None,
     ) -> Replayed:
         pace = dead_letters.Pace(now, now if run_at is None else run_at, spacing)
-        return await self._access.write(dead_letters.replay_all, where, tasks, before, limit, pace)
+        meant = dead_letters.Meant(where, tasks, without, down_to)
+        return await self._access.write(dead_letters.replay_all, meant, before, limit, pace)
+
+    async def arguments(
+        self,
+        where: Filter,
+        *,
+        before: int | None,
+        limit: int,
+        tasks: Collection[str] | None = None,
+    ) -> LetterArguments:
+        found = await self._access.readers.page(
+            dead_letters.arguments,
+            dead_letters.Meant(where, tasks),
+            before=before,
+            limit=limit,
+            room=queries.PAGE_ROOM,
+        )
+        return LetterArguments(
+            [(letter, task, args, handed) for letter, task, args, handed in found.rows], found.next
+        )
 
     async def plan_replay_all(
-        self, where: Filter, *, tasks: Collection[str] | None = None
+        self,
+        where: Filter,
+        *,
+        tasks: Collection[str] | None = None,
+        without: Collection[int] = (),
     ) -> ReplayCounts:
-        replayed, conflicts, before = 0, 0, None
-        held: set[tuple[str, str]] = set()
+        meant = dead_letters.Meant(where, tasks, without)
+        plan, before = rules.ReplayPlan(), None
         while True:
             found = await self._access.readers.page(
-                dead_letters.keys, where, tasks, before=before, limit=PLANNED_ROWS
+                dead_letters.keys, meant, before=before, limit=PLANNED_ROWS
             )
-            wanted = {(task, key) for _, task, key in found.rows if key is not None} - held
-            held.update(await self._access.read_list(dead_letters.taken, sorted(wanted)))
-            for _, task, key in found.rows:
-                if key is None:
-                    replayed += 1
-                elif (task, key) in held:
-                    conflicts += 1
-                else:
-                    # The dead letters that died before this one find its key taken.
-                    held.add((task, key))
-                    replayed += 1
+            held = await self._access.read_list(dead_letters.taken, plan.unknown(found.rows))
+            plan.add(found.rows, held)
             if found.next is None:
-                return ReplayCounts(replayed, conflicts)
+                return plan.counts
             before = found.next
 
     async def delete(self, id: str) -> bool:

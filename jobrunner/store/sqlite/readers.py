@@ -5,12 +5,15 @@ id) never share a connection with a list, and a list lets the next one run after
 """
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
-from jobrunner.store.sqlite.connection import Connection, read_snapshot
+from jobrunner.store.job_protocol import Count
+from jobrunner.store.sqlite.blocking_reader import BlockingReader
+from jobrunner.store.sqlite.connection import LISTS_CACHE_KIB, Connection, read_snapshot
 from jobrunner.store.sqlite.maintenance import backup
 from jobrunner.store.sqlite.sql.walks import EVERYTHING, Position, Step
 
@@ -20,8 +23,6 @@ PAGE_S: Final = 0.1
 """After this time a page ends with the rows found so far and the cursor of the next page."""
 PLANNED_ROWS: Final = 1_000
 """Maximum number of jobs or dead letters that a plan reads at once."""
-LISTS_CACHE_KIB: Final = 2_048
-"""Small, since a list reads most database pages once; only the few upper pages of the tree are read again."""
 
 
 class Found(NamedTuple):
@@ -42,6 +43,7 @@ class Readers:
         self._path = path
         self._single = single
         self._lists = lists
+        self._blocking = BlockingReader(path)
         self._backups: dict[threading.Event, asyncio.Event] = {}
         """Running backups: the event that cancels each, and the event set at its end."""
 
@@ -56,11 +58,16 @@ class Readers:
             raise
         return cls(path, single, lists)
 
+    def read_blocking(self, function: Callable[..., T], *args: Any) -> T:
+        """Run ``function(connection, *args)`` in the calling thread, whichever it is."""
+        return self._blocking.read(function, *args)
+
     async def close(self) -> None:
         """Close the connections; running reads and backups are interrupted."""
         backups = dict(self._backups)
         for broken_off in backups:
             broken_off.set()
+        self._blocking.close()
         # Concurrently: all are interrupted at once before any is awaited.
         await asyncio.gather(
             self._lists.close(), self._single.close(), *(ended.wait() for ended in backups.values())
@@ -91,8 +98,7 @@ class Readers:
             limit: maximum number of rows on the page.
             room: characters of text on the page; the row that exceeds it is the last.
         """
-        loop = asyncio.get_running_loop()
-        end_s = loop.time() + PAGE_S
+        is_over = self.timer(PAGE_S)
         position = None if before is None else Position(before)
         found: list[tuple[Any, ...]] = []
         while True:
@@ -105,19 +111,31 @@ class Readers:
                 return Found(found[:limit], found[limit - 1][0], complete=True)
             if position is None:
                 return Found(found, None, complete=True)
-            if room <= 0 or loop.time() >= end_s:
+            if room <= 0 or is_over():
                 return Found(found, position.before, complete=len(found) == limit)
 
     async def count(
-        self, step: Callable[..., tuple[int, Position | None]], *args: Any, cap: int
-    ) -> int:
-        """Count in steps, up to ``cap``."""
+        self,
+        step: Callable[..., tuple[int, Position | None]],
+        *args: Any,
+        cap: int,
+        seconds: float | None,
+    ) -> Count:
+        """Count in steps, up to ``cap`` and until the time is up."""
+        is_over = self.timer(seconds)
         number, position = 0, None
         while True:
             more, position = await self.read_list(step, *args, position, cap - number)
             number += more
-            if position is None:
-                return number
+            if position is None or is_over():
+                return Count(number, position is None and number < cap)
+
+    @staticmethod
+    def timer(seconds: float | None) -> Callable[[], bool]:
+        """Return a function that returns whether so many seconds have passed; None never ends."""
+        loop = asyncio.get_running_loop()
+        end_s = math.inf if seconds is None else loop.time() + seconds
+        return lambda: loop.time() >= end_s
 
     async def backup(self, destination: Path, on_progress: Callable[[int, int], None]) -> None:
         """Write a copy on a separate connection; see ``backup.backup``.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jobrunner.core.model import ScheduleChange, ScheduleRow, TickRow
+from jobrunner.core.schedule import ScheduleChange, ScheduleRow, TickRow
 from jobrunner.store.sqlite.access import Access
 from jobrunner.store.sqlite.sql import schedules
 
@@ -30,8 +30,8 @@ class SqliteSchedules:
     async def change(self, changes: Sequence[ScheduleChange]) -> bool:
         return await self._access.write(schedules.change, changes)
 
-    async def ticks(self, id: str, *, limit: int) -> Sequence[TickRow]:
-        return await self._access.read_list(schedules.ticks, id, limit)
+    async def ticks(self, id: str, *, before: int | None = None, limit: int) -> Sequence[TickRow]:
+        return await self._access.read_list(schedules.ticks, id, before, limit)
 
     async def prune_ticks(self, *, before: int, limit: int) -> int:
         return await self._access.write(schedules.prune_ticks, before, limit)

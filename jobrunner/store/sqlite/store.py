@@ -8,7 +8,7 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from jobrunner.core.logs import log_of
 from jobrunner.store.reentrancy import name_of, refuse_inside
 from jobrunner.store.round import Round, Written
 from jobrunner.store.session import Session
+from jobrunner.store.sessions.watcher import Watch
 from jobrunner.store.sqlite import boot
 from jobrunner.store.sqlite.access import Access
 from jobrunner.store.sqlite.audit import SqliteAudit
@@ -33,18 +34,20 @@ from jobrunner.store.sqlite.host.location import (
 from jobrunner.store.sqlite.host.record_locks import translated
 from jobrunner.store.sqlite.host.turnstile import WriteLock
 from jobrunner.store.sqlite.jobs import SqliteJobs
+from jobrunner.store.sqlite.limits import SqliteLimits
 from jobrunner.store.sqlite.maintenance import backup, migrate
 from jobrunner.store.sqlite.maintenance.checkpoint import Checkpointer, checkpoint
 from jobrunner.store.sqlite.readers import Readers
 from jobrunner.store.sqlite.schedules import SqliteSchedules
 from jobrunner.store.sqlite.sessions import adapt, open_transactions
 from jobrunner.store.sqlite.sessions.driver import StoreHandle
-from jobrunner.store.sqlite.sessions.watcher import Watch
+from jobrunner.store.sqlite.sql import task_writes
 from jobrunner.store.sqlite.sql.claim import Heads
 from jobrunner.store.sqlite.sql.queries import data_version
 from jobrunner.store.sqlite.sql.round import write_round
 from jobrunner.store.sqlite.statistics import SqliteStatistics
 from jobrunner.store.sqlite.workers import SqliteWorkers, locks_lost
+from jobrunner.store.sqlite.workflows import SqliteWorkflows
 
 logger = log_of("jobrunner")
 
@@ -62,7 +65,9 @@ class SqliteStore:
         self.schedules = SqliteSchedules(self._access)
         self.workers = SqliteWorkers(self._access, self._folder)
         self.audit = SqliteAudit(self._access)
-        self.statistics = SqliteStatistics(self._access)
+        self.statistics = SqliteStatistics(self._access, self.path)
+        self.limits = SqliteLimits(self._access)
+        self.workflows = SqliteWorkflows(self._access)
         self._claim: identity.StoreClaim | None = None
         self._checkpointer: Checkpointer | None = None
         self._identity: identity.FileIdentity | None = None
@@ -81,7 +86,6 @@ class SqliteStore:
             create(self.path)
             writer = await migrate.writer_of(self.path, self._folder, self.durability)
             self._access.use_writer(writer)
-            await writer.write(migrate.try_to_write)
             await boot.require_one_system(writer, self.path, self._folder)
             self._claim.pin()
             self._access.use_readers(await Readers.open(self.path))
@@ -130,6 +134,12 @@ class SqliteStore:
         if self._sessions is None:
             raise StoreUnavailable(f"{self.path} is not open")
         return adapt.session_of(self._sessions, source)
+
+    def as_write(
+        self, what: object, args: Sequence[object]
+    ) -> tuple[Callable[..., object], Sequence[object]]:
+        """See ``Store.as_write``."""
+        return task_writes.as_write(what, args)
 
     def refuse_wait(self, what: object) -> None:
         """See ``Store.refuse_wait``."""

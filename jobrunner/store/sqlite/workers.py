@@ -1,21 +1,21 @@
 """Implements ``WorkerStore``: rows describe the workers, locks prove that they live."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from jobrunner.core.errors import StoreReplaced
 from jobrunner.core.logs import log_of
 from jobrunner.core.model import WorkerRow
 from jobrunner.core.wait_graph import Snapshot, WaitReport
-from jobrunner.store.protocol import Recovered
+from jobrunner.store.protocol import Recovered, Standing, WorkerStart
 from jobrunner.store.sqlite import boot
 from jobrunner.store.sqlite.access import Access
 from jobrunner.store.sqlite.host import locks
 from jobrunner.store.sqlite.host.doorbell import Doorbell, ring
 from jobrunner.store.sqlite.maintenance import migrate
 from jobrunner.store.sqlite.maintenance.recovery import Recovery
-from jobrunner.store.sqlite.sql import workers
+from jobrunner.store.sqlite.sql import watchers, workers
 
 logger = log_of("jobrunner")
 
@@ -32,9 +32,18 @@ class SqliteWorkers:
         """Rows of this process's workers, as stored when they joined."""
         self._addresses: Sequence[str] = ()
         """Doorbell addresses of the workers of other processes."""
+        self._watching: dict[int, Doorbell | None] = {}
+        """The doorbells of this process's watchers."""
+        self._watchers: Mapping[str, Sequence[str]] = {}
+        """Doorbell addresses of the watchers of other processes, by the job that they watch."""
         self._recovery = Recovery(folder, self._locks, read=access.read, write=access.write)
 
-    async def join(self, worker: WorkerRow, on_notify: Callable[[], None]) -> None:
+    async def join(
+        self,
+        worker: WorkerRow,
+        on_notify: Callable[[], None],
+        on_standing: Callable[[Standing], None] | None = None,
+    ) -> None:
         id = worker.worker
         self._locks[id] = locks.WorkerLock.hold(locks.worker_file(self._folder, id))
         bell = self._doorbells[id] = Doorbell.open(on_notify)
@@ -55,8 +64,11 @@ class SqliteWorkers:
         if lock is not None:
             lock.release()
 
-    async def beat(self, worker: int, *, now: int) -> bool:
-        if await self._access.write(workers.beat, worker, now):
+    async def lags(self) -> Mapping[int, int]:
+        return await self._access.read(workers.lags)
+
+    async def beat(self, worker: int, *, now: int, lag: int | None = None) -> bool:
+        if await self._access.write(workers.beat, worker, now, lag):
             return False
         row, lock = self._rows.get(worker), self._locks.get(worker)
         if row is None or lock is None or not lock.still_ours():
@@ -70,6 +82,23 @@ class SqliteWorkers:
         )
         return True
 
+    async def watch(
+        self, watcher: int, jobs: Collection[str], on_change: Callable[[], None], *, now: int
+    ) -> None:
+        if watcher not in self._watching:
+            self._watching[watcher] = Doorbell.open(on_change)
+        bell = self._watching[watcher]
+        if bell is not None:  # else the poll finds the changes
+            await self._access.write(watchers.put, watcher, bell.address, jobs, now)
+
+    async def watched(self, watcher: int, *, now: int) -> frozenset[str]:
+        self._watchers = await self._access.read(watchers.others, watcher, now)
+        return frozenset(self._watchers)
+
+    def notify_watchers(self, jobs: Collection[str]) -> None:
+        for address in {bell for job in jobs for bell in self._watchers.get(job, ())}:
+            ring(address)
+
     async def report_waits(
         self, worker: int, report: WaitReport, *, snapshot: Snapshot | None = None
     ) -> bool:
@@ -81,6 +110,12 @@ class SqliteWorkers:
             row.doorbell for row in rows if row.doorbell and row.worker not in self._locks
         ]
         return rows
+
+    async def starts(self) -> Sequence[WorkerStart]:
+        return await self._access.read(workers.starts)
+
+    async def busy(self) -> Mapping[int, int]:
+        return await self._access.read(workers.busy)
 
     async def recover(self, *, now: int, thorough: bool) -> Recovered:
         return await self._recovery.search(now=now, thorough=thorough)
@@ -99,10 +134,11 @@ class SqliteWorkers:
 
         To other processes those workers are dead, as after a kill.
         """
-        for bell in self._doorbells.values():
+        for bell in (*self._doorbells.values(), *self._watching.values()):
             if bell is not None:
                 bell.close()
         self._doorbells.clear()
+        self._watching.clear()
         for lock in self._locks.values():
             # The file stays, so that other processes find the jobs.
             lock.abandon()

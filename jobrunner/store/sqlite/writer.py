@@ -37,8 +37,8 @@ class Writer:
             raise
         self = cls(connection, write_lock)
         try:
-            await connection.run(self._locked, keep_log)
-            await connection.run(self._locked, make_room_in_log, Path(f"{path}-wal"))
+            log = None if durability == "off" else Path(f"{path}-wal")
+            await connection.run(self._locked, _prepare_log, log)
         except BaseException:
             await self.close()
             raise
@@ -80,3 +80,10 @@ class Writer:
         # On a timeout, close without the lock: then other connections are open, and the last of them moves the log.
         with contextlib.suppress(StoreBusy):
             self.write_lock.acquire()
+
+
+def _prepare_log(conn: sqlite3.Connection, log: Path | None) -> None:
+    """Keep the log between connections; make room in it, unless it is None."""
+    keep_log(conn)
+    if log is not None:
+        make_room_in_log(conn, log)

@@ -1,17 +1,20 @@
 """An application with the dashboard, real jobs, and a client that sends forms as a browser does."""
 
+import asyncio
 import re
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from jobrunner import Bury, Job, JobDead, JobRunner, Retry
+from jobrunner import Bury, Job, JobContext, JobDead, JobRunner, Retry
 from jobrunner.fastapi import bearer
 from jobrunner.store.sqlite import readers
 
@@ -61,11 +64,39 @@ class Board:
         async def charge(card: str, login: dict[str, str]) -> None:
             raise Bury("no money")
 
-        self.charge = charge
+        self.released = asyncio.Event()
+
+        @jobs.task
+        async def hold() -> None:
+            await self.released.wait()
+
+        @jobs.task
+        async def render(job: JobContext, message: str) -> None:
+            job.progress(1240, 5000, message)
+            if self.rendered is not None:
+                await self.rendered.wait()
+
+        self.rendered: asyncio.Event | None = None
+        self.charge, self.hold, self.render = charge, hold, render
         self.greet, self.write_letter, self.try_again = greet, write_letter, try_again
-        self.app = FastAPI(lifespan=jobs.lifespan)
+        self.database = database
+        self.app = FastAPI(lifespan=self._running)
         self.app.include_router(jobs.dashboard(**(guards or {"insecure": True})), prefix=ROOT)
-        self.client = TestClient(self.app, headers=SAME, follow_redirects=False)
+        self.client = self._new_client()
+
+    def on(self, database: Path) -> Self:
+        """Change to another file and a new client; for the boards that tests share."""
+        self.database = database
+        self.client = self._new_client()
+        return self
+
+    @asynccontextmanager
+    async def _running(self, app: FastAPI) -> AsyncIterator[None]:
+        async with self.jobs.running(app, store=self.database):
+            yield
+
+    def _new_client(self) -> TestClient:
+        return TestClient(self.app, headers=SAME, follow_redirects=False)
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         """Run a coroutine function on the app's loop."""
@@ -174,10 +205,31 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "PAGE_S", PATIENCE_S)
 
 
+# Shared by the tests of a process, since a board takes long to make. A test that changes the application or the runner
+# makes a board of its own.
+
+
+@cache
+def open_board() -> Board:
+    """Return the board without guards."""
+    return Board(Path("never-opened.db"))
+
+
+@cache
+def locked_board() -> Board:
+    """Return the board with a token for each right."""
+    return Board(
+        Path("never-opened.db"),
+        read=bearer(READ_TOKEN),
+        act=bearer(ACT_TOKEN),
+        arguments=bearer(SEE_TOKEN),
+    )
+
+
 @pytest.fixture
 def board(tmp_db: Path) -> Iterator[Board]:
     """Open a dashboard without guards."""
-    board = Board(tmp_db)
+    board = open_board().on(tmp_db)
     with board.client:
         yield board
 
@@ -185,11 +237,6 @@ def board(tmp_db: Path) -> Iterator[Board]:
 @pytest.fixture
 def locked(tmp_db: Path) -> Iterator[Board]:
     """Open a dashboard with a token for each right."""
-    board = Board(
-        tmp_db,
-        read=bearer(READ_TOKEN),
-        act=bearer(ACT_TOKEN),
-        arguments=bearer(SEE_TOKEN),
-    )
+    board = locked_board().on(tmp_db)
     with board.client:
         yield board

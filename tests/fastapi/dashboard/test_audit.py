@@ -13,14 +13,20 @@ SENTENCES = {
     "cancel": "Cancelled job",
     "cancel_all": "Cancelled 1 job",
     "reschedule": "Rescheduled job",
+    "reschedule_all": "Rescheduled 1 job",
+    "signal": "Signalled job",
     "arguments.show": "Saw the arguments of job",
     "dead_letters.replay": "Replayed dead letter",
     "dead_letters.replay_edited": "Replayed with other arguments dead letter",
     "dead_letters.replay_all": "Replayed 1 dead letter",
     "dead_letters.delete": "Deleted dead letter",
     "dead_letters.delete_all": "Deleted 1 dead letter",
+    "batches.cancel": "Cancelled batch",
+    "batches.retry": "Retried batch",
     "queues.pause": "Paused queue",
     "queues.resume": "Resumed queue",
+    "limits.set": "Set limit",
+    "limits.reset": "Reset limit",
     "schedules.upsert": "Stored schedule",
     "schedules.remove": "Removed schedule",
     "schedules.run_now": "Ran now schedule",
@@ -58,7 +64,7 @@ def test_sentences_of_these_tests_are_of_every_action() -> None:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_every_action_has_a_sentence_and_its_target_a_page(board: Board, action: str) -> None:
     noun = action.partition(".")[0]
-    target = "mail" if noun == "queues" else "s:1" if noun == "schedules" else NOBODY
+    target = {"queues": "mail", "limits": "task sync", "schedules": "s:1"}.get(noun, NOBODY)
     many = action.endswith("_all")
     record(board, action, **({"filter": {"task": "greet"}} if many else {"target": target}))
     page = board.get("audit")
@@ -67,7 +73,13 @@ def test_every_action_has_a_sentence_and_its_target_a_page(board: Board, action:
     if many:
         assert "task greet" in main
     else:
-        address = {"queues": "queues", "schedules": "schedules/s%3A1"}.get(noun, f"jobs/{NOBODY}")
+        addresses = {
+            "batches": f"batches/{NOBODY}",
+            "queues": "queues",
+            "limits": "limits",
+            "schedules": "schedules/s%3A1",
+        }
+        address = addresses.get(noun, f"jobs/{NOBODY}")
         assert f'href="./{address}"' in main
         assert f">{target}</a>" in main
 
@@ -120,7 +132,7 @@ def test_entries_are_pages_with_a_cursor(board: Board) -> None:
     assert board.get("audit?cursor=zzz").status_code == 422
 
 
-def test_entry_without_an_end_and_refused_ones_are_marked(board: Board) -> None:
+def test_entry_without_an_end_and_one_without_effect_are_marked(board: Board) -> None:
     async def begin() -> None:
         with pytest.raises(StoreBusy):
             async with audited(board.jobs.audit, "ada", "cancel_all", filter={"task": "greet"}):
@@ -129,14 +141,14 @@ def test_entry_without_an_end_and_refused_ones_are_marked(board: Board) -> None:
     board.call(begin)
     unfinished = text_of(board.get("audit?actor=ada"))
     assert "Cancelled jobs" in unfinished
-    assert "unfinished" in unfinished
+    assert "end unknown" in unfinished
     assert board.post("queues/nope/pause").status_code == 404
     refused = text_of(board.get("audit?action=queues.pause"))
-    assert "refused" in refused
-    assert "unfinished" not in refused
+    assert "no effect" in refused
+    assert "end unknown" not in refused
     overview = text_of(board.get(""))
-    assert "Paused queue (refused)" in overview
-    assert "Cancelled jobs (unfinished)" in overview
+    assert "Paused queue (no effect)" in overview
+    assert "Cancelled jobs (end unknown)" in overview
 
 
 def test_empty_log_says_what_will_come(board: Board) -> None:

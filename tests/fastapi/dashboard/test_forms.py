@@ -1,12 +1,24 @@
 """Tests the forms: each is answered by 303, or by a page with the reason."""
 
+import asyncio
 import re
+import tracemalloc
+from collections.abc import Callable, Coroutine
+from typing import Any
 
+import httpx2
 import pytest
+from starlette.responses import Response
 
+from jobrunner.core.audit import AuditEntry
 from jobrunner.core.errors import StoreBusy
+from jobrunner.core.model import JobRow
+from jobrunner.fastapi.dashboard import run_all, sent_forms, words
+from jobrunner.fastapi.dashboard.forms import Form
+from jobrunner.fastapi.dashboard.sent_forms import SentForms, name_of
 from jobrunner.store.sqlite.jobs import SqliteJobs
-from tests.fastapi.dashboard.conftest import CANARY, NOBODY, Board, tags_of, text_of
+from tests.fastapi.dashboard.conftest import CANARY, NOBODY, ROOT, SAME, Board, tags_of, text_of
+from tests.support.engine import next_round
 
 
 def test_cancel_asks_first_and_then_cancels(board: Board) -> None:
@@ -36,6 +48,125 @@ def test_cancel_of_selected_jobs_asks_and_then_cancels_them(board: Board) -> Non
     answer = board.post("jobs/cancel", {"id": ids, "back": "jobs?state=scheduled", "sure": "1"})
     assert answer.headers["location"] == "../jobs?state=scheduled&said=many&n=2"
     assert [board.state(id) for id in (*ids, other)] == ["cancelled", "cancelled", "scheduled"]
+
+
+def test_all_that_match_are_cancelled_as_they_were_counted(board: Board) -> None:
+    mine = [board.waiting(tag="t") for _ in range(3)]
+    other = board.waiting(tag="other")
+    (link,) = [
+        a["href"] or ""
+        for tag, a in tags_of(board.get("jobs?tag=t&state=scheduled"))
+        if tag == "a" and "cancel-all" in (a.get("href") or "")
+    ]
+    asked = board.get(link.removeprefix("./"))
+    assert "Cancel 3 jobs?" in text_of(asked)
+    fields = {
+        a["name"] or "": a["value"] or ""
+        for tag, a in tags_of(asked)
+        if tag == "input" and a.get("type") == "hidden"
+    }
+    assert fields["tag"] == "t"
+    assert fields["state"] == "scheduled"
+    later = board.waiting(tag="t")
+    answer = board.post("jobs/cancel-all", fields | {"reason": "wrong list"})
+    where = "state=scheduled&tag=t"
+    assert answer.headers["location"] == f"../jobs?{where}&said=many&n=3"
+    assert [board.state(id) for id in (*mine, other, later)] == [
+        *["cancelled"] * 3,
+        "scheduled",
+        "scheduled",
+    ]
+
+    async def entry() -> AuditEntry:
+        return (await board.jobs.audit.list()).items[0]
+
+    recorded = board.call(entry)
+    assert (recorded.action, recorded.count, recorded.reason) == ("cancel_all", 3, "wrong list")
+    assert recorded.filter == {"state": "scheduled", "tag": "t", "until": fields["until"]}
+    assert (
+        board.get("jobs/cancel-all?tag=nothing").headers["location"].endswith("said=none-matches")
+    )
+    assert board.get("jobs/cancel-all?state=succeeded").status_code == 422
+    assert board.post("jobs/cancel-all", {"tag": "t"}).status_code == 422
+    assert board.state(later) == "scheduled"
+
+
+def retrying(board: Board, number: int) -> list[str]:
+    """Return the ids of jobs that wait for another attempt."""
+
+    async def fail() -> list[str]:
+        jobs = [await board.jobs.enqueue(board.try_again, str(one)) for one in range(number)]
+        while {(await one.refresh()).state for one in jobs} != {"scheduled"}:
+            await next_round(board.jobs)
+        return [job.id for job in jobs]
+
+    return board.call(fail)
+
+
+def hidden(page: httpx2.Response) -> dict[str, str]:
+    return {
+        a["name"] or "": a["value"] or ""
+        for tag, a in tags_of(page)
+        if tag == "input" and a.get("type") == "hidden"
+    }
+
+
+def links_to(page: httpx2.Response, part: str) -> list[str]:
+    found = [a.get("href") or "" for tag, a in tags_of(page) if tag == "a"]
+    return [link.removeprefix("./") for link in found if part in link]
+
+
+def test_all_that_match_are_due_now_as_they_were_counted(board: Board) -> None:
+    board.post("queues/default/pause")
+    mine = [board.waiting(tag="t") for _ in range(3)]
+    other = board.waiting(tag="other")
+    (link,) = links_to(board.get("jobs?tag=t&state=scheduled"), "run-all")
+    asked = board.get(link)
+    assert "Run 3 jobs now?" in text_of(asked)
+    fields = hidden(asked)
+    later = board.waiting(tag="t")
+    answer = board.post("jobs/run-all", fields | {"reason": "the bank is back"})
+    where = "state=scheduled&tag=t"
+    assert answer.headers["location"] == f"../jobs?{where}&said=many-due&n=3"
+    states = [board.state(id) for id in (*mine, other, later)]
+    assert states == [*["queued"] * 3, "scheduled", "scheduled"]
+    assert board.audited()[-1][1:] == ("reschedule_all", None, 3)
+    assert board.get("jobs/run-all?tag=nothing").headers["location"].endswith("said=none-waits")
+    assert board.get("jobs/run-all?state=running").status_code == 422
+    assert board.post("jobs/run-all", {"tag": "t"}).status_code == 422
+    assert board.state(later) == "scheduled"
+
+
+@pytest.mark.parametrize(
+    ("act", "question", "ends"),
+    [("run-all", "Run 2 jobs now?", "queued"), ("cancel-all", "Cancel 2 jobs?", "cancelled")],
+)
+def test_retrying_tab_acts_on_all_that_wait_for_another_attempt(
+    board: Board, act: str, question: str, ends: str
+) -> None:
+    mine, other = retrying(board, 2), board.waiting()
+    board.post("queues/default/pause")
+    (link,) = links_to(board.get("jobs?state=retrying"), act)
+    asked = board.get(link)
+    assert question in text_of(asked)
+    board.post(f"jobs/{act}", hidden(asked))
+    assert [board.state(id) for id in (*mine, other)] == [ends, ends, "scheduled"]
+
+
+def test_count_of_jobs_to_run_stops_early_and_says_so(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(5):
+        board.waiting(tag="t")
+    monkeypatch.setattr(run_all, "PER_SLICE", 2)
+    monkeypatch.setattr(run_all, "COUNT_S", 30)
+    monkeypatch.setattr(words, "COUNT_CAP", 3)
+    page = board.get("jobs/run-all?tag=t")
+    assert "Run more than 3 jobs now?" in text_of(page)
+    assert "Counting stopped early" in text_of(page)
+    board.post("queues/default/pause")
+    answer = board.post("jobs/run-all", hidden(page))
+    assert "said=many-due&n=5" in answer.headers["location"]
 
 
 def test_cancel_of_none_says_so_and_leaves_the_site_alone(board: Board) -> None:
@@ -168,6 +299,147 @@ def test_schedule_is_run_paused_and_resumed(board: Board) -> None:
     assert board.post("schedules/nope/run").status_code == 404
 
 
+def test_form_that_is_sent_twice_acts_once(board: Board) -> None:
+    async def store() -> None:
+        await board.jobs.schedules.upsert("s", board.greet, every=3600, args=["x"])
+
+    board.call(store)
+
+    def token() -> dict[str, str]:
+        tags = tags_of(board.get("schedules/s"))
+        values = {a["value"] or "" for tag, a in tags if tag == "input" and a.get("name") == "once"}
+        (value,) = values
+        return {"once": value}
+
+    opened = token()
+    first, second = board.post("schedules/s/run", opened), board.post("schedules/s/run", opened)
+    assert first.headers["location"] == second.headers["location"]
+    assert [one[1] for one in board.audited()] == ["schedules.run_now"]
+    # Another form of the page, and the same form of the page when it is opened again, act.
+    assert board.post("schedules/s/pause", opened).status_code == 303
+    assert board.post("schedules/s/run", token()).headers["location"] != first.headers["location"]
+    assert len(board.audited()) == 3
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each form reach a process that has not seen the one before."""
+
+    async def answer(
+        self: SentForms, name: str | None, act: Callable[[], Coroutine[Any, Any, Response]]
+    ) -> Response:
+        return await act()
+
+    monkeypatch.setattr(SentForms, "answer", answer)
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_form_that_is_sent_to_two_processes_runs_a_schedule_once(board: Board) -> None:
+
+    async def store() -> None:
+        await board.jobs.schedules.upsert("s", board.greet, every=3600, args=["x"])
+
+    board.call(store)
+    fields = hidden(board.get("schedules/s"))
+    ran = board.post("schedules/s/run", fields)
+    again = board.post("schedules/s/run", fields)
+    assert ran.headers["location"].endswith("said=ran")
+    assert again.headers["location"] == "../../audit?said=acted-already"
+    assert "acts once" in text_of(board.get("audit?said=acted-already"))
+    assert [entry[1:] for entry in board.audited()] == [("schedules.run_now", "s", 1)]
+    # A page that is opened again has another form.
+    assert (
+        board.post("schedules/s/run", hidden(board.get("schedules/s")))
+        .headers["location"]
+        .endswith("said=ran")
+    )
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_form_that_is_sent_to_two_processes_tests_one_letter(board: Board) -> None:
+    for _ in range(3):
+        board.dead()
+
+    async def group() -> str:
+        (found,) = (await board.jobs.dead_letters.groups()).items
+        return found.fingerprint
+
+    name = board.call(group)
+    fields = hidden(board.get(f"dead?group={name}"))
+    board.post("queues/mail/pause")
+    tested = board.post(f"dead/{name}/test", fields)
+    again = board.post(f"dead/{name}/test", fields)
+    assert "test=" in tested.headers["location"]
+    assert again.headers["location"].endswith("audit?said=acted-already")
+    acts = [entry[1] for entry in board.audited()]
+    assert acts.count("dead_letters.replay") == 1
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_form_that_failed_may_be_sent_to_another_process(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = board.waiting()
+    fields = {"once": "t"}
+
+    async def fail(*_: object, **__: object) -> None:
+        raise StoreBusy("another process held the write lock for 5 s")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteJobs, "cancel", fail)
+        assert board.post(f"jobs/{id}/cancel", fields).status_code == 503
+    assert board.post(f"jobs/{id}/cancel", fields).status_code == 303
+    assert board.state(id) == "cancelled"
+
+
+def test_forms_that_come_at_once_get_one_answer_and_a_failed_one_may_be_sent_again(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = board.waiting()
+    begun, release = asyncio.Event(), asyncio.Event()
+    cancel, calls = SqliteJobs.cancel, 0
+
+    async def fail_once(self: SqliteJobs, id: str, *, now: int) -> JobRow | None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            return await cancel(self, id, now=now)
+        begun.set()
+        await release.wait()
+        raise StoreBusy("another process held the write lock for 5 s")
+
+    async def both() -> list[int]:
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(board.app), headers=SAME
+        ) as ask:
+            address = f"http://localhost{ROOT}/jobs/{id}/cancel"
+            first = asyncio.ensure_future(ask.post(address, data={"once": "t"}))
+            await begun.wait()
+            second = asyncio.ensure_future(ask.post(address, data={"once": "t"}))
+            release.set()
+            answers = [(await first).status_code, (await second).status_code]
+            return [*answers, (await ask.post(address, data={"once": "t"})).status_code]
+
+    monkeypatch.setattr(SqliteJobs, "cancel", fail_once)
+    assert board.call(both) == [503, 503, 303]
+    assert (calls, board.state(id)) == (2, "cancelled")
+
+
+def test_schedule_whose_key_is_held_makes_no_job_and_says_so(board: Board) -> None:
+    async def store() -> None:
+        once = board.greet.options(key="one")
+        await board.jobs.schedules.upsert("s", once, every=3600, args=["x"])
+
+    board.call(store)
+    held = board.waiting(key="one")
+    ran = board.post("schedules/s/run")
+    assert ran.headers["location"] == f"../../jobs/{held}?said=ran-kept"
+    page = text_of(board.get(f"jobs/{held}?said=ran-kept"))
+    assert "The schedule has made no job: this one has its key and is not finished." in page
+    assert board.audited() == [("unknown", "schedules.run_now", "s", 0)]
+    assert "no effect" in text_of(board.get("audit"))
+
+
 def test_queue_is_paused_and_resumed(board: Board) -> None:
     assert board.post("queues/mail/pause").headers["location"] == "../../queues?said=paused"
     assert re.search(r"mail ?paused", text_of(board.get("")))
@@ -239,3 +511,47 @@ def test_body_that_is_no_form_is_refused(board: Board) -> None:
     assert answer.status_code == 415
     assert board.client.post("/jobs/ui/jobs/cancel", content=b"id=%ff").status_code == 415
     assert board.client.post("/jobs/ui/zone", content=b"a=" + b"x" * (5 << 20)).status_code == 413
+
+
+async def test_form_that_was_refused_acts_again_when_it_is_corrected_elsewhere() -> None:
+    answers = [422, 303, 500]
+
+    async def act() -> Response:
+        return Response(status_code=answers.pop(0))
+
+    sent, form = SentForms(), Form((("once", "t"), ("text", "x" * 1_000_000)))
+    codes = [(await sent.answer(name_of("/edit", form), act)).status_code for _ in range(3)]
+    assert codes == [422, 303, 303]
+    assert answers == [500]
+
+
+async def test_remembered_forms_take_little_memory() -> None:
+    async def act() -> Response:
+        return Response(status_code=303)
+
+    sent = SentForms()
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            name = name_of("/edit", Form((("once", str(number)), ("text", "x" * 1_000_000))))
+            await sent.answer(name, act)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+async def test_forms_that_are_refused_together_are_all_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sent_forms, "MOST_KEPT", 1)
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    sent = SentForms()
+
+    async def refuse() -> Response:
+        return Response(status_code=422)
+
+    forms = [Form((("once", str(number)),)) for number in range(5)]
+    await asyncio.gather(*(sent.answer(name_of("/dead", form), refuse) for form in forms))
+    assert errors == []
+    assert sent._answers == {}

@@ -88,7 +88,7 @@ def test_form_without_its_time_changes_nothing_and_says_what_to_do(
     answer = board.post(f"dead/{group}/{act}", fields)
 
     assert answer.status_code == 422
-    assert "open the group again" in text_of(answer)
+    assert "open the page again" in text_of(answer)
     assert letters(board) == 1
 
 

@@ -1,11 +1,15 @@
 """Tests the first page: verdict, figures, chart, groups, changes, and what stands in none of them."""
 
 import re
+import sqlite3
+from contextlib import closing
 
 import httpx2
 import pytest
 
+from jobrunner.core.clock import SECOND_US, now_us
 from tests.fastapi.dashboard.conftest import CANARY, MARKUP, Board, tags_of, text_of
+from tests.support.engine import store_of
 
 
 def part_of(answer: httpx2.Response, name: str) -> str:
@@ -38,6 +42,45 @@ def test_overview_of_a_quiet_store_says_that_all_is_well(board: Board) -> None:
     assert "No attempt has ended in the last hour" in part_of(page, "chart")
     assert "Nobody has replayed, cancelled or paused anything." in part_of(page, "changes")
     assert "No attempt runs at this moment." in part_of(page, "running")
+
+
+def test_chart_marks_the_start_of_a_worker_that_has_left(board: Board) -> None:
+    started = now_us() - 20 * 60 * SECOND_US
+
+    async def come_and_go() -> None:
+        store = store_of(board.jobs)
+        (own,) = await store.workers.list()
+        gone = own._replace(worker=own.worker ^ 1, started_at=started, revision=6)
+        await store.workers.join(gone, lambda: None)
+        await store.workers.leave(gone.worker, now=started)
+
+    board.finished()
+    board.call(come_and_go)
+    page = shown_after(board, "chart", "rev 6 started")
+    assert "rev 7 started" in part_of(page, "chart")
+    assert [one.revision for one in board.call(board.jobs.health).workers] == [7]
+
+
+def test_failures_name_the_worker_that_had_started_although_it_has_left(board: Board) -> None:
+    async def move(us: int) -> None:
+        store = store_of(board.jobs)
+        (own,) = await store.workers.list()
+        gone = own._replace(worker=own.worker ^ 1, started_at=now_us() + us, revision=6)
+        await store.workers.join(gone, lambda: None)
+        await store.workers.leave(gone.worker, now=now_us())
+
+    board.call(move, -60 * SECOND_US)
+    with closing(sqlite3.connect(board.database)) as conn, conn:
+        # The worker that runs here started long before.
+        conn.execute("UPDATE jobrunner_workers SET started_at = started_at - 86400000000")
+        conn.execute(
+            "UPDATE jobrunner_meta SET value = json_array(json_extract(value, '$[0]'))"
+            " WHERE name = 'worker_starts'"
+        )
+    for _ in range(5):
+        board.dead()
+    page = shown_after(board, "verdict", "has been failing")
+    assert "after a worker started revision 6 that has left since" in part_of(page, "verdict")
 
 
 def test_failures_are_the_verdict_with_a_link_to_their_group(board: Board) -> None:

@@ -1,13 +1,22 @@
 """Tests the pages: lists, filters, one job, schedules, queues, and empty states."""
 
+import asyncio
+import os
+import re
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
 
 from jobrunner import JobDead
+from jobrunner.core.clock import now_us
+from jobrunner.core.schedule import Fire, Tick
+from jobrunner.store.round import Round
 from tests.fastapi.dashboard.conftest import CANARY, MARKUP, NOBODY, Board, tags_of, text_of
+from tests.support.engine import store_of, worker_of
 
-PAGES = ["", "jobs", "dead", "schedules", "queues", "zone"]
+PAGES = ["", "jobs", "dead", "schedules", "queues", "limits", "zone"]
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -134,6 +143,33 @@ def test_page_of_a_job_shows_its_life_its_facts_and_its_command(board: Board) ->
     assert '<svg class="life"' in board.get(f"jobs/{id}").text
 
 
+def test_pages_show_the_progress_of_a_running_job_and_keep_it_as_a_fact(board: Board) -> None:
+    async def begin() -> str:
+        board.rendered = asyncio.Event()
+        job = await board.jobs.enqueue(board.render, MARKUP)
+        async with asyncio.timeout(15):
+            while (await job.refresh()).progress is None:
+                pass
+        return job.id
+
+    async def end(id: str) -> None:
+        assert board.rendered is not None
+        board.rendered.set()
+        await (await board.jobs.get(id)).result(15)
+
+    id = board.call(begin)
+    for path in (f"jobs/{id}", "jobs"):
+        answer = board.get(path)
+        assert 'aria-label="25 per cent done"><rect width="25%"' in answer.text
+        assert MARKUP not in answer.text
+        assert f"25 % (1,240 of 5,000): {MARKUP}" in text_of(answer)
+    board.call(end, id)
+    answer = board.get(f"jobs/{id}")
+    assert "per cent done" not in answer.text
+    assert f"Progress25 % (1,240 of 5,000): {MARKUP}" in text_of(answer)
+    assert "1,240" not in board.get("jobs").text
+
+
 def test_page_of_a_dead_letter_has_its_traceback_with_own_frames_marked(board: Board) -> None:
     id = board.dead()
     answer = board.get(f"jobs/{id}")
@@ -254,8 +290,73 @@ def test_queues_show_workers_and_storage(board: Board) -> None:
     board.waiting()
     page = text_of(board.get("queues"))
     assert "revision 7" in page
-    for part in ("default", "mail", "0 / 5", "alive", "4 tasks", "jobs.db", "free"):
+    for part in ("default", "mail", "0 / 5", "alive", "0 / 10", "6 tasks", "jobs.db", "free"):
         assert part in page
+
+
+def test_queues_show_the_lag_of_each_workers_loop(board: Board) -> None:
+    """It was measured by the worker, which may be another process than the one that shows the page."""
+
+    async def beat() -> None:
+        heartbeat = worker_of(board.jobs).maintenance.heartbeat
+        heartbeat.count_lag(0.002)
+        heartbeat.count_lag(1.25)
+        await heartbeat.beat()
+
+    board.call(beat)
+    page = board.get("queues")
+    assert "Loop lag" in text_of(page)
+    assert re.search(r'class="[^"]*bad strong[^"]*">1\.2 s<', page.text)
+
+
+def test_queues_show_the_busy_slots_of_each_worker(board: Board) -> None:
+    async def start() -> None:
+        for _ in range(2):
+            await board.jobs.enqueue(board.hold)
+        while (await board.jobs.health()).workers[0].running < 2:
+            await board.jobs.queues.list()  # a turn of the loop
+
+    board.call(start)
+    page = board.get("queues")
+    assert "2 / 10" in text_of(page)
+    assert "2 of 10 slots busy" in [attributes.get("aria-label") for _, attributes in tags_of(page)]
+    board.call(release, board)
+
+
+async def release(board: Board) -> None:
+    """Let the jobs that wait for it end."""
+    board.released.set()
+
+
+def test_schedule_pages_through_all_of_its_ticks(board: Board) -> None:
+    number = 120
+    begin = now_us() - 600_000_000  # older than their retention, they would be deleted
+
+    async def store() -> None:
+        await board.jobs.schedules.upsert("s", board.greet, every=3600, args=["x"])
+        store = store_of(board.jobs)
+        row = await store.schedules.get("s")
+        assert row is not None
+        assert row.next is not None
+        missed = [Tick(begin + n * 1_000_000, "late") for n in range(number)]
+        await store.write(Round(begin, fires=[Fire(row, row.next, missed)]))
+
+    board.call(store)
+    seen: list[str] = []
+    pages, address = 0, "schedules/s"
+    page = board.get(address)
+    while address:
+        page = board.get(address)
+        seen += re.findall(r'<tr data-key="([^"]+)"', page.text)
+        pages += 1
+        more = [a["href"] for tag, a in tags_of(page) if tag == "a" and a.get("rel") == "next"]
+        address = (more[0] or "").removeprefix("../") if more else ""
+    assert pages == 3
+    assert seen == sorted(set(seen), reverse=True)
+    assert len(seen) == number
+    assert "Earlier ticks" in text_of(page)
+    assert "No older tick" in text_of(board.get("schedules/s?cursor=1"))
+    assert board.get("schedules/s?cursor=x").status_code == 422
 
 
 def test_times_are_in_the_viewers_zone_on_both_sides_of_a_change(board: Board) -> None:
@@ -301,8 +402,33 @@ def test_page_that_has_not_changed_is_an_empty_304(board: Board) -> None:
 
 
 def test_closed_runner_and_unusable_store_are_pages(board: Board, tmp_db: object) -> None:
-    closed = Board(board.jobs.settings.store.removeprefix("sqlite:///"))  # type: ignore[arg-type]
+    closed = Board(board.database)
     answer = closed.get("")
     assert answer.status_code == 503
     assert "FastAPI(lifespan=jobs.lifespan)" in text_of(answer)
     assert "Try again" in text_of(answer)
+
+
+def test_footer_says_how_long_reading_took(board: Board) -> None:
+    page = board.get("jobs")
+    assert re.search(r"Read in (< 1|\d+) ms", text_of(page))
+    again = board.get("jobs", headers={"If-None-Match": page.headers["etag"]})
+    assert again.status_code == 304
+    assert re.fullmatch(r"(< 1|\d+) ms", again.headers["x-took"])
+    assert "Read in" not in text_of(board.get("nowhere"))
+
+
+def test_job_names_the_worker_of_its_last_attempt_while_it_is_there(board: Board) -> None:
+    job = board.finished()
+    page = text_of(board.get(f"jobs/{job}"))
+    assert re.search(rf"Worker\s*\S+:{os.getpid()} · revision 7 · of the last attempt", page)
+
+    async def worker() -> int:
+        (own,) = await store_of(board.jobs).workers.list()
+        return own.worker
+
+    id = board.call(worker)
+    with closing(sqlite3.connect(board.database)) as conn, conn:
+        conn.execute("UPDATE jobrunner_attempts SET worker = ?", (id ^ 1,))
+    page = text_of(board.get(f"jobs/{job}"))
+    assert f"Worker{id ^ 1:x} · of the last attempt; it has left" in page

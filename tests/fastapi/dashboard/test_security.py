@@ -33,12 +33,15 @@ READS = [
     "schedules",
     "schedules/x",
     "queues",
+    "limits",
     "audit",
     "nope",
 ]
 SEES = [f"jobs/{NOBODY}/arguments", f"jobs/{NOBODY}/edit"]
 ACTS = [
     "jobs/cancel",
+    "jobs/cancel-all",
+    "jobs/run-all",
     "jobs/run",
     f"jobs/{NOBODY}/run",
     f"jobs/{NOBODY}/cancel",
@@ -48,11 +51,15 @@ ACTS = [
     "dead/8c5ae6b1f2d09374/test",
     "dead/8c5ae6b1f2d09374/replay",
     "dead/8c5ae6b1f2d09374/delete",
+    f"batches/{NOBODY}/cancel",
+    f"batches/{NOBODY}/retry",
     "schedules/x/run",
     "schedules/x/pause",
     "schedules/x/resume",
     "queues/mail/pause",
     "queues/mail/resume",
+    "limits/set",
+    "limits/reset",
 ]
 FREE = ["login", "logout", "zone"]
 """Forms without a guard."""

@@ -149,3 +149,7 @@ def test_course_has_a_point_for_each_minute_and_its_highest_is_the_top() -> None
     assert len(heights) == 3
     assert heights[1] < heights[2] < heights[0]
     assert done.spark.label == "Succeeded in each minute of the last hour"
+    # The minute that is not over is left out.
+    earlier = NOW - timedelta(seconds=1)
+    done, *_ = tiles_of(recent, recent, series, earlier, bad=False)
+    assert done.spark.line.count("L") == 1

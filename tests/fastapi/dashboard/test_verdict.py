@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from jobrunner.core.job import Health, QueueInfo, WorkerInfo
+from jobrunner.core.health import Health, QueueInfo, WorkerInfo
 from jobrunner.fastapi.dashboard.verdict import (
     LOW_DISK,
     MOST_TROUBLES,
     Attempts,
     Facts,
     Failing,
+    Start,
     judge,
 )
 
@@ -134,14 +135,13 @@ def test_headline_of_two_tasks_counts_them_and_groups_of_one_task_are_one() -> N
 
 def test_worker_that_started_shortly_before_is_named() -> None:
     since = MAIL.since
-    early = replace(WORKER, id=2, started_at=since - timedelta(minutes=16))
-    suspect = replace(WORKER, id=3, started_at=since - timedelta(seconds=48))
-    later = replace(WORKER, id=4, started_at=since + timedelta(seconds=1))
+    early = Start(since - timedelta(minutes=16), 5, "web-1:1")
+    suspect = Start(since - timedelta(seconds=48), 6, "")
+    later = Start(since + timedelta(seconds=1), 7, "web-1:2")
     group = replace(MAIL, dead=5, recent=5)
 
-    def started(*workers: WorkerInfo) -> WorkerInfo | None:
-        changed = replace(HEALTHY, workers=workers)
-        return judge(facts(failing=[group], health=changed)).started
+    def started(*starts: Start) -> Start | None:
+        return judge(facts(failing=[group], starts=starts)).started
 
     assert started(early, suspect, later) == suspect
     assert started(early, later) is None

@@ -76,6 +76,7 @@
       } else if (answer.status !== 304) throw new Error(answer.status);
       etag = answer.headers.get("ETag") || etag;
       $("#as-of").textContent = answer.headers.get("X-As-Of");
+      $("#took").textContent = answer.headers.get("X-Took");
       wait = PERIOD;
       say("");
     } catch {
@@ -180,7 +181,7 @@
     if (does) { event.preventDefault(); does(); }
   });
 
-  // -- at the start -----------------------------------------------------------------------------
+  // -- at the start -------------------------------------------------------------------
 
   const zone = $("[data-zone]"), own = Intl.DateTimeFormat().resolvedOptions().timeZone;
   if (zone && own && own !== "UTC") {

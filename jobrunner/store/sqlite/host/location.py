@@ -60,7 +60,7 @@ def _named_by_url(text: str, url: re.Match[str]) -> str:
     scheme, rest = url["scheme"] or url["short"], text[url.end() :]
     if scheme not in _SCHEMES:
         raise ConfigurationError(
-            f"jobrunner cannot store jobs in {scheme!r} yet: write sqlite:///jobs.db"
+            f"jobrunner cannot store jobs in {scheme!r}: write sqlite:///jobs.db or postgresql://host/database"
         )
     if rest.removeprefix("/").startswith("file:"):
         return rest.removeprefix("/")

@@ -30,7 +30,8 @@ from jobrunner.store.sqlite.host.location import (
 from jobrunner.store.sqlite.host.turnstile import Turnstile
 from jobrunner.store.sqlite.maintenance import migrate
 from jobrunner.store.sqlite.maintenance.read_only import PATIENCE_S, open_read_only
-from jobrunner.store.sqlite.sql import queries, workers
+from jobrunner.store.sqlite.sql import queues, workers, workflow_checks
+from jobrunner.store.workflow_checks import MOST_NAMED, finding
 
 LARGE_LOG: Final = 64 * 1024 * 1024
 LITTLE_ROOM: Final = 256 * 1024 * 1024
@@ -45,6 +46,10 @@ Source: sqlite.org/wal.html, "The WAL-Reset Bug".
 """
 _CHAINS_SINCE: Final = 3
 """The first schema version with chains."""
+_LANES_SINCE: Final = 8
+"""The first schema version with lanes of limited jobs."""
+_BATCHES_SINCE: Final = 9
+"""The first schema version with batches."""
 MEBIBYTE: Final = 1024 * 1024
 
 
@@ -87,6 +92,7 @@ def diagnose(path: Path, *, now: Callable[[], int], deep: bool) -> Iterator[Find
             yield from _workers(conn, path, now)
             yield from _waiting(conn)
             yield from _chains(conn)
+            yield from _workflows(conn)
             yield from _clock(conn, now)
             if deep:
                 yield _pages(conn)
@@ -297,15 +303,17 @@ def _workers(conn: sqlite3.Connection, path: Path, now: Callable[[], int]) -> It
 
 
 def _waiting(conn: sqlite3.Connection) -> Iterator[Finding]:
+    if migrate.version(conn) < _LANES_SINCE:
+        return
     rows = workers.rows(conn)
     tasks = {task for row in rows for task in row.tasks}
     served = {queue for row in rows for queue in row.queues}
-    paused = {one.name for one in read_snapshot(conn, queries.queues) if one.paused}
+    paused = {one.name for one in read_snapshot(conn, queues.queues) if one.paused}
     for queue in sorted(paused):
         yield Finding("ok", "queue", f"{queue} is paused", f"jobrunner queues resume {queue}")
     if not rows:
         return
-    for queue, task, due in read_snapshot(conn, queries.waiting_tasks):
+    for queue, task, due in read_snapshot(conn, queues.waiting_tasks):
         since = f"jobs of {task} wait in queue {queue} since {from_us(due):%F %T} UTC"
         if queue not in served and queue not in paused:
             yield Finding(
@@ -326,12 +334,19 @@ def _waiting(conn: sqlite3.Connection) -> Iterator[Finding]:
 def _chains(conn: sqlite3.Connection) -> Iterator[Finding]:
     if migrate.version(conn) < _CHAINS_SINCE:
         return
+    # What is left over of a cancelled chain has an end that is already there.
+    left_over = (
+        ""
+        if migrate.version(conn) < _BATCHES_SINCE
+        else " AND NOT EXISTS (SELECT 1 FROM jobrunner_followups WHERE id = follower.after)"
+    )
     stuck = conn.execute(
-        """
-        SELECT id, after FROM jobrunner_jobs AS follower WHERE state = 'blocked' AND NOT EXISTS (
+        f"""
+        SELECT id, after FROM jobrunner_jobs AS follower
+        WHERE state = 'blocked' AND after IS NOT NULL AND lease = 0 AND NOT EXISTS (
             SELECT 1 FROM jobrunner_jobs AS one WHERE one.id = follower.after
             AND one.state IN ('scheduled', 'queued', 'running', 'blocked')
-        ) LIMIT 1
+        ){left_over} LIMIT 1
         """
     ).fetchone()
     if stuck is not None:
@@ -341,6 +356,12 @@ def _chains(conn: sqlite3.Connection) -> Iterator[Finding]:
             f"job {stuck[0]} is blocked behind {stuck[1]}, which is no unfinished job: it would wait for ever",
             f"report this: it is a bug. jobrunner jobs cancel {stuck[0]} ends it",
         )
+
+
+def _workflows(conn: sqlite3.Connection) -> Iterator[Finding]:
+    if migrate.version(conn) < _BATCHES_SINCE:
+        return
+    yield from map(finding, workflow_checks.contradictions(conn, MOST_NAMED))
 
 
 def _clock(conn: sqlite3.Connection, ask: Callable[[], int]) -> Iterator[Finding]:

@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, TypeGuard
@@ -27,11 +28,12 @@ PATIENCE_S: Final = 120.0
 """Time that a start waits for another process to migrate, which takes some seconds per million rows."""
 
 
-def migrations() -> list[str]:
+@cache
+def migrations() -> Sequence[str]:
     """Return the SQL of every migration; the first one makes version 1."""
     folder = files("jobrunner.store.sqlite") / "migrations"
     found = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
-    return [file.read_text(encoding="utf-8") for file in found]
+    return tuple(file.read_text(encoding="utf-8") for file in found)
 
 
 def version(conn: sqlite3.Connection) -> int:
@@ -237,14 +239,6 @@ def _size(conn: sqlite3.Connection) -> tuple[int, int]:
         " UNION ALL SELECT coalesce(max(letter), 0) FROM jobrunner_dead_letters"
     )
     return found, sum(number for (number,) in highest)
-
-
-def try_to_write(conn: sqlite3.Connection) -> None:
-    """Raise if the file is read-only.
-
-    SQLite opens such a file without an error, and raises only at the first change of a row.
-    """
-    conn.execute("DELETE FROM jobrunner_meta WHERE name = ''")
 
 
 def _statements(script: str) -> list[str]:

@@ -3,7 +3,7 @@
 The kernel frees the lock of a worker's process, however it dies.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,14 +63,15 @@ class Recovery:
             finally:
                 taken.close()
         if thorough:
-            for worker in await self._missing_for_long(set(lock_files), now):
+            stored, orphaned = await self._read(workers.stored_and_orphaned)
+            for worker in self._missing_for_long(stored.difference(lock_files, self._own), now):
                 jobs = await self._write(workers.take_jobs, worker, now)
                 if jobs is not None:
                     found[worker] = jobs
             # A live worker without a row is skipped: the table was emptied, and the next beat restores the row.
             dead = [
                 worker
-                for worker in await self._read(workers.orphaned)
+                for worker in orphaned
                 if worker not in self._own
                 and not locks.lives(locks.worker_file(self._folder, worker))
             ]
@@ -82,12 +83,11 @@ class Recovery:
             [id for jobs in found.values() for id in jobs.buried],
         )
 
-    async def _missing_for_long(self, files: set[int], now: int) -> Sequence[int]:
-        """Return the workers whose lock file has been missing for ``MISSING_FILE_IS_DEAD_US``.
+    def _missing_for_long(self, gone: Collection[int], now: int) -> Sequence[int]:
+        """Return those of ``gone`` whose lock file has been missing for ``MISSING_FILE_IS_DEAD_US``.
 
         They cannot prove that they live.
         """
-        gone = {row.worker for row in await self._read(workers.rows)} - files - set(self._own)
         self._missing_since = {worker: self._missing_since.get(worker, now) for worker in gone}
         return [
             worker

@@ -9,10 +9,13 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from jobrunner.core.errors import InvalidSession, StoreUnavailable
-from jobrunner.core.model import Enqueue, Enqueued, Outcome
+from jobrunner.core.model import BatchEnqueue, Enqueue, Enqueued, Memo, Outcome
+from jobrunner.core.workflows import BatchEnqueued
+from jobrunner.store.effects import Effects
 from jobrunner.store.sqlite.host.identity import FileIdentity
+from jobrunner.store.sqlite.sql import batches, steps, waiting
 from jobrunner.store.sqlite.sql.insert import ROW_ERRORS, insert_all
-from jobrunner.store.sqlite.sql.settle import Effects, Settling
+from jobrunner.store.sqlite.sql.settle import Settling
 
 _TAKE_WRITE_LOCK = "DELETE FROM jobrunner_meta WHERE 0"
 """Deletes nothing, but makes an open transaction take the write lock."""
@@ -22,13 +25,29 @@ def insert(conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int) -> list[
     """Insert jobs, all or none, in the connection's transaction, which begins if needed."""
     begin_if_none(conn)
     try:
-        if len(jobs) == 1 and jobs[0].key is None:
-            # One INSERT is atomic by itself and reads no rows, so it needs neither a savepoint nor tuples.
-            return insert_all(conn, jobs, now)
         with _rows_as_tuples(conn), _all_or_none(conn):
-            return insert_all(conn, jobs, now)
+            stored = insert_all(conn, jobs, now)
+            # Counted after the INSERT, which takes the write lock.
+            full = waiting.exceeded(conn, jobs, stored)
+            if full is not None:
+                raise full
+            return stored
     except ROW_ERRORS as error:
         raise StoreUnavailable(f"the store refuses the row of a job: {error}") from error
+
+
+def insert_batch(conn: sqlite3.Connection, request: BatchEnqueue, now: int) -> BatchEnqueued:
+    """Insert a batch, its jobs and edges, all or none, as ``insert`` does."""
+    begin_if_none(conn)
+    try:
+        with _rows_as_tuples(conn), _all_or_none(conn):
+            stored = batches.enqueue(conn, request, now, Effects())
+            full = waiting.exceeded(conn, request.members, stored.members)
+            if full is not None:
+                raise full
+            return stored
+    except ROW_ERRORS as error:
+        raise StoreUnavailable(f"the store refuses a row of the batch: {error}") from error
 
 
 def settle(conn: sqlite3.Connection, outcome: Outcome, now: int) -> bool:
@@ -39,6 +58,14 @@ def settle(conn: sqlite3.Connection, outcome: Outcome, now: int) -> bool:
             alone = Settling(conn, now, Effects(), row_by_row=True)
             alone.settle([outcome])
             return not alone.stale
+
+
+def keep(conn: sqlite3.Connection, memo: Memo, now: int) -> bool:
+    """Store a memo in the connection's transaction; return False if the fence refuses it or it is there."""
+    with _rows_as_tuples(conn):
+        begin_if_none(conn)
+        with _all_or_none(conn):
+            return steps.keep(conn, [memo], now) == 1
 
 
 def begin(conn: sqlite3.Connection) -> None:
@@ -121,7 +148,7 @@ def prepare(conn: sqlite3.Connection, file: FileIdentity, durability: str) -> No
         InvalidSession: The connection is to another file, or is in a transaction, where its durability cannot change.
     """
     with _rows_as_tuples(conn):
-        path = _main_database(conn)
+        path = main_database(conn)
         if not path or not file.is_at(path):
             raise InvalidSession(
                 f"the session writes to {path or 'a database in memory'} and the jobs are in {file.path}: one"
@@ -140,8 +167,10 @@ def prepare(conn: sqlite3.Connection, file: FileIdentity, durability: str) -> No
         _leave_log_alone(conn)
 
 
-def _main_database(conn: sqlite3.Connection) -> str:
-    for _, name, path in conn.execute("PRAGMA database_list"):
-        if name == "main":
-            return str(path or "")
+def main_database(conn: sqlite3.Connection) -> str:
+    """Return the file of the connection; empty for a database in memory."""
+    with _rows_as_tuples(conn):
+        for _, name, path in conn.execute("PRAGMA database_list"):
+            if name == "main":
+                return str(path or "")
     return ""

@@ -13,12 +13,13 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import aiosqlite
 
 from jobrunner.core.errors import InvalidSession, StoreBusy
-from jobrunner.core.model import Enqueue, Enqueued, Outcome
+from jobrunner.core.model import BatchEnqueue, Enqueue, Enqueued, Memo, Outcome
 from jobrunner.core.shield import to_the_end
+from jobrunner.core.workflows import BatchEnqueued
+from jobrunner.store.sessions.watcher import State, Watch
 from jobrunner.store.sqlite.driver_errors import raise_as_ours
 from jobrunner.store.sqlite.host.identity import FileIdentity
 from jobrunner.store.sqlite.sessions import borrowed
-from jobrunner.store.sqlite.sessions.watcher import Watch
 
 T = TypeVar("T")
 
@@ -130,8 +131,14 @@ class SessionAdapter(ABC):
     async def insert(self, jobs: Sequence[Enqueue], *, now: int) -> list[Enqueued]:
         return await self.call(self._insert, jobs, now)
 
+    async def insert_batch(self, request: BatchEnqueue, *, now: int) -> BatchEnqueued:
+        return await self.call(self._insert_batch, request, now)
+
     async def settle(self, outcome: Outcome, *, now: int) -> bool:
         return await self.call(self._settle, outcome, now)
+
+    async def keep(self, memo: Memo, *, now: int) -> bool:
+        return await self.call(self._keep, memo, now)
 
     async def commit(self) -> None:
         await self._whole(self.end("commit"))
@@ -149,14 +156,13 @@ class SessionAdapter(ABC):
         if id_ is None or driver is None:
             return
 
-        def raw() -> sqlite3.Connection | None:
+        def state() -> State:
             if self.is_closed():
-                return None
+                return "closed"
             # aiosqlite's `_connection` is None once it is closed, where `_conn` would raise.
-            found: sqlite3.Connection | None = driver if self.blocking else driver._connection  # noqa: SLF001
-            return found
+            return _state(driver if self.blocking else driver._connection)  # noqa: SLF001
 
-        self.store.watch.add(raw, (id(self.source), id(driver)), id_, on_commit, on_lost)
+        self.store.watch.add(state, (id(self.source), id(driver)), id_, on_commit, on_lost)
 
     async def _whole(self, work: Coroutine[Any, Any, None]) -> None:
         await (work if self.blocking else to_the_end(work))
@@ -180,9 +186,22 @@ class SessionAdapter(ABC):
         self.last_id = next((job.id for job in reversed(stored) if job.created), self.last_id)
         return stored
 
+    def _insert_batch(
+        self, conn: sqlite3.Connection, request: BatchEnqueue, now: int
+    ) -> BatchEnqueued:
+        self.prepare(conn)
+        stored = borrowed.insert_batch(conn, request, now)
+        jobs = (*stored.members, *stored.callbacks)
+        self.last_id = next((job.id for job in reversed(jobs) if job.created), self.last_id)
+        return stored
+
     def _settle(self, conn: sqlite3.Connection, outcome: Outcome, now: int) -> bool:
         self.prepare(conn)
         return borrowed.settle(conn, outcome, now)
+
+    def _keep(self, conn: sqlite3.Connection, memo: Memo, now: int) -> bool:
+        self.prepare(conn)
+        return borrowed.keep(conn, memo, now)
 
 
 class DriverSession(SessionAdapter):
@@ -211,6 +230,29 @@ class DriverSession(SessionAdapter):
 
 def _in_transaction(conn: sqlite3.Connection) -> bool:
     return conn.in_transaction
+
+
+def _state(conn: sqlite3.Connection | None) -> State:
+    """Return the state of a connection's transaction."""
+    try:
+        if conn is None:
+            return "closed"
+        if _has_no_end(conn):
+            return "silent"
+        return "open" if conn.in_transaction else "ended"
+    except sqlite3.ProgrammingError:
+        return "closed"
+
+
+def _has_no_end(conn: sqlite3.Connection) -> bool:
+    """Return whether the connection is always in a transaction; False if unknown."""
+    try:
+        return getattr(conn, "autocommit", -1) is False
+    except sqlite3.ProgrammingError as error:
+        # Unlike `in_transaction`, `autocommit` can only be read on the connection's thread, and aiosqlite has its own.
+        if "thread" in str(error):
+            return False
+        raise
 
 
 def _has_changed_and_ended(conn: sqlite3.Connection) -> bool:

@@ -1,20 +1,25 @@
 """Attaches SQLAlchemy engines: prepares each connection that they open to the jobs' file."""
 
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Literal
 from weakref import WeakKeyDictionary
 
 import aiosqlite
 from sqlalchemy import Dialect, Engine, event
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.engine import Connection
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExecutionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, PoolResetState
+from sqlalchemy.util import greenlet_spawn
 
 from jobrunner.core.errors import ConfigurationError
 from jobrunner.store.sqlite.host.identity import FileIdentity
 from jobrunner.store.sqlite.sessions import borrowed
+from jobrunner.store.sqlite.sessions.commits import COMMIT, GuardedCommits
+from jobrunner.store.sqlite.sessions.committing import Statement
 from jobrunner.store.sqlite.sessions.open_transactions import OpenTransaction, note
 
 Durability = Literal["full", "normal"]
@@ -157,3 +162,67 @@ def _raw(driver: Any) -> sqlite3.Connection:
     if not isinstance(driver, sqlite3.Connection):
         raise ConfigurationError(f"{driver!r} is no connection of sqlite3")
     return driver
+
+
+@contextmanager
+def commits_of_engines(commits: GuardedCommits) -> Iterator[None]:
+    """Guard the commits of all engines inside the block, attached or not.
+
+    SQLAlchemy's commit event comes before the commit only.
+    """
+    owner: Any = SQLiteDialect
+    names = ("do_commit", "do_execute", "do_executemany", "do_execute_no_params")
+    originals = {name: getattr(owner, name) for name in names}
+
+    def do_commit(dialect: SQLiteDialect, connection: PoolProxiedConnection) -> None:
+        commit = originals["do_commit"]
+        _around(commits, connection, COMMIT, lambda: commit(dialect, connection))
+
+    def replacing(name: str) -> Callable[..., None]:
+        original = originals[name]
+
+        def do(
+            dialect: SQLiteDialect, cursor: Any, statement: str, *args: Any, **kwargs: Any
+        ) -> None:
+            def run() -> Any:
+                original(dialect, cursor, statement, *args, **kwargs)
+                return cursor
+
+            context: Any = kwargs.get("context", args[-1] if args else None)
+            if isinstance(context, ExecutionContext):
+                connection = context.root_connection.connection
+                _around(commits, connection, Statement(statement), run)
+            else:
+                run()
+
+        return do
+
+    owner.do_commit = do_commit
+    for name in names[1:]:
+        setattr(owner, name, replacing(name))
+    try:
+        yield
+    finally:
+        for name in names:
+            delattr(owner, name)  # they are inherited
+
+
+def _around(
+    commits: GuardedCommits,
+    connection: PoolProxiedConnection,
+    statement: Statement,
+    run: Callable[[], Any],
+) -> None:
+    """Run a statement of an engine's connection, and guard its commit."""
+    driver, adapted = connection.driver_connection, connection.dbapi_connection
+    if isinstance(driver, sqlite3.Connection):
+        commits.around(driver, statement, run, connection.detach)
+    elif isinstance(driver, aiosqlite.Connection) and statement.is_suspect:
+        to_driver: Any = adapted
+        to_driver.run_async(
+            lambda driver: commits.around_in_thread(
+                driver, statement, lambda: greenlet_spawn(run), connection.detach
+            )
+        )
+    else:
+        run()

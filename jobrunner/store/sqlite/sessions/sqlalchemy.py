@@ -6,9 +6,8 @@ comes before its rows are visible, so its transaction is watched like that of a 
 
 import sqlite3
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
-from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import (
@@ -16,10 +15,11 @@ from sqlalchemy.ext.asyncio import (
     AsyncSession,
     async_scoped_session,
 )
-from sqlalchemy.orm import Session, SessionTransaction, scoped_session
+from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import PoolProxiedConnection
 
 from jobrunner.core.errors import InvalidSession
+from jobrunner.store.sessions import events
 from jobrunner.store.sqlite.sessions import borrowed
 from jobrunner.store.sqlite.sessions.driver import (
     SessionAdapter,
@@ -28,11 +28,6 @@ from jobrunner.store.sqlite.sessions.driver import (
     raise_as_a_session_error,
 )
 from jobrunner.store.sqlite.sessions.engine import ATTACH, ATTACHED, Attachment, engines
-
-_COMMITTED: Final = "jobrunner.committed"
-"""Key in the ``info`` of a session that has been committed."""
-_WATCHED: Final = "jobrunner.watched"
-"""Key in the ``info`` of a session; holds the jobs whose commit must be reported."""
 
 
 def sqlalchemy_session_of(store: StoreHandle, source: Any) -> "SqlalchemySession | None":
@@ -118,16 +113,18 @@ class SqlalchemySession(SessionAdapter):
 
         A pooled connection also serves other transactions, so its state proves nothing.
         """
-        return self.session is not None and _COMMITTED in self.session.info
+        return self.session is not None and events.has_committed(self.session)
 
     def watch(self, on_commit: Callable[[], None], on_lost: Callable[[], None]) -> None:
         """Use the events of a session; follow the transaction of a connection."""
         if self.session is None:
             super().watch(on_commit, on_lost)
         elif self.last_id is not None:
-            watched: list[_Watched] = self.session.info.setdefault(_WATCHED, [])
-            nested = self.session.get_nested_transaction()
-            watched.append(_Watched(nested, on_commit, on_lost, self))
+            events.watch(self.session, self, on_commit, on_lost)
+
+    def is_open(self) -> bool:
+        """Return whether the connection is in a transaction."""
+        return bool(self.driver.in_transaction)
 
 
 # -- the connection under a session ------------------------------------------------------------------
@@ -184,62 +181,3 @@ def _raise_refused(error: SQLAlchemyError, store: StoreHandle) -> NoReturn:
     raise InvalidSession(
         f"the session gives no connection to store jobs through: {error}"
     ) from error
-
-
-# -- the end of a session's transaction ---------------------------------------------------------------
-
-
-class _Watched(NamedTuple):
-    """Jobs of one call whose commit must still be reported."""
-
-    nested: SessionTransaction | None
-    """The innermost savepoint that contains the jobs; None for the transaction itself."""
-    on_commit: Callable[[], None]
-    on_lost: Callable[[], None]
-    by: SqlalchemySession
-
-
-def _after_commit(session: Session) -> None:
-    if session.get_nested_transaction() is None:
-        session.info[_COMMITTED] = True
-    watched: list[_Watched] | None = session.info.get(_WATCHED)
-    if not watched:
-        return
-    nested = session.get_nested_transaction()
-    if nested is not None:
-        # A savepoint was released: its jobs now belong to the enclosing savepoint or transaction.
-        around = nested.parent if nested.parent is not None and nested.parent.nested else None
-        watched[:] = [
-            one._replace(nested=around) if one.nested is nested else one for one in watched
-        ]
-        return
-    del session.info[_WATCHED]
-    for one in {one.on_commit: one for one in watched}.values():
-        if one.by.driver.in_transaction:
-            # The session joined a transaction that other code began and will end.
-            one.by.follow(one.on_commit, one.on_lost)
-        else:
-            one.on_commit()
-
-
-def _after_rollback(session: Session) -> None:
-    watched: list[_Watched] | None = session.info.get(_WATCHED)
-    if not watched:
-        return
-    nested = session.get_nested_transaction()
-    if nested is None:
-        del session.info[_WATCHED]
-    else:
-        watched[:] = [one for one in watched if one.nested is not nested]
-
-
-def _after_end(session: Session, transaction: SessionTransaction) -> None:
-    if transaction.parent is None and _WATCHED in session.info:
-        for one in session.info.pop(_WATCHED):
-            one.on_lost()
-
-
-# Listens on the class, once for all sessions: cheaper than listening on each session that stores jobs.
-event.listen(Session, "after_commit", _after_commit)
-event.listen(Session, "after_rollback", _after_rollback)
-event.listen(Session, "after_transaction_end", _after_end)

@@ -1,10 +1,22 @@
 """Writes and reads the audit log inside an open transaction."""
 
 import sqlite3
+from typing import Any, Final
 
 from jobrunner.core.audit import Action
+from jobrunner.core.clock import SECOND_US
 from jobrunner.store.sqlite.sql import walks
 from jobrunner.store.sqlite.sql.walks import Position, Rows, Step
+
+FORMS_KEPT_US: Final = 3_600 * SECOND_US
+"""A form that is sent again within this time has acted already."""
+_FORM: Final = "form:"
+_KEEP_FORM: Final = (
+    "INSERT INTO jobrunner_meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING"
+)
+# Those of the future were stored before the clock was set back.
+_FORGET_OLD_FORMS: Final = """
+DELETE FROM jobrunner_meta WHERE name >= 'form:' AND name < 'form;' AND (value < ? OR value > ?)"""
 
 
 def record(
@@ -25,6 +37,19 @@ def record(
         (at, actor, action, target, filter, reason),
     ).fetchone()
     return int(entry)
+
+
+def record_form(conn: sqlite3.Connection, form: str, at: int, *entry: Any) -> int | None:
+    """Store the entry of an act of a form, and that it has acted; return None if it had before."""
+    conn.execute(_FORGET_OLD_FORMS, (at - FORMS_KEPT_US, at + FORMS_KEPT_US))
+    if not conn.execute(_KEEP_FORM, (_FORM + form, at)).rowcount:
+        return None
+    return record(conn, at, *entry)
+
+
+def forget_form(conn: sqlite3.Connection, form: str) -> None:
+    """Let a form act again."""
+    conn.execute("DELETE FROM jobrunner_meta WHERE name = ?", (_FORM + form,))
 
 
 def finish(conn: sqlite3.Connection, entry: int, count: int) -> None:

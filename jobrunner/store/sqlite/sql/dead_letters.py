@@ -2,46 +2,79 @@
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from jobrunner.core.errors import AlreadyReplayed, JobNotFound, KeyTaken
 from jobrunner.core.model import DeadReason, Enqueue, Enqueued, Filter
+from jobrunner.store.effects import Effects
 from jobrunner.store.job_protocol import Replayed, Slice
-from jobrunner.store.sqlite.sql import chains, queries, statistics, walks
+from jobrunner.store.sqlite.sql import (
+    ends,
+    history,
+    lanes,
+    queries,
+    replays,
+    statistics,
+    steps,
+    walks,
+)
+from jobrunner.store.sqlite.sql.ends import End
 from jobrunner.store.sqlite.sql.groups import burial
 from jobrunner.store.sqlite.sql.insert import insert_queued
 from jobrunner.store.sqlite.sql.statements import (
     BURY_WAITING,
     FIND_BY_KEY,
     KEY_IS_TAKEN,
+    LANED,
+    PLAIN,
     RESCHEDULE,
     TAKEN_KEYS,
 )
 from jobrunner.store.sqlite.sql.walks import Position, Rows, Step
+from jobrunner.store.workflow_rules import require_memos
 
 # The lease is kept and never decreases, so that the fence still refuses outcomes from before the death. The row keeps
 # its seq, which the attempt rows refer to.
 _PUT_BACK = f"""
 INSERT INTO jobrunner_jobs (
     seq, id, task, queue, state, args, priority, created_at, run_at, attempt, lease, key, tag, max_attempts, timeout,
-    replays, replay_of, schedule, scheduled_for, chain, after
+    replays, replay_of, schedule, scheduled_for, chain, after, trace, lane, ordered, batch, handed
 )
 SELECT seq, id, task, queue, 'queued', args, priority, created_at, ?, 0, lease, key, tag, max_attempts, timeout,
-    replays + 1, replay_of, schedule, scheduled_for, chain, after
+    replays + 1, replay_of, schedule, scheduled_for, chain, after, trace, lane, ordered, batch, handed
 FROM jobrunner_dead_letters WHERE letter IN (SELECT value FROM json_each(?)) ORDER BY letter DESC{KEY_IS_TAKEN}
-RETURNING seq, id, task, queue, state, created_at, run_at, attempt, chain, after"""
+RETURNING batch, lane, seq, id, task, queue, state, created_at, run_at, attempt, chain, after"""
+
+# Of the attempts before the death: the job begins again.
+_FORGET_PROGRESS = "DELETE FROM jobrunner_progress WHERE job IN (SELECT value FROM json_each(?))"
 
 _KNOWN = "SELECT 1 FROM jobrunner_workers, json_each(tasks) WHERE key = ? LIMIT 1"
 
 
-def replay(conn: sqlite3.Connection, id: str, now: int) -> Enqueued:
+_LAST_WORKERS: Final = """
+SELECT worker, count(*) AS number FROM jobrunner_dead_letters letter
+JOIN jobrunner_attempts last ON last.job = letter.seq AND last.lease = letter.lease
+WHERE letter.seq IN (SELECT value FROM json_each(?))
+GROUP BY worker ORDER BY number DESC, worker"""
+
+
+def last_workers(conn: sqlite3.Connection, letters: Sequence[int]) -> Mapping[int, int]:
+    """Count these dead letters by the worker of their last attempt."""
+    return dict(conn.execute(_LAST_WORKERS, (json.dumps(list(letters)),)).fetchall())
+
+
+def replay(conn: sqlite3.Connection, id: str, now: int, forget: Sequence[str] = ()) -> Enqueued:
     """Put one dead letter back; see ``DeadLetterStore.replay``."""
     letter = _find(conn, id)
     made = _put_back(conn, [letter], now)
     if not made:
         raise _key_taken(conn, letter)
-    return next(iter(made.values()))
+    ((seq, job),) = made.items()
+    if forget:
+        require_memos(job.id, steps.names(conn, seq), forget)
+        steps.forget(conn, seq, forget)
+    return job
 
 
 def _find(conn: sqlite3.Connection, id: str) -> int:
@@ -64,11 +97,16 @@ def _put_back(conn: sqlite3.Connection, letters: Sequence[int], now: int) -> dic
     The key may be taken by another of these dead letters: the one that died later is put back first.
     """
     rows = conn.execute(_PUT_BACK, (now, json.dumps(letters))).fetchall()
-    gone = json.dumps([seq for seq, *_ in rows])
+    gone = json.dumps([seq for _, _, seq, *_ in rows])
+    lanes.arrived(conn, [seq for _, lane, seq, *_ in rows if lane is not None])
+    conn.execute(_FORGET_PROGRESS, (gone,))
     conn.execute(
         "DELETE FROM jobrunner_dead_letters WHERE seq IN (SELECT value FROM json_each(?))", (gone,)
     )
-    return {seq: Enqueued(id, True, *rest) for seq, id, *rest in rows}
+    members = [(id, batch) for batch, _, _, id, *_ in rows if batch is not None]
+    if members:
+        replays.replayed(conn, members, now, Effects())
+    return {seq: Enqueued(id, True, *rest) for _, _, seq, id, *rest in rows}
 
 
 def _key_taken(conn: sqlite3.Connection, letter: int) -> KeyTaken:
@@ -89,24 +127,47 @@ def _key_error(conn: sqlite3.Connection, task: str, key: str) -> KeyTaken:
 def replay_edited(conn: sqlite3.Connection, id: str, job: Enqueue) -> Enqueued:
     """Store ``job`` and mark the dead letter as replayed by it."""
     letter = _find(conn, id)
-    made = insert_queued(conn, job)
+    batch, handed = conn.execute(
+        "SELECT batch, handed FROM jobrunner_dead_letters WHERE letter = ?", (letter,)
+    ).fetchone()
+    stays = replays.takes_replays(conn, batch)
+    handed = handed if job.handed is None else job.handed
+    made = insert_queued(conn, job._replace(batch=batch if stays else None, handed=handed))
     if not made.created:
         raise _key_error(conn, job.task, job.key or "")
     conn.execute(
         "UPDATE jobrunner_dead_letters SET replayed_as = ? WHERE letter = ?", (job.id, letter)
     )
+    if stays:
+        replays.replaced(conn, id, job.id, batch, job.run_at, Effects())
     return made
 
 
-def _replayable(conn: sqlite3.Connection, where: Filter, tasks: Collection[str] | None) -> Rows:
-    """Return the rows to walk: dead letters of these tasks (None for all) that match ``where``."""
-    rows = queries.letters(conn, where)
-    if tasks is None:
-        return rows
-    return rows._replace(
-        test=f"{rows.test} AND task IN (SELECT value FROM json_each(?))",
-        values=(*rows.values, json.dumps(sorted(tasks))),
-    )
+class Meant(NamedTuple):
+    """The dead letters of a replay by filter."""
+
+    where: Filter
+    tasks: Collection[str] | None
+    """Only of these tasks; None for all."""
+    without: Collection[int] = ()
+    """Numbers of dead letters that stay."""
+    down_to: int | None = None
+    """The lowest number."""
+
+    def rows(self, conn: sqlite3.Connection) -> Rows:
+        """Return the rows to walk."""
+        rows = queries.letters(conn, self.where)
+        test, values = rows.test, rows.values
+        if self.tasks is not None:
+            test += " AND task IN (SELECT value FROM json_each(?))"
+            values = (*values, json.dumps(sorted(self.tasks)))
+        if self.without:
+            test += " AND letter NOT IN (SELECT value FROM json_each(?))"
+            values = (*values, json.dumps(sorted(self.without)))
+        if self.down_to is not None:
+            test += " AND letter >= ?"
+            values = (*values, self.down_to)
+        return rows._replace(test=test, values=values)
 
 
 class Pace(NamedTuple):
@@ -120,18 +181,16 @@ class Pace(NamedTuple):
 
 
 def replay_all(
-    conn: sqlite3.Connection,
-    where: Filter,
-    tasks: Collection[str] | None,
-    before: int | None,
-    limit: int,
-    pace: Pace,
+    conn: sqlite3.Connection, meant: Meant, before: int | None, limit: int, pace: Pace
 ) -> Replayed:
     """Replay one slice of dead letters."""
-    found = _slice(conn, _replayable(conn, where, tasks), before, limit)
+    found = _slice(conn, meant.rows(conn), before, limit)
+    cursor = found.cursor
+    if cursor is not None and meant.down_to is not None and cursor <= meant.down_to:
+        cursor = None
     made = _put_back(conn, [letter for letter, _ in found.rows], pace.now)
     _spread(conn, [seq for _, seq in found.rows if seq in made], pace)
-    return Replayed(len(made), len(found.rows) - len(made), found.cursor)
+    return Replayed(len(made), len(found.rows) - len(made), cursor)
 
 
 def _spread(conn: sqlite3.Connection, seqs: Sequence[int], pace: Pace) -> None:
@@ -142,16 +201,19 @@ def _spread(conn: sqlite3.Connection, seqs: Sequence[int], pace: Pace) -> None:
 
 
 def keys(
-    conn: sqlite3.Connection,
-    where: Filter,
-    tasks: Collection[str] | None,
-    position: Position | None,
-    limit: int,
-    room: int,
+    conn: sqlite3.Connection, meant: Meant, position: Position | None, limit: int, room: int
 ) -> Step:
     """Run one step of a walk through the tasks and keys of dead letters."""
-    rows = _replayable(conn, where, tasks)
-    return walks.step(conn, rows, "task, key", position, limit=limit, room=room)
+    return walks.step(conn, meant.rows(conn), "task, key", position, limit=limit, room=room)
+
+
+def arguments(
+    conn: sqlite3.Connection, meant: Meant, position: Position | None, limit: int, room: int
+) -> Step:
+    """Run one step of a walk through tasks, arguments and ``handed`` of dead letters."""
+    return walks.step(
+        conn, meant.rows(conn), "task, args, handed", position, limit=limit, room=room
+    )
 
 
 def taken(conn: sqlite3.Connection, keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -175,22 +237,32 @@ def _slice(conn: sqlite3.Connection, rows: Rows, before: int | None, limit: int)
 def delete(conn: sqlite3.Connection, id: str) -> bool:
     """Delete a dead letter and its history; return False if there is none."""
     rows = conn.execute(
-        "DELETE FROM jobrunner_dead_letters WHERE id = ? RETURNING seq", (id,)
+        f"DELETE FROM jobrunner_dead_letters WHERE id = ? RETURNING {_GONE}", (id,)
     ).fetchall()
-    conn.executemany("DELETE FROM jobrunner_attempts WHERE job = ?", rows)
+    _forget(conn, rows)
     return bool(rows)
+
+
+_GONE = "seq, id, batch, replayed_as"
+
+
+def _forget(
+    conn: sqlite3.Connection, rows: Sequence[tuple[int, str, int | None, str | None]]
+) -> None:
+    """Delete the histories of deleted dead letters, and note it in their batches."""
+    history.delete(conn, [(seq,) for seq, *_ in rows])
+    replays.deleted(conn, [(id, batch, replayed_as) for _, id, batch, replayed_as in rows])
 
 
 def delete_all(conn: sqlite3.Connection, where: Filter, before: int | None, limit: int) -> Slice:
     """Delete one slice of the dead letters that match ``where``, with their histories."""
     found = _slice(conn, queries.letters(conn, where), before, limit)
-    conn.executemany(
-        "DELETE FROM jobrunner_dead_letters WHERE letter = ?",
-        [(letter,) for letter, _ in found.rows],
-    )
-    conn.executemany(
-        "DELETE FROM jobrunner_attempts WHERE job = ?", [(seq,) for _, seq in found.rows]
-    )
+    rows = conn.execute(
+        "DELETE FROM jobrunner_dead_letters WHERE letter IN (SELECT value FROM json_each(?))"
+        f" RETURNING {_GONE}",
+        (json.dumps([letter for letter, _ in found.rows]),),
+    ).fetchall()
+    _forget(conn, rows)
     return Slice(len(found.rows), found.cursor)
 
 
@@ -208,23 +280,25 @@ def bury_waiting(
     if conn.execute(_KNOWN, (task,)).fetchone() is not None:
         return []
     seqs: list[tuple[int]] = []
-    # Each of the two conditions has its own partial index.
-    for suspect in ("suspect = 0", "suspect = 1"):
+    # Each of the conditions has its own partial index.
+    for condition in (PLAIN, LANED, "state = 'queued' AND suspect = 1"):
         seqs += conn.execute(
             f"""
             SELECT seq FROM jobrunner_jobs
-            WHERE state = 'queued' AND {suspect} AND queue = ? AND task = ? AND run_at < ? LIMIT ?
+            WHERE {condition} AND queue = ? AND task = ? AND run_at < ? LIMIT ?
             """,
             (queue, task, due_before, limit - len(seqs)),
         ).fetchall()
     death = burial(task, now, reason, None, error, None)
     conn.executemany(BURY_WAITING, [(*death, seq) for (seq,) in seqs])
-    buried: list[tuple[str, str | None]] = []
+    buried: list[tuple[str, str | None, int | None, str | None]] = []
     for (seq,) in seqs:
         buried += conn.execute(
-            "DELETE FROM jobrunner_jobs WHERE seq = ? RETURNING id, chain", (seq,)
+            "DELETE FROM jobrunner_jobs WHERE seq = ? RETURNING id, chain, batch, lane", (seq,)
         )
-    chains.follow(conn, now, done=[id for id, chain in buried if chain is not None])
+    lanes.left(conn, {lane for *_, lane in buried})
+    dead = [End(id, chain, batch, "dead") for id, chain, batch, _ in buried]
+    ends.follow(conn, now, dead, Effects())
     if buried:
-        statistics.add_dead(conn, {(queue, task): len(buried)}, now)
-    return [id for id, _ in buried]
+        statistics.add_dead(conn, {(queue, task): len(buried)}, reason, now)
+    return [id for id, *_ in buried]

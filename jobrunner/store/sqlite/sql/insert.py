@@ -4,7 +4,7 @@ The order of the jobs is their age.  After an error the caller rolls back, wholl
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from jobrunner.core.model import Enqueue, Enqueued, State
 from jobrunner.store import rules
+from jobrunner.store.sqlite.sql import lanes
 from jobrunner.store.sqlite.sql.bulk import Many
 from jobrunner.store.sqlite.sql.statements import FIND_BY_KEY, KEY_IS_TAKEN, NEWEST
 
@@ -20,6 +21,7 @@ _ALWAYS: Final = 7
 _OPTIONS: Final = Enqueue._fields[_ALWAYS:]
 _NO_OPTIONS: Final = (None,) * len(_OPTIONS)
 _KEY: Final = 1 << _OPTIONS.index("key")
+_LANE: Final = 1 << _OPTIONS.index("lane")
 
 _SPARE_NULLS: Final = 12
 """Binding this many NULLs costs as much as another run of a statement (3 µs)."""
@@ -62,15 +64,39 @@ def insert_queued(conn: sqlite3.Connection, job: Enqueue) -> Enqueued:
     return made
 
 
+def members(
+    conn: sqlite3.Connection,
+    jobs: Sequence[Enqueue],
+    now: int,
+    *,
+    batch: int | None,
+    blocked: Collection[str],
+) -> list[Enqueued]:
+    """Store members or callbacks of a batch; those with an id in ``blocked`` wait."""
+    return _insert(conn, jobs, now, batch=batch, blocked=blocked)
+
+
 def _insert(
-    conn: sqlite3.Connection, jobs: Sequence[Enqueue], now: int, *, state: State | None = None
+    conn: sqlite3.Connection,
+    jobs: Sequence[Enqueue],
+    now: int,
+    *,
+    state: State | None = None,
+    batch: int | None = None,
+    blocked: Collection[str] = (),
 ) -> list[Enqueued]:
     made: list[Enqueued] = []
     for options, group in _groups(jobs):
-        statement, values = _statement(options)
+        statement, values = _statement(options, in_batch=batch is not None)
         states = [state or rules.first_state(job, now) for job in group]
-        rows = [(*values(job), first) for job, first in zip(group, states, strict=True)]
+        if blocked:
+            pairs = zip(group, states, strict=True)
+            states = ["blocked" if job.id in blocked else first for job, first in pairs]
+        more = () if batch is None else (batch,)
+        rows = [(*values(job), first, *more) for job, first in zip(group, states, strict=True)]
         stored = statement.run(conn, rows)
+        if options & _LANE:
+            lanes.arrived_new(conn, [job.id for job in group if job.lane is not None])
         if stored == len(group):
             made += map(_made, group, states)
             continue
@@ -111,10 +137,17 @@ def _options(job: Enqueue) -> int:
 
 
 @lru_cache(maxsize=128)
-def _statement(options: int) -> tuple[Many, Callable[[Enqueue], tuple[Any, ...]]]:
-    """Return the INSERT for jobs with these options, and a getter of their values."""
+def _statement(
+    options: int, *, in_batch: bool
+) -> tuple[Many, Callable[[Enqueue], tuple[Any, ...]]]:
+    """Return the INSERT for jobs with these options, and a getter of their values.
+
+    With ``in_batch`` the number of the batch follows the state: members of one call share it.
+    """
     places = [place for place, _ in enumerate(_OPTIONS) if options & 1 << place]
     columns = [*Enqueue._fields[:_ALWAYS], *(_OPTIONS[place] for place in places), "state"]
+    if in_batch:
+        columns.append("batch")
     statement = Many(
         f"INSERT INTO jobrunner_jobs ({', '.join(columns)})",
         f"({', '.join('?' * len(columns))})",

@@ -5,18 +5,17 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from jobrunner.core.clock import now_s
-from jobrunner.core.model import AttemptRow, Filter, JobRow, QueueStats, State
+from jobrunner.core.model import AttemptRow, Filter, JobRow, State
 from jobrunner.store.sqlite.sql import groups, walks
-from jobrunner.store.sqlite.sql.statements import UNFINISHED, WAITING_TASKS
-from jobrunner.store.sqlite.sql.walks import EVERYTHING, MAX_INTEGER, Position, Rows, Step
+from jobrunner.store.sqlite.sql.statements import (
+    LANED,
+    PLAIN,
+    RETRYING,
+    UNFINISHED,
+    WAITING,
+)
+from jobrunner.store.sqlite.sql.walks import EVERYTHING, Position, Rows, Step
 
-COUNT_CAP: Final = 10_000
-"""Counting stops at this number, so that a long queue does not make a page slower."""
-COUNT_S: Final = 0.01
-"""Counting stops after this time, however many queues there are."""
-_CAPS: Final = (100, 1_000, COUNT_CAP)
-"""Every queue is counted up to the first cap; then, as long as there is time, up to the next ones."""
 FEW: Final = 2_000
 """If a state has at most this many jobs, a list reads them all; else it walks all jobs, and soon finds enough."""
 PAGE_ROOM: Final = 4_000_000
@@ -24,23 +23,34 @@ PAGE_ROOM: Final = 4_000_000
 LARGEST_WINDOW: Final = 2_000
 """Maximum keys in a window of jobs: the filtered columns follow the arguments (up to 1 MiB), which are read too."""
 
-_JOB = """
+_JOB = f"""
     seq, id, task, queue, state, args, created_at, run_at, attempt, priority, key, tag, expires_at, max_attempts,
     timeout, started_at, first_started_at, finished_at, result, result_omitted, cancel_requested, crashes, replays,
-    replay_of, schedule, scheduled_for, chain, after"""
+    replay_of, schedule, scheduled_for, chain, after, trace, lane,
+    (SELECT value FROM jobrunner_progress WHERE job = seq AND lease = jobrunner_jobs.lease),
+    (SELECT id FROM jobrunner_batches WHERE seq = jobrunner_jobs.batch), handed, {RETRYING}"""
 
-_LISTED_JOB = _JOB.replace(" args,", " '',").replace(" result,", " NULL,").partition(",")[2]
+_LISTED_JOB = (
+    _JOB.replace(" args,", " '',")
+    .replace(" result,", " NULL,")
+    .replace(" handed", " NULL")
+    .partition(",")[2]
+)
 """The columns after the key; without arguments and results, which may have a megabyte each."""
 
 _LETTER = """
     seq, id, task, queue, 'dead', args, created_at, run_at, attempt, priority, key, tag, expires_at, max_attempts,
     timeout, started_at, first_started_at, died_at, NULL, NULL, 0, crashes, replays,
-    replay_of, schedule, scheduled_for, chain, after, reason, error_type, error, traceback, replayed_as,
+    replay_of, schedule, scheduled_for, chain, after, trace, lane,
+    (SELECT value FROM jobrunner_progress WHERE job = seq AND lease = jobrunner_dead_letters.lease),
+    (SELECT id FROM jobrunner_batches WHERE seq = jobrunner_dead_letters.batch), handed, 0,
+    reason, error_type, error, traceback, replayed_as,
     fingerprint"""
 
 _BY_STATE: Final[Mapping[State | None, str]] = {
     # Each uses the partial index of its state.
-    "queued": "SELECT seq FROM jobrunner_jobs WHERE state = 'queued' AND suspect = 0"
+    "queued": f"SELECT seq FROM jobrunner_jobs WHERE {PLAIN}"
+    f" UNION ALL SELECT seq FROM jobrunner_jobs WHERE {LANED}"
     " UNION ALL SELECT seq FROM jobrunner_jobs WHERE state = 'queued' AND suspect = 1",
     "scheduled": "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_scheduled WHERE state = 'scheduled'",
     "running": "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_running WHERE state = 'running'",
@@ -48,9 +58,9 @@ _BY_STATE: Final[Mapping[State | None, str]] = {
     "cancelled": "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_cancelled WHERE state = 'cancelled'",
     "expired": "SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_expired WHERE state = 'expired'",
 }
-_RETRYING: Final = """
+_RETRYING: Final = f"""
     SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_retrying
-    WHERE state = 'scheduled' AND attempt > 0"""
+    WHERE {RETRYING}"""
 # Only the other finished jobs have no index of their own, so what remains of all finished ones is counted.
 _FINISHED: Final = """
     SELECT 1 FROM jobrunner_jobs INDEXED BY jobrunner_jobs_finished
@@ -59,20 +69,8 @@ _FINISHED: Final = """
 MOST_BESIDE: Final = 100
 """The jobs of a chain that are read on each side of one."""
 
-_UNFINISHED: Final = " UNION ALL ".join(
-    _BY_STATE[state] for state in ("queued", "scheduled", "running", "blocked")
-)
-
-_QUEUED = """
-SELECT ?, count(*) FROM (
-    SELECT 1 FROM jobrunner_jobs WHERE state = 'queued' AND suspect = 0 AND queue = ? LIMIT ?
-)"""
-_BY_QUEUE = (
-    "SELECT queue, count(*) FROM (SELECT queue FROM jobrunner_jobs WHERE {} LIMIT ?) GROUP BY queue"
-)
-_SUSPECTS = _BY_QUEUE.format("state = 'queued' AND suspect = 1")
-_SCHEDULED = _BY_QUEUE.format("state = 'scheduled' ORDER BY run_at")
-_BLOCKED = _BY_QUEUE.format("state = 'blocked'")
+_UNFINISHED_STATES: Final[Sequence[State]] = ("queued", "scheduled", "running", "blocked")
+_UNFINISHED: Final = " UNION ALL ".join(_BY_STATE[state] for state in _UNFINISHED_STATES)
 
 
 def get(conn: sqlite3.Connection, id: str) -> JobRow | None:
@@ -82,6 +80,29 @@ def get(conn: sqlite3.Connection, id: str) -> JobRow | None:
         if row is not None:
             return JobRow(*row)
     return None
+
+
+def listed(conn: sqlite3.Connection, ids: Sequence[str]) -> list[JobRow]:
+    """Return jobs and dead letters by id, without arguments and results."""
+    found: list[JobRow] = []
+    for columns, table in (
+        (f"seq, {_LISTED_JOB}", "jobrunner_jobs"),
+        (_LETTER.replace(" args,", " '',"), "jobrunner_dead_letters"),
+    ):
+        rows = conn.execute(
+            f"SELECT {columns} FROM {table} WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(ids),),
+        )
+        found += [JobRow(*row) for row in rows]
+    return found
+
+
+def everything(conn: sqlite3.Connection) -> Sequence[JobRow]:
+    """Return all jobs and dead letters, for the small files of tests."""
+    rows: list[JobRow] = []
+    for columns, table in ((_JOB, "jobrunner_jobs"), (_LETTER, "jobrunner_dead_letters")):
+        rows += (JobRow(*row) for row in conn.execute(f"SELECT {columns} FROM {table}"))
+    return rows
 
 
 def attempts(conn: sqlite3.Connection, seq: int) -> Sequence[AttemptRow]:
@@ -104,15 +125,31 @@ def jobs(
     conn: sqlite3.Connection, where: Filter, position: Position | None, limit: int, room: int
 ) -> Step:
     """Run one step of a walk through jobs, newest first, without arguments and results."""
+    return walks.step(conn, _jobs(conn, where), _LISTED_JOB, position, limit=limit, room=room)
+
+
+def count_jobs(
+    conn: sqlite3.Connection, where: Filter, position: Position | None, cap: int
+) -> tuple[int, Position | None]:
+    """Run one step of counting jobs."""
+    return walks.count(conn, _jobs(conn, where), position, cap=cap)
+
+
+def _jobs(conn: sqlite3.Connection, where: Filter) -> Rows:
+    """Return the rows to walk: jobs that match ``where``."""
     test, values = job_test(where)
     rows = Rows("jobrunner_jobs", "NOT INDEXED", "seq", test, values, largest=LARGEST_WINDOW)
+    if where.batch is not None:
+        if where.retrying or where.state in _UNFINISHED_STATES:
+            return _members(rows._replace(test=f"{UNFINISHED} AND {test}"), "_unfinished")
+        return _members(rows)
     if where.key is not None or where.tag is not None:
-        rows = _by_label(rows, where)
-    elif where.retrying:
-        rows = _if_few(conn, rows, _RETRYING) or rows
-    elif where.state in _BY_STATE:
-        rows = _if_few(conn, rows, _BY_STATE[where.state]) or rows
-    return walks.step(conn, rows, _LISTED_JOB, position, limit=limit, room=room)
+        return _by_label(rows, where)
+    if where.retrying:
+        return _if_few(conn, rows, _RETRYING) or rows
+    if where.state in _BY_STATE:
+        return _if_few(conn, rows, _BY_STATE[where.state]) or rows
+    return rows
 
 
 def unfinished(
@@ -124,12 +161,35 @@ def unfinished(
         *("jobrunner_jobs", "NOT INDEXED", "seq", f"{UNFINISHED} AND {test}", values),
         largest=LARGEST_WINDOW,
     )
-    few = _if_few(conn, rows, _BY_STATE.get(where.state, _UNFINISHED))
+    among = _RETRYING if where.retrying else _BY_STATE.get(where.state, _UNFINISHED)
+    few = _members(rows, "_unfinished") if where.batch is not None else _if_few(conn, rows, among)
     if few is not None:
         rows = few
     elif where.key is not None or where.tag is not None:
         rows = _by_label(rows, where)
     return walks.step(conn, rows, "id, state, chain", position, limit=limit, room=room)
+
+
+def _members(rows: Rows, index: str = "") -> Rows:
+    """Walk along an index of the members of batches."""
+    return rows._replace(
+        how=f"INDEXED BY jobrunner_jobs_batch{index}",
+        test=f"batch IS NOT NULL AND {rows.test}",
+        largest=EVERYTHING,
+    )
+
+
+def waiting(conn: sqlite3.Connection, seqs: Sequence[int], where: Filter) -> list[JobRow]:
+    """Return the waiting ones of these jobs that match, without arguments and results."""
+    test, values = job_test(where)
+    rows = conn.execute(
+        f"""
+        SELECT seq, {_LISTED_JOB} FROM jobrunner_jobs NOT INDEXED
+        WHERE seq IN (SELECT value FROM json_each(?)) AND {WAITING} AND {test}
+        """,
+        (json.dumps(seqs), *values),
+    )
+    return [JobRow(*row) for row in rows]
 
 
 def _by_label(rows: Rows, where: Filter) -> Rows:
@@ -163,7 +223,7 @@ def count_dead_letters(
 ) -> tuple[int, Position | None]:
     """Run one step of counting dead letters."""
     rows = letters(conn, where)
-    if where.group is not None:
+    if where.group is not None and where.batch is None:
         rows = rows._replace(how=groups.INDEX, window=EVERYTHING, largest=EVERYTHING)
     return walks.count(conn, rows, position, cap=cap)
 
@@ -178,7 +238,14 @@ def letters(conn: sqlite3.Connection, where: Filter) -> Rows:
         f"replayed_as IS NULL AND {test}",
         values,
     )
-    if where.group is not None and groups.is_small(conn, where.group):
+    if where.batch is not None:
+        rows = rows._replace(
+            how="INDEXED BY jobrunner_dead_letters_batch",
+            test=f"batch IS NOT NULL AND {rows.test}",
+            window=EVERYTHING,
+            largest=EVERYTHING,
+        )
+    elif where.group is not None and groups.is_small(conn, where.group):
         rows = rows._replace(
             how="NOT INDEXED",
             test=f"letter IN ({groups.LETTERS}) AND {rows.test}",
@@ -203,13 +270,14 @@ def _test(where: Filter, *, since: str) -> tuple[str, tuple[str | int, ...]]:
         ("tag = ?", where.tag),
         ("key = ?", where.key),
         ("fingerprint = ?", where.group),
+        ("batch = (SELECT seq FROM jobrunner_batches WHERE id = ?)", where.batch),
         (f"{since} >= ?", where.since),
         (f"{since} < ?", where.until),
     ]
     asked = [(test, value) for test, value in tests if value is not None]
     parts = [test for test, _ in asked]
     if where.retrying:
-        parts.append("state = 'scheduled' AND attempt > 0")
+        parts.append(RETRYING)
     return " AND ".join(parts) or "TRUE", tuple(value for _, value in asked)
 
 
@@ -246,125 +314,6 @@ def counts(conn: sqlite3.Connection, cap: int) -> dict[str, int]:
     other = found["cancelled"] + found["expired"]
     finished = count(_FINISHED, cap + other)
     return found | {"retrying": count(_RETRYING, cap), "succeeded": min(finished - other, cap)}
-
-
-def queues(conn: sqlite3.Connection) -> Sequence[QueueStats]:
-    """Return the queues that have unfinished jobs or are paused."""
-    paused = {name for (name,) in conn.execute("SELECT queue FROM jobrunner_paused_queues")}
-    running = dict(
-        conn.execute(
-            "SELECT queue, count(*) FROM jobrunner_jobs WHERE state = 'running' GROUP BY queue"
-        )
-    )
-    queued = {name: _Count(_QUEUED, name, name) for name in _queues_with_queued(conn)}
-    suspects, scheduled, blocked = _Count(_SUSPECTS), _Count(_SCHEDULED), _Count(_BLOCKED)
-    over_all = (suspects, scheduled, blocked)
-    _count(conn, [*over_all, *queued.values()])
-    oldest: dict[str, int] = {}
-    for name, _, due in waiting_tasks(conn):
-        oldest[name] = min(due, oldest.get(name, due))
-    names = sorted(paused.union(running, queued, *(count.by_queue for count in over_all)))
-    found: list[QueueStats] = []
-    for name in names:
-        waiting = (suspects, queued[name]) if name in queued else (suspects,)
-        found.append(
-            QueueStats(
-                name,
-                name in paused,
-                sum(count.by_queue.get(name, 0) for count in waiting),
-                scheduled.by_queue.get(name, 0),
-                blocked.by_queue.get(name, 0),
-                running.get(name, 0),
-                oldest.get(name),
-                all(count.complete for count in (*waiting, scheduled, blocked)),
-            )
-        )
-    return found
-
-
-class _Count:
-    """Counts rows by queue, up to a cap."""
-
-    def __init__(self, select: str, *values: str) -> None:
-        self.by_queue: Mapping[str, int] = {}
-        self.complete = False
-        self._select = select
-        self._values = values
-
-    def up_to(self, conn: sqlite3.Connection, cap: int) -> None:
-        self.by_queue = dict(conn.execute(self._select, (*self._values, cap)))
-        self.complete = sum(self.by_queue.values()) < cap
-
-
-def _count(conn: sqlite3.Connection, counts: Sequence[_Count]) -> None:
-    """Count up to the smallest cap, then to larger ones while there is time."""
-    first, *larger = _CAPS
-    for count in counts:
-        count.up_to(conn, first)
-    with walks.interrupted(conn, now_s() + COUNT_S):
-        for cap in larger:
-            for count in counts:
-                if not count.complete:
-                    count.up_to(conn, cap)
-
-
-def _queues_with_queued(conn: sqlite3.Connection) -> list[str]:
-    return [
-        name
-        for (name,) in conn.execute(
-            """
-            WITH RECURSIVE waiting (queue) AS (
-                SELECT min(queue) FROM jobrunner_jobs WHERE state = 'queued' AND suspect = 0
-                UNION ALL
-                SELECT (
-                    SELECT min(queue) FROM jobrunner_jobs
-                    WHERE state = 'queued' AND suspect = 0 AND queue > waiting.queue
-                ) FROM waiting WHERE waiting.queue IS NOT NULL
-            )
-            SELECT queue FROM waiting WHERE queue IS NOT NULL
-            """
-        )
-    ]
-
-
-def waiting_tasks(conn: sqlite3.Connection) -> Sequence[tuple[str, str, int]]:
-    """Return ``(queue, task, due_since)`` for each pair with queued jobs."""
-    due_since: dict[tuple[str, str], int] = {
-        (queue, task): due
-        for queue, task, due in conn.execute(
-            """
-            SELECT queue, task, min(run_at) FROM jobrunner_jobs
-            WHERE state = 'queued' AND suspect = 1 GROUP BY queue, task
-            """
-        )
-    }
-    for queue in _queues_with_queued(conn):
-        for (task,) in conn.execute(WAITING_TASKS, {"queue": queue}):
-            due = _oldest_due(conn, queue, task)
-            due_since[queue, task] = min(due, due_since.get((queue, task), due))
-    return [(queue, task, due) for (queue, task), due in sorted(due_since.items())]
-
-
-def _oldest_due(conn: sqlite3.Connection, queue: str, task: str) -> int:
-    """Return the earliest due time of the task's queued jobs; one seek per priority.
-
-    The first job in claim order is not enough: a job of lower priority that starves behind it must be found.
-    """
-    firsts: list[int] = []
-    priority = MAX_INTEGER
-    while True:
-        row = conn.execute(
-            """
-            SELECT priority, run_at FROM jobrunner_jobs
-            WHERE state = 'queued' AND suspect = 0 AND queue = ? AND task = ? AND priority < ?
-            ORDER BY priority DESC, run_at LIMIT 1
-            """,
-            (queue, task, priority),
-        ).fetchone()
-        if row is None:
-            return min(firsts)
-        priority, due = row
-        firsts.append(due)
 
 
 def data_version(conn: sqlite3.Connection) -> int:

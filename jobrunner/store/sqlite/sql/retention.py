@@ -4,15 +4,22 @@ A read connection finds the rows, since many rows that stay may lie between them
 deletion, so that claims do not wait.
 """
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from jobrunner.core.clock import now_s
-from jobrunner.store.sqlite.sql import walks
+from jobrunner.store.sqlite.sql import history, walks
 from jobrunner.store.sqlite.sql.statements import FINISHED
 
 ROWS_PER_STEP: Final = 1_000
+
+
+# Of callbacks, and of jobs that have made batches: the edges of members go with the batch.
+_FORGET_EDGES: Final = """
+DELETE FROM jobrunner_edges
+WHERE job IN (SELECT id FROM jobrunner_jobs WHERE seq IN (SELECT value FROM json_each(?)))"""
 
 
 class End(NamedTuple):
@@ -70,14 +77,16 @@ def finished(
     while True:
         rows = conn.execute(
             f"""
-            SELECT finished_at, seq, task FROM jobrunner_jobs
+            SELECT finished_at, seq, task, batch FROM jobrunner_jobs
             WHERE {FINISHED} AND (finished_at, seq) > (?, ?) AND finished_at < ?
             ORDER BY finished_at, seq LIMIT {ROWS_PER_STEP}
             """,
             (*after, latest),
         ).fetchall()
-        for finished_at, seq, task in rows:
+        for finished_at, seq, task, batch in rows:
             after = End(finished_at, seq)
+            if batch is not None:
+                continue  # It goes with its batch.
             is_surplus = due.surplus is not None and after <= due.surplus
             if is_surplus or finished_at < due.by_task.get(task, due.before):
                 found.append(seq)
@@ -92,7 +101,8 @@ def finished(
 def dead_letters(conn: sqlite3.Connection, before: int, limit: int) -> Sequence[int]:
     """Return the dead letters that died before a time, oldest first."""
     rows = conn.execute(
-        "SELECT letter FROM jobrunner_dead_letters WHERE died_at < ? ORDER BY died_at LIMIT ?",
+        "SELECT letter FROM jobrunner_dead_letters"
+        " WHERE died_at < ? AND (batch IS NULL OR replayed_as IS NOT NULL) ORDER BY died_at LIMIT ?",
         (before, limit),
     )
     return [letter for (letter,) in rows]
@@ -108,8 +118,9 @@ def delete(conn: sqlite3.Connection, jobs: Sequence[int], letters: Sequence[int]
         for letter in letters
     ]
     rows = [(seq,) for seq in jobs] + [row for row in gone if row is not None]
+    conn.execute(_FORGET_EDGES, (json.dumps(jobs),))
     deleted = conn.executemany(
         "DELETE FROM jobrunner_jobs WHERE seq = ?", [(seq,) for seq in jobs]
     ).rowcount
-    conn.executemany("DELETE FROM jobrunner_attempts WHERE job = ?", rows)
+    history.delete(conn, rows)
     return deleted + sum(row is not None for row in gone)

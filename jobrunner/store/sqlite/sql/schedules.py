@@ -4,10 +4,10 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jobrunner.core.model import (
+from jobrunner.core.clock import MAX_US
+from jobrunner.core.model import Enqueue, Enqueued
+from jobrunner.core.schedule import (
     Definition,
-    Enqueue,
-    Enqueued,
     Fire,
     Fired,
     ScheduleChange,
@@ -111,12 +111,12 @@ def next_tick(conn: sqlite3.Connection, tasks: frozenset[str]) -> int | None:
     return min((due for task, due in conn.execute(_NEXT_BY_TASK) if task in tasks), default=None)
 
 
-def ticks(conn: sqlite3.Connection, id: str, limit: int) -> Sequence[TickRow]:
-    """Return the recorded ticks of a schedule, newest first."""
+def ticks(conn: sqlite3.Connection, id: str, before: int | None, limit: int) -> Sequence[TickRow]:
+    """Return the recorded ticks of a schedule before an instant, newest first."""
     found = conn.execute(
         "SELECT instant, until, count, outcome, job, at FROM jobrunner_schedule_ticks"
-        " WHERE schedule = ? ORDER BY instant DESC LIMIT ?",
-        (id, limit),
+        " WHERE schedule = ? AND instant < ? ORDER BY instant DESC LIMIT ?",
+        (id, MAX_US if before is None else before, limit),
     )
     return [TickRow(*row) for row in found]
 

@@ -16,6 +16,8 @@ ROLLBACK_TO = "ROLLBACK TO jobrunner_item"
 UNFINISHED = "(state = 'scheduled' OR state = 'queued' OR state = 'running' OR state = 'blocked')"
 FINISHED = "(state = 'succeeded' OR state = 'cancelled' OR state = 'expired')"
 WAITING = "(state = 'queued' OR state = 'scheduled')"
+PLAIN = "state = 'queued' AND suspect = 0 AND lane IS NULL"
+LANED = "state = 'queued' AND suspect = 0 AND lane IS NOT NULL"
 
 FENCE = "WHERE seq = ? AND lease = ? AND worker = ?"
 
@@ -54,12 +56,12 @@ INSERT INTO jobrunner_dead_letters (
     died_at, reason, error_type, error, traceback, fingerprint,
     seq, id, task, queue, args, priority, created_at, run_at, attempt,
     lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of,
-    schedule, scheduled_for, chain, after
+    schedule, scheduled_for, chain, after, trace, lane, ordered, batch, handed
 )
 SELECT ?, ?, ?, ?, ?, ?,
     seq, id, task, queue, args, priority, created_at, run_at, attempt,
     lease, started_at, first_started_at, key, tag, expires_at, max_attempts, timeout, crashes, replays, replay_of,
-    schedule, scheduled_for, chain, after
+    schedule, scheduled_for, chain, after, trace, lane, ordered, batch, handed
 FROM jobrunner_jobs """
 
 BURY_RUNNING = f"{_BURY}{FENCE}"
@@ -90,7 +92,8 @@ WHERE EXISTS (SELECT 1 FROM jobrunner_jobs WHERE task = its_task AND key = its_k
 PROMOTE = """
 UPDATE jobrunner_jobs SET state = 'queued' WHERE seq IN (
     SELECT seq FROM jobrunner_jobs WHERE state = 'scheduled' AND run_at <= ? ORDER BY run_at LIMIT ?
-)"""
+)
+RETURNING seq, lane"""
 
 EXPIRE = f"""
 UPDATE jobrunner_jobs SET state = 'expired', finished_at = ? WHERE seq IN (
@@ -98,43 +101,60 @@ UPDATE jobrunner_jobs SET state = 'expired', finished_at = ? WHERE seq IN (
     WHERE expires_at <= ? AND expires_at IS NOT NULL AND {WAITING}
     ORDER BY expires_at LIMIT ?
 )
-RETURNING id, chain"""
+RETURNING id, chain, batch, queue, task, lane"""
 
 # Unblocks the jobs behind these. They are due now at the earliest, so that they do not overtake jobs that were queued
-# before.
+# before. A blocked job that has run before has left its place in the chain: it waits for something else.
 UNBLOCK = """
 UPDATE jobrunner_jobs SET
     state = iif(run_at <= max(:now, created_at), 'queued', 'scheduled'), run_at = max(run_at, :now)
-WHERE state = 'blocked' AND after IN (SELECT value FROM json_each(:ended))
-RETURNING state, run_at, expires_at"""
+WHERE state = 'blocked' AND lease = 0 AND after IN (SELECT value FROM json_each(:ended))
+RETURNING state, run_at, expires_at, seq, lane"""
 
 CANCEL_REST = """
 WITH RECURSIVE rest (seq, id) AS (
     SELECT seq, id FROM jobrunner_jobs
-    WHERE state = 'blocked' AND after IN (SELECT value FROM json_each(:ended))
+    WHERE state = 'blocked' AND lease = 0 AND after IN (SELECT value FROM json_each(:ended))
     UNION ALL
-    SELECT job.seq, job.id FROM rest JOIN jobrunner_jobs job ON job.state = 'blocked' AND job.after = rest.id
+    SELECT job.seq, job.id FROM rest JOIN jobrunner_jobs job
+    ON job.state = 'blocked' AND job.lease = 0 AND job.after = rest.id
+    LIMIT :limit
 )
 UPDATE jobrunner_jobs SET state = 'cancelled', finished_at = :now WHERE seq IN (SELECT seq FROM rest)
-RETURNING id"""
+RETURNING id, queue, task"""
+
+# Those of these jobs whose death cancels the jobs behind them.
+STOPPED_BY_DEATH = """
+SELECT DISTINCT after FROM jobrunner_jobs
+WHERE state = 'blocked' AND lease = 0 AND after IN (SELECT value FROM json_each(?)) AND on_dead = 'cancel'"""
+
+STILL_BLOCKED = """
+SELECT DISTINCT after FROM jobrunner_jobs
+WHERE state = 'blocked' AND lease = 0 AND after IN (SELECT value FROM json_each(?))"""
 
 # The jobs behind these in their chains, up to those that match a filter (the braces).
 COUNT_REST = """
 WITH RECURSIVE rest (seq, id) AS (
     SELECT seq, id FROM jobrunner_jobs
-    WHERE state = 'blocked' AND after IN (SELECT value FROM json_each(?)) AND ({0}) IS NOT TRUE
+    WHERE state = 'blocked' AND lease = 0 AND after IN (SELECT value FROM json_each(?)) AND ({0}) IS NOT TRUE
     UNION ALL
-    SELECT job.seq, job.id FROM rest JOIN jobrunner_jobs job ON job.state = 'blocked' AND job.after = rest.id
+    SELECT jobrunner_jobs.seq, jobrunner_jobs.id FROM rest JOIN jobrunner_jobs
+    ON state = 'blocked' AND lease = 0 AND after = rest.id
     WHERE ({0}) IS NOT TRUE
 )
 SELECT count(*) FROM rest"""
+
+# Waits for another attempt. A parked job may have failed before; its last lease has left no attempt in the history.
+RETRYING = """state = 'scheduled' AND attempt > 0 AND EXISTS (
+    SELECT 1 FROM jobrunner_attempts last WHERE last.job = jobrunner_jobs.seq AND last.lease = jobrunner_jobs.lease
+)"""
 
 # NOT INDEXED: the rows are found by their number, whatever the filter (the braces) names.
 CANCEL_SLICE = """
 UPDATE jobrunner_jobs NOT INDEXED SET state = 'cancelled', finished_at = ?
 WHERE seq IN (SELECT value FROM json_each(?))
     AND (state = 'scheduled' OR state = 'queued' OR state = 'blocked') AND {}
-RETURNING id, chain"""
+RETURNING id, chain, batch, queue, task, lane"""
 
 REQUEST_SLICE = """
 UPDATE jobrunner_jobs NOT INDEXED SET cancel_requested = 1
@@ -149,27 +169,36 @@ SELECT min(due) FROM (
     UNION ALL
     SELECT min(expires_at) FROM jobrunner_jobs
     WHERE expires_at IS NOT NULL AND {WAITING}
+    UNION ALL
+    SELECT min(wake_at) FROM jobrunner_lanes WHERE state = 'empty'
+    UNION ALL
+    SELECT 0 WHERE EXISTS (SELECT 1 FROM jobrunner_followups)
 )"""
 
 # Each step of the recursion is one index seek to the next task. So the cost grows with the number of waiting tasks, not
 # of waiting jobs, and a task that no worker here knows costs one seek instead of a scan of its rows.
-WAITING_TASKS = """
+_WAITING_TASKS = """
 WITH RECURSIVE waiting (task) AS (
-    SELECT min(task) FROM jobrunner_jobs WHERE state = 'queued' AND suspect = 0 AND queue = :queue
+    SELECT min(task) FROM jobrunner_jobs WHERE {0} AND queue = :queue
     UNION ALL
-    SELECT (
-        SELECT min(task) FROM jobrunner_jobs
-        WHERE state = 'queued' AND suspect = 0 AND queue = :queue AND task > waiting.task
-    )
+    SELECT (SELECT min(task) FROM jobrunner_jobs WHERE {0} AND queue = :queue AND task > waiting.task)
     FROM waiting WHERE waiting.task IS NOT NULL
 )
 SELECT task FROM waiting WHERE task IS NOT NULL"""
+WAITING_TASKS = _WAITING_TASKS.format(PLAIN)
+WAITING_LANED_TASKS = _WAITING_TASKS.format(LANED)
 
 PAUSED = "SELECT queue FROM jobrunner_paused_queues"
 
+# One statement for what nearly always does not exist: three of them would cost a claim of one job a tenth.
+EXCEPTIONS = """
+SELECT EXISTS (SELECT 1 FROM jobrunner_paused_queues), EXISTS (SELECT 1 FROM jobrunner_limits WHERE scope > 'lane')
+    OR EXISTS (SELECT 1 FROM jobrunner_lanes WHERE state = 'open')
+    OR EXISTS (SELECT 1 FROM jobrunner_jobs WHERE state = 'queued' AND suspect = 1 AND lane IS NOT NULL)"""
+
 _CLAIMED = """
     seq, lease, worker, id, task, queue, args, attempt, started_at, first_started_at, created_at, run_at,
-    priority, max_attempts, timeout, suspect, scheduled_for, chain"""
+    priority, max_attempts, timeout, suspect, scheduled_for, chain, trace, lane, batch, handed"""
 
 RUNNING = f"SELECT {_CLAIMED} FROM jobrunner_jobs WHERE state = 'running' AND worker = ?"
 
@@ -181,24 +210,26 @@ WHERE seq IN (SELECT value FROM json_each(?))"""
 
 # A row as it will be after START: reading it before is cheaper than RETURNING.
 _AS_STARTED = """
-    seq, lease + 1, ?, id, {}, queue, args, attempt + 1, ?, coalesce(first_started_at, ?), created_at, run_at,
-    priority, max_attempts, timeout, suspect, scheduled_for, chain"""
+    job.seq, lease + 1, ?, job.id, {}, job.queue, args, attempt + 1, ?, coalesce(first_started_at, ?), created_at,
+    run_at, job.priority, max_attempts, timeout, suspect, scheduled_for, chain, trace, job.lane, batch, handed"""
 
-LISTED = f"SELECT {_AS_STARTED.format('task')} FROM jobrunner_jobs WHERE seq IN (SELECT value FROM json_each(?))"
+LISTED = f"SELECT {_AS_STARTED.format('task')} FROM jobrunner_jobs job WHERE seq IN (SELECT value FROM json_each(?))"
 
-# INDEXED BY, since with the other index each of the next three statements would be correct but slow. An expired job has
-# no task here, so that one comparison in Python excludes it.
+# An expired job has no task here and in the next statements, so that one comparison in Python excludes it.
+UNEXPIRED = _AS_STARTED.format("iif(expires_at <= ?, NULL, job.task)")
+
+# INDEXED BY, since with the other index each of the next three statements would be correct but slow.
 _IN_ORDER = f"""
-SELECT {_AS_STARTED.format("iif(expires_at <= ?, NULL, task)")}
-FROM jobrunner_jobs INDEXED BY jobrunner_jobs_claim
-WHERE state = 'queued' AND suspect = 0 AND queue = ? {{}}
+SELECT {UNEXPIRED}
+FROM jobrunner_jobs job INDEXED BY jobrunner_jobs_claim
+WHERE {PLAIN} AND queue = ? {{}}
 ORDER BY priority DESC, run_at, seq"""
 
 FIRST_IN_ORDER = _IN_ORDER.format("")
 REST_OF_PRIORITY = _IN_ORDER.format("AND priority = ? AND (run_at, seq) >= (?, ?)")
 LOWER_PRIORITIES = _IN_ORDER.format("AND priority < ?")
 
-_RUNNABLE = "state = 'queued' AND suspect = 0 AND queue = :queue AND (expires_at IS NULL OR expires_at > :now)"
+_RUNNABLE = f"{PLAIN} AND queue = :queue AND (expires_at IS NULL OR expires_at > :now)"
 _FIRST_OF_TASK = f"""
     SELECT seq FROM jobrunner_jobs INDEXED BY jobrunner_jobs_queued
     WHERE {_RUNNABLE} {{}} ORDER BY task, priority DESC, run_at, seq LIMIT 1"""
@@ -219,7 +250,7 @@ WHERE {_RUNNABLE} AND task = :task
 ORDER BY priority DESC, run_at, seq LIMIT :limit"""
 
 SUSPECTS = """
-SELECT seq, task FROM jobrunner_jobs
+SELECT seq, task, lane FROM jobrunner_jobs
 WHERE state = 'queued' AND suspect = 1 AND queue = ? AND (expires_at IS NULL OR expires_at > ?)
 ORDER BY priority DESC, run_at, seq"""
 

@@ -5,14 +5,17 @@ queue, and one with an empty queue too for everything.
 """
 
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from jobrunner.core.clock import now_s
 from jobrunner.core.histogram import Histogram
-from jobrunner.store.sqlite.sql import walks
+from jobrunner.core.model import DeadReason
+from jobrunner.store import counters as counter_names
+from jobrunner.store.counters import CounterKey
+from jobrunner.store.sqlite.sql import counters, walks
 from jobrunner.store.statistics import HOUR_US, LENGTH_US, MINUTE_US, By, Per, StatisticsRow, Total
 
 _TABLES: Final[dict[Per, str]] = {"minute": "jobrunner_minutes", "hour": "jobrunner_hours"}
@@ -31,25 +34,38 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value"""
 
 
 def add(conn: sqlite3.Connection, rows: Iterable[StatisticsRow]) -> None:
-    """Add rows of minutes and their sums; those of minutes that were rolled up also to their hours."""
+    """Add rows of minutes and their sums, and to the counters.
+
+    Those of minutes that were rolled up are also added to their hours.
+    """
     minutes: defaultdict[Key, Total] = defaultdict(Total)
+    counted = Counter[CounterKey]()
     for row in rows:
+        counted.update(counters.of_row(row))
         start, queue, task = row.key
+        if not task:
+            continue
         for key in ((start, queue, task), (start, queue, ""), (start, "", "")):
             minutes[key].add(row)
+    counters.add(conn, counted)
     until = _rolled_up_until(conn)
     late = _hours(one.row(*key) for key, one in minutes.items() if key[0] < until)
     _add_to(conn, "minute", minutes)
     _add_to(conn, "hour", late)
 
 
-def add_dead(conn: sqlite3.Connection, dead: Mapping[tuple[str, str], int], now: int) -> None:
+def add_dead(
+    conn: sqlite3.Connection, dead: Mapping[tuple[str, str], int], reason: DeadReason, now: int
+) -> None:
     """Count dead letters that the store itself makes, by queue and task."""
     start = now - now % MINUTE_US
+    name = counter_names.dead(reason)
     add(
         conn,
         [
-            StatisticsRow(start, queue, task, 0, 0, number, Histogram(), Histogram())
+            StatisticsRow(
+                start, queue, task, 0, 0, number, Histogram(), Histogram(), {name: number}
+            )
             for (queue, task), number in dead.items()
         ],
     )

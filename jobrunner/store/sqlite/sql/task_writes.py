@@ -15,6 +15,7 @@ from jobrunner.core.errors import InvalidWrite, TimedOut
 from jobrunner.core.model import Write
 from jobrunner.store.reentrancy import in_write
 from jobrunner.store.sqlite.driver_errors import primary_code
+from jobrunner.store.statements import compiled, is_statement
 
 BUDGET_S: Final = 0.25
 """Time limit for the writes of one job; other writers wait meanwhile."""
@@ -118,6 +119,28 @@ class WriterConnection(sqlite3.Connection):
             )
         if now_s() > deadline_s:
             raise _too_long(name)
+
+
+def as_write(what: Any, args: Sequence[object]) -> tuple[Callable[..., object], Sequence[object]]:
+    """See ``Store.as_write``."""
+    if is_statement(what):
+        from sqlalchemy.dialects.sqlite import dialect  # noqa: PLC0415 - its user has imported SQLAlchemy
+
+        if args:
+            raise InvalidWrite(
+                "job.write(statement) takes the statement alone: its values are in it"
+            )
+        statement, values = compiled(what, dialect())
+        return _execute, (statement, values)
+    if not callable(what) or inspect.iscoroutinefunction(what):
+        raise InvalidWrite(
+            f"job.write() takes a `def` with its arguments, or a statement of SQLAlchemy, not {what!r}"
+        )
+    return what, args
+
+
+def _execute(conn: sqlite3.Connection, statement: str, values: Sequence[Any]) -> None:
+    conn.execute(statement, values)
 
 
 def _call(

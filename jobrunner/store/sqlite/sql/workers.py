@@ -7,19 +7,32 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from jobrunner.core.clock import SECOND_US
 from jobrunner.core.model import WorkerRow
 from jobrunner.core.wait_graph import Snapshot, WaitingAttempt, WaitReport
 from jobrunner.store import rules
-from jobrunner.store.sqlite.sql import chains, statistics
+from jobrunner.store.counters import CANCELLED, DEAD_WORKERS, CounterKey, attempts
+from jobrunner.store.effects import Effects
+from jobrunner.store.protocol import WorkerStart
+from jobrunner.store.sqlite.sql import counters, ends, lanes, statistics
+from jobrunner.store.sqlite.sql.ends import End
 from jobrunner.store.sqlite.sql.groups import burial
 from jobrunner.store.sqlite.sql.statements import BURY_RUNNING, CANCEL, FENCE, KEEP_ATTEMPT, REMOVE
 
+MINUTE_US: Final = 60 * SECOND_US
+MOST_STARTS: Final = 120
 _LOST = "the process that ran this attempt died"
 _QUEUE_AGAIN = f"""
 UPDATE jobrunner_jobs SET state = 'queued', worker = NULL, crashes = ?, suspect = ?
 {FENCE}"""
+
+
+_LAG: Final = "lag:"
+"""Before the number of a worker, in the table of single values: one page alone reads it."""
+_KEEP_LAG: Final = """
+INSERT INTO jobrunner_meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"""
 
 
 class Taken(NamedTuple):
@@ -46,6 +59,27 @@ def join(conn: sqlite3.Connection, worker: WorkerRow) -> None:
             worker.revision,
         ),
     )
+    _note_start(conn, worker)
+
+
+def _note_start(conn: sqlite3.Connection, worker: WorkerRow) -> None:
+    """Keep a worker's start, since its row is deleted when it leaves."""
+    minute = worker.started_at // MINUTE_US
+    others = [one for one in starts(conn) if one.at // MINUTE_US != minute]
+    kept = sorted(
+        [*others, WorkerStart(worker.started_at, worker.revision)], key=lambda one: one.at
+    )[-MOST_STARTS:]
+    conn.execute(
+        "INSERT INTO jobrunner_meta (name, value) VALUES ('worker_starts', ?)"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (json.dumps(kept),),
+    )
+
+
+def starts(conn: sqlite3.Connection) -> Sequence[WorkerStart]:
+    """Return the latest starts of workers, oldest first."""
+    row = conn.execute("SELECT value FROM jobrunner_meta WHERE name = 'worker_starts'").fetchone()
+    return [] if row is None else [WorkerStart(*one) for one in json.loads(row[0])]
 
 
 def leave(conn: sqlite3.Connection, worker: int, now: int) -> None:
@@ -66,21 +100,41 @@ def leave(conn: sqlite3.Connection, worker: int, now: int) -> None:
         UPDATE jobrunner_jobs SET state = iif(cancel_requested, 'cancelled', 'queued'), worker = NULL,
             finished_at = iif(cancel_requested, ?, NULL), attempt = attempt - 1
         WHERE state = 'running' AND worker = ?
-        RETURNING id, chain, state
+        RETURNING id, chain, batch, state, queue, task, seq, lane
         """,
         (now, worker),
     ).fetchall()
-    stopped = [id for id, chain, state in given_back if chain is not None and state == "cancelled"]
-    chains.follow(conn, now, stopped=stopped)
+    lanes.left(conn, {lane for *_, lane in given_back})
+    lanes.arrived(conn, [seq for *_, seq, lane in given_back if lane is not None])
+    cancelled = [row for row in given_back if row[3] == "cancelled"]
+    stopped = [End(id, chain, batch, "stopped") for id, chain, batch, *_ in cancelled]
+    ends.follow(conn, now, stopped, Effects())
+    counters.count(conn, CANCELLED, [tuple(row[4:6]) for row in cancelled])
+    counters.count(conn, attempts("released"), [tuple(row[4:6]) for row in given_back])
     conn.execute("DELETE FROM jobrunner_workers WHERE worker = ?", (worker,))
+    _forget_lag(conn, worker)
 
 
-def beat(conn: sqlite3.Connection, worker: int, now: int) -> bool:
+def beat(conn: sqlite3.Connection, worker: int, now: int, lag: int | None = None) -> bool:
     """Store the time of a worker's beat; return False if the worker has no row."""
     changed = conn.execute(
         "UPDATE jobrunner_workers SET beat_at = ? WHERE worker = ?", (now, worker)
     )
+    if changed.rowcount and lag is not None:
+        conn.execute(_KEEP_LAG, (f"{_LAG}{worker}", lag))
     return changed.rowcount > 0
+
+
+def lags(conn: sqlite3.Connection) -> Mapping[int, int]:
+    """Return the delay of each worker's loop, as of its last beat."""
+    rows = conn.execute(
+        "SELECT name, value FROM jobrunner_meta WHERE name >= 'lag:' AND name < 'lag;'"
+    )
+    return {int(name.removeprefix(_LAG)): lag for name, lag in rows}
+
+
+def _forget_lag(conn: sqlite3.Connection, worker: int) -> None:
+    conn.execute("DELETE FROM jobrunner_meta WHERE name = ?", (f"{_LAG}{worker}",))
 
 
 def rows(conn: sqlite3.Connection) -> Sequence[WorkerRow]:
@@ -94,6 +148,15 @@ def rows(conn: sqlite3.Connection) -> Sequence[WorkerRow]:
 def workers(conn: sqlite3.Connection) -> Sequence[WorkerRow]:
     """Return the workers' rows, oldest first, with their wait reports and revisions."""
     return _rows(conn, "revision, waits")
+
+
+def busy(conn: sqlite3.Connection) -> Mapping[int, int]:
+    """Return the number of running jobs of each worker that has any."""
+    return dict(
+        conn.execute(
+            "SELECT worker, count(*) FROM jobrunner_jobs WHERE state = 'running' GROUP BY worker"
+        ).fetchall()
+    )
 
 
 def _rows(conn: sqlite3.Connection, new_columns: str) -> Sequence[WorkerRow]:
@@ -172,6 +235,7 @@ def take_jobs(conn: sqlite3.Connection, worker: int, now: int) -> Taken | None:
     ).fetchall()
     if not deleted:
         return None
+    _forget_lag(conn, worker)
     # The dead worker's own task limits: the recovering process may have no code for them, or newer code.
     return _take(conn, worker, json.loads(deleted[0][0]), now)
 
@@ -197,6 +261,12 @@ def take_orphans(
     }
 
 
+def stored_and_orphaned(conn: sqlite3.Connection) -> tuple[frozenset[int], Sequence[int]]:
+    """Return the workers that have a row, and those that ``orphaned`` returns."""
+    stored = conn.execute("SELECT worker FROM jobrunner_workers")
+    return frozenset(worker for (worker,) in stored), orphaned(conn)
+
+
 def orphaned(conn: sqlite3.Connection) -> Sequence[int]:
     """Return the workers that hold jobs and have no row.
 
@@ -215,20 +285,37 @@ def _take(
 ) -> Taken:
     requeued, buried = 0, list[str]()
     dead = Counter[tuple[str, str]]()
-    done, stopped = list[str](), list[str]()
+    counted = Counter[CounterKey]({(DEAD_WORKERS, "", ""): 1})
+    ended = list[End]()
     held = conn.execute(
         """
-        SELECT seq, lease, id, queue, task, attempt, max_attempts, crashes + 1, started_at, cancel_requested, chain
+        SELECT seq, lease, id, queue, task, attempt, max_attempts, crashes + 1, started_at, cancel_requested, chain,
+            batch, lane
         FROM jobrunner_jobs WHERE state = 'running' AND worker = ?
         """,
         (worker,),
     ).fetchall()
-    for seq, lease, id, queue, task, attempt, own_max, deaths, started_at, cancel, chain in held:
+    for (
+        seq,
+        lease,
+        id,
+        queue,
+        task,
+        attempt,
+        own_max,
+        deaths,
+        started_at,
+        cancel,
+        chain,
+        batch,
+        _,
+    ) in held:
         fence = (seq, lease, worker)
         conn.execute(
             KEEP_ATTEMPT,
             (seq, lease, attempt, worker, started_at, now, "lost", "ProcessLost", _LOST, None),
         )
+        counted[attempts("lost"), queue, task] += 1
         what = rules.after_crash(
             attempt=attempt,
             max_attempts=own_max if own_max is not None else max_attempts.get(task),
@@ -237,7 +324,8 @@ def _take(
         )
         if what == "cancelled":
             conn.execute(CANCEL, (now, *fence))
-            ends = stopped
+            counted[CANCELLED, queue, task] += 1
+            ended.append(End(id, chain, batch, "stopped"))
         elif what == "buried":
             conn.execute("UPDATE jobrunner_jobs SET crashes = ? WHERE seq = ?", (deaths, seq))
             death = burial(task, now, "lost", "ProcessLost", _LOST, None)
@@ -245,14 +333,14 @@ def _take(
             conn.execute(REMOVE, fence)
             buried.append(id)
             dead[queue, task] += 1
-            ends = done
+            ended.append(End(id, chain, batch, "dead"))
         else:
             conn.execute(_QUEUE_AGAIN, (deaths, what == "suspect", *fence))
             requeued += 1
-            continue
-        if chain is not None:
-            ends.append(id)
-    chains.follow(conn, now, done=done, stopped=stopped)
+    lanes.left(conn, {lane for *_, lane in held})
+    lanes.arrived(conn, [seq for seq, *_, lane in held if lane is not None])
+    ends.follow(conn, now, ended, Effects())
     if dead:
-        statistics.add_dead(conn, dead, now)
+        statistics.add_dead(conn, dead, "lost", now)
+    counters.add(conn, counted)
     return Taken(requeued, buried)

@@ -1,14 +1,13 @@
 """Detects the end of transactions that have no event.
 
-These are the transactions of bare connections and of ``AsyncConnection``.  ``in_transaction`` becomes false when the
-COMMIT begins, not when it is done; so the watcher reads the job's row on a connection of the store.  A transaction that
-is still open after ``WATCH_S`` is left to the supervisor's poll: the poll starts a job 566 ms after its commit (p50),
-the watcher after 7 ms, and only the watcher reports lost jobs.
+These are the transactions of bare connections and of ``AsyncConnection``.  A connection may show the end of one when
+its COMMIT begins, not when it is done; so the watcher reads the job's row on a connection of the store.  A transaction
+that is still open after ``WATCH_S`` is left to the supervisor's poll: on SQLite the poll starts a job 566 ms after its
+commit (p50), the watcher after 7 ms, and only the watcher reports lost jobs.
 """
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Final, Literal
 
@@ -24,41 +23,21 @@ Find = Callable[[str], Awaitable[object | None]]
 """Returns the committed job with an id; None if there is none."""
 
 
-_State = Literal["open", "ended", "closed", "silent"]
-"""``silent``: always in a transaction (``autocommit=False``), so that only the row shows a commit."""
+State = Literal["open", "ended", "closed", "silent"]
+"""The state of a transaction, as far as its connection shows it.
+
+``silent``: the connection is always in a transaction, so that only the row shows a commit.
+"""
 
 
 class Watched:
     """A connection, the last job stored through it, and the callbacks for its end."""
 
-    def __init__(self, raw: Callable[[], sqlite3.Connection | None]) -> None:
-        self.raw = raw
+    def __init__(self, state: Callable[[], State]) -> None:
+        self.state = state
         self.id = ""
         self.on_commit: list[Callable[[], None]] = []
         self.on_lost: list[Callable[[], None]] = []
-
-    def state(self) -> "_State":
-        """Return the state of the transaction, as far as the connection shows it."""
-        conn = self.raw()
-        try:
-            if conn is None:
-                return "closed"
-            if _has_no_end(conn):
-                return "silent"
-            return "open" if conn.in_transaction else "ended"
-        except sqlite3.ProgrammingError:
-            return "closed"
-
-
-def _has_no_end(conn: sqlite3.Connection) -> bool:
-    """Return whether the connection is always in a transaction; False if unknown."""
-    try:
-        return getattr(conn, "autocommit", -1) is False
-    except sqlite3.ProgrammingError as error:
-        # Unlike `in_transaction`, `autocommit` can only be read on the connection's thread, and aiosqlite has its own.
-        if "thread" in str(error):
-            return False
-        raise
 
 
 class Watch:
@@ -73,7 +52,7 @@ class Watch:
 
     def add(
         self,
-        raw: Callable[[], sqlite3.Connection | None],
+        state: Callable[[], State],
         key: Hashable,
         id: str,
         on_commit: Callable[[], None],
@@ -82,7 +61,7 @@ class Watch:
         """Follow the current transaction of a connection; may be called on any thread.
 
         Args:
-            raw: returns the connection; None once it is closed.
+            state: returns the state of the connection's transaction.
             key: identifies the connection.
             id: id of the last job that was stored through the connection.
             on_commit: see ``Session.watch``.
@@ -90,11 +69,11 @@ class Watch:
         """
         # A closed loop has no worker to wake.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._add, raw, key, id, on_commit, on_lost)
+            self._loop.call_soon_threadsafe(self._add, state, key, id, on_commit, on_lost)
 
     def _add(
         self,
-        raw: Callable[[], sqlite3.Connection | None],
+        state: Callable[[], State],
         key: Hashable,
         id: str,
         on_commit: Callable[[], None],
@@ -104,7 +83,7 @@ class Watch:
             return
         watched = self._watched.get(key)
         if watched is None:
-            watched = self._watched[key] = Watched(raw)
+            watched = self._watched[key] = Watched(state)
             task = self._loop.create_task(self._follow(key, watched), name="jobrunner-watch")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,1 @@
+"""Shows jobs to an application's own users: their status, and answers that wait."""

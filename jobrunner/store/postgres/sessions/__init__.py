@@ -1,0 +1,1 @@
+"""Stores jobs in transactions of the application's own connections to PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Holds the statements that run in an open transaction."""

@@ -1,0 +1,93 @@
+"""Runs the functions of ``job.write(fn)`` inside the round that settles the job."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, cast
+
+from jobrunner.core.errors import InvalidWrite, TimedOut
+from jobrunner.core.model import Write
+from jobrunner.store.postgres.connection import Statements
+from jobrunner.store.postgres.sql.transaction import Transaction
+from jobrunner.store.reentrancy import in_write
+from jobrunner.store.statements import compiled, is_statement
+
+BUDGET_S: Final = 0.25
+"""Time limit for the writes of one job: the process's other rounds wait meanwhile."""
+
+_NUMBER: Final = "SELECT pg_current_xact_id_if_assigned()::text"
+
+
+class TransactionEnded(InvalidWrite):
+    """A function has committed or rolled back the transaction that settles the job."""
+
+
+async def run_writes(tx: Transaction, writes: Sequence[Write]) -> None:
+    """Call the functions that a task passed to ``job.write()``, in order, within ``BUDGET_S``.
+
+    Raises:
+        InvalidWrite: A function is not an ``async def``.
+        TransactionEnded: A function has ended the transaction.
+        TimedOut: The functions took longer than ``BUDGET_S``.
+        Exception: A function raised this error.
+    """
+    begun = await tx.fetchval("SELECT pg_current_xact_id()::text")
+    name = ""
+    try:
+        async with asyncio.timeout(BUDGET_S):
+            for function, args, context in writes:
+                name = _name_of(function)
+                answer = context.run(function, tx.connection, *args)
+                if not inspect.iscoroutine(answer):
+                    raise _not_async(name)
+                context.run(in_write.set, True)
+                running = cast("Coroutine[Any, Any, object]", answer)
+                await asyncio.get_running_loop().create_task(running, context=context)
+    except TimeoutError as error:
+        raise TimedOut(
+            f"job.write({name}) took longer than {BUDGET_S * 1000:g} ms, and the other jobs of this process wait"
+            " meanwhile: compute in the task, and write what came out"
+        ) from error
+    finally:
+        if await tx.fetchval(_NUMBER) != begun:
+            raise TransactionEnded(
+                f"job.write({name}) has ended the transaction that settles the job: leave the commit to jobrunner"
+            )
+
+
+def as_write(what: Any, args: Sequence[object]) -> tuple[Callable[..., object], Sequence[object]]:
+    """See ``Store.as_write``."""
+    if is_statement(what):
+        from sqlalchemy.dialects.postgresql.asyncpg import dialect  # noqa: PLC0415 - its user has imported SQLAlchemy
+
+        if args:
+            raise InvalidWrite(
+                "job.write(statement) takes the statement alone: its values are in it"
+            )
+        make: Any = dialect  # it has no types
+        statement, values = compiled(what, make())
+        return _execute, (statement, values)
+    if not callable(what):
+        raise InvalidWrite(
+            f"job.write() takes an `async def` with its arguments, or a statement of SQLAlchemy, not {what!r}"
+        )
+    inner = getattr(what, "func", what)  # of a partial
+    if inspect.isfunction(inner) and not inspect.iscoroutinefunction(inner):
+        raise _not_async(_name_of(what))
+    return what, args
+
+
+async def _execute(connection: Statements, statement: str, values: Sequence[Any]) -> None:
+    await connection.execute(statement, *values)
+
+
+def _not_async(name: str) -> InvalidWrite:
+    return InvalidWrite(
+        f"job.write({name}): on PostgreSQL write an `async def` that takes the connection (of asyncpg), or pass a"
+        " statement of SQLAlchemy, which both stores take"
+    )
+
+
+def _name_of(function: Any) -> str:
+    inner = getattr(function, "func", function)  # of a partial
+    return getattr(inner, "__qualname__", repr(inner))

@@ -1,0 +1,1 @@
+"""Notices the end of the application's transactions, for every store."""

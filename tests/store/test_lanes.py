@@ -1,0 +1,167 @@
+"""The list of lanes in SQLite: derived from the jobs, lost and repaired, and no burden for jobs outside lanes."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from jobrunner.core.limits import Limit, LimitName, RateLimit
+from jobrunner.core.model import Enqueue
+from jobrunner.store.round import Round
+from jobrunner.store.sqlite import SqliteStore, limits
+from jobrunner.store.sqlite.sql import lanes, statements
+from jobrunner.store.sqlite.sql.round import write_round
+from tests.support.factories import (
+    HOUR,
+    NOW,
+    SECOND,
+    claim,
+    claim_of,
+    enqueue,
+    new,
+    retry,
+    settle,
+    succeeded,
+)
+
+TASKS = ("sync", "play")
+
+
+@pytest.fixture
+async def store(tmp_db: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(tmp_db)
+    await store.open()
+    await store.limits.set(LimitName("lanes", "sync"), Limit(1), now=NOW)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def beside(store: SqliteStore, tmp_db: Path) -> Iterator[sqlite3.Connection]:
+    """Another connection to the same file."""
+    with closing(sqlite3.connect(tmp_db, isolation_level=None)) as conn:
+        yield conn
+
+
+def sync(key: object, *, ordered: bool = False) -> Enqueue:
+    return new("sync", lane=f"sync[{key}]", ordered=ordered)
+
+
+async def repair(store: SqliteStore, *, now: int = NOW) -> int:
+    return await store.limits.repair(now=now)
+
+
+async def test_a_lost_list_breaks_no_limit_and_a_repair_finds_every_job(
+    store: SqliteStore, beside: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LANES_PER_SLICE", 7)
+    await enqueue(store, *[sync(n % 40, ordered=n % 40 < 20) for n in range(80)])
+    running = await claim(store, tasks=TASKS, slots=10)
+    beside.execute("DELETE FROM jobrunner_lanes")
+    assert await claim(store, tasks=TASKS) == []
+    assert await repair(store) == 40
+    more = await claim(store, tasks=TASKS)
+    assert Counter(job.lane for job in [*running, *more]).most_common(1)[0][1] == 1
+    assert len(more) == 30
+    await settle(store, *map(succeeded, [*running, *more]))
+    assert len(await claim(store, tasks=TASKS)) == 40
+
+
+async def test_a_repair_opens_full_lanes_in_which_nothing_runs(
+    store: SqliteStore, beside: sqlite3.Connection
+) -> None:
+    await enqueue(
+        store, *[sync(n) for n in (1, 1, 2, 2)], *[sync(n, ordered=True) for n in (3, 3, 4, 4)]
+    )
+    first = await claim(store, tasks=TASKS, slots=4)
+    by_lane = {job.lane: job for job in first}
+    await settle(
+        store,
+        retry(by_lane["sync[3]"], NOW + HOUR),
+        succeeded(by_lane["sync[1]"]),
+        succeeded(by_lane["sync[4]"]),
+    )
+    assert len(await claim(store, tasks=TASKS, slots=0)) == 0
+    beside.execute("UPDATE jobrunner_lanes SET state = 'full'")
+    # Lane 2 has a running job, and the oldest job of lane 3 waits for its retry.
+    assert await repair(store) == 2
+    assert {job.lane for job in await claim(store, tasks=TASKS)} == {"sync[1]", "sync[4]"}
+
+
+async def test_a_repair_without_faults_writes_nothing(
+    store: SqliteStore, beside: sqlite3.Connection
+) -> None:
+    await enqueue(store, *[sync(n % 9, ordered=n % 9 > 4) for n in range(30)])
+    await claim(store, tasks=TASKS, slots=5)
+    (before,) = beside.execute("PRAGMA data_version").fetchone()
+    assert await repair(store) == 0
+    assert beside.execute("PRAGMA data_version").fetchone() == (before,)
+
+
+async def test_a_repair_after_the_clock_was_set_back_wakes_lanes_and_brings_turns_back(
+    store: SqliteStore, beside: sqlite3.Connection
+) -> None:
+    await store.limits.set(LimitName("lanes", "sync"), Limit(9, RateLimit(1, SECOND)), now=NOW)
+    await enqueue(store, sync(1), sync(1), sync(2))
+    await claim(store, tasks=TASKS, slots=2)
+    then = NOW - HOUR
+    assert await claim(store, tasks=TASKS, now=then + 2 * SECOND) == []
+    assert await repair(store, now=then) == 1
+    assert await claim(store, tasks=TASKS, now=then + 3 * SECOND) == []
+    assert len(await claim(store, tasks=TASKS, now=then + 5 * SECOND)) == 1
+
+
+async def test_lanes_are_listed_while_they_have_queued_jobs_only(
+    store: SqliteStore, beside: sqlite3.Connection
+) -> None:
+    await enqueue(store, *[sync(n) for n in range(50)])
+    running = await claim(store, tasks=TASKS)
+    assert beside.execute("SELECT count(*) FROM jobrunner_lanes").fetchone() == (0,)
+    await settle(store, *map(succeeded, running))
+    assert beside.execute("SELECT count(*) FROM jobrunner_lanes").fetchone() == (0,)
+
+
+async def test_a_claim_looks_at_so_many_lanes_at_most_and_asks_for_another_round(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, beside: sqlite3.Connection
+) -> None:
+    monkeypatch.setattr("jobrunner.store.sqlite.sql.laned.VISITS", 10)
+    await enqueue(store, *[sync(n) for n in range(25) for _ in range(2)])
+    await claim(store, tasks=TASKS, slots=25)
+    await claim(store, tasks=TASKS, slots=25)
+    await claim(store, tasks=TASKS, slots=25)
+    beside.execute("UPDATE jobrunner_lanes SET state = 'open'")
+    wanted = Round(NOW, claim=claim_of(tasks=TASKS))
+    assert [(await store.write(wanted)).more_due for _ in range(4)] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("statement", ["FIRST_IN_ORDER", "FIRST_OF_TASKS", "RANK"])
+async def test_claims_of_jobs_outside_lanes_use_indexes_without_those_in_lanes(
+    beside: sqlite3.Connection, statement: str
+) -> None:
+    text = getattr(statements, statement)
+    names = {"queue": "default", "now": NOW, "task": "play", "limit": 5}
+    values = names if ":queue" in text else (1, NOW, NOW, NOW, "default")
+    plan = " ".join(row[3] for row in beside.execute(f"EXPLAIN QUERY PLAN {text}", values))
+    assert "jobrunner_jobs_claim" in plan or "jobrunner_jobs_queued" in plan
+    assert "SCAN jobrunner_jobs" not in plan
+
+
+def test_a_repair_reads_a_few_rows_of_each_lane(beside: sqlite3.Connection) -> None:
+    beside.execute("BEGIN")
+    jobs = [sync(n % 3) for n in range(3_000)]
+    write_round(beside, Round(NOW, enqueues=jobs))
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    beside.set_progress_handler(count, 10)
+    found = lanes.faults(beside, lanes.Place(), NOW, 500)
+    beside.set_progress_handler(None, 0)
+    beside.execute("ROLLBACK")
+    assert (found.unlisted, found.place) == ([], lanes.Place(after=0))
+    assert steps < 100
