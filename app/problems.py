@@ -5,11 +5,11 @@ import json
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from jobrunner import StoreError
+from jobrunner import QueueFull, StoreError
 
 
 def add_exception_handlers(app: FastAPI) -> None:
-    """Answer invalid requests with 422 and a failing store with 503."""
+    """Answer invalid requests with 422, a full queue with 429 and a failing store with 503."""
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(StoreError, _store_error)
 
@@ -22,6 +22,7 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
 
 
 async def _store_error(request: Request, error: Exception) -> Response:
-    answer = Response(json.dumps({"detail": str(error)}), 503, media_type="application/json")
+    status = 429 if isinstance(error, QueueFull) else 503
+    answer = Response(json.dumps({"detail": str(error)}), status, media_type="application/json")
     answer.headers["Retry-After"] = "1"
     return answer
