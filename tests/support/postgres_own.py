@@ -44,7 +44,8 @@ class OwnServer:
             *_SETTINGS,
             *settings,
         )
-        self.url = f"postgresql://jobrunner@{address}:{self._port}/postgres"
+        self.place = f"{address}:{self._port}"
+        self.url = f"postgresql://jobrunner@{self.place}/postgres"
 
     def make(self) -> None:
         """Make an empty database cluster."""
@@ -54,7 +55,9 @@ class OwnServer:
             *("-E", "UTF8", "--no-sync", "--no-instructions"),
         )
         with (self.data / "pg_hba.conf").open("a") as file:
-            file.write("host all all 10.77.0.0/24 trust\nhost replication all 127.0.0.1/32 trust\n")
+            file.write(
+                "host all,replication all 10.77.0.0/24 trust\nhost replication all 127.0.0.1/32 trust\n"
+            )
 
     def start(self) -> None:
         """Start it; return once it takes connections."""
@@ -71,13 +74,17 @@ class OwnServer:
     def _control(self, *words: str) -> None:
         run_program(self.programs / "pg_ctl", *words, "-s", "-w", "-D", self.data)
 
-    def standby(self, directory: Path) -> "OwnServer":
+    def standby(
+        self, directory: Path, *, address: str = "127.0.0.1", network: int | None = None
+    ) -> "OwnServer":
         """Make and start a standby that follows it asynchronously."""
-        other = OwnServer(directory)
+        quick = ("wal_retrieve_retry_interval=200ms",)
+        other = OwnServer(directory, address=address, settings=quick, network=network)
         make_directory(other.data)
         run_program(
             *(self.programs / "pg_basebackup", "-d", self.url, "-D", other.data),
             *("-R", "-X", "stream", "-c", "fast"),
+            network=network,
         )
         other.start()
         return other
