@@ -84,14 +84,24 @@ async def writer(postgres_url: str) -> AsyncIterator[Connection]:
     await close(connection)
 
 
-@pytest.mark.parametrize("analyzed", [False, True], ids=["no statistics", "of a few rows"])
+_ALL: Final = ", ".join(f"jobrunner.{table}" for table in TABLES)
+
+
+@pytest.mark.parametrize("statistics", ["none", "of a few rows", "of no rows on many pages"])
 async def test_statements_about_a_hundred_members_read_few_rows_of_a_wide_graph(
-    store: PostgresStore, writer: Connection, *, analyzed: bool
+    store: PostgresStore, writer: Connection, statistics: str
 ) -> None:
     root = new()
-    if analyzed:
+    if statistics == "of a few rows":
         await a_batch(store, first := new(), second := new(), edges=needs(second, first))
-        await writer.execute(f"ANALYZE {', '.join(f'jobrunner.{table}' for table in TABLES)}")
+        await writer.execute(f"ANALYZE {_ALL}")
+    elif statistics == "of no rows on many pages":
+        head = new()
+        rest = [new() for _ in range(MEMBERS)]
+        await a_batch(store, head, *rest, edges=[edge for job in rest for edge in needs(job, head)])
+        for table in TABLES:
+            await writer.execute(f"DELETE FROM jobrunner.{table}")  # noqa: S608 - one of ours
+        await writer.execute(f"VACUUM (TRUNCATE false, ANALYZE) {_ALL}")
     members = [new() for _ in range(MEMBERS)]
     made = await a_batch(
         store, root, *members, edges=[edge for job in members for edge in needs(job, root)]

@@ -19,7 +19,6 @@ UPDATE jobrunner.jobs SET
 WHERE {_BEHIND}
 RETURNING state, run_at, expires_at, seq, lane"""
 
-# OFFSET 0 keeps the subquery apart: joined, the planner may read all blocked jobs once instead of one seek for each.
 # OFFSET 0 keeps the subquery apart: joined, it may become one read of all blocked jobs instead of a seek for each.
 _REST: Final = f"""
 WITH RECURSIVE rest (seq, id) AS (

@@ -51,13 +51,14 @@ WHERE batch.seq = ANY ($1::bigint[])"""
 
 # For ``state || ''`` see states.py. As in chains, for a job that waits for an end. A parked job waits until a time too;
 # it is due now.
+# OFFSET 0 keeps what a job waits for apart, as in ``states.PARKED``.
 _RELEASE: Final = """
 UPDATE jobrunner.jobs job SET
     state = CASE WHEN state = 'scheduled' OR run_at <= greatest($1::bigint, created_at)
         THEN 'queued' ELSE 'scheduled' END,
     run_at = CASE WHEN state = 'scheduled' THEN $1 ELSE greatest(run_at, $1) END
 WHERE id = ANY ($2::text[]) AND state || '' IN ('blocked', 'scheduled')
-    AND NOT EXISTS (SELECT FROM jobrunner.edges WHERE edges.job = job.id AND edges.state > 0)
+    AND NOT EXISTS (SELECT FROM jobrunner.edges WHERE edges.job = job.id AND edges.state > 0 OFFSET 0)
 RETURNING state, run_at, expires_at, seq, lane"""
 _BREAK: Final = """
 UPDATE jobrunner.jobs SET state = 'cancelled', finished_at = $1
@@ -71,8 +72,10 @@ SELECT id, task, key, key IS NOT NULL AND EXISTS (
 )
 FROM jobrunner.jobs job
 WHERE id = ANY ($1::text[]) AND state || '' = 'cancelled'
-    AND NOT EXISTS (SELECT FROM jobrunner.edges WHERE edges.job = job.id AND edges.state > 0 AND edges.state = 2)
-    AND NOT EXISTS (SELECT FROM jobrunner.batches WHERE batches.seq = job.batch AND cancelled_at IS NOT NULL)
+    AND NOT EXISTS (
+        SELECT FROM jobrunner.edges WHERE edges.job = job.id AND edges.state > 0 AND edges.state = 2 OFFSET 0
+    )
+    AND NOT EXISTS (SELECT FROM jobrunner.batches WHERE batches.seq = job.batch AND cancelled_at IS NOT NULL OFFSET 0)
 ORDER BY seq + 0"""
 _REVIVE: Final = """
 UPDATE jobrunner.jobs SET state = 'blocked', finished_at = NULL WHERE id = ANY ($1::text[]) RETURNING id, batch"""

@@ -15,8 +15,10 @@ RETRYING: Final = """(state = 'scheduled' AND attempt > 0 AND EXISTS (
 ))"""
 # The last lease of a parked job has left no attempt in the history. One that has never run waits in a chain or a graph,
 # which a signal does not end; one that has failed since a time ended its wait is retried at its time.
+# OFFSET 0 keeps the subquery apart: joined, the planner may look for the job by another index than that of its id, and
+# read all of it, if it takes the table for an empty one.
 PARKED: Final = """state || '' IN ('blocked', 'scheduled') AND lease > 0 AND NOT EXISTS (
-    SELECT FROM jobrunner.attempts last WHERE last.job = jobs.seq AND last.lease = jobs.lease
+    SELECT FROM jobrunner.attempts last WHERE last.job = jobs.seq AND last.lease = jobs.lease OFFSET 0
 )"""
 
 # For statements that find rows by their number or id. In these words the planner does not recognise the condition of a

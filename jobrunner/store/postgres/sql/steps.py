@@ -57,7 +57,7 @@ WHERE job = ANY ($2::text[]) AND job || ' ' || needs = ANY ($3::text[]) AND stat
 _WAKE: Final = f"""
 UPDATE jobrunner.jobs SET state = 'queued', run_at = $1
 WHERE id = $2 AND {PARKED}
-    AND NOT EXISTS (SELECT FROM jobrunner.edges WHERE edges.job = jobs.id AND edges.state > 0)
+    AND NOT EXISTS (SELECT FROM jobrunner.edges WHERE edges.job = jobs.id AND edges.state > 0 OFFSET 0)
 RETURNING seq, lane"""
 
 # Locked already: a round locks what will run again before it asks for cancels.
