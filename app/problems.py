@@ -9,7 +9,7 @@ from jobrunner import QueueFull, StoreError
 
 
 def add_exception_handlers(app: FastAPI) -> None:
-    """Answer invalid requests with 422, a full queue with 429 and a failing store with 503."""
+    """Answer invalid requests, a full queue and a failing store as clients expect."""
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(StoreError, _store_error)
 
