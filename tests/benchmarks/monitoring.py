@@ -22,11 +22,13 @@ TASKS = 50
 QUEUES = 10
 SCRAPE_EVERY_S = 1.0
 """Fifteen times as often as Prometheus does by default."""
+DRAINED = 80_000
+"""Jobs of a drain that is scraped: it takes several seconds, with a scrape in each."""
 TOKEN = "t"  # noqa: S105 - of an application that lives for one run
 
 
 def metrics(bench: Bench) -> list[Row]:
-    """Scrape a file with a million jobs, and scrape while 20,000 jobs are drained, in turns with a plain drain."""
+    """Scrape a file with a million jobs, and scrape while jobs are drained, in turns with a plain drain."""
     with bench.place() as place:
         file = place / "full.sqlite"
         past = Past(file)
@@ -50,14 +52,13 @@ def metrics(bench: Bench) -> list[Row]:
             target=20,
         ),
         Row(
-            f"drain {JOBS:,} jobs, scraped each second",
-            "/s",
+            f"CPU of a drain of {DRAINED:,} jobs, scraped each second",
+            "s",
             ours,
             plain,
             beside="not scraped",
             judged="ratio",
-            target=0.98,
-            more_is_better=True,
+            target=1.02,
         ),
     ]
 
@@ -149,25 +150,24 @@ async def _nothing() -> None: ...
 
 
 async def _drain(file: Path, *, scraped: bool) -> float:
-    """Return jobs per second."""
-    await fill(file, JOBS)
+    """Return the processor time of a drain, in seconds."""
+    await fill(file, DRAINED)
     workload = Workload(file, slots=20)
     jobs = workload.jobs
 
-    async def scrape() -> None:
-        async with _application(jobs) as client:
-            while True:
-                answer = await client.get("/metrics")
-                assert answer.status_code == 200, answer.text
-                await asyncio.sleep(SCRAPE_EVERY_S)
+    async def scrape(client: AsyncClient) -> None:
+        while True:
+            answer = await client.get("/metrics")
+            assert answer.status_code == 200, answer.text
+            await asyncio.sleep(SCRAPE_EVERY_S)
 
-    async with jobs.running():
-        began = time.perf_counter()
-        scraping = asyncio.create_task(scrape()) if scraped else None
-        await workload.called(JOBS)
+    async with jobs.running(), _application(jobs) as client:
+        began = time.process_time()
+        scraping = asyncio.create_task(scrape(client)) if scraped else None
+        await workload.called(DRAINED)
         await workload.settled()
-        took_s = time.perf_counter() - began
+        took_s = time.process_time() - began
         if scraping is not None:
             scraping.cancel()
             await asyncio.wait([scraping])
-    return JOBS / took_s
+    return took_s
