@@ -95,10 +95,12 @@ class ArgsCodec:
             TypeError: The result of another call is only a part of an argument.
         """
         given = self._bound(args, kwargs)
+        handed = None
         # Runs once per enqueue: nearly all arguments can be no result of a call.
-        if MAY_HAND.isdisjoint(map(type, given.values())):
-            return self._write(given, args, kwargs), None
-        handed = handed_in(given)
+        for value in given.values():
+            if type(value) in MAY_HAND:
+                handed = handed_in(given)
+                break
         if handed is not None:
             given = {name: value for name, value in given.items() if name not in handed}
         return self._write(given, args, kwargs), handed

@@ -28,14 +28,21 @@ class Period:
         self._seconds = seconds
         self._begun_s = asyncio.get_running_loop().time() if begun else -math.inf
 
+    def is_over(self) -> bool:
+        """Return whether ``begin`` would begin the next period."""
+        return self._is_over(asyncio.get_running_loop().time())
+
     def begin(self) -> bool:
         """Begin the next period if the current one is over; return whether it was."""
         now_s = asyncio.get_running_loop().time()
-        # Rather a twentieth of the period early than a whole tick late.
-        if now_s - self._begun_s < self._seconds * 0.95:
+        if not self._is_over(now_s):
             return False
         self._begun_s = now_s
         return True
+
+    def _is_over(self, now_s: float) -> bool:
+        # Rather a twentieth of the period early than a whole tick late.
+        return now_s - self._begun_s >= self._seconds * 0.95
 
     def lasts(self, seconds: float) -> None:
         """Change the length of the current period and of the next ones."""

@@ -85,6 +85,10 @@ class Events:
         """Run hooks in copies of the current context, not of the first event's."""
         self._context = copy_context()
 
+    def has_listeners(self, event: Literal["succeeded", "dead"]) -> bool:
+        """Return whether a waiter or a hook is notified of an event; asked once for all outcomes of a round."""
+        return bool(self.ends or self.watches or self._hooks.of(event))
+
     def notify_outcome(self, outcome: Outcome) -> None:
         """Notify waiters and hooks of a committed outcome."""
         match outcome:

@@ -201,6 +201,7 @@ class Producer:
         self._statistics.count(outcomes, request.now)
         events = self._events
         debug = logger.isEnabledFor(logging.DEBUG)
+        nobody_listens = not events.has_listeners("succeeded")
         for outcome in written.stale:
             logger.warning(
                 "%s %s ended, but its lease had been taken away: its outcome was not written",
@@ -213,6 +214,8 @@ class Producer:
             if type(outcome) is Succeeded:
                 if debug:
                     logger.debug("%s %s succeeded", job.task, job.id, extra=extra(job))
+                if nobody_listens:
+                    continue
             elif job.seq in written.cancelled:
                 outcome = Cancelled(job, outcome.ended)  # noqa: PLW2901 - this was written instead
             else:

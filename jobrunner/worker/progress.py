@@ -35,14 +35,17 @@ class ProgressReports:
         """Let the next round store the last report of an attempt."""
         context = attempt.context
         context._announce = None  # noqa: SLF001 - as above
-        self._keep(context)
+        if context._announced:  # noqa: SLF001 - as above
+            self._keep(context)
 
     def take(self) -> Sequence[Progressed]:
         """Take what the next round stores: of running attempts at most each half second."""
         if self._reported and self._period.begin():
             # As many as there are now: other threads append meanwhile.
             for _ in range(len(self._reported)):
-                self._keep(self._reported.popleft())
+                context = self._reported.popleft()
+                if context._announced:  # noqa: SLF001 - as above
+                    self._keep(context)
         rows = list(self._rows.values())
         self._rows.clear()
         return rows
@@ -53,9 +56,7 @@ class ProgressReports:
             self._rows.setdefault((row.job.seq, row.job.lease), row)
 
     def _keep(self, context: JobContext) -> None:
-        """Keep a new report of a context for the next round."""
-        if not context._announced:  # noqa: SLF001 - as above
-            return
+        """Keep the last report of a context for the next round."""
         # Before the value is read: one that is set after this line appends the context again.
         context._announced = False  # noqa: SLF001 - as above
         job, value = context._claimed, context._progress  # noqa: SLF001 - as above

@@ -122,15 +122,18 @@ class Statistics:
 
     def take(self, *, all_of_them: bool = False) -> Sequence[StatisticsRow]:
         """Take rows for the next round; none before the period is over, unless ``all_of_them``."""
-        number = len(self._rows) + sum(map(len, self._durations.values()))
-        if not all_of_them:
-            number = min(number, ROWS_PER_ROUND)
-            self._period.lasts(max(WRITE_S, ROW_S * number))
         taken = list[StatisticsRow]()
-        if number and (all_of_them or self._period.begin()):
-            self._make_rows()
-            taken = [self._rows.pop(key) for key in list(islice(self._rows, number))]
-        if any(self._observed.values()) and (taken or all_of_them or self._idle.begin()):
+        # First, since it is asked for every round, and is false for nearly all.
+        if all_of_them or self._period.is_over():
+            number = len(self._rows) + sum(map(len, self._durations.values()))
+            if not all_of_them:
+                number = min(number, ROWS_PER_ROUND)
+                self._period.lasts(max(WRITE_S, ROW_S * number))
+            if number and (all_of_them or self._period.begin()):
+                self._make_rows()
+                taken = [self._rows.pop(key) for key in list(islice(self._rows, number))]
+        if (taken or all_of_them or self._idle.is_over()) and any(self._observed.values()):
+            self._idle.begin()
             taken.append(self._row_of_workers())
         return taken or ()
 

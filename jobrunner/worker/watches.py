@@ -67,7 +67,7 @@ class Watches:
         self._changed: set[str] = set()
 
     def __bool__(self) -> bool:
-        return bool(self.here or self.elsewhere)
+        return bool(self.here._futures or self.elsewhere)  # noqa: SLF001 - asked for every job
 
     def change_of(self, id: str) -> asyncio.Future[None]:
         """Return a future that the job's next change or the shutdown resolves."""

@@ -153,14 +153,14 @@ async def test_rows_are_taken_less_often_the_more_there_are(
     counter = Statistics()
     outcomes = [succeeded(claimed(task=f"t{n}")) for n in range(1_000)]
     taken: list[tuple[float, int]] = []
-    for more in (800, 1, 300, 0, 0, 0, 10, 0, 0, 0):
+    for more in (800, 1, 300, 0, 0, 0, 10, 0, 0, 0, 0):
         counter.count(outcomes[:more], 0)
         rows = counter.take()
         if rows:
             taken.append((now_s, len(rows)))
         now_s += 0.5
-    # 500 at most, and 5 ms for each but a second at least; of the 800, 300 are left for the second time.
-    assert taken == [(0, 500), (2.5, 500), (3.5, 110)]
+    # 500 at most, then a pause of 5 ms for each; of the 800, 300 are left for the second time.
+    assert taken == [(0, 500), (2.5, 500), (5, 110)]
 
 
 async def test_rows_that_were_put_back_wait_for_a_period() -> None:
