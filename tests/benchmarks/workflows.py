@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 
+from jobrunner import JobRunner
 from jobrunner.core.model import (
     BatchEnqueue,
     Claim,
@@ -84,11 +85,21 @@ def _enqueue(bench: Bench) -> Row:
 
 
 async def _enqueue_ms(file: Path, *, in_batch: bool) -> float:
-    async with _opened(file) as store:
-        request = _stored([_job() for _ in range(MEMBERS)], in_batch=in_batch)
+    """Return the processor time of the calls as a user writes them, from arguments to jobs on disk."""
+    jobs = JobRunner(file)
+    member = jobs.task(name="member")(_take)
+    async with jobs.running(work=False):
+        await jobs.enqueue(member, 0)  # what is made once is made before the clock runs
         started = time.process_time()
-        await store.write(request)
+        calls = [member.call(number) for number in range(MEMBERS)]
+        if in_batch:
+            await jobs.enqueue_batch(calls, then=member.call(0))
+        else:
+            await jobs.enqueue_many(calls)
         return (time.process_time() - started) * 1e3
+
+
+async def _take(number: int) -> None: ...
 
 
 # -- the longest round -----------------------------------------------------------------------------
