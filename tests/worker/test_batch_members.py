@@ -19,9 +19,9 @@ from jobrunner import (
     NotRunning,
     WrongThread,
 )
+from tests.support.contexts import context
 from tests.support.document_batches import Page, Shop
 from tests.support.engine import soon
-from tests.tasks.test_task import context
 
 
 @pytest.fixture
