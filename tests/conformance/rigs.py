@@ -6,7 +6,7 @@ To test another store, add a class here.
 import asyncio
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -17,10 +17,11 @@ import asyncpg
 
 from jobrunner.store.postgres.sql import followups as postgres_followups
 from jobrunner.store.postgres.store import PostgresStore
-from jobrunner.store.protocol import Store
+from jobrunner.store.protocol import Recovered, Store
 from jobrunner.store.sqlite import SqliteStore
 from jobrunner.store.sqlite.sql import followups
 from tests.support import postgres
+from tests.support.factories import NOW, WORKER, claim, ignore, worker_row
 from tests.support.postgres import Databases
 
 
@@ -145,3 +146,13 @@ def store_at(url: str) -> Store:
         return PostgresStore(url)
     # What is asked here does not hang on the disk's sync, and hundreds of tests would wait for it.
     return SqliteStore(url, durability="normal")
+
+
+async def die_under(
+    rig: Rig, tasks: Mapping[str, int | None], *, worker: int = WORKER
+) -> Recovered:
+    """Let a worker claim all there is and die, and recover its jobs."""
+    await rig.store.workers.join(worker_row(worker, tasks=tasks), ignore)
+    await claim(rig.store, worker=worker)
+    rig.kill_worker(worker)
+    return await rig.store.workers.recover(now=NOW, thorough=False)

@@ -36,7 +36,7 @@ from jobrunner.tasks.retry import _EXAMPLES
 from jobrunner.tasks.router import TaskRouter
 from jobrunner.tasks.schedule_options import ScheduleOptions
 from jobrunner.worker.settings import RUNNER_OPTIONS
-from tests.tasks.test_task import context
+from tests.support.contexts import context
 
 PACKAGE = Path(jobrunner.__file__).parent
 OLDEST = (3, 11)

@@ -1,11 +1,13 @@
-"""An open store on a new file, and other processes that hold locks."""
+"""An open store on a new file, a committer, and other processes that hold locks."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from jobrunner.store.committer import Committer
 from jobrunner.store.sqlite import SqliteStore
+from tests.support.faulty import FaultyStore
 from tests.support.locking import Child, Spawn
 
 
@@ -35,3 +37,13 @@ def spawn(tmp_path: Path) -> Iterator[Spawn]:
     yield start
     for child in children:
         child.discard()
+
+
+@pytest.fixture
+async def committer(store: FaultyStore) -> AsyncIterator[Committer]:
+    """A committer that has started; its ``store`` is that of the test file."""
+    committer = Committer(store)
+    committer.start()
+    yield committer
+    store.gate.set()
+    await committer.close()

@@ -24,7 +24,7 @@ from jobrunner.core.model import BatchEnqueue, NewBatch
 from jobrunner.store.sqlite import SqliteStore
 from tests.support.engine import soon
 from tests.support.factories import NOW, enqueue, new, settle, succeeded
-from tests.support.sessions import KINDS, Ears, Kind, count_rows, make_table
+from tests.support.sessions import Ears, Kind, count_rows, every_kind, make_table
 from tests.support.workflows import (
     a_batch,
     batch_row,
@@ -33,8 +33,6 @@ from tests.support.workflows import (
     request,
     states_of,
 )
-
-every_kind = pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
 
 COUNTS = (
     "SELECT (SELECT count(*) FROM jobrunner_batches), (SELECT count(*) FROM jobrunner_jobs),"

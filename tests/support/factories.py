@@ -174,6 +174,10 @@ def worker_row(
     )
 
 
+def ignore() -> None:
+    """Ignore a ring of the doorbell."""
+
+
 def claim_of(
     *queues: str,
     worker: int = WORKER,

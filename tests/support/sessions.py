@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import aiosqlite
+import pytest
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -161,6 +162,9 @@ KINDS: Final = (
     Kind("aiosqlite", aiosqlite_connection),
     Kind("sqlite3", sqlite_connection, is_blocking=True),
 )
+
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
+"""Runs a test on each kind."""
 
 
 class Ears:

@@ -100,3 +100,10 @@ async def states_of(store: Store, ids: Iterable[str | Enqueue]) -> list[State]:
     """Return the states of jobs."""
     wanted = [id if isinstance(id, str) else id.id for id in ids]
     return [(await row_of(store, id)).state for id in wanted]
+
+
+async def graph_of_three(store: Store) -> tuple[Made, Enqueue, Enqueue, Enqueue]:
+    """Store a batch of a job, one that needs its success, and one that needs that of the second."""
+    first, second, third = new(), new(), new()
+    edges = [*needs(second, first), *needs(third, second)]
+    return await a_batch(store, first, second, third, edges=edges), first, second, third

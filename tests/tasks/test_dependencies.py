@@ -72,11 +72,6 @@ def needs_of(task: Any) -> tuple[Dependency, ...]:
     return needs
 
 
-@pytest.fixture
-def router() -> TaskRouter:
-    return TaskRouter()
-
-
 # -- what is taken ------------------------------------------------------------------------------------------
 
 

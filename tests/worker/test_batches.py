@@ -1,102 +1,36 @@
-"""Batches in an open runner: members, callbacks, late members, results handed on, in rounds and in sessions."""
+"""Batches in an open runner: made, waited for, listed, refused and cancelled."""
 
 import asyncio
 import copy
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from jobrunner import (
     Batch,
     BatchEnded,
     BatchNotFound,
-    Bury,
     InvalidBatch,
     InvalidOptions,
-    Job,
     JobCancelled,
-    JobContext,
     JobDead,
-    JobRunner,
-    JobRunnerError,
     KeyTaken,
     NotCommitted,
     NotRunning,
-    ResultNotStored,
     ResultTimeout,
-    StoreUnavailable,
     WrongThread,
 )
-from jobrunner.core.clock import now_us
-from jobrunner.core.model import RESULT_PENDING, Claimed
-from jobrunner.core.steering import Snooze
-from jobrunner.core.workflows import ResultRow
-from jobrunner.worker import handed
-from tests.support.engine import Gate, soon
-from tests.tasks.test_task import context
-
-
-class Page(BaseModel):
-    n: int
-    extra: bytes = b""
-
-
-class Shop:
-    """A runner with tasks that stand for those of a document's workflow."""
-
-    def __init__(self, file: Path) -> None:
-        self.jobs = jobs = JobRunner(file, queues={"default": 20})
-        self.gate = Gate()
-        self.seen: list[Any] = []
-        self.broken: set[int] = set()
-
-        @jobs.task(max_attempts=1)
-        async def resize(n: int) -> Page:
-            if n in self.broken:
-                raise ValueError(f"page {n} is broken")
-            return Page(n=n)
-
-        @jobs.task
-        async def wait(n: int) -> int:
-            await self.gate.enter(n)
-            return n
-
-        @jobs.task
-        async def publish(job: JobContext, doc: int) -> str:
-            pages = [page.n async for page in job.batch.results(resize)]
-            batch = await job.batch.get()
-            self.seen.append((doc, pages, batch.state))
-            return f"published {doc}"
-
-        @jobs.task
-        async def ship(page: Page, express: bool = False) -> str:
-            return f"{page.n} {express}"
-
-        @jobs.task
-        async def merge(pages: list[Page], title: str = "") -> list[int]:
-            return [page.n for page in pages]
-
-        @jobs.task
-        async def nothing() -> None: ...
-
-        self.resize, self.wait, self.publish = resize, wait, publish
-        self.ship, self.merge, self.nothing = ship, merge, nothing
+from tests.support.document_batches import Page, Shop
+from tests.support.engine import soon
 
 
 @pytest.fixture
 def shop(tmp_db: Path) -> Shop:
     return Shop(tmp_db)
-
-
-async def states(jobs: tuple[Job[Any], ...]) -> list[str]:
-    return [(await job.refresh()).state for job in jobs]
 
 
 # enqueue, wait, results
@@ -283,310 +217,6 @@ async def test_key_of_an_unfinished_job_takes_the_place_of_a_member(shop: Shop) 
         assert len((await shop.jobs.batches.list()).items) == 1
 
 
-# results handed on
-
-
-async def test_results_are_handed_on_in_the_type_of_the_parameter(shop: Shop) -> None:
-    async with shop.jobs.running():
-        page = shop.resize.call(7)
-        shipped = shop.ship.call(page.result, express=True)
-        batch = await shop.jobs.enqueue_batch([page, shipped])
-        assert [job.state for job in batch.jobs] == ["queued", "blocked"]
-        assert (await soon(batch.results()))[1] == "7 True"
-        again = await batch.jobs[1].refresh()
-        assert again.args == {"express": True}  # the result is not among the arguments
-        assert (await shop.jobs.payload(again.id)).args == {"express": True}
-
-
-async def test_list_of_results_keeps_the_order_of_the_calls(shop: Shop) -> None:
-    async with shop.jobs.running():
-        parts = [shop.resize.call(n) for n in (5, 3, 4)]
-        merged = shop.merge.call([parts[1].result, parts[0].result, parts[1].result])
-        batch = await shop.jobs.enqueue_batch([*parts, merged])
-        assert (await soon(batch.results()))[-1] == [3, 5, 3]
-
-
-async def test_result_of_none_is_handed_on_as_none(shop: Shop) -> None:
-    @shop.jobs.task
-    async def take(value: Any) -> str:
-        return repr(value)
-
-    async with shop.jobs.running():
-        none = shop.nothing.call()
-        value: Any = none.result
-        batch: Batch[Any] = await shop.jobs.enqueue_batch([none, take.call(value)])
-        assert (await soon(batch.results()))[-1] == "None"
-
-
-async def test_result_for_then_is_handed_on(shop: Shop) -> None:
-    async with shop.jobs.running():
-        page = shop.resize.call(7)
-        batch = await shop.jobs.enqueue_batch([page], then=shop.ship.call(page.result))
-        assert batch.then is not None
-        assert await soon(batch.then.result()) == "7 False"
-
-
-async def test_what_needs_a_dead_job_is_cancelled_and_any_end_lets_others_go(shop: Shop) -> None:
-    shop.broken = {1}
-    async with shop.jobs.running():
-        page = shop.resize.call(1)
-        batch = await shop.jobs.enqueue_batch(
-            [
-                page,
-                shop.ship.call(page.result),
-                shop.nothing.call().after(page),
-                shop.nothing.call().after(page, end="any"),
-            ]
-        )
-        ended = await soon(batch.wait())
-        assert await states(batch.jobs) == ["dead", "cancelled", "cancelled", "succeeded"]
-        assert (ended.state, ended.dead, ended.cancelled) == ("failed", 1, 2)
-
-
-async def test_fault_32_megabyte_of_a_result_is_read_by_many_and_never_copied(
-    tmp_db: Path,
-) -> None:
-    jobs = JobRunner(tmp_db)
-
-    @jobs.task
-    async def make() -> str:
-        return "x" * (1 << 19)
-
-    @jobs.task
-    async def measure(text: str, n: int) -> int:
-        return len(text) + n
-
-    async with jobs.running():
-        made = make.call()
-        batch: Batch[Any] = await jobs.enqueue_batch(
-            [made, *(measure.call(made.result, n) for n in range(50))]
-        )
-        assert sum((await soon(batch.results()))[1:]) == 50 * (1 << 19) + 1225
-    with closing(sqlite3.connect(tmp_db)) as conn:
-        ((longest,),) = conn.execute(
-            "SELECT max(length(args) + length(handed)) FROM jobrunner_jobs"
-        )
-    assert longest < 200
-
-
-async def test_result_that_could_not_be_stored_makes_a_dead_letter_that_says_so(
-    tmp_db: Path,
-) -> None:
-    jobs = JobRunner(tmp_db)
-
-    @jobs.task
-    async def make() -> Any:
-        return object()
-
-    @jobs.task
-    async def use(value: Any, times: int = 1) -> str:
-        return f"{value} {times}"
-
-    async with jobs.running():
-        made = make.call()
-        batch = await jobs.enqueue_batch([made, use.call(made.result, 3)])
-        ended = await soon(batch.wait())
-        assert ended.state == "failed"
-        (letter,) = (await jobs.dead_letters.list()).items
-        assert letter.reason == "invalid_args"
-        assert letter.error is not None
-        assert (
-            f"value is the result of make {batch.jobs[0].id}, which was not stored" in letter.error
-        )
-        with pytest.raises(ResultNotStored):
-            await batch.jobs[0].result()
-        # The line that it says: the argument in place of the result.
-        job = await jobs.dead_letters.replay(letter.id, args={"value": "by hand"})
-        assert await soon(job.result()) == "by hand 3"
-
-
-async def test_dead_letter_that_takes_a_result_is_replayed_with_it(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-    broken = True
-
-    @jobs.task
-    async def make() -> int:
-        return 7
-
-    @jobs.task
-    async def use(value: int, times: int) -> int:
-        if broken:
-            raise Bury("not yet")
-        return value * times
-
-    async with jobs.running():
-        made = make.call()
-        batch = await jobs.enqueue_batch([made, use.call(made.result, 3)])
-        await soon(batch.wait())
-        broken = False
-        (letter,) = (await jobs.dead_letters.list()).items
-        assert letter.args == {"times": 3}
-        assert (await jobs.dead_letters.replay_all(dry_run=True)).invalid == 0
-        job = await jobs.dead_letters.replay(letter.id, args={"times": 5})
-        assert await soon(job.result()) == 35
-
-
-async def test_result_of_a_transaction_that_is_still_to_come_is_waited_for(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Settled by its own transaction, a job lets others go before its task has returned."""
-    rows = iter(["pending", "pending", "there"])
-
-    class Store:
-        async def results(self, ids: list[str]) -> dict[str, ResultRow]:
-            now = now_us()
-            omitted = RESULT_PENDING if next(rows) == "pending" else None
-            return {id: ResultRow(id, "t", "succeeded", "7", omitted, now) for id in ids}
-
-    monkeypatch.setattr(handed, "WAITS_S", (0.0, 0.0))
-    job, transactions = _claimed('{"value": "a"}'), _with_store(Store())
-    assert await handed.with_results(job, transactions) == '{"times":1,"value":7}'
-    rows = iter(["pending"] * 3)
-    with pytest.raises(Snooze):
-        await handed.with_results(job, transactions)
-
-
-async def test_results_that_cannot_be_read_take_no_attempt(shop: Shop) -> None:
-    class Store:
-        async def results(self, ids: list[str]) -> dict[str, ResultRow]:
-            raise StoreUnavailable("the disk is gone")
-
-    with pytest.raises(Snooze):
-        await handed.with_results(_claimed('{"value": "a"}'), _with_store(Store()))
-
-
-def _claimed(taken: str) -> Claimed:
-    return Claimed(
-        1, 1, 1, "id", "t", "q", '{"times":1}', 1, 0, 0, 0, 0, 0, None, None, False, handed=taken
-    )
-
-
-def _with_store(workflows: Any) -> Any:
-    return SimpleNamespace(store=SimpleNamespace(workflows=workflows))
-
-
-# late members
-
-
-async def test_members_that_bring_members_end_together(shop: Shop) -> None:
-    @shop.jobs.task
-    async def crawl(job: JobContext, depth: int) -> int:
-        if depth:
-            job.batch.add(*[crawl.call(depth - 1) for _ in range(2)])
-        return depth
-
-    async with shop.jobs.running():
-        batch = await shop.jobs.enqueue_batch([crawl.call(4)], then=shop.publish.call(1))
-        results = await soon(batch.results())
-        assert sorted(results) == sorted([4, *[3] * 2, *[2] * 4, *[1] * 8, *[0] * 16])
-        assert (await batch.refresh()).total == 31
-        assert batch.then is not None
-        assert await soon(batch.then.result()) == "published 1"
-
-
-async def test_members_added_by_an_attempt_that_fails_are_not_stored(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
-    @jobs.task
-    async def extra(attempt: int) -> int:
-        return attempt
-
-    @jobs.task(max_attempts=2, wait=lambda state: 0)
-    async def grow(job: JobContext) -> None:
-        job.batch.add(extra.call(job.attempt))
-        if job.attempt == 1:
-            raise ValueError("once more")
-
-    async with jobs.running():
-        batch: Batch[Any] = await jobs.enqueue_batch([grow.call()])
-        assert await soon(batch.results()) == [None, 2]
-
-
-async def test_add_outside_a_batch_and_with_edges_is_refused(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-    said: list[str] = []
-    kept: list[Any] = []
-
-    @jobs.task
-    async def extra(n: int = 0) -> int:
-        return n
-
-    @jobs.task
-    async def grow(job: JobContext, how: str) -> None:
-        first = extra.call()
-        calls: dict[str, Callable[[], object]] = {
-            "no member": lambda: job.batch.add(first),
-            "edges": lambda: job.batch.add(first, extra.call(first.result)),
-            "many": lambda: job.batch.add(*[first] * 10_001),
-            "later": lambda: kept.append(job.batch),
-        }
-        try:
-            calls[how]()
-        except JobRunnerError as error:
-            said.append(f"{how}: {type(error).__name__}: {error}")
-
-    async with jobs.running():
-        await soon((await jobs.enqueue(grow, "no member")).result())
-        batch: Batch[Any] = await jobs.enqueue_batch([], then=grow.call("no member"))
-        assert batch.then is not None
-        await soon(batch.then.result())
-        for how in ("edges", "many", "later"):
-            await soon((await jobs.enqueue_batch([grow.call(how)])).results())
-        with pytest.raises(JobRunnerError, match="the task has returned"):
-            kept[0].add(extra.call())
-    assert [one.partition(" ")[0] for one in said] == ["no", "no", "edges:", "many:"]
-    assert all("InvalidBatch" in one for one in said)
-    assert "`await queue.enqueue_batch([...])`" in said[0]
-    assert "10,000 calls of one attempt" in said[3]
-
-
-async def test_batch_takes_a_graph_until_it_has_ended(shop: Shop) -> None:
-    async with shop.jobs.running():
-        batch: Batch[Any] = await shop.jobs.enqueue_batch([shop.wait.call(1)])
-        await shop.gate.arrival()
-        page = shop.resize.call(7)
-        added = await batch.add([page, shop.ship.call(page.result)])
-        assert [job.state for job in added] == ["queued", "blocked"]
-        assert added[0].batch == batch.id
-        shop.gate.open()
-        assert await soon(batch.results()) == [1, Page(n=7), "7 False"]
-        with pytest.raises(BatchEnded):
-            await batch.add([shop.resize.call(8)])
-        anything: Any = shop.resize.call(8)
-        with pytest.raises(InvalidOptions, match="takes a list"):
-            await batch.add(anything)
-
-
-async def test_fault_7_late_add_races_the_last_end_and_is_stored_or_refused(shop: Shop) -> None:
-    """Whichever comes first: a member that was acknowledged is waited for."""
-    stored = refused = 0
-    async with shop.jobs.running():
-        for turns in range(-15, 16):
-            batch: Batch[Any] = await shop.jobs.enqueue_batch([shop.wait.call(1)])
-            await shop.gate.arrival()
-            if turns < 0:
-                shop.gate.let()
-            for _ in range(-turns):
-                await asyncio.sleep(0)  # noqa: TID251 - turns of the loop between the two
-            adding = asyncio.ensure_future(batch.add([shop.nothing.call()]))
-            for _ in range(turns):
-                await asyncio.sleep(0)  # noqa: TID251 - the same
-            if turns >= 0:
-                shop.gate.let()
-            try:
-                (late,) = await soon(adding)
-            except BatchEnded:
-                refused += 1
-                assert (await batch.refresh()).total == 1
-            else:
-                stored += 1
-                ended = await soon(batch.wait())
-                assert (ended.total, ended.succeeded) == (2, 2)
-                assert (await late.refresh()).state == "succeeded"
-    assert stored
-    assert refused
-
-
 # cancel
 
 
@@ -612,81 +242,6 @@ async def test_cancelled_batch_stops_its_members(shop: Shop) -> None:
         assert await soon(batch.at_end.result()) == "published 1"
         assert ended.then is not None
         assert ended.then.state == "cancelled"
-
-
-# in a running job
-
-
-async def test_batch_of_a_job_that_has_none_says_so(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
-    @jobs.task(max_attempts=1)
-    async def read(job: JobContext) -> None:
-        await job.batch.get()
-
-    async with jobs.running():
-        job = await jobs.enqueue(read)
-        with pytest.raises(JobDead, match="neither a member nor a callback of a batch"):
-            await soon(job.result())
-
-
-async def test_members_are_read_in_parts_dead_ones_last(
-    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jobrunner.queue.job_batches.MEMBERS_PER_READ", 2)
-    jobs = JobRunner(tmp_db)
-    seen: dict[str, list[str]] = {}
-
-    @jobs.task
-    async def work(n: int) -> None:
-        if n % 2:
-            raise Bury("odd")
-
-    @jobs.task
-    async def report(job: JobContext) -> None:
-        seen["all"] = [one.state async for one in job.batch.members()]
-        seen["dead"] = [one.id async for one in job.batch.members(state="dead")]
-        seen["queued"] = [one.id async for one in job.batch.members(state="queued")]
-
-    async with jobs.running():
-        batch = await jobs.enqueue_batch([work.call(n) for n in range(7)], at_end=report.call())
-        assert batch.at_end is not None
-        await soon(batch.at_end.result())
-        assert seen["all"] == ["succeeded"] * 4 + ["dead"] * 3
-        assert sorted(seen["dead"]) == sorted(batch.jobs[n].id for n in (1, 3, 5))
-        assert seen["queued"] == []
-
-
-async def test_def_task_reads_its_batch_with_a_plain_loop(tmp_db: Path) -> None:
-    jobs = JobRunner(tmp_db)
-
-    @jobs.task
-    async def work(n: int) -> int:
-        return n
-
-    @jobs.task
-    def add_up(job: JobContext) -> int:
-        return sum(job.batch.results(work)) + len(list(job.batch.members()))
-
-    @jobs.task
-    async def loop(job: JobContext) -> str:
-        with pytest.raises(WrongThread, match="`async for result in"):
-            list(job.batch.results(work))
-        return "refused"
-
-    async with jobs.running():
-        batch = await jobs.enqueue_batch(
-            [work.call(n) for n in range(5)], then=add_up.call(), at_end=loop.call()
-        )
-        assert batch.then is not None
-        assert batch.at_end is not None
-        assert await soon(batch.then.result()) == 15
-        assert await soon(batch.at_end.result()) == "refused"
-
-
-def test_batch_of_a_context_without_a_runner_says_so() -> None:
-    with pytest.raises(NotRunning, match="for the task that runs the job"):
-        _ = context().batch
 
 
 # sync, sessions, transactions
