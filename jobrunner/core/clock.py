@@ -34,7 +34,7 @@ _kept: Final[ContextVar[bool]] = ContextVar("jobrunner.clock_kept", default=Fals
 def now_us() -> int:
     """Return the current time in whole microseconds since 1970 (UTC), as stored."""
     if _replacement is None or _kept.get():
-        return time.time_ns() // 1000 + _offset_us
+        return system_us() + _offset_us
     return _replacement()
 
 

@@ -128,16 +128,18 @@ class Transactions:
         self.notify()
 
     async def check_behind(self, attempt: Attempt, threads: Threads) -> None:
-        """Log an error if an attempt has written after the transaction that settled it."""
+        """Roll back what an attempt has written after the transaction that settled it, and log an error."""
         with contextlib.suppress(Exception):  # for example because the task has closed the session
             session = self.session_of(attempt)
             if session is None:
                 return
             if session.blocking:
                 blocking: Session = session
-                has_changes = await to_the_end(threads.run(lambda: at_once(blocking.has_changes())))
+                has_changes = await to_the_end(
+                    threads.run(lambda: at_once(_roll_back_changes(blocking)))
+                )
             else:
-                has_changes = await session.has_changes()
+                has_changes = await _roll_back_changes(session)
             if has_changes:
                 job = attempt.job
                 logger.error(
@@ -429,3 +431,11 @@ def _waits(dependency: Dependency) -> bool:
     """Return whether resolving a dependency needs the event loop."""
     needs_loop = dependency.kind in ("coroutine", "async generator")
     return needs_loop or any(map(_waits, dependency.needs))
+
+
+async def _roll_back_changes(session: Session) -> bool:
+    """Roll back what is changed in a session, which its dependency may commit; return whether anything was."""
+    has_changes = await session.has_changes()
+    if has_changes:
+        await session.rollback()
+    return has_changes

@@ -50,11 +50,11 @@ HISTORIES: Final = {
 
 
 @pytest.fixture(params=HISTORIES)
-async def writer(request: pytest.FixtureRequest, postgres_url: str) -> AsyncIterator[Connection]:
+async def writer(request: pytest.FixtureRequest, bare_postgres_url: str) -> AsyncIterator[Connection]:
     """A connection of rounds to a store with many queued jobs, on which the statements ran when it had none."""
-    store = PostgresStore(postgres_url)
+    store = PostgresStore(bare_postgres_url)
     await store.open()
-    connection = await connect(postgres_url, WRITER)
+    connection = await connect(bare_postgres_url, WRITER)
     await connection.execute("ALTER TABLE jobrunner.jobs SET (autovacuum_enabled = false)")
     await connection.execute(HISTORIES[request.param])
     for number, (statement, values) in enumerate(STATEMENTS.values()):
@@ -75,7 +75,7 @@ async def test_F21_statements_about_a_hundred_jobs_read_few_rows_whatever_the_st
 ) -> None:
     if plan == "new":
         await writer.execute("DISCARD PLANS")
-    # The numbers of the first jobs, since the database has served other tests.
+    # Some numbers were given to jobs that are gone.
     first = await writer.fetchval("SELECT min(seq) - 1 FROM jobrunner.jobs")
     await writer.execute("SET statement_timeout = '10s'")
     for number, (name, (_, values)) in enumerate(STATEMENTS.items()):

@@ -66,7 +66,10 @@ async def test_begin_reaches_the_server_and_is_refused_inside_a_transaction_that
         session = store.session(held.source)
         assert not await session.has_changes()
         await session.begin()
-        open_ones = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+        open_ones = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE state = 'idle in transaction' AND datname = current_database()"
+        )
         assert ask(postgres_url, open_ones) == 1
         assert not await session.has_changes()
         await session.begin()

@@ -66,16 +66,16 @@ def statements(
 
 
 @pytest.fixture
-async def store(postgres_url: str) -> AsyncIterator[PostgresStore]:
-    store = PostgresStore(postgres_url)
+async def store(bare_postgres_url: str) -> AsyncIterator[PostgresStore]:
+    store = PostgresStore(bare_postgres_url)
     await store.open()
     yield store
     await store.close()
 
 
 @pytest.fixture
-async def writer(postgres_url: str) -> AsyncIterator[Connection]:
-    connection = await connect(postgres_url, WRITER)
+async def writer(bare_postgres_url: str) -> AsyncIterator[Connection]:
+    connection = await connect(bare_postgres_url, WRITER)
     for table in TABLES:
         await connection.execute(f"ALTER TABLE jobrunner.{table} SET (autovacuum_enabled = false)")
     yield connection

@@ -29,6 +29,8 @@ SCOPE: Final = "JOBRUNNER_TEST_ON_POSTGRES"
 _PREFIX: Final = "jr-pg-"
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the directory is made with rights for its user alone
 _PATIENCE_S: Final = 30
+_GRACE_S: Final = 5.0
+"""``RESTART_GRACE_S``, which tests set to 0 in their own process."""
 _ENV: Final = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 _QUICK: Final = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 """Settings of tests: no power is cut here. Measurements use none of them."""
@@ -118,8 +120,21 @@ def server() -> str:
         port = directory / "port"
         if not port.exists():
             number = start(programs, directory, _QUICK)
+            asyncio.run(_outlast_start(f"postgresql://jobrunner@127.0.0.1:{number}/postgres"))
             port.write_text(str(number))
         return f"postgresql://jobrunner@127.0.0.1:{port.read_text()}"
+
+
+async def _outlast_start(url: str) -> None:
+    """Wait until workers that die are found, which they are not right after a start of the server."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(
+            "SELECT pg_sleep_until(pg_postmaster_start_time() + make_interval(secs => $1))",
+            _GRACE_S,
+        )
+    finally:
+        await connection.close()
 
 
 def start(programs: Path, directory: Path, settings: Sequence[str]) -> int:

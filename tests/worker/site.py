@@ -36,7 +36,7 @@ PREFIX = "postgres "
 if postgres.is_wanted():
     kinds = ["begun AsyncSession", "begun asyncpg"]
     if postgres.is_wanted_everywhere():
-        kinds += ["AsyncSession", "psycopg AsyncSession", "asyncpg", "psycopg"]
+        kinds += ["AsyncSession", "psycopg AsyncSession", "psycopg"]
         BLOCKING.append(f"{PREFIX}blocking psycopg")
     KINDS += [f"{PREFIX}{kind}" for kind in kinds]
     BLOCKING.append(f"{PREFIX}Session")
@@ -78,7 +78,6 @@ class Site:
             "AsyncSession": self._async_session,
             "begun AsyncSession": self._begun_session,
             "psycopg AsyncSession": self._async_session,
-            "asyncpg": self._asyncpg,
             "begun asyncpg": self._begun_asyncpg,
             "psycopg": self._psycopg,
             "Session": self._session,
@@ -109,14 +108,6 @@ class Site:
         connection = sqlite3.connect(self.where, check_same_thread=False)
         with contextlib.closing(connection):
             yield connection
-        self.closed += 1
-
-    async def _asyncpg(self) -> AsyncIterator[Any]:
-        connection = await asyncpg.connect(self.where)
-        try:
-            yield connection
-        finally:
-            await connection.close()
         self.closed += 1
 
     async def _begun_asyncpg(self) -> AsyncIterator[Any]:

@@ -24,8 +24,10 @@ from jobrunner import (
     JobRunner,
     WaitTimedOut,
 )
+from jobrunner.store.postgres.store import PostgresStore
 from jobrunner.worker.steps import Suspend
-from tests.support.engine import next_round, on_writer, producer_of, soon, stored
+from tests.support.engine import next_round, on_writer, producer_of, soon, store_of, stored
+from tests.support.postgres_sessions import ask
 from tests.worker.site import Site, ended
 
 pytestmark = pytest.mark.each_store
@@ -80,9 +82,15 @@ async def test_sleeping_job_holds_no_slot_and_uses_no_attempt(jobs: JobRunner) -
         with pytest.raises(JobNotWaiting, match="sleeps until"):
             await jobs.reschedule(job.id, 0)
         # Woken too early, as by a clock that steps, it goes on sleeping until the stored time.
-        await on_writer(
-            jobs, lambda conn: conn.execute("UPDATE jobrunner_jobs SET state = 'queued'")
-        )
+        if isinstance(store_of(jobs), PostgresStore):
+            ask(
+                str(jobs.settings.store),
+                "UPDATE jobrunner.jobs SET state = 'queued' RETURNING seq",
+            )
+        else:
+            await on_writer(
+                jobs, lambda conn: conn.execute("UPDATE jobrunner_jobs SET state = 'queued'")
+            )
         producer_of(jobs).wake()
         again = await is_parked(jobs, job, "scheduled")
         assert again.run_at == asleep.run_at

@@ -36,7 +36,7 @@ RETURNING id, seq"""
 # Of all running jobs, which are few: "batch + 0", so that those that wait in the batch are not read.
 _REQUEST: Final = """
 UPDATE jobrunner.jobs SET cancel_requested = true
-WHERE state = 'running' AND batch + 0 = ANY ($1::bigint[]) AND NOT cancel_requested"""
+WHERE state = 'running' AND worker IS NOT NULL AND batch + 0 = ANY ($1::bigint[]) AND NOT cancel_requested"""
 # No SKIP LOCKED: a claim that holds one is waited for. If it commits, the job runs, and is asked to stop.
 _CANCEL_WAITING: Final = f"""
 WITH slice AS MATERIALIZED (
