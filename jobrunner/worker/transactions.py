@@ -128,7 +128,7 @@ class Transactions:
         self.notify()
 
     async def check_behind(self, attempt: Attempt, threads: Threads) -> None:
-        """Roll back what an attempt has written after the transaction that settled it, and log an error."""
+        """Roll back and log what an attempt has written behind its transaction."""
         with contextlib.suppress(Exception):  # for example because the task has closed the session
             session = self.session_of(attempt)
             if session is None:
