@@ -50,7 +50,9 @@ HISTORIES: Final = {
 
 
 @pytest.fixture(params=HISTORIES)
-async def writer(request: pytest.FixtureRequest, bare_postgres_url: str) -> AsyncIterator[Connection]:
+async def writer(
+    request: pytest.FixtureRequest, bare_postgres_url: str
+) -> AsyncIterator[Connection]:
     """A connection of rounds to a store with many queued jobs, on which the statements ran when it had none."""
     store = PostgresStore(bare_postgres_url)
     await store.open()
