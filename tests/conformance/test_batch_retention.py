@@ -51,6 +51,25 @@ async def test_fault_31_prune_leaves_a_batch_with_a_dead_callback(store: Store) 
     assert await store.workflows.get(made.id) is None
 
 
+async def test_callback_that_is_replayed_with_edits_still_belongs_to_its_batch(
+    store: Store,
+) -> None:
+    made = await a_batch(store, job := new())
+    await settle(store, dead((await claim_all(store))[job.id]))
+    called = await claim_all(store)
+    await settle(store, dead(called[made.otherwise]), succeeded(called[made.at_end]))
+    edited = new(replay_of=made.otherwise)
+    await store.dead_letters.replay_edited(made.otherwise, edited)
+    row = await store.workflows.of_job(edited.id)
+    assert row is not None
+    assert row.id == made.id
+    await prune(store)
+    assert await store.workflows.get(made.id) is not None
+    await settle(store, succeeded((await claim_all(store))[edited.id]))
+    await prune(store)
+    assert await store.workflows.get(made.id) is None
+
+
 async def test_prune_deletes_a_failed_batch_with_its_dead_letters_and_what_waits_for_a_replay(
     store: Store,
 ) -> None:

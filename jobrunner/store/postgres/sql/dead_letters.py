@@ -146,6 +146,8 @@ async def replay_edited(tx: Transaction, id: str, job: Enqueue) -> Enqueued:
     )
     if batch is not None:
         await replays.replaced(tx, id, job.id, batch, job.run_at, Effects())
+    elif letter.batch is None:
+        await replays.replaced_callback(tx, id, job.id)
     return made
 
 

@@ -91,6 +91,11 @@ async def replaced(
     await move(tx, old, new, batch, now, effects)
 
 
+async def replaced_callback(tx: Transaction, old: str, new: str) -> None:
+    """Let the job that replaces a dead callback belong to the same batch."""
+    await tx.execute(_MOVE_OWN, old, new)
+
+
 async def deleted(tx: Transaction, letters: Sequence[tuple[str, int | None, str | None]]) -> None:
     """Note that dead letters were deleted: their batches can never succeed.
 

@@ -140,6 +140,8 @@ def replay_edited(conn: sqlite3.Connection, id: str, job: Enqueue) -> Enqueued:
     )
     if stays:
         replays.replaced(conn, id, job.id, batch, job.run_at, Effects())
+    elif batch is None:
+        replays.replaced_callback(conn, id, job.id)
     return made
 
 

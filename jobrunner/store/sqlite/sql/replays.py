@@ -96,6 +96,11 @@ def replaced(
     move(conn, old, new, batch, now, effects)
 
 
+def replaced_callback(conn: sqlite3.Connection, old: str, new: str) -> None:
+    """Let the job that replaces a dead callback belong to the same batch."""
+    conn.execute(_MOVE_OWN, (new, old))
+
+
 def deleted(
     conn: sqlite3.Connection, letters: Sequence[tuple[str, int | None, str | None]]
 ) -> None:
