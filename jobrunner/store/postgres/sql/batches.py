@@ -33,7 +33,8 @@ UPDATE jobrunner.batches SET cancelled_at = $1
 WHERE parent = ANY ($2::text[]) AND parent IS NOT NULL AND ended_at IS NULL AND cancelled_at IS NULL
 RETURNING id, seq"""
 
-# Of all running jobs, which are few: "batch + 0", so that those that wait in the batch are not read.
+# Of all running jobs, which are few: "batch + 0", so that those that wait in the batch are not read. Each has a worker,
+# by which their index begins: else the planner may take another one.
 _REQUEST: Final = """
 UPDATE jobrunner.jobs SET cancel_requested = true
 WHERE state = 'running' AND worker IS NOT NULL AND batch + 0 = ANY ($1::bigint[]) AND NOT cancel_requested"""
