@@ -19,7 +19,7 @@ from tests.cli.test_commands import NO_ID
 
 BANK = "tests.cli.service:create_bank"
 PASSWORD = "hunter2"  # noqa: S105 - of these tests alone
-PIN = "4242"
+PIN = "no-4242-pin"
 
 
 async def log(store: Path, *words: str) -> list[dict[str, Any]]:
