@@ -45,9 +45,9 @@ test-rest *ARGS: setup
 test-postgres *ARGS: setup
     @CI=1 JOBRUNNER_TEST_ON_POSTGRES=all .venv/bin/python -m pytest -n auto --dist worksteal -k postgres "$@"
 
-# a minute of tests below HTTP: two cases of each, without the slow ones and those that start processes
+# a minute of tests below HTTP: two cases of each, without the slow ones and those that start processes; much of it is waiting
 quick *ARGS: setup
-    @JOBRUNNER_TEST_ON_POSTGRES=none .venv/bin/python -m pytest -n auto --dist worksteal -m "not slow and not process and not browser" --cases 2 --ignore tests/fastapi --ignore tests/app --ignore tests/browser "$@"
+    @JOBRUNNER_TEST_ON_POSTGRES=none .venv/bin/python -m pytest -n $(( {{num_cpus()}} * 3 / 2 )) --dist worksteal -m "not slow and not process and not browser" --cases 2 --ignore tests/fastapi --ignore tests/app --ignore tests/browser "$@"
 
 # build the single-file executable and try it; takes minutes, CI does it in a step of its own
 test-binary *ARGS: setup
