@@ -10,11 +10,13 @@ _AT_ONCE: Final = 256
 """Ids per call of ``os.urandom``: the system call costs as much as the rest of an id."""
 _DIGITS: Final = 20
 
-_chances: Final[list[str]] = []
-"""Random hexadecimal digits for the next ids; each entry is used once."""
+_endings: Final[list[str]] = []
+"""The random parts of the next ids; each entry is used once."""
+_beginning: tuple[int, str] = (-1, "")
+"""The millisecond of the last id, and the part of the id that holds it."""
 
 # Otherwise a forked child would make the same ids as its parent.
-os.register_at_fork(after_in_child=_chances.clear)
+os.register_at_fork(after_in_child=_endings.clear)
 
 
 def new_id(now: int) -> str:
@@ -22,17 +24,29 @@ def new_id(now: int) -> str:
 
     It holds the time to the millisecond; the other 74 bits are random.
     """
+    # Most ids are made many at a time.
+    millisecond, beginning = _beginning
+    if millisecond != now // 1000:
+        beginning = _begin(now // 1000)
     try:
-        chance = _chances.pop()
+        return beginning + _endings.pop()
     except IndexError:
-        chance = _fetch()
-    time = f"{now // 1000 & 0xFFFF_FFFF_FFFF:012x}"
-    variant = "89ab"[int(chance[3], 16) & 0x3]
-    return f"{time[:8]}-{time[8:]}-7{chance[:3]}-{variant}{chance[4:7]}-{chance[8:]}"
+        return beginning + _fetch()
+
+
+def _begin(millisecond: int) -> str:
+    global _beginning  # noqa: PLW0603 - one tuple, so that threads see both values or none
+    time = f"{millisecond & 0xFFFF_FFFF_FFFF:012x}"
+    beginning = f"{time[:8]}-{time[8:]}-7"
+    _beginning = millisecond, beginning
+    return beginning
 
 
 def _fetch() -> str:
     digits = os.urandom(_AT_ONCE * _DIGITS // 2).hex()
-    first, *others = (digits[at : at + _DIGITS] for at in range(0, len(digits), _DIGITS))
-    _chances.extend(others)
+    first, *others = (
+        f"{chance[:3]}-{'89ab'[int(chance[3], 16) & 0x3]}{chance[4:7]}-{chance[8:]}"
+        for chance in (digits[at : at + _DIGITS] for at in range(0, len(digits), _DIGITS))
+    )
+    _endings.extend(others)
     return first

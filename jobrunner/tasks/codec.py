@@ -41,6 +41,7 @@ class ArgsCodec:
     """
 
     __slots__ = (
+        "_are_all",
         "_call",
         "_codec",
         "_injected",
@@ -70,6 +71,8 @@ class ArgsCodec:
         self._positional = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
         self._positional_only = frozenset(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY)
         self._required = frozenset(p.name for p in filled if p.default is p.empty)
+        self._are_all = not injected and self._required.issubset(self._positional)
+        """True if values for all positional parameters are a whole call."""
         self._codec = _codec_of_parameters(task, filled)
 
     def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
@@ -110,6 +113,8 @@ class ArgsCodec:
     ) -> Mapping[str, object]:
         """Return the arguments of a call by parameter name."""
         given = dict(zip(self._positional, args, strict=False))
+        if self._are_all and not kwargs and len(args) == len(self._positional):
+            return given  # nearly every call
         if len(args) > len(self._positional):
             self._refuse_call(args, kwargs)
         if kwargs:

@@ -23,6 +23,17 @@ _COMPARED: Final = frozenset((
 ))  # fmt: skip
 """Core schemas whose values ``==`` compares completely, if their classes do not override it."""
 
+_EXACT: Final = {
+    "none": frozenset(("type", "metadata")),
+    "bool": frozenset(("type", "metadata")),
+    "int": frozenset(("type", "metadata")),
+    "str": frozenset(("type", "metadata")),
+    "nullable": frozenset(("type", "metadata", "schema")),
+    "list": frozenset(("type", "metadata", "items_schema")),
+}
+"""Core schemas whose values come back from JSON as they were, by the only keys that they may have."""
+_PLAIN_FIELD: Final = frozenset(("type", "metadata", "schema", "required"))
+
 _OBJECTS: Final = frozenset(("model", "model-fields", "dataclass", "dataclass-args"))
 _NOT_SCHEMAS: Final = frozenset(
     ("metadata", "default", "cls", "expected", "members", "serialization", "function", "config")
@@ -53,6 +64,8 @@ class Holds(NamedTuple):
     """The fields by class; empty if no class has a field that may be left out."""
     keys: tuple[str, ...] | None
     """For a TypedDict, such as arguments: the keys whose values may hold models or dataclasses."""
+    exact: bool
+    """True if each value comes back from JSON as it was, so that none need be read back to know."""
 
 
 class Fault(NamedTuple):
@@ -84,7 +97,8 @@ def holds(schema: Any) -> Holds:
     keys = None
     if whole["type"] == "typed-dict" and "extras_schema" not in whole:
         keys = tuple(name for name, f in _fields(whole) if _may_hold_objects(f["schema"]))
-    return Holds(all(_is_compared(node.schema) for node in nodes), parts, keys)
+    compared = all(_is_compared(node.schema) for node in nodes)
+    return Holds(compared, parts, keys, all(_is_exact(node.schema) for node in nodes))
 
 
 def _parts_of(schema: Mapping[str, Any], written: frozenset[str]) -> Parts:
@@ -160,6 +174,17 @@ def _is_compared(schema: Mapping[str, Any]) -> bool:
         field.get("serialization_exclude") or "serialization_exclude_if" in field
         for _, field in _fields(schema)
     )
+
+
+def _is_exact(schema: Mapping[str, Any]) -> bool:
+    """Return whether JSON holds all values of a schema, apart from its parts; False for one with constraints."""
+    kind = schema["type"]
+    if kind == "typed-dict":
+        plain = all(field.keys() <= _PLAIN_FIELD for _, field in _fields(schema))
+        # Other extra fields would hold values of any type.
+        closed = schema.get("extra_behavior") == "forbid" and "serialization" not in schema
+        return plain and closed and not schema.get("computed_fields")
+    return kind in _EXACT and schema.keys() <= _EXACT[kind]
 
 
 def clock_fault(schema: Any) -> Fault | None:

@@ -1,6 +1,6 @@
 """Encodes a value of a pydantic type as JSON text, and decodes that text."""
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import CoreConfig, SchemaSerializer
@@ -14,6 +14,9 @@ STORED = ConfigDict(extra="forbid", allow_inf_nan=False, val_json_bytes="base64"
 # The config of a TypedDict reaches the validator of a TypeAdapter but not its serialiser (2.14): it is passed here.
 _WRITTEN = CoreConfig(ser_json_bytes="base64", ser_json_inf_nan="strings")
 
+EXACT_BYTES: Final = 4_000
+"""The longest text that is not read back, if all values of its type are exact: longer numbers cannot be read."""
+
 
 class Refused(Exception):
     """A value cannot be stored unchanged; the public methods replace it by a public error.
@@ -26,7 +29,7 @@ class Refused(Exception):
 class ValueCodec:
     """Converts values of one pydantic type to JSON text and back."""
 
-    __slots__ = ("_adapter", "_compared", "_dump", "_load", "_models", "_validate")
+    __slots__ = ("_adapter", "_compared", "_dump", "_is_exact", "_load", "_models", "_validate")
 
     def __init__(self, adapter: TypeAdapter[Any]) -> None:
         self._adapter = adapter
@@ -36,6 +39,7 @@ class ValueCodec:
         self._dump = SchemaSerializer(adapter.core_schema, _WRITTEN).to_json
         found = holds(adapter.core_schema)
         self._compared = found.compared
+        self._is_exact = found.exact
         self._models = found if found.parts else None
 
     def write(self, value: object, limit: int) -> str:
@@ -70,6 +74,8 @@ class ValueCodec:
                 f"{len(data):,} bytes of JSON are more than the {limit:,} that are stored; "
                 "keep it in a file or a table and pass its name"
             )
+        if self._is_exact and len(data) <= EXACT_BYTES:
+            return data.decode()
         try:
             back = self._load(data, by_alias=False, by_name=True)
         except ValidationError as error:

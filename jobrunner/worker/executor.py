@@ -65,7 +65,11 @@ async def execute(
             _equip(attempt, threads, around, transactions, steps)
         if spec.injected:
             kwargs |= await _inject(attempt, threads, around)
-        value = await _call(attempt, kwargs, threads)
+        value = await (
+            spec.call(context, kwargs) if spec.is_async else _in_thread(attempt, kwargs, threads)
+        )
+        if value is not None or attempt.dropped is not None:
+            _refuse_left(attempt, value)
     except BaseException as error:  # noqa: BLE001 - SystemExit in a task must not end the worker
         return _broken_off(attempt, error, transactions)
     finally:
@@ -260,7 +264,7 @@ async def _inject(attempt: Attempt, threads: Threads, around: AttemptScope) -> M
 
     async def in_thread(function: Callable[[], Any]) -> Any:
         attempt.thread = threads.run(function)
-        # Shielded like a `def` function: see `_call`.
+        # Shielded like a `def` function: see `_in_thread`.
         value = await asyncio.shield(attempt.thread)
         attempt.thread = None
         _heed_stop(attempt)
@@ -292,20 +296,21 @@ def _heed_stop(attempt: Attempt) -> None:
         raise asyncio.CancelledError
 
 
-async def _call(attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads) -> Any:
-    """Call the function, and refuse awaitables that it left unfinished."""
-    spec = attempt.spec
-    if spec.is_async:
-        value = await spec.call(attempt.context, kwargs)
-    else:
-        attempt.thread = threads.run(functools.partial(spec.call, attempt.context, kwargs))
-        # Shielded: the future must survive a timeout, because it shows when the thread has ended.
-        value = await asyncio.shield(attempt.thread)
+def _in_thread(
+    attempt: Attempt, kwargs: Mapping[str, Any], threads: Threads
+) -> asyncio.Future[Any]:
+    """Call a ``def`` function in a thread."""
+    attempt.thread = threads.run(functools.partial(attempt.spec.call, attempt.context, kwargs))
+    # Shielded: the future must survive a timeout, because it shows when the thread has ended.
+    return asyncio.shield(attempt.thread)
+
+
+def _refuse_left(attempt: Attempt, value: object) -> None:
+    """Refuse awaitables that the function has left unfinished."""
     if value is not None:
-        refuse_unfinished(value, is_async=spec.is_async)
+        refuse_unfinished(value, is_async=attempt.spec.is_async)
     if attempt.dropped is not None:
         refuse_dropped(attempt.dropped)
-    return value
 
 
 def _returned(attempt: Attempt, value: Any) -> Outcome:

@@ -24,12 +24,13 @@ class ProgressReports:
     def __init__(self) -> None:
         self._period = Period(WRITE_S)
         self._reported: deque[JobContext] = deque()
+        self._announce = self._reported.append
         self._rows: dict[tuple[int, int], Progressed] = {}
         """The rows for the next round, by ``seq`` and lease."""
 
     def begin(self, attempt: Attempt) -> None:
         """Accept the progress of an attempt."""
-        attempt.context._announce = self._reported.append  # noqa: SLF001 - written here, called by the task
+        attempt.context._announce = self._announce  # noqa: SLF001 - written here, called by the task
 
     def end(self, attempt: Attempt) -> None:
         """Let the next round store the last report of an attempt."""

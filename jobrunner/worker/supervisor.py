@@ -89,12 +89,13 @@ class Supervisor:
     def start(self, jobs: Sequence[Claimed]) -> None:
         """Start an attempt for each claimed job."""
         self.started += len(jobs)
-        started = [self._start(job) for job in jobs]
+        loop = asyncio.get_running_loop()
+        started = [self._start(job, loop) for job in jobs]
         caller.set(None)
         # After their first steps, in which many of them end and then need no timer.
-        asyncio.get_running_loop().call_soon(_start_timers, started)
+        loop.call_soon(_start_timers, started)
 
-    def _start(self, job: Claimed) -> Attempt:
+    def _start(self, job: Claimed, loop: asyncio.AbstractEventLoop) -> Attempt:
         attempt = Attempt(job, self.specs[job.task])
         self._progress.begin(attempt)
         self._busy[job.queue] += 1
@@ -116,7 +117,7 @@ class Supervisor:
             if tracing is None or not tracing.is_active()
             else self._traced(attempt, tracing)
         )
-        attempt.task = asyncio.create_task(run, name=job.task)
+        attempt.task = loop.create_task(run, name=job.task)
         return attempt
 
     async def _traced(self, attempt: Attempt, tracing: Tracing) -> None:

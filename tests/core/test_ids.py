@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from uuid import RFC_4122, UUID
 
 from jobrunner.core.clock import to_us, utcnow
@@ -53,3 +54,14 @@ print(len(child), len(child & {new_id(0) for _ in range(500)}))
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=20
     )
     assert told.stdout.split() == ["500", "0"]
+
+
+def test_ids_of_two_threads_hold_their_own_times() -> None:
+    times = (NOW, NOW + 60_000_000)
+
+    def make(us: int) -> set[int]:
+        return {UUID(new_id(us)).int >> 80 for _ in range(5_000)}
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(make, times))
+    assert found == [{us // 1000} for us in times]

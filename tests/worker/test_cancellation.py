@@ -217,8 +217,8 @@ async def test_cancel_in_the_moment_it_starts_frees_its_slot(jobs: JobRunner) ->
         supervisor = supervisor_of(jobs)
         start = supervisor._start
 
-        def start_and_stop(job: Claimed) -> Attempt:
-            started = start(job)
+        def start_and_stop(job: Claimed, loop: asyncio.AbstractEventLoop) -> Attempt:
+            started = start(job, loop)
             for attempt in supervisor.attempts.values():
                 attempt.stop("cancel")
             return started

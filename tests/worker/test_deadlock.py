@@ -366,7 +366,7 @@ async def test_wait_that_is_over_is_no_longer_counted(store_url: str) -> None:
         deadlocks = worker_of(jobs).deadlocks
         assert deadlocks is not None
         (attempt,) = deadlocks._holders()
-        assert attempt.waits == []
+        assert not attempt.waits
         gate.open()
 
 
