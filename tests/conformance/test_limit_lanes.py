@@ -59,6 +59,51 @@ async def test_turns_go_round_when_each_claim_has_one_slot(store: Store) -> None
         assert sorted(map(str, order[start : start + 3])) == ["sync[a]", "sync[b]", "sync[c]"]
 
 
+async def test_lanes_of_two_tasks_take_turns_with_each_other(store: Store) -> None:
+    others = [new("play", lane=f"play[{key}]") for key in "xy" for _ in range(4)]
+    await enqueue(store, *[sync(key) for key in "ab" for _ in range(4)], *others)
+    order = [(await take(store, 1, now=NOW + number))[0].lane for number in range(16)]
+    for start in range(0, 16, 4):
+        served = sorted(map(str, order[start : start + 4]))
+        assert served == ["play[x]", "play[y]", "sync[a]", "sync[b]"]
+
+
+async def test_each_lane_comes_again_while_more_new_ones_arrive_than_are_served(
+    store: Store,
+) -> None:
+    await enqueue(store, *[sync(key) for key in "abc" for _ in range(9)])
+    served: Counter[str | None] = Counter()
+    for step in range(60):
+        at = NOW + step
+        await enqueue(store, *[sync(f"new-{step}-{n}", created_at=at) for n in range(3)], now=at)
+        served.update(job.lane for job in await take(store, 2, now=at))
+    assert min(served[f"sync[{key}]"] for key in "abc") >= 4
+    assert sum(count for lane, count in served.items() if str(lane).startswith("sync[new")) > 60
+
+
+async def test_lanes_take_turns_when_the_clock_was_set_back(store: Store) -> None:
+    await enqueue(store, *[sync(key) for key in "abc" for _ in range(6)])
+    await take(store, 1)
+    back = NOW - HOUR
+    fresh = [sync(key, created_at=back) for key in "xyz" for _ in range(6)]
+    await enqueue(store, *fresh, now=back)
+    served = Counter([(await take(store, 1, now=back + n))[0].lane for n in range(18)])
+    assert len(served) == 6
+    assert max(served.values()) <= 5
+
+
+async def test_lanes_of_one_priority_go_on_where_they_were_after_more_urgent_ones(
+    store: Store,
+) -> None:
+    await enqueue(store, *[sync(key) for key in "abc" for _ in range(3)])
+    first = (await take(store, 1))[0].lane
+    await enqueue(store, *[sync(key, priority=1) for key in "xy" for _ in range(2)])
+    order = [(await take(store, 1, now=NOW + n))[0].lane for n in range(12)]
+    assert sorted(map(str, order[:4])) == ["sync[x]", "sync[x]", "sync[y]", "sync[y]"]
+    assert order[0] != order[1]
+    assert sorted(map(str, [first, *order[4:6]])) == ["sync[a]", "sync[b]", "sync[c]"]
+
+
 async def test_priority_counts_more_than_a_turn(store: Store) -> None:
     await enqueue(store, *[sync("a") for _ in range(3)])
     await take(store, 1)

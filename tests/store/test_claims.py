@@ -16,6 +16,7 @@ from jobrunner.store.round import Round
 from jobrunner.store.sqlite.maintenance import migrate
 from jobrunner.store.sqlite.sql import claim, statements
 from jobrunner.store.sqlite.sql.round import write_round
+from jobrunner.store.sqlite.sql.turns import Turns
 from tests.support.factories import HOUR, MINUTE, NOW, claim_of, new
 
 SLOTS = 20
@@ -49,9 +50,8 @@ def steps_of_claim(
 
     conn.execute("BEGIN")
     conn.set_progress_handler(count, 10)
-    found = claim.claim(
-        conn, claim_of(slots=SLOTS, tasks=TASKS), NOW, claim.Heads() if heads is None else heads
-    )
+    wanted = claim_of(slots=SLOTS, tasks=TASKS)
+    found = claim.claim(conn, wanted, NOW, claim.Heads() if heads is None else heads, Turns())
     conn.set_progress_handler(None, 0)
     conn.execute("ROLLBACK")
     assert len(found.jobs) == claimed

@@ -12,7 +12,7 @@ from jobrunner.core.limits import Limit, LimitName, RateLimit
 from jobrunner.core.model import Enqueue
 from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore, limits
-from jobrunner.store.sqlite.sql import lanes, statements
+from jobrunner.store.sqlite.sql import laned, lanes, queues, statements
 from jobrunner.store.sqlite.sql.round import write_round
 from tests.support.factories import (
     HOUR,
@@ -165,3 +165,57 @@ def test_a_repair_reads_a_few_rows_of_each_lane(beside: sqlite3.Connection) -> N
     beside.execute("ROLLBACK")
     assert (found.unlisted, found.place) == ([], lanes.Place(after=0))
     assert steps < 100
+
+
+async def test_a_claim_does_not_write_to_lanes_that_stay_open(
+    store: SqliteStore, beside: sqlite3.Connection
+) -> None:
+    await enqueue(store, *[new("play", lane=f"play[{n}]") for n in range(9) for _ in range(3)])
+    before = beside.execute("SELECT * FROM jobrunner_lanes ORDER BY id").fetchall()
+    assert len(await claim(store, tasks=TASKS, slots=7)) == 7
+    assert beside.execute("SELECT * FROM jobrunner_lanes ORDER BY id").fetchall() == before
+
+
+async def test_a_process_that_starts_again_begins_a_new_round_of_turns(tmp_db: Path) -> None:
+    served: Counter[str | None] = Counter()
+    for number in range(6):
+        store = SqliteStore(tmp_db)
+        await store.open()
+        if number == 0:
+            await enqueue(
+                store, *[new("play", lane=f"play[{n}]") for n in range(4) for _ in range(9)]
+            )
+        served.update(job.lane for job in await claim(store, tasks=TASKS, slots=4))
+        await store.close()
+    assert set(served.values()) == {6}
+
+
+@pytest.mark.parametrize("statements", [laned._VISIT_COUNTING, laned._VISIT_UNCOUNTED])
+async def test_a_claim_seeks_the_lanes_behind_the_last_one_and_the_first_job_of_each(
+    beside: sqlite3.Connection, statements: list[str]
+) -> None:
+    values = (1, NOW, NOW, NOW, "default", "sync", 0, NOW, 5, 9)
+    plans = [
+        "\n".join(row[3] for row in beside.execute(f"EXPLAIN QUERY PLAN {text}", values))
+        for text in statements
+    ]
+    of_task = "lanes_open (queue=? AND task=? AND priority=?"
+    assert f"{of_task} AND turn=? AND rowid>? AND rowid<?)" in plans[0]
+    assert f"{of_task} AND turn>?)" in plans[1]
+    assert f"{of_task})" in plans[2]
+    for plan in plans:
+        assert plan.count("USING INDEX jobrunner_jobs_laned (queue=? AND lane=?)") == 2
+        assert "TEMP B-TREE" not in plan
+
+
+def test_waiting_tasks_are_found_by_their_lanes(beside: sqlite3.Connection) -> None:
+    tasks = ["a", "a.b", "a:b", "a-b", "a_b", "aa", "ab", "b", "B"]
+    jobs = [
+        new(task, queue=queue, lane=f"{task}[{key}]", run_at=NOW + at)
+        for at, task in enumerate(tasks)
+        for queue in ("default", "mail")
+        for key in ('"]"', '"\\\\"', 7)
+    ]
+    write_round(beside, Round(NOW + len(tasks), enqueues=jobs))
+    expected = [(q, task, NOW + at) for q in ("default", "mail") for at, task in enumerate(tasks)]
+    assert sorted(queues.waiting_tasks(beside)) == sorted(expected)

@@ -45,6 +45,7 @@ from jobrunner.store.sqlite.sql import task_writes
 from jobrunner.store.sqlite.sql.claim import Heads
 from jobrunner.store.sqlite.sql.queries import data_version
 from jobrunner.store.sqlite.sql.round import write_round
+from jobrunner.store.sqlite.sql.turns import Turns
 from jobrunner.store.sqlite.statistics import SqliteStatistics
 from jobrunner.store.sqlite.workers import SqliteWorkers, locks_lost
 from jobrunner.store.sqlite.workflows import SqliteWorkflows
@@ -73,6 +74,7 @@ class SqliteStore:
         self._identity: identity.FileIdentity | None = None
         self._sessions: StoreHandle | None = None
         self._heads = Heads()
+        self._turns = Turns()
 
     # -- open and close ---------------------------------------------------------
 
@@ -119,7 +121,7 @@ class SqliteStore:
 
     async def write(self, request: Round) -> Written:
         """See ``Store.write``."""
-        written = await self._access.writer.write(write_round, request, self._heads)
+        written = await self._access.writer.write(write_round, request, self._heads, self._turns)
         if self._checkpointer is not None:
             rows = len(request.outcomes) + len(written.enqueued) + len(written.claimed)
             rows += len(written.fired) + len(request.statistics)

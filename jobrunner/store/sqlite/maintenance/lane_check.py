@@ -11,7 +11,7 @@ from jobrunner.store.sqlite.connection import read_snapshot
 from jobrunner.store.sqlite.maintenance import migrate
 from jobrunner.store.sqlite.maintenance.read_only import open_read_only
 from jobrunner.store.sqlite.sql import queues
-from jobrunner.store.sqlite.sql.statements import LANED, PLAIN
+from jobrunner.store.sqlite.sql.statements import LANED_OF_TASK, PLAIN
 
 LaneOf = Callable[[str], str | None]
 """Computes the lane of a job from its stored arguments."""
@@ -22,7 +22,7 @@ _LANES_SINCE: Final = 8
 
 _WAITING: Final = " UNION ALL ".join(
     f"SELECT * FROM (SELECT args, lane FROM jobrunner_jobs WHERE {which} AND queue = :queue AND task = :task LIMIT :n)"
-    for which in (PLAIN, LANED)
+    for which in (PLAIN, LANED_OF_TASK)
 )
 
 

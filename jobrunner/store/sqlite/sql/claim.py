@@ -31,6 +31,7 @@ from jobrunner.store.sqlite.sql.statements import (
     START,
     SUSPECTS,
 )
+from jobrunner.store.sqlite.sql.turns import Turns
 
 PASSED_OVER: Final = 64
 """Rows of unknown tasks to read before searching task by task, which costs 50 µs and 4 µs per task."""
@@ -103,12 +104,12 @@ class Result(NamedTuple):
 NOTHING: Final = Result([])
 
 
-def claim(conn: sqlite3.Connection, claim: Claim, now: int, heads: Heads) -> Result:
+def claim(conn: sqlite3.Connection, claim: Claim, now: int, heads: Heads, turns: Turns) -> Result:
     """Start at most as many jobs as the worker has free slots."""
     is_paused, is_limited = conn.execute(EXCEPTIONS).fetchone()
     paused = {queue for (queue,) in conn.execute(PAUSED)} if is_paused else frozenset()
     limits = Limits(conn, now) if is_limited else None
-    lanes = None if limits is None else LaneSearch(conn, limits, claim.worker, now)
+    lanes = None if limits is None else LaneSearch(conn, limits, turns, claim.worker, now)
     tasks = claim.tasks if limits is None else limits.with_room(claim.tasks)
     search = _Search(conn, claim.worker, tasks, now, heads.of(tasks), limits, lanes)
     slots, suspects = claim.slots, claim.suspects

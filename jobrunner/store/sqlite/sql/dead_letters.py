@@ -26,7 +26,7 @@ from jobrunner.store.sqlite.sql.statements import (
     BURY_WAITING,
     FIND_BY_KEY,
     KEY_IS_TAKEN,
-    LANED,
+    LANED_OF_TASK,
     PLAIN,
     RESCHEDULE,
     TAKEN_KEYS,
@@ -283,13 +283,13 @@ def bury_waiting(
         return []
     seqs: list[tuple[int]] = []
     # Each of the conditions has its own partial index.
-    for condition in (PLAIN, LANED, "state = 'queued' AND suspect = 1"):
+    for condition in (PLAIN, LANED_OF_TASK, "state = 'queued' AND suspect = 1"):
         seqs += conn.execute(
             f"""
             SELECT seq FROM jobrunner_jobs
-            WHERE {condition} AND queue = ? AND task = ? AND run_at < ? LIMIT ?
+            WHERE {condition} AND queue = :queue AND task = :task AND run_at < :due LIMIT :limit
             """,
-            (queue, task, due_before, limit - len(seqs)),
+            {"queue": queue, "task": task, "due": due_before, "limit": limit - len(seqs)},
         ).fetchall()
     death = burial(task, now, reason, None, error, None)
     conn.executemany(BURY_WAITING, [(*death, seq) for (seq,) in seqs])

@@ -1,13 +1,13 @@
 """Finds the queued jobs of lanes that a claim may start; the lanes take turns.
 
-Runs inside an open write transaction.  A claim visits open lanes only, in the order of their turns, and leaves each
-in the state that the jobs require: a lane without room is not visited again until a job of it ends or its bucket has
-tokens.
+Runs inside an open write transaction.  A claim visits open lanes only, from the one behind that was served last, and
+leaves each in the state that the jobs require: a lane without room is not visited again until a job of it ends or its
+bucket has tokens.  A lane that stays open is not written to.
 """
 
 import json
 import sqlite3
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from heapq import merge
 from typing import Any, Final
@@ -17,6 +17,7 @@ from jobrunner.core.model import Claimed
 from jobrunner.store.limits import NO_ROOM_LIMIT, Bucket, after_claim
 from jobrunner.store.sqlite.sql.limits import Limits, limit_of
 from jobrunner.store.sqlite.sql.statements import LANED, UNEXPIRED
+from jobrunner.store.sqlite.sql.turns import Place, Turns
 
 VISITS: Final = 1_000
 """Maximum number of lanes that a claim visits in one queue; the next round visits others."""
@@ -25,22 +26,26 @@ VISITS: Final = 1_000
 # SQLite reads all rows of the first pair.
 _OPEN_TASKS: Final = """
 SELECT * FROM (
-    SELECT queue, task FROM jobrunner_lanes
-    WHERE state = 'open' AND queue = :queue AND task > :task ORDER BY task LIMIT 1
+    SELECT queue, task, priority FROM jobrunner_lanes
+    WHERE state = 'open' AND queue = :queue AND task > :task ORDER BY task, priority DESC LIMIT 1
 )
 UNION ALL SELECT * FROM (
-    SELECT queue, task FROM jobrunner_lanes WHERE state = 'open' AND queue > :queue ORDER BY queue, task LIMIT 1
+    SELECT queue, task, priority FROM jobrunner_lanes
+    WHERE state = 'open' AND queue > :queue ORDER BY queue, task, priority DESC LIMIT 1
 )
 LIMIT 1"""
+_NEXT_PRIORITY: Final = """
+SELECT priority FROM jobrunner_lanes
+WHERE state = 'open' AND queue = ? AND task = ? AND priority < ? ORDER BY priority DESC LIMIT 1"""
 
 RUNNING: Final = (
     "SELECT count(*) FROM jobrunner_jobs WHERE lane = {} AND state = 'running' AND lane IS NOT NULL"
 )
 _WAITING: Final = f"""
     FROM jobrunner_jobs job INDEXED BY jobrunner_jobs_laned
-    WHERE {LANED} AND job.queue = {{queue}} AND job.task = {{task}} AND job.lane = {{lane}}
+    WHERE {LANED} AND job.queue = {{queue}} AND job.lane = {{lane}}
     ORDER BY job.priority DESC, job.run_at, job.seq"""
-_WAITING_HERE: Final = _WAITING.format(queue="l.queue", task="l.task", lane="l.lane")
+_WAITING_HERE: Final = _WAITING.format(queue="l.queue", lane="l.lane")
 _OLDEST: Final = """
 SELECT seq, queue, state = 'queued' AND suspect = 0 FROM jobrunner_jobs INDEXED BY jobrunner_jobs_ordered
 WHERE lane = ? AND ordered = 1 AND (state = 'scheduled' OR state = 'queued' OR state = 'running')
@@ -53,25 +58,32 @@ SELECT set_concurrency, set_rate, set_per, set_burst FROM jobrunner_limits WHERE
 # Read row by row, so that no lane is visited after the last free slot is filled. The outer join keeps a lane without
 # queued jobs, which must go from the list.
 _VISIT: Final = f"""
-SELECT l.priority, l.turn, l.id, l.lane, l.ordered,
+SELECT l.turn, l.id, l.lane, l.ordered,
     {{}},
     (SELECT job.priority {_WAITING_HERE} LIMIT 1 OFFSET 1),
     {UNEXPIRED}
 FROM jobrunner_lanes l INDEXED BY jobrunner_lanes_open
 LEFT JOIN jobrunner_jobs job ON job.seq = (SELECT job.seq {_WAITING_HERE} LIMIT 1)
-WHERE l.state = 'open' AND l.queue = ? AND l.task = ?
-ORDER BY l.priority DESC, l.turn"""
-_VISIT_COUNTING: Final = _VISIT.format(f"({RUNNING.format('l.lane')})")
-_VISIT_UNCOUNTED: Final = _VISIT.format("0")
+WHERE l.state = 'open' AND l.queue = ?5 AND l.task = ?6 AND l.priority = ?7 AND {{}}
+ORDER BY l.turn, l.id"""
+# The lanes that still have their turn in this round of turns, and those of the next one. The former are two seeks: for
+# a comparison of both columns at once, SQLite reads all lanes of that turn.
+_PARTS: Final = (
+    "l.turn = ?8 AND l.id > ?9 AND l.id <= ?10",
+    "l.turn > ?8 AND ?9 IS NOT NULL AND l.id <= ?10",
+    "NOT ((l.turn, l.id) > (?8, ?9) AND l.id <= ?10)",
+)
+_ORDERED, _RUNS, _SEQ = 3, 4, 6
+_VISIT_COUNTING: Final = [_VISIT.format(f"({RUNNING.format('l.lane')})", part) for part in _PARTS]
+_VISIT_UNCOUNTED: Final = [_VISIT.format("0", part) for part in _PARTS]
 
-_MORE: Final = f"SELECT {UNEXPIRED} {_WAITING.format(queue='?', task='?', lane='?')} LIMIT ?"
+_MORE: Final = f"SELECT {UNEXPIRED} {_WAITING.format(queue='?', lane='?')} LIMIT ?"
 _ONE: Final = f"SELECT {UNEXPIRED} FROM jobrunner_jobs job WHERE seq = ?"
 
 _MOVE: Final = """
-UPDATE jobrunner_lanes SET state = ?, wake_at = ?, priority = ?, turn = ?
+UPDATE jobrunner_lanes SET state = ?, wake_at = ?, priority = ?, turn = max(turn, ?)
 WHERE id IN (SELECT value FROM json_each(?))"""
-_LAST_TURN: Final = """
-SELECT max(turn) FROM jobrunner_lanes WHERE state = 'open' AND queue = ? AND task = ? AND priority = ?"""
+_NEWEST: Final = "SELECT coalesce(max(id), 0) FROM jobrunner_lanes"
 _DROP: Final = "DELETE FROM jobrunner_lanes WHERE id IN (SELECT value FROM json_each(?))"
 
 
@@ -79,75 +91,88 @@ class Lane:
     """One open lane as a claim finds it."""
 
     __slots__ = (
+        "behind",
         "blocked",
         "bucket",
         "id",
+        "in_next_round",
         "jobs",
-        "limit",
         "name",
-        "next",
+        "places",
         "priority",
         "queue",
         "room",
-        "running",
         "taken",
         "task",
         "turn",
     )
 
+    # A claim makes a hundred lanes, so they hold as few objects as possible.
     def __init__(
-        self, id: int, name: str, queue: str, task: str, priority: int = 0, turn: int = 0
+        self, queue: str, task: str, priority: int, in_next_round: bool, row: Sequence[Any]
     ) -> None:
-        self.id = id
-        self.name = name
         self.queue = queue
         self.task = task
         self.priority = priority
-        self.turn = turn
-        self.limit = NO_ROOM_LIMIT
-        self.running = self.room = self.taken = 0
+        self.in_next_round = in_next_round
+        """True if its turn comes in the next round of turns: it was served in this one, or is newer."""
+        self.turn, self.id, self.name, _, _, self.behind, seq = row[: _SEQ + 1]
+        self.jobs: Sequence[Claimed] = () if seq is None else (Claimed._make(row[_SEQ:]),)
+        """Its first jobs, in order; empty if none waits. The priority of the job behind them is ``behind``."""
         self.bucket: Bucket | None = None
         self.blocked = False
-        self.jobs: list[Claimed] = []
-        """Its first jobs, in order; empty if none waits."""
-        self.next: list[int | None] = []
-        """The priority of the job behind each of ``jobs``; None if none waits there."""
+        """True if the oldest job of an ordered lane cannot start."""
+        self.places = self.room = NO_ROOM_LIMIT
+        """The number of jobs that may run beside those that do, and of those that may start now."""
+        self.taken = 0
+        """The number of jobs that the claim starts."""
+
+    def priority_after_claim(self) -> int | None:
+        """Return the priority of its next job once the claim has started its own; None if none waits."""
+        return self.jobs[self.taken].priority if self.taken < len(self.jobs) else self.behind
 
 
 class LaneSearch:
     """Finds jobs of lanes for one claim, and stores the lanes' states after it."""
 
-    def __init__(self, conn: sqlite3.Connection, limits: Limits, worker: int, now: int) -> None:
+    def __init__(
+        self, conn: sqlite3.Connection, limits: Limits, turns: Turns, worker: int, now: int
+    ) -> None:
         self._conn = conn
         self._limits = limits
+        self._turns = turns
         self._now = now
         self._as_started = (worker, now, now, now)
         self._visited: list[Lane] = []
-        self._by_seq: dict[int, Lane] = {}
+        self._offered: dict[int, Lane] = {}
+        """The lanes of the jobs offered for one queue, by ``seq``, in the order of the turns."""
         self._started: dict[str, int] = {}
         """The number of jobs that this claim starts, by lane: a lane may have jobs in several queues."""
-        self._turns: dict[tuple[str, str, int], int] = {}
         self._own: bool | None = None
         self.next_at: int | None = None
         """The time at which the first lane with an empty bucket has tokens again."""
         self.more = False
         """True if a queue has more open lanes than one claim visits."""
-        self.tasks: dict[str, list[str]] = {}
-        """The tasks with open lanes, by queue."""
+        self.tasks: dict[str, dict[str, int]] = {}
+        """The highest priority in an open lane, by queue and task."""
         after = {"queue": "", "task": ""}
         while (row := conn.execute(_OPEN_TASKS, after).fetchone()) is not None:
-            queue, task = row
+            queue, task, priority = row
             after = {"queue": queue, "task": task}
-            self.tasks.setdefault(queue, []).append(task)
+            self.tasks.setdefault(queue, {})[task] = priority
+        self._newest = 0
+        if self.tasks:
+            (self._newest,) = conn.execute(_NEWEST).fetchone()
 
     def first(self, queue: str, tasks: frozenset[str], free: int) -> list[Claimed]:
         """Return at most ``free`` jobs of a queue that may start.
 
         They are the first job of each lane, then the second of each, and so on.
         """
+        self._offered = {}
+        offered: list[Claimed] = []
         known = [task for task in self.tasks.get(queue, ()) if task in tasks]
         lanes: list[Lane] = []
-        found = 0
         rooms = {task: self._limits.room("task", task) for task in known}
         with ExitStack() as stack:
             rows = [stack.enter_context(closing(self._rows(queue, task, rooms))) for task in known]
@@ -157,48 +182,55 @@ class LaneSearch:
                     lanes.append(lane)
                     if lane.room and lane.jobs:
                         rooms[lane.task] -= 1
-                        found += 1
-                if found == free:
+                        self._offer(lane, 0, offered)
+                if len(offered) == free:
                     break
                 if visits == VISITS:
                     self.more = True
                     break
         self._visited += lanes
-        if found < free:
-            self._deepen(lanes, free - found, rooms)
-        offered: list[Claimed] = []
-        layer = 0
+        if len(offered) < free:
+            self._deepen(lanes, free - len(offered), rooms)
+        layer = 1
         while len(offered) < free and (
             lanes := [lane for lane in lanes if lane.room > layer < len(lane.jobs)]
         ):
             for lane in lanes[: free - len(offered)]:
-                job = lane.jobs[layer]
-                self._by_seq[job.seq] = lane
-                offered.append(job)
+                self._offer(lane, layer, offered)
             layer += 1
         # Expired jobs have no task.
         return [job for job in offered if job.task]
 
+    def _offer(self, lane: Lane, layer: int, offered: list[Claimed]) -> None:
+        job = lane.jobs[layer]
+        self._offered[job.seq] = lane
+        offered.append(job)
+
     def _rows(self, queue: str, task: str, rooms: Mapping[str, int]) -> Generator[Lane, None, None]:
+        """Yield the open lanes of a task in turn, while it has room."""
         if rooms[task] <= 0:
             return
         limit = self._limits.lanes.get(task, NO_LIMIT)
         has_own = self._has_own()
         counts = has_own or limit.concurrency is not None
-        visit = _VISIT_COUNTING if counts else _VISIT_UNCOUNTED
-        for priority, turn, id, name, ordered, running, behind, *job in self._conn.execute(
-            visit, (*self._as_started, queue, task)
-        ):
-            lane = Lane(id, name, queue, task, priority, turn)
-            if job[0] is not None:
-                lane.jobs.append(Claimed._make(job))
-                lane.next.append(behind)
-            self._limit(lane, self._limit_of(name, limit) if has_own else limit, running)
-            if ordered:
-                self._order(lane)
-            yield lane
-            if rooms[task] <= 0:
-                return
+        visits = _VISIT_COUNTING if counts else _VISIT_UNCOUNTED
+        priority: int | None = self.tasks[queue][task]
+        while priority is not None:
+            place = self._turns.place(queue, priority, self._newest)
+            values = (*self._as_started, queue, task, priority, *place)
+            for visit in visits:
+                in_next_round = visit is visits[-1]
+                for row in self._conn.execute(visit, values):
+                    lane = Lane(queue, task, priority, in_next_round, row)
+                    own = self._limit_of(lane.name, limit) if has_own else limit
+                    self._limit(lane, own, row[_RUNS])
+                    if row[_ORDERED]:
+                        self._order(lane)
+                    yield lane
+                    if rooms[task] <= 0:
+                        return
+            lower = self._conn.execute(_NEXT_PRIORITY, (queue, task, priority)).fetchone()
+            priority = None if lower is None else lower[0]
 
     def _has_own(self) -> bool:
         """Return whether a limit is set for any single lane."""
@@ -216,11 +248,8 @@ class LaneSearch:
         """Apply the limits of a lane."""
         if self._started:
             running += self._started.get(lane.name, 0)
-        lane.running = running
         concurrency, rate, _ = limit
-        if concurrency is not None:
-            lane.limit = concurrency
-        room = lane.limit - running
+        room = lane.places = (NO_ROOM_LIMIT if concurrency is None else concurrency) - running
         if rate is not None:
             lane.bucket = self._limits.buckets.of("lane", lane.name, rate)
             room = min(room, lane.bucket.tokens)
@@ -241,14 +270,14 @@ class LaneSearch:
         lane.room = min(lane.room, 1)
         if lane.jobs[0].seq != oldest[0]:
             row = self._conn.execute(_ONE, (*self._as_started, oldest[0])).fetchone()
-            lane.jobs = [Claimed._make(row)]
+            lane.jobs = (Claimed._make(row),)
 
     def _deepen(self, lanes: Iterable[Lane], free: int, rooms: dict[str, int]) -> None:
         """Find the second and later jobs of lanes, for the slots that are left."""
         deeper = [
             lane
             for lane in lanes
-            if lane.room > 1 and lane.jobs and lane.next[0] is not None and rooms[lane.task]
+            if lane.room > 1 and lane.jobs and lane.behind is not None and rooms[lane.task]
         ]
         while deeper and free > 0:
             each = -(-free // len(deeper))
@@ -256,22 +285,22 @@ class LaneSearch:
             for lane in deeper:
                 have = len(lane.jobs)
                 want = min(lane.room, have + each, have + rooms[lane.task])
-                where = (lane.queue, lane.task, lane.name, want + 1)
+                where = (lane.queue, lane.name, want + 1)
                 rows = self._conn.execute(_MORE, (*self._as_started, *where)).fetchall()
                 jobs = [*map(Claimed._make, rows)]
                 lane.jobs = jobs[:want]
-                lane.next = [*(job.priority for job in jobs[1:]), None][:want]
+                lane.behind = jobs[want].priority if len(jobs) > want else None
                 more = len(lane.jobs) - have
                 free -= more
                 rooms[lane.task] -= more
-                if more and lane.next[-1] is not None and want < lane.room:
+                if more and lane.behind is not None and want < lane.room:
                     left.append(lane)
             deeper = [lane for lane in left if rooms[lane.task] > 0]
 
     def may_start(self, seq: int, lane_name: str) -> bool:
         """Return whether a suspect may start within its lane; if so, count it."""
         task = task_of_lane(lane_name)
-        lane = Lane(0, lane_name, "", task)
+        lane = Lane("", task, 0, False, (0, 0, lane_name, 0, 0, None, None))
         (running,) = self._conn.execute(RUNNING.format("?"), (lane_name,)).fetchone()
         limit = self._limit_of(lane_name, self._limits.lanes.get(task, NO_LIMIT))
         self._limit(lane, limit, running)
@@ -282,11 +311,17 @@ class LaneSearch:
         return starts
 
     def take(self, jobs: Iterable[Claimed]) -> None:
-        """Count jobs that the claim starts."""
-        by_seq = self._by_seq
-        for job in jobs:
-            if job.lane is not None and job.seq in by_seq:
-                self._count(by_seq[job.seq])
+        """Count the jobs that the claim starts, of those that ``first`` has returned."""
+        seqs = {job.seq for job in jobs if job.lane is not None}
+        last: dict[int, Lane] = {}
+        for seq, lane in self._offered.items():
+            if seq in seqs:
+                self._count(lane)
+                last[lane.priority] = lane
+        for priority, lane in last.items():
+            place = self._turns.place(lane.queue, priority, self._newest)
+            newest = self._newest if lane.in_next_round else place.last
+            self._turns.serve(lane.queue, priority, Place(lane.turn, lane.id, newest))
 
     def _count(self, lane: Lane) -> None:
         lane.taken += 1
@@ -295,47 +330,35 @@ class LaneSearch:
             lane.bucket.take(1)
 
     def store(self) -> None:
-        """Write the state of each visited lane."""
+        """Write the state of each visited lane that does not stay as it is."""
         gone: list[int] = []
         alike: dict[tuple[Any, ...], list[int]] = {}
         for lane in self._visited:
             taken, bucket = lane.taken, lane.bucket
-            priority, turn = lane.priority, lane.turn
-            behind = lane.next[taken - 1] if taken else priority if lane.jobs else None
+            behind = lane.priority_after_claim()
+            if behind == lane.priority and bucket is None and lane.room > taken:
+                continue  # stays open: nearly all lanes with more than one place
             if behind is None:
                 gone.append(lane.id)
                 continue
             state = after_claim(
-                room=lane.limit - lane.running - taken,
+                room=lane.places - taken,
                 tokens=NO_ROOM_LIMIT if bucket is None else bucket.tokens,
                 blocked=lane.blocked,
             )
-            if state == "open" and not taken:
+            if state == "open" and behind == lane.priority:
                 continue
-            wake_at = None
+            wake_at, turn = None, 0
             if state == "empty" and bucket is not None:
                 wake_at = bucket.next_at
-                turn = max(turn, self._now)  # a repair sees by the turn that the clock was set back
+                turn = self._now  # a repair sees by the turn that the clock was set back
                 self.next_at = wake_at if self.next_at is None else min(self.next_at, wake_at)
-            if taken:
-                priority = behind
-                turn = self._turn_after(lane, priority)
-            alike.setdefault((state, wake_at, priority, turn), []).append(lane.id)
+            alike.setdefault((state, wake_at, behind, turn), []).append(lane.id)
         if gone:
             self._conn.execute(_DROP, (json.dumps(gone),))
-        # Nearly all lanes move in the same way.
         for moved, ids in alike.items():
             self._conn.execute(_MOVE, (*moved, json.dumps(ids)))
 
-    def _turn_after(self, lane: Lane, priority: int) -> int:
-        """Return a turn behind all open lanes, whatever the clock says."""
-        where = (lane.queue, lane.task, priority)
-        turn = self._turns.get(where)
-        if turn is None:
-            (last,) = self._conn.execute(_LAST_TURN, where).fetchone()
-            turn = self._turns[where] = max(self._now, 0 if last is None else last + 1)
-        return turn
 
-
-def _turn(lane: Lane) -> tuple[int, int]:
-    return -lane.priority, lane.turn
+def _turn(lane: Lane) -> tuple[int, bool, int, int]:
+    return -lane.priority, lane.in_next_round, lane.turn, lane.id

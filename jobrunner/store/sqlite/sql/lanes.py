@@ -78,25 +78,23 @@ def wake(conn: sqlite3.Connection, now: int) -> int:
 
 # -- repair --------------------------------------------------------------------------------------------
 
-# The next lane of a task with queued jobs, else that of the next task or queue. If all columns were compared at once,
-# SQLite would read all rows of the first lane.
+# The next lane of a queue with queued jobs, else that of the next queue. If both columns were compared at once, SQLite
+# would read all rows of the first lane.
 _NEXT: Final = f"""
 coalesce(
-    (SELECT seq FROM jobrunner_jobs WHERE {LANED} AND queue = {{0}}queue AND task = {{0}}task AND lane > {{0}}lane
+    (SELECT seq FROM jobrunner_jobs WHERE {LANED} AND queue = {{0}}queue AND lane > {{0}}lane
         ORDER BY lane LIMIT 1),
-    (SELECT seq FROM jobrunner_jobs WHERE {LANED} AND queue = {{0}}queue AND task > {{0}}task
-        ORDER BY task, lane LIMIT 1),
-    (SELECT seq FROM jobrunner_jobs WHERE {LANED} AND queue > {{0}}queue ORDER BY queue, task, lane LIMIT 1)
+    (SELECT seq FROM jobrunner_jobs WHERE {LANED} AND queue > {{0}}queue ORDER BY queue, lane LIMIT 1)
 )"""
 _UNLISTED: Final = f"""
-WITH RECURSIVE waiting (seq, queue, task, lane) AS (
-    SELECT seq, queue, task, lane FROM jobrunner_jobs WHERE seq = {_NEXT.format(":")}
+WITH RECURSIVE waiting (seq, queue, lane) AS (
+    SELECT seq, queue, lane FROM jobrunner_jobs WHERE seq = {_NEXT.format(":")}
     UNION ALL
-    SELECT job.seq, job.queue, job.task, job.lane FROM waiting JOIN jobrunner_jobs job
+    SELECT job.seq, job.queue, job.lane FROM waiting JOIN jobrunner_jobs job
     ON job.seq = {_NEXT.format("waiting.")}
     LIMIT :limit
 )
-SELECT seq, queue, task, lane,
+SELECT seq, queue, lane,
     EXISTS (SELECT 1 FROM jobrunner_lanes listed WHERE listed.lane = waiting.lane AND listed.queue = waiting.queue)
 FROM waiting"""
 
@@ -125,7 +123,6 @@ class Place(NamedTuple):
     """The progress of a repair: first through the jobs, then through the list."""
 
     queue: str = ""
-    task: str = ""
     lane: str = ""
     after: int | None = None
     """The last checked row of the list; None while the jobs are searched."""
@@ -152,10 +149,10 @@ def faults(conn: sqlite3.Connection, place: Place, now: int, limit: int) -> Faul
         limit: maximum number of lanes in the slice.
     """
     if place.after is None:
-        where = {"queue": place.queue, "task": place.task, "lane": place.lane, "limit": limit}
+        where = {"queue": place.queue, "lane": place.lane, "limit": limit}
         rows = conn.execute(_UNLISTED, where).fetchall()
-        unlisted = [seq for seq, _, _, _, listed in rows if not listed]
-        return Faults(unlisted, (), Place(*rows[-1][1:4]) if len(rows) == limit else Place(after=0))
+        unlisted = [seq for seq, _, _, listed in rows if not listed]
+        return Faults(unlisted, (), Place(*rows[-1][1:3]) if len(rows) == limit else Place(after=0))
     given = {"after": place.after, "now": now, "limit": limit}
     found = conn.execute(_STALE, given).fetchall()
     stale = [id for id, is_stale in found if is_stale]

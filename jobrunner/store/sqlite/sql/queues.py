@@ -9,6 +9,7 @@ from jobrunner.core.model import QueueStats
 from jobrunner.store.sqlite.sql import walks
 from jobrunner.store.sqlite.sql.statements import (
     LANED,
+    LANED_OF_TASK,
     PLAIN,
     WAITING_LANED_TASKS,
     WAITING_TASKS,
@@ -254,13 +255,12 @@ def _oldest_laned(conn: sqlite3.Connection, queue: str, task: str) -> int:
         WITH RECURSIVE first (lane, run_at) AS (
             SELECT * FROM (
                 SELECT lane, run_at FROM jobrunner_jobs
-                WHERE {LANED} AND queue = :queue AND task = :task
-                ORDER BY lane, priority DESC, run_at LIMIT 1
+                WHERE {LANED_OF_TASK} ORDER BY lane, priority DESC, run_at LIMIT 1
             )
             UNION ALL
             SELECT job.lane, job.run_at FROM first JOIN jobrunner_jobs job ON job.seq = (
                 SELECT seq FROM jobrunner_jobs
-                WHERE {LANED} AND queue = :queue AND task = :task AND lane > first.lane
+                WHERE {LANED_OF_TASK} AND lane > first.lane
                 ORDER BY lane, priority DESC, run_at LIMIT 1
             )
             LIMIT :lanes

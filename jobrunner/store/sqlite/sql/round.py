@@ -45,26 +45,34 @@ from jobrunner.store.sqlite.sql.statements import (
     ROLLBACK_TO,
     SAVEPOINT,
 )
+from jobrunner.store.sqlite.sql.turns import Turns
 from jobrunner.store.sqlite.sql.waiting import Waiting
 
 PROMOTED_PER_ROUND = 500
 """Maximum number of jobs promoted in a round, so that 10,000 due at once do not block other writers for long."""
 
 
-def write_round(conn: sqlite3.Connection, request: Round, heads: Heads | None = None) -> Written:
+def write_round(
+    conn: sqlite3.Connection,
+    request: Round,
+    heads: Heads | None = None,
+    turns: Turns | None = None,
+) -> Written:
     """Carry out a round inside the open transaction; it is ready to commit on return.
 
     Args:
         conn: the write connection.
         request: the round.
         heads: the claim positions that earlier rounds on the connection found.
+        turns: the places of the rounds of turns that its claims have begun.
     """
     heads = Heads() if heads is None else heads
+    turns = Turns() if turns is None else turns
     left_out: list[tuple[Succeeded, BaseException]] = []
     row_by_row = False
     while True:
         try:
-            return _Pass(conn, request, heads, row_by_row=row_by_row, refused=left_out).run()
+            return _Pass(conn, request, heads, turns, row_by_row=row_by_row, refused=left_out).run()
         except WriteFailed as culprit:
             # From here on each success has a savepoint, so that another failure does not repeat the other functions.
             row_by_row = True
@@ -89,6 +97,7 @@ class _Pass:
         conn: sqlite3.Connection,
         request: Round,
         heads: Heads,
+        turns: Turns,
         *,
         row_by_row: bool,
         refused: Sequence[tuple[Succeeded, BaseException]] = (),
@@ -96,6 +105,7 @@ class _Pass:
         self.conn = conn
         self.request = request
         self.heads = heads
+        self.turns = turns
         self.now = request.now
         self.row_by_row = row_by_row
         self.effects = Effects()
@@ -154,7 +164,7 @@ class _Pass:
         return [True] * len(memos)
 
     def start_claimed(self, wanted: Claim) -> claim.Result:
-        result = claim.claim(self.conn, wanted, self.now, self.heads)
+        result = claim.claim(self.conn, wanted, self.now, self.heads, self.turns)
         if len(result.jobs) == sum(wanted.slots.values()):
             # A free place under a limit is for another worker: this one has no slot left.
             self.effects.added += result.freed(self.request.outcomes)

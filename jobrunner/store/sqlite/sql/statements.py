@@ -177,16 +177,30 @@ SELECT min(due) FROM (
 
 # Each step of the recursion is one index seek to the next task. So the cost grows with the number of waiting tasks, not
 # of waiting jobs, and a task that no worker here knows costs one seek instead of a scan of its rows.
-_WAITING_TASKS = """
+WAITING_TASKS = f"""
 WITH RECURSIVE waiting (task) AS (
-    SELECT min(task) FROM jobrunner_jobs WHERE {0} AND queue = :queue
+    SELECT min(task) FROM jobrunner_jobs WHERE {PLAIN} AND queue = :queue
     UNION ALL
-    SELECT (SELECT min(task) FROM jobrunner_jobs WHERE {0} AND queue = :queue AND task > waiting.task)
+    SELECT (SELECT min(task) FROM jobrunner_jobs WHERE {PLAIN} AND queue = :queue AND task > waiting.task)
     FROM waiting WHERE waiting.task IS NOT NULL
 )
 SELECT task FROM waiting WHERE task IS NOT NULL"""
-WAITING_TASKS = _WAITING_TASKS.format(PLAIN)
-WAITING_LANED_TASKS = _WAITING_TASKS.format(LANED)
+
+# Behind the lanes of a task, `task[key]`: the backslash follows the bracket.
+WAITING_LANED_TASKS = f"""
+WITH RECURSIVE waiting (task) AS (
+    SELECT (SELECT task FROM jobrunner_jobs WHERE {LANED} AND queue = :queue ORDER BY lane LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT task FROM jobrunner_jobs
+        WHERE {LANED} AND queue = :queue AND lane >= waiting.task || '\\' ORDER BY lane LIMIT 1
+    )
+    FROM waiting WHERE waiting.task IS NOT NULL
+)
+SELECT task FROM waiting WHERE task IS NOT NULL"""
+
+# The jobs of one task in lanes; the names of a task's lanes are next to each other.
+LANED_OF_TASK = f"{LANED} AND queue = :queue AND lane >= :task || '[' AND lane < :task || '\\'"
 
 PAUSED = "SELECT queue FROM jobrunner_paused_queues"
 
