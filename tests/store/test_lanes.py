@@ -208,6 +208,22 @@ async def test_a_claim_seeks_the_lanes_behind_the_last_one_and_the_first_job_of_
         assert "TEMP B-TREE" not in plan
 
 
+def test_the_oldest_waiting_job_is_found_in_a_few_rows_of_each_lane(
+    beside: sqlite3.Connection,
+) -> None:
+    write_round(beside, Round(NOW, enqueues=[sync(n % 50) for n in range(5_000)]))
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    beside.set_progress_handler(count, 10)
+    assert queues.waiting_tasks(beside) == [("default", "sync", NOW)]
+    beside.set_progress_handler(None, 0)
+    assert steps < 500
+
+
 def test_waiting_tasks_are_found_by_their_lanes(beside: sqlite3.Connection) -> None:
     tasks = ["a", "a.b", "a:b", "a-b", "a_b", "aa", "ab", "b", "B"]
     jobs = [

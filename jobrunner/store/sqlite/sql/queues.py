@@ -9,6 +9,7 @@ from jobrunner.core.model import QueueStats
 from jobrunner.store.sqlite.sql import walks
 from jobrunner.store.sqlite.sql.statements import (
     LANED,
+    LANED_BEHIND,
     LANED_OF_TASK,
     PLAIN,
     WAITING_LANED_TASKS,
@@ -260,7 +261,7 @@ def _oldest_laned(conn: sqlite3.Connection, queue: str, task: str) -> int:
             UNION ALL
             SELECT job.lane, job.run_at FROM first JOIN jobrunner_jobs job ON job.seq = (
                 SELECT seq FROM jobrunner_jobs
-                WHERE {LANED_OF_TASK} AND lane > first.lane
+                WHERE {LANED_BEHIND.format("first.lane")}
                 ORDER BY lane, priority DESC, run_at LIMIT 1
             )
             LIMIT :lanes

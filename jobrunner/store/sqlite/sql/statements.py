@@ -199,8 +199,11 @@ WITH RECURSIVE waiting (task) AS (
 )
 SELECT task FROM waiting WHERE task IS NOT NULL"""
 
-# The jobs of one task in lanes; the names of a task's lanes are next to each other.
-LANED_OF_TASK = f"{LANED} AND queue = :queue AND lane >= :task || '[' AND lane < :task || '\\'"
+# The jobs of one task in lanes, whose names are next to each other: all of them, and those behind one lane. With both
+# lower bounds SQLite might seek the first one, and read all lanes before the other.
+_BEFORE_NEXT_TASK = "lane < :task || '\\'"
+LANED_OF_TASK = f"{LANED} AND queue = :queue AND lane >= :task || '[' AND {_BEFORE_NEXT_TASK}"
+LANED_BEHIND = f"{LANED} AND queue = :queue AND lane > {{}} AND {_BEFORE_NEXT_TASK}"
 
 PAUSED = "SELECT queue FROM jobrunner_paused_queues"
 
