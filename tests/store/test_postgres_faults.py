@@ -193,17 +193,6 @@ async def test_F30_round_on_a_full_or_read_only_server_stores_nothing_and_goes_a
     assert answer.created
 
 
-async def test_F31_server_without_a_connection_left_is_named(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def refuse(*_: object, **__: object) -> None:
-        raise asyncpg.TooManyConnectionsError("sorry, too many clients already")
-
-    monkeypatch.setattr(asyncpg, "connect", refuse)
-    with pytest.raises(StoreUnavailable, match="no connection left"):
-        await PostgresStore(postgres_url).open()
-
-
 async def test_F32_round_behind_a_change_of_the_table_is_busy_and_goes_again(
     store: PostgresStore, outside: Connection
 ) -> None:

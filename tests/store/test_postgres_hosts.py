@@ -1,21 +1,34 @@
 """Several processes on a PostgreSQL server that is restarted, killed, cut off or copied."""
 
+import asyncio
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import asyncpg
 import pytest
 
 from jobrunner.core.clock import now_s
 from jobrunner.core.errors import StoreError, StoreUnavailable
 from jobrunner.core.model import Claimed
+from jobrunner.store.postgres.bell import WORK
+from jobrunner.store.postgres.location import location_of
 from jobrunner.store.postgres.store import PostgresStore
 from jobrunner.store.round import Round
 from tests.conformance.peer import Peer
 from tests.soak import postgres as soak
-from tests.support.factories import NOW, OTHER_WORKER, WORKER, claim_of, new, succeeded, worker_row
+from tests.support.factories import (
+    NOW,
+    OTHER_WORKER,
+    WORKER,
+    claim_of,
+    enqueue,
+    new,
+    succeeded,
+    worker_row,
+)
 from tests.support.network import Network, can_make, network
 from tests.support.pace import pace
 from tests.support.postgres_own import OwnServer, own_server
@@ -97,6 +110,18 @@ def claimable(peer: Peer, worker: int) -> int:
     return 0
 
 
+async def notify(url: str, notices: int) -> None:
+    """Send so many different notices of work."""
+    connection = await asyncpg.connect(url)
+    try:
+        channel = location_of(url).schema + WORK
+        numbers = "SELECT pg_notify($1, n::text) FROM generate_series(1, $2) AS number (n)"
+        await connection.execute("SET statement_timeout = 0")
+        assert len(await connection.fetch(numbers, channel, notices)) == notices
+    finally:
+        await connection.close()
+
+
 def found_dead(peer: Peer, seconds: float) -> Sequence[int]:
     """Let a process search for dead workers for so long; return those that it has found."""
     deadline = now_s() + seconds
@@ -147,9 +172,7 @@ def test_F08_process_that_is_stopped_keeps_its_jobs_under_a_hundred_thousand_not
     two.call("workers.list")
     one.pause()
     try:
-        for _ in range(100):
-            two.call("workers.watch", 1, [f"{n}" for n in range(10)], print, now=NOW)
-            two.call("ring")
+        asyncio.run(notify(postgres_url, 100_000))
         assert found_dead(two, 8) == []
     finally:
         one.go_on()
@@ -184,6 +207,26 @@ def test_F11_fail_over_to_a_standby_that_reuses_numbers_settles_nothing_of_befor
         assert settle(other, again) == []
     finally:
         standby.remove()
+
+
+async def test_F31_server_without_a_connection_left_is_named_and_serves_once_there_is_one(
+    place: Path,
+) -> None:
+    with own_server(place / "small", settings=("max_connections=12",)) as small:
+        others: list[asyncpg.Connection] = []
+        with suppress(asyncpg.TooManyConnectionsError):
+            while len(others) < 20:
+                others.append(await asyncpg.connect(small.url))
+        assert len(others) == 12
+        store = PostgresStore(small.url)
+        with pytest.raises(StoreUnavailable, match="no connection left"):
+            await store.open()
+        for other in others:
+            await other.close()
+        await store.open()
+        (answer,) = await enqueue(store, new())
+        assert answer.created
+        await store.close()
 
 
 async def test_F12_standby_is_refused(server: OwnServer, place: Path) -> None:

@@ -16,7 +16,7 @@ from jobrunner.store.round import Round
 from tests.support.factories import HOUR, NOW, claim, claim_of, new, succeeded
 
 PATIENCE_S: Final = 60.0
-JOBS: Final = 20_000
+JOBS: Final = 60_000
 SLICE: Final = 2_000
 MOST_MS: Final = 50
 

@@ -17,7 +17,7 @@ from jobrunner.core.model import Claimed
 from jobrunner.store.limits import NO_ROOM_LIMIT, Bucket, after_claim
 from jobrunner.store.sqlite.sql.limits import Limits, limit_of
 from jobrunner.store.sqlite.sql.statements import LANED, UNEXPIRED
-from jobrunner.store.sqlite.sql.turns import Place, Turns
+from jobrunner.store.sqlite.sql.turns import Position, Turns
 
 VISITS: Final = 1_000
 """Maximum number of lanes that a claim visits in one queue; the next round visits others."""
@@ -216,8 +216,8 @@ class LaneSearch:
         visits = _VISIT_COUNTING if counts else _VISIT_UNCOUNTED
         priority: int | None = self.tasks[queue][task]
         while priority is not None:
-            place = self._turns.place(queue, priority, self._newest)
-            values = (*self._as_started, queue, task, priority, *place)
+            position = self._turns.position(queue, priority, self._newest)
+            values = (*self._as_started, queue, task, priority, *position)
             for visit in visits:
                 in_next_round = visit is visits[-1]
                 for row in self._conn.execute(visit, values):
@@ -319,9 +319,10 @@ class LaneSearch:
                 self._count(lane)
                 last[lane.priority] = lane
         for priority, lane in last.items():
-            place = self._turns.place(lane.queue, priority, self._newest)
-            newest = self._newest if lane.in_next_round else place.last
-            self._turns.serve(lane.queue, priority, Place(lane.turn, lane.id, newest))
+            newest = self._newest
+            if not lane.in_next_round:
+                newest = self._turns.position(lane.queue, priority, newest).last
+            self._turns.served(lane.queue, priority, Position(lane.turn, lane.id, newest))
 
     def _count(self, lane: Lane) -> None:
         lane.taken += 1

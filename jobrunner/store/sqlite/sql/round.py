@@ -64,7 +64,7 @@ def write_round(
         conn: the write connection.
         request: the round.
         heads: the claim positions that earlier rounds on the connection found.
-        turns: the places of the rounds of turns that its claims have begun.
+        turns: the positions in the rounds of turns that its claims have begun.
     """
     heads = Heads() if heads is None else heads
     turns = Turns() if turns is None else turns
