@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobrunner import JobRunner
+from jobrunner.store.open import open_store
 from jobrunner.store.sqlite.sql import workflow_checks
 from tests.soak.budget import Figures, rounds
 from tests.support import batched
@@ -21,36 +22,42 @@ from tests.support.processes import Child, child
 LEAST_ROUNDS = 3
 
 
-def assert_no_contradiction(file: Path) -> None:
-    """Check the file as the killed processes left it."""
-    with contextlib.closing(sqlite3.connect(file)) as conn:
-        assert workflow_checks.check(conn, 5) == []
+async def assert_no_contradiction(url: str) -> None:
+    """Check the store as the killed processes left it."""
+    if url.startswith("postgresql:"):
+        store = await open_store(url)
+        try:
+            assert await store.workflows.check(limit=5) == []
+        finally:
+            await store.close()
+    else:
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as conn:
+            assert workflow_checks.check(conn, 5) == []
 
 
-async def kill_workflows(directory: Path, *, seed: int, seconds: float) -> Figures:
+async def kill_workflows(url: str, ledger: Path, *, seed: int, seconds: float) -> Figures:
     """Kill one or both of two workers under a load of workflows at random times, then run what is left."""
-    file, ledger = directory / "jobs.db", directory / "ledger"
     dice = random.Random(seed)
     kills = 0
     for _ in rounds(seconds, least=LEAST_ROUNDS):
         async with AsyncExitStack() as both:
             victims = [
-                await both.enter_async_context(child("workflows", file, ledger)) for _ in "ab"
+                await both.enter_async_context(child("workflows", url, ledger)) for _ in "ab"
             ]
             for victim in victims:
                 await victim.heard("open")
             # The first dies while the second goes on with its jobs, then the second. A poisoned job may kill either.
             await victims[0].lives(dice.uniform(0.05, 0.6))
             await end(victims[0])
-            assert_no_contradiction(file)
+            await assert_no_contradiction(url)
             await victims[1].lives(dice.choice([0.0, dice.uniform(0.0, 0.4)]))
             await end(victims[1])
         kills += 2
-        assert_no_contradiction(file)
-    jobs = batched.runner(file, ledger)
+        await assert_no_contradiction(url)
+    jobs = batched.runner(url, ledger)
     async with jobs.running():
         await drain(jobs)
-    assert_no_contradiction(file)
+    await assert_no_contradiction(url)
     return {"kills": kills} | read_ledger(ledger.read_text().splitlines())
 
 
@@ -111,8 +118,9 @@ def _told(lines: Iterable[list[str]]) -> dict[str, set[tuple[str, ...]]]:
 
 
 @pytest.mark.slow
+@pytest.mark.each_store
 async def test_faults_1_2_3_6_12_21_23_24_killed_workers_leave_no_workflow_stuck_and_call_back_once(
-    tmp_path: Path, seed: int, seconds: float
+    store_url: str, tmp_path: Path, seed: int, seconds: float
 ) -> None:
-    figures = await kill_workflows(tmp_path, seed=seed, seconds=seconds)
+    figures = await kill_workflows(store_url, tmp_path / "ledger", seed=seed, seconds=seconds)
     assert figures["batches acknowledged"] != 0

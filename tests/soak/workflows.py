@@ -10,4 +10,7 @@ from tests.soak.budget import Figures
 async def run(seed: int, seconds: float) -> Figures:
     """Go on killing."""
     with tempfile.TemporaryDirectory(prefix="jobrunner-soak-") as directory:
-        return await kill_workflows(Path(directory), seed=seed, seconds=seconds)
+        place = Path(directory)
+        return await kill_workflows(
+            str(place / "jobs.db"), place / "ledger", seed=seed, seconds=seconds
+        )
