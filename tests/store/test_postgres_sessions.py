@@ -16,6 +16,7 @@ from jobrunner.core.errors import (
 )
 from jobrunner.core.limits import Limit, LimitName
 from jobrunner.core.model import Enqueued, Filter
+from jobrunner.core.workflows import BatchEnqueued
 from jobrunner.store.postgres.store import PostgresStore
 from jobrunner.store.round import Round
 from tests.support.engine import soon
@@ -31,6 +32,7 @@ from tests.support.postgres_sessions import (
     every_kind,
     make_table,
 )
+from tests.support.workflows import request
 
 
 @pytest.fixture
@@ -279,6 +281,21 @@ async def test_F16_key_held_by_an_idle_transaction_is_busy_in_a_round_and_the_ot
     (again,) = (await store.write(Round(now=NOW, enqueues=[new(key="k")]))).enqueued
     assert isinstance(again, Enqueued)
     assert not again.created
+
+
+async def test_F16_batch_whose_key_is_held_by_an_idle_transaction_is_busy_and_the_round_goes_on(
+    store: PostgresStore, postgres_url: str
+) -> None:
+    async with async_session("asyncpg")(postgres_url) as held:
+        await store.session(held.source).insert([new(key="k")], now=NOW)
+        batches = [request(new(), new(key="k")), request(new(key="other")), request(new())]
+        written = await store.write(Round(now=NOW, enqueues=[new()], batches=batches))
+        assert [type(one) for one in written.batches] == [StoreBusy, BatchEnqueued, BatchEnqueued]
+        assert all(isinstance(one, Enqueued) for one in written.enqueued)
+        await held.commit()
+    assert [type(one) for one in (await store.write(Round(NOW, batches=batches[:1]))).batches] == [
+        BatchEnqueued
+    ]
 
 
 async def test_F17_deadlock_of_keys_breaks_one_of_the_two_transactions(

@@ -4,7 +4,7 @@ A round is written with whole groups in one statement, which nearly always works
 round is rolled back and written again row by row, so that only the caller of the bad row gets the error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from jobrunner.core.errors import JobRunnerError, StoreError, StoreUnavailable
@@ -60,6 +60,9 @@ SELECT least(
     (SELECT min(wake_at) FROM jobrunner.lanes WHERE state = 'empty'),
     CASE WHEN EXISTS (SELECT FROM jobrunner.followups) THEN 0 END
 )"""
+
+_WAIT_SHORTLY: Final = f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
+_WAIT_AS_BEFORE: Final = "SET LOCAL lock_timeout TO DEFAULT"
 
 
 async def write_round(
@@ -248,15 +251,15 @@ class _Pass:
 
     async def insert_rows(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
         # Sessions of applications hold the keys of their jobs until they commit: nobody waits for one that is idle.
-        may_wait = any(job.key is not None for job in jobs)
+        may_wait = _has_keys(jobs)
         if may_wait:
-            await self.tx.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            await self.tx.execute(_WAIT_SHORTLY)
         if self.row_by_row:
             stored = [one for unit in rules.units(jobs) for one in await self.insert_unit(unit)]
         else:
             stored = list(await insert_all(self.tx, jobs, self.now))
         if may_wait:
-            await self.tx.execute("SET LOCAL lock_timeout TO DEFAULT")
+            await self.tx.execute(_WAIT_AS_BEFORE)
         return stored
 
     async def insert_unit(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
@@ -290,11 +293,18 @@ class _Pass:
             waiting = None
             if exceptions.has_max_waiting:
                 waiting = await Waiting.of(tx, request.members)
+            may_wait = _has_keys((*request.members, *request.callbacks))
+            if may_wait:
+                await tx.execute(_WAIT_SHORTLY)  # an error undoes this too
             answer = await batches.enqueue(tx, request, self.now, effects)
+            if may_wait:
+                await tx.execute(_WAIT_AS_BEFORE)
             full = None if waiting is None else waiting.add(answer.members)
             answer = full or answer
         except JobRunnerError as refused:
             answer = refused
+        except HELD_ERRORS as refused:
+            answer = as_ours(refused)
         except ROW_ERRORS as refused:
             answer = StoreUnavailable(f"the store refuses a row of the batch: {refused}")
         if isinstance(answer, JobRunnerError):
@@ -320,6 +330,10 @@ class _Pass:
                 return await schedules.fire(self.tx, fire, self.now, self.insert)
         except ROW_ERRORS as error:
             return StoreUnavailable(f"the store refuses a row of schedule {fire.seen.id}: {error}")
+
+
+def _has_keys(jobs: Iterable[Enqueue]) -> bool:
+    return any(job.key is not None for job in jobs)
 
 
 def _may_open_lanes(request: Round, new: Sequence[Enqueue]) -> bool:
