@@ -70,7 +70,7 @@ ORDER BY l.turn, l.id"""
 # a comparison of both columns at once, SQLite reads all lanes of that turn.
 _PARTS: Final = (
     "l.turn = ?8 AND l.id > ?9 AND l.id <= ?10",
-    "l.turn > ?8 AND ?9 IS NOT NULL AND l.id <= ?10",
+    "l.turn > ?8 AND l.id <= ?10",
     "NOT ((l.turn, l.id) > (?8, ?9) AND l.id <= ?10)",
 )
 _ORDERED, _RUNS, _SEQ = 3, 4, 6
