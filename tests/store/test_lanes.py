@@ -194,10 +194,10 @@ async def test_a_process_that_starts_again_begins_a_new_round_of_turns(tmp_db: P
 async def test_a_claim_seeks_the_lanes_behind_the_last_one_and_the_first_job_of_each(
     beside: sqlite3.Connection, statements: list[str]
 ) -> None:
-    values = (1, NOW, NOW, NOW, "default", "sync", 0, NOW, 5, 9)
+    values = (1, NOW, NOW, NOW, "default", "sync", 0)
     plans = [
-        "\n".join(row[3] for row in beside.execute(f"EXPLAIN QUERY PLAN {text}", values))
-        for text in statements
+        "\n".join(row[3] for row in beside.execute(f"EXPLAIN QUERY PLAN {text}", (*values, *place)))
+        for text, place in zip(statements, ((NOW, 5, 9), (NOW, 9), (NOW, 5, 9)), strict=True)
     ]
     of_task = "lanes_open (queue=? AND task=? AND priority=?"
     assert f"{of_task} AND turn=? AND rowid>? AND rowid<?)" in plans[0]

@@ -64,14 +64,14 @@ SELECT l.turn, l.id, l.lane, l.ordered,
     {UNEXPIRED}
 FROM jobrunner_lanes l INDEXED BY jobrunner_lanes_open
 LEFT JOIN jobrunner_jobs job ON job.seq = (SELECT job.seq {_WAITING_HERE} LIMIT 1)
-WHERE l.state = 'open' AND l.queue = ?5 AND l.task = ?6 AND l.priority = ?7 AND {{}}
+WHERE l.state = 'open' AND l.queue = ? AND l.task = ? AND l.priority = ? AND {{}}
 ORDER BY l.turn, l.id"""
 # The lanes that still have their turn in this round of turns, and those of the next one. The former are two seeks: for
 # a comparison of both columns at once, SQLite reads all lanes of that turn.
 _PARTS: Final = (
-    "l.turn = ?8 AND l.id > ?9 AND l.id <= ?10",
-    "l.turn > ?8 AND l.id <= ?10",
-    "NOT ((l.turn, l.id) > (?8, ?9) AND l.id <= ?10)",
+    "l.turn = ? AND l.id > ? AND l.id <= ?",
+    "l.turn > ? AND l.id <= ?",
+    "NOT ((l.turn, l.id) > (?, ?) AND l.id <= ?)",
 )
 _ORDERED, _RUNS, _SEQ = 3, 4, 6
 _VISIT_COUNTING: Final = [_VISIT.format(f"({RUNNING.format('l.lane')})", part) for part in _PARTS]
@@ -217,10 +217,11 @@ class LaneSearch:
         priority: int | None = self.tasks[queue][task]
         while priority is not None:
             position = self._turns.position(queue, priority, self._newest)
-            values = (*self._as_started, queue, task, priority, *position)
-            for visit in visits:
+            where = (*self._as_started, queue, task, priority)
+            of_parts = (position, (position.turn, position.last), position)
+            for visit, values in zip(visits, of_parts, strict=True):
                 in_next_round = visit is visits[-1]
-                for row in self._conn.execute(visit, values):
+                for row in self._conn.execute(visit, (*where, *values)):
                     lane = Lane(queue, task, priority, in_next_round, row)
                     own = self._limit_of(lane.name, limit) if has_own else limit
                     self._limit(lane, own, row[_RUNS])
