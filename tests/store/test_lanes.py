@@ -1,5 +1,6 @@
 """The list of lanes in SQLite: derived from the jobs, lost and repaired, and no burden for jobs outside lanes."""
 
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -235,3 +236,9 @@ def test_waiting_tasks_are_found_by_their_lanes(beside: sqlite3.Connection) -> N
     write_round(beside, Round(NOW + len(tasks), enqueues=jobs))
     expected = [(q, task, NOW + at) for q in ("default", "mail") for at, task in enumerate(tasks)]
     assert sorted(queues.waiting_tasks(beside)) == sorted(expected)
+
+
+def test_statements_bind_sequences_by_question_marks_alone() -> None:
+    """`?5` is a named parameter from Python 3.12 on, and an error with a sequence from 3.14 on."""
+    sources = Path(laned.__file__).parent.rglob("*.py")
+    assert [path.name for path in sources if re.search(r"\?\d", path.read_text())] == []

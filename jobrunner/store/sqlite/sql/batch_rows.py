@@ -53,10 +53,10 @@ SELECT job, needs, need, state FROM jobrunner_edges WHERE job IN (SELECT value F
 
 _RESULTS: Final = """
 SELECT id, task, state, result, result_omitted, finished_at FROM jobrunner_jobs
-WHERE id IN (SELECT value FROM json_each(?1))
+WHERE id IN (SELECT value FROM json_each(:ids))
 UNION ALL
 SELECT id, task, 'dead', NULL, NULL, died_at FROM jobrunner_dead_letters
-WHERE id IN (SELECT value FROM json_each(?1))""".replace("?1", ":ids")
+WHERE id IN (SELECT value FROM json_each(:ids))"""
 _MEMBER_RESULTS: Final = """
 SELECT seq, id, task, state, result, result_omitted, finished_at
 FROM jobrunner_jobs INDEXED BY jobrunner_jobs_batch
