@@ -132,10 +132,13 @@ async def test_queues_of_two_workers_that_wait_for_each_other_lose_one_attempt(
         jobs,
         (left, right),
     ):
-        parents = [
-            await jobs.enqueue(parent_of.options(queue="left"), "word", "right"),
-            await jobs.enqueue(parent_of.options(queue="right"), "word", "left"),
-        ]
+        # In one commit: else the child of the first could run before the second holds the slot.
+        parents = await jobs.enqueue_many(
+            [
+                parent_of.options(queue="left").call("word", "right"),
+                parent_of.options(queue="right").call("word", "left"),
+            ]
+        )
         await until_named(
             left, "the one slot of queue left waits for jobs of queue right; the other"
         )
