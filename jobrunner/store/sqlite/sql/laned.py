@@ -22,18 +22,21 @@ from jobrunner.store.sqlite.sql.turns import Position, Turns
 VISITS: Final = 1_000
 """Maximum number of lanes that a claim visits in one queue; the next round visits others."""
 
-# The next task of a queue, else the first one of the next queue. Two seeks: for a comparison of both columns at once,
-# SQLite reads all rows of the first pair.
+# From each task to the next one of its queue, else to the first one of the next queue. Two seeks: for a comparison of
+# both columns at once, SQLite reads all rows of the first pair.
 _OPEN_TASKS: Final = """
-SELECT * FROM (
-    SELECT queue, task, priority FROM jobrunner_lanes
-    WHERE state = 'open' AND queue = :queue AND task > :task ORDER BY task, priority DESC LIMIT 1
+WITH RECURSIVE first (id) AS (
+    SELECT (SELECT id FROM jobrunner_lanes WHERE state = 'open' ORDER BY queue, task, priority DESC LIMIT 1)
+    UNION ALL
+    SELECT coalesce(
+        (SELECT id FROM jobrunner_lanes WHERE state = 'open' AND queue = lane.queue AND task > lane.task
+            ORDER BY task, priority DESC LIMIT 1),
+        (SELECT id FROM jobrunner_lanes WHERE state = 'open' AND queue > lane.queue
+            ORDER BY queue, task, priority DESC LIMIT 1)
+    )
+    FROM first JOIN jobrunner_lanes lane ON lane.id = first.id
 )
-UNION ALL SELECT * FROM (
-    SELECT queue, task, priority FROM jobrunner_lanes
-    WHERE state = 'open' AND queue > :queue ORDER BY queue, task, priority DESC LIMIT 1
-)
-LIMIT 1"""
+SELECT queue, task, priority FROM first JOIN jobrunner_lanes lane ON lane.id = first.id"""
 _NEXT_PRIORITY: Final = """
 SELECT priority FROM jobrunner_lanes
 WHERE state = 'open' AND queue = ? AND task = ? AND priority < ? ORDER BY priority DESC LIMIT 1"""
@@ -155,10 +158,7 @@ class LaneSearch:
         """True if a queue has more open lanes than one claim visits."""
         self.tasks: dict[str, dict[str, int]] = {}
         """The highest priority in an open lane, by queue and task."""
-        after = {"queue": "", "task": ""}
-        while (row := conn.execute(_OPEN_TASKS, after).fetchone()) is not None:
-            queue, task, priority = row
-            after = {"queue": queue, "task": task}
+        for queue, task, priority in conn.execute(_OPEN_TASKS):
             self.tasks.setdefault(queue, {})[task] = priority
         self._newest = 0
         if self.tasks:
