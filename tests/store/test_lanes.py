@@ -15,6 +15,7 @@ from jobrunner.store.round import Round
 from jobrunner.store.sqlite import SqliteStore, limits
 from jobrunner.store.sqlite.sql import laned, lanes, queues, statements
 from jobrunner.store.sqlite.sql.round import write_round
+from jobrunner.store.sqlite.sql.turns import Turns
 from tests.support.factories import (
     HOUR,
     NOW,
@@ -177,6 +178,31 @@ async def test_a_claim_does_not_write_to_lanes_that_stay_open(
     assert beside.execute("SELECT * FROM jobrunner_lanes ORDER BY id").fetchall() == before
 
 
+def test_a_claim_among_many_tasks_compiles_no_statement_for_each(
+    beside: sqlite3.Connection,
+) -> None:
+    tasks = [f"task-{n}" for n in range(40)]
+    jobs = [new(task, lane=f"{task}[{n % 6}]") for n in range(12) for task in tasks]
+    write_round(beside, Round(NOW, enqueues=jobs))
+    wanted = Round(NOW, claim=claim_of(tasks=tasks, slots=50))
+    turns = Turns()
+    claimed = [job.id for job in write_round(beside, wanted, turns=turns).claimed]
+    compiled = 0
+
+    def count(*_: object) -> int:
+        nonlocal compiled
+        compiled += 1
+        return sqlite3.SQLITE_OK
+
+    beside.set_authorizer(count)
+    for _ in range(8):
+        claimed += [job.id for job in write_round(beside, wanted, turns=turns).claimed]
+    beside.set_authorizer(None)
+    # Some statements are needed for the first time; one more for each task and claim were 10,000.
+    assert compiled < 1_000
+    assert len(claimed) == len(set(claimed)) == 450
+
+
 async def test_a_process_that_starts_again_begins_a_new_round_of_turns(tmp_db: Path) -> None:
     served: Counter[str | None] = Counter()
     for number in range(6):
@@ -198,7 +224,9 @@ async def test_a_claim_seeks_the_lanes_behind_the_last_one_and_the_first_job_of_
     values = (1, NOW, NOW, NOW, "default", "sync", 0)
     plans = [
         "\n".join(row[3] for row in beside.execute(f"EXPLAIN QUERY PLAN {text}", (*values, *place)))
-        for text, place in zip(statements, ((NOW, 5, 9), (NOW, 9), (NOW, 5, 9)), strict=True)
+        for text, place in zip(
+            statements, ((NOW, 5, 9, 2, 0), (NOW, 9, 2, 0), (NOW, 5, 9, 2, 0)), strict=True
+        )
     ]
     of_task = "lanes_open (queue=? AND task=? AND priority=?"
     assert f"{of_task} AND turn=? AND rowid>? AND rowid<?)" in plans[0]

@@ -7,7 +7,7 @@ bucket has tokens.  A lane that stays open is not written to.
 
 import json
 import sqlite3
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from heapq import merge
 from typing import Any, Final
@@ -37,6 +37,9 @@ WITH RECURSIVE first (id) AS (
     FROM first JOIN jobrunner_lanes lane ON lane.id = first.id
 )
 SELECT queue, task, priority FROM first JOIN jobrunner_lanes lane ON lane.id = first.id"""
+_FIRST_SLICE: Final = 2
+_GROWTH: Final = 4
+"""Lanes of one of several tasks are read in slices of two, eight, and so on."""
 _NEXT_PRIORITY: Final = """
 SELECT priority FROM jobrunner_lanes
 WHERE state = 'open' AND queue = ? AND task = ? AND priority < ? ORDER BY priority DESC LIMIT 1"""
@@ -68,7 +71,7 @@ SELECT l.turn, l.id, l.lane, l.ordered,
 FROM jobrunner_lanes l INDEXED BY jobrunner_lanes_open
 LEFT JOIN jobrunner_jobs job ON job.seq = (SELECT job.seq {_WAITING_HERE} LIMIT 1)
 WHERE l.state = 'open' AND l.queue = ? AND l.task = ? AND l.priority = ? AND {{}}
-ORDER BY l.turn, l.id"""
+ORDER BY l.turn, l.id LIMIT ? OFFSET ?"""
 # The lanes that still have their turn in this round of turns, and those of the next one. The former are two seeks: for
 # a comparison of both columns at once, SQLite reads all lanes of that turn.
 _PARTS: Final = (
@@ -175,7 +178,10 @@ class LaneSearch:
         lanes: list[Lane] = []
         rooms = {task: self._limits.room("task", task) for task in known}
         with ExitStack() as stack:
-            rows = [stack.enter_context(closing(self._rows(queue, task, rooms))) for task in known]
+            size = 0 if len(known) == 1 else _FIRST_SLICE
+            rows = [
+                stack.enter_context(closing(self._rows(queue, task, rooms, size))) for task in known
+            ]
             in_turn = rows[0] if len(rows) == 1 else merge(*rows, key=_turn)
             for visits, lane in enumerate(in_turn, 1):
                 if rooms[lane.task]:
@@ -206,8 +212,17 @@ class LaneSearch:
         self._offered[job.seq] = lane
         offered.append(job)
 
-    def _rows(self, queue: str, task: str, rooms: Mapping[str, int]) -> Generator[Lane, None, None]:
-        """Yield the open lanes of a task in turn, while it has room."""
+    def _rows(
+        self, queue: str, task: str, rooms: Mapping[str, int], size: int
+    ) -> Generator[Lane, None, None]:
+        """Yield the open lanes of a task in turn, while it has room.
+
+        Args:
+            queue: The queue.
+            task: The task.
+            rooms: How many jobs of each task may still start.
+            size: The number of lanes to read at first; 0 to read them one by one.
+        """
         if rooms[task] <= 0:
             return
         limit = self._limits.lanes.get(task, NO_LIMIT)
@@ -221,7 +236,7 @@ class LaneSearch:
             of_parts = (position, (position.turn, position.last), position)
             for visit, values in zip(visits, of_parts, strict=True):
                 in_next_round = visit is visits[-1]
-                for row in self._conn.execute(visit, (*where, *values)):
+                for row in self._read(visit, (*where, *values), size):
                     lane = Lane(queue, task, priority, in_next_round, row)
                     own = self._limit_of(lane.name, limit) if has_own else limit
                     self._limit(lane, own, row[_RUNS])
@@ -232,6 +247,19 @@ class LaneSearch:
                         return
             lower = self._conn.execute(_NEXT_PRIORITY, (queue, task, priority)).fetchone()
             priority = None if lower is None else lower[0]
+
+    def _read(self, visit: str, values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+        if not size:
+            yield from self._conn.execute(visit, (*values, -1, 0))
+            return
+        # A statement that is still read cannot be run for another task: the driver would compile it again.
+        offset = 0
+        while rows := self._conn.execute(visit, (*values, size, offset)).fetchall():
+            yield from rows
+            if len(rows) < size:
+                return
+            offset += size
+            size *= _GROWTH
 
     def _has_own(self) -> bool:
         """Return whether a limit is set for any single lane."""
