@@ -53,6 +53,10 @@ class Rig(ABC):
             self.followups.SLICE = before
 
     @abstractmethod
+    async def until_seen_dead(self, worker: int) -> None:
+        """Wait until the store can see that a worker died whose process was killed."""
+
+    @abstractmethod
     def kill_worker(self, worker: int) -> None:
         """Let a worker of this process die in the store's eyes: its lock is free, all else is as it was."""
 
@@ -84,6 +88,9 @@ class SqliteRig(Rig):
         if bell is not None:
             bell.close()
 
+    async def until_seen_dead(self, worker: int) -> None:
+        pass  # the kernel lets go of its lock before the process is waited for
+
 
 class PostgresRig(Rig):
     """A separate database, which has the tables already."""
@@ -101,6 +108,10 @@ class PostgresRig(Rig):
         # The server ends the session some milliseconds after its connection; the test's loop does not turn here.
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, _until_free(self.url, worker)).result()
+
+    async def until_seen_dead(self, worker: int) -> None:
+        # The server hears of the end of the connection some time after the process has ended.
+        await _until_free(self.url, worker)
 
 
 async def _until_free(url: str, worker: int) -> None:

@@ -165,13 +165,15 @@ async def test_close_abandons_the_workers_of_the_process_which_then_are_dead(sto
 # -- between processes -------------------------------------------------------------------------------
 
 
-async def test_D3_recover_after_a_kill_9_takes_the_jobs_over(store: Store, peer: StartPeer) -> None:
+async def test_D3_recover_after_a_kill_9_takes_the_jobs_over(rig: Rig, peer: StartPeer) -> None:
+    store = rig.store
     await enqueue(store, new(), new())
     other = peer().opened()
     jobs = other.works()
     assert len(jobs) == 2
     assert await store.workers.recover(now=NOW, thorough=True) == Recovered([], 0, [])
     other.kill()
+    await rig.until_seen_dead(OTHER_WORKER)
     found = await store.workers.recover(now=NOW, thorough=False)
     assert found == Recovered([OTHER_WORKER], 2, [])
     assert await store.workers.list() == []
@@ -194,8 +196,9 @@ async def test_C9_recover_never_takes_the_jobs_of_a_live_process_however_long_it
 
 
 async def test_B15_recover_by_two_processes_at_once_queues_each_job_once(
-    store: Store, peer: StartPeer
+    rig: Rig, peer: StartPeer
 ) -> None:
+    store = rig.store
     jobs = [new() for _ in range(50)]
     await enqueue(store, *jobs)
     victim, *rescuers = peer(), peer(), peer()
@@ -203,6 +206,7 @@ async def test_B15_recover_by_two_processes_at_once_queues_each_job_once(
     for rescuer in rescuers:
         rescuer.opened()
     victim.kill()
+    await rig.until_seen_dead(OTHER_WORKER)
     for rescuer in rescuers:
         rescuer.begin("workers.recover", now=NOW, thorough=True)
     mine = await store.workers.recover(now=NOW, thorough=True)
