@@ -102,7 +102,7 @@ class JobContext:
         self._cancelled = False  # the executor sets it
         self._saw_stop = False
         self._logger: JobLogger | None = None
-        self._writes: Sequence[Write] = ()
+        self._writes: list[Write] = []
         self._batches: BatchReader | None = None  # the executor sets it
         self._batch: JobBatch | None = None  # made when the task first uses it
         self._transact: Callable[[str | None], JobTransaction] | None = None  # the executor sets it
@@ -410,7 +410,7 @@ class JobContext:
             call, given = self._as_write(call, args)
         elif not callable(call):
             raise InvalidWrite(f"job.write() takes a function with its arguments, not {function!r}")
-        self._writes = (*self._writes, Write(call, tuple(given), copy_context()))
+        self._writes.append(Write(call, tuple(given), copy_context()))
 
     @overload
     def progress(self, done: float, message: str | None = None, /) -> None: ...

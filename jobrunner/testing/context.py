@@ -37,7 +37,7 @@ class FakeContext(JobContext):
         Args:
             connection: A ``sqlite3.Connection``; the caller commits.
         """
-        writes, self._writes = self._writes, ()
+        writes, self._writes = self._writes, []
         for write in writes:
             write.context.copy().run(write.function, connection, *write.args)
 

@@ -107,7 +107,7 @@ class Attempt:
         """True once its outcome was committed together with the rows of an injected session."""
         self.dropped: list[str] | None = None
         """The lines to write instead of async methods that its code called and did not await."""
-        self.waits: Sequence[Wait] = ()
+        self.waits: list[Wait] = []
         """Its current waits for the results of other jobs and the ends of batches."""
         self._timer: asyncio.TimerHandle | None = None
 

@@ -109,11 +109,11 @@ class Deadlocks:
         wait, queue = Wait(id, timed, is_batch=is_batch), attempt.job.queue
         if not attempt.waits:
             self._waiting[queue] += 1
-        attempt.waits = (*attempt.waits, wait)
+        attempt.waits.append(wait)
         try:
             yield wait
         finally:
-            attempt.waits = tuple(one for one in attempt.waits if one is not wait)
+            attempt.waits.remove(wait)
             if not attempt.waits:
                 self._waiting[queue] -= 1
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
@@ -128,3 +130,16 @@ async def test_name_twice_a_wait_for_ever_and_children_are_refused() -> None:
         await job.wait_for("approved", str)
     with pytest.raises(NotRunning, match="no children"):
         await job.run("pages", [])
+
+
+def test_writes_of_several_threads_are_all_kept() -> None:
+    job = fake_context()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(4):
+                pool.submit(lambda: [job.write(print) for _ in range(2_000)])
+    finally:
+        sys.setswitchinterval(interval)
+    assert job.writes == 8_000
