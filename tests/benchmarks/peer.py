@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 
 SLOTS = 100
 CALLERS = 100
+REPORT_S = 0.01
 
 
 class Peer(Protocol):
@@ -126,18 +127,35 @@ async def fill(make: Any, url: str, jobs: int) -> None:
 
 
 async def drain(make: Any, url: str, _: int) -> None:
-    """Run what waits until a line comes; say when the first job was called, and the processor's time."""
+    """Run what waits from one line until the next; say how many were called so far, and when the first was."""
     first: list[float] = []
+    called = 0
 
     def note(_: int) -> None:
+        nonlocal called
+        called += 1
         if not first:
             first.append(time.time())
 
+    async def report() -> None:
+        said = 0
+        while True:
+            await asyncio.sleep(REPORT_S)
+            if called > said:
+                said = called
+                say("called", jobs=said)
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.run_in_executor(None, lambda: (sys.stdin.readline(), loop.call_soon_threadsafe(stop.set)))
     async with make(url, note) as peer:
+        say("ready")
+        sys.stdin.readline()
+        loop.run_in_executor(
+            None, lambda: (sys.stdin.readline(), loop.call_soon_threadsafe(stop.set))
+        )
+        reporting = asyncio.create_task(report())
         await peer.run(stop, asyncio.Event())
+        reporting.cancel()
     say("drained", first=first[0] if first else None, cpu=time.process_time())
 
 

@@ -27,6 +27,8 @@ from tests.support.postgres import NoServer, binaries, start, stop
 
 PGQUEUER: Final = "JOBRUNNER_BENCH_PGQUEUER"
 JOBS: Final = 20_000
+BACKLOG: Final = 100_000
+"""Jobs of the longer drains: what a claim costs behind the jobs that have just ended shows only after some seconds."""
 THEIR_CALLS: Final = 2_000
 """Jobs that pgqueuer's callers enqueue, a transaction each."""
 STARTS: Final = 200
@@ -95,8 +97,10 @@ async def run(url: str, *statements: str) -> None:
 def _beside(bench: Bench, server: _Server) -> list[Row]:
     queues = ["jobrunner", *(["pgqueuer"] if PGQUEUER in os.environ else [])]
     measures: dict[str, Any] = {
-        "drain": lambda queue, url: asyncio.run(_drain(queue, url, 1)),
-        "drain-4": lambda queue, url: asyncio.run(_drain(queue, url, 4)),
+        "drain": lambda queue, url: asyncio.run(_drain(queue, url, 1, JOBS)),
+        "drain-4": lambda queue, url: asyncio.run(_drain(queue, url, 4, JOBS)),
+        "backlog": lambda queue, url: asyncio.run(_drain(queue, url, 1, BACKLOG)),
+        "backlog-4": lambda queue, url: asyncio.run(_drain(queue, url, 4, BACKLOG)),
         "callers": lambda queue, url: asyncio.run(_callers(queue, url)),
         "start": lambda queue, url: asyncio.run(_start(queue, url)),
     }
@@ -123,6 +127,10 @@ def _beside(bench: Bench, server: _Server) -> list[Row]:
     return [
         row("drain", f"PostgreSQL: drain {JOBS:,} no-op jobs, 100 slots, 1 process", 1.4),
         row("drain-4", f"PostgreSQL: drain {JOBS:,} no-op jobs, 100 slots each, 4 processes", 2),
+        row("backlog", f"PostgreSQL: drain {BACKLOG:,} no-op jobs, 100 slots, 1 process", 1.4),
+        row(
+            "backlog-4", f"PostgreSQL: drain {BACKLOG:,} no-op jobs, 100 slots each, 4 processes", 2
+        ),
         row("callers", "PostgreSQL: 100 callers enqueue", 10),
         row("start", "PostgreSQL: enqueue → first line, idle worker, p50", 1, more=False),
     ]
@@ -133,9 +141,9 @@ def _peer(queue: str, role: str, url: str, number: int = 0) -> Any:
     return program(python, str(_PEER), queue, role, url, str(number))
 
 
-async def _drain(queue: str, url: str, processes: int) -> float:
+async def _drain(queue: str, url: str, processes: int, jobs: int) -> float:
     """Return jobs per second from the first call of a task until the last job has ended."""
-    async with _peer(queue, "fill", url, JOBS) as filler:
+    async with _peer(queue, "fill", url, jobs) as filler:
         await filler.heard("filled")
     async with AsyncExitStack() as stack:
         watcher = await asyncpg.connect(url)
@@ -143,14 +151,47 @@ async def _drain(queue: str, url: str, processes: int) -> float:
         workers: Sequence[Child] = [
             await stack.enter_async_context(_peer(queue, "drain", url)) for _ in range(processes)
         ]
+        for worker in workers:
+            await worker.heard("ready")
+        for worker in workers:
+            worker.tell("go")
+        await _all_called(workers, jobs)
         while not await watcher.fetchval(_OVER[queue]):
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.002)
         ended = time.time()
         for worker in workers:
             worker.tell("stop")
-        firsts = [(await worker.heard("drained"))["first"] for worker in workers]
+        firsts = [(await _last(worker))["first"] for worker in workers]
     began = float(min(first for first in firsts if first is not None))
-    return JOBS / (ended - began)
+    return jobs / (ended - began)
+
+
+async def _all_called(workers: Sequence[Child], jobs: int) -> None:
+    """Wait until the workers have called all jobs: to ask the server meanwhile would load it."""
+    called = dict.fromkeys(workers, 0)
+    over = asyncio.Event()
+
+    async def listen(worker: Child) -> None:
+        while True:
+            called[worker] = (await worker.heard("called"))["jobs"]
+            if sum(called.values()) >= jobs:
+                over.set()
+
+    listening = [asyncio.create_task(listen(worker)) for worker in workers]
+    waiting = asyncio.create_task(over.wait())
+    await asyncio.wait([waiting, *listening], return_when=asyncio.FIRST_COMPLETED)
+    for task in (waiting, *listening):
+        task.cancel()
+    for result in await asyncio.gather(waiting, *listening, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
+
+
+async def _last(worker: Child) -> dict[str, Any]:
+    """Return what a worker says at its end; it may still say how many jobs it called."""
+    while (said := await worker.hears("drained"))["word"] != "drained":
+        pass
+    return said
 
 
 async def _callers(queue: str, url: str) -> float:

@@ -22,13 +22,18 @@ class Child:
 
     async def heard(self, word: str) -> dict[str, Any]:
         """Return the next line, which must be about ``word``."""
+        said = await self.hears(word)
+        if said["word"] != word:
+            raise RuntimeError(f"a child said {said} in place of {word!r}")
+        return said
+
+    async def hears(self, awaited: str) -> dict[str, Any]:
+        """Return the next line, whatever it is about; ``awaited`` is for the error when there is none."""
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), PATIENCE_S)
         if not line:
-            raise RuntimeError(f"a child ended before it said {word!r}; its errors are above")
+            raise RuntimeError(f"a child ended before it said {awaited!r}; its errors are above")
         said: dict[str, Any] = json.loads(line)
-        if said["word"] != word:
-            raise RuntimeError(f"a child said {said} in place of {word!r}")
         return said
 
     def tell(self, line: str) -> None:
