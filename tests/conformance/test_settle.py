@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from jobrunner.core.fingerprint import fingerprint
-from jobrunner.core.model import AttemptRow, State, Succeeded
+from jobrunner.core.model import AttemptRow, Filter, State, Succeeded
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
 from tests.support.factories import (
@@ -69,6 +69,31 @@ async def test_settle_changes_what_the_outcome_says_and_nothing_else(
     assert (written.stale, written.cancelled) == ([], frozenset())
     state, changes = MADE_OF_IT[kind]
     assert await row_of(store, job.id) == before._replace(state=state, **changes)
+
+
+async def test_outcomes_in_any_order_keep_their_own_values(store: Store) -> None:
+    await enqueue(store, *(new() for _ in range(9)))
+    jobs = (await claim(store))[::-1]
+    hot, *others = jobs[:3], jobs[3:6], jobs[6:]
+    await settle(store, *(succeeded(job, f'"{job.id}"', at=NOW + job.seq) for job in hot))
+    again, died = others
+    await settle(
+        store,
+        *(retry(job, NOW + HOUR + job.seq, at=NOW + job.seq) for job in again),
+        *(dead(job, at=NOW - job.seq) for job in died),
+    )
+    rows = {job.seq: await row_of(store, job.id) for job in jobs}
+    for job in hot:
+        assert (rows[job.seq].result, rows[job.seq].finished_at) == (f'"{job.id}"', NOW + job.seq)
+    assert {job.seq: rows[job.seq].run_at for job in again} == {
+        job.seq: NOW + HOUR + job.seq for job in again
+    }
+    assert {job.seq: rows[job.seq].finished_at for job in died} == {
+        job.seq: NOW - job.seq for job in died
+    }
+    letters = (await store.dead_letters.list(Filter(), before=None, limit=9)).rows
+    # The newest death first.
+    assert [row.id for row in letters] == [job.id for job in died[::-1]]
 
 
 @pytest.mark.parametrize("kind", sorted(OUTCOMES))

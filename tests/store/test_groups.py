@@ -14,7 +14,8 @@ from jobrunner.core.model import Dead, Ended, Filter
 from jobrunner.store.groups import Groups
 from jobrunner.store.sqlite import SqliteStore, readers
 from jobrunner.store.sqlite.sql import groups, queries, walks
-from tests.store.test_migrations import ID, written_by
+from tests.store.older_rows import ID
+from tests.store.test_migrations import written_by
 from tests.support import scripts
 from tests.support.factories import HOUR, NOW, claim, enqueue, new, row_of, settle
 

@@ -23,7 +23,7 @@ _ALWAYS: Final = 7
 _NO_OPTIONS: Final = (None,) * (len(Enqueue._fields) - _ALWAYS)
 _PARAMETERS: Final = 7 + 1 + 1 + len(_STORED) + 7
 _CALL: Final = (
-    "SELECT * FROM jobrunner.round_2(" + ", ".join(f"${n}" for n in range(1, _PARAMETERS + 1)) + ")"
+    "SELECT * FROM jobrunner.round_4(" + ", ".join(f"${n}" for n in range(1, _PARAMETERS + 1)) + ")"
 )
 # A round's time is its own, to the microsecond: these are the jobs that it has claimed.
 _CLAIMED_AT: Final = f"""
@@ -191,10 +191,11 @@ _NOTHING_NEW: Final = (None,) * (1 + len(_STORED))
 def _successes(outcomes: Sequence[Any]) -> Sequence[Any]:
     if not outcomes:
         return _NO_SUCCESSES
-    rows = [
+    # In the order of their numbers, as the function needs them.
+    rows = sorted(
         (job.seq, job.lease, ended.at, result, omitted)
         for job, ended, result, omitted, *_ in outcomes
-    ]
+    )
     seqs, leases, at, results, omitted = zip(*rows, strict=True)
     return seqs, leases, outcomes[0].job.worker, at, _or_none(results), _or_none(omitted)
 

@@ -75,8 +75,8 @@ _WAIT: Final = """
 INSERT INTO jobrunner.edges (job, needs, need, state)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[])
 ON CONFLICT (job, needs) DO UPDATE SET need = excluded.need, state = excluded.state"""
-# No join, for the reason in settle.py.
-_PLACE: Final = "array_position($1::bigint[], job.seq)"
+# No join, and a binary search, for the reasons in settle.py.
+_PLACE: Final = "width_bucket(job.seq, $1::bigint[])"
 _PARK: Final = f"""
 UPDATE jobrunner.jobs job SET state = ($2::text[])[{_PLACE}], run_at = ($3::bigint[])[{_PLACE}],
     worker = NULL, attempt = attempt - 1, suspect = false, expires_at = NULL
@@ -139,7 +139,7 @@ async def signal(tx: Transaction, id: str, name: str, value: str, now: int) -> b
 async def park(
     tx: Transaction, group: Sequence[Parked], now: int, effects: Effects
 ) -> list[tuple[Parked, Placed]]:
-    """Park jobs, with their memos, their edges and their children.
+    """Park jobs, with their memos, their edges and their children; the jobs' numbers ascend.
 
     What a job waits for may have come since it last read, before this transaction. Then it is queued at once, since
     nothing else would wake it. The batches for which they wait are locked.
