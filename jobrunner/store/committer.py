@@ -24,6 +24,7 @@ from jobrunner.core.logs import log_of
 from jobrunner.core.model import BatchEnqueue, Claim, Enqueue, Enqueued, Memo, Outcome, Progressed
 from jobrunner.core.schedule import Fire, Fired
 from jobrunner.core.workflows import BatchEnqueued
+from jobrunner.store.busy import BusyOutcomes
 from jobrunner.store.gathered import Fires, Gathered, Kept, Unit, answer_all
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round, Written
@@ -105,6 +106,7 @@ class Committer:
         self.participant = participant
         self._units: deque[Unit] = deque()
         self._outcomes: list[Outcome] = []
+        self._busy = BusyOutcomes(self._settle_again)
         self._fires: list[Fires] = []
         self._memos: list[Kept] = []
         self._wake = asyncio.Event()
@@ -191,6 +193,10 @@ class Committer:
         self._outcomes.append(outcome)
         self.wake()
 
+    def _settle_again(self, outcomes: Sequence[Outcome]) -> None:
+        self._outcomes[:0] = outcomes
+        self.wake()
+
     async def keep(self, memo: Memo) -> bool:
         """Store a memo of a running attempt; return once it is durable.
 
@@ -259,6 +265,7 @@ class Committer:
             if self.on_fatal is not None:
                 self.on_fatal(stopped)
         finally:
+            self._busy.stop()
             self._idle.set()
 
     async def _run_rounds(self) -> None:
@@ -281,7 +288,7 @@ class Committer:
                 self._wake.set()
             if self._units or self._outcomes or self._fires or self._memos:
                 self._wake.set()
-            if not self._wake.is_set():
+            if not self._wake.is_set() and not self._busy:
                 self._idle.set()
                 if self._closing:
                     await self._write_last_statistics()
@@ -316,7 +323,8 @@ class Committer:
         claim = None if participant is None else participant.next_claim()
         if claim is not None and claim.held is not None:
             # These attempts have ended, but the store still has them as running.
-            ended = ((one.job.seq, one.job.lease) for one in (*outcomes, *self._outcomes))
+            left = (*outcomes, *self._outcomes, *self._busy)
+            ended = ((one.job.seq, one.job.lease) for one in left)
             claim = claim._replace(held=claim.held.union(ended))
         promote_due = participant is not None and participant.take_promote_due()
         request = Round(
@@ -339,6 +347,7 @@ class Committer:
 
     def _drop(self) -> None:
         self._outcomes = [one for one in self._outcomes if one.job.worker not in self._dropped]
+        self._busy.drop(self._dropped)
         kept = []
         for one in self._memos:
             if one.memo.job.worker not in self._dropped:
@@ -376,6 +385,8 @@ class Committer:
             logger.info("rounds are written again")
         self.written_at_s = written_at_s = loop.time()
         answer_all(work, written)
+        if written.busy:
+            self._busy.keep(written.busy, closing=self._closing)
         if self.participant is not None:
             self.participant.after_commit(request, written, written_at_s - began_s)
         elif written.left_queued:

@@ -72,6 +72,8 @@ class Written(NamedTuple):
     """True if more jobs were due, or more wait for ends, than one round handles: the next one must promote again."""
     left_queued: bool
     """True if the round made more jobs claimable than it claimed, so that other workers are notified."""
+    busy: Sequence[Outcome] = ()
+    """Outcomes that were left out, since another open transaction holds what they change: write them again later."""
     refused: Sequence[tuple[Succeeded, BaseException]] = ()
     """Successes with a failed write, and its error: nothing of them was written, and the jobs still run."""
     fired: Sequence[Fired | StoreError] = ()

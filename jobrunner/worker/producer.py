@@ -191,7 +191,7 @@ class Producer:
 
     def _settled(self, request: Round, written: Written) -> None:
         outcomes = request.outcomes
-        undone = {(outcome.job.seq, outcome.job.lease) for outcome in written.stale}
+        undone = {(one.job.seq, one.job.lease) for one in (*written.stale, *written.busy)}
         for success, error in written.refused:
             job = success.job
             undone.add((job.seq, job.lease))

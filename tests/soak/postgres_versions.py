@@ -1,4 +1,4 @@
-"""The conformance suite on other versions of PostgreSQL, each from a wheel that holds its programs.
+"""The conformance suite and the tests of newer servers on other versions of PostgreSQL, each from a wheel.
 
 ``python -m tests.soak.postgres_versions 18`` runs one of them.
 """
@@ -24,6 +24,8 @@ WHEELS: Final = {
 }
 """The requirement of each version's wheel, and the package in it. Only the programs are used: none of its code runs."""
 
+_TESTS: Final = ("tests/conformance", "tests/store/test_postgres_notices.py")
+
 
 async def run(versions: Iterable[str] = WHEELS) -> Figures:
     """Run the suite on each version, and return how many tests have passed."""
@@ -40,7 +42,7 @@ async def _passed_on(version: str) -> int:
         programs = Path(place, package, "pginstall", "bin")
         pytest = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "auto")
         said = await _output(
-            *(*pytest, "--dist", "worksteal", "-k", "postgres", "tests/conformance"),
+            *(*pytest, "--dist", "worksteal", "-k", "postgres", *_TESTS),
             env=os.environ | {BINARIES: str(programs), "CI": "1"},
         )
     counted = re.search(r"(\d+) passed", said)

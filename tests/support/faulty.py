@@ -28,6 +28,8 @@ class FaultyStore(SqliteStore):
         """By the round's number, from 1."""
         self.always: Fault | None = None
         """For every round, from now on."""
+        self.held: set[int] = set()
+        """``seq`` of jobs whose outcomes are left out, as if another transaction held what they change."""
         self.gate = asyncio.Event()
         """Shut it (``clear``), and rounds wait before they are written."""
         self.gate.set()
@@ -41,7 +43,11 @@ class FaultyStore(SqliteStore):
         fault = self.faults.get(len(self.rounds), self.always)
         if fault is not None and fault.when == "before":
             raise fault.error
-        written = await super().write(request)
+        busy = [one for one in request.outcomes if one.job.seq in self.held]
+        if busy:
+            rest = [one for one in request.outcomes if one.job.seq not in self.held]
+            request = request._replace(outcomes=rest)
+        written = (await super().write(request))._replace(busy=busy)
         if fault is not None:
             raise fault.error
         return written

@@ -189,6 +189,44 @@ async def test_F36_commit_in_job_write_fails_its_own_attempt_and_nobody_elses(
         assert written(jobs) == [f"{n}" for n in range(7) if n != 3]
 
 
+async def test_error_of_a_write_is_the_error_of_the_attempt(jobs: JobRunner) -> None:
+    async def sleep(connection: Any) -> None:
+        await connection.execute("SELECT pg_sleep(20)")
+
+    async def end_and_fail(connection: Any) -> None:
+        await connection.execute("ROLLBACK")
+        await connection.execute("BEGIN")
+        await connection.execute("SELECT 1 / 0")
+
+    async def fail(connection: Any) -> None:
+        raise ConnectionError("of another server")
+
+    writes: dict[str, Any] = {
+        "twice": (add, "a"),
+        "sleep": (sleep,),
+        "end": (end_and_fail,),
+        "fail": (fail,),
+    }
+
+    @jobs.task(max_attempts=1)
+    async def work(job: JobContext, write: str) -> None:
+        job.write(*writes[write])
+
+    async with jobs.running():
+        await soon(ended(await work.enqueue("twice")))
+        found = {}
+        for write in writes:
+            job = await soon(ended(await work.enqueue(write)))
+            found[write] = (await jobs.dead_letters.get(job.id)).error_type
+        assert found == {
+            "twice": "asyncpg.exceptions.UniqueViolationError",
+            "sleep": "TimedOut",
+            "end": "asyncpg.exceptions.DivisionByZeroError",
+            "fail": "ConnectionError",
+        }
+        assert written(jobs) == ["a"]
+
+
 # -- outside of tasks --------------------------------------------------------------
 
 

@@ -37,6 +37,11 @@ HELD_ERRORS: Final = (asyncpg.LockNotAvailableError,)
 """Another open transaction holds a row for longer than this one waits."""
 RETRIED_ERRORS: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 """Another transaction was in the way: the same one again will do."""
+NO_SAVEPOINT: Final = (
+    asyncpg.InvalidSavepointSpecificationError,
+    asyncpg.NoActiveSQLTransactionError,
+)
+"""The transaction is another one than that in which the savepoint was set, or none."""
 UNKNOWN_STATEMENT: Final = asyncpg.InvalidSQLStatementNameError
 """The session does not have a statement that was prepared."""
 

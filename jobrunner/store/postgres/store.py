@@ -42,6 +42,8 @@ logger = log_of("jobrunner")
 
 LIMITED_ROUNDS: Final = 20
 """Rounds that are written the long way once limits were found."""
+BRIEFLY_S: Final = 2.0
+"""After a lock was held for too long, rounds do not wait for it again and again."""
 
 _OPEN: Final[set[str]] = set()
 """The databases that this process has open."""
@@ -72,6 +74,8 @@ class PostgresStore:
         self._sessions: StoreHandle | None = None
         self._limited_rounds = 0
         """Rounds to write without asking again whether limits count."""
+        self._briefly_until_s = 0.0
+        """The time, by the loop's clock, until which rounds wait for locks for a moment only."""
 
     # -- open and close ---------------------------------------------------------
 
@@ -129,7 +133,8 @@ class PostgresStore:
         has_joined = claim is not None and self.workers.has_joined(claim.worker)
         if claim is not None and not self.workers.may_claim(claim.worker):
             request = request._replace(claim=None)
-        row_by_row = False
+        loop, row_by_row = asyncio.get_running_loop(), False
+        briefly = loop.time() < self._briefly_until_s
         try:
             written = await self._write_hot(request, must_stand=has_joined)
         except ROW_ERRORS:
@@ -143,6 +148,7 @@ class PostgresStore:
                     write_round,
                     request,
                     row_by_row=row_by_row,
+                    briefly=briefly,
                     has_joined=has_joined,
                     refused=refused,
                 )
@@ -151,9 +157,10 @@ class PostgresStore:
                 rest = [one for one in request.outcomes if one is not culprit.success]
                 request = request._replace(outcomes=rest)
             except HELD_ERRORS as error:
-                if row_by_row:
+                if row_by_row and briefly:
                     raise as_ours(error) from error
-                row_by_row = True
+                row_by_row = briefly = True
+                self._briefly_until_s = loop.time() + BRIEFLY_S
             except ROW_ERRORS as error:
                 if row_by_row:
                     raise StoreFailed(f"the database refuses a round: {error}") from error

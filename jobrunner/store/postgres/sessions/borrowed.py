@@ -13,11 +13,11 @@ from jobrunner.core.workflows import BatchEnqueued
 from jobrunner.store.effects import Effects
 from jobrunner.store.postgres.connection import Statements
 from jobrunner.store.postgres.sql import batch_locks, batches, steps
-from jobrunner.store.postgres.sql.insert import LOCK_TIMEOUT, insert_all, lock_lanes
+from jobrunner.store.postgres.sql.insert import insert_all, lock_lanes
 from jobrunner.store.postgres.sql.rows import refuse_unstorable
 from jobrunner.store.postgres.sql.settle import Settling
 from jobrunner.store.postgres.sql.statistics import flush
-from jobrunner.store.postgres.sql.transaction import Transaction
+from jobrunner.store.postgres.sql.transaction import LOCK_TIMEOUT, Transaction
 from jobrunner.store.postgres.sql.waiting import Waiting
 
 IDENTITY: Final = """
@@ -82,13 +82,13 @@ async def insert(
 ) -> list[Enqueued]:
     """Insert jobs, all or none."""
     refuse_unstorable(jobs)
-    async with whole(on) as tx, _no_longer_than_allowed(tx, jobs, durable=durable) as is_limited:
+    may_wait = _hold_something(jobs)
+    async with whole(on) as tx, _shortly(tx, may_wait=may_wait, durable=durable) as is_limited:
         await lock_lanes(tx, jobs)
         waiting = await Waiting.of(tx, jobs) if is_limited else None
         stored = await insert_all(tx, jobs, now)
-        full = None if waiting is None else waiting.add(stored)
-        if full is not None:
-            raise full
+        if waiting is not None:
+            waiting.add(stored)
         return stored
 
 
@@ -98,22 +98,23 @@ async def insert_batch(
     """Insert a batch, its jobs and edges, all or none."""
     jobs = (*request.members, *request.callbacks)
     refuse_unstorable(jobs)
-    async with whole(on) as tx, _no_longer_than_allowed(tx, jobs, durable=durable) as is_limited:
+    may_wait = isinstance(request.batch, str) or _hold_something(jobs)
+    async with whole(on) as tx, _shortly(tx, may_wait=may_wait, durable=durable) as is_limited:
         await lock_lanes(tx, jobs)
         waiting = await Waiting.of(tx, request.members) if is_limited else None
         stored = await batches.enqueue(tx, request, now, Effects())
-        full = None if waiting is None else waiting.add(stored.members)
-        if full is not None:
-            raise full
+        if waiting is not None:
+            waiting.add(stored.members)
         return stored
 
 
+def _hold_something(jobs: Sequence[Enqueue]) -> bool:
+    return any(job.key is not None or job.lane is not None for job in jobs)
+
+
 @asynccontextmanager
-async def _no_longer_than_allowed(
-    tx: Transaction, jobs: Sequence[Enqueue], *, durable: bool
-) -> AsyncIterator[bool]:
+async def _shortly(tx: Transaction, *, may_wait: bool, durable: bool) -> AsyncIterator[bool]:
     """Wait in the block for other transactions for ``LOCK_TIMEOUT`` at most; yield whether queues are limited."""
-    may_wait = any(job.key is not None or job.lane is not None for job in jobs)
     timeout, is_limited, *_ = await tx.fetchrow(_OPEN, may_wait, LOCK_TIMEOUT, durable)
     yield is_limited
     if may_wait or is_limited:

@@ -23,9 +23,6 @@ _TYPES: Final = (
     | {"ordered": "boolean"}
 )
 
-LOCK_TIMEOUT: Final = "250ms"
-"""The longest wait for an open transaction that holds the same key or lane."""
-
 KEY_IS_TAKEN: Final = f" ON CONFLICT (task, key) WHERE key IS NOT NULL AND {UNFINISHED} DO NOTHING"
 
 FIND_BY_KEY: Final = f"""

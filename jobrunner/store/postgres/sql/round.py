@@ -1,68 +1,49 @@
 """Writes one round inside an open transaction.
 
-A round is written with whole groups in one statement, which nearly always works.  If a row breaks a constraint, the
-round is rolled back and written again row by row, so that only the caller of the bad row gets the error.
+A round is written with whole groups in one statement, which nearly always works.  If a row breaks a constraint, or a
+session of an application holds what an item needs, the round is rolled back and written again item by item: only the
+caller of that item gets the error, and an outcome stays for a later round.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from jobrunner.core.errors import JobRunnerError, StoreError, StoreUnavailable
-from jobrunner.core.model import BatchEnqueue, Claim, Enqueue, Enqueued, Parked, Succeeded
+from jobrunner.core.errors import JobRunnerError, StoreBusy, StoreError, StoreUnavailable
+from jobrunner.core.model import (
+    BatchEnqueue,
+    Claim,
+    Enqueue,
+    Enqueued,
+    Outcome,
+    Parked,
+    Succeeded,
+)
 from jobrunner.core.schedule import Fire, Fired
 from jobrunner.core.workflows import BatchEnqueued
 from jobrunner.store import rules
-from jobrunner.store.counters import EXPIRED
 from jobrunner.store.effects import Effects
-from jobrunner.store.postgres.driver_errors import HELD_ERRORS, ROW_ERRORS, as_ours
+from jobrunner.store.postgres.driver_errors import ROW_ERRORS
 from jobrunner.store.postgres.sql import (
     batch_locks,
     batches,
     claim,
-    ends,
+    due,
     history,
     lanes,
     schedules,
     slices,
     steps,
 )
-from jobrunner.store.postgres.sql.ends import End
-from jobrunner.store.postgres.sql.insert import LOCK_TIMEOUT, insert_all, lock_lanes
+from jobrunner.store.postgres.sql.insert import insert_all, lock_lanes
 from jobrunner.store.postgres.sql.limits import Limits
-from jobrunner.store.postgres.sql.settle import Settling
-from jobrunner.store.postgres.sql.states import WAITING
+from jobrunner.store.postgres.sql.savepoints import Savepoints, lanes_of, queues_of
+from jobrunner.store.postgres.sql.settle import Settling, has_writes_or_jobs
 from jobrunner.store.postgres.sql.transaction import Transaction
 from jobrunner.store.postgres.sql.waiting import Waiting
 from jobrunner.store.round import Round, Written
 
-PROMOTED_PER_ROUND: Final = 500
-"""Maximum number of jobs promoted in a round, so that 10,000 due at once do not delay the others for long."""
-
-# Rows that another transaction holds are its business. For ``state || ''`` see states.py.
-_PROMOTE: Final = """
-UPDATE jobrunner.jobs SET state = 'queued' WHERE state || '' = 'scheduled' AND seq = ANY (ARRAY(
-    SELECT seq FROM jobrunner.jobs WHERE state = 'scheduled' AND run_at <= $1 ORDER BY run_at LIMIT $2
-    FOR NO KEY UPDATE SKIP LOCKED
-))
-RETURNING seq, lane"""
-_EXPIRE: Final = f"""
-UPDATE jobrunner.jobs SET state = 'expired', finished_at = $1
-WHERE state || '' IN ('queued', 'scheduled') AND seq = ANY (ARRAY(
-    SELECT seq FROM jobrunner.jobs
-    WHERE expires_at <= $1 AND expires_at IS NOT NULL AND {WAITING}
-    ORDER BY expires_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
-))
-RETURNING id, chain, batch, queue, task, lane"""
-_NEXT_DUE: Final = f"""
-SELECT least(
-    (SELECT min(run_at) FROM jobrunner.jobs WHERE state = 'scheduled'),
-    (SELECT min(expires_at) FROM jobrunner.jobs WHERE expires_at IS NOT NULL AND {WAITING}),
-    (SELECT min(wake_at) FROM jobrunner.lanes WHERE state = 'empty'),
-    CASE WHEN EXISTS (SELECT FROM jobrunner.followups) THEN 0 END
-)"""
-
-_WAIT_SHORTLY: Final = f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
-_WAIT_AS_BEFORE: Final = "SET LOCAL lock_timeout TO DEFAULT"
+_BRIEFLY: Final = "20ms"
+"""The wait for a lock after one that was held for too long; rounds hold theirs for less."""
 
 
 async def write_round(
@@ -70,6 +51,7 @@ async def write_round(
     request: Round,
     *,
     row_by_row: bool = False,
+    briefly: bool = False,
     has_joined: bool = False,
     refused: Sequence[tuple[Succeeded, BaseException]] = (),
 ) -> Written:
@@ -78,13 +60,16 @@ async def write_round(
     Args:
         tx: the transaction.
         request: the round.
-        row_by_row: give each row a savepoint, after a pass that an error of a row has ended.
+        row_by_row: give each item a savepoint, after a pass that an error of a row or a lock has ended.
+        briefly: wait for locks for a moment only, since an earlier pass has waited for one that is held.
         has_joined: True if the claim's worker has joined on this store.
         refused: successes that earlier passes left out, each with the error of its write.
 
     Raises:
         WriteFailed: A write of a success has ended the transaction.
     """
+    if briefly:
+        tx.lock_timeout = _BRIEFLY
     return await _Pass(
         tx, request, row_by_row=row_by_row, has_joined=has_joined, refused=refused
     ).run()
@@ -108,24 +93,29 @@ class _Pass:
         self.row_by_row = row_by_row
         self.has_joined = has_joined
         self.effects = Effects()
-        self.settling = Settling(tx, request.now, self.effects, refused)
+        self.stale: list[Outcome] = []
+        self.busy: list[Outcome] = []
+        self.refused = list(refused)
+        self.savepoints = Savepoints(tx)
 
     async def run(self) -> Written:
-        request, effects, settling = self.request, self.effects, self.settling
+        request, effects = self.request, self.effects
         new = _all_new(request)
-        await lock_lanes(self.tx, new)
+        if self.row_by_row:
+            await self.tx.wait_shortly()
+        else:
+            await self.lock_lanes(new)
         exceptions = await self.exceptions()
         touches = await self.hold_batches()
         if request.progress:
             await history.keep_progress(self.tx, request.progress)
         memos = await steps.keep(self.tx, request.memos, self.now) if request.memos else ()
-        cancelled = (
-            await settling.settle(request.outcomes) if request.outcomes else frozenset[int]()
-        )
+        cancelled = await self.settle(request.outcomes) if request.outcomes else frozenset[int]()
         more_due = await self.promote_due(exceptions) if request.promote_due else False
         fired = [await self.fire(fire) for fire in request.fires]
         enqueued = await self.insert_new(request.enqueues, exceptions) if request.enqueues else []
         stored = [await self.insert_batch(one, exceptions) for one in request.batches]
+        await self.tx.wait_as_before()
         if request.promote_due or touches or _may_open_lanes(request, new):
             exceptions = await self.exceptions()
         claimed = (
@@ -136,18 +126,19 @@ class _Pass:
         self.tx.statistics += request.statistics
         if request.promote_due:
             # Replaces the value collected during the pass: those jobs may have been promoted or claimed by now.
-            effects.next_due = await self.tx.fetchval(_NEXT_DUE)
+            effects.next_due = await due.next_due(self.tx)
         if claimed.next_at is not None:
             effects.add_due(claimed.next_at)
         return Written(
-            stale=settling.stale,
+            stale=self.stale,
+            busy=self.busy,
             cancelled=cancelled,
             enqueued=enqueued,
             claimed=claimed.jobs,
             next_due=effects.next_due,
             more_due=more_due or claimed.more or effects.left_over,
             left_queued=await self.has_left(len(claimed.jobs)),
-            refused=tuple(settling.refused),
+            refused=tuple(self.refused),
             fired=fired,
             batches=stored,
             ended=effects.ended,
@@ -157,18 +148,26 @@ class _Pass:
             else await schedules.next_tick(self.tx, request.ticks_of),
         )
 
+    async def lock_lanes(self, jobs: Sequence[Enqueue]) -> None:
+        if any(job.ordered for job in jobs):
+            await self.tx.wait_shortly()
+            await lock_lanes(self.tx, jobs)
+
     async def hold_batches(self) -> bool:
         """Lock all batches of which the round knows; return whether it changes something about workflows.
 
-        A round of other jobs takes no additional trip.
+        A round of other jobs takes no additional trip. Item by item, each outcome locks its own.
         """
         request = self.request
-        members = {one.job.batch for one in request.outcomes if one.job.batch is not None}
-        parked = [one for one in request.outcomes if isinstance(one, Parked)]
-        ids = {wait.needs for one in parked for wait in one.waits if not wait.needs.startswith("!")}
-        ids.update(one.batch for one in request.batches if isinstance(one.batch, str))
-        await batch_locks.hold(self.tx, members, ids)
-        return bool(members or parked or request.batches)
+        members, ids = _batches_of(request.outcomes)
+        is_parked = any(isinstance(one, Parked) for one in request.outcomes)
+        touches = bool(members or is_parked or request.batches)
+        if not self.row_by_row:
+            ids.update(one.batch for one in request.batches if isinstance(one.batch, str))
+            if members or ids:
+                await self.tx.wait_shortly()
+            await batch_locks.hold(self.tx, members, ids)
+        return touches
 
     async def exceptions(self) -> claim.Exceptions:
         wanted = self.request.claim
@@ -197,34 +196,79 @@ class _Pass:
         # Those that arrived in lanes wait for nobody's claim if the lanes are full or empty.
         return effects.added - effects.laned > claimed or await lanes.is_any_open(self.tx)
 
+    # -- outcomes ------------------------------------------------------------------
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> frozenset[int]:
+        """Write outcomes; return ``seq`` of the jobs cancelled instead of running again."""
+        if self.row_by_row:
+            cancelled = [await self.settle_apart(outcome) for outcome in outcomes]
+            return frozenset[int]().union(*cancelled)
+        if any(map(_needs_others, outcomes)):
+            await self.tx.wait_shortly()
+        settling = Settling(self.tx, self.now, self.effects)
+        cancelled_now = await settling.settle(outcomes)
+        self.add_settled(settling)
+        return cancelled_now
+
+    async def settle_apart(self, outcome: Outcome) -> frozenset[int]:
+        """Write one outcome; it is busy if another transaction holds what it needs."""
+        job, new, effects = outcome.job, _new_of(outcome), Effects()
+        settling = Settling(self.tx, self.now, effects)
+        places = lanes_of(new)
+        places.update(("batch", batch) for batch in (job.batch,) if batch is not None)
+        places.update(("lane", lane) for lane in (job.lane,) if lane is not None)
+        try:
+            async with self.savepoints.item(places):
+                await self.lock_lanes(new)
+                await batch_locks.hold(self.tx, *_batches_of([outcome]))
+                cancelled = await settling.settle([outcome])
+        except StoreBusy:
+            self.busy.append(outcome)
+            return frozenset()
+        self.effects.merge(effects)
+        self.add_settled(settling)
+        return cancelled
+
+    def add_settled(self, settling: Settling) -> None:
+        self.stale += settling.stale
+        self.refused += settling.refused
+
     # -- what has become due -----------------------------------------------------
 
     async def promote_due(self, exceptions: claim.Exceptions) -> bool:
         """Expire and promote due jobs; return whether more are due than one round handles."""
-        tx, limit = self.tx, PROMOTED_PER_ROUND
-        expired = await tx.fetch(_EXPIRE, self.now, limit)
-        tx.count(EXPIRED, [(queue, task) for *_, queue, task, _ in expired])
-        await lanes.left(tx, {lane for *_, lane in expired})
-        if expired:
-            stopped = [End(id, chain, batch, "stopped") for id, chain, batch, *_ in expired]
-            await ends.follow(tx, self.now, stopped, self.effects)
-        if exceptions.has_followups or self.effects.left_over:
-            await slices.go_on(tx, self.now, self.effects)
-        promoted = await tx.fetch(_PROMOTE, self.now, limit)
-        laned = [seq for seq, lane in promoted if lane is not None]
-        await lanes.arrived(tx, laned)
-        woken = await lanes.wake(tx, self.now)
-        self.effects.added += len(promoted) + woken
-        self.effects.laned += len(laned)
-        return limit in (len(expired), len(promoted)) or woken == lanes.WOKEN_PER_ROUND
+        tx, now, effects = self.tx, self.now, self.effects
+        expired = await self.expire()
+        if exceptions.has_followups or effects.left_over:
+            await slices.go_on(tx, now, effects)
+        promoted = await (due.promote_apart if self.row_by_row else due.promote)(tx, now, effects)
+        woken = await lanes.wake(tx, now)
+        effects.added += woken
+        return due.PROMOTED_PER_ROUND in (expired, promoted) or woken == lanes.WOKEN_PER_ROUND
+
+    async def expire(self) -> int:
+        """Expire due jobs; item by item, none if another transaction holds what one of them needs."""
+        if not self.row_by_row:
+            return await due.expire(self.tx, self.now, self.effects)
+        effects = Effects()
+        try:
+            async with self.savepoints.item(()):
+                expired = await due.expire(self.tx, self.now, effects)
+        except StoreBusy:
+            return 0
+        self.effects.merge(effects)
+        return expired
 
     # -- enqueues ------------------------------------------------------------------
 
     async def insert_new(
         self, jobs: Sequence[Enqueue], exceptions: claim.Exceptions
     ) -> Sequence[Enqueued | StoreError]:
-        waiting = await Waiting.of(self.tx, jobs) if exceptions.has_max_waiting else None
-        if waiting is None or waiting.fits(jobs):
+        tx, is_limited = self.tx, exceptions.has_max_waiting
+        if is_limited or any(job.key is not None or job.lane is not None for job in jobs):
+            await tx.wait_shortly()
+        waiting = await Waiting.of(tx, jobs) if is_limited and not self.row_by_row else None
+        if not is_limited or (waiting is not None and waiting.fits(jobs)):
             stored = await self.insert_rows(jobs)
             self.add_stored(jobs, stored)
             return stored
@@ -234,41 +278,33 @@ class _Pass:
         return answers
 
     async def insert_call(
-        self, jobs: Sequence[Enqueue], waiting: Waiting
+        self, jobs: Sequence[Enqueue], waiting: Waiting | None
     ) -> Sequence[Enqueued | StoreError]:
         """Store the jobs of one call, or none if too many would wait."""
-        tx = self.tx
-        counted, rows = tx.counted.copy(), len(tx.statistics)
-        await tx.execute("SAVEPOINT jobrunner_item")
-        stored = await self.insert_rows(jobs)
-        full = waiting.add([one for one in stored if isinstance(one, Enqueued)])
-        if full is not None:
-            await tx.undo(counted, rows)
-            return [full] * len(jobs)
-        await tx.execute("RELEASE SAVEPOINT jobrunner_item")
+        try:
+            async with self.savepoints.item(queues_of(jobs)):
+                waiting = waiting or await Waiting.of(self.tx, jobs)
+                stored = await self.insert_rows(jobs)
+                if waiting is not None:
+                    waiting.add([one for one in stored if isinstance(one, Enqueued)])
+        except StoreError as refused:
+            return [refused] * len(jobs)
         self.add_stored(jobs, stored)
         return stored
 
     async def insert_rows(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
-        # Sessions of applications hold the keys of their jobs until they commit: nobody waits for one that is idle.
-        may_wait = _has_keys(jobs)
-        if may_wait:
-            await self.tx.execute(_WAIT_SHORTLY)
         if self.row_by_row:
-            stored = [one for unit in rules.units(jobs) for one in await self.insert_unit(unit)]
-        else:
-            stored = list(await insert_all(self.tx, jobs, self.now))
-        if may_wait:
-            await self.tx.execute(_WAIT_AS_BEFORE)
-        return stored
+            return [one for unit in rules.units(jobs) for one in await self.insert_unit(unit)]
+        return await insert_all(self.tx, jobs, self.now)
 
     async def insert_unit(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
         """Store a job or a whole chain; an error in one row refuses the whole chain."""
         try:
-            async with self.tx.savepoint():
+            async with self.savepoints.item(lanes_of(jobs)):
+                await self.lock_lanes(jobs)
                 return await insert_all(self.tx, jobs, self.now)
-        except HELD_ERRORS as error:
-            return [as_ours(error)] * len(jobs)
+        except StoreBusy as busy:
+            return [busy] * len(jobs)
         except ROW_ERRORS as error:
             what = (
                 f"the row of job {jobs[0].id}" if len(jobs) == 1 else f"a row of chain {jobs[0].id}"
@@ -285,34 +321,26 @@ class _Pass:
         self, request: BatchEnqueue, exceptions: claim.Exceptions
     ) -> BatchEnqueued | JobRunnerError:
         """Store the jobs and edges of one call, or none of them."""
-        tx, effects = self.tx, Effects()
-        counted, rows = tx.counted.copy(), len(tx.statistics)
-        await tx.execute("SAVEPOINT jobrunner_item")
-        answer: BatchEnqueued | JobRunnerError
+        tx, effects, new = self.tx, Effects(), _new_of(request)
+        await tx.wait_shortly()
+        places = lanes_of(new)
+        if isinstance(request.batch, str):
+            places.add(("batch", request.batch))
         try:
-            waiting = None
-            if exceptions.has_max_waiting:
-                waiting = await Waiting.of(tx, request.members)
-            may_wait = _has_keys((*request.members, *request.callbacks))
-            if may_wait:
-                await tx.execute(_WAIT_SHORTLY)  # an error undoes this too
-            answer = await batches.enqueue(tx, request, self.now, effects)
-            if may_wait:
-                await tx.execute(_WAIT_AS_BEFORE)
-            full = None if waiting is None else waiting.add(answer.members)
-            answer = full or answer
+            async with self.savepoints.item(places):
+                if self.row_by_row:
+                    await self.lock_lanes(new)
+                is_limited = exceptions.has_max_waiting
+                waiting = await Waiting.of(tx, request.members) if is_limited else None
+                stored = await batches.enqueue(tx, request, self.now, effects)
+                if waiting is not None:
+                    waiting.add(stored.members)
         except JobRunnerError as refused:
-            answer = refused
-        except HELD_ERRORS as refused:
-            answer = as_ours(refused)
+            return refused
         except ROW_ERRORS as refused:
-            answer = StoreUnavailable(f"the store refuses a row of the batch: {refused}")
-        if isinstance(answer, JobRunnerError):
-            await tx.undo(counted, rows)
-            return answer
-        await tx.execute("RELEASE SAVEPOINT jobrunner_item")
+            return StoreUnavailable(f"the store refuses a row of the batch: {refused}")
         self.effects.merge(effects)
-        return answer
+        return stored
 
     # -- ticks ---------------------------------------------------------------------
 
@@ -322,18 +350,37 @@ class _Pass:
         return stored
 
     async def fire(self, fire: Fire) -> Fired | StoreError:
-        """Carry out one step of a schedule; in a row-by-row pass, return its row errors."""
+        """Carry out one step of a schedule; item by item, return the errors of its rows and locks."""
+        new = _new_of(fire)
+        if any(job.key is not None or job.lane is not None for job in new):
+            await self.tx.wait_shortly()
         if not self.row_by_row:
             return await schedules.fire(self.tx, fire, self.now, self.insert)
         try:
-            async with self.tx.savepoint():
+            async with self.savepoints.item(lanes_of(new)):
+                await self.lock_lanes(new)
                 return await schedules.fire(self.tx, fire, self.now, self.insert)
+        except StoreBusy as busy:
+            return busy
         except ROW_ERRORS as error:
             return StoreUnavailable(f"the store refuses a row of schedule {fire.seen.id}: {error}")
 
 
-def _has_keys(jobs: Iterable[Enqueue]) -> bool:
-    return any(job.key is not None for job in jobs)
+def _needs_others(outcome: Outcome) -> bool:
+    """Return whether an outcome changes more than its job and its attempt."""
+    job = outcome.job
+    if isinstance(outcome, Parked) or (
+        isinstance(outcome, Succeeded) and has_writes_or_jobs(outcome)
+    ):
+        return True
+    return job.lane is not None or job.batch is not None or job.chain is not None
+
+
+def _batches_of(outcomes: Sequence[Outcome]) -> tuple[set[int], set[str]]:
+    """Return the batches of attempts, and the ids of what their jobs wait for."""
+    members = {one.job.batch for one in outcomes if one.job.batch is not None}
+    waits = (wait for one in outcomes if isinstance(one, Parked) for wait in one.waits)
+    return members, {wait.needs for wait in waits if not wait.needs.startswith("!")}
 
 
 def _may_open_lanes(request: Round, new: Sequence[Enqueue]) -> bool:
@@ -343,16 +390,22 @@ def _may_open_lanes(request: Round, new: Sequence[Enqueue]) -> bool:
     )
 
 
+def _new_of(item: Outcome | Fire | BatchEnqueue) -> Sequence[Enqueue]:
+    """Return the jobs that an item of a round may store."""
+    match item:
+        case Succeeded():
+            return item.enqueues
+        case Parked(children=BatchEnqueue() as children):
+            return (*children.members, *children.callbacks)
+        case BatchEnqueue():
+            return (*item.members, *item.callbacks)
+        case Fire():
+            return [tick.job for tick in item.ticks if tick.job is not None]
+        case _:
+            return ()
+
+
 def _all_new(request: Round) -> Sequence[Enqueue]:
     """Return every job that the round may store."""
-    found = list(request.enqueues)
-    for outcome in request.outcomes:
-        if isinstance(outcome, Succeeded):
-            found += outcome.enqueues
-        elif isinstance(outcome, Parked) and outcome.children is not None:
-            found += (*outcome.children.members, *outcome.children.callbacks)
-    for batch in request.batches:
-        found += (*batch.members, *batch.callbacks)
-    for fire in request.fires:
-        found += (tick.job for tick in fire.ticks if tick.job is not None)
-    return found
+    items = (*request.outcomes, *request.batches, *request.fires)
+    return [*request.enqueues, *(job for item in items for job in _new_of(item))]

@@ -25,7 +25,7 @@ from jobrunner.core.model import (
 from jobrunner.store import rules
 from jobrunner.store.counters import CANCELLED, PARKED, RETRIED, CounterKey, attempts, dead
 from jobrunner.store.effects import Effects
-from jobrunner.store.postgres.driver_errors import is_lost
+from jobrunner.store.postgres.driver_errors import HELD_ERRORS, NO_SAVEPOINT
 from jobrunner.store.postgres.sql import batches, ends, lanes, steps
 from jobrunner.store.postgres.sql.ends import End
 from jobrunner.store.postgres.sql.history import failure
@@ -188,27 +188,33 @@ class Settling:
     async def _settle_with_writes(self, success: Succeeded) -> None:
         """Settle a job with the writes and jobs of its success, all or nothing."""
         tx = self.tx
-        counted, rows = tx.counted.copy(), len(tx.statistics)
-        await tx.execute("SAVEPOINT jobrunner_item")
+        item = await tx.begin_item()
         try:
             # Before the job is settled: a COMMIT in there must not commit its success.
             if success.writes:
                 await run_writes(tx, success.writes)
             if not await _succeed(tx, [success]):
                 self.stale.append(success)
-                await tx.undo(counted, rows)
+                await tx.undo(item)
                 return
             made = await insert_all(tx, success.enqueues, self.now)
             await batches.added(tx, success.enqueues, self.effects)
         except TransactionEnded as error:
             raise WriteFailed(success, InvalidWrite(str(error))) from error
-        except Exception as error:
-            if is_lost(error):
-                raise
-            await tx.undo(counted, rows)
+        except HELD_ERRORS:
+            await tx.undo(item)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a function raises is its attempt's
+            try:
+                await tx.undo(
+                    item
+                )  # raises if the connection is lost, whatever the function has raised
+            except NO_SAVEPOINT:
+                # A function has ended the transaction and then failed.
+                raise WriteFailed(success, error) from error
             self.refused.append((success, error))
             return
-        await tx.execute("RELEASE SAVEPOINT jobrunner_item")
+        await tx.keep_item()
         self.effects.add_stored(success.enqueues, made)
         await self._leave_lanes([success])
         await self._follow([success])

@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, cast
 
+import asyncpg
+
 from jobrunner.core.errors import InvalidWrite, TimedOut
 from jobrunner.core.model import Write
 from jobrunner.store.postgres.connection import Statements
@@ -49,10 +51,18 @@ async def run_writes(tx: Transaction, writes: Sequence[Write]) -> None:
             " meanwhile: compute in the task, and write what came out"
         ) from error
     finally:
-        if await tx.fetchval(_NUMBER) != begun:
+        if await _has_ended(tx, begun):
             raise TransactionEnded(
                 f"job.write({name}) has ended the transaction that settles the job: leave the commit to jobrunner"
             )
+
+
+async def _has_ended(tx: Transaction, begun: str) -> bool:
+    try:
+        return bool(await tx.fetchval(_NUMBER) != begun)
+    except asyncpg.InFailedSQLTransactionError:
+        # An error has aborted it, and is raised; the savepoint will show whether it is still the same transaction.
+        return False
 
 
 def as_write(what: Any, args: Sequence[object]) -> tuple[Callable[..., object], Sequence[object]]:

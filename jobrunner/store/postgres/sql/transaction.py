@@ -7,11 +7,27 @@ transactions wait for each other.
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Final, NamedTuple
 
+from jobrunner.core.errors import JobRunnerError
 from jobrunner.store.counters import CounterKey
 from jobrunner.store.postgres.connection import Statements
 from jobrunner.store.postgres.driver_errors import HELD_ERRORS, ROW_ERRORS
 from jobrunner.store.statistics import StatisticsRow
+
+LOCK_TIMEOUT: Final = "200ms"
+"""The longest wait for an open transaction that holds the same key, lane, queue or batch.
+
+Less than the writes of a job may take, so that a row that is held shows as such.
+"""
+
+
+class Item(NamedTuple):
+    """The state of a transaction at the beginning of a part of it."""
+
+    counted: Counter[CounterKey]
+    rows: int
+    is_patient: bool
 
 
 class Transaction:
@@ -27,6 +43,8 @@ class Transaction:
         "fetchrow",
         "fetchval",
         "held",
+        "is_patient",
+        "lock_timeout",
         "statistics",
     )
 
@@ -44,6 +62,26 @@ class Transaction:
         """Added to the minutes at the end."""
         self.held: set[int] = set()
         """The batches whose rows it has locked; see ``batch_locks``."""
+        self.lock_timeout = LOCK_TIMEOUT
+        """The value that ``wait_shortly`` sets."""
+        self.is_patient = True
+        """False after ``wait_shortly``."""
+
+    async def wait_shortly(self) -> None:
+        """Wait for each lock no longer than ``lock_timeout`` from now on.
+
+        Sessions of applications hold keys, lanes, queues and batches until they commit: nobody waits for one that is
+        idle.
+        """
+        if self.is_patient:
+            self.is_patient = False
+            await self.execute(f"SET LOCAL lock_timeout = '{self.lock_timeout}'")
+
+    async def wait_as_before(self) -> None:
+        """Take ``wait_shortly`` back."""
+        if not self.is_patient:
+            self.is_patient = True
+            await self.execute("SET LOCAL lock_timeout TO DEFAULT")
 
     def count(self, name: str, of: Iterable[tuple[str, str]]) -> None:
         """Count each of these pairs of queue and task once under a name."""
@@ -51,21 +89,32 @@ class Transaction:
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """Undo the block's own writes if it raises a row error, and raise it."""
-        counted, rows = self.counted.copy(), len(self.statistics)
-        await self.execute("SAVEPOINT jobrunner_item")
+        """Undo the block's own writes if it raises an error of these kinds.
+
+        They are ours, and those of rows and of locks.
+        """
+        item = await self.begin_item()
         try:
             yield
-        except (*ROW_ERRORS, *HELD_ERRORS):
-            await self.undo(counted, rows)
+        except (*ROW_ERRORS, *HELD_ERRORS, JobRunnerError):
+            await self.undo(item)
             raise
-        await self.execute("RELEASE SAVEPOINT jobrunner_item")
+        await self.keep_item()
 
-    async def undo(self, counted: Counter[CounterKey], rows: int) -> None:
-        """Go back to the savepoint and remove it."""
+    async def begin_item(self) -> Item:
+        """Begin a part of the transaction, which ``undo`` or ``keep_item`` ends."""
+        await self.execute("SAVEPOINT jobrunner_item")
+        return Item(self.counted.copy(), len(self.statistics), self.is_patient)
+
+    async def undo(self, item: Item) -> None:
+        """Undo what was written since ``begin_item``."""
         # Drivers of applications take one statement at a time.
         await self.execute("ROLLBACK TO SAVEPOINT jobrunner_item")
         await self.execute("RELEASE SAVEPOINT jobrunner_item")
-        self.counted = counted
+        self.counted, rows, self.is_patient = item
         del self.statistics[rows:]
         self.held.clear()  # which of them were locked since the savepoint is not known
+
+    async def keep_item(self) -> None:
+        """Keep what was written since ``begin_item``."""
+        await self.execute("RELEASE SAVEPOINT jobrunner_item")

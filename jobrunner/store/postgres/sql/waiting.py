@@ -50,15 +50,18 @@ class Waiting:
             self._waiting[queue] + added[queue] <= most for queue, most in self._most.items()
         )
 
-    def add(self, stored: Sequence[Enqueued]) -> QueueFull | None:
-        """Count the jobs of one call after they were stored; return the error if they must go again."""
+    def add(self, stored: Sequence[Enqueued]) -> None:
+        """Count the jobs of one call after they were stored.
+
+        Raises:
+            QueueFull: Too many would wait: the jobs must go again.
+        """
         added = Counter(one.queue for one in stored if one.created and one.state == "queued")
         for queue, most in self._most.items():
             if added[queue] and self._waiting[queue] + added[queue] > most:
-                return QueueFull(
+                raise QueueFull(
                     f"the call adds {added[queue]:,} job(s) to queue {queue!r}, where {self._waiting[queue]:,} wait"
                     f" and {most:,} may: try again later, or write `await jobs.limits.set(queue={queue!r},"
                     f" max_waiting={2 * most})`"
                 )
         self._waiting.update(added)
-        return None

@@ -1,0 +1,91 @@
+"""Outcomes that another open transaction keeps from being written, until it ends or the committer closes."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from jobrunner.store import busy
+from jobrunner.store.committer import Committer
+from tests.support.committers import turn
+from tests.support.engine import soon
+from tests.support.factories import WORKER, claim_one, new, row_of, succeeded
+from tests.support.faulty import FaultyStore
+
+
+@pytest.fixture
+async def store(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultyStore]:
+    monkeypatch.setattr(busy, "PAUSE_S", 0.01)
+    store = FaultyStore(tmp_db)
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def rounds(store: FaultyStore, many: int) -> None:
+    """Wait for more rounds."""
+    last = len(store.rounds) + many
+    while len(store.rounds) < last:
+        store.entered.clear()
+        await soon(store.entered.wait())
+
+
+async def test_F16_busy_outcome_is_written_again_after_a_pause_and_the_others_at_once(
+    store: FaultyStore, committer: Committer, caplog: pytest.LogCaptureFixture
+) -> None:
+    held, free = await claim_one(store), await claim_one(store)
+    store.held.add(held.seq)
+    committer.settle(succeeded(held, '"late"'))
+    committer.settle(succeeded(free))
+    await rounds(store, 3)
+    assert (await row_of(store, held.id)).state == "running"
+    assert (await row_of(store, free.id)).state == "succeeded"
+    assert "delays the ends of 1 attempt(s)" in caplog.text
+    await committer.submit([new()])
+    assert not committer._idle.is_set(), "one is not written yet"
+    store.held.clear()
+    await soon(committer.flushed())
+    assert (await row_of(store, held.id)).result == '"late"'
+    assert committer.error is None
+
+
+async def test_F16_close_waits_for_a_busy_outcome(store: FaultyStore) -> None:
+    committer = Committer(store)
+    committer.start()
+    held = await claim_one(store)
+    store.held.add(held.seq)
+    committer.settle(succeeded(held))
+    await rounds(store, 1)
+    closing = soon(committer.close())
+    await turn()
+    store.held.clear()
+    await closing
+    assert (await row_of(store, held.id)).state == "succeeded"
+
+
+async def test_F16_close_gives_a_busy_outcome_up_after_some_tries(
+    store: FaultyStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    committer = Committer(store)
+    committer.start()
+    held = await claim_one(store)
+    store.held.add(held.seq)
+    committer.settle(succeeded(held))
+    await soon(committer.close())
+    assert len(store.rounds) >= busy.LAST_TRIES
+    assert (await row_of(store, held.id)).state == "running"
+    assert "their jobs run again" in caplog.text
+
+
+async def test_F16_busy_outcome_of_a_worker_that_was_found_dead_is_dropped(
+    store: FaultyStore, committer: Committer
+) -> None:
+    held = await claim_one(store)
+    store.held.add(held.seq)
+    committer.settle(succeeded(held))
+    await rounds(store, 1)
+    committer.drop(WORKER)
+    store.held.clear()
+    await committer.submit([new()])
+    await soon(committer.flushed())
+    assert (await row_of(store, held.id)).state == "running"
