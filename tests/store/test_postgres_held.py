@@ -6,14 +6,18 @@ import pytest
 
 from jobrunner.core.errors import StoreBusy
 from jobrunner.core.limits import Limit, LimitName
-from jobrunner.core.model import BatchEnqueue, Enqueue, Enqueued, Filter
+from jobrunner.core.model import BatchEnqueue, Claimed, Enqueue, Enqueued, Filter
 from jobrunner.core.workflows import BatchEnqueued
+from jobrunner.store.postgres import workers as postgres_workers
+from jobrunner.store.postgres.sql.savepoints import MOST_WAITS
+from jobrunner.store.postgres.sql.transaction import Transaction
 from jobrunner.store.postgres.store import PostgresStore
 from jobrunner.store.round import Round, Written
 from tests.conformance.test_schedules import a_row, put, seen, step
 from tests.support.engine import soon
 from tests.support.factories import (
     NOW,
+    OTHER_WORKER,
     SECOND,
     claim,
     claim_of,
@@ -24,6 +28,7 @@ from tests.support.factories import (
     row_of,
     settle,
     succeeded,
+    worker_row,
 )
 from tests.support.postgres_sessions import async_session
 from tests.support.sessions import Held
@@ -71,6 +76,25 @@ async def test_F16_enqueue_into_a_lane_that_is_held_is_busy(
     assert len(await claim(store)) == 4
 
 
+async def test_F16_session_that_holds_many_lanes_is_waited_for_a_few_times_only(
+    store: PostgresStore, idle: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timeouts = list[str]()
+    wait = Transaction.wait_shortly
+
+    async def note(self: Transaction) -> None:
+        timeouts.append(self.lock_timeout)
+        await wait(self)
+
+    monkeypatch.setattr(Transaction, "wait_shortly", note)
+    lanes = [f"work[{number}]" for number in range(3 * MOST_WAITS)]
+    await store.session(idle.source).insert([new(lane=lane) for lane in lanes], now=NOW)
+    jobs = [*(new(lane=lane) for lane in lanes), new()]
+    written = await write(store, Round(NOW, enqueues=jobs))
+    assert [type(one) for one in written.enqueued] == [StoreBusy] * len(lanes) + [Enqueued]
+    assert timeouts[-1] == "1ms"
+
+
 async def test_F16_enqueue_into_an_ordered_lane_that_is_held_is_busy(
     store: PostgresStore, idle: Held
 ) -> None:
@@ -96,6 +120,19 @@ async def test_F16_enqueue_into_a_limited_queue_that_is_held_is_busy(
     await idle.commit()
     written = await write(store, Round(NOW, enqueues=jobs[2:], calls=[2]))
     assert [type(one) for one in written.enqueued] == [Enqueued, Enqueued]
+
+
+async def test_jobs_beside_a_limited_queue_are_stored_in_bulk(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.limits.declare({LimitName("queue", "default"): Limit(max_waiting=3)}, revision=1)
+
+    async def refuse(self: Transaction) -> None:
+        raise AssertionError("a savepoint for each call")
+
+    monkeypatch.setattr(Transaction, "begin_item", refuse)
+    await write(store, Round(NOW, enqueues=[new(queue=FREE) for _ in range(9)], calls=[1] * 9))
+    await write(store, Round(NOW, enqueues=[new() for _ in range(3)], calls=[1] * 3))
 
 
 async def test_F16_end_in_a_full_lane_that_is_held_waits_and_opens_the_lane_later(
@@ -181,6 +218,8 @@ async def test_F16_due_jobs_of_a_lane_that_is_held_wait_and_others_start(
     await store.session(idle.source).insert([new(lane=LANE)], now=NOW)
     written = await write(store, Round(later, promote_due=True, claim=claim_of()))
     assert {job.id for job in written.claimed} == {jobs[1].id, jobs[2].id}
+    assert written.next_due is not None
+    assert written.next_due > later, "the job that was left must not be looked for without a pause"
     await idle.commit()
     written = await write(store, Round(later, promote_due=True, claim=claim_of()))
     assert jobs[0].id in {job.id for job in written.claimed}
@@ -197,6 +236,8 @@ async def test_F16_nothing_expires_while_the_batch_of_one_is_held_and_others_sta
     await store.session(idle.source).insert_batch(BatchEnqueue(batch.id, [new()], (), ()), now=NOW)
     written = await write(store, Round(later, promote_due=True, claim=claim_of()))
     assert [job.id for job in written.claimed] == [due.id]
+    assert written.next_due is not None
+    assert written.next_due > later
     await idle.commit()
     await write(store, Round(later, promote_due=True))
     assert await states(store, [expiring, plain]) == ["expired", "expired"]
@@ -216,3 +257,59 @@ async def test_F16_tick_whose_job_goes_into_a_lane_that_is_held_is_busy(
     await idle.commit()
     written = await write(store, Round(NOW, fires=fires[:1]))
     assert not isinstance(written.fired[0], StoreBusy)
+
+
+async def hold_two_of_three(store: PostgresStore, idle: Held) -> Sequence[Claimed]:
+    """Claim three jobs, and let the session hold the lane of one and the batch of another."""
+    await store.limits.declare({LimitName("lanes", "work"): Limit(1)}, revision=1)
+    laned, free, waiting = new(lane=LANE), new(), new(lane=LANE)
+    await enqueue(store, laned, free, waiting)
+    batch = await a_batch(store, new())
+    await store.workers.join(worker_row(OTHER_WORKER), lambda: None)
+    jobs = await claim(store, worker=OTHER_WORKER)
+    assert len(jobs) == 3
+    session = store.session(idle.source)
+    await session.insert([new(lane=LANE)], now=NOW)
+    await session.insert_batch(BatchEnqueue(batch.id, [new()], (), ()), now=NOW)
+    return sorted(jobs, key=lambda job: job.id != free.id)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker is dead as soon as its lock is free."""
+    for name in ("LOOKS_APART_S", "RESTART_GRACE_S"):
+        monkeypatch.setattr(postgres_workers, name, 0)
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_F16_jobs_of_a_dead_worker_run_again_but_for_those_whose_lane_or_batch_is_held(
+    store: PostgresStore, postgres_url: str, idle: Held
+) -> None:
+    free, *held = await hold_two_of_three(store, idle)
+    await store.workers._lines.pop(OTHER_WORKER).close()
+    await store.workers.join(worker_row(), lambda: None)
+    found = await soon(store.workers.recover(now=NOW, thorough=True))
+    assert (found.workers, found.requeued) == ([OTHER_WORKER], 1)
+    assert (await row_of(store, free.id)).state == "queued"
+    assert {(await row_of(store, job.id)).state for job in held} == {"running"}
+    assert (await soon(store.workers.recover(now=NOW, thorough=True))).requeued == 0
+    await idle.commit()
+    assert (await store.workers.recover(now=NOW, thorough=True)).requeued == 2
+    assert {(await row_of(store, job.id)).state for job in held} == {"queued"}
+    counted = store.statistics.measure().counters
+    assert counted["workers:dead", "", ""] == 1
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_F16_worker_that_leaves_gives_back_what_is_not_held_and_the_rest_is_found(
+    store: PostgresStore, idle: Held
+) -> None:
+    free, *held = await hold_two_of_three(store, idle)
+    await soon(store.workers.leave(OTHER_WORKER, now=NOW))
+    row = await row_of(store, free.id)
+    assert (row.state, row.attempt) == ("queued", 0)
+    assert {(await row_of(store, job.id)).state for job in held} == {"running"}
+    assert OTHER_WORKER not in {row.worker for row in await store.workers.list()}
+    await idle.commit()
+    await store.workers.join(worker_row(), lambda: None)
+    assert (await store.workers.recover(now=NOW, thorough=True)).requeued == 2

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from jobrunner.core.errors import StoreUnavailable
+from jobrunner.core.errors import StoreBusy, StoreUnavailable
 from jobrunner.core.logs import log_of
 from jobrunner.core.model import WorkerRow
 from jobrunner.core.wait_graph import Snapshot, WaitReport
@@ -108,7 +108,10 @@ class PostgresWorkers:
             self._bell.announce_work()
 
     async def leave(self, worker: int, *, now: int) -> None:
-        await self._access.write(workers.leave, worker, now)
+        try:
+            await self._access.write(workers.leave, worker, now)
+        except StoreBusy:
+            await self._access.write(workers.leave, worker, now, apart=True)
         self._bell.on_work.pop(worker, None)
         self._rows.pop(worker, None)
         line = self._lines.pop(worker, None)
@@ -178,7 +181,10 @@ class PostgresWorkers:
             free, again, (workers.take_jobs, workers.take_orphans), strict=True
         ):
             for worker in sorted(before & after):
-                taken = await self._access.write(take, worker, now)
+                try:
+                    taken = await self._access.write(take, worker, now)
+                except StoreBusy:
+                    taken = await self._access.write(take, worker, now, apart=True)
                 if taken is not None:
                     found[worker] = taken
         return Recovered(

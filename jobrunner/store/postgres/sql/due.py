@@ -4,11 +4,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
+from jobrunner.core.errors import StoreBusy
 from jobrunner.store.counters import EXPIRED
 from jobrunner.store.effects import Effects
-from jobrunner.store.postgres.driver_errors import HELD_ERRORS
 from jobrunner.store.postgres.sql import ends, lanes
 from jobrunner.store.postgres.sql.ends import End
+from jobrunner.store.postgres.sql.savepoints import Savepoints
 from jobrunner.store.postgres.sql.states import WAITING
 from jobrunner.store.postgres.sql.transaction import Transaction
 
@@ -69,21 +70,25 @@ async def promote(tx: Transaction, now: int, effects: Effects) -> int:
     return len(promoted)
 
 
-async def promote_apart(tx: Transaction, now: int, effects: Effects) -> int:
-    """Do the same, lane by lane; those that another transaction holds are left for later."""
+async def promote_apart(
+    tx: Transaction, savepoints: Savepoints, now: int, effects: Effects
+) -> tuple[int, bool]:
+    """Do the same, lane by lane; return also whether lanes were left, since others hold them."""
+    is_left = False
     promoted = await tx.fetch(_PROMOTE_PLAIN, now, PROMOTED_PER_ROUND)
     _add(effects, promoted, ())
     due = await tx.fetch(_DUE_IN_LANES, now, PROMOTED_PER_ROUND)
-    for _, rows in groupby(sorted(due, key=itemgetter(1)), key=itemgetter(1)):
+    for lane, rows in groupby(sorted(due, key=itemgetter(1)), key=itemgetter(1)):
         seqs = [seq for seq, _ in rows]
         try:
-            async with tx.savepoint():
+            async with savepoints.item({("lane", lane)}):
                 await tx.execute(_PROMOTE_THESE, seqs)
                 await lanes.arrived(tx, seqs)
-        except HELD_ERRORS:
-            continue
-        _add(effects, seqs, seqs)
-    return len(promoted)
+        except StoreBusy:
+            is_left = True
+        else:
+            _add(effects, seqs, seqs)
+    return len(promoted), is_left
 
 
 def _add(effects: Effects, promoted: Any, laned: Any) -> None:

@@ -36,7 +36,7 @@ from jobrunner.store.postgres.sql import (
 )
 from jobrunner.store.postgres.sql.insert import insert_all, lock_lanes
 from jobrunner.store.postgres.sql.limits import Limits
-from jobrunner.store.postgres.sql.savepoints import Savepoints, lanes_of, queues_of
+from jobrunner.store.postgres.sql.savepoints import Savepoints, lanes_of, places, queues_of
 from jobrunner.store.postgres.sql.settle import Settling, has_writes_or_jobs
 from jobrunner.store.postgres.sql.transaction import Transaction
 from jobrunner.store.postgres.sql.waiting import Waiting
@@ -44,6 +44,8 @@ from jobrunner.store.round import Round, Written
 
 _BRIEFLY: Final = "20ms"
 """The wait for a lock after one that was held for too long; rounds hold theirs for less."""
+_DUE_LATER_US: Final = 500_000
+"""The time until the next search for due jobs, if some were left."""
 
 
 async def write_round(
@@ -97,6 +99,8 @@ class _Pass:
         self.busy: list[Outcome] = []
         self.refused = list(refused)
         self.savepoints = Savepoints(tx)
+        self.is_due_left = False
+        """True if jobs were left as they are that should have expired or become claimable."""
 
     async def run(self) -> Written:
         request, effects = self.request, self.effects
@@ -127,6 +131,8 @@ class _Pass:
         if request.promote_due:
             # Replaces the value collected during the pass: those jobs may have been promoted or claimed by now.
             effects.next_due = await due.next_due(self.tx)
+            if self.is_due_left and effects.next_due is not None:
+                effects.next_due = max(effects.next_due, self.now + _DUE_LATER_US)
         if claimed.next_at is not None:
             effects.add_due(claimed.next_at)
         return Written(
@@ -214,11 +220,8 @@ class _Pass:
         """Write one outcome; it is busy if another transaction holds what it needs."""
         job, new, effects = outcome.job, _new_of(outcome), Effects()
         settling = Settling(self.tx, self.now, effects)
-        places = lanes_of(new)
-        places.update(("batch", batch) for batch in (job.batch,) if batch is not None)
-        places.update(("lane", lane) for lane in (job.lane,) if lane is not None)
         try:
-            async with self.savepoints.item(places):
+            async with self.savepoints.item(places(job.batch, job.lane) | lanes_of(new)):
                 await self.lock_lanes(new)
                 await batch_locks.hold(self.tx, *_batches_of([outcome]))
                 cancelled = await settling.settle([outcome])
@@ -241,7 +244,11 @@ class _Pass:
         expired = await self.expire()
         if exceptions.has_followups or effects.left_over:
             await slices.go_on(tx, now, effects)
-        promoted = await (due.promote_apart if self.row_by_row else due.promote)(tx, now, effects)
+        if self.row_by_row:
+            promoted, is_left = await due.promote_apart(tx, self.savepoints, now, effects)
+            self.is_due_left = self.is_due_left or is_left
+        else:
+            promoted = await due.promote(tx, now, effects)
         woken = await lanes.wake(tx, now)
         effects.added += woken
         return due.PROMOTED_PER_ROUND in (expired, promoted) or woken == lanes.WOKEN_PER_ROUND
@@ -255,6 +262,7 @@ class _Pass:
             async with self.savepoints.item(()):
                 expired = await due.expire(self.tx, self.now, effects)
         except StoreBusy:
+            self.is_due_left = True
             return 0
         self.effects.merge(effects)
         return expired
@@ -264,11 +272,13 @@ class _Pass:
     async def insert_new(
         self, jobs: Sequence[Enqueue], exceptions: claim.Exceptions
     ) -> Sequence[Enqueued | StoreError]:
-        tx, is_limited = self.tx, exceptions.has_max_waiting
+        tx, is_limited, waiting = self.tx, exceptions.has_max_waiting, None
         if is_limited or any(job.key is not None or job.lane is not None for job in jobs):
             await tx.wait_shortly()
-        waiting = await Waiting.of(tx, jobs) if is_limited and not self.row_by_row else None
-        if not is_limited or (waiting is not None and waiting.fits(jobs)):
+        if is_limited and not self.row_by_row:
+            waiting = await Waiting.of(tx, jobs)
+            is_limited = waiting is not None and not waiting.fits(jobs)
+        if not is_limited:
             stored = await self.insert_rows(jobs)
             self.add_stored(jobs, stored)
             return stored
@@ -323,11 +333,9 @@ class _Pass:
         """Store the jobs and edges of one call, or none of them."""
         tx, effects, new = self.tx, Effects(), _new_of(request)
         await tx.wait_shortly()
-        places = lanes_of(new)
-        if isinstance(request.batch, str):
-            places.add(("batch", request.batch))
+        batch = request.batch if isinstance(request.batch, str) else None
         try:
-            async with self.savepoints.item(places):
+            async with self.savepoints.item(places(batch, None) | lanes_of(new)):
                 if self.row_by_row:
                     await self.lock_lanes(new)
                 is_limited = exceptions.has_max_waiting

@@ -5,6 +5,7 @@ Sessions of applications may hold what some of them need.
 
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
+from typing import Final
 
 from jobrunner.core.errors import StoreBusy
 from jobrunner.core.model import Enqueue
@@ -13,6 +14,15 @@ from jobrunner.store.postgres.sql.transaction import Transaction
 
 Place = tuple[str, object]
 """A thing that a session may hold: ``("lane", name)``, ``("batch", seq or id)`` or ``("queue", name)``."""
+
+MOST_WAITS: Final = 5
+"""A session may hold hundreds of lanes: after so many waits the others that it holds cost a millisecond each."""
+
+
+def places(batch: object | None, lane: str | None) -> set[Place]:
+    """Return the batch and the lane of a job."""
+    both: tuple[Place, ...] = (("batch", batch), ("lane", lane))
+    return {place for place in both if place[1] is not None}
 
 
 def lanes_of(jobs: Iterable[Enqueue]) -> set[Place]:
@@ -31,6 +41,7 @@ class Savepoints:
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
         self._held: dict[Place, str] = {}
+        self._times = 0
 
     @asynccontextmanager
     async def item(self, places: Collection[Place]) -> AsyncIterator[None]:
@@ -51,4 +62,7 @@ class Savepoints:
         except HELD_ERRORS as error:
             busy = as_ours(error)
             self._held.update(dict.fromkeys(places, str(busy)))
+            self._times += 1
+            if self._times == MOST_WAITS:
+                await self._tx.wait_for_nobody()
             raise busy from error

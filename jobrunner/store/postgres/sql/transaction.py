@@ -77,6 +77,11 @@ class Transaction:
             self.is_patient = False
             await self.execute(f"SET LOCAL lock_timeout = '{self.lock_timeout}'")
 
+    async def wait_for_nobody(self) -> None:
+        """Wait for no lock from now on, or nearly: the server takes 1 ms at the least."""
+        self.lock_timeout, self.is_patient = "1ms", True
+        await self.wait_shortly()
+
     async def wait_as_before(self) -> None:
         """Take ``wait_shortly`` back."""
         if not self.is_patient:

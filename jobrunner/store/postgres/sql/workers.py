@@ -2,10 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 from jobrunner.core.clock import SECOND_US
+from jobrunner.core.errors import StoreBusy
 from jobrunner.core.fingerprint import fingerprint
 from jobrunner.core.model import WorkerRow
 from jobrunner.core.wait_graph import Snapshot, WaitingAttempt, WaitReport
@@ -16,10 +17,13 @@ from jobrunner.store.postgres import locks
 from jobrunner.store.postgres.sql import batch_locks, ends, lanes, statistics
 from jobrunner.store.postgres.sql.ends import End
 from jobrunner.store.postgres.sql.lanes import changed
+from jobrunner.store.postgres.sql.savepoints import Savepoints, places
 from jobrunner.store.postgres.sql.settle import MOVED
 from jobrunner.store.postgres.sql.states import WAITING
 from jobrunner.store.postgres.sql.transaction import Transaction
 from jobrunner.store.protocol import WorkerStart
+
+T = TypeVar("T")
 
 MINUTE_US: Final = 60 * SECOND_US
 MOST_STARTS: Final = 120
@@ -28,9 +32,13 @@ _LOST_TYPE: Final = "ProcessLost"
 
 _COLUMNS: Final = "worker, pid, host, started_at, beat_at, queues, tasks, revision, waits"
 
-_HELD: Final = """
+_RUNNING: Final = """
 SELECT seq, lease, id, queue, task, attempt, max_attempts, crashes + 1, started_at, cancel_requested, chain, batch, lane
-FROM jobrunner.jobs WHERE state = 'running' AND worker = $1 ORDER BY seq FOR UPDATE"""
+FROM jobrunner.jobs WHERE state = 'running' AND worker = $1 {} ORDER BY seq FOR UPDATE"""
+_ALL_RUNNING: Final = _RUNNING.format("")
+_THIS_RUNNING: Final = _RUNNING.format("AND seq = $2")
+_PLACES: Final = """
+SELECT seq, batch, lane FROM jobrunner.jobs WHERE state = 'running' AND worker = $1 ORDER BY seq"""
 
 _KEEP_LOST: Final = f"""
 INSERT INTO jobrunner.attempts (
@@ -88,29 +96,69 @@ async def starts(tx: Transaction) -> Sequence[WorkerStart]:
     return [] if found is None else [WorkerStart(*one) for one in json.loads(found)]
 
 
-async def leave(tx: Transaction, worker: int, now: int) -> None:
+async def _each(
+    tx: Transaction,
+    worker: int,
+    write: Callable[[Sequence[Any]], Awaitable[T]],
+    *,
+    apart: bool,
+) -> Sequence[T]:
+    """Call ``write`` with the running jobs of a worker, locked; return its answers.
+
+    Args:
+        tx: the transaction.
+        worker: the number of the worker.
+        write: changes the jobs, given as rows of ``_RUNNING``.
+        apart: one job at a time, after a try that has met a lock; those that need what others hold are left, and
+            the search for jobs of workers without a row finds them later.
+    """
+    if not apart:
+        await tx.wait_shortly()
+        await batch_locks.hold_of_worker(tx, worker)
+        answers = [await write(await tx.fetch(_ALL_RUNNING, worker))]
+        await tx.wait_as_before()
+        return answers
+    savepoints, answers = Savepoints(tx), []
+    await tx.wait_shortly()
+    for seq, batch, lane in await tx.fetch(_PLACES, worker):
+        try:
+            async with savepoints.item(places(batch, lane)):
+                if batch is not None:
+                    await batch_locks.hold(tx, [batch])
+                answers.append(await write(await tx.fetch(_THIS_RUNNING, worker, seq)))
+        except StoreBusy:
+            continue
+    await tx.wait_as_before()
+    return answers
+
+
+async def leave(tx: Transaction, worker: int, now: int, *, apart: bool = False) -> None:
     """Queue a worker's running jobs, give their attempts back, and delete its row.
 
-    Jobs that were asked to stop are cancelled instead of queued.
+    Jobs that were asked to stop are cancelled instead of queued. For ``apart`` see ``_each``.
     """
-    await batch_locks.hold_of_worker(tx, worker)
-    await tx.fetch(_HELD, worker)
+    await _each(tx, worker, lambda rows: _give_back(tx, rows, now), apart=apart)
+    await tx.execute("DELETE FROM jobrunner.workers WHERE worker = $1", worker)
+
+
+async def _give_back(tx: Transaction, rows: Sequence[Any], now: int) -> None:
+    seqs = [row["seq"] for row in rows]
     await tx.execute(
         """
         INSERT INTO jobrunner.attempts (job, lease, attempt, worker, started_at, finished_at, outcome)
         SELECT seq, lease, attempt, worker, started_at, $1, 'released'
-        FROM jobrunner.jobs WHERE state = 'running' AND worker = $2
+        FROM jobrunner.jobs WHERE seq = ANY ($2::bigint[])
         """,
-        *(now, worker),
+        *(now, seqs),
     )
     given_back = await tx.fetch(
         """
         UPDATE jobrunner.jobs SET state = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'queued' END, worker = NULL,
             finished_at = CASE WHEN cancel_requested THEN $1::bigint END, attempt = attempt - 1
-        WHERE state = 'running' AND worker = $2
+        WHERE seq = ANY ($2::bigint[])
         RETURNING id, chain, batch, state, queue, task, seq, lane
         """,
-        *(now, worker),
+        *(now, seqs),
     )
     await lanes.left(tx, {lane for *_, lane in given_back})
     await lanes.arrived(tx, [seq for *_, seq, lane in given_back if lane is not None])
@@ -119,7 +167,6 @@ async def leave(tx: Transaction, worker: int, now: int) -> None:
     await ends.follow(tx, now, stopped, Effects())
     tx.count(CANCELLED, [(row["queue"], row["task"]) for row in cancelled])
     tx.count(attempts("released"), [(row["queue"], row["task"]) for row in given_back])
-    await tx.execute("DELETE FROM jobrunner.workers WHERE worker = $1", worker)
 
 
 async def beat(tx: Transaction, worker: int, now: int, lag: int | None = None) -> bool:
@@ -218,10 +265,10 @@ async def _holds(tx: Transaction, snapshot: Snapshot) -> bool:
     return all(seq in by_seq and by_seq[seq][4] for seq in jobs)
 
 
-async def take_jobs(tx: Transaction, worker: int, now: int) -> Taken | None:
+async def take_jobs(tx: Transaction, worker: int, now: int, *, apart: bool = False) -> Taken | None:
     """Recover a dead worker's jobs and delete its row; None if it lives.
 
-    Its lock is tried in the same transaction: a worker that holds it lives.
+    Its lock is tried in the same transaction: a worker that holds it lives. For ``apart`` see ``_each``.
     """
     if not await tx.fetchval("SELECT pg_try_advisory_xact_lock($1)", worker):
         return None
@@ -231,14 +278,18 @@ async def take_jobs(tx: Transaction, worker: int, now: int) -> Taken | None:
     if deleted is None:
         return None
     # The dead worker's own task limits: the recovering process may have no code for them, or newer code.
-    return await _take(tx, worker, json.loads(deleted[0]), now)
+    tx.counted[DEAD_WORKERS, "", ""] += 1
+    return await _take(tx, worker, json.loads(deleted[0]), now, apart=apart)
 
 
-async def take_orphans(tx: Transaction, worker: int, now: int) -> Taken | None:
+async def take_orphans(
+    tx: Transaction, worker: int, now: int, *, apart: bool = False
+) -> Taken | None:
     """Recover the jobs of a worker that holds jobs and has no row; None if it lives.
 
-    Such a worker was found dead while it lived, and claimed jobs until it noticed; no other search finds these jobs.
-    The task limits come from the workers that have rows.
+    Such a worker was found dead while it lived, and claimed jobs until it noticed, or some of its jobs were left when
+    the others were taken; no other search finds these jobs. The task limits come from the workers that have rows. For
+    ``apart`` see ``_each``.
     """
     if not await tx.fetchval("SELECT pg_try_advisory_xact_lock($1)", worker):
         return None
@@ -247,7 +298,7 @@ async def take_orphans(tx: Transaction, worker: int, now: int) -> Taken | None:
         if row.worker == worker:
             return None
         max_attempts.update(row.tasks)
-    return await _take(tx, worker, max_attempts, now)
+    return await _take(tx, worker, max_attempts, now, apart=apart)
 
 
 async def orphaned(tx: Transaction) -> Collection[int]:
@@ -261,11 +312,23 @@ async def orphaned(tx: Transaction) -> Collection[int]:
 
 
 async def _take(
-    tx: Transaction, worker: int, max_attempts: Mapping[str, int | None], now: int
+    tx: Transaction,
+    worker: int,
+    max_attempts: Mapping[str, int | None],
+    now: int,
+    *,
+    apart: bool,
 ) -> Taken:
-    tx.counted[DEAD_WORKERS, "", ""] += 1
-    await batch_locks.hold_of_worker(tx, worker)
-    held = await tx.fetch(_HELD, worker)
+    taken = await _each(
+        tx, worker, lambda rows: _take_rows(tx, rows, max_attempts, now), apart=apart
+    )
+    buried = [id for one in taken for id in one.buried]
+    return Taken(sum(one.requeued for one in taken), buried)
+
+
+async def _take_rows(
+    tx: Transaction, held: Sequence[Any], max_attempts: Mapping[str, int | None], now: int
+) -> Taken:
     if not held:
         return Taken(0, ())
     await tx.execute(_KEEP_LOST, [row["seq"] for row in held], now)
