@@ -163,7 +163,7 @@ async def test_write_of_a_plain_def_is_refused_with_the_line(jobs: JobRunner) ->
         assert (await soon(ended(await work.enqueue()))).state == "succeeded"
 
 
-@pytest.mark.parametrize("verb", ["COMMIT", "ROLLBACK"])
+@pytest.mark.parametrize("verb", ["COMMIT", "ROLLBACK", "RELEASE SAVEPOINT jobrunner_1"])
 async def test_F36_commit_in_job_write_fails_its_own_attempt_and_nobody_elses(
     jobs: JobRunner, verb: str
 ) -> None:

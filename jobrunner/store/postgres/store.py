@@ -133,14 +133,19 @@ class PostgresStore:
         has_joined = claim is not None and self.workers.has_joined(claim.worker)
         if claim is not None and not self.workers.may_claim(claim.worker):
             request = request._replace(claim=None)
-        loop, row_by_row = asyncio.get_running_loop(), False
-        briefly = loop.time() < self._briefly_until_s
+        row_by_row = False
         try:
             written = await self._write_hot(request, must_stand=has_joined)
         except ROW_ERRORS:
             written, row_by_row = None, True
         if written is not None:
             return written
+        return await self._write_long(request, has_joined=has_joined, row_by_row=row_by_row)
+
+    async def _write_long(self, request: Round, *, has_joined: bool, row_by_row: bool) -> Written:
+        """Write a round statement by statement, and after an error item by item."""
+        loop = asyncio.get_running_loop()
+        briefly = loop.time() < self._briefly_until_s
         refused: list[tuple[Succeeded, BaseException]] = []
         while True:
             try:
@@ -159,8 +164,10 @@ class PostgresStore:
             except HELD_ERRORS as error:
                 if row_by_row and briefly:
                     raise as_ours(error) from error
+                if not briefly:
+                    # A short wait does not lengthen it: a row that many hold in turns is waited for now and then.
+                    self._briefly_until_s = loop.time() + BRIEFLY_S
                 row_by_row = briefly = True
-                self._briefly_until_s = loop.time() + BRIEFLY_S
             except ROW_ERRORS as error:
                 if row_by_row:
                     raise StoreFailed(f"the database refuses a round: {error}") from error

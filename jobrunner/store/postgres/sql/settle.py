@@ -14,6 +14,7 @@ from jobrunner.core.model import (
     RESULT_PENDING,
     Cancelled,
     Dead,
+    Enqueued,
     Outcome,
     Parked,
     Released,
@@ -30,7 +31,13 @@ from jobrunner.store.postgres.sql import batches, ends, lanes, steps
 from jobrunner.store.postgres.sql.ends import End
 from jobrunner.store.postgres.sql.history import failure
 from jobrunner.store.postgres.sql.insert import insert_all
-from jobrunner.store.postgres.sql.task_writes import TransactionEnded, run_writes
+from jobrunner.store.postgres.sql.task_writes import (
+    IS_SAME,
+    TransactionEnded,
+    ended_savepoint,
+    refuse_other,
+    run_writes,
+)
 from jobrunner.store.postgres.sql.transaction import Transaction
 
 # No join: of a table that was nearly empty at the last ANALYZE the planner would read all rows for each of ours. The
@@ -52,15 +59,17 @@ _SUCCEED_AND_KEEP: Final = f"""
 WITH done AS (
     UPDATE jobrunner.jobs job SET state = 'succeeded', worker = NULL, suspect = false,
         finished_at = {_given(4)} {{assigned}}
-    {_FENCE}, job.attempt, {_given(3)}, job.started_at, job.finished_at
+    {_FENCED} {{only}} RETURNING job.seq, job.lease, job.attempt, {_given(3)}, job.started_at, job.finished_at
 ), kept AS (
     INSERT INTO jobrunner.attempts (job, lease, attempt, worker, started_at, finished_at, outcome)
     SELECT *, 'succeeded' FROM done
 )
 SELECT seq, lease FROM done"""
-_SUCCEED: Final = _SUCCEED_AND_KEEP.format(assigned="")
-_SUCCEED_WITH_RESULT: Final = _SUCCEED_AND_KEEP.format(
-    assigned=f", result = {_given(5, 'text')}, result_omitted = {_given(6, 'text')}"
+_SUCCEED: Final = _SUCCEED_AND_KEEP.format(assigned="", only="")
+_WITH_RESULT: Final = f", result = {_given(5, 'text')}, result_omitted = {_given(6, 'text')}"
+_SUCCEED_WITH_RESULT: Final = _SUCCEED_AND_KEEP.format(assigned=_WITH_RESULT, only="")
+_SUCCEED_AFTER_WRITES: Final = _SUCCEED_AND_KEEP.format(
+    assigned=_WITH_RESULT, only=f"AND {IS_SAME} = $7"
 )
 
 # Without the worker: a settled job has none. The lease still identifies the attempt.
@@ -145,8 +154,7 @@ class Settling:
             outcomes, cancelled = await self._obey_cancels(outcomes)
             self._record_due(outcomes)
         alone = [one for one in outcomes if isinstance(one, Succeeded) and has_writes_or_jobs(one)]
-        for success in alone:
-            await self._settle_with_writes(success)
+        await self._settle_with_writes(alone)
         for kind, group in _groups(outcomes):
             if kind is Parked:
                 await self._park(group)
@@ -185,39 +193,58 @@ class Settling:
             await self._leave_lanes(ended)
             await self._follow(ended)
 
-    async def _settle_with_writes(self, success: Succeeded) -> None:
-        """Settle a job with the writes and jobs of its success, all or nothing."""
-        tx = self.tx
-        item = await tx.begin_item()
-        try:
-            # Before the job is settled: a COMMIT in there must not commit its success.
-            if success.writes:
-                await run_writes(tx, success.writes)
-            if not await _succeed(tx, [success]):
-                self.stale.append(success)
-                await tx.undo(item)
-                return
-            made = await insert_all(tx, success.enqueues, self.now)
-            await batches.added(tx, success.enqueues, self.effects)
-        except TransactionEnded as error:
-            raise WriteFailed(success, InvalidWrite(str(error))) from error
-        except HELD_ERRORS:
-            await tx.undo(item)
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a function raises is its attempt's
+    async def _settle_with_writes(self, successes: Sequence[Succeeded]) -> None:
+        """Settle jobs, each with its writes and its new jobs or not at all."""
+        tx, item = self.tx, None
+        for success in successes:
+            item = item or await tx.begin_item()
             try:
-                await tx.undo(
-                    item
-                )  # raises if the connection is lost, whatever the function has raised
-            except NO_SAVEPOINT:
-                # A function has ended the transaction and then failed.
-                raise WriteFailed(success, error) from error
-            self.refused.append((success, error))
-            return
-        await tx.keep_item()
-        self.effects.add_stored(success.enqueues, made)
-        await self._leave_lanes([success])
-        await self._follow([success])
+                made = await self._write(success)
+            except TransactionEnded as error:
+                raise WriteFailed(success, InvalidWrite(str(error))) from error
+            except HELD_ERRORS:
+                await tx.undo(item)
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a function raises is its attempt's
+                try:
+                    # Raises if the connection is lost, whatever the function has raised.
+                    await tx.undo(item)
+                except NO_SAVEPOINT:
+                    # A function has ended the transaction and then failed.
+                    raise WriteFailed(success, error) from error
+                item = None
+                self.refused.append((success, error))
+                continue
+            if made is None:
+                await tx.undo(item)
+                item = None
+                self.stale.append(success)
+                continue
+            try:
+                item = await tx.next_item(item)
+            except NO_SAVEPOINT as error:
+                raise WriteFailed(success, ended_savepoint(success.writes)) from error
+            self.effects.add_stored(success.enqueues, made)
+            await self._leave_lanes([success])
+            await self._follow([success])
+        if item is not None:
+            await tx.keep_item(item)
+
+    async def _write(self, success: Succeeded) -> Sequence[Enqueued] | None:
+        """Write a success; return its new jobs, or None if the fence refuses it."""
+        tx = self.tx
+        number = None
+        if success.writes:
+            # Before the job is settled: a COMMIT in there must not commit its success.
+            await run_writes(tx, success.writes)
+            number = await tx.number()
+        if not await _succeed(tx, [success], number):
+            if success.writes:
+                await refuse_other(tx, success.writes)
+            return None
+        made = await insert_all(tx, success.enqueues, self.now)
+        await batches.added(tx, success.enqueues, self.effects)
+        return made
 
     def _record_due(self, outcomes: Iterable[Outcome]) -> None:
         """Record when jobs will run again."""
@@ -321,12 +348,17 @@ def _fences(group: Sequence[Any]) -> list[Sequence[int]]:
     return list(zip(*((one.job.seq, one.job.lease, one.job.worker) for one in group), strict=True))
 
 
-async def _succeed(tx: Transaction, group: Sequence[Succeeded]) -> Written:
+async def _succeed(
+    tx: Transaction, group: Sequence[Succeeded], number: str | None = None
+) -> Written:
+    """Write successes; nothing if the transaction has another number than the given one."""
     at = [one.ended.at for one in group]
-    if all(one.result is None and one.result_omitted is None for one in group):
+    if number is None and all(one.result is None and one.result_omitted is None for one in group):
         return await tx.fetch(_SUCCEED, *_fences(group), at)
     results = [one.result for one in group], [one.result_omitted for one in group]
-    return await tx.fetch(_SUCCEED_WITH_RESULT, *_fences(group), at, *results)
+    if number is None:
+        return await tx.fetch(_SUCCEED_WITH_RESULT, *_fences(group), at, *results)
+    return await tx.fetch(_SUCCEED_AFTER_WRITES, *_fences(group), at, *results, number)
 
 
 async def _keep_result(tx: Transaction, group: Sequence[Returned]) -> Written:

@@ -1,6 +1,7 @@
 """Runs the functions of ``job.write(fn)`` inside the round that settles the job."""
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, cast
@@ -17,7 +18,8 @@ from jobrunner.store.statements import compiled, is_statement
 BUDGET_S: Final = 0.25
 """Time limit for the writes of one job: the process's other rounds wait meanwhile."""
 
-_NUMBER: Final = "SELECT pg_current_xact_id_if_assigned()::text"
+IS_SAME: Final = "pg_current_xact_id_if_assigned()::text"
+"""Compare it with ``Transaction.number``: another transaction has another number, and none has no number."""
 
 
 class TransactionEnded(InvalidWrite):
@@ -27,13 +29,15 @@ class TransactionEnded(InvalidWrite):
 async def run_writes(tx: Transaction, writes: Sequence[Write]) -> None:
     """Call the functions that a task passed to ``job.write()``, in order, within ``BUDGET_S``.
 
+    The next statement must make sure that it is in the same transaction.
+
     Raises:
         InvalidWrite: A function is not an ``async def``.
-        TransactionEnded: A function has ended the transaction.
+        TransactionEnded: A function has ended the transaction and raised an error.
         TimedOut: The functions took longer than ``BUDGET_S``.
         Exception: A function raised this error.
     """
-    begun = await tx.fetchval("SELECT pg_current_xact_id()::text")
+    await tx.number()
     name = ""
     try:
         async with asyncio.timeout(BUDGET_S):
@@ -50,19 +54,35 @@ async def run_writes(tx: Transaction, writes: Sequence[Write]) -> None:
             f"job.write({name}) took longer than {BUDGET_S * 1000:g} ms, and the other jobs of this process wait"
             " meanwhile: compute in the task, and write what came out"
         ) from error
-    finally:
-        if await _has_ended(tx, begun):
-            raise TransactionEnded(
-                f"job.write({name}) has ended the transaction that settles the job: leave the commit to jobrunner"
-            )
+    except Exception:
+        # If an error has aborted it, the savepoint will show whether it is still the same transaction.
+        with contextlib.suppress(asyncpg.InFailedSQLTransactionError):
+            await refuse_other(tx, writes)
+        raise
 
 
-async def _has_ended(tx: Transaction, begun: str) -> bool:
-    try:
-        return bool(await tx.fetchval(_NUMBER) != begun)
-    except asyncpg.InFailedSQLTransactionError:
-        # An error has aborted it, and is raised; the savepoint will show whether it is still the same transaction.
-        return False
+async def refuse_other(tx: Transaction, writes: Sequence[Write]) -> None:
+    """Raise if the connection has left the transaction of before the writes.
+
+    Raises:
+        TransactionEnded: A function has ended the transaction.
+    """
+    if await tx.fetchval(f"SELECT {IS_SAME}") != await tx.number():
+        raise TransactionEnded(
+            f"job.write({_names_of(writes)}) has ended the transaction that settles the job: leave the commit to"
+            " jobrunner"
+        )
+
+
+def ended_savepoint(writes: Sequence[Write]) -> InvalidWrite:
+    """Return the error for writes that have ended the savepoint of their job."""
+    return InvalidWrite(
+        f"job.write({_names_of(writes)}) has ended a savepoint that it did not set: leave jobrunner's savepoints alone"
+    )
+
+
+def _names_of(writes: Sequence[Write]) -> str:
+    return ", ".join(_name_of(function) for function, *_ in writes)
 
 
 def as_write(what: Any, args: Sequence[object]) -> tuple[Callable[..., object], Sequence[object]]:

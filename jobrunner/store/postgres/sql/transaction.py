@@ -25,6 +25,9 @@ Less than the writes of a job may take, so that a row that is held shows as such
 class Item(NamedTuple):
     """The state of a transaction at the beginning of a part of it."""
 
+    name: str
+    """Of its savepoint; each depth has another one, so that ``undo`` reaches over those inside."""
+    depth: int
     counted: Counter[CounterKey]
     rows: int
     is_patient: bool
@@ -34,6 +37,8 @@ class Transaction:
     """An open transaction."""
 
     __slots__ = (
+        "_depth",
+        "_number",
         "connection",
         "counted",
         "cursor",
@@ -66,6 +71,8 @@ class Transaction:
         """The value that ``wait_shortly`` sets."""
         self.is_patient = True
         """False after ``wait_shortly``."""
+        self._number: str | None = None
+        self._depth = 0
 
     async def wait_shortly(self) -> None:
         """Wait for each lock no longer than ``lock_timeout`` from now on.
@@ -88,6 +95,12 @@ class Transaction:
             self.is_patient = True
             await self.execute("SET LOCAL lock_timeout TO DEFAULT")
 
+    async def number(self) -> str:
+        """Return the number that the server has given to the transaction."""
+        if self._number is None:
+            self._number = await self.fetchval("SELECT pg_current_xact_id()::text")
+        return self._number
+
     def count(self, name: str, of: Iterable[tuple[str, str]]) -> None:
         """Count each of these pairs of queue and task once under a name."""
         self.counted.update((name, queue, task) for queue, task in of)
@@ -104,22 +117,34 @@ class Transaction:
         except (*ROW_ERRORS, *HELD_ERRORS, JobRunnerError):
             await self.undo(item)
             raise
-        await self.keep_item()
+        await self.keep_item(item)
 
     async def begin_item(self) -> Item:
-        """Begin a part of the transaction, which ``undo`` or ``keep_item`` ends."""
-        await self.execute("SAVEPOINT jobrunner_item")
-        return Item(self.counted.copy(), len(self.statistics), self.is_patient)
+        """Begin a part of the transaction, which ``undo`` or ``keep_item`` ends; parts may have parts."""
+        self._depth += 1
+        item = self._item(f"jobrunner_{self._depth}")
+        await self.execute(f"SAVEPOINT {item.name}")
+        return item
 
     async def undo(self, item: Item) -> None:
-        """Undo what was written since ``begin_item``."""
+        """Undo what was written since ``begin_item``, also by parts that have not ended."""
         # Drivers of applications take one statement at a time.
-        await self.execute("ROLLBACK TO SAVEPOINT jobrunner_item")
-        await self.execute("RELEASE SAVEPOINT jobrunner_item")
-        self.counted, rows, self.is_patient = item
-        del self.statistics[rows:]
+        await self.execute(f"ROLLBACK TO SAVEPOINT {item.name}")
+        await self.execute(f"RELEASE SAVEPOINT {item.name}")
+        self._depth = item.depth - 1
+        self.counted, self.is_patient = item.counted, item.is_patient
+        del self.statistics[item.rows :]
         self.held.clear()  # which of them were locked since the savepoint is not known
 
-    async def keep_item(self) -> None:
+    async def next_item(self, item: Item) -> Item:
+        """Keep what was written since ``begin_item``, and begin the next part."""
+        await self.execute(f"RELEASE SAVEPOINT {item.name}; SAVEPOINT {item.name}")
+        return self._item(item.name)
+
+    async def keep_item(self, item: Item) -> None:
         """Keep what was written since ``begin_item``."""
-        await self.execute("RELEASE SAVEPOINT jobrunner_item")
+        await self.execute(f"RELEASE SAVEPOINT {item.name}")
+        self._depth = item.depth - 1
+
+    def _item(self, name: str) -> Item:
+        return Item(name, self._depth, self.counted.copy(), len(self.statistics), self.is_patient)
