@@ -6,9 +6,10 @@ cancelling a waiting caller does not undo its write.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 from jobrunner.core.clock import now_us
 from jobrunner.core.errors import (
@@ -21,14 +22,14 @@ from jobrunner.core.errors import (
     WrongThread,
 )
 from jobrunner.core.logs import log_of
-from jobrunner.core.model import BatchEnqueue, Claim, Enqueue, Enqueued, Memo, Outcome, Progressed
+from jobrunner.core.model import BatchEnqueue, Enqueue, Enqueued, Memo, Outcome
 from jobrunner.core.schedule import Fire, Fired
 from jobrunner.core.workflows import BatchEnqueued
-from jobrunner.store.busy import BusyOutcomes
-from jobrunner.store.gathered import Fires, Gathered, Kept, Unit, answer_all
+from jobrunner.store.busy import Busy
+from jobrunner.store.gathered import Fires, Gathered, Kept, Unit, answer_all, patient_until
+from jobrunner.store.participant import RoundParticipant
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round, Written
-from jobrunner.store.statistics import StatisticsRow
 
 logger = log_of("jobrunner")
 
@@ -52,52 +53,6 @@ FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 1.0
 
 
-class RoundParticipant(Protocol):
-    """A worker that claims jobs in every round and starts them after the commit."""
-
-    tasks: frozenset[str]
-    """Names of all tasks that the worker can run, including aliases."""
-
-    def next_claim(self) -> Claim | None:
-        """Return the claim for the next round; None if the worker claims nothing."""
-        ...
-
-    def take_promote_due(self) -> bool:
-        """Return whether the next round should promote due jobs, and reset the request."""
-        ...
-
-    def take_statistics(self, *, all_of_them: bool = False) -> Sequence[StatisticsRow]:
-        """Return the statistics to add with the next round; by default about once a second."""
-        ...
-
-    def put_back_statistics(self, rows: Sequence[StatisticsRow]) -> None:
-        """Keep statistics that were not stored for a later round."""
-        ...
-
-    def take_progress(self) -> Sequence[Progressed]:
-        """Return the progress of attempts to store with the next round."""
-        ...
-
-    def put_back_progress(self, rows: Sequence[Progressed]) -> None:
-        """Keep progress that was not stored for the next round."""
-        ...
-
-    def after_commit(self, request: Round, written: Written, took_s: float) -> None:
-        """Called after the commit: start the claimed jobs and resolve waiters.
-
-        ``took_s`` is the time from handing the round to the store to its answer.
-        """
-        ...
-
-    def warn_slow(self) -> None:
-        """Called while a round is slow: name the tasks whose sessions may block it."""
-        ...
-
-    def after_failure(self, request: Round, error: StoreError) -> None:
-        """Called after a failed round: request the same work again."""
-        ...
-
-
 class Committer:
     """Runs the rounds of one open store, one at a time."""
 
@@ -106,7 +61,7 @@ class Committer:
         self.participant = participant
         self._units: deque[Unit] = deque()
         self._outcomes: list[Outcome] = []
-        self._busy = BusyOutcomes(self._settle_again)
+        self._busy = Busy(self._put_back)
         self._fires: list[Fires] = []
         self._memos: list[Kept] = []
         self._wake = asyncio.Event()
@@ -155,7 +110,7 @@ class Committer:
         if not jobs:
             return []
         size = sum(len(job.args) for job in jobs)
-        self._units.append(Unit(jobs, len(jobs), size, answer))
+        self._units.append(Unit(jobs, len(jobs), size, answer, patient_until()))
         self.wake()
         return await answer
 
@@ -172,7 +127,7 @@ class Committer:
         answer: asyncio.Future[BatchEnqueued] = self._new_answer("enqueue_batch", "[...]")
         size = sum(len(job.args) for job in (*batch.members, *batch.callbacks))
         rows = len(batch.members) + len(batch.callbacks) + len(batch.edges)
-        self._units.append(Unit((), rows, size, answer, batch))
+        self._units.append(Unit((), rows, size, answer, patient_until(), batch))
         self.wake()
         return await answer
 
@@ -193,8 +148,9 @@ class Committer:
         self._outcomes.append(outcome)
         self.wake()
 
-    def _settle_again(self, outcomes: Sequence[Outcome]) -> None:
+    def _put_back(self, outcomes: Sequence[Outcome], units: Sequence[Unit]) -> None:
         self._outcomes[:0] = outcomes
+        self._units.extendleft(reversed(units))
         self.wake()
 
     async def keep(self, memo: Memo) -> bool:
@@ -323,7 +279,7 @@ class Committer:
         claim = None if participant is None else participant.next_claim()
         if claim is not None and claim.held is not None:
             # These attempts have ended, but the store still has them as running.
-            left = (*outcomes, *self._outcomes, *self._busy)
+            left = (*outcomes, *self._outcomes, *self._busy.outcomes)
             ended = ((one.job.seq, one.job.lease) for one in left)
             claim = claim._replace(held=claim.held.union(ended))
         promote_due = participant is not None and participant.take_promote_due()
@@ -384,9 +340,9 @@ class Committer:
             self.error = None
             logger.info("rounds are written again")
         self.written_at_s = written_at_s = loop.time()
-        answer_all(work, written)
-        if written.busy:
-            self._busy.keep(written.busy, closing=self._closing)
+        held = answer_all(work, written, math.inf if self._closing else written_at_s)
+        if written.busy or held:
+            self._busy.keep(written.busy, held, closing=self._closing)
         if self.participant is not None:
             self.participant.after_commit(request, written, written_at_s - began_s)
         elif written.left_queued:
@@ -452,6 +408,7 @@ class Committer:
                 self.on_fatal(error)
 
     def _refuse(self, error: StoreError) -> None:
+        self._units += self._busy.take_units()
         while self._units:
             unit = self._units.popleft()
             if not unit.answer.done():

@@ -2,13 +2,21 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from jobrunner.core.errors import JobRunnerError, StoreError
-from jobrunner.core.model import BatchEnqueue, Enqueue, Enqueued, Memo
+from jobrunner.core.errors import JobRunnerError, StoreBusy, StoreError
+from jobrunner.core.model import BatchEnqueue, Enqueue, Memo
 from jobrunner.core.schedule import Fire, Fired
 from jobrunner.core.workflows import BatchEnqueued
 from jobrunner.store.round import Round, Written
+
+PATIENCE_S: Final = 5.0
+"""As long as a file waits for another process's write lock."""
+
+
+def patient_until() -> float:
+    """Return when a call of now gives up, by the loop's clock."""
+    return asyncio.get_running_loop().time() + PATIENCE_S
 
 
 class Unit(NamedTuple):
@@ -20,6 +28,8 @@ class Unit(NamedTuple):
     size: int
     answer: asyncio.Future[Any]
     """Of a list of ``Enqueued``, or of a ``BatchEnqueued``."""
+    until_s: float
+    """The time, by the loop's clock, until which it is tried again while another transaction holds what it needs."""
     batch: BatchEnqueue | None = None
 
 
@@ -46,16 +56,34 @@ class Gathered(NamedTuple):
     request: Round
 
 
-def answer_all(work: Gathered, written: Written) -> None:
-    """Give those who wait for the work of a round what became of it."""
+def answer_all(work: Gathered, written: Written, now_s: float) -> Sequence[Unit]:
+    """Give those who wait for the work of a round what became of it.
+
+    Returns:
+        The calls to try again, of which nothing was stored.
+    """
+    held: list[Unit] = []
     at = 0
     batches = iter(written.batches)
     for unit in work.units:
+        stored: list[Any] | BatchEnqueued | JobRunnerError
+        error: JobRunnerError | None
         if unit.batch is None:
-            _answer(unit, written.enqueued[at : at + len(unit.jobs)])
+            stored = list(written.enqueued[at : at + len(unit.jobs)])
             at += len(unit.jobs)
+            # All or none of a call is stored.
+            error = next((one for one in stored if isinstance(one, StoreError)), None)
         else:
-            _answer_batch(unit, next(batches))
+            stored = next(batches)
+            error = stored if isinstance(stored, JobRunnerError) else None
+        if unit.answer.done():
+            continue
+        if isinstance(error, StoreBusy) and now_s < unit.until_s:
+            held.append(unit)
+        elif error is not None:
+            unit.answer.set_exception(error)
+        else:
+            unit.answer.set_result(stored)
     at = 0
     for step in work.fires:
         if not step.answer.done():
@@ -64,24 +92,4 @@ def answer_all(work: Gathered, written: Written) -> None:
     for kept, is_stored in zip(work.memos, written.memos, strict=True):
         if kept.answer is not None and not kept.answer.done():
             kept.answer.set_result(is_stored)
-
-
-def _answer(unit: Unit, stored: Sequence[Enqueued | StoreError]) -> None:
-    if unit.answer.done():
-        return
-    jobs: list[Enqueued] = []
-    for one in stored:
-        if isinstance(one, StoreError):
-            unit.answer.set_exception(one)
-            return
-        jobs.append(one)
-    unit.answer.set_result(jobs)
-
-
-def _answer_batch(unit: Unit, stored: BatchEnqueued | JobRunnerError) -> None:
-    if unit.answer.done():
-        return
-    if isinstance(stored, JobRunnerError):
-        unit.answer.set_exception(stored)
-    else:
-        unit.answer.set_result(stored)
+    return held

@@ -39,7 +39,7 @@ class Round(NamedTuple):
     """Steps of schedules; before the claim, so that the same round claims their jobs."""
     enqueues: Sequence[Enqueue] = ()
     calls: Sequence[int] = ()
-    """The number of jobs of each call in ``enqueues``, which ``max_waiting`` takes or refuses as a whole.
+    """The number of jobs of each call in ``enqueues``, of which all are stored or none.
 
     Without it, each chain and each other job is a call.
     """
@@ -60,7 +60,7 @@ class Written(NamedTuple):
     cancelled: frozenset[int]
     """``seq`` of jobs that were cancelled on request instead of running again."""
     enqueued: Sequence[Enqueued | StoreError]
-    """One result per enqueue, in order; an error concerns that job or its whole chain."""
+    """One result per enqueue, in order; an error is that of all jobs of its call."""
     claimed: Sequence[Claimed]
     """Jobs in claim order: priority (high first), then due time, then age."""
     next_due: int | None

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Final, Literal, NamedTuple
 
 from jobrunner.core.counts import ReplayCounts
-from jobrunner.core.errors import InvalidOptions, JobNotWaiting
+from jobrunner.core.errors import InvalidOptions, JobNotWaiting, StoreUnavailable
 from jobrunner.core.model import (
     LOST_LIMIT,
     Cancelled,
@@ -76,6 +76,12 @@ def calls(jobs: Sequence[Enqueue], sizes: Sequence[int]) -> Iterator[Sequence[En
     for size in sizes:
         yield jobs[at : at + size]
         at += size
+
+
+def row_refused(jobs: Sequence[Enqueue], error: Exception) -> StoreUnavailable:
+    """Return the error of a call of which the store refuses a row."""
+    what = "the row of job" if len(jobs) == 1 else f"one of {len(jobs)} rows from job"
+    return StoreUnavailable(f"the store refuses {what} {jobs[0].id}: {error}")
 
 
 # -- the end of an attempt -----------------------------------------------------------------------------

@@ -231,6 +231,14 @@ async def test_write_with_one_bad_row_refuses_that_row_alone(
         assert len(await store.jobs.attempts(attempt.seq)) == 1
 
 
+async def test_write_with_one_bad_row_stores_nothing_of_its_call(store: Store) -> None:
+    jobs = [new(), await the_same_id(store), new(), new()]
+    written = await store.write(Round(NOW, enqueues=jobs, calls=[2, 2]))
+    assert [isinstance(one, StoreError) for one in written.enqueued] == [True, True, False, False]
+    assert await store.jobs.get(jobs[0].id) is None
+    assert [(await row_of(store, job.id)).state for job in jobs[2:]] == ["queued", "queued"]
+
+
 async def test_write_with_bad_rows_alone_is_no_error_of_the_round(store: Store) -> None:
     written = await store.write(Round(NOW, enqueues=[await a_lone_surrogate(store)] * 3))
     assert [isinstance(one, StoreError) for one in written.enqueued] == [True, True, True]

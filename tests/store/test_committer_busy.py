@@ -1,11 +1,14 @@
-"""Outcomes that another open transaction keeps from being written, until it ends or the committer closes."""
+"""Outcomes and calls that another open transaction holds, until it ends or the committer closes."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from jobrunner.store import busy
+from jobrunner.core.errors import StoreBusy, StoreError
+from jobrunner.core.model import Filter
+from jobrunner.store import busy, gathered
 from jobrunner.store.committer import Committer
 from tests.support.committers import turn
 from tests.support.engine import soon
@@ -89,3 +92,61 @@ async def test_F16_busy_outcome_of_a_worker_that_was_found_dead_is_dropped(
     await committer.submit([new()])
     await soon(committer.flushed())
     assert (await row_of(store, held.id)).state == "running"
+
+
+# -- calls ---------------------------------------------------------------------------------------------
+
+
+async def test_F16_call_that_is_held_is_stored_once_it_is_free_and_the_others_at_once(
+    store: FaultyStore, committer: Committer
+) -> None:
+    free, held = [new()], [new(), new()]
+    store.held_ids.add(held[1].id)
+    waiting = asyncio.create_task(committer.submit(held))
+    await soon(committer.submit(free))
+    await rounds(store, 2)
+    assert not waiting.done()
+    store.held_ids.clear()
+    assert [one.created for one in await soon(waiting)] == [True, True]
+    queued = Filter(state="queued")
+    rows = (await store.jobs.list(queued, before=None, limit=9)).rows
+    assert {row.id for row in rows} == {job.id for job in (*free, *held)}
+
+
+async def test_F16_call_that_stays_held_is_busy_after_a_while_and_nothing_of_it_is_stored(
+    store: FaultyStore, committer: Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathered, "PATIENCE_S", 0.05)
+    held = [new(), new()]
+    store.held_ids.add(held[1].id)
+    with pytest.raises(StoreBusy):
+        await soon(committer.submit(held))
+    assert len(store.rounds) > 1
+    assert [await store.jobs.get(job.id) for job in held] == [None, None]
+
+
+async def test_F16_call_whose_caller_is_cancelled_while_it_is_held_is_not_stored(
+    store: FaultyStore, committer: Committer
+) -> None:
+    held = new()
+    store.held_ids.add(held.id)
+    waiting = asyncio.create_task(committer.submit([held]))
+    await rounds(store, 2)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    store.held_ids.clear()
+    await soon(committer.flushed())
+    assert await store.jobs.get(held.id) is None
+
+
+async def test_F16_close_refuses_a_call_that_is_held(store: FaultyStore) -> None:
+    committer = Committer(store)
+    committer.start()
+    held = new()
+    store.held_ids.add(held.id)
+    waiting = asyncio.create_task(committer.submit([held]))
+    await rounds(store, 2)
+    await soon(committer.close())
+    with pytest.raises(StoreError):
+        await waiting
+    assert await store.jobs.get(held.id) is None

@@ -76,6 +76,16 @@ async def test_F16_enqueue_into_a_lane_that_is_held_is_busy(
     assert len(await claim(store)) == 4
 
 
+async def test_F16_call_of_which_one_job_is_busy_stores_none(
+    store: PostgresStore, idle: Held
+) -> None:
+    await store.session(idle.source).insert([new(lane=LANE)], now=NOW)
+    jobs = [new(), new(lane=LANE), new(), new()]
+    written = await write(store, Round(NOW, enqueues=jobs, calls=[2, 2]))
+    assert [type(one) for one in written.enqueued] == [StoreBusy, StoreBusy, Enqueued, Enqueued]
+    assert {job.id for job in await claim(store)} == {job.id for job in jobs[2:]}
+
+
 async def test_F16_session_that_holds_many_lanes_is_waited_for_a_few_times_only(
     store: PostgresStore, idle: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:

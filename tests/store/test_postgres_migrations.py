@@ -10,6 +10,7 @@ from jobrunner.store.postgres import migrate
 from jobrunner.store.postgres.connection import READER, close, connect
 from jobrunner.store.postgres.store import PostgresStore
 from tests.store import older_rows
+from tests.support.postgres import Databases
 
 FIXTURES = sorted(
     int(path.stem.rpartition("_")[2])
@@ -69,12 +70,14 @@ async def schema(url: str) -> set[tuple[Any, ...]]:
 
 
 async def test_older_database_becomes_what_a_new_one_is(
-    older_store: PostgresStore, bare_postgres_url: str, postgres_url: str
+    older_store: PostgresStore, bare_postgres_url: str, postgres: Databases
 ) -> None:
-    new = PostgresStore(postgres_url)
-    await new.open()
-    await new.close()
-    assert await schema(bare_postgres_url) == await schema(postgres_url)
+    # Not a database that another test may have left its tables in.
+    with postgres.bare() as url:
+        new = PostgresStore(url)
+        await new.open()
+        await new.close()
+        assert await schema(bare_postgres_url) == await schema(url)
 
 
 def test_newest_version_but_one_has_its_fixture() -> None:

@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from jobrunner.core.errors import StoreBusy
+from jobrunner.store import rules
 from jobrunner.store.round import Round, Written
 from jobrunner.store.sqlite import SqliteStore
 
@@ -30,6 +32,8 @@ class FaultyStore(SqliteStore):
         """For every round, from now on."""
         self.held: set[int] = set()
         """``seq`` of jobs whose outcomes are left out, as if another transaction held what they change."""
+        self.held_ids: set[str] = set()
+        """Ids of jobs that cannot be enqueued, as if another transaction held their keys."""
         self.gate = asyncio.Event()
         """Shut it (``clear``), and rounds wait before they are written."""
         self.gate.set()
@@ -43,11 +47,26 @@ class FaultyStore(SqliteStore):
         fault = self.faults.get(len(self.rounds), self.always)
         if fault is not None and fault.when == "before":
             raise fault.error
-        busy = [one for one in request.outcomes if one.job.seq in self.held]
-        if busy:
-            rest = [one for one in request.outcomes if one.job.seq not in self.held]
-            request = request._replace(outcomes=rest)
-        written = (await super().write(request))._replace(busy=busy)
+        written = await self._write_free(request)
         if fault is not None:
             raise fault.error
         return written
+
+    async def _write_free(self, request: Round) -> Written:
+        """Write what is not held."""
+        busy = [one for one in request.outcomes if one.job.seq in self.held]
+        calls = list(rules.calls(request.enqueues, request.calls))
+        free = [call for call in calls if self.held_ids.isdisjoint(job.id for job in call)]
+        rest = [one for one in request.outcomes if one.job.seq not in self.held]
+        written = await super().write(
+            request._replace(
+                outcomes=rest,
+                enqueues=[job for call in free for job in call],
+                calls=[len(call) for call in free],
+            )
+        )
+        stored = iter(written.enqueued)
+        answers = [
+            next(stored) if call in free else StoreBusy("held") for call in calls for _ in call
+        ]
+        return written._replace(busy=busy, enqueued=answers)

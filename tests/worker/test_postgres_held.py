@@ -53,17 +53,41 @@ async def test_F16_end_in_a_lane_that_a_request_holds_comes_after_its_commit(
             gate.open()
             for _ in range(3):
                 assert await soon((await other.enqueue()).result()) == "done"
-            with pytest.raises(StoreBusy):
-                await soon(sync.enqueue(7, 4))
+            fourth = asyncio.create_task(sync.enqueue(7, 4))
             # One of another account goes its way.
             assert (await soon(ended(await sync.enqueue(8, 5)))).state == "succeeded"
             first = await first.refresh()
             assert first.state == "running", "its end waits"
+            assert not fourth.done()
             session.commit()
-        done = [await soon(ended(job)) for job in (first, second, third)]
-        assert [job.state for job in done] == ["succeeded"] * 3
-        assert [len(job.history) for job in done] == [1, 1, 1]
-        assert sorted(runs) == [1, 2, 3, 5]
+        done = [await soon(ended(job)) for job in (first, second, third, await soon(fourth))]
+        assert [job.state for job in done] == ["succeeded"] * 4
+        assert [len(job.history) for job in done] == [1, 1, 1, 1]
+        assert sorted(runs) == [1, 2, 3, 4, 5]
+    engine.dispose()
+
+
+async def test_F16_enqueue_gives_up_after_a_while_with_nothing_of_its_call_stored(
+    jobs: JobRunner, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobrunner.store.gathered.PATIENCE_S", 0.6)
+    engine = create_engine(postgres_url.replace("postgresql:", "postgresql+psycopg:"))
+
+    @jobs.task
+    async def mail(to: str) -> str:
+        return to
+
+    async with jobs.running():
+        with Session(engine) as session:
+            await jobs.enqueue(mail.options(session=session, key="ada"), "ada")
+            calls = [mail.call("bob"), mail.options(key="ada").call("ada")]
+            busy = asyncio.create_task(jobs.enqueue_many(calls))
+            assert await soon((await mail.enqueue("eve")).result()) == "eve"
+            with pytest.raises(StoreBusy, match="another transaction"):
+                await soon(busy)
+            session.rollback()
+        assert len((await jobs.list()).items) == 1, "eve's alone"
+        assert len(await jobs.enqueue_many(calls)) == 2
     engine.dispose()
 
 

@@ -5,7 +5,7 @@ session of an application holds what an item needs, the round is rolled back and
 caller of that item gets the error, and an outcome stays for a later round.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from jobrunner.core.errors import JobRunnerError, StoreBusy, StoreError, StoreUnavailable
@@ -279,7 +279,7 @@ class _Pass:
             waiting = await Waiting.of(tx, jobs)
             is_limited = waiting is not None and not waiting.fits(jobs)
         if not is_limited:
-            stored = await self.insert_rows(jobs)
+            stored = await self.insert_rows(jobs, rules.calls(jobs, self.request.calls))
             self.add_stored(jobs, stored)
             return stored
         answers: list[Enqueued | StoreError] = []
@@ -294,7 +294,7 @@ class _Pass:
         try:
             async with self.savepoints.item(queues_of(jobs)):
                 waiting = waiting or await Waiting.of(self.tx, jobs)
-                stored = await self.insert_rows(jobs)
+                stored = await self.insert_rows(jobs, [jobs])
                 if waiting is not None:
                     waiting.add([one for one in stored if isinstance(one, Enqueued)])
         except StoreError as refused:
@@ -302,13 +302,15 @@ class _Pass:
         self.add_stored(jobs, stored)
         return stored
 
-    async def insert_rows(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
+    async def insert_rows(
+        self, jobs: Sequence[Enqueue], calls: Iterable[Sequence[Enqueue]]
+    ) -> Sequence[Enqueued | StoreError]:
         if self.row_by_row:
-            return [one for unit in rules.units(jobs) for one in await self.insert_unit(unit)]
+            return [one for call in calls for one in await self.insert_apart(call)]
         return await insert_all(self.tx, jobs, self.now)
 
-    async def insert_unit(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
-        """Store a job or a whole chain; an error in one row refuses the whole chain."""
+    async def insert_apart(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
+        """Store the jobs of one call; an error in one row refuses all of them."""
         try:
             async with self.savepoints.item(lanes_of(jobs)):
                 await self.lock_lanes(jobs)
@@ -316,10 +318,7 @@ class _Pass:
         except StoreBusy as busy:
             return [busy] * len(jobs)
         except ROW_ERRORS as error:
-            what = (
-                f"the row of job {jobs[0].id}" if len(jobs) == 1 else f"a row of chain {jobs[0].id}"
-            )
-            return [StoreUnavailable(f"the store refuses {what}: {error}")] * len(jobs)
+            return [rules.row_refused(jobs, error)] * len(jobs)
 
     def add_stored(self, jobs: Sequence[Enqueue], stored: Sequence[Enqueued | StoreError]) -> None:
         """Record jobs that were enqueued; those that were refused are skipped."""

@@ -6,7 +6,7 @@ of the bad row gets the error.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -208,7 +208,7 @@ class _Pass:
     def insert_new(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
         waiting = Waiting.of(self.conn, jobs)
         if waiting is None or waiting.fits(jobs):
-            stored = self.insert_rows(jobs)
+            stored = self.insert_rows(jobs, rules.calls(jobs, self.request.calls))
             self.add_stored(jobs, stored)
             return stored
         return [
@@ -222,7 +222,7 @@ class _Pass:
     ) -> Sequence[Enqueued | StoreError]:
         """Store the jobs of one call, or none if too many would wait."""
         self.conn.execute(SAVEPOINT)
-        stored = self.insert_rows(jobs)
+        stored = self.insert_rows(jobs, [jobs])
         full = waiting.add([one for one in stored if isinstance(one, Enqueued)])
         if full is not None:
             self.conn.execute(ROLLBACK_TO)
@@ -232,9 +232,11 @@ class _Pass:
         self.add_stored(jobs, stored)
         return stored
 
-    def insert_rows(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
+    def insert_rows(
+        self, jobs: Sequence[Enqueue], calls: Iterable[Sequence[Enqueue]]
+    ) -> Sequence[Enqueued | StoreError]:
         if self.row_by_row:
-            return [one for unit in rules.units(jobs) for one in self.insert_row_by_row(unit)]
+            return [one for call in calls for one in self.insert_apart(call)]
         return insert_all(self.conn, jobs, self.now)
 
     def add_stored(self, jobs: Sequence[Enqueue], stored: Sequence[Enqueued | StoreError]) -> None:
@@ -254,16 +256,13 @@ class _Pass:
         self.effects.add_stored(jobs, stored)
         return stored
 
-    def insert_row_by_row(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
-        """Store a job or a whole chain; an error in one row refuses the whole chain."""
+    def insert_apart(self, jobs: Sequence[Enqueue]) -> Sequence[Enqueued | StoreError]:
+        """Store the jobs of one call; an error in one row refuses all of them."""
         try:
             with self.savepoint():
                 return insert_all(self.conn, jobs, self.now)
         except ROW_ERRORS as error:
-            what = (
-                f"the row of job {jobs[0].id}" if len(jobs) == 1 else f"a row of chain {jobs[0].id}"
-            )
-            return [StoreUnavailable(f"the store refuses {what}: {error}")] * len(jobs)
+            return [rules.row_refused(jobs, error)] * len(jobs)
 
     def insert_batch(self, request: BatchEnqueue) -> BatchEnqueued | JobRunnerError:
         """Store the jobs and edges of one call, or none of them."""
