@@ -583,3 +583,22 @@ async def test_end_of_a_job_lets_go_no_other_chain(store: Store) -> None:
     others = await a_chain(store, new(queue="side"), new(queue="side"))
     await settle(store, succeeded(first))
     assert await states(store, others) == ["queued", "blocked"]
+
+
+async def test_next_job_of_a_chain_goes_on_though_the_success_after_its_head_is_refused(
+    store: Store,
+) -> None:
+    jobs = await a_chain(store)
+    (stored, *_) = await enqueue(store, new(queue="other"), new(queue="other"))
+    head, (first, second) = await claim(store), await claim(store, "other")
+    (head_one,) = head
+    successes = [
+        succeeded(first)._replace(enqueues=[new("later")]),
+        succeeded(head_one)._replace(enqueues=[new("later")]),
+        succeeded(second)._replace(enqueues=[new("later", id=stored.id)]),
+    ]
+    written = await settle(store, *successes)
+    assert [success.job.id for success, _ in written.refused] == [second.id]
+    assert await states(store, jobs) == ["succeeded", "queued", "blocked"]
+    assert (await row_of(store, second.id)).state == "running"
+    assert len(await claim(store, tasks=["later"])) == 2

@@ -1,6 +1,6 @@
 """A database of any version becomes what a new one is, with all that it holds."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,13 @@ async def older_store(
     await store.close()
 
 
+@pytest.fixture
+def new_url(postgres: Databases) -> Iterator[str]:
+    """Another database, in which no test has left a table."""
+    with postgres.bare() as url:
+        yield url
+
+
 async def schema(url: str) -> set[tuple[Any, ...]]:
     """Return tables with their columns, indexes, checks and functions."""
     connection: Any = await connect(url, READER)
@@ -70,14 +77,12 @@ async def schema(url: str) -> set[tuple[Any, ...]]:
 
 
 async def test_older_database_becomes_what_a_new_one_is(
-    older_store: PostgresStore, bare_postgres_url: str, postgres: Databases
+    older_store: PostgresStore, bare_postgres_url: str, new_url: str
 ) -> None:
-    # Not a database that another test may have left its tables in.
-    with postgres.bare() as url:
-        new = PostgresStore(url)
-        await new.open()
-        await new.close()
-        assert await schema(bare_postgres_url) == await schema(url)
+    new = PostgresStore(new_url)
+    await new.open()
+    await new.close()
+    assert await schema(bare_postgres_url) == await schema(new_url)
 
 
 def test_newest_version_but_one_has_its_fixture() -> None:

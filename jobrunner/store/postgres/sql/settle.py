@@ -196,7 +196,7 @@ class Settling:
     async def _settle_with_writes(self, successes: Sequence[Succeeded]) -> None:
         """Settle jobs, each with its writes and its new jobs or not at all."""
         tx, item = self.tx, None
-        for success in successes:
+        for left, success in zip(reversed(range(len(successes))), successes, strict=True):
             item = item or await tx.begin_item()
             try:
                 made = await self._write(success)
@@ -220,15 +220,16 @@ class Settling:
                 item = None
                 self.stale.append(success)
                 continue
-            try:
-                item = await tx.next_item(item)
-            except NO_SAVEPOINT as error:
-                raise WriteFailed(success, ended_savepoint(success.writes)) from error
             self.effects.add_stored(success.enqueues, made)
             await self._leave_lanes([success])
             await self._follow([success])
-        if item is not None:
-            await tx.keep_item(item)
+            try:
+                if left:
+                    item = await tx.next_item(item)
+                else:
+                    await tx.keep_item(item)
+            except NO_SAVEPOINT as error:
+                raise WriteFailed(success, ended_savepoint(success.writes)) from error
 
     async def _write(self, success: Succeeded) -> Sequence[Enqueued] | None:
         """Write a success; return its new jobs, or None if the fence refuses it."""

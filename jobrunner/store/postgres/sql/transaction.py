@@ -137,7 +137,7 @@ class Transaction:
         self.held.clear()  # which of them were locked since the savepoint is not known
 
     async def next_item(self, item: Item) -> Item:
-        """Keep what was written since ``begin_item``, and begin the next part."""
+        """Keep what was written since ``begin_item``, and begin the next part; not in a session of an application."""
         await self.execute(f"RELEASE SAVEPOINT {item.name}; SAVEPOINT {item.name}")
         return self._item(item.name)
 
