@@ -396,7 +396,7 @@ class QueueFull(StoreError):
 
 @exported
 class StoreBusy(StoreError):
-    """Another process held the write lock for too long; nothing was stored."""
+    """Another process or transaction held a lock for too long; nothing was stored."""
 
 
 @exported

@@ -206,15 +206,18 @@ class _Pass:
 
     async def settle(self, outcomes: Sequence[Outcome]) -> frozenset[int]:
         """Write outcomes; return ``seq`` of the jobs cancelled instead of running again."""
+        cancelled = frozenset[int]()
         if self.row_by_row:
-            cancelled = [await self.settle_apart(outcome) for outcome in outcomes]
-            return frozenset[int]().union(*cancelled)
-        if any(map(_needs_others, outcomes)):
+            for outcome in filter(_needs_others, outcomes):
+                cancelled |= await self.settle_apart(outcome)
+            outcomes = [outcome for outcome in outcomes if not _needs_others(outcome)]
+        elif any(map(_needs_others, outcomes)):
             await self.tx.wait_shortly()
-        settling = Settling(self.tx, self.now, self.effects)
-        cancelled_now = await settling.settle(outcomes)
-        self.add_settled(settling)
-        return cancelled_now
+        if outcomes:
+            settling = Settling(self.tx, self.now, self.effects)
+            cancelled |= await settling.settle(outcomes)
+            self.add_settled(settling)
+        return cancelled
 
     async def settle_apart(self, outcome: Outcome) -> frozenset[int]:
         """Write one outcome; it is busy if another transaction holds what it needs."""

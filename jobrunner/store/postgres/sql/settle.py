@@ -133,19 +133,13 @@ class WriteFailed(Exception):
 class Settling:
     """Writes the outcomes of one transaction."""
 
-    def __init__(
-        self,
-        tx: Transaction,
-        now: int,
-        effects: Effects,
-        refused: Sequence[tuple[Succeeded, BaseException]] = (),
-    ) -> None:
-        """``refused`` has the successes that were left out because one of their writes failed."""
+    def __init__(self, tx: Transaction, now: int, effects: Effects) -> None:
         self.tx = tx
         self.now = now
         self.effects = effects
         self.stale: list[Outcome] = []
-        self.refused = list(refused)
+        self.refused: list[tuple[Succeeded, BaseException]] = []
+        """The successes of which nothing is written, since a write has failed, with its error."""
 
     async def settle(self, outcomes: Sequence[Outcome]) -> frozenset[int]:
         """Write outcomes; return ``seq`` of the jobs cancelled instead of running again."""
