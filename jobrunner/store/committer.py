@@ -6,12 +6,11 @@ cancelling a waiting caller does not undo its write.
 """
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from jobrunner.core.clock import now_us
+from jobrunner.core.clock import now_s, now_us
 from jobrunner.core.errors import (
     InvalidOptions,
     StoreError,
@@ -26,7 +25,7 @@ from jobrunner.core.model import BatchEnqueue, Enqueue, Enqueued, Memo, Outcome
 from jobrunner.core.schedule import Fire, Fired
 from jobrunner.core.workflows import BatchEnqueued
 from jobrunner.store.busy import Busy
-from jobrunner.store.gathered import Fires, Gathered, Kept, Unit, answer_all, patient_until
+from jobrunner.store.gathered import Fires, Gathered, Kept, Unit, answer_all
 from jobrunner.store.participant import RoundParticipant
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round, Written
@@ -110,7 +109,7 @@ class Committer:
         if not jobs:
             return []
         size = sum(len(job.args) for job in jobs)
-        self._units.append(Unit(jobs, len(jobs), size, answer, patient_until()))
+        self._units.append(Unit(jobs, len(jobs), size, answer, now_s()))
         self.wake()
         return await answer
 
@@ -127,7 +126,7 @@ class Committer:
         answer: asyncio.Future[BatchEnqueued] = self._new_answer("enqueue_batch", "[...]")
         size = sum(len(job.args) for job in (*batch.members, *batch.callbacks))
         rows = len(batch.members) + len(batch.callbacks) + len(batch.edges)
-        self._units.append(Unit((), rows, size, answer, patient_until(), batch))
+        self._units.append(Unit((), rows, size, answer, now_s(), batch))
         self.wake()
         return await answer
 
@@ -340,7 +339,7 @@ class Committer:
             self.error = None
             logger.info("rounds are written again")
         self.written_at_s = written_at_s = loop.time()
-        held = answer_all(work, written, math.inf if self._closing else written_at_s)
+        held = answer_all(work, written, patient=not self._closing)
         if written.busy or held:
             self._busy.keep(written.busy, held, closing=self._closing)
         if self.participant is not None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from jobrunner.core.clock import now_s
 from jobrunner.core.errors import JobRunnerError, StoreBusy, StoreError
 from jobrunner.core.model import BatchEnqueue, Enqueue, Memo
 from jobrunner.core.schedule import Fire, Fired
@@ -12,11 +13,6 @@ from jobrunner.store.round import Round, Written
 
 PATIENCE_S: Final = 5.0
 """As long as a file waits for another process's write lock."""
-
-
-def patient_until() -> float:
-    """Return when a call of now gives up, by the loop's clock."""
-    return asyncio.get_running_loop().time() + PATIENCE_S
 
 
 class Unit(NamedTuple):
@@ -28,8 +24,11 @@ class Unit(NamedTuple):
     size: int
     answer: asyncio.Future[Any]
     """Of a list of ``Enqueued``, or of a ``BatchEnqueued``."""
-    until_s: float
-    """The time, by the loop's clock, until which it is tried again while another transaction holds what it needs."""
+    made_s: float
+    """The time of the call, by ``now_s()``.
+
+    For a while it is tried again, if another transaction holds what it needs.
+    """
     batch: BatchEnqueue | None = None
 
 
@@ -56,8 +55,13 @@ class Gathered(NamedTuple):
     request: Round
 
 
-def answer_all(work: Gathered, written: Written, now_s: float) -> Sequence[Unit]:
+def answer_all(work: Gathered, written: Written, *, patient: bool) -> Sequence[Unit]:
     """Give those who wait for the work of a round what became of it.
+
+    Args:
+        work: The work.
+        written: The answer of the store.
+        patient: False if no call is to be tried again.
 
     Returns:
         The calls to try again, of which nothing was stored.
@@ -78,7 +82,7 @@ def answer_all(work: Gathered, written: Written, now_s: float) -> Sequence[Unit]
             error = stored if isinstance(stored, JobRunnerError) else None
         if unit.answer.done():
             continue
-        if isinstance(error, StoreBusy) and now_s < unit.until_s:
+        if patient and isinstance(error, StoreBusy) and now_s() < unit.made_s + PATIENCE_S:
             held.append(unit)
         elif error is not None:
             unit.answer.set_exception(error)
