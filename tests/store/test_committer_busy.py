@@ -10,7 +10,6 @@ from jobrunner.core.errors import StoreBusy, StoreError
 from jobrunner.core.model import Filter
 from jobrunner.store import busy, gathered
 from jobrunner.store.committer import Committer
-from tests.support.committers import turn
 from tests.support.engine import soon
 from tests.support.factories import WORKER, claim_one, new, row_of, succeeded
 from tests.support.faulty import FaultyStore
@@ -59,10 +58,11 @@ async def test_F16_close_waits_for_a_busy_outcome(store: FaultyStore) -> None:
     store.held.add(held.seq)
     committer.settle(succeeded(held))
     await rounds(store, 1)
-    closing = soon(committer.close())
-    await turn()
+    closing = asyncio.create_task(committer.close())
+    await rounds(store, 2)
+    assert not closing.done()
     store.held.clear()
-    await closing
+    await soon(closing)
     assert (await row_of(store, held.id)).state == "succeeded"
 
 
