@@ -16,7 +16,8 @@ import pytest
 
 from jobrunner.cli import command_group
 from jobrunner.cli.exit_codes import IN_WORDS
-from tests.cli.commands import client, free_port
+from tests.cli.commands import client
+from tests.support.ports import free_port
 from tests.support.processes import CHECKOUT, PATIENCE_S
 
 PAGE = (CHECKOUT / "docs" / "deploy.md").read_text(encoding="utf-8")

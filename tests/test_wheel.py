@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.cli.commands import client, free_port
+from tests.cli.commands import client
+from tests.support.ports import free_port
 from tests.support.processes import CHECKOUT, PATIENCE_S
 
 pytestmark = [pytest.mark.wheel, pytest.mark.timeout(600)]

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import httpx2
 
 from tests.support.forks import start
+from tests.support.ports import free_port
 from tests.support.processes import CHECKOUT, PATIENCE_S, Child, process
 
 APP = "tests.cli.service:create_app"
@@ -104,13 +104,6 @@ async def server(store: Path, *words: str, grace: str = "1") -> AsyncIterator[Se
 def client(port: int) -> httpx2.AsyncClient:
     """Return a client of a server on this machine."""
     return httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-    return port
 
 
 async def ready(http: httpx2.AsyncClient) -> None:

@@ -22,8 +22,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobrunner.cli import exit_codes
 from jobrunner.store.sqlite.host.processes import that_have_open
-from tests.cli.commands import children_of, client, free_port, ready
+from tests.cli.commands import children_of, client, ready
 from tests.support.pace import pace
+from tests.support.ports import free_port
 from tests.support.processes import CHECKOUT
 
 pytestmark = [

@@ -21,7 +21,6 @@ from tests.cli.commands import (
     APP,
     children_of,
     client,
-    free_port,
     jobrunner,
     ready,
     server,
@@ -29,6 +28,7 @@ from tests.cli.commands import (
 )
 from tests.cli.conftest import Stored
 from tests.support.pace import pace
+from tests.support.ports import free_port
 from tests.support.processes import CHECKOUT
 
 GRACE_S = 1.0

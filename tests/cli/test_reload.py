@@ -14,7 +14,8 @@ import pytest
 
 from jobrunner import JobRunner
 from tests.cli import service
-from tests.cli.commands import client, free_port, jobrunner, ready
+from tests.cli.commands import client, jobrunner, ready
+from tests.support.ports import free_port
 from tests.support.processes import Child, process
 
 CODE = """

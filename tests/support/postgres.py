@@ -11,7 +11,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
+
+from tests.support.ports import free_port
 
 DIRECTORY: Final = "JOBRUNNER_TEST_POSTGRES"
 """The variable that names the directory of the run's server."""
@@ -161,14 +162,6 @@ def make_directory(path: Path) -> None:
     path.mkdir(mode=0o700)
     if who := _unprivileged():
         os.chown(path, who["user"], who["group"])
-
-
-def free_port() -> int:
-    """Return a port on which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def launch(programs: Path, data: Path, settings: Sequence[str], network: int | None = None) -> None:

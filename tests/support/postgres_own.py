@@ -7,7 +7,8 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Final
 
-from tests.support.postgres import binaries, free_port, launch, make_directory, run_program
+from tests.support.ports import free_port
+from tests.support.postgres import binaries, launch, make_directory, run_program
 
 # With fsync off a server that is killed recovers all the same: the kernel has what it has written.
 _SETTINGS: Final = ("fsync=off", "shared_buffers=32MB", "wal_level=replica", "max_wal_senders=4")
