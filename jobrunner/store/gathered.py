@@ -75,8 +75,8 @@ def answer_all(work: Gathered, written: Written, *, patient: bool) -> Sequence[U
         if unit.batch is None:
             stored = list(written.enqueued[at : at + len(unit.jobs)])
             at += len(unit.jobs)
-            # Its error is that of all jobs of a call.
-            error = stored[0] if isinstance(stored[0], StoreError) else None
+            # Its error is that of all jobs of a call. A crash of the testing kit answers nothing.
+            error = stored[0] if stored and isinstance(stored[0], StoreError) else None
         else:
             stored = next(batches)
             error = stored if isinstance(stored, JobRunnerError) else None
