@@ -94,14 +94,21 @@ async def test_first_file_of_the_readme_retries_its_mail_also_across_a_kill(
         assert answer.status_code == 202
         await line_with(process, "failed in attempt 1 (ConnectionError: the mail server is down)")
         await line_with(process, "Welcome, ann@example.com! (attempt 2)")
-        listed = (await http.get("/jobs")).json()["items"]
-        assert [job["state"] for job in listed if job["id"] == answer.json()["id"]] == ["succeeded"]
+        # The line is printed before the end of the job is on disk.
+        async with asyncio.timeout(PATIENCE_S):
+            while await states(http, answer.json()["id"]) != ["succeeded"]:
+                pass
 
         await http.post("/register", params={"email": "bob@example.com"})
         await line_with(process, "failed in attempt 1 (ConnectionError: the mail server is down)")
         process.kill()
     async with serving(environment, tmp_path, server) as (process, _):
         await line_with(process, "Welcome, bob@example.com! (attempt 2)")
+
+
+async def states(http: httpx2.AsyncClient, id: str) -> list[str]:
+    listed = (await http.get("/jobs")).json()["items"]
+    return [job["state"] for job in listed if job["id"] == id]
 
 
 @asynccontextmanager
