@@ -1,5 +1,6 @@
 """Writes small files that survive a power cut; every call blocks, so call it in a thread."""
 
+import fcntl
 import mmap
 import os
 import secrets
@@ -35,6 +36,8 @@ def append_line_once(path: Path, line: bytes, *, mark: bytes) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
+        # Without it, others see the first pages of a long line and take it for half a line; closing lets go of it.
+        fcntl.flock(fd, fcntl.LOCK_EX)
         size = os.fstat(fd).st_size
         record = line + b"\n"
         if size:
@@ -46,7 +49,6 @@ def append_line_once(path: Path, line: bytes, *, mark: bytes) -> bool:
                     record = b"\n"
                 elif content[-1:] != b"\n":
                     record = b"\n" + record
-        # One write in append mode: lines of other threads and processes never mix with it.
         if os.write(fd, record) != len(record):
             raise OSError(f"{path}: the disk took only a part of the line")
         os.fsync(fd)

@@ -68,11 +68,13 @@ def test_append_after_a_line_that_lacks_only_its_end_completes_it(tmp_path: Path
     assert log.path.read_bytes() == whole
 
 
-def test_append_from_many_threads_keeps_every_line_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [10, 60_000], ids=["short", "many_pages"])
+def test_append_from_many_threads_keeps_every_line_whole(tmp_path: Path, size: int) -> None:
     log = AuditLog(tmp_path / "audit.jsonl")
+    entry = ENTRY.model_copy(update={"resource": "x" * size})
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: log.append(ENTRY, job_id=f"job-{number}"), range(100)))
+        list(pool.map(lambda number: log.append(entry, job_id=f"job-{number}"), range(100)))
 
     assert sorted(str(entry["job_id"]) for entry in entries(log.path)) == sorted(
         f"job-{number}" for number in range(100)
