@@ -83,6 +83,20 @@ async def test_claim_of_few_slots_takes_the_first_in_order_whatever_the_task(
     assert await claim(store, tasks=tasks) == []
 
 
+@pytest.mark.parametrize("crowded", [1, 2, 30])
+async def test_claim_among_many_tasks_takes_all_jobs_of_those_that_are_ahead(
+    store: Store, crowded: int
+) -> None:
+    ahead = [new(f"work{n % crowded}", run_at=NOW - HOUR) for n in range(90)]
+    behind = [new(f"work{n}", run_at=NOW - MINUTE) for n in range(60)]
+    await enqueue(store, *ahead, *behind)
+    tasks = [f"work{n}" for n in range(80)]
+    taken: list[str] = []
+    for _ in range(4):
+        taken += [job.id for job in await claim(store, slots=40, tasks=tasks)]
+    assert taken == [job.id for job in (*ahead, *behind)]
+
+
 async def test_claim_takes_no_more_than_the_free_slots_of_each_queue(store: Store) -> None:
     await enqueue(store, *[new(queue=queue) for queue in ("mail", "default") for _ in range(5)])
     wanted = claim_of()._replace(slots={"mail": 2, "default": 3})

@@ -58,6 +58,9 @@ async def schema(url: str) -> set[tuple[Any, ...]]:
                 SELECT 'column', table_name::text, column_name::text, concat(data_type, is_nullable, column_default)
                 FROM information_schema.columns WHERE table_schema = 'jobrunner'
                 UNION ALL
+                SELECT 'attribute', udt_name::text, attribute_name::text, concat(data_type, ordinal_position)
+                FROM information_schema.attributes WHERE udt_schema = 'jobrunner'
+                UNION ALL
                 SELECT 'index', tablename::text, indexname::text, indexdef
                 FROM pg_indexes WHERE schemaname = 'jobrunner'
                 UNION ALL

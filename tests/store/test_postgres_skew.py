@@ -131,6 +131,21 @@ async def test_end_of_a_job_opens_its_lane_though_a_claim_is_about_to_call_it_fu
     assert len(await claim(store)) == 1
 
 
+@pytest.mark.parametrize("held", [20, 120])
+async def test_claim_among_many_tasks_passes_over_all_that_another_claim_holds(
+    store: PostgresStore, postgres_url: str, held: int
+) -> None:
+    tasks = [f"work{n}" for n in range(30)]
+    jobs = [new(tasks[n % 30 if n % 2 else 0]) for n in range(200)]
+    await enqueue(store, *jobs)
+    ids = [job.id for job in jobs]
+    theirs = claim_of(worker=OTHER_WORKER, slots=held, tasks=tasks)
+    async with stopped(postgres_url, Round(NOW, claim=theirs)) as (first, _):
+        assert [job.id for job in first.claimed] == ids[:held]
+        taken = await claim(store, slots=10, tasks=tasks)
+        assert [job.id for job in taken] == ids[held : held + 10]
+
+
 async def test_concurrency_of_a_queue_is_counted_by_one_claim_at_a_time(
     store: PostgresStore, postgres_url: str
 ) -> None:

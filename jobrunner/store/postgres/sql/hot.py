@@ -4,6 +4,7 @@ Such a round has only successes that write nothing, new jobs without keys, and a
 lane or a batch.  All others are written by ``round.py``, and so is one that the server refuses because of limits.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -15,15 +16,21 @@ from jobrunner.store.postgres.sql.transaction import Transaction
 from jobrunner.store.round import Round, Written
 from jobrunner.store.rules import claim_order
 
-_ABSENT: Final = ("key", "lane", "ordered", "batch", "handed")
-"""Options that the function does not store: such jobs need locks, or others wait for them."""
-_STORED: Final = [name for name in Enqueue._fields if name not in _ABSENT]
+_STORED: Final = operator.itemgetter(
+    *(
+        number
+        for number, name in enumerate(Enqueue._fields)
+        # The others need locks, or jobs wait for them.
+        if name not in ("key", "lane", "ordered", "batch", "handed")
+    )
+)
+"""The columns of ``new_job_5`` behind the state."""
 _ALWAYS: Final = 7
-"""Number of leading stored columns that every job has."""
+"""Number of leading columns that every job has."""
 _NO_OPTIONS: Final = (None,) * (len(Enqueue._fields) - _ALWAYS)
-_PARAMETERS: Final = 7 + 1 + 1 + len(_STORED) + 7
+_PARAMETERS: Final = 7 + 1 + 1 + 1 + 5 + 1
 _CALL: Final = (
-    "SELECT * FROM jobrunner.round_4(" + ", ".join(f"${n}" for n in range(1, _PARAMETERS + 1)) + ")"
+    "SELECT * FROM jobrunner.round_5(" + ", ".join(f"${n}" for n in range(1, _PARAMETERS + 1)) + ")"
 )
 # A round's time is its own, to the microsecond: these are the jobs that it has claimed.
 _CLAIMED_AT: Final = f"""
@@ -44,8 +51,8 @@ def is_hot(request: Round) -> bool:
     """Return whether the function can write a round; the server may still refuse it."""
     if request.progress or request.memos or request.fires or request.batches or request.statistics:
         return False
-    claim = request.claim
-    if claim is not None and claim.held is not None:
+    claim, ticks_of = request.claim, request.ticks_of
+    if claim is not None and (claim.held is not None or ticks_of not in (None, claim.tasks)):
         return False
     return (
         all(map(_is_plain, request.enqueues))
@@ -84,25 +91,21 @@ async def write_hot(tx: Transaction, request: Round, *, must_stand: bool) -> Wri
     now, claim = request.now, request.claim
     states = [rules.first_state(job, now) for job in request.enqueues]
     free = {} if claim is None else {name: n for name, n in claim.slots.items() if n > 0}
+    tasks = request.ticks_of if claim is None else claim.tasks
     *claimed, rest = await tx.fetch(
         _CALL,
         now,
         *_successes(request.outcomes),
         request.promote_due,
-        *((states, *_columns(request.enqueues)) if states else _NOTHING_NEW),
+        [(state, *_STORED(job)) for state, job in zip(states, request.enqueues, strict=True)]
+        or None,
+        sorted(tasks) if tasks else None,
         *(
-            (None, False, None, None, None, False)
-            if claim is None or not free
-            else (
-                claim.worker,
-                must_stand,
-                list(free),
-                list(free.values()),
-                sorted(claim.tasks),
-                claim.suspects,
-            )
+            (None, False, None, None, False)
+            if claim is None or not free or not tasks
+            else (claim.worker, must_stand, list(free), list(free.values()), claim.suspects)
         ),
-        None if request.ticks_of is None else sorted(request.ticks_of),
+        request.ticks_of is not None,
     ) or (None,)
     if rest is None:
         return None
@@ -185,7 +188,6 @@ def _answer(
 
 
 _NO_SUCCESSES: Final = (None,) * 6
-_NOTHING_NEW: Final = (None,) * (1 + len(_STORED))
 
 
 def _successes(outcomes: Sequence[Any]) -> Sequence[Any]:
@@ -198,14 +200,6 @@ def _successes(outcomes: Sequence[Any]) -> Sequence[Any]:
     )
     seqs, leases, at, results, omitted = zip(*rows, strict=True)
     return seqs, leases, outcomes[0].job.worker, at, _or_none(results), _or_none(omitted)
-
-
-def _columns(jobs: Sequence[Enqueue]) -> list[Sequence[Any] | None]:
-    columns = dict(zip(Enqueue._fields, zip(*jobs, strict=True), strict=True))
-    return [
-        columns[name] if number < _ALWAYS else _or_none(columns[name])
-        for number, name in enumerate(_STORED)
-    ]
 
 
 def _or_none(column: Sequence[Any]) -> Sequence[Any] | None:
