@@ -19,6 +19,7 @@ from tests.soak.budget import Figures, rounds
 
 LEAST_KILLS = 4
 CLIENTS = 4
+MOST_ANSWERS = 80
 ITEMS = ("analytical engine", "difference engine")
 STOCK = 100_000
 
@@ -169,7 +170,8 @@ def take_orders(shop: Shop, directory: Path, ledger: Ledger, *, seed: int, secon
     for _ in rounds(seconds, least=LEAST_KILLS):
         shop.start()
         crowd = Crowd(shop, ledger, dice)
-        crowd.wait_for_answers(dice.randint(1, 80))
+        # A third of the answers are orders. The first life is long, so that there is load whatever the dice say.
+        crowd.wait_for_answers(dice.randint(1, MOST_ANSWERS) if kills else MOST_ANSWERS)
         shop.kill()
         crowd.join()
         kills += 1
