@@ -9,8 +9,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, Self
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, ClassVar, Protocol, Self
 
 SLOTS = 100
 CALLERS = 100
@@ -63,7 +63,12 @@ class Jobrunner:
 
 
 class Pgqueuer:
-    """pgqueuer with batches as large as our slots, its fastest way to run jobs that do nothing."""
+    """pgqueuer with our slots: as many jobs at once, and the largest batches that it allows with them."""
+
+    limits: ClassVar[Mapping[str, int]] = {
+        "batch_size": SLOTS // 2,
+        "max_concurrent_tasks": SLOTS,
+    }
 
     def __init__(self, url: str, on_call: Callable[[int], None]) -> None:
         self.url = url
@@ -105,7 +110,7 @@ class Pgqueuer:
 
     async def run(self, until: asyncio.Event, opened: asyncio.Event) -> None:
         opened.set()
-        running = asyncio.create_task(self.queuer.run(batch_size=SLOTS))
+        running = asyncio.create_task(self.queuer.run(**self.limits))
         await until.wait()
         self.queuer.shutdown.set()
         await running
@@ -116,7 +121,17 @@ class Pgqueuer:
         return contextlib.nullcontext()
 
 
-PEERS: dict[str, Any] = {"jobrunner": Jobrunner, "pgqueuer": Pgqueuer}
+class UnlimitedPgqueuer(Pgqueuer):
+    """pgqueuer with any number of jobs at once, its fastest way to run jobs that do nothing."""
+
+    limits: ClassVar[Mapping[str, int]] = {"batch_size": SLOTS}
+
+
+PEERS: dict[str, Any] = {
+    "jobrunner": Jobrunner,
+    "pgqueuer": Pgqueuer,
+    "unlimited-pgqueuer": UnlimitedPgqueuer,
+}
 
 
 async def fill(make: Any, url: str, jobs: int) -> None:
@@ -143,7 +158,7 @@ async def drain(make: Any, url: str, _: int) -> None:
             await asyncio.sleep(REPORT_S)
             if called > said:
                 said = called
-                say("called", jobs=said)
+                say("called", jobs=said, at=time.time())
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -8,8 +8,9 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -38,9 +39,21 @@ MANY: Final = 200
 MOST_MS: Final = 3.0
 """A claim of 200 known tasks."""
 _PEER: Final = Path(__file__).with_name("peer.py")
+_JOBRUNNER: Final = "jobrunner"
+_PGQUEUER: Final = "pgqueuer"
+_UNLIMITED: Final = "unlimited-pgqueuer"
+_DRAINS: Final[dict[str, tuple[str, int, int, float]]] = {
+    "drain": (f"drain {JOBS:,} no-op jobs, 100 slots, 1 process", 1, JOBS, 1.4),
+    "drain-4": (f"drain {JOBS:,} no-op jobs, 100 slots each, 4 processes", 4, JOBS, 2),
+    "backlog": (f"drain {BACKLOG:,} no-op jobs, 100 slots, 1 process", 1, BACKLOG, 1.4),
+    "backlog-4": (f"drain {BACKLOG:,} no-op jobs, 100 slots each, 4 processes", 4, BACKLOG, 2),
+}
+"""Words, processes, jobs and the target, beside pgqueuer with as many slots."""
+_THEIRS_OVER: Final = "SELECT NOT EXISTS (SELECT FROM pgqueuer)"
 _OVER: Final[dict[str, str]] = {
-    "jobrunner": "SELECT NOT EXISTS (SELECT FROM jobrunner.jobs WHERE state IN ('queued', 'running'))",
-    "pgqueuer": "SELECT NOT EXISTS (SELECT FROM pgqueuer)",
+    _JOBRUNNER: "SELECT NOT EXISTS (SELECT FROM jobrunner.jobs WHERE state IN ('queued', 'running'))",
+    _PGQUEUER: _THEIRS_OVER,
+    _UNLIMITED: _THEIRS_OVER,
 }
 
 
@@ -95,54 +108,59 @@ async def run(url: str, *statements: str) -> None:
 
 
 def _beside(bench: Bench, server: _Server) -> list[Row]:
-    queues = ["jobrunner", *(["pgqueuer"] if PGQUEUER in os.environ else [])]
-    measures: dict[str, Any] = {
-        "drain": lambda queue, url: asyncio.run(_drain(queue, url, 1, JOBS)),
-        "drain-4": lambda queue, url: asyncio.run(_drain(queue, url, 4, JOBS)),
-        "backlog": lambda queue, url: asyncio.run(_drain(queue, url, 1, BACKLOG)),
-        "backlog-4": lambda queue, url: asyncio.run(_drain(queue, url, 4, BACKLOG)),
-        "callers": lambda queue, url: asyncio.run(_callers(queue, url)),
-        "start": lambda queue, url: asyncio.run(_start(queue, url)),
-    }
+    theirs = [_PGQUEUER] if PGQUEUER in os.environ else []
+    unlimited = [_UNLIMITED] if theirs else []
     found: dict[tuple[str, str], list[float]] = {}
-    for _ in range(bench.runs):
-        for name, measure in measures.items():
-            for queue in queues:
-                with server.database() as url:
-                    found.setdefault((name, queue), []).append(measure(queue, url))
 
-    def row(name: str, figure: str, target: float, *, more: bool = True) -> Row:
-        theirs = found.get((name, "pgqueuer"), ())
+    def sample(name: str, queue: str, measure: Callable[[str], Coroutine[Any, Any, float]]) -> None:
+        with server.database() as url:
+            found.setdefault((name, queue), []).append(asyncio.run(measure(url)))
+
+    for _ in range(bench.runs):
+        for name, (_, processes, jobs, _) in _DRAINS.items():
+            for queue in (_JOBRUNNER, *theirs, *unlimited):
+                sample(name, queue, partial(_drain, queue, processes, jobs))
+        for queue in (_JOBRUNNER, *theirs):
+            sample("callers", queue, partial(_callers, queue))
+            sample("start", queue, partial(_start, queue))
+
+    def row(
+        name: str, figure: str, target: float | None, beside: str = _PGQUEUER, *, more: bool = True
+    ) -> Row:
+        raw = found.get((name, beside), ())
         return Row(
-            figure,
+            f"PostgreSQL: {figure}",
             "/s" if more else "ms",
-            found[name, "jobrunner"],
-            theirs,
-            beside="pgqueuer",
+            found[name, _JOBRUNNER],
+            raw,
+            beside=beside.replace("-", " "),
             judged="ratio",
-            target=target if theirs else None,
+            target=target if raw else None,
             more_is_better=more,
         )
 
     return [
-        row("drain", f"PostgreSQL: drain {JOBS:,} no-op jobs, 100 slots, 1 process", 1.4),
-        row("drain-4", f"PostgreSQL: drain {JOBS:,} no-op jobs, 100 slots each, 4 processes", 2),
-        row("backlog", f"PostgreSQL: drain {BACKLOG:,} no-op jobs, 100 slots, 1 process", 1.4),
-        row(
-            "backlog-4", f"PostgreSQL: drain {BACKLOG:,} no-op jobs, 100 slots each, 4 processes", 2
+        *(row(name, words, target) for name, (words, _, _, target) in _DRAINS.items()),
+        *(
+            row(name, f"{words}, theirs unlimited", None, beside)
+            for beside in unlimited
+            for name, (words, *_) in _DRAINS.items()
         ),
-        row("callers", "PostgreSQL: 100 callers enqueue", 10),
-        row("start", "PostgreSQL: enqueue → first line, idle worker, p50", 1, more=False),
+        row("callers", "100 callers enqueue", 10),
+        row("start", "enqueue → first line, idle worker, p50", 1, more=False),
     ]
 
 
 def _peer(queue: str, role: str, url: str, number: int = 0) -> Any:
-    python = sys.executable if queue == "jobrunner" else os.environ[PGQUEUER]
+    python = sys.executable if queue == _JOBRUNNER else os.environ[PGQUEUER]
     return program(python, str(_PEER), queue, role, url, str(number))
 
 
-async def _drain(queue: str, url: str, processes: int, jobs: int) -> float:
-    """Return jobs per second from the first call of a task until the last job has ended."""
+async def _drain(queue: str, processes: int, jobs: int, url: str) -> float:
+    """Return jobs per second from the time when all processes call tasks until the last job has ended.
+
+    How long a process takes to open its queue is not the rate at which it works.
+    """
     async with _peer(queue, "fill", url, jobs) as filler:
         await filler.heard("filled")
     async with AsyncExitStack() as stack:
@@ -155,26 +173,34 @@ async def _drain(queue: str, url: str, processes: int, jobs: int) -> float:
             await worker.heard("ready")
         for worker in workers:
             worker.tell("go")
-        await _all_called(workers, jobs)
+        reports = await _all_called(workers, jobs)
         while not await watcher.fetchval(_OVER[queue]):
             await asyncio.sleep(0.002)
         ended = time.time()
         for worker in workers:
             worker.tell("stop")
         firsts = [(await _last(worker))["first"] for worker in workers]
-    began = float(min(first for first in firsts if first is not None))
-    return jobs / (ended - began)
+    began = float(max(first for first in firsts if first is not None))
+    before = sum(
+        max((report["jobs"] for report in of_one if report["at"] <= began), default=0)
+        for of_one in reports
+    )
+    return (jobs - before) / (ended - began)
 
 
-async def _all_called(workers: Sequence[Child], jobs: int) -> None:
-    """Wait until the workers have called all jobs: to ask the server meanwhile would load it."""
-    called = dict.fromkeys(workers, 0)
+async def _all_called(workers: Sequence[Child], jobs: int) -> Sequence[Sequence[dict[str, Any]]]:
+    """Wait until the workers have called all jobs: to ask the server meanwhile would load it.
+
+    Returns:
+        For each worker, the number of jobs that it had called, and when.
+    """
+    reports: dict[Child, list[dict[str, Any]]] = {worker: [] for worker in workers}
     over = asyncio.Event()
 
     async def listen(worker: Child) -> None:
         while True:
-            called[worker] = (await worker.heard("called"))["jobs"]
-            if sum(called.values()) >= jobs:
+            reports[worker].append(await worker.heard("called"))
+            if sum(of_one[-1]["jobs"] for of_one in reports.values() if of_one) >= jobs:
                 over.set()
 
     listening = [asyncio.create_task(listen(worker)) for worker in workers]
@@ -185,6 +211,7 @@ async def _all_called(workers: Sequence[Child], jobs: int) -> None:
     for result in await asyncio.gather(waiting, *listening, return_exceptions=True):
         if isinstance(result, Exception):
             raise result
+    return list(reports.values())
 
 
 async def _last(worker: Child) -> dict[str, Any]:
@@ -195,7 +222,7 @@ async def _last(worker: Child) -> dict[str, Any]:
 
 
 async def _callers(queue: str, url: str) -> float:
-    jobs = JOBS if queue == "jobrunner" else THEIR_CALLS
+    jobs = JOBS if queue == _JOBRUNNER else THEIR_CALLS
     async with _peer(queue, "callers", url, jobs) as peer:
         return float((await peer.heard("enqueued"))["rate"])
 

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from jobrunner.core.limits import Limit, LimitName
 from jobrunner.core.model import AttemptRow, Claimed
 from jobrunner.store.protocol import Store
 from jobrunner.store.round import Round
@@ -84,16 +85,18 @@ async def test_claim_of_few_slots_takes_the_first_in_order_whatever_the_task(
 
 
 @pytest.mark.parametrize("crowded", [1, 2, 30])
+@pytest.mark.parametrize("limits", [{}, {LimitName("task", "work0"): Limit(1_000)}])
 async def test_claim_among_many_tasks_takes_all_jobs_of_those_that_are_ahead(
-    store: Store, crowded: int
+    store: Store, crowded: int, limits: dict[LimitName, Limit]
 ) -> None:
+    await store.limits.declare(limits, revision=1)
     ahead = [new(f"work{n % crowded}", run_at=NOW - HOUR) for n in range(90)]
     behind = [new(f"work{n}", run_at=NOW - MINUTE) for n in range(60)]
     await enqueue(store, *ahead, *behind)
     tasks = [f"work{n}" for n in range(80)]
     taken: list[str] = []
     for _ in range(4):
-        taken += [job.id for job in await claim(store, slots=40, tasks=tasks)]
+        taken += [job.id for job in await claim(store, "idle", "default", slots=40, tasks=tasks)]
     assert taken == [job.id for job in (*ahead, *behind)]
 
 

@@ -132,9 +132,11 @@ async def test_end_of_a_job_opens_its_lane_though_a_claim_is_about_to_call_it_fu
 
 
 @pytest.mark.parametrize("held", [20, 120])
+@pytest.mark.parametrize("limits", [{}, {LimitName("task", "elsewhere"): Limit(1)}])
 async def test_claim_among_many_tasks_passes_over_all_that_another_claim_holds(
-    store: PostgresStore, postgres_url: str, held: int
+    store: PostgresStore, postgres_url: str, held: int, limits: dict[LimitName, Limit]
 ) -> None:
+    await store.limits.declare(limits, revision=1)
     tasks = [f"work{n}" for n in range(30)]
     jobs = [new(tasks[n % 30 if n % 2 else 0]) for n in range(200)]
     await enqueue(store, *jobs)

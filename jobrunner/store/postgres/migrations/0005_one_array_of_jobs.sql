@@ -1,6 +1,6 @@
 -- round_4 of 0004 with three differences. New jobs come as one array of rows, which client and server read faster than an
 -- array for each column. The tasks that the worker knows come once, for the claim and for the ticks. And a claim of several
--- tasks seeks each of them once, not first to find those that have jobs.
+-- tasks seeks each of them once, not first to find those that have jobs, and none in a queue where nothing waits.
 CREATE TYPE jobrunner.new_job_5 AS (
     state text, id text, task text, queue text, args text, created_at bigint, run_at bigint, priority bigint,
     expires_at bigint, max_attempts bigint, timeout bigint, tag text, replay_of text, schedule text, scheduled_for bigint,
@@ -139,6 +139,10 @@ BEGIN
                         ORDER BY priority DESC, run_at, seq
                         LIMIT CASE WHEN wanted.task = ANY (deeper) THEN deep ELSE depth END
                     ) AS first
+                    WHERE EXISTS ( -- one seek in an idle queue
+                        SELECT FROM jobrunner.jobs
+                        WHERE state = 'queued' AND NOT suspect AND lane IS NULL AND queue = c_queues[n]
+                    )
                     ORDER BY first.priority DESC, first.run_at, first.seq LIMIT deep
                 )
                 SELECT array_agg(top.seq), array_agg(DISTINCT top.task),
@@ -185,7 +189,8 @@ BEGIN
         SELECT min(first.next) INTO r_next_tick FROM unnest(p_tasks) AS wanted (task), LATERAL (
             SELECT next FROM jobrunner.schedules
             WHERE next IS NOT NULL AND NOT paused AND NOT disabled AND task = wanted.task ORDER BY next LIMIT 1
-        ) AS first;
+        ) AS first
+        WHERE EXISTS (SELECT FROM jobrunner.schedules WHERE next IS NOT NULL AND NOT paused AND NOT disabled);
     END IF;
     RETURN QUERY SELECT NULL::bigint, NULL::bigint, NULL::bigint, NULL, NULL, NULL, NULL, NULL::bigint, NULL::bigint,
         NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint,

@@ -20,6 +20,8 @@ from jobrunner.store.rules import claim_order
 _DEEPER: Final = 20
 """Jobs to rank beyond the free slots, since others may hold the first ones."""
 _DEEPEST: Final = 5_000
+_FEW: Final = 2
+"""Jobs of each of many tasks to read first; in all at least twice as many as are ranked."""
 
 _COLUMNS: Final = ", ".join(Claimed._fields)
 _LIVE: Final = "(expires_at IS NULL OR expires_at > $2)"
@@ -33,32 +35,39 @@ SELECT ARRAY(SELECT queue FROM jobrunner.paused_queues),
     EXISTS (SELECT FROM jobrunner.followups),
     (SELECT true FROM jobrunner.workers WHERE worker = $1 FOR KEY SHARE) IS NOT NULL"""
 
-_WAITING_TASKS: Final = f"""
-SELECT wanted.task FROM unnest($1::text[]) AS wanted (task), LATERAL (
-    SELECT FROM jobrunner.jobs job WHERE {PLAIN} AND job.queue = $2 AND job.task = wanted.task LIMIT 1
-) AS first"""
-
 # One task: the index has its jobs in order, and rows are locked as the limit pulls them.
 _OF_TASK: Final = f"""
 SELECT seq FROM jobrunner.jobs
 WHERE {PLAIN} AND queue = $1 AND task = $3 AND {_LIVE}
 ORDER BY priority DESC, run_at, seq LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED"""
 
-# Several: ranked without locks, by a seek for each, then locked as the limit pulls.
-_RANKED: Final = f"""
-    SELECT first.seq, first.priority, first.run_at
-    FROM unnest($3::text[], $5::bigint[]) AS wanted (task, room), LATERAL (
+# Several: ranked without locks, by a seek for each, then locked as the limit pulls. A few jobs of each task are read
+# first; a task of which all these are ranked may have more that belong there.
+_SEEK: Final = f"""
         SELECT seq, priority, run_at FROM jobrunner.jobs job
         WHERE {PLAIN} AND job.queue = $1 AND job.task = wanted.task AND {_LIVE}
-        ORDER BY priority DESC, run_at, seq LIMIT least($6, wanted.room)
-    ) AS first
-    ORDER BY first.priority DESC, first.run_at, first.seq LIMIT $6"""
+        ORDER BY priority DESC, run_at, seq LIMIT least(wanted.depth, wanted.room)"""
 # No join: of a table that was nearly empty at the last ANALYZE the planner would read all rows for each of ours.
 _OF_TASKS: Final = f"""
-WITH ranked AS MATERIALIZED ({_RANKED})
-SELECT seq, (SELECT count(*) FROM ranked) AS number FROM jobrunner.jobs
-WHERE seq = ANY (ARRAY(SELECT seq FROM ranked)) AND {PLAIN_ROW}
-ORDER BY priority DESC, run_at, seq LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED"""
+WITH few AS MATERIALIZED (
+    SELECT wanted.task, wanted.room FROM (
+        SELECT task, room, $7::bigint AS depth FROM unnest($3::text[], $5::bigint[]) AS known (task, room)
+    ) AS wanted, LATERAL ({_SEEK}
+    ) AS first
+    WHERE EXISTS (SELECT FROM jobrunner.jobs WHERE {PLAIN} AND queue = $1) -- one seek in an idle queue
+    ORDER BY first.priority DESC, first.run_at, first.seq LIMIT $6
+),
+ranked AS MATERIALIZED (
+    SELECT first.seq FROM (
+        SELECT task, room, CASE WHEN count(*) < $7 THEN $7 ELSE $6 END AS depth FROM few GROUP BY task, room
+    ) AS wanted, LATERAL ({_SEEK}
+    ) AS first
+    ORDER BY first.priority DESC, first.run_at, first.seq LIMIT $6
+)
+SELECT (SELECT count(*) FROM ranked), ARRAY(
+    SELECT seq FROM jobrunner.jobs WHERE seq = ANY (ARRAY(SELECT seq FROM ranked)) AND {PLAIN_ROW}
+    ORDER BY priority DESC, run_at, seq LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED
+)"""
 
 _SUSPECTS: Final = f"""
 SELECT seq, lane FROM jobrunner.jobs
@@ -204,8 +213,6 @@ class _Search:
         """Lock the first ``free`` runnable jobs outside lanes; return their ``seq`` in claim order."""
         rooms: Mapping[str, int] = {} if self.limits is None else self.limits.rooms(self.tasks)
         tasks = sorted(self.tasks)
-        if len(tasks) > 1:
-            tasks = [task for (task,) in await self.tx.fetch(_WAITING_TASKS, tasks, queue)]
         if not tasks:
             return []
         if len(tasks) == 1:
@@ -215,11 +222,12 @@ class _Search:
         room = [rooms.get(task, NO_ROOM_LIMIT) for task in tasks]
         deep = free + _DEEPER
         while True:
-            rows = await self.tx.fetch(_OF_TASKS, queue, self.now, tasks, free, room, deep)
-            ranked = rows[0]["number"] if rows else deep
+            few = min(deep, max(_FEW, _FEW * deep // len(tasks)))
+            values = (queue, self.now, tasks, free, room, deep, few)
+            ranked, seqs = await self.tx.fetchrow(_OF_TASKS, *values)
             # Fewer than asked for: others hold what was ranked first, or there is no more.
-            if len(rows) == free or ranked < deep or deep >= _DEEPEST:
-                return [row["seq"] for row in rows]
+            if len(seqs) == free or ranked < deep or deep >= _DEEPEST:
+                return list(seqs)
             deep *= 4
 
     async def live(self, seqs: Sequence[int]) -> list[int]:
