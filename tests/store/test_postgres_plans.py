@@ -16,7 +16,7 @@ SEQS: Final = list(range(1, 101))
 STATEMENTS: Final[dict[str, tuple[str, tuple[Any, ...]]]] = {
     "jobs of several tasks": (
         claim._OF_TASKS,
-        ("default", NOW, ["a", "b", "c"], 100, [1_000] * 3, 120),
+        ("default", NOW, ["a", "b", "c"], 100, [1_000] * 3, 120, 60),
     ),
     "jobs of one task": (claim._OF_TASK, ("default", NOW, "a", 100)),
     "jobs that are started": (claim._START, (7, NOW, SEQS)),
