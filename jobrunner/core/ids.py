@@ -4,11 +4,16 @@ Source: RFC 9562, section 5.7.  The standard library has ``uuid7`` only from Pyt
 """
 
 import os
+import re
 from typing import Final
 
 _AT_ONCE: Final = 256
 """Ids per call of ``os.urandom``: the system call costs as much as the rest of an id."""
-_DIGITS: Final = 20
+_DIGITS: Final = 19
+"""Random digits of an id: the last 19 of its 32, one of which has two random bits."""
+_PARTS: Final = re.compile("(...)(.)(...)(.{12})")
+_VARIANTS: Final = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+"""By random digit, the one with the two bits that are the same in all UUIDs."""
 
 _endings: Final[list[str]] = []
 """The random parts of the next ids; each entry is used once."""
@@ -44,9 +49,9 @@ def _begin(millisecond: int) -> str:
 
 def _fetch() -> str:
     digits = os.urandom(_AT_ONCE * _DIGITS // 2).hex()
-    first, *others = (
-        f"{chance[:3]}-{'89ab'[int(chance[3], 16) & 0x3]}{chance[4:7]}-{chance[8:]}"
-        for chance in (digits[at : at + _DIGITS] for at in range(0, len(digits), _DIGITS))
-    )
+    first, *others = [
+        f"{high}-{_VARIANTS[variant]}{middle}-{low}"
+        for high, variant, middle, low in _PARTS.findall(digits)
+    ]
     _endings.extend(others)
     return first

@@ -1,7 +1,7 @@
 """Checks calls of tasks and stores them as jobs: the internal part of a queue."""
 
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any, TypeVar, get_args
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar, get_args
 
 from jobrunner.core.errors import InvalidBatch, InvalidOptions, UnknownTask, WouldDeadlock
 from jobrunner.core.ids import new_id
@@ -15,10 +15,12 @@ from jobrunner.store.committer import ROWS_PER_CALL, Several, too_many
 from jobrunner.store.reentrancy import inside_of
 from jobrunner.store.session_writer import Caller, SessionWriter
 from jobrunner.tasks.call import Call
+from jobrunner.tasks.task import Task
 from jobrunner.worker.attempt import Attempt
 from jobrunner.worker.settings import unknown_queue
 from jobrunner.worker.unawaited import caller as calling
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -214,6 +216,20 @@ def _passed_on(jobs: Sequence[Enqueue]) -> Sequence[Enqueue]:
     if not isinstance(attempt, Attempt) or attempt.job.trace is None:
         return jobs
     return [job if job.trace else job._replace(trace=attempt.job.trace) for job in jobs]
+
+
+def call_of(task: Task[P, R], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call[R]:
+    """Return a call of a task.
+
+    Raises:
+        UnknownTask: The value is not a task.
+        InvalidArguments: The arguments do not fit the task.
+    """
+    if not isinstance(task, Task):
+        raise UnknownTask(
+            f"{task!r} is not a task; decorate the function with @jobs.task, and write enqueue(task, *args, **kwargs)"
+        )
+    return task.call(*args, **kwargs)
 
 
 def one_session(verb: Several, calls: Iterable[Call[Any]]) -> object:

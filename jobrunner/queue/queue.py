@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack, overload
 from jobrunner.core.batch import Batch
 from jobrunner.core.clock import now_us
 from jobrunner.core.counts import CancelCounts, RescheduleCounts
-from jobrunner.core.errors import JobNotFound, UnknownTask
+from jobrunner.core.errors import JobNotFound
 from jobrunner.core.exports import exported
 from jobrunner.core.health import Health
 from jobrunner.core.hints import answers_foreign_words
@@ -18,7 +18,7 @@ from jobrunner.queue import slices
 from jobrunner.queue.audit import AuditLog
 from jobrunner.queue.batches import Batches, enqueue_batch
 from jobrunner.queue.dead_letters import DeadLetters
-from jobrunner.queue.enqueuer import Enqueuer
+from jobrunner.queue.enqueuer import Enqueuer, call_of
 from jobrunner.queue.filters import (
     DEFAULT_ROWS,
     CancelFilter,
@@ -93,7 +93,7 @@ class JobQueue:
             UnknownQueue: The runner does not have the queue that the options name.
             StoreError: The job could not be stored; after a ``StoreOutcomeUnknown`` it may be stored all the same.
         """
-        return await self._enqueuer.enqueue_call(_task(task).call(*args, **kwargs))
+        return await self._enqueuer.enqueue_call(call_of(task, args, kwargs))
 
     async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Store many calls in one transaction: all of them, or none.
@@ -505,14 +505,6 @@ class JobQueue:
         """
         check_words("stats", query, StatsQuery.__annotations__)
         return await stats_of(self._parts.store, **query)
-
-
-def _task(task: Task[P, R]) -> Task[P, R]:
-    if not isinstance(task, Task):
-        raise UnknownTask(
-            f"{task!r} is not a task; decorate the function with @jobs.task, and write enqueue(task, *args, **kwargs)"
-        )
-    return task
 
 
 def enqueuer_of(queue: JobQueue) -> Enqueuer:

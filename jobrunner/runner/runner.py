@@ -38,6 +38,7 @@ from jobrunner.core.units import Seconds
 from jobrunner.queue.audit import AuditLog
 from jobrunner.queue.batches import Batches
 from jobrunner.queue.dead_letters import DeadLetters
+from jobrunner.queue.enqueuer import call_of
 from jobrunner.queue.filters import DEFAULT_ROWS, CancelFilter, JobFilter, RescheduleFilter
 from jobrunner.queue.limits import Limits
 from jobrunner.queue.page import Page
@@ -271,7 +272,9 @@ class JobRunner(TaskRouter, RunnerRoutes):
 
     async def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Store a call of a task as a job; see ``JobQueue.enqueue``."""
-        return await self._opened("jobs.enqueue(...)").enqueue(task, *args, **kwargs)
+        # Without the queue's own coroutine, which would take 2 % of the time.
+        enqueuer = enqueuer_of(self._opened("jobs.enqueue(...)"))
+        return await enqueuer.enqueue_call(call_of(task, args, kwargs))
 
     async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Store many calls in one transaction; see ``JobQueue.enqueue_many``."""

@@ -8,6 +8,7 @@ cancelling a waiting caller does not undo its write.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final, Literal
 
 from jobrunner.core.clock import now_s, now_us
@@ -45,6 +46,8 @@ _INSTEAD: Final[Mapping[Several, str]] = {
     "enqueue_chain": "Let the last job of a chain enqueue the next chain",
     "enqueue_batch": "Enqueue one call that adds the others in parts: `job.batch.add(*calls)`",
 }
+
+_ARGS: Final = attrgetter("args")
 
 SLOW_S: Final = 0.25
 """A longer round has probably waited for somebody else's transaction."""
@@ -93,8 +96,8 @@ class Committer:
 
     # -- the calls of others ----------------------------------------------------
 
-    async def submit(self, jobs: Sequence[Enqueue]) -> list[Enqueued]:
-        """Store jobs in one transaction; return their results, in order, once they are durable.
+    def submit(self, jobs: Sequence[Enqueue]) -> asyncio.Future[Sequence[Enqueued]]:
+        """Store jobs in one transaction; the future has their results, in order, once they are durable.
 
         A caller waits for one call at a time, so serving calls in order of arrival is fair to callers.
 
@@ -105,13 +108,13 @@ class Committer:
         """
         if len(jobs) > ROWS_PER_CALL:
             raise too_many(len(jobs))
-        answer: asyncio.Future[list[Enqueued]] = self._new_answer("enqueue", "task")
-        if not jobs:
-            return []
-        size = sum(len(job.args) for job in jobs)
-        self._units.append(Unit(jobs, len(jobs), size, answer, now_s()))
-        self.wake()
-        return await answer
+        answer: asyncio.Future[Sequence[Enqueued]] = self._new_answer("enqueue", "task")
+        if jobs:
+            size = sum(map(len, map(_ARGS, jobs)))
+            self._add(Unit(jobs, len(jobs), size, answer, now_s()))
+        else:
+            answer.set_result([])
+        return answer
 
     async def submit_batch(self, batch: BatchEnqueue) -> BatchEnqueued:
         """Store a batch, or members of one, in one transaction; return the results once they are durable.
@@ -126,9 +129,13 @@ class Committer:
         answer: asyncio.Future[BatchEnqueued] = self._new_answer("enqueue_batch", "[...]")
         size = sum(len(job.args) for job in (*batch.members, *batch.callbacks))
         rows = len(batch.members) + len(batch.callbacks) + len(batch.edges)
-        self._units.append(Unit((), rows, size, answer, now_s(), batch))
-        self.wake()
+        self._add(Unit((), rows, size, answer, now_s(), batch))
         return await answer
+
+    def _add(self, unit: Unit) -> None:
+        self._units.append(unit)
+        if len(self._units) == 1:
+            self.wake()  # who came before has done it for all that wait
 
     def _new_answer(self, verb: str, args: str) -> asyncio.Future[Any]:
         """Return the future of a call that the calling loop may make now."""

@@ -23,7 +23,7 @@ class Unit(NamedTuple):
     rows: int
     size: int
     answer: asyncio.Future[Any]
-    """Of a list of ``Enqueued``, or of a ``BatchEnqueued``."""
+    """Of a sequence of ``Enqueued``, or of a ``BatchEnqueued``."""
     made_s: float
     """The time of the call, by ``now_s()``.
 
@@ -70,11 +70,11 @@ def answer_all(work: Gathered, written: Written, *, patient: bool) -> Sequence[U
     at = 0
     batches = iter(written.batches)
     for unit in work.units:
-        stored: list[Any] | BatchEnqueued | JobRunnerError
+        stored: Sequence[Any] | BatchEnqueued | JobRunnerError
         error: JobRunnerError | None
         if unit.batch is None:
-            stored = list(written.enqueued[at : at + len(unit.jobs)])
-            at += len(unit.jobs)
+            stored = written.enqueued[at : at + unit.rows]
+            at += unit.rows
             # Its error is that of all jobs of a call. A crash of the testing kit answers nothing.
             error = stored[0] if stored and isinstance(stored[0], StoreError) else None
         else:

@@ -18,6 +18,7 @@ from jobrunner.core.model import (
     Claim,
     Claimed,
     Enqueue,
+    Enqueued,
     JobRow,
     Outcome,
     Parked,
@@ -43,7 +44,23 @@ def first_state(job: Enqueue, now: int) -> State:
 
 def _unblocked(run_at: int, created_at: int, now: int) -> State:
     # A job that was due when it was created stays due even if the clock steps back before its round.
-    return "queued" if run_at <= max(now, created_at) else "scheduled"
+    return "queued" if run_at <= now or run_at <= created_at else "scheduled"
+
+
+def enqueued(job: Enqueue, state: State) -> Enqueued:
+    """Return the answer to a job that was stored in a state."""
+    return Enqueued(
+        job.id,
+        True,
+        job.task,
+        job.queue,
+        state,
+        job.created_at,
+        job.run_at,
+        0,
+        job.chain,
+        job.after,
+    )
 
 
 def link(job: Enqueue, *, first: str | None, before: str | None) -> Enqueue:

@@ -192,7 +192,7 @@ async def test_H11_row_that_breaks_a_constraint_harms_only_its_caller(tmp_db: Pa
         await gate.arrival()
         committer = worker_of(jobs)._committer
         again = work.call("again").to_enqueue(id=first.id, now=1)
-        refused = asyncio.ensure_future(committer.submit([again]))
+        refused = committer.submit([again])
         good = asyncio.ensure_future(jobs.enqueue(work, "good"))
         gate.open()
         with pytest.raises(StoreError, match=first.id):

@@ -62,7 +62,7 @@ async def test_enqueue_by_many_callers_while_a_round_is_written_shares_the_next(
     store: FaultyStore, committer: Committer
 ) -> None:
     first = await hold(store, committer)
-    tasks = await line_up(committer, [[new()] for _ in range(500)])
+    tasks = line_up(committer, [[new()] for _ in range(500)])
     store.gate.set()
     await asyncio.gather(first, *tasks)
     assert [len(request.enqueues) for request in store.rounds] == [1, 500]
@@ -72,7 +72,7 @@ async def test_a_round_carries_no_more_rows_than_its_share(
     store: FaultyStore, committer: Committer
 ) -> None:
     first = await hold(store, committer)
-    tasks = await line_up(committer, [[new(), new(), new()] for _ in range(1_500)])
+    tasks = line_up(committer, [[new(), new(), new()] for _ in range(1_500)])
     store.gate.set()
     await asyncio.gather(first, *tasks)
     sizes = [len(request.enqueues) for request in store.rounds]
@@ -86,7 +86,7 @@ async def test_a_round_carries_no_more_bytes_than_its_share(
 ) -> None:
     first = await hold(store, committer)
     text = "x" * (1 << 20)
-    tasks = await line_up(committer, [[new(args=f'"{text}"')] for _ in range(7)])
+    tasks = line_up(committer, [[new(args=f'"{text}"')] for _ in range(7)])
     store.gate.set()
     await asyncio.gather(first, *tasks)
     for request in store.rounds:
@@ -106,7 +106,7 @@ async def test_a_round_serves_callers_in_order_of_arrival(
         [new() for _ in range(3_000)],
         [new()],
     ]
-    tasks = await line_up(committer, units)
+    tasks = line_up(committer, units)
     store.gate.set()
     await asyncio.gather(first, *tasks)
     assert [len(request.enqueues) for request in store.rounds] == [1, 1, 5_000, 1, 3_000, 1]
@@ -176,7 +176,7 @@ async def test_enqueue_cancelled_in_the_line_stores_nothing(
 ) -> None:
     first = await hold(store, committer)
     mine, other = new(), new()
-    gone, stays = await line_up(committer, [[mine], [other]])
+    gone, stays = line_up(committer, [[mine], [other]])
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gone
@@ -191,7 +191,7 @@ async def test_C3_enqueue_cancelled_while_its_round_is_written_is_stored_all_the
 ) -> None:
     store.gate.clear()
     jobs = [new(), new()]
-    tasks = [asyncio.create_task(committer.submit([job])) for job in jobs]
+    tasks = [committer.submit([job]) for job in jobs]
     await store.entered.wait()
     tasks[0].cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -206,7 +206,7 @@ async def test_C1_cancel_storm_on_enqueue_stores_each_unit_whole_or_not_at_all(
     store: FaultyStore, committer: Committer
 ) -> None:
     units = [[new(tag=f"unit {n}") for _ in range(5)] for n in range(100)]
-    tasks = [asyncio.create_task(committer.submit(unit)) for unit in units]
+    tasks = [committer.submit(unit) for unit in units]
     for n, task in enumerate(tasks):
         if n % 3 == 0:
             await turn()
@@ -228,7 +228,7 @@ async def test_close_writes_what_was_handed_in(store: FaultyStore) -> None:
     job = await claim_one(store)
     first = await hold(store, committer)
     committer.settle(succeeded(job))
-    tasks = await line_up(committer, [[new()] for _ in range(10)])
+    tasks = line_up(committer, [[new()] for _ in range(10)])
     store.gate.set()
     await committer.close()
     assert len(await first) == 1
@@ -249,7 +249,7 @@ async def test_close_of_one_that_was_never_started_refuses_those_who_wait(
     store: FaultyStore,
 ) -> None:
     committer = Committer(store)
-    (waiting,) = await line_up(committer, [[new()]])
+    (waiting,) = line_up(committer, [[new()]])
     await committer.close()
     with pytest.raises(StoreUnavailable):
         await waiting
@@ -264,7 +264,7 @@ async def test_close_on_a_store_that_stays_broken_ends_and_answers_everybody(
     store.always = Fault("before", StoreFull("no room"))
     tasks = [await hold(store, committer)]
     committer.settle(succeeded(job))
-    tasks += await line_up(committer, [[new() for _ in range(1_500)] for _ in range(3)])
+    tasks += line_up(committer, [[new() for _ in range(1_500)] for _ in range(3)])
     store.gate.set()
     await committer.close()
     for task in tasks:
@@ -284,7 +284,7 @@ async def test_every_caller_is_answered_whatever_happens(store: FaultyStore) -> 
     jobs = [new() for _ in range(300)]
     tasks = []
     for n, job in enumerate(jobs):
-        tasks.append(asyncio.create_task(committer.submit([job])))
+        tasks.append(committer.submit([job]))
         if n % 7 == 0:
             await turn()
     answers = await asyncio.gather(*tasks, return_exceptions=True)

@@ -102,7 +102,7 @@ async def test_F16_call_that_is_held_is_stored_once_it_is_free_and_the_others_at
 ) -> None:
     free, held = [new()], [new(), new()]
     store.held_ids.add(held[1].id)
-    waiting = asyncio.create_task(committer.submit(held))
+    waiting = committer.submit(held)
     await soon(committer.submit(free))
     await rounds(store, 2)
     assert not waiting.done()
@@ -130,7 +130,7 @@ async def test_F16_call_whose_caller_is_cancelled_while_it_is_held_is_not_stored
 ) -> None:
     held = new()
     store.held_ids.add(held.id)
-    waiting = asyncio.create_task(committer.submit([held]))
+    waiting = committer.submit([held])
     await rounds(store, 2)
     waiting.cancel()
     await asyncio.wait([waiting])
@@ -144,7 +144,7 @@ async def test_F16_close_refuses_a_call_that_is_held(store: FaultyStore) -> None
     committer.start()
     held = new()
     store.held_ids.add(held.id)
-    waiting = asyncio.create_task(committer.submit([held]))
+    waiting = committer.submit([held])
     await rounds(store, 2)
     await soon(committer.close())
     with pytest.raises(StoreError):

@@ -130,7 +130,7 @@ async def test_a_fatal_error_refuses_everything_from_then_on(
     store.always = Fault("before", AssertionError("no round may be tried any more"))
     store.faults[1] = Fault("before", StoreBusy("the first only gathers the others"))
     first = await hold(store, committer)
-    waiting = await line_up(committer, [[new() for _ in range(1_500)] for _ in range(3)])
+    waiting = line_up(committer, [[new() for _ in range(1_500)] for _ in range(3)])
     store.gate.set()
     with pytest.raises(StoreBusy):
         await first
@@ -149,7 +149,7 @@ async def test_fail_from_outside_refuses_those_who_wait_and_those_who_come(
     store: FaultyStore, committer: Committer
 ) -> None:
     first = await hold(store, committer)
-    (waiting,) = await line_up(committer, [[new()]])
+    (waiting,) = line_up(committer, [[new()]])
     committer.fail(StoreCorrupt("somebody else has seen it"))
     with pytest.raises(StoreCorrupt):
         await waiting

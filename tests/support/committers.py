@@ -9,23 +9,20 @@ from tests.support.factories import new
 from tests.support.faulty import FaultyStore
 
 
-async def hold(store: FaultyStore, committer: Committer) -> "asyncio.Task[list[Enqueued]]":
+async def hold(store: FaultyStore, committer: Committer) -> "asyncio.Future[Sequence[Enqueued]]":
     """Shut the gate behind a first round, so that what comes now gathers for the next."""
     store.gate.clear()
     store.entered.clear()
-    first = asyncio.create_task(committer.submit([new()]))
+    first = committer.submit([new()])
     await store.entered.wait()
     return first
 
 
-async def line_up(
+def line_up(
     committer: Committer, units: Sequence[Sequence[Enqueue]]
-) -> "list[asyncio.Task[list[Enqueued]]]":
-    """Start one caller for each unit, and see all of them in the line."""
-    tasks = [asyncio.create_task(committer.submit(jobs)) for jobs in units]
-    while len(committer._units) < len(units):
-        await turn()
-    return tasks
+) -> "list[asyncio.Future[Sequence[Enqueued]]]":
+    """Let one caller for each unit wait in the line."""
+    return [committer.submit(jobs) for jobs in units]
 
 
 async def turn() -> None:

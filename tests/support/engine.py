@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from jobrunner import Attempt, DeadLetter, Job, JobRunner
+from jobrunner.core.health import Health
 from jobrunner.core.model import Claimed, JobRow
 from jobrunner.queue.queue import enqueuer_of
 from jobrunner.store.committer import Committer
@@ -226,6 +227,13 @@ async def stored(jobs: JobRunner, id: str) -> JobRow:
 async def history(jobs: JobRunner, id: str) -> tuple[Attempt, ...]:
     """Return the attempts of a job."""
     return (await jobs.get(id)).history
+
+
+async def first_problem(jobs: JobRunner) -> Health:
+    """Ask for the health until it names a problem."""
+    while not (health := await jobs.health()).problems:
+        pass
+    return health
 
 
 async def waiting_for(jobs: JobRunner, job: Job[T]) -> asyncio.Task[T]:

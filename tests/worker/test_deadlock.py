@@ -29,6 +29,7 @@ from tests.support.engine import (
     Gate,
     Heard,
     claimed,
+    first_problem,
     history,
     soon,
     stop_between_writes,
@@ -259,8 +260,7 @@ async def test_wait_with_a_timeout_is_left_to_it_and_health_tells(store_url: str
     async with jobs.running():
         job = await outer.enqueue()
         await soon(waits.wait())
-        await jobs.get(job.id)  # behind the read of the wait that has begun
-        health = await jobs.health()
+        health = await soon(first_problem(jobs))
         assert await job.result(timeout=15) == "gave up"
         assert (health.status, health.problems) == (
             "degraded",

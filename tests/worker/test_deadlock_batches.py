@@ -10,7 +10,7 @@ from tenacity import wait_none
 
 from jobrunner import Batch, Job, JobContext, JobDead, JobRunner, ResultTimeout, TaskRouter
 from tests.support.children import echo, tasks
-from tests.support.engine import Gate, Heard, history, soon, worker_of
+from tests.support.engine import Gate, Heard, first_problem, history, soon, worker_of
 from tests.support.processes import child
 
 
@@ -179,9 +179,7 @@ async def test_wait_with_a_timeout_is_left_to_it_and_health_tells(tmp_db: Path) 
     async with jobs.running():
         job = await outer.enqueue()
         await soon(waits.wait())
-        for _ in range(3):
-            await jobs.get(job.id)  # behind the reads of the wait that has begun
-        health = await jobs.health()
+        health = await soon(first_problem(jobs))
         assert await job.result(timeout=15) == "gave up"
         assert health.problems == ("the one slot of queue default waits for jobs of queue default",)
 

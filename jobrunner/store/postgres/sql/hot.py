@@ -8,7 +8,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any, Final
 
-from jobrunner.core.model import Claimed, Enqueue, Enqueued, Outcome, Succeeded
+from jobrunner.core.model import Claimed, Enqueue, Outcome, Succeeded
 from jobrunner.store import rules
 from jobrunner.store.effects import Effects
 from jobrunner.store.postgres.sql.settle import has_writes_or_jobs
@@ -163,13 +163,7 @@ def _answer(
     claimed.sort(key=claim_order)
     effects = Effects()
     effects.added = promoted
-    enqueued = [
-        Enqueued(
-            *(job.id, True, job.task, job.queue, state, job.created_at, job.run_at, 0),
-            *(job.chain, job.after),
-        )
-        for job, state in zip(request.enqueues, states, strict=True)
-    ]
+    enqueued = list(map(rules.enqueued, request.enqueues, states))
     effects.add_stored(request.enqueues, enqueued)
     passed = None if settled is None else frozenset(settled)
     return Written(

@@ -114,7 +114,7 @@ async def _insert(
     columns = list(zip(*jobs, strict=True))
     if all(job[_ALWAYS:] == _NO_OPTIONS for job in jobs):
         await tx.execute(_PLAIN, states, *columns[:_ALWAYS])
-        return list(map(_made, jobs, states))
+        return list(map(rules.enqueued, jobs, states))
     if all(job.key is None for job in jobs):
         await tx.execute(_WHOLE, states, *columns)
         stored = {job.id for job in jobs}
@@ -124,7 +124,7 @@ async def _insert(
     made: list[Enqueued] = []
     for job, first in zip(jobs, states, strict=True):
         if job.id in stored:
-            made.append(_made(job, first))
+            made.append(rules.enqueued(job, first))
             continue
         holder = await tx.fetchrow(FIND_BY_KEY, job.task, job.key)
         if holder is None:
@@ -134,18 +134,3 @@ async def _insert(
             id, *rest = holder
             made.append(Enqueued(id, False, *rest))
     return made
-
-
-def _made(job: Enqueue, state: State) -> Enqueued:
-    return Enqueued(
-        job.id,
-        True,
-        job.task,
-        job.queue,
-        state,
-        job.created_at,
-        job.run_at,
-        0,
-        job.chain,
-        job.after,
-    )

@@ -98,12 +98,12 @@ def _insert(
         if options & _LANE:
             lanes.arrived_new(conn, [job.id for job in group if job.lane is not None])
         if stored == len(group):
-            made += map(_made, group, states)
+            made += map(rules.enqueued, group, states)
             continue
         # The key of each missing job was taken, by a stored job or by an earlier one of this group.
         newest = {id for (id,) in conn.execute(NEWEST, (stored,))}
         made += (
-            _made(job, first) if job.id in newest else _holder(conn, job)
+            rules.enqueued(job, first) if job.id in newest else _holder(conn, job)
             for job, first in zip(group, states, strict=True)
         )
     return made
@@ -154,21 +154,6 @@ def _statement(
         KEY_IS_TAKEN if options & _KEY else "",
     )
     return statement, itemgetter(*range(_ALWAYS), *(_ALWAYS + place for place in places))
-
-
-def _made(job: Enqueue, state: State) -> Enqueued:
-    return Enqueued(
-        job.id,
-        True,
-        job.task,
-        job.queue,
-        state,
-        job.created_at,
-        job.run_at,
-        0,
-        job.chain,
-        job.after,
-    )
 
 
 def _holder(conn: sqlite3.Connection, job: Enqueue) -> Enqueued:
