@@ -51,7 +51,6 @@ MORE = """\
 ASYNC = """
 import asyncio
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 engine = create_async_engine("sqlite+aiosqlite:///shop.db", poolclass=NullPool)
 attach(engine)
