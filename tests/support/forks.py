@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Self
@@ -189,7 +189,13 @@ class Forked:
     def kill(self) -> None:
         """Kill it, unless it has ended."""
         if self.returncode is None:
-            os.kill(self.pid, 9)
+            _kill(self.pid)
+
+
+def _kill(pid: int) -> None:
+    # The server may have waited for its end already, and the exit code is on its way.
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 Started = Forked | asyncio.subprocess.Process
@@ -247,9 +253,9 @@ class BlockingForked:
         self._code: int | None = None
 
     def kill(self) -> None:
-        """Kill it, unless its end is known."""
+        """Kill it, unless it has ended."""
         if self._code is None:
-            os.kill(self.pid, signal.SIGKILL)
+            _kill(self.pid)
 
     def wait(self, timeout: float) -> int:
         """Wait for its end; return its exit code."""
